@@ -1,0 +1,15 @@
+"""What the examples in docstrings find: a path of their own, and the public names."""
+
+import pytest
+
+import tastypy_fast
+
+
+@pytest.fixture(autouse=True)
+def _names_for_examples(request, doctest_namespace, tmp_path, monkeypatch):
+    if not isinstance(request.node, pytest.DoctestItem):
+        return
+    monkeypatch.chdir(tmp_path)
+    for name in tastypy_fast.__all__:
+        doctest_namespace[name] = getattr(tastypy_fast, name)
+    doctest_namespace["path"] = str(tmp_path / "store")

@@ -1,0 +1,13 @@
+from tastypy_fast._entries cimport Entry
+from tastypy_fast._syncing cimport Syncing
+
+cdef class Cache(Syncing):
+    cdef Entry put_payload(self, Entry entry, bytes key, int codec, bytes payload)
+    cdef Entry put_new(self, bytes key, int codec, bytes payload)
+    cdef int adopt(self, Entry entry) except -1
+    cdef int remove_entry(self, Entry entry) except -1
+    cdef object fetch(self, bytes key, object original, long long sync_at)
+    cdef int put(self, bytes key, object value, long long sync_at) except -1
+    cdef int delete(self, bytes key, object original, long long sync_at) except -1
+    cdef bint contains(self, bytes key) except -1
+    cdef long long length(self) except -1

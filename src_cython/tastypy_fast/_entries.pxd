@@ -1,0 +1,32 @@
+from cpython.ref cimport PyObject
+
+cdef enum:
+    UNKNOWN = -2
+    ABSENT = -1
+
+cdef class Entry:
+    cdef bytes key
+    cdef long long disk
+    cdef long long order
+    cdef bint alive
+    cdef bint moved
+    cdef bint dirty
+    cdef bint counted
+    cdef bint status_dirty
+    cdef bint held
+    cdef int codec
+    cdef bytes payload
+    cdef object value
+
+cdef class IndexItems:
+    cdef list entries
+    cdef Py_ssize_t at
+
+cdef class RecordItems:
+    cdef list entries
+    cdef Py_ssize_t at
+    cdef bint compress
+
+cdef bytes pack(long long number)
+cdef bint is_held(PyObject* value, int depth) except -1
+cdef Entry make_entry(bytes key, long long disk, long long order)

@@ -1,0 +1,40 @@
+from tastypy_fast._cache cimport Cache
+from tastypy_fast._entries cimport Entry
+from tastypy_fast._records cimport Record
+
+cpdef enum:
+    KEYS = 0
+    VALUES = 1
+    ITEMS = 2
+
+cdef class Owner:
+    cdef Cache cache
+    cdef long long sync_at
+    cdef long long max_tries
+    cdef bint held
+
+    cdef Cache open_cache(self)
+    cdef long long threshold(self)
+
+cdef class StoreIterator:
+    cdef Owner owner
+    cdef Cache cache
+    cdef int kind
+    cdef bint backwards
+    cdef bint finished
+    cdef bint bare
+    cdef long long position
+    cdef long long epoch
+    cdef list orders
+    cdef list records
+    cdef Py_ssize_t at
+    cdef int limit
+
+    cdef object offer(self, long long order, object item)
+    cdef Entry look_at(self, long long order, object item, Record* record)
+    cdef object hand(self, Cache cache, Entry entry, Record* record, long long order)
+    cdef object decode(self, Cache cache, Entry entry, Record* record, long long order)
+    cdef int refill(self) except -1
+    cdef int refill_again(self, list orders, list records) except -1
+    cdef int read_disk(self, list orders, list records) except -1
+    cdef int add_new(self, list orders, list records, bint cut) except -1

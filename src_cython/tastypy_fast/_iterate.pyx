@@ -1,0 +1,258 @@
+"""Iterating while the store changes.
+
+An iterator remembers the order number that it handed out last, reads a chunk of what comes after it, and
+asks the cache about each key again before handing it out. Whenever a sync or a revert has changed what is
+on disk (the cache's ``epoch``), it lets the rest of its chunk go and seeks again. No read transaction of
+its own stays open between two steps.
+"""
+
+from bisect import bisect_left, bisect_right
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcpy
+
+from tastypy_fast._cache cimport Cache
+from tastypy_fast._entries cimport Entry, pack
+from tastypy_fast._keys cimport decode_key_at
+from tastypy_fast._records cimport Record, parse_record, record_payload
+from tastypy_fast._state cimport StoreState
+
+from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
+
+__all__ = ["ITEMS", "KEYS", "VALUES", "Owner", "StoreIterator"]
+
+cdef enum:
+    FIRST_CHUNK = 16
+    LARGEST_CHUNK = 512
+    # A chunk ends with the record that takes it past this.
+    CHUNK_BYTES = 1 << 20
+
+# What was in a chunk and is not to be handed out any more.
+GONE = object()
+cdef long long END = <long long>0x7fffffffffffffff
+
+
+cdef class Owner:
+    """What an iterator needs to know of the instance that it came from."""
+
+    cdef Cache open_cache(self):
+        if self.cache is None:
+            raise CalledClosedTrackerError("this store was closed; open it again to use it")
+        return self.cache
+
+    cdef long long threshold(self):
+        if self.cache.writes_through:
+            return 1
+        return 0 if self.held else self.sync_at
+
+
+cdef class StoreIterator:
+    """Keys, values or pairs in the order in which the keys were added, or backwards."""
+
+    def __cinit__(self, Owner owner, int kind, bint backwards=False, *unused):
+        self.owner = owner
+        self.cache = owner.open_cache()
+        self.kind = kind
+        self.backwards = backwards
+        self.position = END if backwards else -1
+        self.orders = self.records = []
+        self.limit = FIRST_CHUNK
+        self.epoch = -1
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Cache cache = self.cache
+        cdef long long order
+        if self.finished:
+            raise StopIteration
+        while True:
+            if self.owner.cache is None:
+                self.owner.open_cache()
+            if self.at >= len(self.records) or self.epoch != cache.epoch or cache.is_stale():
+                self.refill()
+                if not self.records:
+                    self.finished = True
+                    raise StopIteration
+            order = self.orders[self.at]
+            item = self.records[self.at]
+            self.at += 1
+            self.position = order
+            result = self.offer(order, item)
+            if result is not GONE:
+                return result
+
+    cdef object offer(self, long long order, object item):
+        """What to hand out for an element of the chunk, or GONE."""
+        cdef Entry entry
+        cdef Record record
+        entry = self.look_at(order, item, &record)
+        if entry is not None and (not entry.alive or entry.order != order and (entry is item or entry.moved)):
+            return GONE
+        return self.hand(self.cache, entry, &record, order)
+
+    cdef Entry look_at(self, long long order, object item, Record* record):
+        """Find the key in an element of the chunk; returns what the cache has for it."""
+        cdef bytes raw
+        if type(item) is Entry:
+            raw = (<Entry>item).key
+            record.key = <const unsigned char*>PyBytes_AS_STRING(raw)
+            record.key_size = PyBytes_GET_SIZE(raw)
+            return <Entry>item
+        raw = item
+        if self.bare:
+            record.key = <const unsigned char*>PyBytes_AS_STRING(raw)
+            record.key_size = PyBytes_GET_SIZE(raw)
+        else:
+            try:
+                parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), record)
+            except PersistentOrderedDictIntegrityError as error:
+                raise damaged(self.cache, order, error) from error
+        if self.cache.entries:
+            return self.cache.entries.get(record.key[:record.key_size])
+        return None
+
+    cdef object hand(self, Cache cache, Entry entry, Record* record, long long order):
+        cdef object key = None, value
+        if self.kind != VALUES:
+            try:
+                key = decode_key_at(record.key, record.key_size)
+            except PersistentOrderedDictIntegrityError as error:
+                raise damaged(cache, order, error) from error
+            if self.kind == KEYS:
+                return key
+        if entry is not None and entry.value is not None:
+            value = entry.value
+        elif cache.tracks:
+            # The status may have to be read.
+            cache.enter()
+            try:
+                if cache.environment.transient and cache.record_at(order) is None:
+                    # Another process has deleted it since the chunk was read.
+                    return GONE
+                value = self.decode(cache, entry, record, order)
+            finally:
+                cache.leave()
+        else:
+            value = self.decode(cache, entry, record, order)
+        if self.kind == VALUES:
+            return value
+        cache.recent_key = key
+        cache.recent_value = value
+        cache.recent_order = order
+        return key, value
+
+    cdef object decode(self, Cache cache, Entry entry, Record* record, long long order):
+        cdef bytes key = record.key[:record.key_size]
+        if entry is not None:
+            return cache.decode(key, order, entry.codec, entry.payload)
+        try:
+            payload = record_payload(record)
+        except PersistentOrderedDictIntegrityError as error:
+            raise cache.damaged(cache.key_of(key), error) from error
+        return cache.decode(key, order, record.codec, payload)
+
+    cdef int refill(self) except -1:
+        cdef list orders = [], records = []
+        cdef Cache cache = self.cache
+        cache.enter()
+        try:
+            cache.resolve()
+            self.epoch = cache.epoch
+            cut = self.read_disk(orders, records)
+            if cache.new_entries:
+                self.add_new(orders, records, cut)
+        except Exception as error:
+            raise cache.environment.translated(error) from error
+        finally:
+            cache.leave()
+        self.orders = orders
+        self.records = records
+        self.at = 0
+        self.limit = min(self.limit * 2, LARGEST_CHUNK)
+        return 0
+
+    cdef int read_disk(self, list orders, list records) except -1:
+        """Read a chunk. Returns whether there may be more on disk behind it."""
+        cdef Py_ssize_t size = 0
+        cdef Record record
+        cdef const unsigned char[::1] view
+        cdef long long order
+        cdef StoreState environment = self.cache.environment
+        # Keys of large values: the values stay where they are, unread.
+        self.bare = self.kind == KEYS and environment.has_large_values()
+        txn = environment.reader_of_buffers() if self.bare else environment.reader()
+        cursor = txn.cursor(environment.values)
+        if self.backwards:
+            if self.position != END and cursor.set_range(pack(self.position)):
+                found = cursor.prev()
+            else:
+                found = cursor.last()
+            pairs = cursor.iterprev()
+        else:
+            found = cursor.set_range(pack(self.position + 1))
+            pairs = cursor.iternext()
+        if not found:
+            return False
+        for number, raw in pairs:
+            if self.bare:
+                view = raw
+                parse_record(&view[0] if view.shape[0] else NULL, view.shape[0], &record)
+                memcpy(&order, PyBytes_AS_STRING(bytes(number)), 8)
+                records.append(record.key[:record.key_size])
+                size += record.key_size
+            else:
+                memcpy(&order, PyBytes_AS_STRING(number), 8)
+                records.append(raw)
+                size += PyBytes_GET_SIZE(raw)
+            orders.append(order)
+            if len(orders) >= self.limit or size >= CHUNK_BYTES:
+                return True
+        return False
+
+    cdef int add_new(self, list orders, list records, bint cut) except -1:
+        """Merge in what is only in memory so far, which nearly always comes behind all that is on disk."""
+        cdef list numbers = self.cache.new_orders
+        cdef dict entries = self.cache.new_entries
+        cdef long long bound
+        if self.backwards:
+            first = bisect_right(numbers, orders[len(orders) - 1]) if cut else 0
+            last = bisect_left(numbers, self.position)
+            chosen = numbers[max(first, last - self.limit):last]
+            chosen.reverse()
+            more = first < last - self.limit
+        else:
+            first = bisect_right(numbers, self.position)
+            last = bisect_right(numbers, orders[len(orders) - 1]) if cut else len(numbers)
+            chosen = numbers[first:min(last, first + self.limit)]
+            more = first + self.limit < last
+        if not chosen:
+            return 0
+        bound = chosen[len(chosen) - 1]
+        pairs = [(number, entries[number]) for number in chosen if number in entries]
+        for position in range(len(orders)):
+            # What was cut from the new ones comes first again in the next chunk.
+            if not more or (orders[position] > bound if self.backwards else orders[position] < bound):
+                pairs.append((orders[position], records[position]))
+        if orders or self.backwards:
+            pairs.sort(key=first_of, reverse=self.backwards)
+        orders[:] = [number for number, _ in pairs]
+        records[:] = [record for _, record in pairs]
+        if not pairs:
+            # Only deleted ones among those chosen: look behind them.
+            self.position = bound
+            return self.refill_again(orders, records)
+        return 0
+
+    cdef int refill_again(self, list orders, list records) except -1:
+        cut = self.read_disk(orders, records)
+        return self.add_new(orders, records, cut)
+
+
+def first_of(pair):
+    return pair[0]
+
+
+cdef object damaged(Cache cache, long long order, object error):
+    return cache.environment.damaged(f"record {order}: {error}")

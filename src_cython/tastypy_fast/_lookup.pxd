@@ -1,0 +1,54 @@
+from tastypy_fast._entries cimport Entry
+from tastypy_fast._state cimport StoreState
+
+cdef class Lookup:
+    cdef readonly StoreState environment
+    cdef readonly long long epoch
+    cdef dict entries
+    cdef list unresolved
+    cdef list new_orders
+    cdef dict new_entries
+    cdef long long delta
+    cdef long long disk_count
+    cdef long long counted
+    cdef long long generation
+    cdef int busy
+    cdef readonly bint writable
+    cdef readonly bint tracks
+    cdef public bint writes_through
+    cdef bint closed
+    cdef object recent_key
+    cdef object recent_value
+    cdef long long recent_order
+
+    cdef int enter(self) except -1
+    cdef int leave(self) except -1
+    cdef bint is_stale(self) noexcept
+    cdef long long pending(self) except -1
+    cdef object hand_out(self, Entry entry)
+    cdef object decode(self, bytes key, long long order, int codec, bytes payload)
+    cdef bytes serialise(self, Entry entry, int* codec)
+    cdef int entry_made(self, Entry entry) except -1
+    cdef int entry_gone(self, Entry entry) except -1
+    cdef int write_status(self, object txn, set only, set skip) except -1
+    cdef int status_written(self, set only, set skip) except -1
+    cdef int forget_status(self) except -1
+    cdef list dirty_status_orders(self)
+    cdef object damaged(self, object key, object what)
+    cdef object key_of(self, bytes key)
+    cdef object get(self, bytes key, object database)
+    cdef dict get_many(self, list keys, object database)
+    cdef bytes find(self, bytes key, long long* order)
+    cdef long long locate(self, bytes key) except? -3
+    cdef list locate_many(self, list keys)
+    cdef long long unpack(self, object raw) except -1
+    cdef bytes record_at(self, long long order)
+    cdef Entry entry_from_record(self, bytes key, long long order, bytes record)
+    cdef int count_in(self, Entry entry) except -1
+    cdef int place(self, Entry entry) except -1
+    cdef int unplace(self, Entry entry) except -1
+    cdef int drop(self, Entry entry) except -1
+    cdef int count_out(self, Entry entry) except -1
+    cdef int resolve(self) except -1
+    cdef int refresh(self) except -1
+    cdef int drop_unchanged(self) except -1

@@ -1,0 +1,32 @@
+cdef extern from "pythread.h":
+    ctypedef void* PyThread_type_lock
+
+cdef class Lock:
+    cdef PyThread_type_lock gate
+    cdef bint gate_held
+    cdef int waiting
+    cdef int depth
+    cdef unsigned long owner
+    cdef public list afterwards
+
+    cpdef int acquire(self) except -1
+    cpdef int release(self) except -1
+    cpdef bint is_mine(self)
+
+cdef class StoreState:
+    cdef public Lock lock
+    cdef public str path
+    cdef public bint writable
+    cdef public bint transient
+    cdef public bint gzipped
+    cdef public bint flushes_each_sync
+    cdef public long long generation
+    cdef public long long next_order
+    cdef public object snapshot
+    cdef public object values
+    cdef public object order
+    cdef public object status
+    cdef public object meta
+
+    cdef object reader(self)
+    cdef long long allocate(self) except -1

@@ -1,0 +1,115 @@
+"""What the compiled modules look at in a store with every operation: its lock, and the state of its files.
+
+The Environment, in Python, is a StoreState: it fills these fields in and does everything that is rare.
+"""
+
+__all__ = ["Lock", "StoreState"]
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
+
+cdef extern from "pythread.h":
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
+    int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
+    void PyThread_release_lock(PyThread_type_lock lock)
+
+
+cdef class Lock:
+    """A re-entrant lock that is a few instructions when nobody else wants it.
+
+    The interpreter's own lock makes each step below one. ``gate`` is a real lock, and is locked only while
+    somebody holds this one and somebody else waits: the first that waits locks it in the holder's name, the
+    holder unlocks it when it is done, and one of those that wait gets it. While anybody waits, a newcomer
+    waits too, so that none is passed over for long.
+
+    ``afterwards`` is called once by the thread that gives the lock back: what a signal handler or a finalizer
+    has to do that came into the middle of an operation of that thread, and must not do there.
+    """
+
+    def __cinit__(self):
+        self.gate = PyThread_allocate_lock()
+        if self.gate == NULL:
+            raise MemoryError("no lock to be had")
+
+    def __dealloc__(self):
+        if self.gate != NULL:
+            if self.gate_held:
+                PyThread_release_lock(self.gate)
+            PyThread_free_lock(self.gate)
+
+    cpdef int acquire(self) except -1:
+        """Wait until the lock is free or this thread's own, and take it."""
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef PyThread_type_lock gate = self.gate
+        if self.depth:
+            if self.owner == me:
+                self.depth += 1
+                return 0
+        elif self.waiting == 0:
+            self.owner = me
+            self.depth = 1
+            return 0
+        if self.waiting == 0 and not self.gate_held:
+            PyThread_acquire_lock(gate, 0)
+            self.gate_held = True
+        self.waiting += 1
+        with nogil:
+            PyThread_acquire_lock(gate, 1)
+        self.waiting -= 1
+        self.gate_held = True
+        self.owner = me
+        self.depth = 1
+        return 0
+
+    cpdef int release(self) except -1:
+        """Give the lock back, as often as it was taken."""
+        if self.depth == 0 or self.owner != PyThread_get_thread_ident():
+            raise RuntimeError("this thread does not hold the lock")
+        self.depth -= 1
+        if self.depth == 0:
+            if self.gate_held:
+                self.gate_held = False
+                PyThread_release_lock(self.gate)
+            if self.afterwards is not None:
+                works = self.afterwards
+                self.afterwards = None
+                for work in works:
+                    work()
+        return 0
+
+    cpdef bint is_mine(self):
+        """Whether the calling thread holds the lock."""
+        return self.depth > 0 and self.owner == PyThread_get_thread_ident()
+
+    def __enter__(self):
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception):
+        self.release()
+
+
+cdef class StoreState:
+    """One open store, as the compiled modules see it.
+
+    ``generation`` goes up with every write transaction that is begun; a cache that remembers an older number
+    asks the disk again. ``transient``: another process may write, so each operation reads a snapshot of its
+    own. ``snapshot`` is the current read transaction, if one is open. ``next_order`` is the order number to be
+    given out next. The four databases are LMDB's handles.
+    """
+
+    def __init__(self):
+        self.lock = Lock()
+
+    cdef object reader(self):
+        """The current read transaction. The caller holds the lock, and lets none of it out."""
+        if self.snapshot is None:
+            self.snapshot = self.begin_reading()
+        return self.snapshot
+
+    cdef long long allocate(self) except -1:
+        """An order number that nobody had. The interpreter's own lock is enough."""
+        cdef long long number = self.next_order
+        self.next_order += 1
+        return number

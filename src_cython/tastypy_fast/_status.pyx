@@ -1,0 +1,374 @@
+"""The status of a tracker's tasks: which are done or aborted and how often each was tried.
+
+On disk a block holds the status of 500 consecutive order numbers, so that two blocks fill a page of
+4 kB and a million tasks are 4 MB that one loop scans. All numbers are in the machine's byte order, as
+LMDB's own are:
+
+    head        8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
+    entry * 500 32 bits       bit 0 there is such a task, bit 1 done, bit 2 aborted, bit 3 spare,
+                              bits 4..31 tries, signed
+
+In memory are the blocks that differ from the disk, and for a while those that lately did.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcpy, memset
+
+from tastypy_fast._entries cimport pack
+
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+
+__all__ = ["StatusTable", "block_facts"]
+
+cdef enum:
+    # Unchanged blocks that are kept in memory after a sync: 0.5 MB.
+    KEPT = 200
+
+
+cdef inline void add(Head* head, uint32_t entry, int sign) noexcept:
+    if entry & PRESENT:
+        head.present += sign
+        head.done += sign * ((entry & DONE) != 0)
+        head.aborted += sign * ((entry & ABORTED) != 0)
+        head.tried += sign * (tries_of(entry) > 0)
+        head.open += sign * ((entry & (DONE | ABORTED)) == 0)
+
+
+cdef bint is_chosen(long long order, set only, set skip) except -1:
+    return (only is None or order in only) and order not in skip
+
+
+cdef int decode(object raw, Layout* data) except -1:
+    if raw is None:
+        memset(data, 0, sizeof(Layout))
+    elif PyBytes_GET_SIZE(raw) != sizeof(Layout):
+        raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+    else:
+        memcpy(data, PyBytes_AS_STRING(raw), sizeof(Layout))
+    return 0
+
+
+cdef class Block:
+    """One block in memory. ``touched[i]`` tells that entry i differs, or may, from the disk."""
+
+    def __cinit__(self):
+        memset(self.touched, 0, ENTRIES)
+        self.touched_count = 0
+
+
+cdef class StatusTable:
+    """The statuses of one store, as they are after every change that was made in memory."""
+
+    def __cinit__(self, StoreState environment):
+        self.environment = environment
+        self.room = KEPT
+        self.forget()
+
+    cdef Block read(self, object txn, long long number):
+        cdef Block block = Block.__new__(Block)
+        try:
+            decode(txn.get(pack(number), None, self.environment.status), &block.data)
+        except Exception as error:
+            raise self.environment.translated(error) from error
+        return block
+
+    cdef Block load(self, long long number):
+        cdef Block block
+        if number == self.last_number:
+            return self.last_block
+        block = self.blocks.get(number)
+        if block is None:
+            if len(self.blocks) >= self.room:
+                self.trim()
+            block = self.read(self.environment.reader(), number)
+            self.blocks[number] = block
+        self.last_number = number
+        self.last_block = block
+        return block
+
+    cdef uint32_t get(self, long long order) except? 0xffffffff:
+        return self.load(order // ENTRIES).data.entry[order % ENTRIES]
+
+    cdef int set(self, long long order, uint32_t entry, bint count) except -1:
+        """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it."""
+        cdef Block block = self.load(order // ENTRIES)
+        cdef int slot = order % ENTRIES
+        cdef uint32_t before = block.data.entry[slot]
+        cdef Head change
+        if before != entry:
+            add(&block.data.head, before, -1)
+            add(&block.data.head, entry, 1)
+            block.data.entry[slot] = entry
+            if self.totals_known:
+                memset(&change, 0, sizeof(Head))
+                add(&change, entry, 1)
+                self.totals[0] += change.present
+                self.totals[1] += change.done
+                self.totals[2] += change.aborted
+                self.totals[3] += change.tried
+                memset(&change, 0, sizeof(Head))
+                add(&change, before, 1)
+                self.totals[0] -= change.present
+                self.totals[1] -= change.done
+                self.totals[2] -= change.aborted
+                self.totals[3] -= change.tried
+        # 1: counts as dirty on its own, 2: a cache entry counts for it
+        if block.touched[slot] == 0:
+            block.touched[slot] = 1 if count else 2
+            block.touched_count += 1
+            self.touched += count
+        return 0
+
+    cdef bint untouch(self, long long order) except -1:
+        """A cache entry counts for this task from now on. True when its status is dirty."""
+        cdef Block block = self.blocks.get(order // ENTRIES)
+        cdef int slot = order % ENTRIES
+        if block is None or block.touched[slot] == 0:
+            return False
+        if block.touched[slot] == 1:
+            block.touched[slot] = 2
+            self.touched -= 1
+        return True
+
+    cdef list scan(self, long long after, int limit, uint32_t flags, uint32_t mask, long long max_tries):
+        """Up to ``limit`` order numbers above ``after`` whose flags under ``mask`` are ``flags`` and whose
+        tries are below ``max_tries`` (0: any number of them). The caller holds the store's lock."""
+        cdef list found = []
+        cdef long long number = (after + 1) // ENTRIES, end = 0
+        cdef long long on_disk = -1
+        cdef int slot = (after + 1) % ENTRIES
+        cdef Block block
+        cdef const Layout* data
+        cdef uint32_t entry
+        cdef int possible
+        cursor = self.environment.reader().cursor(self.environment.status)
+        blocks = None
+        raw = None
+        if cursor.last():
+            memcpy(&end, PyBytes_AS_STRING(cursor.key()), 8)
+        end = max(end, max(self.blocks, default=0)) + 1
+        while number < end:
+            block = self.blocks.get(number)
+            if block is not None:
+                data = &block.data
+            else:
+                if on_disk < number:
+                    # What lies between was in memory, or the walk begins here.
+                    if blocks is None or on_disk < number - 1:
+                        blocks = cursor.iternext() if cursor.set_range(pack(number)) else iter(())
+                    pair = next(blocks, None)
+                    if pair is None:
+                        # Nothing more on disk: only blocks in memory are left.
+                        on_disk = end
+                    else:
+                        raw = pair[1]
+                        if PyBytes_GET_SIZE(raw) != sizeof(Layout):
+                            raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+                        memcpy(&on_disk, PyBytes_AS_STRING(pair[0]), 8)
+                if on_disk != number:
+                    number += 1
+                    slot = 0
+                    continue
+                data = <const Layout*>PyBytes_AS_STRING(raw)
+            if flags & ABORTED:
+                possible = data.head.aborted
+            elif mask & ABORTED:
+                possible = data.head.open
+            else:
+                possible = data.head.present - data.head.done
+            if possible:
+                while slot < ENTRIES:
+                    entry = data.entry[slot]
+                    if entry & mask == flags and (max_tries == 0 or tries_of(entry) < max_tries):
+                        found.append(number * ENTRIES + slot)
+                        if len(found) == limit:
+                            return found
+                    slot += 1
+            number += 1
+            slot = 0
+        return found
+
+    cdef int count(self) except -1:
+        """Fill in ``totals``: tasks, done, aborted, tried. The caller holds the store's lock."""
+        cdef Block block
+        cdef Head head
+        cdef long long number, on_disk = 0
+        if self.totals_known:
+            return 0
+        memset(self.totals, 0, sizeof(self.totals))
+        cursor = self.environment.reader().cursor(self.environment.status)
+        for key, raw in cursor:
+            if PyBytes_GET_SIZE(raw) != sizeof(Layout):
+                raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+            memcpy(&number, PyBytes_AS_STRING(key), 8)
+            memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
+            on_disk += head.present
+            if number not in self.blocks:
+                self.add_head(&head)
+        if on_disk != self.environment.count():
+            raise PersistentOrderedDictIntegrityError("there are more or fewer statuses than tasks")
+        self.compared = True
+        for block in self.blocks.values():
+            self.add_head(&block.data.head)
+        self.totals_known = True
+        return 0
+
+    cdef int add_head(self, Head* head) except -1:
+        self.totals[0] += head.present
+        self.totals[1] += head.done
+        self.totals[2] += head.aborted
+        self.totals[3] += head.tried
+        return 0
+
+    cdef list changed(self, set only):
+        """(number, block) of the blocks with changes; of those that hold the orders ``only``, if given."""
+        numbers = self.blocks if only is None else {order // ENTRIES for order in only if order >= 0}
+        return [(number, self.blocks[number]) for number in numbers
+                if number in self.blocks and (<Block>self.blocks[number]).touched_count]
+
+    cdef int write(self, object txn, set only, set skip) except -1:
+        """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
+
+        An entry that is left out keeps what the disk has: its value could not be stored, or is not to be yet.
+        """
+        cdef Block block, target
+        cdef long long number
+        cdef int slot
+        cdef list items = []
+        cdef set left_out = {order // ENTRIES for order in skip}
+        status = self.environment.status
+        for key, value in self.changed(only):
+            target = block = value
+            number = key
+            if only is not None or number in left_out:
+                target = self.read(txn, number)
+                for slot in range(ENTRIES):
+                    if is_chosen(number * ENTRIES + slot, only, skip):
+                        add(&target.data.head, target.data.entry[slot], -1)
+                        target.data.entry[slot] = block.data.entry[slot]
+                        add(&target.data.head, target.data.entry[slot], 1)
+            if target.data.head.present == 0:
+                txn.delete(pack(number), db=status)
+            else:
+                items.append((pack(number), PyBytes_FromStringAndSize(<const char*>&target.data, sizeof(Layout))))
+        if items:
+            items.sort(key=order_of)
+            txn.cursor(status).putmulti(items)
+        return 0
+
+    cdef int written(self, set only, set skip) except -1:
+        """What write() put is on disk."""
+        cdef Block block
+        cdef int slot
+        cdef long long number
+        cdef bint whole = only is None and not skip
+        if whole:
+            self.touched = 0
+        for key, value in self.changed(only):
+            block = value
+            number = key
+            if whole:
+                memset(block.touched, 0, ENTRIES)
+                block.touched_count = 0
+                continue
+            for slot in range(ENTRIES):
+                if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
+                    self.touched -= block.touched[slot] == 1
+                    block.touched[slot] = 0
+                    block.touched_count -= 1
+        if len(self.blocks) > KEPT:
+            self.trim()
+        return 0
+
+    cdef int trim(self) except -1:
+        """Let the unchanged blocks go."""
+        self.blocks = {number: value for number, value in self.blocks.items() if (<Block>value).touched_count}
+        self.room = max(KEPT, 2 * len(self.blocks))
+        self.last_number = -1
+        return 0
+
+    cdef int forget(self) except -1:
+        """Back to what is on disk."""
+        self.blocks = {}
+        self.last_number = -1
+        self.touched = 0
+        self.totals_known = False
+        return 0
+
+    cdef dict changes(self):
+        """Order number to entry, of those that count as dirty on their own."""
+        cdef dict found = {}
+        for order in self.touched_orders():
+            found[order] = self.get(order)
+        return found
+
+    cdef bint differs(self) except -1:
+        """Whether a sync has statuses to write."""
+        cdef Block block
+        for value in self.blocks.values():
+            block = value
+            if block.touched_count:
+                return True
+        return False
+
+    cdef int check(self) except -1:
+        """Raise AssertionError where the blocks in memory contradict themselves."""
+        cdef Block block
+        cdef Head head
+        cdef int slot, touched
+        cdef Py_ssize_t alone = 0
+        for value in self.blocks.values():
+            block = value
+            memset(&head, 0, sizeof(Head))
+            touched = 0
+            for slot in range(ENTRIES):
+                add(&head, block.data.entry[slot], 1)
+                touched += block.touched[slot] != 0
+                alone += block.touched[slot] == 1
+            if (head.present, head.done, head.aborted, head.tried, head.open) != (
+                    block.data.head.present, block.data.head.done, block.data.head.aborted,
+                    block.data.head.tried, block.data.head.open) or touched != block.touched_count:
+                raise AssertionError("a block of statuses contradicts its own head")
+        if alone != self.touched:
+            raise AssertionError("the count of dirty statuses is off")
+        if self.totals_known:
+            kept = [self.totals[slot] for slot in range(4)]
+            self.totals_known = False
+            self.count()
+            if kept != [self.totals[slot] for slot in range(4)]:
+                raise AssertionError("the running totals are off")
+        return 0
+
+    cdef list touched_orders(self):
+        """The tasks whose status is dirty and for which no cache entry counts."""
+        cdef Block block
+        cdef int slot
+        cdef list orders = []
+        for number, value in sorted(self.blocks.items()):
+            block = value
+            if block.touched_count:
+                orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
+        return orders
+
+
+def order_of(item):
+    """The number in the key of an item, by which LMDB sorts it."""
+    cdef long long number
+    memcpy(&number, PyBytes_AS_STRING(item[0]), 8)
+    return number
+
+
+def block_facts(bytes raw):
+    """(head as a tuple, head as it should be, slots that hold a task) of a block, for _check()."""
+    cdef Layout data
+    cdef Head head
+    cdef int slot
+    decode(raw, &data)
+    memset(&head, 0, sizeof(Head))
+    for slot in range(ENTRIES):
+        add(&head, data.entry[slot], 1)
+    return (
+        (data.head.present, data.head.done, data.head.aborted, data.head.tried, data.head.open),
+        (head.present, head.done, head.aborted, head.tried, head.open),
+        [slot for slot in range(ENTRIES) if data.entry[slot] & PRESENT],
+    )

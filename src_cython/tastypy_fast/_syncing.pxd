@@ -1,0 +1,14 @@
+from tastypy_fast._entries cimport Entry
+from tastypy_fast._lookup cimport Lookup
+
+cdef class Syncing(Lookup):
+    cdef int settle(self, long long sync_at) except -1
+    cdef bint status_differs(self) except -1
+    cdef int one_written(self, Entry entry) except -1
+    cdef int settle_entry(self, Entry entry) except -1
+    cdef int forget_entries(self) except -1
+    cpdef int sync(self, bint flush) except -1
+    cpdef int revert(self) except -1
+    cdef int sync_entries(self, bint flush, Entry only, set orders) except -1
+    cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1
+    cdef int written(self, list changes, set failed) except -1

@@ -1,0 +1,287 @@
+"""Syncing: what differs from the disk gets there, all of it or nothing."""
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+
+from tastypy_fast._entries cimport (
+    ABSENT,
+    Entry,
+    IndexItems,
+    RecordItems,
+    is_held,
+    pack,
+)
+from tastypy_fast._keys cimport describe, index_key
+from tastypy_fast._lookup cimport Lookup
+
+from tastypy_fast._entries import order_of_entry
+from tastypy_fast.exceptions import UnstorableValueError
+
+__all__ = ["Syncing"]
+
+cdef enum:
+    # Values that somebody still holds a reference to are watched past a sync; at most so many of them.
+    WATCHED = 1000
+
+
+cdef class Syncing(Lookup):
+    """A Lookup that can write what it has."""
+
+    cdef int settle(self, long long sync_at) except -1:
+        """Sync when there is enough to sync. ``sync_at`` is 0 for an instance on hold."""
+        if sync_at and self.pending() >= sync_at:
+            self.sync(self.environment.flushes_each_sync)
+        return 0
+
+    cpdef int sync(self, bint flush) except -1:
+        """Write everything that differs. ``flush``: the data is on the disk when this returns."""
+        return self.sync_entries(flush, None, None)
+
+    def finish(self):
+        """Sync, and refuse whatever comes later. A thread that waits in an operation finds out there."""
+        self.enter()
+        try:
+            self.sync(True)
+            self.forget_entries()
+            self.disk_count = -1
+            self.closed = True
+        finally:
+            self.leave()
+
+    def sync_one(self, bytes key, original):
+        """Write one key. KeyError when it is neither there nor deleted since the last sync."""
+        cdef Entry entry
+        cdef long long order = ABSENT
+        if not self.writable:
+            raise self.environment.refuse_write()
+        self.enter()
+        try:
+            self.resolve()
+            entry = self.entries.get(key)
+            if entry is None:
+                order = self.locate(key)
+                if order == ABSENT:
+                    raise KeyError(original)
+                orders = {order}
+            else:
+                orders = {entry.disk, entry.order}
+            self.sync_entries(True, entry, orders)
+        finally:
+            self.leave()
+
+    cdef int sync_entries(self, bint flush, Entry only, set orders) except -1:
+        """Sync everything, or if ``orders`` are given only the status at these and the entry ``only``."""
+        cdef Entry entry
+        cdef int codec = 0
+        cdef bytes payload
+        cdef list changes = [], failures = []
+        cdef set failed = set(), skip = set()
+        cdef bint single = orders is not None
+        if not self.writable or self.closed:
+            return 0
+        self.enter()
+        try:
+            for item in ([only] if only is not None else [] if single else list(self.entries.values())):
+                entry = item
+                if entry.value is not None:
+                    # Asked before its JSON is made: whoever changes it after that holds it already now,
+                    # because nothing is handed out meanwhile.
+                    entry.held = is_held(<PyObject*>entry.value, 0)
+                    try:
+                        payload = self.serialise(entry, &codec)
+                    except (TypeError, ValueError) as error:
+                        failures.append((self.key_of(entry.key), error))
+                        failed.add(entry)
+                        continue
+                    if codec != entry.codec or payload != entry.payload:
+                        entry.codec = codec
+                        entry.payload = payload
+                        entry.dirty = True
+                if entry.dirty:
+                    changes.append(entry)
+            if failed:
+                self.resolve()
+                for item in failed:
+                    skip |= {(<Entry>item).order, (<Entry>item).disk}
+            if changes or self.status_differs():
+                self.environment.write(lambda txn: self.write_changes(txn, changes, orders, skip))
+                self.status_written(orders, skip)
+                if single:
+                    if not failures:
+                        self.one_written(only)
+                else:
+                    self.written(changes, failed)
+                self.generation = self.environment.generation
+                self.disk_count = -1
+            elif not single:
+                self.written(changes, failed)
+            if flush:
+                self.environment.flush()
+        finally:
+            self.leave()
+        if failures:
+            raise unstorable(failures)
+        return 0
+
+    cdef bint status_differs(self) except -1:
+        return False
+
+    cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1:
+        """Everything that a sync writes, in one transaction. May run again after one that failed: it changes
+        nothing in memory but facts that hold all the same."""
+        cdef Entry entry
+        cdef bytes index
+        cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
+        cdef list fresh = [], appended = [], replaced = []
+        cdef bint deleted = False, in_order = True
+        values = self.environment.values
+        order_db = self.environment.order
+
+        # New keys go into the index blindly. When one was there after all, the index still holds its old
+        # number, which tells: one descent of the tree for each key of a fill, not two.
+        for item in changes:
+            entry = item
+            if entry.alive and entry.disk < 0 and not entry.moved:
+                if entry.order < 0:
+                    entry.order = self.environment.allocate()
+                if PyBytes_GET_SIZE(entry.key) > 511 and txn.get(index_key(entry.key), None, order_db) is not None:
+                    self.find(entry.key, &stored)
+                    entry.disk = entry.order = stored
+                    continue
+                fresh.append(entry)
+        if fresh:
+            cursor = txn.cursor(order_db)
+            if cursor.putmulti(IndexItems(fresh), True, False)[1] != len(fresh):
+                for item in fresh:
+                    entry = item
+                    stored = self.unpack(txn.get(index_key(entry.key), None, order_db))
+                    if stored != entry.order:
+                        self.unplace(entry)
+                        entry.disk = entry.order = stored
+
+        cursor = txn.cursor(values)
+        if cursor.last():
+            last = self.unpack(cursor.key())
+        for item in changes:
+            entry = item
+            if entry.disk >= 0 and entry.order != entry.disk:
+                index = index_key(entry.key)
+                txn.delete(pack(entry.disk), db=values)
+                deleted = True
+                if entry.alive:
+                    txn.put(index, pack(entry.order), db=order_db)
+                else:
+                    txn.delete(index, db=order_db)
+            elif entry.moved:
+                txn.put(index_key(entry.key), pack(entry.order), db=order_db)
+            if not entry.alive:
+                continue
+            if entry.order > last:
+                in_order = in_order and entry.order > previous_appended
+                previous_appended = entry.order
+                appended.append(entry)
+            else:
+                in_order = in_order and entry.order > previous_replaced
+                previous_replaced = entry.order
+                replaced.append(entry)
+        if not in_order:
+            appended.sort(key=order_of_entry)
+            replaced.sort(key=order_of_entry)
+        if replaced:
+            cursor.putmulti(RecordItems(replaced, self.environment.gzipped))
+        if appended:
+            items = RecordItems(appended, self.environment.gzipped)
+            if cursor.putmulti(items, True, True, True)[1] != len(appended):
+                raise self.damaged("?", "records could not be appended in order")
+        self.write_status(txn, orders, skip)
+        if deleted:
+            # Numbers only ever grow, also when the last ones are gone.
+            txn.put(b"next", pack(self.environment.next_order), db=self.environment.meta)
+        return 0
+
+    cdef int one_written(self, Entry entry) except -1:
+        if entry is not None:
+            self.count_out(entry)
+            self.unplace(entry)
+            self.settle_entry(entry)
+            if not entry.alive:
+                del self.entries[entry.key]
+        return 0
+
+    cdef int settle_entry(self, Entry entry) except -1:
+        """What the entry says is on disk now; it is only watched from here on."""
+        if entry.dirty:
+            self.epoch += 1
+        entry.disk = entry.order if entry.alive else ABSENT
+        entry.dirty = entry.moved = entry.status_dirty = False
+        self.counted -= entry.counted
+        entry.counted = False
+        return 0
+
+    cdef int written(self, list changes, set failed) except -1:
+        """All that differed is on disk, but for what failed: let it go. Values that somebody still holds a
+        reference to (``pod[k].append(f(pod))`` is in the middle of it) stay watched, the latest of them."""
+        cdef Entry entry
+        cdef dict entries = self.entries
+        cdef long long left = 0
+        if changes:
+            self.epoch += 1
+        kept = []
+        for item in reversed(list(entries.values())):
+            entry = item
+            if entry in failed:
+                kept.append(entry)
+                left += entry.counted
+            elif entry.alive and entry.value is not None and entry.held and len(kept) < WATCHED:
+                entry.disk = entry.order
+                entry.dirty = entry.moved = entry.counted = entry.status_dirty = False
+                kept.append(entry)
+        kept.reverse()
+        self.entries = {(<Entry>item).key: item for item in kept}
+        self.unresolved = []
+        self.new_entries = {}
+        self.new_orders = []
+        self.delta = 0
+        self.counted = left
+        for item in kept:
+            entry = item
+            self.count_in(entry)
+            if entry in failed and entry.alive and (entry.disk < 0 or entry.moved):
+                self.place(entry)
+        return 0
+
+    cpdef int revert(self) except -1:
+        """Drop every change since the last sync."""
+        if not self.writable:
+            return 0
+        self.enter()
+        try:
+            self.forget_entries()
+            self.forget_status()
+        finally:
+            self.leave()
+        return 0
+
+    cdef int forget_entries(self) except -1:
+        entries = self.entries
+        self.entries = {}
+        self.unresolved = []
+        self.new_orders = []
+        self.new_entries = {}
+        self.delta = self.counted = 0
+        self.epoch += 1
+        self.recent_key = self.recent_value = None
+        return 0
+
+
+cdef object unstorable(list failures):
+    """One error for all the values that a sync could not write."""
+    key, error = failures[0]
+    more = f" (and {len(failures) - 1} more: {', '.join(describe(key) for key, _ in failures[1:6])}" \
+           f"{', ...' if len(failures) > 6 else ''})" if len(failures) > 1 else ""
+    result = UnstorableValueError(
+        f"the value of key {describe(key)} was changed to something that cannot be stored: {error}{more}; "
+        f"everything else was saved. Change the value and sync again, or revert()"
+    )
+    result.__cause__ = error
+    return result

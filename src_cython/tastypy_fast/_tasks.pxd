@@ -1,0 +1,13 @@
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._iterate cimport StoreIterator
+from tastypy_fast._tracking cimport TrackerCache
+
+cdef class TaskIterator(StoreIterator):
+    cdef TrackerCache tasks
+    cdef uint32_t flags
+    cdef uint32_t mask
+    cdef long long max_tries
+    cdef bint attempt
+
+    cdef object offer_task(self, long long order, object item)

@@ -1,0 +1,145 @@
+"""Iterating over the tasks with a certain status.
+
+A scan of the status blocks finds the order numbers, a chunk at a time; their records are read together, and
+each status is asked again before its task is handed out.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from tastypy_fast._entries cimport Entry, pack
+from tastypy_fast._iterate cimport KEYS, VALUES, Owner, StoreIterator
+from tastypy_fast._records cimport Record
+from tastypy_fast._state cimport StoreState
+from tastypy_fast._status cimport FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._tracking cimport TrackerCache
+
+from tastypy_fast._iterate import GONE
+
+__all__ = ["TaskIterator"]
+
+cdef enum:
+    LARGEST_CHUNK = 512
+    # A chunk ends with the record that takes it past this.
+    CHUNK_BYTES = 1 << 20
+    # Up to so many records are passed over rather than sought.
+    NEAR = 4
+
+cdef long long NOWHERE = <long long>0x7fffffffffffffff
+
+
+cdef class TaskIterator(StoreIterator):
+    """The tasks with a certain status. ``attempt`` counts a try of each before it is handed out."""
+
+    def __cinit__(self, Owner owner, int kind, bint backwards, uint32_t wanted, uint32_t unwanted,
+                  bint limited, bint attempt):
+        self.tasks = <TrackerCache?>self.cache
+        self.flags = PRESENT | wanted
+        self.mask = PRESENT | wanted | unwanted
+        self.max_tries = owner.max_tries if limited else 0
+        self.attempt = attempt
+        if attempt and not self.cache.writable:
+            raise self.cache.environment.refuse_write()
+
+    cdef object offer(self, long long order, object item):
+        self.tasks.enter()
+        try:
+            return self.offer_task(order, item)
+        finally:
+            self.tasks.leave()
+
+    cdef object offer_task(self, long long order, object item):
+        """The task if it still is as wanted. The caller holds the lock."""
+        cdef TrackerCache tasks = self.tasks
+        cdef Entry entry = None
+        cdef Record record
+        cdef uint32_t status
+        cdef object key, value
+        entry = self.look_at(order, item, &record)
+        if entry is not None and (not entry.alive or entry.order != order):
+            return GONE
+        if entry is not None:
+            tasks.absorb(entry)
+        # (0 where it was deleted since the chunk was read)
+        status = tasks.status.get(order)
+        if status & self.mask != self.flags or (self.max_tries and tries_of(status) >= self.max_tries):
+            return GONE
+        key = tasks.key_of(record.key[:record.key_size])
+        if self.attempt:
+            if not tasks.writable:
+                raise tasks.environment.refuse_write()
+            if tries_of(status) >= MAX_TRIES:
+                return GONE
+            tasks.set_status(order, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+        if self.kind == KEYS:
+            tasks.settle(self.owner.threshold())
+            value = None
+        else:
+            # As by keying: what the caller changes in the dict is saved.
+            if entry is None:
+                entry = tasks.entry_from_record(record.key[:record.key_size], order, item)
+            value = tasks.hand_out(entry)
+            if tasks.writable and not entry.counted:
+                tasks.settle(self.owner.threshold())
+                if tasks.entries.get(entry.key) is entry:
+                    entry.counted = True
+                    tasks.counted += 1
+                else:
+                    tasks.adopt(entry)
+        tasks.recent_key = key
+        tasks.recent_value = value
+        tasks.recent_order = order
+        return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
+
+    cdef int refill(self) except -1:
+        cdef TrackerCache tasks = self.tasks
+        cdef list orders = [], records = [], wanted = []
+        cdef dict found
+        cdef Entry entry
+        cdef Py_ssize_t size = 0
+        cdef long long at = NOWHERE
+        cdef long long order
+        cdef StoreState environment = tasks.environment
+        tasks.enter()
+        try:
+            tasks.resolve()
+            tasks.absorb_all()
+            self.epoch = tasks.epoch
+            if not tasks.status.compared:
+                # A task without a status would be passed over in silence.
+                tasks.status.count()
+            chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
+            cursor = environment.reader().cursor(environment.values)
+            pairs = iter(())
+            for order in chosen:
+                entry = tasks.new_entries.get(order)
+                if entry is not None:
+                    record = entry
+                else:
+                    if not at <= order <= at + NEAR:
+                        cursor.set_range(pack(order))
+                        pairs = cursor.iternext()
+                    record = None
+                    for number, raw in pairs:
+                        memcpy(&at, PyBytes_AS_STRING(number), 8)
+                        if at >= order:
+                            record = raw if at == order else None
+                            at += 1
+                            break
+                    if record is None:
+                        raise tasks.damaged("?", f"the task of order number {order} has a status and no record")
+                    size += len(record)
+                orders.append(order)
+                records.append(record)
+                if size >= CHUNK_BYTES:
+                    break
+        except Exception as error:
+            raise tasks.environment.translated(error) from error
+        finally:
+            tasks.leave()
+        self.orders = orders
+        self.records = records
+        self.at = 0
+        self.limit = min(self.limit * 2, LARGEST_CHUNK)
+        return 0

@@ -1,0 +1,57 @@
+"""An ordered dict and a task tracker that live on disk."""
+
+from pkgutil import extend_path as _extend_path
+
+# From a checkout, "python -m tastypy_fast.demo" finds the source tree before what is installed; its compiled
+# modules are then taken from there.
+__path__ = _extend_path(__path__, __name__)
+
+from tastypy_fast.exceptions import (
+    CalledClosedTrackerError,
+    DiskFullError,
+    DuplicateKeyError,
+    ForkedStoreError,
+    InvalidKeyError,
+    NewerFormatError,
+    NotAStoreError,
+    PersistentOrderedDictException,
+    PersistentOrderedDictIntegrityError,
+    ReadOnlyStoreError,
+    StorageError,
+    StoreConflictError,
+    StoreInUseError,
+    StoreKindError,
+    StoreNotFoundError,
+    StorePathError,
+    UnstorableValueError,
+)
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, POD, PersistentOrderedDict
+from tastypy_fast.tracker import ProgressTracker, Tracker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_FILE_SIZE",
+    "DEFAULT_SYNC_AT",
+    "POD",
+    "CalledClosedTrackerError",
+    "DiskFullError",
+    "DuplicateKeyError",
+    "ForkedStoreError",
+    "InvalidKeyError",
+    "NewerFormatError",
+    "NotAStoreError",
+    "PersistentOrderedDict",
+    "PersistentOrderedDictException",
+    "PersistentOrderedDictIntegrityError",
+    "ProgressTracker",
+    "ReadOnlyStoreError",
+    "StorageError",
+    "StoreConflictError",
+    "StoreInUseError",
+    "StoreKindError",
+    "StoreNotFoundError",
+    "StorePathError",
+    "Tracker",
+    "UnstorableValueError",
+]

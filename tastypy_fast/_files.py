@@ -1,0 +1,258 @@
+"""The folder of a store and the files in it, as far as they are looked at without the storage engine.
+
+    data.mdb     LMDB's data
+    lock.mdb     LMDB's lock and table of readers
+    owner.lock   locked by the process that writes a private store; says which that is
+
+The system lets go of a file lock when its process ends, however it ends, so a stale one cannot be left.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import socket
+import sys
+
+from tastypy_fast._datafile import find_damage, find_databases, looks_begun
+from tastypy_fast.exceptions import (
+    DiskFullError,
+    NotAStoreError,
+    PersistentOrderedDictIntegrityError,
+    StorageError,
+    StoreInUseError,
+    StoreNotFoundError,
+    StorePathError,
+)
+
+__all__ = [
+    "OwnerLock",
+    "allocate_lock_file",
+    "check_data_file",
+    "file_identity",
+    "flush_folder",
+    "is_full",
+    "is_same_file",
+    "not_there",
+    "prepare_folder",
+    "require_store",
+]
+
+DATA, LMDB_LOCK, OWNER = "data.mdb", "lock.mdb", "owner.lock"
+
+# The databases in it, with LMDB's flags (8: integer keys).
+DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0}
+
+
+def prepare_folder(path: str) -> bool:
+    """Make the folder of a store if there is none. True when it is new; an error when it is something else's."""
+    try:
+        os.makedirs(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise StorePathError(errno.ENOTDIR, "a store is a folder, and this path is a file; use another path",
+                                 path) from None
+    except NotADirectoryError:
+        raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", path) from None
+    else:
+        return True
+    _refuse_foreign(path)
+    return False
+
+
+def require_store(path: str) -> None:
+    """An error unless there is a folder that may hold a store to read."""
+    try:
+        names = os.listdir(path)
+    except NotADirectoryError:
+        raise StorePathError(errno.ENOTDIR, "this path or a part of it is a file; a store is a folder", path) from None
+    except FileNotFoundError:
+        raise not_there(path) from None
+    _refuse_foreign(path)
+    if DATA not in names:
+        raise not_there(path)
+
+
+def not_there(path: str) -> StoreNotFoundError:
+    """The error for a store that was not made, or not completely."""
+    return StoreNotFoundError(
+        errno.ENOENT, 'there is no store at this path to read; open it with mode="w" to make one', path
+    )
+
+
+def _refuse_foreign(path: str) -> None:
+    """An error for a folder that is something else's, before anything is written into it."""
+    names = set(os.listdir(path))
+    if DATA in names:
+        name = os.path.join(path, DATA)
+        found = () if os.path.isdir(name) else find_databases(name)
+        if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
+            raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not a store's; use another path", path)
+        return
+    if names <= {LMDB_LOCK, OWNER}:
+        return
+    if names & {"0.json", "0.json.gz"}:
+        text = (
+            "this folder holds the JSON files of the original tastypy, which tastypy_fast does not open as a "
+            "store; use another path, and read them line by line (key, tab, value) to fill it"
+        )
+    else:
+        some = ", ".join(sorted(names)[:3])
+        text = f"this folder is not empty and not a store (it holds {some}); use another path or an empty folder"
+    raise NotAStoreError(errno.EEXIST, text, path)
+
+
+def check_data_file(path: str, owned: bool) -> None:
+    """Refuse a data file that the engine would crash on, as far as a constant number of reads can tell.
+
+    ``owned``: this process has the owner lock, so that it may begin again what another one did not complete.
+    """
+    name = os.path.join(path, DATA)
+    # Its name is written when the store is complete.
+    was_complete = os.path.exists(os.path.join(path, OWNER)) and os.path.getsize(os.path.join(path, OWNER)) > 0
+    if not os.path.exists(name):
+        if was_complete:
+            raise _damaged(path, f"{DATA} is missing")
+        return
+    if not was_complete and _is_beginning(name):
+        # A process was killed, or found the disk full, while it made the store.
+        if not owned:
+            raise not_there(path)
+        os.truncate(name, 0)
+        return
+    reason = find_damage(name, DATABASES)
+    if reason:
+        raise _damaged(path, f"{DATA} is not as it was written: {reason}")
+
+
+def _is_beginning(name: str) -> bool:
+    """Whether a data file holds less than the two pages that a new one begins with."""
+    if os.path.getsize(name) >= 2 * os.sysconf("SC_PAGE_SIZE"):
+        return False
+    with open(name, "rb") as file:
+        return looks_begun(file.read())
+
+
+def allocate_lock_file(path: str, readers: int) -> None:
+    """Have the whole of LMDB's lock file on the disk before the engine maps it, which ends the process where
+    a page of it cannot be written. Nobody in this process has the file open."""
+    # 64 bytes for each reader, and a head (lmdb's mdb.c, MDB_reader and MDB_txninfo).
+    wanted = readers * 64 + 4096
+    try:
+        descriptor = os.open(os.path.join(path, LMDB_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # a folder that one may only read; the engine knows what to make of it
+        return
+    try:
+        size = os.fstat(descriptor).st_size
+        while size < wanted:
+            size += os.pwrite(descriptor, bytes(wanted - size), size)
+    except OSError as error:
+        raise DiskFullError(
+            error.errno, f"the store cannot be opened, there is no room for its lock file ({error.strerror})", path
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def is_full(path: str, reason: str) -> bool:
+    """Whether what the system said about a write comes of a full disk or of a limit on files."""
+    if any(os.strerror(number) in reason for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)):
+        return True
+    if os.strerror(errno.EIO) not in reason:
+        return False
+    # The engine says so of a write that was cut short, and does not ask why.
+    status = os.statvfs(path)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return status.f_bavail * status.f_frsize < 1 << 24 or limit != resource.RLIM_INFINITY
+
+
+def _damaged(path: str, reason: str) -> PersistentOrderedDictIntegrityError:
+    return PersistentOrderedDictIntegrityError(
+        f"the store at {path} is damaged: {reason}. Bring back a copy of the folder; nothing in it was changed"
+    )
+
+
+def file_identity(path: str) -> tuple[int, int]:
+    """What tells one data file from another that has taken its name."""
+    status = os.stat(os.path.join(path, DATA))
+    return status.st_dev, status.st_ino
+
+
+def is_same_file(path: str, identity: tuple[int, int]) -> bool:
+    """Whether the data file is still the one of that identity."""
+    try:
+        return file_identity(path) == identity
+    except OSError:
+        return False
+
+
+def flush_folder(path: str) -> None:
+    """Have the names of new files survive a power cut."""
+    for folder in (path, os.path.dirname(path)):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:  # some file systems cannot
+            pass
+        finally:
+            os.close(descriptor)
+
+
+class OwnerLock:
+    """The right to write a private store, held by one process at a time."""
+
+    def __init__(self, path: str, only_read: bool = False) -> None:
+        """Take the lock, or raise StoreInUseError at once.
+
+        ``only_read``: any number of processes may have it like this, and then none as an owner.
+        """
+        flags = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
+        self._file: int | None = os.open(os.path.join(path, OWNER), flags | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, (fcntl.LOCK_SH if only_read else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            name = self._read_name()
+            self.release()
+            raise StoreInUseError(
+                errno.EWOULDBLOCK,
+                f"{name or 'another process'} has this private store open. Wait for it to end, read "
+                f'with mode="r", or use SharedPersistentOrderedDict or SharedProgressTracker in every process',
+                path,
+            ) from None
+        except OSError as error:
+            self.release()
+            raise StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path) from error
+
+    def _read_name(self) -> str:
+        assert self._file is not None
+        name = os.pread(self._file, 1000, 0).decode("utf-8", "replace").strip()
+        words = name.split()
+        try:
+            os.kill(int(words[1]), 0)
+        except PermissionError:  # somebody else's process, which is there
+            return name
+        except (OSError, ValueError, IndexError):  # left by a process that is gone
+            return ""
+        return name
+
+    def write_name(self) -> None:
+        """Note who has the lock, for the error in another process. (A full disk is no reason to fail here.)"""
+        assert self._file is not None
+        name = f"process {os.getpid()} on {socket.gethostname()} ({os.path.basename(sys.argv[0]) or 'python'})\n"
+        data = name.encode("utf-8", "replace")
+        try:
+            os.pwrite(self._file, data, 0)
+            os.ftruncate(self._file, len(data))
+        except OSError:
+            pass
+
+    def release(self) -> None:
+        """Let another process have the store."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # A forked child closes its copy; the lock stays with the parent's. To unlock it would take it from both.
+    leave_to_parent = release

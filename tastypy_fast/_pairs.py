@@ -1,0 +1,28 @@
+"""What ``update()`` and ``init`` take: mappings of several kinds, and iterables of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["pairs_of"]
+
+
+def pairs_of(source: Any) -> Iterator[tuple[Any, Any]]:
+    """The key-value pairs of a mapping (``iteritems()``, ``items()`` or ``keys()``) or of an iterable of pairs."""
+    if hasattr(source, "iteritems"):
+        return iter(source.iteritems())
+    if hasattr(source, "items"):
+        return iter(source.items())
+    if hasattr(source, "keys"):
+        return ((key, source[key]) for key in source.keys())  # noqa: SIM118
+    return _checked(source)
+
+
+def _checked(source: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    for number, pair in enumerate(source):
+        try:
+            key, value = pair
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"element {number} is not a pair of key and value: {pair!r:.80}") from None
+        yield key, value

@@ -1,0 +1,140 @@
+"""Which stores this process has open, and what happens to all of them: exit, SIGTERM, fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from tastypy_fast import _ending
+from tastypy_fast._cache import Cache
+from tastypy_fast._environment import Environment
+from tastypy_fast._options import Options
+
+__all__ = ["acquire", "finish", "release"]
+
+_registry: dict[str, Environment] = {}
+_registry_lock = threading.RLock()
+_exiting = False
+
+
+def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable[[Environment], Cache],
+            clone: bool) -> tuple[Environment, Cache]:
+    """Open a store, or join the instances that this process has on it. ``release`` undoes it."""
+    real = os.path.realpath(os.fsdecode(path))
+    with _registry_lock:
+        environment = _registry.get(real)
+        if environment is None:
+            environment = _registry[real] = Environment(real, options)
+            _ending.save_at_exit(_save_at_exit)
+            if environment.writable:
+                _ending.watch_sigterm(_end_by_sigterm)
+        else:
+            environment.check_options(options)
+        cache = environment.shared_cache if clone else None
+        if cache is None:
+            cache = make_cache(environment)
+            cache.writes_through = _exiting
+            environment.caches[cache] = 0
+            if clone:
+                environment.shared_cache = cache
+        environment.caches[cache] += 1
+        return environment, cache
+
+
+def release(environment: Environment, cache: Cache) -> None:
+    """One instance less. The last one syncs and closes the files, or raises and stays."""
+    with _registry_lock:
+        if cache not in environment.caches:
+            return
+        if environment.caches[cache] > 1:
+            environment.caches[cache] -= 1
+        else:
+            cache.finish()
+            del environment.caches[cache]
+            if environment.shared_cache is cache:
+                environment.shared_cache = None
+        if not environment.caches:
+            _registry.pop(environment.path, None)
+            environment.close()
+            if not _registry:
+                _ending.restore_sigterm()
+
+
+def finish(environment: Environment, cache: Cache) -> None:
+    """An instance was lost without being closed: save what it had, and let go."""
+
+    def work() -> None:
+        # What cannot be saved stays, and the end of the process tries again.
+        if _save(environment, cache):
+            release(environment, cache)
+
+    if not _postpone(work):
+        work()
+
+
+def _postpone(work: Callable[[], object]) -> bool:
+    """Have ``work`` done later, if this thread is inside an operation now. What comes into the middle of one (a
+    signal handler, a finalizer that the garbage collector runs) can neither write nor wait for a lock."""
+    for environment in list(_registry.values()):
+        if environment.lock.is_mine():
+            environment.lock.afterwards = [*(environment.lock.afterwards or ()), work]
+            return True
+    return False
+
+
+def _save(environment: Environment, cache: Cache) -> bool:
+    """Sync. An error is reported, so that one store does not cost another."""
+    try:
+        cache.sync(True)
+    except Exception as error:
+        _ending.report(environment.path, error)
+        return False
+    return True
+
+
+def _save_all() -> None:
+    with _registry_lock:
+        for environment in list(_registry.values()):
+            for cache in list(environment.caches):
+                _save(environment, cache)
+
+
+def _save_at_exit() -> None:
+    """The process ends. Functions of atexit that run later may still use a store: from now on every change is
+    written at once. (The files stay open; the system closes them.)"""
+    global _exiting
+    _exiting = True
+    _save_all()
+    for environment in list(_registry.values()):
+        for cache in environment.caches:
+            cache.writes_through = True
+
+
+def _end_by_sigterm() -> None:
+    """Save everything and end, now or after the operation that the signal came into."""
+    if not _postpone(_end_by_sigterm):
+        _save_all()
+        _ending.die()
+
+
+def _before_fork() -> None:
+    _registry_lock.acquire()
+    for environment in _registry.values():
+        environment.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for environment in _registry.values():
+        environment.after_fork_in_parent()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    for environment in _registry.values():
+        environment.after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,28 @@
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Lock", "StoreState"]
+
+class Lock:
+    afterwards: list[Callable[[], object]] | None
+    def acquire(self) -> int: ...
+    def release(self) -> int: ...
+    def is_mine(self) -> bool: ...
+    def __enter__(self) -> Lock: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+class StoreState:
+    lock: Lock
+    path: str
+    writable: bool
+    transient: bool
+    gzipped: bool
+    flushes_each_sync: bool
+    generation: int
+    next_order: int
+    snapshot: Any
+    values: Any
+    order: Any
+    status: Any
+    meta: Any
+    def __init__(self) -> None: ...

@@ -1,0 +1,5 @@
+from tastypy_fast._cache import Cache
+
+__all__ = ["TrackerCache"]
+
+class TrackerCache(Cache): ...

@@ -1,0 +1,169 @@
+"""What is in all the Python files below a folder? A pipeline that may be stopped at any time.
+
+    python -m tastypy_fast.demo [FOLDER] [--store PATH]
+
+Every folder and every Python file is a task of a ProgressTracker. Working on a folder adds the tasks that it
+holds, as a crawler adds the links of a page; working on a file stores what is in it with its task. Stop it as
+you like, with Ctrl-C, kill or kill -9, and start it again: it goes on where it was. Nothing that is done is
+done twice; only kill -9 (or a power cut) takes what came after the last sync, which is less than 100 tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+import sysconfig
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tastypy_fast import PersistentOrderedDictException, ProgressTracker
+
+STANDARD_LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
+# What is installed lies inside of it, and is no part of it.
+INSTALLED = os.path.join(STANDARD_LIBRARY, "site-packages")
+
+
+def work(tracker: ProgressTracker, progress: Progress) -> None:
+    """Do tasks until none is left to do: what failed in one pass is tried again in the next."""
+    while any(True for _ in tracker.todo_keys()):
+        for path, task in tracker.try_items():
+            try:
+                facts, found = visit(path)
+            except Exception as error:  # of any kind: it ends this try, and not the others
+                task["error"] = f"{type(error).__name__}: {error}"
+                if not tracker.should_do(path):
+                    progress.failed += 1
+            except KeyboardInterrupt:
+                tracker.decrement_tries(path)  # being stopped is not failing
+                raise
+            else:
+                task.update(facts)
+                tracker.add_many_if_absent(found)
+                tracker.mark_done(path)
+            progress.show()
+
+
+def visit(path: str) -> tuple[dict[str, Any], list[str]]:
+    """What to store with a task, and the tasks that it leads to."""
+    return ({}, contents(path)) if os.path.isdir(path) else (parse(path), [])
+
+
+def contents(folder: str) -> list[str]:
+    """The sub-folders and Python files of a folder. Links to folders are left out: they may go in circles."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            if (entry.is_dir(follow_symlinks=False) and entry.path != INSTALLED)
+            or (entry.name.endswith(".py") and os.path.isfile(entry.path))
+        )
+
+
+def parse(path: str) -> dict[str, Any]:
+    """How much is in a Python file, and which top-level modules it imports."""
+    source = Path(path).read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nodes = list(ast.walk(ast.parse(source, path)))
+    kinds = Counter(map(type, nodes))
+    imports: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imports.add(node.module)
+    return {
+        "lines": len(source.splitlines()),
+        "functions": kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef],
+        "classes": kinds[ast.ClassDef],
+        "imports": sorted({name.partition(".")[0] for name in imports}),
+    }
+
+
+class Progress:
+    """How far a tracker is, on stderr: one line that is rewritten, or a few where that is no terminal."""
+
+    def __init__(self, tracker: ProgressTracker) -> None:
+        self.tracker = tracker
+        # What is neither done nor to do has no tries left.
+        self.failed = len(tracker) - tracker.num_done() - sum(1 for _ in tracker.todo_keys())
+        self.before = tracker.num_done() + self.failed
+        self.began = self.shown = time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def show(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if last or now - self.shown >= (0.1 if self.live else 2):
+            self.shown = now
+            done = self.tracker.num_done()
+            left = len(self.tracker) - done - self.failed
+            rate = (done + self.failed - self.before) / max(now - self.began, 0.001)
+            line = f"{done:10,} done {self.failed:7,} failed {left:10,} left {rate:9,.0f} a second"
+            print(line, end="\r" if self.live and not last else "\n", file=sys.stderr, flush=True)
+
+
+def report(tracker: ProgressTracker, folder: str) -> None:
+    """Print what was found: one walk over the tasks, which are never all in memory."""
+    found: Counter[str] = Counter(folders=0, files=0, lines=0, functions=0, classes=0, failed=0)
+    importers: Counter[str] = Counter()
+    for path, task in tracker.iteritems():
+        if not task["_done"]:
+            found["failed"] += 1
+            print(printable(f"{os.path.relpath(path, folder)} failed in {task['_tries']} tries:"))
+            print(printable(f"    {task.get('error', 'it was stopped in each of them')}"))
+        elif "lines" in task:
+            found["files"] += 1
+            found.update({name: task[name] for name in ("lines", "functions", "classes")})
+            importers.update(task["imports"])
+        else:
+            found["folders"] += 1
+    found.update({f"files import {name}": count for name, count in importers.most_common(10)})
+    print(f"\nBelow {printable(folder)} are:\n")
+    for name, count in found.items():
+        print(f"{count:10,} {printable(name)}")
+
+
+def printable(text: str) -> str:
+    """As any terminal can show it: file names may hold anything."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+
+
+def main() -> str | int:
+    parser = argparse.ArgumentParser("python -m tastypy_fast.demo", description="What is in Python files?")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default=STANDARD_LIBRARY,
+                        help="where to look for them (default: the standard library, %(default)s)")
+    parser.add_argument("--store", metavar="PATH", default="tastypy-demo.tracker",
+                        help="where to keep the progress, one place for each FOLDER (default: %(default)s)")
+    options = parser.parse_args()
+    if not os.path.isdir(options.folder):
+        parser.exit(2, f"{parser.prog}: there is no folder {options.folder!r}\n")
+    folder = os.path.realpath(options.folder)
+    try:
+        with ProgressTracker(options.store, max_tries=3, sync_at=100) as tracker:
+            first = next(iter(tracker), folder)  # the task that a store began with
+            if first != folder:
+                return f"The store at {tracker.path!r} was made for {first!r}; give another one with --store."
+            print(f"Progress is kept in {tracker.path!r}.", file=sys.stderr)
+            tracker.add_if_absent(folder)
+            progress = Progress(tracker)
+            try:
+                work(tracker, progress)
+            finally:
+                progress.show(last=True)
+            report(tracker, folder)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except (PersistentOrderedDictException, OSError) as error:
+        return printable(f"{type(error).__name__}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

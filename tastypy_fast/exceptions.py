@@ -1,0 +1,115 @@
+"""What can go wrong, by name.
+
+Every error that the package raises on purpose is below ``PersistentOrderedDictException``, and is
+also the builtin that a caller would think of first::
+
+    PersistentOrderedDictException
+     ├── DuplicateKeyError                       (ValueError)        add() of a key that is there
+     ├── InvalidKeyError                         (TypeError, ValueError)
+     ├── UnstorableValueError                    (TypeError, ValueError)
+     ├── CalledClosedTrackerError                (ValueError)        use after close()
+     ├── ReadOnlyStoreError                      (io.UnsupportedOperation)
+     ├── ForkedStoreError                        (RuntimeError)      a private store written in a forked child
+     ├── StoreConflictError                      (ValueError)        options that disagree with an open instance
+     ├── StorePathError                          (NotADirectoryError)
+     ├── StoreNotFoundError                      (FileNotFoundError)
+     ├── NotAStoreError                          (FileExistsError)   the folder holds something else
+     ├── StoreInUseError                         (BlockingIOError)   another process has it
+     ├── StoreKindError                          (TypeError)         a plain store opened as a tracker
+     ├── NewerFormatError                        (NotImplementedError)
+     ├── DiskFullError                           (OSError)
+     ├── StorageError                            (OSError)           any other refusal of the system or of LMDB
+     └── PersistentOrderedDictIntegrityError                         the files are damaged
+
+A missing key is an ordinary ``KeyError``, a wrong argument an ordinary ``TypeError`` or ``ValueError``.
+"""
+
+import io
+
+__all__ = [
+    "CalledClosedTrackerError",
+    "DiskFullError",
+    "DuplicateKeyError",
+    "ForkedStoreError",
+    "InvalidKeyError",
+    "NewerFormatError",
+    "NotAStoreError",
+    "PersistentOrderedDictException",
+    "PersistentOrderedDictIntegrityError",
+    "ReadOnlyStoreError",
+    "StorageError",
+    "StoreConflictError",
+    "StoreInUseError",
+    "StoreKindError",
+    "StoreNotFoundError",
+    "StorePathError",
+    "UnstorableValueError",
+]
+
+
+class PersistentOrderedDictException(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class DuplicateKeyError(PersistentOrderedDictException, ValueError):
+    """A task was added whose key is there already."""
+
+
+class InvalidKeyError(PersistentOrderedDictException, TypeError, ValueError):
+    """A key is neither a ``str``, nor an ``int``, nor a tuple of these."""
+
+
+class UnstorableValueError(PersistentOrderedDictException, TypeError, ValueError):
+    """A value holds something that JSON cannot hold; the message says where in the value it is."""
+
+
+class CalledClosedTrackerError(PersistentOrderedDictException, ValueError):
+    """A store was used after it was closed."""
+
+
+class ReadOnlyStoreError(PersistentOrderedDictException, io.UnsupportedOperation):
+    """A store that was opened with ``mode="r"`` was asked to write."""
+
+
+class ForkedStoreError(PersistentOrderedDictException, RuntimeError):
+    """A private store was written in a forked child of the process that opened it."""
+
+
+class StoreConflictError(PersistentOrderedDictException, ValueError):
+    """The options disagree with those of an instance that this process has open on the same path."""
+
+
+class StorePathError(PersistentOrderedDictException, NotADirectoryError):
+    """The path of a store, or a part of it, is a file."""
+
+
+class StoreNotFoundError(PersistentOrderedDictException, FileNotFoundError):
+    """There is no store to read at the path."""
+
+
+class NotAStoreError(PersistentOrderedDictException, FileExistsError):
+    """The folder holds something that is not a store of this package."""
+
+
+class StoreInUseError(PersistentOrderedDictException, BlockingIOError):
+    """Another process has the store open in a way that excludes this one."""
+
+
+class StoreKindError(PersistentOrderedDictException, TypeError):
+    """A tracker was opened as a plain dict, or a plain dict as a tracker."""
+
+
+class NewerFormatError(PersistentOrderedDictException, NotImplementedError):
+    """The store was written by a newer version of this package."""
+
+
+class DiskFullError(PersistentOrderedDictException, OSError):
+    """The disk is full, or a limit on the size of files was met. What was to be written is still in memory."""
+
+
+class StorageError(PersistentOrderedDictException, OSError):
+    """The system or the storage engine refused an operation."""
+
+
+class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
+    """The files of a store are damaged."""

@@ -1,0 +1,406 @@
+"""``PersistentOrderedDict``: a dict on disk that keeps the order in which keys were added."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, ClassVar, NoReturn, TypeVar, Union
+
+from tastypy_fast import _registry
+from tastypy_fast._cache import Cache
+from tastypy_fast._environment import Environment
+from tastypy_fast._integrity import faults
+from tastypy_fast._iterate import ITEMS, KEYS, VALUES, StoreIterator
+from tastypy_fast._keys import encode_key
+from tastypy_fast._mapping import MappingSlots
+from tastypy_fast._options import Options, at_least
+from tastypy_fast._pairs import pairs_of
+from tastypy_fast._proxy import DeepProxy, Done
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+
+__all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "POD", "Key", "Pairs", "PersistentOrderedDict"]
+
+DEFAULT_FILE_SIZE = 1000
+DEFAULT_SYNC_AT = 1000
+
+Key = Union[str, int, tuple["Key", ...]]  # noqa: UP007  (a string cannot be joined by |)
+Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+Self = TypeVar("Self", bound="PersistentOrderedDict")
+
+
+class PersistentOrderedDict(MappingSlots, MutableMapping[Any, Any]):
+    """A dict that keeps itself on disk, in the order in which its keys were added.
+
+    ``path`` is a folder, made when it is not there. ``init`` is a mapping or an iterable of pairs, applied
+    as by ``update(init)``. With ``gzipped`` values are stored compressed where that makes them smaller.
+    ``sync_at`` is the number of dirty values at which the store syncs by itself. ``file_size`` is the number
+    of lines in each file when a store is written out in the original's JSON format. Instances on one path in
+    one process share what they have in memory, unless ``clone`` is False. ``mode="r"`` only reads, also while
+    another process writes, and sees its last sync. ``durability`` is ``"full"``, ``"normal"`` or
+    ``"process"``: what a power cut may take (the table is in the README; a killed process loses nothing that
+    was synced at any of them).
+
+    Keys are ``str``, ``int`` and tuples of these. Values are JSON: what ``json.dumps`` takes, and numpy's
+    numbers and arrays. A value is stored as it is when it is assigned. A list or dict that was read by keying
+    is watched, and saved with the next sync if it was changed.
+
+    Costs: assigning does not touch the disk; every ``sync_at`` changes there is one commit. Reading a key
+    that is not in memory is two looks into the memory-mapped file, O(log n). Opening costs the same at any
+    size. Memory holds what was changed since the last sync, not the store.
+
+    Raises StoreInUseError when another process has the store open for writing, StorePathError,
+    NotAStoreError, StoreNotFoundError (``mode="r"``), StoreKindError, StoreConflictError, NewerFormatError and
+    PersistentOrderedDictIntegrityError for a path that cannot be opened as asked, TypeError and ValueError
+    for arguments that make no sense. None of these changes anything on disk.
+
+    >>> pod = PersistentOrderedDict(path)
+    >>> pod["b"] = [1]
+    >>> pod["a"] = {"x": None}
+    >>> pod["b"].append(2)
+    >>> pod.close()
+    >>> with PersistentOrderedDict(path) as pod:
+    ...     print(pod.items())
+    [('b', [1, 2]), ('a', {'x': None})]
+    """
+
+    _kind: ClassVar[bytes] = b"dict"
+    _max_tries = 0
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        init: Pairs = {},
+        gzipped: bool = False,
+        file_size: int = DEFAULT_FILE_SIZE,
+        sync_at: int = DEFAULT_SYNC_AT,
+        clone: bool = True,
+        *,
+        mode: str = "w",
+        durability: str = "normal",
+    ) -> None:
+        options = Options(self._kind, mode, durability, gzipped, file_size)
+        sync_at = at_least("sync_at", sync_at, 1)
+        self._environment, cache = _registry.acquire(path, options, self._make_cache, clone)
+        self._attach(cache, sync_at, self._max_tries)
+        # An instance that nobody refers to any more syncs and lets go, as a file does.
+        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
+        self._finalizer.atexit = False
+        try:
+            self.update(init)
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _make_cache(environment: Environment) -> Cache:
+        return Cache(environment)
+
+    # What it is
+
+    @property
+    def path(self) -> str:
+        """The folder of the store, resolved."""
+        return self._environment.path
+
+    @property
+    def mode(self) -> str:
+        """``"w"`` or ``"r"``."""
+        return self._environment.options.mode
+
+    @property
+    def durability(self) -> str:
+        """``"full"``, ``"normal"`` or ``"process"``."""
+        return self._environment.options.durability
+
+    @property
+    def gzipped(self) -> bool:
+        """Whether values are stored compressed where that makes them smaller."""
+        return self._environment.options.gzipped
+
+    @property
+    def file_size(self) -> int:
+        """The number of lines in each file when the store is written out in the original's JSON format."""
+        return self._environment.options.file_size
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called on this instance."""
+        return not self._finalizer.alive
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
+        return f"<{type(self).__name__} at {self.path!r}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} is private to its process and can be neither pickled nor copied; "
+            f"pass its path, or use the shared class of the same name where several processes write"
+        )
+
+    # The end
+
+    def close(self) -> None:
+        """Sync, and let go of the store; the files are closed with the last instance on the path.
+
+        Any later use raises CalledClosedTrackerError, but closing again does nothing. When the sync fails
+        (DiskFullError, UnstorableValueError) the store stays open, with what it could not save.
+
+        >>> pod = PersistentOrderedDict(path)
+        >>> pod.close()
+        >>> pod["a"]
+        Traceback (most recent call last):
+        tastypy_fast.exceptions.CalledClosedTrackerError: this store was closed; open it again to use it
+        """
+        if not self._finalizer.alive:
+            return
+        cache = self._open_cache
+        cache.sync(True)
+        _registry.release(self._environment, cache)
+        self._finalizer.detach()
+        self._detach()
+
+    def __enter__(self: Self) -> Self:
+        self._open_cache  # noqa: B018  (raises when it was closed)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Saving
+
+    def sync(self) -> None:
+        """Write every dirty value. The data is on the disk when this returns, at any durability.
+
+        Cost: the JSON of what was assigned or watched since the last sync, and one flushed commit. Raises
+        DiskFullError, with everything still in memory, and UnstorableValueError for a value that was changed
+        to something that JSON cannot hold, after saving all others.
+
+        >>> pod = PersistentOrderedDict(path)
+        >>> pod["a"] = 1
+        >>> pod.sync()
+        >>> pod.dirty()
+        set()
+        """
+        self._open_cache.sync(True)
+
+    def sync_key(self, key: Key) -> None:
+        """Write the value of one key, or its deletion, and nothing else; on the disk when this returns.
+
+        Raises KeyError when the key is neither there nor deleted since the last sync. Cost: one flushed commit.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 1, "b": 2})
+        >>> pod.sync_key("a")
+        >>> pod.dirty()
+        {'b'}
+        """
+        self._open_cache.sync_one(encode_key(key), key)
+
+    def mark_dirty(self, key: Key) -> None:
+        """Have the next sync write the value of ``key``, changed or not. Raises KeyError when it is not there.
+
+        A value that an iterator has just handed out is not watched as one that was read by keying is; after
+        changing it in the loop, this saves it.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": [1], "b": [2]})
+        >>> pod.sync()
+        >>> for key, value in pod.iteritems():
+        ...     value.append(0)
+        ...     pod.mark_dirty(key)
+        >>> pod.values()
+        [[1, 0], [2, 0]]
+        """
+        self._open_cache.mark(encode_key(key), key, self._threshold)
+
+    def dirty(self) -> set[Any]:
+        """The keys whose value, existence or status differs between memory and disk: what a sync would write.
+
+        Cost: the JSON of each value that was read by keying since the last sync.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": [], "b": []})
+        >>> pod.sync()
+        >>> pod["a"].append(1)
+        >>> pod["b"]
+        []
+        >>> pod.dirty()
+        {'a'}
+        """
+        return set(self._open_cache.dirty_keys())
+
+    def revert(self) -> None:
+        """Drop every change since the last sync, of all instances that share this memory. Cost: O(1).
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 1})
+        >>> pod.sync()
+        >>> pod["a"] = 2
+        >>> pod.revert()
+        >>> pod["a"]
+        1
+        """
+        self._open_cache.revert()
+
+    # Iterating
+
+    def iterkeys(self) -> Iterator[Any]:
+        """Iterate over the keys in the order in which they were added.
+
+        A loop is live: it comes to keys that are added while it runs, passes over those that are deleted
+        before it gets there, and survives a sync and a revert. It reads in chunks of at most 512 keys.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 2})
+        >>> for key in pod.iterkeys():
+        ...     if pod[key]:
+        ...         pod[key + "b"] = pod[key] - 1
+        >>> pod.keys()
+        ['a', 'ab', 'abb']
+        """
+        return StoreIterator(self, KEYS)
+
+    def itervalues(self) -> Iterator[Any]:
+        """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()``.
+
+        What it hands out is for reading: unlike by keying, a list or dict is not watched for changes.
+
+        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).itervalues())
+        [1, 2]
+        """
+        return StoreIterator(self, VALUES)
+
+    def iteritems(self) -> Iterator[tuple[Any, Any]]:
+        """Iterate over pairs of key and value; live as ``iterkeys()``, for reading as ``itervalues()``.
+
+        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).iteritems())
+        [('a', 1), ('b', 2)]
+        """
+        return StoreIterator(self, ITEMS)
+
+    def __reversed__(self) -> Iterator[Any]:
+        """Iterate over the keys backwards, the one added last first."""
+        return StoreIterator(self, KEYS, True)
+
+    def keys(self) -> list[Any]:  # type: ignore[override]
+        """A list of the keys in the order in which they were added. Cost: all of them in memory.
+
+        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).keys()
+        ['b', 'a']
+        """
+        return list(self.iterkeys())
+
+    def values(self) -> list[Any]:  # type: ignore[override]
+        """A list of the values in the order in which their keys were added. Cost: all of them in memory.
+
+        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
+        [1, 2]
+        """
+        return list(self.itervalues())
+
+    def items(self) -> list[tuple[Any, Any]]:  # type: ignore[override]
+        """A list of the pairs of key and value, in order. Cost: all of them in memory.
+
+        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()
+        [('b', 1), ('a', 2)]
+        """
+        return list(self.iteritems())
+
+    # Changing
+
+    @property
+    def set(self) -> DeepProxy:
+        """For code that moves between the private and the shared classes: changes through here are saved.
+
+        >>> pod = PersistentOrderedDict(path)
+        >>> pod.set["a"] = {"n": 1, "list": []}
+        >>> pod.set["a"]["n"] += 41
+        >>> pod.set["a"]["list"].append("x")
+        >>> pod["a"]
+        {'n': 42, 'list': ['x']}
+        """
+        self._open_cache  # noqa: B018
+        return DeepProxy(lambda operation: operation.perform(self))
+
+    @set.setter
+    def set(self, value: object) -> None:
+        # "pod.set |= {...}" ends with this assignment.
+        if not isinstance(value, Done):
+            raise AttributeError("assign to .set[key], not to .set")
+
+    def update(self, /, *mappings: Any, **pairs: Any) -> None:
+        """Assign the pairs of mappings (``iteritems()``, ``items()``), of iterables of pairs, and of keywords.
+
+        Later ones win. Pairs are assigned one by one: when one is refused, those before it are there.
+        Cost as of the single assignments; iterables are never held whole.
+
+        >>> pod = PersistentOrderedDict(path)
+        >>> pod.update({"a": 1}, [("b", 2)], c=3)
+        >>> pod.items()
+        [('a', 1), ('b', 2), ('c', 3)]
+        """
+        for mapping in mappings:
+            self._assign_all(pairs_of(mapping))
+        self._assign_all(iter(pairs.items()))
+
+    def __ior__(self: Self, other: Pairs) -> Self:
+        self.update(other)
+        return self
+
+    def setdefault(self, key: Key, default: Any = None) -> Any:
+        """The value of ``key``, which is set to ``default`` first if it is not there; watched as by keying.
+
+        >>> pod = PersistentOrderedDict(path)
+        >>> pod.setdefault("a", []).append(1)
+        >>> pod["a"]
+        [1]
+        """
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def popitem(self, last: bool = True) -> tuple[Any, Any]:
+        """Remove the pair that was added last, or first, and return it. Raises KeyError on an empty store.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 1, "b": 2, "c": 3})
+        >>> pod.popitem(), pod.popitem(last=False)
+        (('c', 3), ('a', 1))
+        """
+        if not isinstance(last, bool):
+            raise TypeError(f"last must be True or False, not {last!r}")
+        for key in reversed(self) if last else self:
+            return key, self.pop(key)
+        raise KeyError(f"{type(self).__name__} is empty")
+
+    def clear(self) -> None:
+        """Delete every key. Cost: as of so many deletions.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 1})
+        >>> pod.clear()
+        >>> len(pod)
+        0
+        """
+        for key in self:
+            del self[key]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether a mapping has the same pairs, in any order. Cost: a walk, as far as they are equal."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if self is other:
+            return True
+        if len(self) != len(other):
+            return False
+        absent = object()
+        return all(other.get(key, absent) == value for key, value in self.iteritems())
+
+    # For tests
+
+    def _check(self) -> None:
+        """Raise when an invariant of the store does not hold, in memory or on disk. Cost: a walk over all."""
+        cache = self._open_cache
+        with self._environment.lock:
+            cache.check()
+            found = list(faults(self._environment))
+        if found:
+            raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
+
+
+POD = PersistentOrderedDict

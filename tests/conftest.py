@@ -1,0 +1,157 @@
+"""What several test modules need."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from tastypy_fast import PersistentOrderedDict, ProgressTracker
+
+# Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
+# phase "explain" traces every line, which takes minutes.
+settings.register_profile(
+    "tastypy_fast",
+    deadline=None,
+    print_blob=True,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("tastypy_fast")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is marked ``storm`` runs when it is asked for by that name."""
+    if "storm" not in config.option.markexpr:
+        storms = [item for item in items if item.get_closest_marker("storm")]
+        items[:] = [item for item in items if item not in storms]
+        config.hook.pytest_deselected(items=storms)
+
+
+@pytest.fixture(params=[PersistentOrderedDict, ProgressTracker], ids=["pod", "tracker"])
+def any_class(request):
+    """Each class in turn; what a value is differs, see ``value_for``."""
+    return request.param
+
+
+@pytest.fixture(params=[PersistentOrderedDict, ProgressTracker], ids=["pod", "tracker"])
+def private_class(request):
+    """Each class of one process in turn: for what the shared ones do not do."""
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store"
+
+
+def value_for(cls, value):
+    """A value that ``cls`` stores: for a tracker, a task whose data is ``value``."""
+    return {"value": value} if issubclass(cls, ProgressTracker) else value
+
+
+class Kit:
+    """Opens stores of one class in one folder, and knows what a value is there."""
+
+    def __init__(self, cls, folder: Path) -> None:
+        self.cls = cls
+        self.folder = folder
+        self.stores: list = []
+
+    def open(self, name="store", **options):
+        store = self.cls(self.folder / name, **options)
+        self.stores.append(store)
+        return store
+
+    def value(self, plain):
+        """What to assign in order to store ``plain``."""
+        return value_for(self.cls, plain)
+
+    def plain(self, value):
+        """What ``value()`` was given; the same object that the store watches."""
+        return value["value"] if issubclass(self.cls, ProgressTracker) else value
+
+    def pairs(self, plain_pairs):
+        """Keys with plain values, as ``update()`` and ``init`` take them."""
+        return [(key, self.value(plain)) for key, plain in dict(plain_pairs).items()]
+
+    def contents(self, store):
+        """The plain values by key, in order."""
+        return {key: self.plain(value) for key, value in store.iteritems()}
+
+    def reopened(self, store):
+        """Close a store, and open it again: what a later run of the program sees."""
+        name = Path(store.path).name
+        store.close()
+        return self.open(name)
+
+    def states(self, store):
+        """The store as it is, and then as a later run of the program sees it."""
+        yield store
+        yield self.reopened(store)
+
+    def finish(self):
+        """Every invariant holds at the end of every test; then all is closed, whatever went wrong."""
+        try:
+            for store in self.stores:
+                if not store.closed:
+                    store._check()
+        finally:
+            for store in self.stores:
+                if not store.closed:
+                    store.revert()
+                    store.close()
+
+
+@pytest.fixture
+def kit(any_class, tmp_path):
+    kit = Kit(any_class, tmp_path)
+    yield kit
+    kit.finish()
+
+
+@pytest.fixture
+def private_kit(private_class, tmp_path):
+    kit = Kit(private_class, tmp_path)
+    yield kit
+    kit.finish()
+
+
+@pytest.fixture
+def store(kit):
+    """An empty store."""
+    return kit.open()
+
+
+@pytest.fixture
+def run_python():
+    """Run a piece of code in another process, with this one's import path; what it prints."""
+
+    def run(code, *arguments):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+            capture_output=True, text=True, env=environment, timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def no_leaks():
+    """Fail when file descriptors or threads are left."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc here")
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    yield
+    gc.collect()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before

@@ -1,0 +1,432 @@
+"""The demo as a user runs it: a process of its own, over real files, stopped in every way there is."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import tastypy_fast
+from tastypy_fast import POD, Tracker
+
+COMMAND = [sys.executable, "-m", "tastypy_fast.demo"]
+# The demo finds the package that the tests have found, from wherever it is started.
+SEARCH = [str(Path(tastypy_fast.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(SEARCH)}
+
+# What SIGKILL may take: as the demo's docstring says.
+SYNC_AT = 100
+
+STOPS = {signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}
+
+BROKEN = {
+    "syntax.py": (b"def f(:\n", "SyntaxError: .*line 1"),
+    "indent.py": (b"if True:\nx = 1\n", "IndentationError: .*line 2"),
+    "encoding.py": (b"name = '\xff'\n", "SyntaxError: "),
+    "cookie.py": (b"# coding: no-such-encoding\n", "SyntaxError: .*no-such-encoding"),
+    "null.py": (b"x = 1\0\n", "(SyntaxError|ValueError): .*null"),
+    "deep.py": (b"-" * 100_000 + b"1\n", "(MemoryError|RecursionError): "),
+}
+
+
+def demo(*arguments, cwd, **environment):
+    """Run the demo to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+class OnTerminal:
+    """The demo with a terminal for its stderr, where its progress comes ten times a second."""
+
+    def __init__(self, *arguments, cwd, stdout=subprocess.DEVNULL):
+        self.screen, terminal = pty.openpty()
+        try:
+            self.process = subprocess.Popen(
+                [*COMMAND, *map(str, arguments)],
+                cwd=cwd,
+                env=ENVIRONMENT,
+                stdout=stdout,
+                stderr=terminal,
+            )
+        finally:
+            os.close(terminal)
+        self.shown = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.screen)
+
+    def read(self):
+        """See what comes next; False when nothing comes any more."""
+        try:
+            text = os.read(self.screen, 1 << 16).decode("utf-8", "replace")
+        except OSError:  # so Linux says that nobody writes to this terminal any more
+            text = ""
+        self.shown += text
+        return bool(text)
+
+    def wait_for(self, condition):
+        while not condition():
+            assert self.read(), f"it ended before that: {self.shown}"
+
+    @property
+    def done(self):
+        """How many tasks are done, as far as it has shown."""
+        return max(numbers(self.shown, "done"), default=0)
+
+    def stop(self, number):
+        """Send a signal, see the end, and return the exit status."""
+        self.process.send_signal(number)
+        return self.end()
+
+    def end(self):
+        while self.read():
+            pass
+        return self.process.wait()
+
+
+def numbers(text, what):
+    """All numbers that are shown before a word (or before one of several: ``"done|failed"``)."""
+    return [int(number.replace(",", "")) for number in re.findall(rf"([\d,]+) (?:{what})\b", text)]
+
+
+def write_files(folder, files):
+    for name, source in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source)
+
+
+def tasks_in(store):
+    with Tracker(store, mode="r") as tracker:
+        return tracker.items()
+
+
+def names_in(store, folder):
+    """The paths of the tasks, as seen from the folder that they are below."""
+    return {os.path.relpath(path, os.path.realpath(folder)) for path, _ in tasks_in(store)}
+
+
+def tries_of_done(store):
+    return {path: task["_tries"] for path, task in tasks_in(store) if task["_done"]}
+
+
+def results_in(store):
+    """All that does not depend on how often the demo was stopped, which the tries of what is done do."""
+    return [(path, task | {"_tries": 0} if task["_done"] else task) for path, task in tasks_in(store)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "sources"
+    write_files(
+        folder,
+        {
+            "one.py": b"import os.path, os\nfrom json import dumps\n\nclass A:\n    def f(self): pass",
+            "sub/two.py": b"from . import a\nfrom .b import c\nfrom os import path\nasync def g(): import os",
+            "sub/deeper/empty.py": b"",
+            "sub/notes.txt": b"no source",
+        },
+    )
+    return folder
+
+
+class Crowd(NamedTuple):
+    """A folder with work for a while, and what comes of it when nobody disturbs."""
+
+    folder: Path
+    took: float
+    shown: str
+    table: str
+    results: list
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crowd") / "sources"
+    function = b"def f(a, b=[1, 2], *c):\n    return {a: [x + b[0] for x in c], 'k': a.b(c, d=1)}\n"
+    for number in range(500):
+        source = b"import m%d\n" % (number % 7) + function * (20 + number % 10)
+        name = f"{number % 20}/{number % 3}/{number}.py"
+        write_files(folder, {name: source if number % 50 else b"def broken("})
+    table = folder.with_name("table")
+    start = time.monotonic()
+    with open(table, "w") as stdout, OnTerminal(folder, cwd=folder.parent, stdout=stdout) as run:
+        assert run.end() == 0, run.shown
+    took = time.monotonic() - start
+    results = results_in(folder.with_name("tastypy-demo.tracker"))
+    return Crowd(folder, took, run.shown, table.read_text(), results)
+
+
+# What it finds
+
+
+def test_stores_and_tells_what_is_in_a_folder(folder, tmp_path):
+    run = demo(folder, "--store", "store", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    done = {"_done": True, "_aborted": False, "_tries": 1}
+    top = os.path.realpath(folder)
+    assert tasks_in(tmp_path / "store") == [
+        (top, done),
+        (f"{top}/one.py", done | {"lines": 5, "functions": 1, "classes": 1, "imports": ["json", "os"]}),
+        (f"{top}/sub", done),
+        (f"{top}/sub/deeper", done),
+        (f"{top}/sub/two.py", done | {"lines": 4, "functions": 1, "classes": 0, "imports": ["os"]}),
+        (f"{top}/sub/deeper/empty.py", done | {"lines": 0, "functions": 0, "classes": 0, "imports": []}),
+    ]
+    assert re.findall(r"^ *(\d+ .+)$", run.stdout, re.MULTILINE) == [
+        "3 folders",
+        "3 files",
+        "9 lines",
+        "2 functions",
+        "1 classes",
+        "0 failed",
+        "2 files import os",
+        "1 files import json",
+    ]
+
+
+def test_broken_files_fail_three_times_and_are_told_with_their_error(folder, tmp_path):
+    write_files(folder, {name: source for name, (source, _) in BROKEN.items()})
+    run = demo(folder, "--store", "store", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    tasks = tasks_in(tmp_path / "store")
+    failed = {os.path.basename(path): task for path, task in tasks if not task["_done"]}
+    assert failed.keys() == BROKEN.keys()
+    for name, (_, error) in BROKEN.items():
+        assert failed[name]["_tries"] == 3
+        assert re.match(error, failed[name]["error"])
+        assert f"{name} failed in 3 tries:\n    {failed[name]['error']}\n" in run.stdout
+    assert numbers(run.stdout, "failed") == [len(BROKEN)]
+    assert numbers(run.stderr.splitlines()[-1], "done|failed|left") == [6, len(BROKEN), 0]
+
+
+def test_what_may_not_be_read_fails(folder, tmp_path):
+    write_files(folder, {"closed/secret.py": b""})
+    (folder / "one.py").chmod(0)
+    (folder / "closed").chmod(0)
+    if os.access(folder / "one.py", os.R_OK):
+        pytest.skip("this user reads everything")
+    try:
+        run = demo(folder, "--store", "store", cwd=tmp_path)
+    finally:
+        (folder / "closed").chmod(0o700)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("failed in 3 tries:\n    PermissionError: ") == 2
+
+
+def test_a_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
+    broken = folder / "broken.py"
+    broken.write_bytes(b"(")
+    demo(folder, "--store", "store", cwd=tmp_path)
+    broken.write_bytes(b"()")
+    assert numbers(demo(folder, "--store", "store", cwd=tmp_path).stdout, "failed") == [1]
+    with Tracker(tmp_path / "store", max_tries=3) as tracker:
+        tracker.reset_tries(os.path.realpath(broken))
+    run = demo(folder, "--store", "store", cwd=tmp_path)
+    assert " 4 files\n" in run.stdout
+    assert " 0 failed\n" in run.stdout
+
+
+def test_links_in_circles_and_pipes_are_left_alone(folder, tmp_path):
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "up.py").symlink_to(folder)
+    (folder / "itself.py").symlink_to("itself.py")
+    (folder / "nowhere.py").symlink_to("gone.py")
+    (folder / "another.py").symlink_to("one.py")
+    os.mkfifo(folder / "pipe.py")
+    run = demo(folder, "--store", "store", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert names_in(tmp_path / "store", folder) == {
+        ".", "one.py", "another.py", "sub", "sub/two.py", "sub/deeper", "sub/deeper/empty.py"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_any_file_name_is_kept_exactly_and_printed_harmlessly(tmp_path, encoding):
+    long = "/".join(["long" * 60] * 4)
+    names = [b"\xff\xfe.py", b"new\nline.py", b"\x1b[31mred\r.py", b" '\"$(x).py", b"-v.py", b"{}%s\\.py"]
+    names += ["größe 学.py".encode(), f"{long}/deep.py".encode(), b"sub\n\xff/\xed\xa0\x80.py"]
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for name in names:
+        path = os.path.join(os.fsencode(folder), name)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(b"(")
+        except OSError:
+            pytest.skip("this file system does not take any name")
+    run = demo(folder, "--store", "store", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert run.returncode == 0, run.stderr
+    assert {os.fsdecode(name) for name in names} <= names_in(tmp_path / "store", folder)
+    assert run.stdout.count(" failed in 3 tries:\n    SyntaxError: ") == len(names)
+    assert all(char.isprintable() or char == "\n" for char in run.stdout)
+    assert r"\udcff\udcfe.py failed" in run.stdout
+    assert r"\x1b[31mred\r.py failed" in run.stdout
+
+
+def test_a_folder_of_any_name_works(folder, tmp_path):
+    odd = tmp_path / "odd\n\x1bname"
+    folder.rename(odd)
+    run = demo(odd, "--store", "st\nore", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stderr.splitlines()) == 2
+    assert demo(tmp_path, "--store", "st\nore", cwd=tmp_path).stderr.count("\n") == 1
+
+
+def test_warnings_about_the_parsed_code_are_silent(folder, tmp_path):
+    write_files(folder, {"warns.py": b"'\\d' is 1or 2\n"})
+    run = demo(folder, "--store", "store", cwd=tmp_path, PYTHONWARNINGS="error")
+    assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr + run.stdout
+    assert numbers(run.stdout, "failed") == [0]
+
+
+# How it shows its progress
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(folder, tmp_path):
+    run = demo(folder, cwd=tmp_path)
+    where, *lines = run.stderr.splitlines()
+    assert repr(os.path.realpath(tmp_path / "tastypy-demo.tracker")) in where
+    assert "\r" not in run.stderr
+    for line in lines:
+        assert re.fullmatch(r" *[\d,]+ done +[\d,]+ failed +[\d,]+ left +[\d,]+ a second", line)
+
+
+def test_progress_is_one_line_on_a_terminal_ten_times_a_second_at_most(crowd):
+    where, line, nothing = crowd.shown.split("\r\n")
+    assert "tastypy-demo.tracker" in where
+    assert nothing == ""
+    states = line.split("\r")
+    assert 1 < len(states) <= crowd.took / 0.1 + 1
+    assert len({len(state) for state in states}) == 1, "a shorter line would leave the end of the one before"
+    counts = [numbers(state, "done|failed|left") for state in states]
+    assert all(before[0] <= after[0] and sum(before) <= sum(after) for before, after in pairwise(counts))
+    assert counts[-1] == [571, 10, 0]
+
+
+# Going on
+
+
+@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
+def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
+    store = tmp_path / "store"
+    before = {}
+    points = [1, 150, 300]
+    for point in points:
+        with OnTerminal(crowd.folder, "--store", "store", cwd=tmp_path) as run:
+            run.wait_for(lambda run=run, point=point: run.done >= point)
+            assert run.stop(number) == STOPS[number]
+        assert "Traceback" not in run.shown
+        assert ("Stopped. The same command goes on from here." in run.shown) == (number == signal.SIGINT)
+        now = tries_of_done(store)
+        assert len(now) > run.done - SYNC_AT if number == signal.SIGKILL else len(now) >= run.done
+        assert now | before == now, "what was done was tried again"
+        before = now
+    end = demo(crowd.folder, "--store", "store", cwd=tmp_path)
+    assert end.returncode == 0, end.stderr
+    now = tries_of_done(store)
+    assert now | before == now, "what was done was tried again"
+    assert sum(now.values()) - len(now) <= len(points)
+    assert results_in(store) == crowd.results
+    assert end.stdout == crowd.table
+
+
+def test_a_finished_run_does_nothing_more(folder, tmp_path):
+    write_files(folder, {"broken.py": b"("})
+    first = demo(folder, "--store", "store", cwd=tmp_path)
+    tasks = tasks_in(tmp_path / "store")
+    shutil.rmtree(folder / "sub")
+    second = demo(folder, "--store", "store", cwd=tmp_path)
+    assert second.returncode == 0
+    assert second.stdout == first.stdout
+    assert tasks_in(tmp_path / "store") == tasks
+    assert numbers(second.stderr, "a second") == [0]
+    assert numbers(second.stderr, "done|failed|left") == [6, 1, 0]
+
+
+def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
+    folder = tmp_path / "sources"
+    write_files(folder, {"large.py": b"x = [1, [2, [3, [4]]]]\n" * 5_000})
+    for _ in range(3):
+        with OnTerminal(folder, "--store", "store", cwd=tmp_path) as run:
+            run.wait_for(lambda run=run: "\n" in run.shown)
+            assert run.stop(signal.SIGINT) == 130
+    run = demo(folder, "--store", "store", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert set(tries_of_done(tmp_path / "store").values()) == {1}
+    assert numbers(run.stdout, "files|lines") == [1, 5_000]
+
+
+def test_the_standard_library_is_what_it_reads_unless_told_otherwise(tmp_path):
+    with OnTerminal(cwd=tmp_path) as run:
+        run.wait_for(lambda: run.done)
+        assert run.stop(signal.SIGTERM) == -signal.SIGTERM
+    first, *_ = tasks_in(tmp_path / "tastypy-demo.tracker")
+    assert first[0] == os.path.realpath(sysconfig.get_path("stdlib"))
+    assert first[1]["_done"]
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("name", ["nowhere", "one.py", ""])
+def test_a_folder_that_is_none_is_refused_before_anything_is_made(folder, name):
+    before = sorted(folder.rglob("*"))
+    run = demo(name, cwd=folder)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert re.fullmatch(rf".*no folder {name!r}\n", run.stderr)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_store_that_was_made_for_another_folder_is_refused_unchanged(folder, tmp_path):
+    demo(folder, "--store", "store", cwd=tmp_path)
+    tasks = tasks_in(tmp_path / "store")
+    run = demo(folder / "sub", "--store", "store", cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert re.fullmatch(rf".*{re.escape(repr(os.path.realpath(folder)))}.*--store.*\n", run.stderr)
+    assert tasks_in(tmp_path / "store") == tasks
+
+
+@pytest.mark.parametrize(
+    ("store", "error"),
+    [
+        ("used", "StoreInUseError"),
+        ("plain", "StoreKindError"),
+        ("file", "StorePathError"),
+        ("sources", "NotAStoreError"),
+    ],
+)
+def test_an_error_of_the_store_is_one_line(folder, tmp_path, store, error):
+    (tmp_path / "file").touch()
+    POD(tmp_path / "plain").close()
+    with Tracker(tmp_path / "used"):
+        run = demo(folder, "--store", store, cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert re.fullmatch(rf"{error}: .+\n", run.stderr)
