@@ -23,18 +23,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lmdb
 
 from tastypy_fast import _files
-from tastypy_fast._options import DURABILITY, Options
+from tastypy_fast._options import DURABILITY, FORMAT, KINDS, Options, check_meta
 from tastypy_fast._state import Lock, StoreState
 from tastypy_fast.exceptions import (
     DiskFullError,
     ForkedStoreError,
-    NewerFormatError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
     StorageError,
     StoreConflictError,
-    StoreKindError,
 )
 
 if TYPE_CHECKING:
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Environment"]
 
 T = TypeVar("T")
-
-FORMAT = 1
-KINDS = {b"dict": "a plain PersistentOrderedDict", b"tracker": "a ProgressTracker"}
 
 # Address space, not memory and not disk: the file grows as it is used. Where even that is scarce, less.
 MAP_SIZE = 1 << 36
@@ -174,7 +169,7 @@ class Environment(StoreState):
                 if last < 0 and cursor.key():
                     raise self.damaged("a record has no order number")
                 noted = txn.get(b"next", db=self.meta)
-                self.next_order = max(last + 1, _ORDER_NUMBER.unpack(noted)[0] if noted else 0)
+                self.next_order = max(self.next_order, last + 1, _ORDER_NUMBER.unpack(noted)[0] if noted else 0)
         except (lmdb.Error, struct.error) as error:
             raise self.translated(error) from error
         if self.writable:
@@ -197,40 +192,20 @@ class Environment(StoreState):
     def _check_meta(self) -> None:
         with self._db.begin(db=self.meta) as txn:
             found = {name: txn.get(name) for name in (b"format", b"kind", b"file_size")}
-        try:
-            version = int(found[b"format"])
-            kind = KINDS[found[b"kind"]]
-        except (TypeError, ValueError, KeyError) as error:
-            raise self.damaged("its format or kind does not parse") from error
-        if version > FORMAT:
-            raise NewerFormatError(
-                f"the store at {self.path} has format {version}; this version of tastypy_fast reads formats up "
-                f"to {FORMAT}: update it (pip install --upgrade tastypy_fast)"
-            )
-        if found[b"kind"] != self.options.kind:
-            wanted = KINDS[self.options.kind]
-            raise StoreKindError(f"the store at {self.path} is {kind}, not {wanted}; open it as what it is")
+        if found[b"kind"] not in KINDS or not (found[b"format"] or b"").isdigit():
+            raise self.damaged("its format or kind does not parse")
+        check_meta(self.path, found, self.options)
         size = str(self.options.file_size).encode()
         if self.writable and found[b"file_size"] != size:
             self.write(lambda txn: txn.put(b"file_size", size, db=self.meta))
 
     def check_options(self, options: Options) -> None:
         """Whether another instance with these options may join."""
-        if options.kind != self.options.kind:
-            raise StoreKindError(
-                f"this process has {self.path} open as {KINDS[self.options.kind]}; "
-                f"it cannot be {KINDS[options.kind]} at the same time"
-            )
         if self.forked_from and self.options.mode == "w":
             if options.mode == "w":
                 raise self.refuse_write()
             return
-        conflict = self.options.conflict(options)
-        if conflict:
-            raise StoreConflictError(
-                f"this process has {self.path} open with {conflict}; instances on one path must agree, "
-                f"so pass the same options or close the others first"
-            )
+        self.options.check_same(self.path, options)
         if self._identity is not None and not _files.is_same_file(self.path, self._identity):
             raise StoreConflictError(
                 f"the files of the store at {self.path} were removed or replaced while this process has it open; "
@@ -364,15 +339,15 @@ class Environment(StoreState):
         self.end_reading()
         size = self._db.info()["map_size"]
         for factor in (2.0, 1.5, 1.1):
-            try:
-                self._db.set_mapsize(int(size * factor) // 65536 * 65536 + 65536)
+            more = int(size * (factor - 1)) // 65536 * 65536 + 65536
+            # Asked first: the engine gives its old map up before it finds that there is no room for a new one.
+            if _files.has_address_space(more):
+                self._db.set_mapsize(size + more)
                 return
-            except (lmdb.Error, MemoryError) as error:
-                refused: Exception = error
         raise StorageError(
-            errno.ENOMEM, f"the map of {self.path} is full at {size} bytes and the system refuses a larger one "
-            f"(a limit on address space, as by ulimit -v?); what was to be written is still in memory"
-        ) from refused
+            errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
+            f"what was to be written is still in memory", self.path
+        )
 
     def flush(self) -> None:
         """Wait until everything that was committed is on the disk."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import resource
 import socket
@@ -33,6 +34,7 @@ __all__ = [
     "check_data_file",
     "file_identity",
     "flush_folder",
+    "has_address_space",
     "is_full",
     "is_same_file",
     "not_there",
@@ -166,6 +168,15 @@ def is_full(path: str, reason: str) -> bool:
     status = os.statvfs(path)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return status.f_bavail * status.f_frsize < 1 << 24 or limit != resource.RLIM_INFINITY
+
+
+def has_address_space(size: int) -> bool:
+    """Whether the system would map ``size`` more bytes into this process."""
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _damaged(path: str, reason: str) -> PersistentOrderedDictIntegrityError:

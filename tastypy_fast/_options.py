@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["DURABILITY", "Options", "at_least"]
+from tastypy_fast._keys import describe
+from tastypy_fast.exceptions import NewerFormatError, StoreConflictError, StoreKindError
+
+__all__ = ["DURABILITY", "FORMAT", "KINDS", "Options", "at_least", "check_meta"]
+
+FORMAT = 1
+KINDS = {b"dict": "a plain PersistentOrderedDict", b"tracker": "a ProgressTracker"}
 
 # How a commit leaves the disk, in LMDB's options.
 DURABILITY: dict[str, dict[str, bool]] = {
@@ -26,19 +32,37 @@ class Options:
         self.gzipped = bool(gzipped)
         self.file_size = at_least("file_size", file_size, 1)
 
-    def conflict(self, other: Options) -> str | None:
-        """The first option, with both values, in which ``other`` differs."""
+    def check_same(self, path: str, other: Options) -> None:
+        """An error where another instance on the same path asks for something else."""
+        if other.kind != self.kind:
+            raise StoreKindError(
+                f"this process has {path} open as {KINDS[self.kind]}; it cannot be {KINDS[other.kind]} at the same time"
+            )
         for name in ("mode", "gzipped", "file_size", "durability"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                return f"{name}={mine!r}, not {theirs!r}"
-        return None
+                raise StoreConflictError(
+                    f"this process has {path} open with {name}={mine!r}, not {theirs!r}; instances on one path must "
+                    f"agree, so pass the same options or close the others first"
+                )
+
+
+def check_meta(path: str, found: dict[bytes, bytes], options: Options) -> None:
+    """An error when the store at ``path``, which says this of itself, cannot be opened like this."""
+    version, kind = int(found[b"format"]), KINDS[found[b"kind"]]
+    if version > FORMAT:
+        raise NewerFormatError(
+            f"the store at {path} has format {version}; this version of tastypy_fast reads formats up to {FORMAT}: "
+            f"update it (pip install --upgrade tastypy_fast)"
+        )
+    if found[b"kind"] != options.kind:
+        raise StoreKindError(f"the store at {path} is {kind}, not {KINDS[options.kind]}; open it as what it is")
 
 
 def at_least(name: str, value: object, least: int) -> int:
     """An argument that must be an int of at least ``least``, checked."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
+        raise TypeError(f"{name} must be an int, not {describe(value)}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+        raise ValueError(f"{name} must be at least {least}, not {describe(value)}")
     return value

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, ClassVar, NoReturn, TypeVar, Union
 
 from tastypy_fast import _registry
 from tastypy_fast._cache import Cache
 from tastypy_fast._environment import Environment
 from tastypy_fast._integrity import faults
-from tastypy_fast._iterate import ITEMS, KEYS, VALUES, StoreIterator
+from tastypy_fast._iterating import Iterating
 from tastypy_fast._keys import encode_key
-from tastypy_fast._mapping import MappingSlots
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
 from tastypy_fast._proxy import DeepProxy, Done
@@ -26,10 +25,11 @@ DEFAULT_SYNC_AT = 1000
 
 Key = Union[str, int, tuple["Key", ...]]  # noqa: UP007  (a string cannot be joined by |)
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+_ABSENT = object()
 Self = TypeVar("Self", bound="PersistentOrderedDict")
 
 
-class PersistentOrderedDict(MappingSlots, MutableMapping[Any, Any]):
+class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
     """A dict that keeps itself on disk, in the order in which its keys were added.
 
     ``path`` is a folder, made when it is not there. ``init`` is a mapping or an iterable of pairs, applied
@@ -240,69 +240,6 @@ class PersistentOrderedDict(MappingSlots, MutableMapping[Any, Any]):
         """
         self._open_cache.revert()
 
-    # Iterating
-
-    def iterkeys(self) -> Iterator[Any]:
-        """Iterate over the keys in the order in which they were added.
-
-        A loop is live: it comes to keys that are added while it runs, passes over those that are deleted
-        before it gets there, and survives a sync and a revert. It reads in chunks of at most 512 keys.
-
-        >>> pod = PersistentOrderedDict(path, init={"a": 2})
-        >>> for key in pod.iterkeys():
-        ...     if pod[key]:
-        ...         pod[key + "b"] = pod[key] - 1
-        >>> pod.keys()
-        ['a', 'ab', 'abb']
-        """
-        return StoreIterator(self, KEYS)
-
-    def itervalues(self) -> Iterator[Any]:
-        """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()``.
-
-        What it hands out is for reading: unlike by keying, a list or dict is not watched for changes.
-
-        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).itervalues())
-        [1, 2]
-        """
-        return StoreIterator(self, VALUES)
-
-    def iteritems(self) -> Iterator[tuple[Any, Any]]:
-        """Iterate over pairs of key and value; live as ``iterkeys()``, for reading as ``itervalues()``.
-
-        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).iteritems())
-        [('a', 1), ('b', 2)]
-        """
-        return StoreIterator(self, ITEMS)
-
-    def __reversed__(self) -> Iterator[Any]:
-        """Iterate over the keys backwards, the one added last first."""
-        return StoreIterator(self, KEYS, True)
-
-    def keys(self) -> list[Any]:  # type: ignore[override]
-        """A list of the keys in the order in which they were added. Cost: all of them in memory.
-
-        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).keys()
-        ['b', 'a']
-        """
-        return list(self.iterkeys())
-
-    def values(self) -> list[Any]:  # type: ignore[override]
-        """A list of the values in the order in which their keys were added. Cost: all of them in memory.
-
-        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
-        [1, 2]
-        """
-        return list(self.itervalues())
-
-    def items(self) -> list[tuple[Any, Any]]:  # type: ignore[override]
-        """A list of the pairs of key and value, in order. Cost: all of them in memory.
-
-        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()
-        [('b', 1), ('a', 2)]
-        """
-        return list(self.iteritems())
-
     # Changing
 
     @property
@@ -352,9 +289,27 @@ class PersistentOrderedDict(MappingSlots, MutableMapping[Any, Any]):
         >>> pod["a"]
         [1]
         """
-        if key not in self:
-            self[key] = default
-        return self[key]
+        with self._one_step:
+            if key not in self:
+                self[key] = default
+            return self[key]
+
+    def pop(self, key: Key, default: Any = _ABSENT) -> Any:
+        """Delete ``key`` and return its value; ``default``, if given, or KeyError when it is not there.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 1})
+        >>> pod.pop("a"), pod.pop("a", None)
+        (1, None)
+        """
+        with self._one_step:
+            try:
+                value = self[key]
+            except KeyError:
+                if default is _ABSENT:
+                    raise
+                return default
+            del self[key]
+            return value
 
     def popitem(self, last: bool = True) -> tuple[Any, Any]:
         """Remove the pair that was added last, or first, and return it. Raises KeyError on an empty store.
@@ -365,8 +320,9 @@ class PersistentOrderedDict(MappingSlots, MutableMapping[Any, Any]):
         """
         if not isinstance(last, bool):
             raise TypeError(f"last must be True or False, not {last!r}")
-        for key in reversed(self) if last else self:
-            return key, self.pop(key)
+        with self._one_step:
+            for key in reversed(self) if last else self:
+                return key, self.pop(key)
         raise KeyError(f"{type(self).__name__} is empty")
 
     def clear(self) -> None:
@@ -388,8 +344,7 @@ class PersistentOrderedDict(MappingSlots, MutableMapping[Any, Any]):
             return True
         if len(self) != len(other):
             return False
-        absent = object()
-        return all(other.get(key, absent) == value for key, value in self.iteritems())
+        return all(other.get(key, _ABSENT) == value for key, value in self.iteritems())
 
     # For tests
 

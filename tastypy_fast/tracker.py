@@ -30,7 +30,7 @@ _DONE, _ABORTED = 2, 4
 _RESET = 2
 
 
-class ProgressTracker(PersistentOrderedDict, Counting):
+class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
     """A PersistentOrderedDict of tasks: which are done or aborted, how often each was tried, and their data.
 
     The value of a task is a dict with ``_done`` (bool), ``_aborted`` (bool), ``_tries`` (int) and whatever

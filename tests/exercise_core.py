@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tastypy_fast import (
@@ -34,10 +35,8 @@ def exercise_codecs(seed: random.Random) -> None:
                 damaged = bytearray(record)
                 damaged[seed.randrange(len(damaged))] ^= 1 << seed.randrange(8)
                 for data in (bytes(damaged), record[: seed.randrange(len(record))]):
-                    try:
+                    with suppress(PersistentOrderedDictIntegrityError):
                         decode_key(decode_record(data)[1])
-                    except PersistentOrderedDictIntegrityError:
-                        pass
     for wrong in (1.5, None, b"x", ("a", [1])):
         try:
             encode_key(wrong)

@@ -106,7 +106,7 @@ def test_nesting_has_a_limit_on_both_sides():
 
 
 @pytest.mark.parametrize("key", [
-    1.0, None, b"x", bytearray(b"x"), [], {}, set(), object(), 1j, Ellipsis, int, (1, 2.5), ((None,),), ("a", ["b"]),
+    1.0, None, b"x", bytearray(b"x"), [], {}, set(), 1j, Ellipsis, int, (1, 2.5), ((None,),), ("a", ["b"]),
 ], ids=repr)
 def test_other_types_are_refused_by_name(key):
     with pytest.raises(InvalidKeyError) as caught:

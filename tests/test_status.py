@@ -151,11 +151,11 @@ def test_more_blocks_than_are_kept_in_memory(path):
         assert sum(1 for _ in todo) == size - size // 100 - 8
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_changes_of_thousands_of_tasks_agree_with_a_dict(path, seed):
     seed_random = random.Random(seed)
     model, size = {}, 2600
-    with ProgressTracker(path, max_tries=2, sync_at=seed_random.choice([7, 300, 10_000])) as tracker:
+    with ProgressTracker(path, max_tries=2, sync_at=seed_random.choice([30, 300, 10_000])) as tracker:
         for _ in range(3):
             for _ in range(2500):
                 key = seed_random.randrange(size)

@@ -234,15 +234,17 @@ cdef class Cache(Syncing):
                 if raw is None:
                     raise KeyError(original)
                 entry = self.entry_from_record(key, order, raw)
-                if self.recent_value is not None and self.recent_key == original:
-                    # An iterator handed it out last, and the caller says that it was changed.
-                    entry.value = self.recent_value
                 self.adopt(entry)
             elif not entry.alive:
                 raise KeyError(original)
             elif not entry.counted:
                 entry.counted = True
                 self.counted += 1
+            if (entry.value is None and self.recent_value is not None and self.recent_key == original
+                    and entry.payload == self.recent_payload):
+                # An iterator handed it out last, and the caller says that it was changed. (If the value was
+                # assigned anew since, that is what counts.)
+                entry.value = self.recent_value
             entry.dirty = True
             self.settle(sync_at)
         finally:

@@ -31,6 +31,7 @@ cdef class StoreIterator:
     cdef int limit
 
     cdef object offer(self, long long order, object item)
+    cdef object offer_now(self, long long order, object item)
     cdef Entry look_at(self, long long order, object item, Record* record)
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order)
     cdef object decode(self, Cache cache, Entry entry, Record* record, long long order)

@@ -85,6 +85,16 @@ cdef class StoreIterator:
 
     cdef object offer(self, long long order, object item):
         """What to hand out for an element of the chunk, or GONE."""
+        if not self.cache.tracks or self.kind == KEYS:
+            return self.offer_now(order, item)
+        # A task has its status to be read, too: nobody may come between.
+        self.cache.enter()
+        try:
+            return self.offer_now(order, item)
+        finally:
+            self.cache.leave()
+
+    cdef object offer_now(self, long long order, object item):
         cdef Entry entry
         cdef Record record
         entry = self.look_at(order, item, &record)
@@ -124,33 +134,30 @@ cdef class StoreIterator:
                 return key
         if entry is not None and entry.value is not None:
             value = entry.value
-        elif cache.tracks:
-            # The status may have to be read.
-            cache.enter()
-            try:
-                if cache.environment.transient and cache.record_at(order) is None:
-                    # Another process has deleted it since the chunk was read.
-                    return GONE
-                value = self.decode(cache, entry, record, order)
-            finally:
-                cache.leave()
+            cache.recent_value = None
         else:
+            if cache.tracks and cache.environment.transient and cache.record_at(order) is None:
+                # Another process has deleted it since the chunk was read.
+                return GONE
             value = self.decode(cache, entry, record, order)
+            cache.recent_value = value
         if self.kind == VALUES:
+            cache.recent_key = None
             return value
         cache.recent_key = key
-        cache.recent_value = value
         cache.recent_order = order
         return key, value
 
     cdef object decode(self, Cache cache, Entry entry, Record* record, long long order):
         cdef bytes key = record.key[:record.key_size]
         if entry is not None:
+            cache.recent_payload = entry.payload
             return cache.decode(key, order, entry.codec, entry.payload)
         try:
             payload = record_payload(record)
         except PersistentOrderedDictIntegrityError as error:
             raise cache.damaged(cache.key_of(key), error) from error
+        cache.recent_payload = payload
         return cache.decode(key, order, record.codec, payload)
 
     cdef int refill(self) except -1:

@@ -19,6 +19,7 @@ cdef class Lookup:
     cdef bint closed
     cdef object recent_key
     cdef object recent_value
+    cdef bytes recent_payload
     cdef long long recent_order
 
     cdef int enter(self) except -1

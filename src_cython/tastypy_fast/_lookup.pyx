@@ -240,9 +240,11 @@ cdef class Lookup:
         for position in range(len(unresolved)):
             entry = unresolved[position]
             if entry.alive:
-                if entry.disk >= 0 and not entry.moved:
+                if entry.disk >= 0 and (not entry.moved or entry.disk == entry.order):
+                    # (moved, and on disk with its new number: an exception came right after the commit)
                     self.unplace(entry)
                     entry.order = entry.disk
+                    entry.moved = False
                 elif self.new_entries.get(entry.order) is not entry:
                     # New; or not on disk any more, as another cache (clone=False) has deleted it.
                     entry.order = self.environment.allocate()

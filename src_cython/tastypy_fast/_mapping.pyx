@@ -11,6 +11,21 @@ from tastypy_fast._tracking cimport TrackerCache
 __all__ = ["MappingSlots", "TrackerSlots"]
 
 
+cdef class Step:
+    """Several operations that no other thread comes between: ``with pod._one_step: ...``"""
+
+    cdef Cache cache
+
+    def __cinit__(self, Cache cache):
+        self.cache = cache
+
+    def __enter__(self):
+        self.cache.enter()
+
+    def __exit__(self, *exception):
+        self.cache.leave()
+
+
 cdef class MappingSlots(Owner):
     """The part of an instance that is compiled. Instances on one path share one cache."""
 
@@ -26,6 +41,10 @@ cdef class MappingSlots(Owner):
     @property
     def _open_cache(self):
         return self.open_cache()
+
+    @property
+    def _one_step(self):
+        return Step(self.open_cache())
 
     @property
     def _threshold(self):

@@ -88,7 +88,7 @@ cdef class TaskIterator(StoreIterator):
                 else:
                     tasks.adopt(entry)
         tasks.recent_key = key
-        tasks.recent_value = value
+        tasks.recent_value = None
         tasks.recent_order = order
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 

@@ -11,7 +11,7 @@ from tastypy_fast._cache cimport Cache
 from tastypy_fast._entries cimport ABSENT, Entry
 from tastypy_fast._entries cimport make_entry as make_cache_entry
 from tastypy_fast._keys cimport describe, encode_key
-from tastypy_fast._records cimport NO_PAYLOAD, dump_value, load_value
+from tastypy_fast._records cimport NO_PAYLOAD, load_value
 from tastypy_fast._status cimport (
     ABORTED,
     DONE,
@@ -23,6 +23,7 @@ from tastypy_fast._status cimport (
     make_entry,
     tries_of,
 )
+from tastypy_fast._taskdict cimport dump_data, show, status_in
 
 from tastypy_fast.exceptions import (
     DuplicateKeyError,
@@ -35,41 +36,6 @@ __all__ = ["TrackerCache"]
 cdef enum:
     # As many keys are looked up in the index with one call.
     CHUNK = 1000
-
-
-cdef uint32_t status_in(dict value) except? 0xffffffff:
-    """The status that the special keys of a task's dict say; a missing one is False or 0."""
-    cdef uint32_t flags = PRESENT
-    cdef object tries = value.get("_tries", 0)
-    for name, flag in (("_done", DONE), ("_aborted", ABORTED)):
-        is_set = value.get(name, False)
-        if is_set is not False and is_set is not True:
-            if type(is_set) is not int or is_set not in (0, 1):
-                raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(is_set)}")
-        if is_set:
-            flags |= flag
-    if not isinstance(tries, int) or isinstance(tries, bool):
-        raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
-    if not -MAX_TRIES <= tries <= MAX_TRIES:
-        raise UnstorableValueError(f"a task's '_tries' must lie within {-MAX_TRIES} and {MAX_TRIES}; it is {describe(tries)}")
-    return make_entry(flags, tries)
-
-
-cdef bytes dump_data(dict value, int* codec):
-    """The JSON of a task without its special keys; None when nothing else is in it."""
-    cdef dict data = {key: item for key, item in value.items() if key not in ("_done", "_aborted", "_tries")}
-    if data:
-        return dump_value(data, codec)
-    codec[0] = NO_PAYLOAD
-    return None
-
-
-cdef int show(dict value, uint32_t status) except -1:
-    """Write a status into the dict of a task."""
-    value["_done"] = (status & DONE) != 0
-    value["_aborted"] = (status & ABORTED) != 0
-    value["_tries"] = tries_of(status)
-    return 0
 
 
 cdef class TrackerCache(Cache):
@@ -227,6 +193,8 @@ cdef class TrackerCache(Cache):
         return status
 
     cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1:
+        if order == self.recent_order and self.recent_value is not None:
+            show(self.recent_value, status)
         if entry is None:
             self.status.set(order, status, True)
             return 0

@@ -1,0 +1,151 @@
+"""The small, single operations, to see a regression from one commit to the next.
+
+The ordinary run of the tests goes through these without measuring, so its options have to be put aside:
+
+    python -m pytest benchmarks -o addopts="" --benchmark-only
+
+Save with ``--benchmark-autosave``, and compare with the last saved one with ``--benchmark-compare`` (which can
+also fail: ``--benchmark-compare-fail=median:20%``). Each round does an operation for 1,000 keys, so divide its time
+by 1,000; only ``test_counts`` and ``test_open`` do one. Nothing syncs in a round but what measures the sync.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+import pytest
+
+from benchmarks.workloads import key_of, value_of
+from tastypy_fast import PersistentOrderedDict, ProgressTracker
+
+KEYS = 20_000
+MANY = 1000
+ROUNDS = 30
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """A store with values on disk, none in memory, that syncs only when told to."""
+    with PersistentOrderedDict(tmp_path / "pod", init=((key_of(i), value_of(i)) for i in range(KEYS))) as pod:
+        pod.sync()
+        pod.hold()
+        yield pod
+        pod.revert()
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    """The same with tasks."""
+    with ProgressTracker(tmp_path / "tracker") as tracker:
+        tracker.add_many(map(key_of, range(KEYS)))
+        tracker.sync()
+        tracker.hold()
+        yield tracker
+        tracker.revert()
+
+
+@pytest.fixture
+def some():
+    """1,000 keys that are there, scattered."""
+    return [key_of(i * 7919 % KEYS) for i in range(MANY)]
+
+
+@pytest.fixture
+def new():
+    """1,000 keys that are not there."""
+    return [key_of(KEYS + i) for i in range(MANY)]
+
+
+def run(benchmark, operation, setup=None):
+    """Measure ``operation``, with ``setup`` off the clock before each round."""
+    return benchmark.pedantic(operation, setup=setup, rounds=ROUNDS, warmup_rounds=2)
+
+
+def set_all(pod, keys, value):
+    for key in keys:
+        pod[key] = value
+
+
+def get_all(pod, keys):
+    return [pod[key] for key in keys]
+
+
+def test_set_new(benchmark, pod, new):
+    run(benchmark, lambda: set_all(pod, new, value_of(0)), pod.revert)
+    assert len(pod) == KEYS + MANY
+
+
+def test_set_existing(benchmark, pod, some):
+    run(benchmark, lambda: set_all(pod, some, value_of(0)), pod.revert)
+    assert len(pod) == KEYS
+
+
+def test_get_cached(benchmark, pod, some):
+    get_all(pod, some)
+    values = run(benchmark, lambda: get_all(pod, some))
+    assert values[1] == value_of(7919)
+
+
+def test_get_from_disk(benchmark, pod, some):
+    values = run(benchmark, lambda: get_all(pod, some), pod.revert)
+    assert values[1] == value_of(7919)
+
+
+def test_contains(benchmark, pod, some):
+    assert run(benchmark, lambda: all(key in pod for key in some))
+
+
+def test_contains_not(benchmark, pod, new):
+    assert not run(benchmark, lambda: any(key in pod for key in new))
+
+
+def test_iterate_items(benchmark, pod):
+    last = run(benchmark, lambda: deque(islice(pod.iteritems(), MANY), maxlen=1))
+    assert last[0] == (key_of(MANY - 1), value_of(MANY - 1))
+
+
+def test_sync_new(benchmark, pod):
+    numbers = iter(range(KEYS, KEYS + (ROUNDS + 2) * MANY))
+    run(benchmark, pod.sync, lambda: set_all(pod, map(key_of, islice(numbers, MANY)), value_of(0)))
+    assert not pod.dirty()
+
+
+def test_sync_existing(benchmark, pod, some):
+    numbers = iter(range(ROUNDS + 2))
+    run(benchmark, pod.sync, lambda: set_all(pod, some, next(numbers)))
+    assert not pod.dirty()
+
+
+def test_add_many(benchmark, tracker, new):
+    run(benchmark, lambda: tracker.add_many(new), tracker.revert)
+    assert len(tracker) == KEYS + MANY
+
+
+def test_mark_done(benchmark, tracker, some):
+    def mark_all():
+        for key in some:
+            tracker.mark_done(key)
+
+    run(benchmark, mark_all, tracker.revert)
+    assert tracker.num_done() == MANY
+
+
+def test_try_next(benchmark, tracker):
+    last = run(benchmark, lambda: deque(islice(tracker.try_keys(), MANY), maxlen=1), tracker.revert)
+    assert last[0] == key_of(MANY - 1)
+    assert tracker.num_tried() == MANY
+
+
+def test_counts(benchmark, tracker):
+    counts = run(benchmark, lambda: (len(tracker), tracker.num_done(), tracker.num_tried()), tracker.revert)
+    assert counts == (KEYS, 0, 0)
+
+
+def test_open(benchmark, tmp_path):
+    """Open a store that exists, and close it again."""
+    path = tmp_path / "store"
+    PersistentOrderedDict(path, init={"a": 1}).close()
+    run(benchmark, lambda: PersistentOrderedDict(path).close())
+    with PersistentOrderedDict(path) as pod:
+        assert pod.items() == [("a", 1)]

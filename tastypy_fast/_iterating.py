@@ -1,0 +1,76 @@
+"""Iterators over a store, and lists of all that they would hand out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tastypy_fast._iterate import ITEMS, KEYS, VALUES, StoreIterator
+from tastypy_fast._mapping import MappingSlots
+
+__all__ = ["Iterating"]
+
+
+class Iterating(MappingSlots):
+    """The part of a store that iterates. ``keys()`` and the like are lists, as they were in the original."""
+
+    def iterkeys(self) -> Iterator[Any]:
+        """Iterate over the keys in the order in which they were added.
+
+        A loop is live: it comes to keys that are added while it runs, passes over those that are deleted
+        before it gets there, and survives a sync and a revert. It reads in chunks of at most 512 keys.
+
+        >>> pod = PersistentOrderedDict(path, init={"a": 2})
+        >>> for key in pod.iterkeys():
+        ...     if pod[key]:
+        ...         pod[key + "b"] = pod[key] - 1
+        >>> pod.keys()
+        ['a', 'ab', 'abb']
+        """
+        return StoreIterator(self, KEYS)
+
+    def itervalues(self) -> Iterator[Any]:
+        """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()``.
+
+        What it hands out is for reading: unlike by keying, a list or dict is not watched for changes.
+
+        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).itervalues())
+        [1, 2]
+        """
+        return StoreIterator(self, VALUES)
+
+    def iteritems(self) -> Iterator[tuple[Any, Any]]:
+        """Iterate over pairs of key and value; live as ``iterkeys()``, for reading as ``itervalues()``.
+
+        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).iteritems())
+        [('a', 1), ('b', 2)]
+        """
+        return StoreIterator(self, ITEMS)
+
+    def __reversed__(self) -> Iterator[Any]:
+        """Iterate over the keys backwards, the one added last first."""
+        return StoreIterator(self, KEYS, True)
+
+    def keys(self) -> list[Any]:
+        """A list of the keys in the order in which they were added. Cost: all of them in memory.
+
+        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).keys()
+        ['b', 'a']
+        """
+        return list(self.iterkeys())
+
+    def values(self) -> list[Any]:
+        """A list of the values in the order in which their keys were added. Cost: all of them in memory.
+
+        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
+        [1, 2]
+        """
+        return list(self.itervalues())
+
+    def items(self) -> list[tuple[Any, Any]]:
+        """A list of the pairs of key and value, in order. Cost: all of them in memory.
+
+        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()
+        [('b', 1), ('a', 2)]
+        """
+        return list(self.iteritems())

@@ -1,0 +1,870 @@
+"""Random operations on a store, beside a plain dict that says what each of them should have done.
+
+A failure prints the steps that lead to it, and a blob that repeats them: see ``print_blob`` in conftest.py.
+``pytest -m storm`` runs many more; TASTYPY_FAST_STORM is the number of examples then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tastypy_fast import (
+    DuplicateKeyError,
+    InvalidKeyError,
+    PersistentOrderedDict,
+    PersistentOrderedDictException,
+    ProgressTracker,
+    UnstorableValueError,
+)
+
+STATUS = ("_done", "_aborted", "_tries")
+
+# Few, so that operations meet on one key; those behind the first are there to be hostile.
+LONG = "x" * 600
+KEYS = [
+    "a", "b", "c", "d", "e", 1, 2, True, "", "\x00", "\ud800", LONG, LONG + "y", -1, 2**70, -(2**63) - 1,
+    (), ("a", 1), ("a", ("\x00", LONG)),
+]
+keys = st.sampled_from(KEYS)
+
+leaves = st.sampled_from([
+    None, True, False, 0, 1, -1, 1.0, -0.0, "", "text", "\ud800", 2**63, 2**70, float("nan"), float("inf"),
+    "long " * 2000,
+])
+values = st.recursive(
+    leaves | st.builds(list) | st.builds(dict),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from("xyz"), parts, max_size=3),
+    max_leaves=6,
+)
+pairs = st.lists(st.tuples(keys, values), max_size=6)
+instances = st.integers(0, 1)
+
+
+@dataclass
+class Item:
+    """What the model has for a key. ``place`` only ever grows: a key that was deleted and added again has a new one."""
+
+    place: int
+    value: Any
+
+
+@dataclass
+class Walk:
+    """A running iterator, and how far it has come."""
+
+    iterator: Any
+    kind: str
+    backwards: bool = False
+    attempt: bool = False
+    wants: Callable[[Any], bool] = field(default=lambda value: True)
+    position: float | None = None
+    finished: bool = False
+
+    def next_in(self, state):
+        """The key that a live loop comes to next; None at the end."""
+        ahead = [
+            (item.place, key) for key, item in state.items()
+            if self.wants(item.value) and self.is_ahead(item.place)
+        ]
+        return (max if self.backwards else min)(ahead, default=None, key=lambda pair: pair[0])
+
+    def is_ahead(self, place):
+        return self.position is None or (place < self.position if self.backwards else place > self.position)
+
+
+def text_of(value):
+    """What tells values apart: also True from 1, 0.0 from -0.0, the order of a dict; and NaN is itself."""
+    if isinstance(value, dict) and value.keys() >= set(STATUS):
+        # (where in the dict of a task its special keys stand is not said anywhere)
+        value = {name: value[name] for name in STATUS} | value
+    return repr(value)
+
+
+def listed(state):
+    in_order = sorted(state.items(), key=lambda pair: pair[1].place)
+    return [(key, text_of(item.value)) for key, item in in_order]
+
+
+def change(value, deep, how, part):
+    """Change a list or dict in place, or one inside it."""
+    parts = value.values() if isinstance(value, dict) else value
+    inside = [inner for inner in parts if isinstance(inner, (list, dict))]
+    if deep and inside:
+        change(inside[-1], deep, how, part)
+    elif isinstance(value, list):
+        if how == "add":
+            value.append(copy.deepcopy(part))
+        elif how == "replace" and value:
+            value[0] = copy.deepcopy(part)
+        elif value:
+            value.pop()
+    elif how == "add":
+        value["new"] = copy.deepcopy(part)
+    else:
+        names = [name for name in value if name not in STATUS]
+        if names and how == "replace":
+            value[names[0]] = copy.deepcopy(part)
+        elif names:
+            del value[names[-1]]
+
+
+changes = {"deep": st.booleans(), "how": st.sampled_from(["add", "replace", "take away"]), "part": values}
+
+
+class PodMachine(RuleBasedStateMachine):
+    """One or two instances that share their memory, and a witness that sees only what is on disk."""
+
+    cls = PersistentOrderedDict
+
+    # Beginning and end
+
+    @initialize(
+        sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
+        looks=st.booleans(), max_tries=st.integers(0, 3),
+    )
+    def begin(self, sync_at, gzipped, looks, max_tries):
+        self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
+        self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
+        # Looking resolves what was put off; without it, longer chains of such things come about.
+        self.looks = looks
+        self.now, self.saved, self.touched = {}, {}, set()
+        self.places = 0
+        self.open()
+
+    def options(self):
+        return {"gzipped": self.gzipped}
+
+    def open(self):
+        path = Path(self.folder.name) / "store"
+        self.stores = [self.cls(path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
+        self.witness = self.cls(path, clone=False, **self.options())
+        self.held = [False] * len(self.stores)
+        self.walks, self.references = [], []
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            # What failed has been told; an error here would hide it.
+            with contextlib.suppress(PersistentOrderedDictException):
+                for store in (*self.stores, self.witness):
+                    store.revert()
+                    store.close()
+            self.folder.cleanup()
+
+    # The model
+
+    def stored(self, value):
+        """What a value that is assigned comes back as."""
+        return copy.deepcopy(value)
+
+    def given(self, value):
+        """What to assign; any JSON value for a plain store."""
+        return copy.deepcopy(value)
+
+    def put(self, key, value):
+        if key in self.now:
+            self.now[key].value = self.stored(value)
+        else:
+            self.add(key, value)
+
+    def add(self, key, value):
+        self.places += 1
+        self.now[key] = Item(self.places, self.stored(value))
+
+    def on_disk(self):
+        return [(key, text_of(value)) for key, value in self.witness.iteritems()]
+
+    def differing(self):
+        """The keys whose value or place on disk is another than in memory."""
+        return {
+            key for key in self.now.keys() | self.saved.keys()
+            if (key in self.now) != (key in self.saved) or self.now[key].place != self.saved[key].place
+            or text_of(self.now[key].value) != text_of(self.saved[key].value)
+        }
+
+    @contextlib.contextmanager
+    def step(self, which, *changed):
+        """An operation of one instance that may change some keys, and may sync before or after it has done so."""
+        which %= len(self.stores)
+        before = copy.deepcopy(self.now)
+        yield self.stores[which]
+        self.touched.update(changed)
+        disk = self.on_disk()
+        if disk != listed(self.saved):
+            assert not self.held[which], "a sync while on hold"
+            if disk == listed(self.now):
+                self.is_saved()
+            else:
+                assert disk == listed(before), "the sync wrote neither what was before this step nor what is after it"
+                self.saved, self.touched = before, set(changed)
+        dirty = self.stores[which].dirty()
+        if not self.differing() <= dirty and disk == listed(self.now) and not self.held[which]:
+            # Synced, and the disk looks as it did: a key was deleted and added again with the same value.
+            self.is_saved()
+        assert self.differing() <= dirty <= self.differing() | self.touched
+        if changed and not self.held[which]:
+            # (a value that is held past a sync does not count again)
+            assert len(dirty - {key for key, _, _ in self.references}) <= self.sync_at[which]
+
+    def is_saved(self):
+        self.saved, self.touched = copy.deepcopy(self.now), set()
+
+    def value_at(self, store, key):
+        """Read by keying; held by nobody but the caller."""
+        value = store[key]
+        assert text_of(value) == text_of(self.now[key].value)
+        return value
+
+    def if_there(self, key):
+        return [key] if key in self.now else []
+
+    def mutable(self):
+        return [key for key, item in self.now.items() if isinstance(item.value, (list, dict))]
+
+    # Rules: changing
+
+    @rule(which=instances, key=keys, value=values)
+    def assign(self, which, key, value):
+        with self.step(which, key) as store:
+            store[key] = self.given(value)
+            self.put(key, self.given(value))
+
+    @rule(which=instances, key=keys)
+    def delete(self, which, key):
+        with self.step(which, *self.if_there(key)) as store:
+            if key in self.now:
+                del store[key]
+                del self.now[key]
+            else:
+                with pytest.raises(KeyError):
+                    del store[key]
+
+    @rule(which=instances, key=keys, value=values)
+    def delete_and_add_again(self, which, key, value):
+        self.delete(which, key)
+        self.assign(which, key, value)
+
+    @rule(which=instances, key=keys)
+    def pop(self, which, key):
+        with self.step(which, *self.if_there(key)) as store:
+            value = store.pop(key, self)
+            assert (value is self) == (key not in self.now)
+            if key in self.now:
+                assert text_of(value) == text_of(self.now.pop(key).value)
+
+    @rule(which=instances, last=st.booleans())
+    def popitem(self, which, last):
+        in_order = sorted(self.now, key=lambda key: self.now[key].place)
+        expected = in_order[-1 if last else 0] if in_order else None
+        with self.step(which, *in_order and [expected]) as store:
+            if not in_order:
+                with pytest.raises(KeyError):
+                    store.popitem(last)
+            else:
+                key, value = store.popitem(last)
+                assert (key, text_of(value)) == (expected, text_of(self.now.pop(expected).value))
+
+    @rule(which=instances, key=keys, value=values)
+    def setdefault(self, which, key, value):
+        missing = {key} - self.now.keys()
+        with self.step(which, *missing) as store:
+            if missing:
+                self.put(key, self.given(value))
+            found = store.setdefault(key, self.given(value))
+            assert text_of(found) == text_of(self.now[key].value)
+
+    @rule(which=instances, pairs=pairs)
+    def update(self, which, pairs):
+        store = self.stores[which % len(self.stores)]
+
+        def one_by_one():
+            """Each pair is a step of its own: the store has assigned it when it asks for the next."""
+            for key, value in pairs:
+                with self.step(which, key):
+                    yield key, self.given(value)
+                    self.mix_in(key, self.given(value))
+
+        store.update(one_by_one())
+
+    def mix_in(self, key, value):
+        self.put(key, value)
+
+    @rule(which=instances)
+    def clear(self, which):
+        index = which % len(self.stores)
+        self.stores[index].clear()
+        before = listed(self.now)
+        self.now = {}
+        disk = self.on_disk()
+        # Each deletion may have been the one that synced; all of them take from the beginning.
+        left = next((count for count in range(len(before), -1, -1) if disk == before[len(before) - count:]), None)
+        if disk != listed(self.saved):
+            assert left is not None
+            assert not self.held[index]
+            names = [key for key, _ in disk]
+            self.saved = {key: Item(number - len(names), None) for number, key in enumerate(names)}
+            for key, value in self.witness.iteritems():
+                self.saved[key].value = copy.deepcopy(value)
+        self.touched = set(self.saved)
+        assert self.stores[index].dirty() == set(self.saved)
+
+    # Rules: changing what was read by keying
+
+    @precondition(lambda self: self.mutable())
+    @rule(which=instances, number=st.integers(0, 50), **changes)
+    def change_by_keying(self, which, number, deep, how, part):
+        key = self.mutable()[number % len(self.mutable())]
+        with self.step(which) as store:
+            value = self.value_at(store, key)
+        # From here to the end of the step is what follows the reading in "pod[key].append(part)".
+        with self.step(which):
+            change(value, deep, how, part)
+            change(self.now[key].value, deep, how, part)
+            del value
+
+    @precondition(lambda self: self.mutable())
+    @rule(which=instances, number=st.integers(0, 50))
+    def keep_a_reference(self, which, number):
+        key = self.mutable()[number % len(self.mutable())]
+        with self.step(which) as store:
+            self.references.append((key, self.value_at(store, key), self.now[key].value))
+
+    @precondition(lambda self: self.references)
+    @rule(which=instances, number=st.integers(0, 50), **changes)
+    def change_by_reference(self, which, number, deep, how, part):
+        number %= len(self.references)
+        key, value, model = self.references[number]
+        if key in self.now and self.now[key].value is model:
+            with self.step(which):
+                change(value, deep, how, part)
+                change(model, deep, how, part)
+        else:
+            # It was assigned, deleted or reverted since: the reference is nobody's business any more.
+            change(value, deep, how, part)
+            del self.references[number]
+            with self.step(which):
+                pass
+
+    @precondition(lambda self: self.references)
+    @rule()
+    def drop_references(self):
+        self.references.clear()
+
+    @precondition(lambda self: self.mutable())
+    @rule(which=instances, number=st.integers(0, 50), newer=st.none() | values, **changes)
+    def change_in_a_loop_and_mark(self, which, number, newer, deep, how, part):
+        """What an iterator hands out is saved if it is marked, and was not replaced before."""
+        wanted = self.mutable()[number % len(self.mutable())]
+        store = self.stores[which % len(self.stores)]
+        value = next(value for key, value in store.iteritems() if key == wanted)
+        if newer is not None:
+            self.assign(which, wanted, newer)
+        with self.step(which, wanted):
+            if newer is None:
+                change(value, deep, how, part)
+                change(self.now[wanted].value, deep, how, part)
+            store.mark_dirty(wanted)
+
+    @precondition(lambda self: self.mutable())
+    @rule(which=instances, number=st.integers(0, 50), mended=st.booleans())
+    def spoil(self, which, number, mended):
+        """A value gets unstorable: the sync saves all others and names it."""
+        key = self.mutable()[number % len(self.mutable())]
+        with self.step(which) as store:
+            value = self.value_at(store, key)
+        spoilt = {"bad": {1}}
+        value.append(spoilt) if isinstance(value, list) else value.update(spoilt=spoilt)
+        with pytest.raises(UnstorableValueError):
+            store.sync()
+        kept = self.saved.get(key)
+        self.is_saved()
+        if kept is None:
+            del self.saved[key]
+        else:
+            self.saved[key] = kept
+        self.touched.add(key)
+        assert self.on_disk() == listed(self.saved)
+        assert store.dirty() == {key}
+        if mended:
+            value.pop() if isinstance(value, list) else value.pop("spoilt")
+            del value
+            with self.step(which):
+                pass
+        else:
+            self.revert(which)
+
+    # Rules: reading
+
+    @rule(which=instances, key=keys)
+    def read(self, which, key):
+        with self.step(which) as store:
+            assert (key in store) == (key in self.now)
+            if key in self.now:
+                self.value_at(store, key)
+                assert text_of(store.get(key)) == text_of(self.now[key].value)
+            else:
+                assert store.get(key, self) is self
+                with pytest.raises(KeyError):
+                    store[key]
+
+    @rule(which=instances)
+    def count(self, which):
+        with self.step(which) as store:
+            assert len(store) == len(self.now)
+
+    @rule(which=instances, bad=st.sampled_from([1.5, None, b"a", ("a", 2.0)]))
+    def bad_key(self, which, bad):
+        with self.step(which) as store:
+            for use in (store.__contains__, store.__delitem__, lambda key: store.update([(key, {})])):
+                with pytest.raises(InvalidKeyError):
+                    use(bad)
+
+    @rule(which=instances, key=keys)
+    def bad_value(self, which, key):
+        with self.step(which) as store, pytest.raises(UnstorableValueError):
+            store[key] = {"x": [object()]}
+
+    # Rules: saving
+
+    @rule(which=instances)
+    def sync(self, which):
+        store = self.stores[which % len(self.stores)]
+        store.sync()
+        self.is_saved()
+        assert self.on_disk() == listed(self.saved)
+        assert store.dirty() == set()
+
+    @rule(which=instances, key=keys)
+    def sync_key(self, which, key):
+        store = self.stores[which % len(self.stores)]
+        if key not in self.now and key not in self.saved:
+            with pytest.raises(KeyError):
+                store.sync_key(key)
+            return
+        store.sync_key(key)
+        self.touched.discard(key)
+        if key in self.now:
+            self.saved[key] = copy.deepcopy(self.now[key])
+        else:
+            del self.saved[key]
+        assert self.on_disk() == listed(self.saved)
+        assert self.differing() <= store.dirty() <= self.differing() | self.touched
+
+    @rule(which=instances, key=keys)
+    def mark_dirty(self, which, key):
+        with self.step(which, *self.if_there(key)) as store:
+            if key in self.now:
+                store.mark_dirty(key)
+                assert key in store.dirty() or not store.dirty()
+            else:
+                with pytest.raises(KeyError):
+                    store.mark_dirty(key)
+
+    @rule(which=instances)
+    def revert(self, which):
+        self.stores[which % len(self.stores)].revert()
+        self.now, self.touched = copy.deepcopy(self.saved), set()
+        with self.step(which) as store:
+            assert store.dirty() == set()
+
+    @rule(which=instances, held=st.booleans())
+    def hold_or_unhold(self, which, held):
+        which %= len(self.stores)
+        (self.stores[which].hold if held else self.stores[which].unhold)()
+        self.held[which] = held
+
+    @rule()
+    def reopen(self):
+        for store in (*self.stores, self.witness):
+            store.close()
+        self.is_saved()
+        self.open()
+        self.look()
+
+    @precondition(lambda self: len(self.stores) > 1)
+    @rule()
+    def close_one_and_join_again(self):
+        closed = self.stores.pop()
+        closed.close()
+        self.is_saved()
+        self.walks = [walk for walk in self.walks if walk.owner is not closed]
+        self.stores.append(self.cls(closed.path, sync_at=self.sync_at[1], **self.options()))
+        self.held[1] = False
+        assert self.on_disk() == listed(self.now)
+
+    # Rules: iterating while everything changes
+
+    @rule(which=instances, kind=st.sampled_from(["keys", "values", "items", "backwards"]))
+    def start_a_walk(self, which, kind):
+        store = self.stores[which % len(self.stores)]
+        iterator = reversed(store) if kind == "backwards" else getattr(store, f"iter{kind}")()
+        self.walk(store, iterator, "keys" if kind == "backwards" else kind, backwards=kind == "backwards")
+
+    def walk(self, store, iterator, kind, **facts):
+        walk = Walk(iterator, kind, **facts)
+        walk.owner = store
+        self.walks = [*self.walks[-4:], walk]
+
+    @precondition(lambda self: self.walks)
+    @rule(number=st.integers(0, 50), steps=st.integers(1, 4))
+    def go_on(self, number, steps):
+        for _ in range(steps):
+            self.go_one_further(self.walks[number % len(self.walks)])
+
+    def go_one_further(self, walk):
+        found = None if walk.finished else walk.next_in(self.now)
+        if found is None:
+            walk.finished = True
+            with self.step(self.stores.index(walk.owner)):
+                assert next(walk.iterator, self) is self
+            return
+        walk.position, key = found
+        with self.step(self.stores.index(walk.owner), *[key] * walk.attempt):
+            if walk.attempt:
+                self.now[key].value["_tries"] += 1
+            handed_out = next(walk.iterator, self)
+            value = text_of(self.now[key].value)
+            if walk.kind == "items":
+                assert handed_out is not self
+                assert (handed_out[0], text_of(handed_out[1])) == (key, value)
+            elif walk.kind == "values":
+                assert text_of(handed_out) == value
+            else:
+                assert handed_out == key
+
+    # Looking
+
+    @invariant()
+    def everything_is_as_it_should_be(self):
+        if hasattr(self, "folder") and self.looks:
+            self.look()
+
+    @rule()
+    def look(self):
+        for which in range(len(self.stores)):
+            # (a sync may come with whatever an instance does: the other one may have left it enough to write)
+            with self.step(which) as store:
+                self.look_at(store)
+        for key, value, model in self.references:
+            if key in self.now and self.now[key].value is model:
+                assert text_of(value) == text_of(model)
+
+    def look_at(self, store):
+        store._check()
+        assert len(store) == len(self.now)
+        expected = listed(self.now)
+        assert [(key, text_of(value)) for key, value in store.iteritems()] == expected
+        assert store.keys() == [key for key, _ in expected]
+        assert list(reversed(store)) == store.keys()[::-1]
+        assert [key in store for key in KEYS] == [key in self.now for key in KEYS]
+
+
+class TrackerMachine(PodMachine):
+    """The same for a tracker: values are tasks, and their statuses are changed in every way."""
+
+    cls = ProgressTracker
+
+    def options(self):
+        return {**super().options(), "max_tries": self.max_tries}
+
+    def given(self, value):
+        return copy.deepcopy(value) if isinstance(value, dict) else {"data": copy.deepcopy(value)}
+
+    def stored(self, value):
+        return {"_done": False, "_aborted": False, "_tries": 0, **copy.deepcopy(value)}
+
+    def mix_in(self, key, value):
+        if key in self.now:
+            self.now[key].value.update(copy.deepcopy(value))
+        else:
+            self.add(key, value)
+
+    def open_task(self, task, allow_aborted=False):
+        return (not task["_done"] and (allow_aborted or not task["_aborted"])
+                and (not self.max_tries or task["_tries"] < self.max_tries))
+
+    # Adding
+
+    @rule(which=instances, key=keys, if_absent=st.booleans())
+    def add_task(self, which, key, if_absent):
+        missing = {key} - self.now.keys()
+        with self.step(which, *missing) as store:
+            if missing:
+                self.add(key, {})
+                (store.add_if_absent if if_absent else store.add)(key)
+            elif if_absent:
+                store.add_if_absent(key)
+            else:
+                with pytest.raises(DuplicateKeyError):
+                    store.add(key)
+
+    @rule(which=instances, some=st.lists(keys, max_size=8))
+    def add_many_tasks(self, which, some):
+        # (on hold, because a sync may come after each chunk of them)
+        index = which % len(self.stores)
+        store = self.stores[index]
+        store.hold()
+        with self.step(which, *some):
+            store.add_many_if_absent(iter(some))
+            for key in some:
+                if key not in self.now:
+                    self.add(key, {})
+            self.held[index], held = True, self.held[index]
+        self.held[index] = held
+        if not held:
+            store.unhold()
+
+    # Status
+
+    @rule(which=instances, key=keys, status=st.tuples(st.booleans(), st.booleans(), st.integers(-2, 4)), value=values)
+    def assign_with_status(self, which, key, status, value):
+        task = {**self.given(value), **dict(zip(STATUS, status, strict=True))}
+        with self.step(which, key) as store:
+            store[key] = task
+            self.put(key, task)
+
+    @rule(which=instances, key=keys, method=st.sampled_from([
+        "mark_done", "mark_not_done", "abort", "unabort", "increment_tries", "decrement_tries", "reset_tries",
+    ]))
+    def change_status(self, which, key, method):
+        with self.step(which, *self.if_there(key)) as store:
+            if key not in self.now:
+                with pytest.raises(KeyError):
+                    getattr(store, method)(key)
+                return
+            getattr(store, method)(key)
+            task = self.now[key].value
+            task.update({
+                "mark_done": {"_done": True}, "mark_not_done": {"_done": False}, "abort": {"_aborted": True},
+                "unabort": {"_aborted": False}, "increment_tries": {"_tries": task["_tries"] + 1},
+                "decrement_tries": {"_tries": task["_tries"] - 1}, "reset_tries": {"_tries": 0},
+            }[method])
+
+    @rule(which=instances, key=keys, name=st.sampled_from(STATUS), flag=st.booleans(), tries=st.integers(-2, 5))
+    def change_status_by_keying(self, which, key, name, flag, tries):
+        if key not in self.now:
+            return
+        with self.step(which) as store:
+            task = self.value_at(store, key)
+        with self.step(which):
+            task[name] = self.now[key].value[name] = tries if name == "_tries" else flag
+            del task
+
+    @precondition(lambda self: self.references)
+    @rule(which=instances, number=st.integers(0, 50), name=st.sampled_from(STATUS), flag=st.booleans())
+    def change_status_by_reference(self, which, number, name, flag):
+        key, task, model = self.references[number % len(self.references)]
+        if key in self.now and self.now[key].value is model:
+            with self.step(which):
+                task[name] = model[name] = int(flag) if name == "_tries" else flag
+
+    @rule(which=instances, key=keys)
+    def ask_for_status(self, which, key):
+        with self.step(which) as store:
+            if key in self.now:
+                task = self.now[key].value
+                assert (store.done(key), store.aborted(key), store.tries(key)) == tuple(task[name] for name in STATUS)
+            else:
+                assert store.done(key) is False
+                for ask in (store.aborted, store.tries, store.should_do, store.should_try):
+                    with pytest.raises(KeyError):
+                        ask(key)
+
+    @rule(which=instances, key=keys, allow_aborted=st.booleans(),
+          gate=st.sampled_from(["should_do", "should_do_add", "should_try", "should_try_add"]))
+    def gate(self, which, key, gate, allow_aborted):
+        if key not in self.now and not gate.endswith("add"):
+            return
+        is_new = key not in self.now
+        opens = is_new or self.open_task(self.now[key].value, allow_aborted)
+        changed = [key] * (is_new or (opens and "try" in gate))
+        with self.step(which, *changed) as store:
+            if is_new:
+                self.add(key, {})
+            assert getattr(store, gate)(key, allow_aborted) is opens
+            if opens and "try" in gate:
+                self.now[key].value["_tries"] += 1
+
+    # Iterating and counting
+
+    @rule(which=instances, kind=st.sampled_from(["keys", "values", "items"]), allow_aborted=st.booleans(),
+          family=st.sampled_from(["todo", "try", "aborted"]))
+    def start_a_walk_over_tasks(self, which, kind, family, allow_aborted):
+        store = self.stores[which % len(self.stores)]
+        start = getattr(store, f"{family}_{kind}")
+        if family == "aborted":
+            self.walk(store, start(), kind, wants=lambda task: task["_aborted"])
+        else:
+            self.walk(store, start(allow_aborted), kind, attempt=family == "try",
+                      wants=lambda task: self.open_task(task, allow_aborted))
+
+    @rule(which=instances, **changes)
+    def change_what_a_walk_hands_out(self, which, deep, how, part):
+        store = self.stores[which % len(self.stores)]
+        self.walk(store, store.todo_items(), "items", wants=self.open_task)
+        walk = self.walks.pop()
+        found = walk.next_in(self.now)
+        if found is not None:
+            with self.step(which):
+                key, task = next(walk.iterator)
+                assert (key, text_of(task)) == (found[1], text_of(self.now[key].value))
+            with self.step(which):
+                change(task, deep, how, part)
+                change(self.now[key].value, deep, how, part)
+                del task
+
+    def look_at(self, store):
+        super().look_at(store)
+        tasks = [item.value for item in self.now.values()]
+        assert store.num_done() == sum(task["_done"] for task in tasks)
+        assert store.num_aborted() == sum(task["_aborted"] for task in tasks)
+        assert store.num_tried() == sum(task["_tries"] > 0 for task in tasks)
+        in_order = [(key, self.now[key].value) for key, _ in listed(self.now)]
+        for allow_aborted in (False, True):
+            assert list(store.todo_keys(allow_aborted)) == [
+                key for key, task in in_order if self.open_task(task, allow_aborted)
+            ]
+        assert list(store.aborted_keys()) == [key for key, task in in_order if task["_aborted"]]
+
+
+class ApartMachine(RuleBasedStateMachine):
+    """Two instances with a memory each on one store: each sees the disk, with what it has not synced laid over it."""
+
+    GONE = object()
+
+    @initialize()
+    def begin(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
+        path = Path(self.folder.name) / "store"
+        self.stores = [PersistentOrderedDict(path, clone=False) for _ in range(2)]
+        self.disk, self.unsaved = {}, [{}, {}]
+        self.changes = 0
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            with contextlib.suppress(PersistentOrderedDictException):
+                for store in self.stores:
+                    store.revert()
+                    store.close()
+            self.folder.cleanup()
+
+    def view(self, which):
+        seen = {**self.disk, **self.unsaved[which]}
+        return {key: value for key, value in seen.items() if value is not self.GONE}
+
+    @rule(which=instances, key=keys, value=values)
+    def assign(self, which, key, value):
+        self.stores[which][key] = value
+        self.unsaved[which][key] = copy.deepcopy(value)
+
+    @rule(which=instances, key=keys)
+    def delete(self, which, key):
+        if key in self.view(which):
+            del self.stores[which][key]
+            self.unsaved[which][key] = self.GONE
+        else:
+            with pytest.raises(KeyError):
+                del self.stores[which][key]
+
+    @rule(which=instances, key=keys)
+    def change_by_keying(self, which, key):
+        if isinstance(self.view(which).get(key), list):
+            # (each change is another one, so that none is undone by the next)
+            self.changes += 1
+            self.stores[which][key].append(self.changes)
+            self.unsaved[which][key] = [*self.view(which)[key], self.changes]
+
+    @rule(which=instances, key=keys)
+    def read(self, which, key):
+        assert (key in self.stores[which]) == (key in self.view(which))
+        assert text_of(self.stores[which].get(key, self.GONE)) == text_of(self.view(which).get(key, self.GONE))
+
+    @rule(which=instances)
+    def sync(self, which):
+        self.stores[which].sync()
+        self.disk, self.unsaved[which] = self.view(which), {}
+        assert self.stores[which].dirty() == set()
+
+    @rule(which=instances, key=keys)
+    def sync_key(self, which, key):
+        if key in self.view(which) or key in self.disk:
+            self.stores[which].sync_key(key)
+            if key in self.view(which):
+                self.disk[key] = self.view(which)[key]
+            else:
+                del self.disk[key]
+            self.unsaved[which].pop(key, None)
+
+    @rule(which=instances)
+    def revert(self, which):
+        self.stores[which].revert()
+        self.unsaved[which] = {}
+
+    @rule(which=instances)
+    def look(self, which):
+        store, view = self.stores[which], self.view(which)
+        store._check()
+        assert len(store) == len(view)
+        assert {key: text_of(value) for key, value in store.iteritems()} == {
+            key: text_of(value) for key, value in view.items()
+        }
+        assert list(reversed(store)) == store.keys()[::-1]
+        changed = {key for key, value in self.unsaved[which].items() if value is not self.GONE or key in self.disk}
+        assert store.dirty() == changed
+
+    @rule()
+    def both_agree_when_all_is_saved(self):
+        for which in (0, 1):
+            self.sync(which)
+        assert self.stores[0].keys() == self.stores[1].keys()
+        self.look(0)
+        self.look(1)
+
+
+# (shrinking one failure at a time takes long enough)
+ORDINARY = settings(max_examples=80, stateful_step_count=40, report_multiple_bugs=False)
+STORM = settings(ORDINARY, max_examples=int(os.environ.get("TASTYPY_FAST_STORM", "3000")), stateful_step_count=80)
+
+
+@pytest.mark.timeout(900)
+class TestPod(PodMachine.TestCase):
+    settings = ORDINARY
+
+
+@pytest.mark.timeout(900)
+class TestTracker(TrackerMachine.TestCase):
+    settings = ORDINARY
+
+
+@pytest.mark.timeout(900)
+class TestApart(ApartMachine.TestCase):
+    settings = ORDINARY
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(0)
+class TestPodStorm(PodMachine.TestCase):
+    settings = STORM
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(0)
+class TestTrackerStorm(TrackerMachine.TestCase):
+    settings = STORM
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(0)
+class TestApartStorm(ApartMachine.TestCase):
+    settings = STORM

@@ -1,0 +1,219 @@
+"""The package as a whole: its names, the way its imports run, its size, its docstrings."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import tastypy_fast
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tastypy_fast"
+CYTHON = ROOT / "src_cython"
+LONGEST = 400
+
+
+def test_exported_names_are_these():
+    names = """
+        DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD
+        CalledClosedTrackerError DiskFullError DuplicateKeyError ForkedStoreError InvalidKeyError NewerFormatError
+        NotAStoreError PersistentOrderedDict PersistentOrderedDictException PersistentOrderedDictIntegrityError
+        ProgressTracker ReadOnlyStoreError StorageError StoreConflictError StoreInUseError StoreKindError
+        StoreNotFoundError StorePathError Tracker UnstorableValueError
+    """
+    assert sorted(tastypy_fast.__all__) == sorted(names.split())
+    assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
+
+
+def test_every_module_exports_names_that_it_has():
+    for name in sorted(sources()):
+        if layer_of(name) != FRONT:
+            module = importlib.import_module(f"tastypy_fast.{name}")
+            assert all(hasattr(module, exported) for exported in module.__all__), name
+
+
+def test_every_error_is_below_the_packages_own():
+    errors = [value for name, value in vars(tastypy_fast).items()
+              if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(errors) == 17
+    assert all(issubclass(error, tastypy_fast.PersistentOrderedDictException) for error in errors)
+    assert tastypy_fast.PersistentOrderedDictException.__base__ is Exception
+
+
+@pytest.mark.parametrize(("error", "builtin"), [
+    ("DuplicateKeyError", ValueError), ("InvalidKeyError", TypeError), ("InvalidKeyError", ValueError),
+    ("UnstorableValueError", TypeError), ("UnstorableValueError", ValueError), ("CalledClosedTrackerError", ValueError),
+    ("ReadOnlyStoreError", OSError), ("ForkedStoreError", RuntimeError), ("StoreConflictError", ValueError),
+    ("StorePathError", NotADirectoryError), ("StoreNotFoundError", FileNotFoundError),
+    ("NotAStoreError", FileExistsError), ("StoreInUseError", BlockingIOError), ("StoreKindError", TypeError),
+    ("NewerFormatError", NotImplementedError), ("DiskFullError", OSError), ("StorageError", OSError),
+])
+def test_error_is_also_the_builtin_that_fits(error, builtin):
+    assert issubclass(getattr(tastypy_fast, error), builtin)
+
+
+# Imports run one way
+
+# What each module may import from the package; a higher number may import a lower one.
+FRONT, TRACKER, POD, BELOW, EXCEPTIONS = 4, 3, 2, 1, 0
+LAYERS = {"demo": FRONT, "tracker": TRACKER, "pod": POD, "exceptions": EXCEPTIONS}
+
+
+def layer_of(name):
+    return LAYERS.get(name, BELOW)
+
+
+def sources():
+    """The path of the source of each module, Python's and Cython's."""
+    found = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    found.update({path.stem: path for path in CYTHON.rglob("*.pyx")})
+    assert {"pod", "tracker", "exceptions", "_environment", "_keys", "_cache"} <= found.keys()
+    return found
+
+
+def imports_of(path):
+    """(module, names) of each import in a source; also of a cimport, which ast does not know."""
+    if path.suffix == ".pyx":
+        lines = path.read_text().splitlines()
+        code = "\n".join(
+            line.replace(" cimport ", " import ").replace("cimport ", "import ") for line in logical_lines(lines)
+        )
+    else:
+        code = path.read_text()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module, {alias.name for alias in node.names}
+
+
+def logical_lines(lines):
+    """The import statements at the beginning of a Cython module's lines, each in one line."""
+    statement = ""
+    for line in lines:
+        if statement or line.startswith(("from ", "import ", "cimport ")):
+            statement += line.split("#")[0].strip() + " "
+            if statement.count("(") == statement.count(")"):
+                yield statement
+                statement = ""
+
+
+def package_imports(path):
+    """The modules of the package that a source imports."""
+    for module, names in imports_of(path):
+        if module == "tastypy_fast":
+            yield from (f"<{name}>" if not is_module(name) else name for name in names or {"*"})
+        elif module.startswith("tastypy_fast."):
+            yield module.removeprefix("tastypy_fast.")
+
+
+def is_module(name):
+    return name in sources()
+
+
+def test_imports_run_one_way():
+    for name, path in sources().items():
+        for imported in package_imports(path):
+            if layer_of(name) == FRONT and imported.startswith("<"):
+                continue  # (a user of the package imports from its root)
+            assert not imported.startswith("<"), f"{name} imports {imported} from the package's own root"
+            assert layer_of(imported) < layer_of(name) or (layer_of(name) == layer_of(imported) == BELOW), (
+                f"{name} imports {imported}, which is not below it"
+            )
+
+
+def test_imports_make_no_circle():
+    graph = {name: set(package_imports(path)) - {name} for name, path in sources().items()}
+    # (what is imported for annotations alone does not run)
+    graph = {name: imported - set(type_checking_imports(sources()[name])) for name, imported in graph.items()}
+    done: set[str] = set()
+    while left := graph.keys() - done:
+        ready = {name for name in left if {other for other in graph[name] if other in graph} <= done}
+        assert ready, f"a circle among {sorted(left)}"
+        done |= ready
+
+
+def type_checking_imports(path):
+    if path.suffix == ".pyx":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for part in node.body:
+                if isinstance(part, ast.ImportFrom) and part.module.startswith("tastypy_fast."):
+                    yield part.module.removeprefix("tastypy_fast.")
+
+
+def test_init_hands_names_on_and_imports_only_from_the_modules():
+    imported = {module for module, _ in imports_of(PACKAGE / "__init__.py")}
+    assert {module for module in imported if module.startswith("tastypy_fast")} == {
+        "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.tracker"
+    }
+
+
+def test_only_the_environment_imports_lmdb():
+    importers = {name for name, path in sources().items() for module, _ in imports_of(path)
+                 if module.partition(".")[0] == "lmdb"}
+    assert importers == {"_environment"}
+
+
+# Size
+
+
+def test_no_module_is_too_long():
+    assert {name for name, path in sources().items() if len(path.read_text().splitlines()) > LONGEST} == set()
+
+
+# Docstrings
+
+CLASSES = [tastypy_fast.PersistentOrderedDict, tastypy_fast.ProgressTracker]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_public_member_says_what_it_does(cls):
+    for name, member in inspect.getmembers(cls):
+        if not name.startswith("_"):
+            assert inspect.getdoc(member), name
+            # MutableMapping's own docstrings are Python's and say nothing of a store.
+            owner = next(base for base in cls.__mro__ if name in vars(base))
+            assert owner.__module__.startswith("tastypy_fast") or name == "pop", name
+    assert inspect.getdoc(cls)
+
+
+def test_every_module_has_a_docstring():
+    for name, path in sources().items():
+        assert importlib.import_module(f"tastypy_fast.{name}").__doc__, path
+
+
+COMPILED = sorted(path.stem for path in CYTHON.rglob("*.pyx"))
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_examples_of_compiled_modules_run(name, tmp_path, monkeypatch):
+    """pytest's own collection finds no examples in compiled modules."""
+    module = importlib.import_module(f"tastypy_fast.{name}")
+    finder = doctest.DocTestFinder(recurse=False, exclude_empty=True)
+    members = {name: module, **{
+        f"{cls.__name__}.{member}": value for cls in vars(module).values() if isinstance(cls, type)
+        and cls.__module__ == module.__name__ for member, value in vars(cls).items() if inspect.getdoc(value)
+    }}
+    runner = doctest.DocTestRunner()
+    monkeypatch.chdir(tmp_path)
+    for number, (title, member) in enumerate(members.items()):
+        names = {exported: getattr(tastypy_fast, exported) for exported in tastypy_fast.__all__}
+        names["path"] = str(tmp_path / f"store-{number}")
+        for example in finder.find(member, title, module=False, globs=names):
+            runner.run(example)
+    assert runner.failures == 0
+    if name == "_mapping":
+        assert runner.tries >= 10
+
+
+def test_package_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+    assert {path.stem for path in PACKAGE.glob("*.pyi")} == set(COMPILED)

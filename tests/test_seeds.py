@@ -1,0 +1,403 @@
+"""Every example of the original's documentation, ported to Python 3 and run as written otherwise.
+
+The headings are those of the documentation. What it says of the shared classes is tested with them.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import tastypy_fast
+from tastypy_fast import POD, DuplicateKeyError, Tracker
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """The examples use relative paths."""
+    monkeypatch.chdir(tmp_path)
+
+
+# PersistentOrderedDict
+
+
+def test_aliases():
+    assert tastypy_fast.POD is tastypy_fast.PersistentOrderedDict
+    assert tastypy_fast.Tracker is tastypy_fast.ProgressTracker
+    assert issubclass(tastypy_fast.ProgressTracker, tastypy_fast.PersistentOrderedDict)
+
+
+FIRST_PROGRAM = """
+from tastypy_fast import POD
+my_pod = POD('path/to/my.pod')
+my_pod['foo'] = 'bar'
+exit()
+"""
+
+SECOND_PROGRAM = """
+from tastypy_fast import POD
+my_pod = POD('path/to/my.pod')
+print(my_pod['foo'])
+"""
+
+
+def test_data_is_preserved_after_the_program_exits(run_python):
+    run_python(FIRST_PROGRAM)
+    assert run_python(SECOND_PROGRAM) == "bar\n"
+
+
+# JSON - general, simple, secure
+
+
+def test_integer_keys_of_dicts_become_strings():
+    my_pod = POD("my.pod")
+    my_pod[1] = {1: 1}
+    my_pod.sync()
+    my_pod.revert()  # do a serialize/deserialize cycle
+    assert my_pod[1] == {"1": 1}
+
+
+def test_list_likes_become_lists_and_dict_likes_dicts():
+    from collections import OrderedDict
+
+    my_pod = POD("my.pod")
+    my_pod["key"] = (1, OrderedDict(a=(2,)))
+    my_pod.sync()
+    my_pod.revert()
+    assert my_pod["key"] == [1, {"a": [2]}]
+    assert type(my_pod["key"][1]) is dict
+
+
+# Synchronization
+
+
+def test_changes_made_by_keying_are_synchronized():
+    my_pod = POD("my.pod")
+    my_pod["key"] = []
+    my_pod["key"].append(42)  # GOOD! This will be sync'd!
+    my_pod.close()
+    assert POD("my.pod")["key"] == [42]
+
+
+def test_synchronizing_happens_at_1000_changed_values_by_default():
+    my_pod = POD("my.pod")
+    for number in range(999):
+        my_pod[number] = None
+    assert len(my_pod.dirty()) == 999
+    my_pod[999] = None
+    assert my_pod.dirty() == set()
+    assert tastypy_fast.DEFAULT_SYNC_AT == tastypy_fast.DEFAULT_FILE_SIZE == 1000
+
+
+# Can data be lost?
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "import sys; sys.exit()"])
+def test_dirty_values_are_synchronized_when_the_program_ends(run_python, end):
+    run_python(f"from tastypy_fast import POD\nmy_pod = POD('my.pod')\nmy_pod['a'] = []\nmy_pod['a'].append(1)\n{end}")
+    assert POD("my.pod")["a"] == [1]
+
+
+# Can I manually control synchronization?
+
+
+def test_manual_control():
+    pod = POD("my.pod", sync_at=2)
+    pod.hold()
+    pod.update(a=[1], b=[2], c=[3])
+    assert pod.dirty() == {"a", "b", "c"}
+    pod.sync_key("a")
+    assert pod.dirty() == {"b", "c"}
+    pod.sync()
+    assert pod.dirty() == set()
+    pod.mark_dirty("b")
+    assert pod.dirty() == {"b"}
+    pod["a"] = "changed"
+    pod["d"] = "new"
+    pod.revert()
+    assert pod.items() == [("a", [1]), ("b", [2]), ("c", [3])]
+    pod.unhold()
+    pod.update(a=1, b=2)
+    assert pod.dirty() == set()
+
+
+# Opening multiple PODs at same location is safe
+
+
+def test_pods_open_to_the_same_location_reference_the_same_data():
+    one, other = POD("my.pod"), POD("./my.pod")
+    one["a"] = [1]
+    other["a"].append(2)
+    other["b"] = 1
+    assert one["a"] == [1, 2]
+    assert one.keys() == ["a", "b"]
+
+
+def test_clone_false_has_isolated_memory():
+    one, other = POD("my.pod"), POD("my.pod", clone=False)
+    one["a"] = 1
+    assert "a" not in other
+
+
+# PersistentOrderedDict reference
+
+
+def test_signatures_are_the_documented_ones_with_more_behind():
+    def documented(call):
+        return [(name, parameter.default) for name, parameter in inspect.signature(call).parameters.items()
+                if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+    common = [("init", {}), ("gzipped", False), ("file_size", 1000), ("sync_at", 1000), ("clone", True)]
+    assert documented(POD) == [("path", inspect.Parameter.empty), *common]
+    assert documented(Tracker) == [("path", inspect.Parameter.empty), ("max_tries", 0), *common]
+    for method in ("should_do", "should_do_add", "should_try", "should_try_add"):
+        assert documented(getattr(Tracker, method))[1:] == [
+            ("key", inspect.Parameter.empty), ("allow_aborted", False)
+        ]
+    for method in ("todo_items", "todo_keys", "todo_values", "try_items", "try_keys", "try_values"):
+        assert documented(getattr(Tracker, method))[1:] == [("allow_aborted", False)]
+    for what in ("done", "not_done", "tried", "not_tried", "aborted", "not_aborted"):
+        assert documented(getattr(Tracker, f"percent_{what}"))[1:] == [("decimals", 2)]
+
+
+@pytest.mark.parametrize("name", [
+    "update", "iteritems", "iterkeys", "itervalues", "items", "keys", "values", "mark_dirty", "dirty", "sync_key",
+    "sync", "hold", "unhold", "revert",
+])
+def test_pod_has(name):
+    assert callable(getattr(POD, name))
+
+
+def test_init_is_equivalent_to_update():
+    class Implementing:
+        def iteritems(self):
+            return iter([("b", 2), ("a", 1)])
+
+    assert POD("1.pod", init=Implementing()).items() == [("b", 2), ("a", 1)]
+    assert POD("2.pod", init=[("b", 2), ("a", 1)]).items() == [("b", 2), ("a", 1)]
+    assert POD("2.pod", init=iter([("a", 3)])).items() == [("b", 2), ("a", 3)]
+
+
+def test_arguments_of_update_closer_to_the_right_take_precedence():
+    pod = POD("my.pod")
+    pod.update([("a", 1), ("b", 1), ("c", 1)], {"b": 2, "c": 2}, c=3)
+    assert pod.items() == [("a", 1), ("b", 2), ("c", 3)]
+
+
+def test_iterating_yields_keys_in_the_order_in_which_they_were_added():
+    pod = POD("my.pod")
+    for key in ("z", "a", "m"):
+        pod[key] = key.upper()
+    pod["z"] = "again"
+    assert list(pod) == list(pod.iterkeys()) == pod.keys() == ["z", "a", "m"]
+    assert list(pod.itervalues()) == pod.values() == ["again", "A", "M"]
+    assert list(pod.iteritems()) == pod.items() == [("z", "again"), ("a", "A"), ("m", "M")]
+    assert isinstance(pod.items(), list)
+    assert iter(pod.iteritems())
+
+
+# Writing to shared SharedPODs: .set exists on the private classes too
+
+
+def test_set_accepts_all_mutable_operations():
+    pod = POD("my.pod")
+    pod.set["foo"] = {"bar": 4, "baz": []}
+    pod.set["foo"]["bar"] += 1
+    pod.set["foo"]["baz"].append("fizz")
+    assert pod["foo"]["baz"][0] == "fizz"
+    assert "DeepProxy" in repr(pod.set["foo"]["baz"][0])
+    pod.set["a"] = [1, 2]
+    pod.set["a"][:] = [4]
+    pod.set["a"] += [1]
+    pod.set["some-dict"] = {"some-key": 1}
+    del pod.set["some-dict"]["some-key"]
+    pod.set["some-key"] = 1
+    pod.set["some-key"] += 42
+    pod.close()
+    assert dict(POD("my.pod")) == {"foo": {"bar": 5, "baz": ["fizz"]}, "a": [4, 1], "some-dict": {}, "some-key": 43}
+
+
+# ProgressTracker
+
+LINKS = {
+    "seed": ["a", "b"], "a": ["b", "c", "seed"], "b": [], "c": ["flaky"], "flaky": ["last"], "last": ["never"],
+    "never": [],
+}
+
+
+class Web:
+    """Pages of which one fails at the first two attempts, and one always."""
+
+    def __init__(self):
+        self.fetched = []
+
+    def crawl(self, url):
+        self.fetched.append(url)
+        fails = url == "never" or (url == "flaky" and self.fetched.count("flaky") < 3)
+        return not fails, LINKS[url]
+
+
+def crawl_with_a_pod(web, seed_url):
+    url_pod = POD("urls.pod")
+    if seed_url not in url_pod:
+        url_pod[seed_url] = {"tries": 0, "done": False}
+
+    for url in url_pod:
+        # If we've fetched this url already, skip it
+        if url_pod[url]["done"]:
+            continue
+
+        # If we've tried this url too many times, skip it
+        if url_pod[url]["tries"] >= 3:
+            continue
+
+        # Record that an attempt is being made to crawl this url
+        url_pod[url]["tries"] += 1
+
+        # Attempt to crawl the url, move on if we don't succeed
+        success, found_urls = web.crawl(url)
+        if not success:
+            continue
+
+        # Add the new links we found, and mark this url done
+        for found_url in found_urls:
+            if found_url not in url_pod:
+                url_pod[found_url] = {"tries": 0, "done": False}
+        url_pod[url]["done"] = True
+
+    return url_pod
+
+
+def crawl_with_a_tracker(web, seed_url):
+    url_tracker = Tracker("urls.tracker", max_tries=3)
+    url_tracker.add_if_absent(seed_url)
+
+    for url in url_tracker.try_keys():
+        # Attempt to crawl the url, move on if we don't succeed
+        success, found_urls = web.crawl(url)
+        if not success:
+            continue
+
+        # Add the new links we found, and mark this url done
+        url_tracker.add_many_if_absent(found_urls)
+        url_tracker.mark_done(url)
+
+    return url_tracker
+
+
+@pytest.mark.parametrize("crawl", [crawl_with_a_pod, crawl_with_a_tracker])
+def test_crawl_goes_on_where_it_was_each_time_the_program_is_started(crawl):
+    web = Web()
+    runs = []
+    for _ in range(7):
+        before = len(web.fetched)
+        crawl(web, "seed").close()
+        runs.append(web.fetched[before:])
+    assert runs == [
+        ["seed", "a", "b", "c", "flaky"], ["flaky"], ["flaky", "last", "never"], ["never"], ["never"], [], []
+    ]
+
+
+def test_entries_are_dicts_with_three_flags_that_have_defaults():
+    tracker = Tracker("my.tracker")
+    tracker.add("a")
+    assert tracker["a"] == {"_done": False, "_aborted": False, "_tries": 0}
+    tracker["a"]["output"] = {"any": ["data"]}
+    tracker.close()
+    assert Tracker("my.tracker")["a"]["output"] == {"any": ["data"]}
+
+
+# ProgressTracker reference
+
+
+def test_max_tries_zero_is_no_limit():
+    tracker = Tracker("my.tracker", init={"a": {"_tries": 1_000_000}})
+    assert tracker.should_do("a")
+    assert list(tracker.todo_keys()) == ["a"]
+
+
+def test_update_mixes_into_existing_values_and_adds_missing_ones():
+    tracker = Tracker("my.tracker")
+    tracker.add("a")
+    tracker.increment_tries("a")
+    tracker.update({"a": {"x": 1}, "b": {"y": 2}}, c={"_done": True})
+    assert tracker.items() == [
+        ("a", {"_done": False, "_aborted": False, "_tries": 1, "x": 1}),
+        ("b", {"_done": False, "_aborted": False, "_tries": 0, "y": 2}),
+        ("c", {"_done": True, "_aborted": False, "_tries": 0}),
+    ]
+
+
+def test_add_tasks():
+    tracker = Tracker("my.tracker")
+    tracker.add("a")
+    with pytest.raises(DuplicateKeyError):
+        tracker.add("a")
+    tracker.add_if_absent("a")
+    tracker.add_many(["b", "c"])
+    tracker.add_many_if_absent(iter(["c", "d"]))
+    assert tracker.keys() == ["a", "b", "c", "d"]
+
+
+def test_change_and_check_the_status_of_tasks():
+    tracker = Tracker("my.tracker", init={"a": {}})
+    tracker.mark_done("a")
+    assert tracker.done("a")
+    tracker.mark_not_done("a")
+    assert not tracker.done("a")
+    assert tracker.done("no such key") is False
+    tracker.increment_tries("a")
+    tracker.increment_tries("a")
+    assert tracker.tries("a") == 2
+    tracker.decrement_tries("a")
+    assert tracker.tries("a") == 1
+    tracker.reset_tries("a")
+    assert tracker.tries("a") == 0
+    tracker.abort("a")
+    assert tracker.aborted("a")
+    tracker.unabort("a")
+    assert not tracker.aborted("a")
+
+
+def test_gates():
+    tracker = Tracker("my.tracker", max_tries=2)
+    assert tracker.should_do_add("a")
+    assert tracker.should_do("a")
+    assert tracker.should_try("a")
+    assert tracker.should_try_add("a")
+    assert not tracker.should_try("a")
+    assert tracker.tries("a") == 2
+    assert tracker.should_try_add("b")
+    tracker.abort("b")
+    assert not tracker.should_do("b")
+    assert tracker.should_do("b", allow_aborted=True)
+    assert tracker.should_try("b", allow_aborted=True)
+    assert not tracker.should_do("b", allow_aborted=True)
+
+
+def test_iterate_over_tasks_to_be_done():
+    tracker = Tracker("my.tracker", max_tries=2, init=[
+        ("done", {"_done": True}), ("aborted", {"_aborted": True}), ("tried", {"_tries": 2}), ("open", {"_tries": 1}),
+    ])
+    task = {"_done": False, "_aborted": False, "_tries": 1}
+    assert list(tracker.todo_keys()) == ["open"]
+    assert list(tracker.todo_keys(allow_aborted=True)) == ["aborted", "open"]
+    assert list(tracker.todo_values()) == [task]
+    assert list(tracker.todo_items()) == [("open", task)]
+    assert list(tracker.try_items()) == [("open", {**task, "_tries": 2})]
+    assert list(tracker.try_keys()) == list(tracker.try_values()) == []
+    assert list(tracker.try_keys(allow_aborted=True)) == ["aborted"]
+
+
+def test_check_the_status_of_all_tasks():
+    tracker = Tracker("my.tracker", init=(
+        (number, {"_done": number < 347, "_aborted": number < 100, "_tries": int(number < 500)})
+        for number in range(1000)
+    ))
+    assert len(tracker) == 1000
+    assert (tracker.num_done(), tracker.num_tried(), tracker.num_aborted()) == (347, 500, 100)
+    assert (tracker.fraction_done(), tracker.fraction_tried(), tracker.fraction_aborted()) == (0.347, 0.5, 0.1)
+    assert (tracker.percent_done(), tracker.percent_not_done()) == ("34.70 %", "65.30 %")
+    assert (tracker.percent_tried(0), tracker.percent_not_tried(1)) == ("50 %", "50.0 %")
+    assert (tracker.percent_aborted(decimals=3), tracker.percent_not_aborted()) == ("10.000 %", "90.00 %")
