@@ -1887,6 +1887,20 @@ def test_key_that_one_read_and_the_other_deleted_is_gone(private_kit, apart):
     assert "a" not in one
 
 
+@pytest.mark.parametrize("save", [lambda store: store.sync(), lambda store: store.sync_key("new")],
+                         ids=["sync", "sync_key"])
+def test_key_saved_by_sync_key_is_seen_as_the_other_instance_changes_it(private_kit, apart, save):
+    kit, (one, other) = private_kit, apart
+    other["new"] = kit.value("other")
+    other.sync_key("new")
+    one["new"] = kit.value("one")
+    save(one)
+    assert kit.plain(other["new"]) == "one"
+    assert kit.contents(other)["new"] == "one"
+    other.sync()
+    assert kit.plain(one["new"]) == "one"
+
+
 def test_loop_sees_what_the_other_instance_syncs(private_kit, apart):
     kit, (one, other) = private_kit, apart
     seen = []

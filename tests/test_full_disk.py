@@ -203,9 +203,9 @@ def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk):
         store, model = any_class(path, sync_at=rng.choice((1, 3, 20)), durability="process"), {}
         player = Player(store)
         full, refused = False, 0
-        for number, step in itertools.islice(operations_of(any_class, seed, model), 1000):
+        for number, step in itertools.islice(operations_of(any_class, seed, model), 10_000):
             if rng.random() < 0.1:
-                disk.free() if full else disk.fill(rng.choice((0, 4096, 50_000)))
+                disk.free() if full else disk.fill(rng.choice((0, 4096, 20_000)))
                 full = not full
             before = copy.deepcopy(list(model.items()))
             change_model(model, *step)
@@ -222,7 +222,9 @@ def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk):
             if rng.random() < 0.1:
                 assert store.items() == list(model.items()), (number, step[0])
                 store._check()
-        assert refused
+            if refused >= 20 and number >= 500:
+                break
+        assert refused >= 20
         if full:
             disk.free()
         store.close()

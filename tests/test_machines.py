@@ -64,6 +64,7 @@ class Item:
 class Walk:
     """A running iterator, and how far it has come."""
 
+    which: int
     iterator: Any
     kind: str
     backwards: bool = False
@@ -498,7 +499,7 @@ class PodMachine(RuleBasedStateMachine):
         closed = self.stores.pop()
         closed.close()
         self.is_saved()
-        self.walks = [walk for walk in self.walks if walk.owner is not closed]
+        self.walks = [walk for walk in self.walks if walk.which == 0]
         self.stores.append(self.cls(closed.path, sync_at=self.sync_at[1], **self.options()))
         self.held[1] = False
         assert self.on_disk() == listed(self.now)
@@ -509,12 +510,10 @@ class PodMachine(RuleBasedStateMachine):
     def start_a_walk(self, which, kind):
         store = self.stores[which % len(self.stores)]
         iterator = reversed(store) if kind == "backwards" else getattr(store, f"iter{kind}")()
-        self.walk(store, iterator, "keys" if kind == "backwards" else kind, backwards=kind == "backwards")
+        self.walk(which, iterator, "keys" if kind == "backwards" else kind, backwards=kind == "backwards")
 
-    def walk(self, store, iterator, kind, **facts):
-        walk = Walk(iterator, kind, **facts)
-        walk.owner = store
-        self.walks = [*self.walks[-4:], walk]
+    def walk(self, which, *facts, **more_facts):
+        self.walks = [*self.walks[-4:], Walk(which % len(self.stores), *facts, **more_facts)]
 
     @precondition(lambda self: self.walks)
     @rule(number=st.integers(0, 50), steps=st.integers(1, 4))
@@ -526,11 +525,11 @@ class PodMachine(RuleBasedStateMachine):
         found = None if walk.finished else walk.next_in(self.now)
         if found is None:
             walk.finished = True
-            with self.step(self.stores.index(walk.owner)):
+            with self.step(walk.which):
                 assert next(walk.iterator, self) is self
             return
         walk.position, key = found
-        with self.step(self.stores.index(walk.owner), *[key] * walk.attempt):
+        with self.step(walk.which, *[key] * walk.attempt):
             if walk.attempt:
                 self.now[key].value["_tries"] += 1
             handed_out = next(walk.iterator, self)
@@ -701,23 +700,19 @@ class TrackerMachine(PodMachine):
     @rule(which=instances, kind=st.sampled_from(["keys", "values", "items"]), allow_aborted=st.booleans(),
           family=st.sampled_from(["todo", "try", "aborted"]))
     def start_a_walk_over_tasks(self, which, kind, family, allow_aborted):
-        store = self.stores[which % len(self.stores)]
-        start = getattr(store, f"{family}_{kind}")
+        start = getattr(self.stores[which % len(self.stores)], f"{family}_{kind}")
         if family == "aborted":
-            self.walk(store, start(), kind, wants=lambda task: task["_aborted"])
+            self.walk(which, start(), kind, wants=lambda task: task["_aborted"])
         else:
-            self.walk(store, start(allow_aborted), kind, attempt=family == "try",
+            self.walk(which, start(allow_aborted), kind, attempt=family == "try",
                       wants=lambda task: self.open_task(task, allow_aborted))
 
     @rule(which=instances, **changes)
     def change_what_a_walk_hands_out(self, which, deep, how, part):
-        store = self.stores[which % len(self.stores)]
-        self.walk(store, store.todo_items(), "items", wants=self.open_task)
-        walk = self.walks.pop()
-        found = walk.next_in(self.now)
+        found = Walk(which, None, "items", wants=self.open_task).next_in(self.now)
         if found is not None:
-            with self.step(which):
-                key, task = next(walk.iterator)
+            with self.step(which) as store:
+                key, task = next(store.todo_items())
                 assert (key, text_of(task)) == (found[1], text_of(self.now[key].value))
             with self.step(which):
                 change(task, deep, how, part)

@@ -59,6 +59,11 @@ def test_missing_folders_are_made(any_class, tmp_path):
     ["\u00fcml\u00e4ut", "with space", "percent%20", "\udcff not utf-8", "x" * 200, "'\"", "new\nline"],
 )
 def test_any_name_of_a_folder_is_taken(any_class, tmp_path, name):
+    try:
+        (tmp_path / name).mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (tmp_path / name).rmdir()
     with any_class(tmp_path / name, init={"a": {}}):
         pass
     with any_class(tmp_path / name) as store:
@@ -469,7 +474,7 @@ def test_many_processes_race_to_make_a_store_and_one_gets_it(any_class, path):
 
 def test_a_reader_of_a_store_that_is_being_made_finds_none_or_a_whole_one(any_class, path):
     def read_each(pipe):
-        misses = 0
+        pipe.send("there is none" if not path.exists() else "too late")
         for number in range(50):
             while True:
                 try:
@@ -477,15 +482,13 @@ def test_a_reader_of_a_store_that_is_being_made_finds_none_or_a_whole_one(any_cl
                         assert reader.keys() in ([], ["a"])
                     break
                 except StoreNotFoundError:
-                    misses += 1
-        pipe.send(misses)
+                    pass
 
     with Child(read_each) as child:
+        assert child.pipe.recv() == "there is none"
         for number in range(50):
             with any_class(path / str(number)) as store:
                 store["a"] = {}
-        # (that it was there while they were made)
-        assert child.pipe.recv() > 0
         assert child.wait() == 0
 
 
