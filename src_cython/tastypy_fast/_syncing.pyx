@@ -204,7 +204,7 @@ cdef class Syncing(Lookup):
             self.count_out(entry)
             self.unplace(entry)
             self.settle_entry(entry)
-            if not entry.alive:
+            if entry.value is None:
                 del self.entries[entry.key]
         return 0
 
