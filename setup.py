@@ -27,6 +27,7 @@ setup(
         ],
         include_path=["src_cython"],
         build_dir="build/cython",
-        compiler_directives={"language_level": "3", "linetrace": TRACE},
-    )
+        compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
+    ),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

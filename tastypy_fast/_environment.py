@@ -67,7 +67,6 @@ class Environment(StoreState):
     """One store, opened by this process."""
 
     def __init__(self, path: str, options: Options) -> None:
-        super().__init__()
         self.path = path
         self.options = options
         self.gzipped = options.gzipped

@@ -1,5 +1,7 @@
 from typing import Any, Final
 
+from typing_extensions import disjoint_base
+
 __all__ = ["ITEMS", "KEYS", "VALUES", "Owner", "StoreIterator"]
 
 KEYS: Final[int]
@@ -8,9 +10,11 @@ ITEMS: Final[int]
 
 GONE: Final[object]
 
+@disjoint_base
 class Owner: ...
 
+@disjoint_base
 class StoreIterator:
-    def __init__(self, owner: Owner, kind: int, backwards: bool = False, *unused: Any) -> None: ...
+    def __init__(self, owner: Owner, kind: int, backwards: bool = False) -> None: ...
     def __iter__(self) -> StoreIterator: ...
     def __next__(self) -> Any: ...

@@ -1,7 +1,10 @@
+from typing_extensions import disjoint_base
+
 from tastypy_fast._state import StoreState
 
 __all__ = ["Lookup"]
 
+@disjoint_base
 class Lookup:
     writes_through: bool
     def __init__(self, environment: StoreState) -> None: ...

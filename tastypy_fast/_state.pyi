@@ -1,8 +1,11 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
+
+from typing_extensions import disjoint_base
 
 __all__ = ["Lock", "StoreState"]
 
+@final
 class Lock:
     afterwards: list[Callable[[], object]] | None
     def acquire(self) -> int: ...
@@ -11,6 +14,7 @@ class Lock:
     def __enter__(self) -> Lock: ...
     def __exit__(self, *exception: object) -> None: ...
 
+@disjoint_base
 class StoreState:
     lock: Lock
     path: str
@@ -25,4 +29,3 @@ class StoreState:
     order: Any
     status: Any
     meta: Any
-    def __init__(self) -> None: ...

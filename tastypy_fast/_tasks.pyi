@@ -1,8 +1,11 @@
+from typing import final
+
 from tastypy_fast._iterate import Owner, StoreIterator
 
 __all__ = ["TaskIterator"]
 
+@final
 class TaskIterator(StoreIterator):
     def __init__(
-        self, owner: Owner, kind: int, backwards: bool, wanted: int, unwanted: int, limited: bool, attempt: bool
+        self, owner: Owner, kind: int, wanted: int, unwanted: int, limited: bool, attempt: bool
     ) -> None: ...

@@ -1,5 +1,8 @@
-from tastypy_fast._cache import Cache
+from typing import final
+
+from tastypy_fast._taskcache import TaskCache
 
 __all__ = ["TrackerCache"]
 
-class TrackerCache(Cache): ...
+@final
+class TrackerCache(TaskCache): ...

@@ -285,10 +285,10 @@ class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
 
     def _tasks(self, kind: int, allow_aborted: bool, attempt: bool) -> Iterator[Any]:
         unwanted = _DONE if allow_aborted else _DONE | _ABORTED
-        return TaskIterator(self, kind, False, 0, unwanted, True, attempt)
+        return TaskIterator(self, kind, 0, unwanted, True, attempt)
 
     def _aborted_tasks(self, kind: int) -> Iterator[Any]:
-        return TaskIterator(self, kind, False, _ABORTED, 0, False, False)
+        return TaskIterator(self, kind, _ABORTED, 0, False, False)
 
     def todo_keys(self, allow_aborted: bool = False) -> Iterator[Any]:
         """Iterate over the keys that are not done, not aborted (unless allowed) and have tries left.

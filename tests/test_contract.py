@@ -1438,8 +1438,9 @@ def test_set_itself_cannot_be_assigned(abc):
 # What a store is
 
 
-def test_names_of_a_store(kit, store):
-    assert store.path == str((kit.folder / "store").resolve())
+def test_names_of_a_private_store(private_kit):
+    store = private_kit.open()
+    assert store.path == str((private_kit.folder / "store").resolve())
     assert (store.mode, store.durability, store.gzipped, store.file_size, store.closed) == (
         "w", "normal", False, 1000, False
     )

@@ -37,7 +37,7 @@ KEYS = [
     "a", "b", "c", "d", "e", 1, 2, True, "", "\x00", "\ud800", LONG, LONG + "y", -1, 2**70, -(2**63) - 1,
     (), ("a", 1), ("a", ("\x00", LONG)),
 ]
-keys = st.sampled_from(KEYS)
+keys = st.sampled_from(KEYS[:6]) | st.sampled_from(KEYS)
 
 leaves = st.sampled_from([
     None, True, False, 0, 1, -1, 1.0, -0.0, "", "text", "\ud800", 2**63, 2**70, float("nan"), float("inf"),
@@ -50,6 +50,7 @@ values = st.recursive(
 )
 pairs = st.lists(st.tuples(keys, values), max_size=6)
 instances = st.integers(0, 1)
+walk_kinds = st.sampled_from(["keys", "values", "items", "backwards"])
 
 
 @dataclass
@@ -132,10 +133,10 @@ class PodMachine(RuleBasedStateMachine):
     # Beginning and end
 
     @initialize(
-        sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
-        looks=st.booleans(), max_tries=st.integers(0, 3),
+        sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
+        looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(),
     )
-    def begin(self, sync_at, gzipped, looks, max_tries):
+    def begin(self, sync_at, gzipped, looks, max_tries, filled):
         self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
         # Looking resolves what was put off; without it, longer chains of such things come about.
@@ -143,6 +144,12 @@ class PodMachine(RuleBasedStateMachine):
         self.now, self.saved, self.touched = {}, {}, set()
         self.places = 0
         self.open()
+        if filled:
+            self.update(0, [(key, self.first(number)) for number, key in enumerate(KEYS)])
+
+    def first(self, number):
+        """Values to begin with, of every kind."""
+        return [number] if number % 2 else {"x": []}
 
     def options(self):
         return {"gzipped": self.gzipped}
@@ -506,7 +513,7 @@ class PodMachine(RuleBasedStateMachine):
 
     # Rules: iterating while everything changes
 
-    @rule(which=instances, kind=st.sampled_from(["keys", "values", "items", "backwards"]))
+    @rule(which=instances, kind=walk_kinds)
     def start_a_walk(self, which, kind):
         store = self.stores[which % len(self.stores)]
         iterator = reversed(store) if kind == "backwards" else getattr(store, f"iter{kind}")()
@@ -520,6 +527,19 @@ class PodMachine(RuleBasedStateMachine):
     def go_on(self, number, steps):
         for _ in range(steps):
             self.go_one_further(self.walks[number % len(self.walks)])
+
+    @rule(which=instances, kind=walk_kinds,
+          some=st.lists(st.lists(st.tuples(keys, st.none() | values), max_size=5), max_size=5))
+    def walk_while_keys_change(self, which, kind, some):
+        """Between the steps some keys are deleted, and others assigned."""
+        self.start_a_walk(which, kind)
+        for key_changes in some:
+            self.go_one_further(self.walks[-1])
+            for key, value in key_changes:
+                if value is None:
+                    self.delete(which, key)
+                else:
+                    self.assign(which, key, value)
 
     def go_one_further(self, walk):
         found = None if walk.finished else walk.next_in(self.now)
@@ -569,6 +589,11 @@ class PodMachine(RuleBasedStateMachine):
         assert [key in store for key in KEYS] == [key in self.now for key in KEYS]
 
 
+status_methods = st.sampled_from([
+    "mark_done", "mark_not_done", "abort", "unabort", "increment_tries", "decrement_tries", "reset_tries",
+])
+
+
 class TrackerMachine(PodMachine):
     """The same for a tracker: values are tasks, and their statuses are changed in every way."""
 
@@ -576,6 +601,9 @@ class TrackerMachine(PodMachine):
 
     def options(self):
         return {**super().options(), "max_tries": self.max_tries}
+
+    def first(self, number):
+        return {"_done": number % 3 == 1, "_aborted": number % 4 == 2, "_tries": number % 5, "x": [number]}
 
     def given(self, value):
         return copy.deepcopy(value) if isinstance(value, dict) else {"data": copy.deepcopy(value)}
@@ -633,9 +661,7 @@ class TrackerMachine(PodMachine):
             store[key] = task
             self.put(key, task)
 
-    @rule(which=instances, key=keys, method=st.sampled_from([
-        "mark_done", "mark_not_done", "abort", "unabort", "increment_tries", "decrement_tries", "reset_tries",
-    ]))
+    @rule(which=instances, key=keys, method=status_methods)
     def change_status(self, which, key, method):
         with self.step(which, *self.if_there(key)) as store:
             if key not in self.now:
@@ -707,6 +733,15 @@ class TrackerMachine(PodMachine):
             self.walk(which, start(allow_aborted), kind, attempt=family == "try",
                       wants=lambda task: self.open_task(task, allow_aborted))
 
+    @rule(which=instances, family=st.sampled_from(["todo", "try", "aborted"]),
+          some=st.lists(st.lists(st.tuples(keys, status_methods), max_size=8), max_size=4))
+    def walk_while_statuses_change(self, which, family, some):
+        self.start_a_walk_over_tasks(which, "keys", family, False)
+        for status_changes in some:
+            self.go_one_further(self.walks[-1])
+            for key, method in status_changes:
+                self.change_status(which, key, method)
+
     @rule(which=instances, **changes)
     def change_what_a_walk_hands_out(self, which, deep, how, part):
         found = Walk(which, None, "items", wants=self.open_task).next_in(self.now)
@@ -767,7 +802,9 @@ class ApartMachine(RuleBasedStateMachine):
     def delete(self, which, key):
         if key in self.view(which):
             del self.stores[which][key]
-            self.unsaved[which][key] = self.GONE
+            self.unsaved[which].pop(key, None)
+            if key in self.disk:
+                self.unsaved[which][key] = self.GONE
         else:
             with pytest.raises(KeyError):
                 del self.stores[which][key]

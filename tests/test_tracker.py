@@ -711,18 +711,41 @@ def test_loop_does_not_come_back_to_a_task_that_is_open_again(make, place):
     assert seen == ["a", "b", "c"]
 
 
-def test_task_that_gets_open_ahead_of_the_loop_is_handed_out(make, place):
-    tracker = place(make(max_tries=1, init={
-        "a": {}, "b": {"_done": True}, "c": {"_aborted": True}, "d": {"_tries": 1}, "e": {"_done": True},
-    }))
+@pytest.mark.parametrize("way", ["method", "keying"])
+def test_task_that_gets_open_ahead_of_the_loop_is_handed_out(make, place, way):
+    closed = [{"_done": True}, {"_aborted": True}, {"_tries": 1}]
+    # (open ones between them, so that a chunk that was read ahead spans all)
+    tracker = place(make(max_tries=1, init=enumerate([{}, *closed, {}, *closed, {}])))
     seen = []
     for key in tracker.todo_keys():
         seen.append(key)
-        if key == "a":
-            tracker.mark_not_done("b")
-            tracker["c"]["_aborted"] = False
-            tracker.reset_tries("d")
-    assert seen == ["a", "b", "c", "d"]
+        if key == 0 and way == "method":
+            tracker.mark_not_done(1)
+            tracker.unabort(2)
+            tracker.reset_tries(3)
+            tracker.decrement_tries(7)
+        elif key == 0:
+            tracker[1]["_done"] = False
+            tracker[2]["_aborted"] = False
+            tracker[3]["_tries"] = 0
+            tracker[7] = {}
+    assert seen == [0, 1, 2, 3, 4, 7, 8]
+
+
+@pytest.mark.parametrize("way", ["method", "keying"])
+def test_task_that_gets_aborted_ahead_of_the_loop_is_handed_out(make, place, way):
+    tracker = place(make(init={key: {"_aborted": key % 2 == 0} for key in range(7)}))
+    seen = []
+    for key in tracker.aborted_keys():
+        seen.append(key)
+        if key == 2 and way == "method":
+            tracker.abort(1)
+            tracker.abort(3)
+            tracker.unabort(4)
+        elif key == 2:
+            tracker[1]["_aborted"] = tracker[3]["_aborted"] = True
+            tracker[4]["_aborted"] = False
+    assert seen == [0, 2, 3, 6]
 
 
 @pytest.mark.parametrize("disturb", ["sync", "revert", "clear"])

@@ -36,7 +36,8 @@ cdef class Cache(Syncing):
             entry.order = self.environment.allocate()
             self.place(entry)
             self.count_in(entry)
-        before = entry.value
+        # (let go of at the end, when all is in place: that may run anybody's code)
+        _before = entry.value
         entry.value = None
         entry.codec = codec
         entry.payload = payload
@@ -98,6 +99,8 @@ cdef class Cache(Syncing):
                 if not entry.alive:
                     raise KeyError(original)
                 value = self.hand_out(entry)
+                if self.tracks and self.writable:
+                    self.handed_out.add(entry)
                 if not entry.counted and value is entry.value and self.writable:
                     # Watched past a sync, and handed out anew: it counts again.
                     entry.counted = True
@@ -112,6 +115,8 @@ cdef class Cache(Syncing):
                 # First the sync, then the hand-out: the change that follows finds its entry in the cache.
                 self.settle(sync_at)
                 self.adopt(entry)
+                if self.tracks:
+                    self.handed_out.add(entry)
             return value
         finally:
             self.leave()
@@ -263,7 +268,7 @@ cdef class Cache(Syncing):
                 delta += entry.alive - (entry.disk >= 0)
                 on_disk = self.find(key, &order)
                 ensure(entry.key == key, "an entry stands under another key")
-                ensure((entry.disk if on_disk is not None else ABSENT) == (order if on_disk is not None else entry.disk),
+                ensure(entry.disk == (order if on_disk is not None else ABSENT),
                        "an entry is wrong about the disk")
                 ensure(entry.alive or entry.dirty, "a deletion is not dirty")
                 ensure(entry.counted or not entry.dirty, "a dirty entry does not count")

@@ -57,7 +57,7 @@ cdef class Entry:
 cdef class IndexItems:
     """What putmulti() puts into the index: pairs that are made one by one, and gone when they are put."""
 
-    def __cinit__(self, list entries):
+    def __init__(self, list entries not None):
         self.entries = entries
 
     def __iter__(self):
@@ -76,7 +76,7 @@ cdef class IndexItems:
 cdef class RecordItems:
     """The same for the records."""
 
-    def __cinit__(self, list entries, bint compress):
+    def __init__(self, list entries not None, bint compress):
         self.entries = entries
         self.compress = compress
 

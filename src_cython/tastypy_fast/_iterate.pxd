@@ -30,6 +30,7 @@ cdef class StoreIterator:
     cdef Py_ssize_t at
     cdef int limit
 
+    cdef bint is_outdated(self) except -1
     cdef object offer(self, long long order, object item)
     cdef object offer_now(self, long long order, object item)
     cdef Entry look_at(self, long long order, object item, Record* record)

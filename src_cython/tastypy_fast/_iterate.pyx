@@ -8,7 +8,7 @@ its own stays open between two steps.
 
 from bisect import bisect_left, bisect_right
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from tastypy_fast._cache cimport Cache
@@ -49,7 +49,11 @@ cdef class Owner:
 cdef class StoreIterator:
     """Keys, values or pairs in the order in which the keys were added, or backwards."""
 
-    def __cinit__(self, Owner owner, int kind, bint backwards=False, *unused):
+    def __cinit__(self):
+        self.finished = True
+
+    def __init__(self, Owner owner not None, int kind, bint backwards=False):
+        self.finished = False
         self.owner = owner
         self.cache = owner.open_cache()
         self.kind = kind
@@ -63,14 +67,13 @@ cdef class StoreIterator:
         return self
 
     def __next__(self):
-        cdef Cache cache = self.cache
         cdef long long order
         if self.finished:
             raise StopIteration
         while True:
             if self.owner.cache is None:
                 self.owner.open_cache()
-            if self.at >= len(self.records) or self.epoch != cache.epoch or cache.is_stale():
+            if self.at >= len(self.records) or self.is_outdated():
                 self.refill()
                 if not self.records:
                     self.finished = True
@@ -82,6 +85,10 @@ cdef class StoreIterator:
             result = self.offer(order, item)
             if result is not GONE:
                 return result
+
+    cdef bint is_outdated(self) except -1:
+        """Whether the rest of the chunk may not be what comes next any more."""
+        return self.epoch != self.cache.epoch or self.cache.is_stale()
 
     cdef object offer(self, long long order, object item):
         """What to hand out for an element of the chunk, or GONE."""

@@ -14,6 +14,7 @@ Every key has exactly one encoding and every encoding one key, so encoded keys a
 keys are. They also sort as the keys do (FoundationDB's tuple layer has the idea), which nothing relies on.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memcpy
@@ -182,6 +183,7 @@ cpdef bytes encode_key(object key):
         PyMem_Free(buffer.data)
 
 
+@cython.final
 cdef class Reader:
     """A walk over the bytes of one encoded key; whatever does not parse is damage."""
 

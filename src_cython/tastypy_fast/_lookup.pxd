@@ -20,6 +20,7 @@ cdef class Lookup:
     cdef object recent_key
     cdef object recent_value
     cdef bytes recent_payload
+    cdef set handed_out
     cdef long long recent_order
 
     cdef int enter(self) except -1

@@ -22,7 +22,7 @@ __all__ = ["Lookup"]
 cdef class Lookup:
     """The memory that instances on one path share, as far as finding goes."""
 
-    def __init__(self, StoreState environment):
+    def __init__(self, StoreState environment not None):
         self.environment = environment
         self.forget()
 
@@ -40,6 +40,7 @@ cdef class Lookup:
         self.writable = self.environment.writable
         self.recent_key = self.recent_value = None
         self.recent_order = ABSENT
+        self.handed_out = set()
         self.epoch += 1
         self.forget_status()
 

@@ -1,5 +1,6 @@
 """The mapping's slots: what ``pod[key]`` and its like call without a detour through Python."""
 
+cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
@@ -11,12 +12,13 @@ from tastypy_fast._tracking cimport TrackerCache
 __all__ = ["MappingSlots", "TrackerSlots"]
 
 
+@cython.final
 cdef class Step:
     """Several operations that no other thread comes between: ``with pod._one_step: ...``"""
 
     cdef Cache cache
 
-    def __cinit__(self, Cache cache):
+    def __init__(self, Cache cache not None):
         self.cache = cache
 
     def __enter__(self):
@@ -84,7 +86,7 @@ cdef class MappingSlots(Owner):
         cdef Cache cache = self.open_cache()
         cdef bytes encoded = encode_key(key)
         cdef Entry entry = cache.entries.get(encoded)
-        if entry is not None and entry.value is not None and entry.counted and not cache.busy \
+        if entry is not None and entry.value is not None and entry.counted and not cache.busy and not cache.tracks \
                 and not cache.is_stale():
             return entry.value
         return cache.fetch(encoded, key, self.threshold())

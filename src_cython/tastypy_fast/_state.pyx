@@ -3,6 +3,8 @@
 The Environment, in Python, is a StoreState: it fills these fields in and does everything that is rare.
 """
 
+cimport cython
+
 __all__ = ["Lock", "StoreState"]
 
 cdef extern from "Python.h":
@@ -15,6 +17,7 @@ cdef extern from "pythread.h":
     void PyThread_release_lock(PyThread_type_lock lock)
 
 
+@cython.final
 cdef class Lock:
     """A re-entrant lock that is a few instructions when nobody else wants it.
 
@@ -99,7 +102,7 @@ cdef class StoreState:
     given out next. The four databases are LMDB's handles.
     """
 
-    def __init__(self):
+    def __cinit__(self):
         self.lock = Lock()
 
     cdef object reader(self):

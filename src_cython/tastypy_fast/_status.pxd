@@ -44,6 +44,10 @@ cdef class StatusTable:
     cdef long long totals[4]
     cdef bint totals_known
     cdef bint compared
+    cdef long long openings
+    cdef long long last_opened
+    cdef long long abortions
+    cdef long long last_aborted
     cdef uint32_t get(self, long long order) except? 0xffffffff
     cdef int set(self, long long order, uint32_t entry, bint count) except -1
     cdef bint untouch(self, long long order) except -1

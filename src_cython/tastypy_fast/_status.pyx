@@ -11,6 +11,7 @@ LMDB's own are:
 In memory are the blocks that differ from the disk, and for a while those that lately did.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy, memset
 
@@ -48,6 +49,7 @@ cdef int decode(object raw, Layout* data) except -1:
     return 0
 
 
+@cython.final
 cdef class Block:
     """One block in memory. ``touched[i]`` tells that entry i differs, or may, from the disk."""
 
@@ -56,10 +58,11 @@ cdef class Block:
         self.touched_count = 0
 
 
+@cython.final
 cdef class StatusTable:
     """The statuses of one store, as they are after every change that was made in memory."""
 
-    def __cinit__(self, StoreState environment):
+    def __init__(self, StoreState environment not None):
         self.environment = environment
         self.room = KEPT
         self.forget()
@@ -96,6 +99,13 @@ cdef class StatusTable:
         cdef uint32_t before = block.data.entry[slot]
         cdef Head change
         if before != entry:
+            # For loops that have looked at this task already and passed it over.
+            if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
+                self.openings += 1
+                self.last_opened = order
+            if entry & ~before & ABORTED:
+                self.abortions += 1
+                self.last_aborted = order
             add(&block.data.head, before, -1)
             add(&block.data.head, entry, 1)
             block.data.entry[slot] = entry

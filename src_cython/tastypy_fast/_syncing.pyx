@@ -238,6 +238,7 @@ cdef class Syncing(Lookup):
                 kept.append(entry)
         kept.reverse()
         self.entries = {(<Entry>item).key: item for item in kept}
+        self.handed_out = set()
         self.unresolved = []
         self.new_entries = {}
         self.new_orders = []
@@ -263,11 +264,13 @@ cdef class Syncing(Lookup):
         return 0
 
     cdef int forget_entries(self) except -1:
-        entries = self.entries
+        # (let go of at the end, when all is in place: that may run anybody's code)
+        _entries = self.entries
         self.entries = {}
         self.unresolved = []
         self.new_orders = []
         self.new_entries = {}
+        self.handed_out = set()
         self.delta = self.counted = 0
         self.epoch += 1
         self.recent_key = self.recent_value = None

@@ -25,7 +25,7 @@ cdef uint32_t status_in(dict value) except? 0xffffffff:
     if not isinstance(tries, int) or isinstance(tries, bool):
         raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
     if not -MAX_TRIES <= tries <= MAX_TRIES:
-        raise UnstorableValueError(f"a task's '_tries' must lie within {-MAX_TRIES} and {MAX_TRIES}; it is {describe(tries)}")
+        raise UnstorableValueError(f"a task's '_tries' must lie within +-{MAX_TRIES}; it is {describe(tries)}")
     return make_entry(flags, tries)
 
 

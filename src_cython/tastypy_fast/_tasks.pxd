@@ -9,5 +9,6 @@ cdef class TaskIterator(StoreIterator):
     cdef uint32_t mask
     cdef long long max_tries
     cdef bint attempt
+    cdef long long changes
 
     cdef object offer_task(self, long long order, object item)

@@ -4,6 +4,7 @@ A scan of the status blocks finds the order numbers, a chunk at a time; their re
 each status is asked again before its task is handed out.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
@@ -12,7 +13,7 @@ from tastypy_fast._entries cimport Entry, pack
 from tastypy_fast._iterate cimport KEYS, VALUES, Owner, StoreIterator
 from tastypy_fast._records cimport Record
 from tastypy_fast._state cimport StoreState
-from tastypy_fast._status cimport FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._status cimport ABORTED, FLAGS, MAX_TRIES, PRESENT, StatusTable, make_entry, tries_of
 from tastypy_fast._tracking cimport TrackerCache
 
 from tastypy_fast._iterate import GONE
@@ -29,11 +30,12 @@ cdef enum:
 cdef long long NOWHERE = <long long>0x7fffffffffffffff
 
 
+@cython.final
 cdef class TaskIterator(StoreIterator):
     """The tasks with a certain status. ``attempt`` counts a try of each before it is handed out."""
 
-    def __cinit__(self, Owner owner, int kind, bint backwards, uint32_t wanted, uint32_t unwanted,
-                  bint limited, bint attempt):
+    def __init__(self, Owner owner not None, int kind, uint32_t wanted, uint32_t unwanted, bint limited, bint attempt):
+        StoreIterator.__init__(self, owner, kind)
         self.tasks = <TrackerCache?>self.cache
         self.flags = PRESENT | wanted
         self.mask = PRESENT | wanted | unwanted
@@ -41,6 +43,20 @@ cdef class TaskIterator(StoreIterator):
         self.attempt = attempt
         if attempt and not self.cache.writable:
             raise self.cache.environment.refuse_write()
+
+    cdef bint is_outdated(self) except -1:
+        cdef StatusTable status = self.tasks.status
+        cdef long long changes, last
+        if self.tasks.handed_out:
+            self.tasks.absorb_handed_out()
+        changes = status.abortions if self.flags & ABORTED else status.openings
+        last = status.last_aborted if self.flags & ABORTED else status.last_opened
+        if changes != self.changes:
+            # A task that was passed over is wanted now; it matters if it lies ahead.
+            if changes - self.changes > 1 or last > self.position:
+                return True
+            self.changes = changes
+        return StoreIterator.is_outdated(self)
 
     cdef object offer(self, long long order, object item):
         self.tasks.enter()
@@ -94,8 +110,7 @@ cdef class TaskIterator(StoreIterator):
 
     cdef int refill(self) except -1:
         cdef TrackerCache tasks = self.tasks
-        cdef list orders = [], records = [], wanted = []
-        cdef dict found
+        cdef list orders = [], records = []
         cdef Entry entry
         cdef Py_ssize_t size = 0
         cdef long long at = NOWHERE
@@ -106,6 +121,7 @@ cdef class TaskIterator(StoreIterator):
             tasks.resolve()
             tasks.absorb_all()
             self.epoch = tasks.epoch
+            self.changes = tasks.status.abortions if self.flags & ABORTED else tasks.status.openings
             if not tasks.status.compared:
                 # A task without a status would be passed over in silence.
                 tasks.status.count()

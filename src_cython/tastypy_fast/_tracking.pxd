@@ -1,20 +1,13 @@
 from libc.stdint cimport uint32_t
 
-from tastypy_fast._cache cimport Cache
 from tastypy_fast._entries cimport Entry
-from tastypy_fast._status cimport StatusTable
+from tastypy_fast._taskcache cimport TaskCache
 
-cdef class TrackerCache(Cache):
-    cdef StatusTable status
+cdef class TrackerCache(TaskCache):
     cdef Entry found
 
-    cdef int absorb(self, Entry entry) except -1
-    cdef int absorb_all(self) except -1
-    cdef uint32_t status_at(self, long long order, Entry entry) except? 0xffffffff
-    cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1
     cdef long long order_of(self, object key) except? -3
     cdef int add_one(self, bytes key) except -1
-    cdef int assign(self, bytes key, dict value) except -1
     cdef object status_of(self, object key)
     cdef object change(self, object key, uint32_t drop, uint32_t add, int tries, long long sync_at)
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,

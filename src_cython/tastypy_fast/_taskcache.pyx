@@ -1,0 +1,218 @@
+"""The cache of a tracker: a task is its data, which is a value like any other, and its status.
+
+A task that was handed out is one dict with both. As long as the cache watches that dict, the dict's
+``_done``, ``_aborted`` and ``_tries`` are the truth and are taken over ("absorbed") before anybody asks for
+a status; a status that is set by a method is written into the dict at once. So both ways are one.
+"""
+
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._cache cimport Cache
+from tastypy_fast._entries cimport ABSENT, Entry
+from tastypy_fast._entries cimport make_entry as make_cache_entry
+from tastypy_fast._keys cimport describe
+from tastypy_fast._records cimport NO_PAYLOAD, load_value
+from tastypy_fast._status cimport (
+    ABORTED,
+    DONE,
+    ENTRIES,
+    FLAGS,
+    PRESENT,
+    StatusTable,
+)
+from tastypy_fast._taskdict cimport dump_data, show, status_in
+
+from contextlib import suppress
+
+from tastypy_fast.exceptions import (
+    PersistentOrderedDictIntegrityError,
+    UnstorableValueError,
+)
+
+__all__ = ["TaskCache"]
+
+
+cdef class TaskCache(Cache):
+    """A Cache whose values are tasks."""
+
+    def __init__(self, environment):
+        self.status = StatusTable(environment)
+        self.tracks = True
+        Cache.__init__(self, environment)
+
+    # What differs from a plain store
+
+    cdef long long pending(self) except -1:
+        return self.counted + self.status.touched
+
+    cdef object decode(self, bytes key, long long order, int codec, bytes payload):
+        cdef uint32_t status = self.status.get(order)
+        cdef dict value = {}
+        if not status & PRESENT:
+            raise self.damaged(self.key_of(key), "the task has no status")
+        show(value, status)
+        if codec != NO_PAYLOAD:
+            try:
+                value.update(load_value(codec, payload))
+            except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
+                raise self.damaged(self.key_of(key), error) from error
+        return value
+
+    cdef bytes serialise(self, Entry entry, int* codec):
+        self.absorb(entry)
+        return dump_data(entry.value, codec)
+
+    cdef int entry_made(self, Entry entry) except -1:
+        entry.status_dirty = self.status.untouch(entry.order)
+        return 0
+
+    cdef int entry_gone(self, Entry entry) except -1:
+        self.status.set(entry.order, 0, False)
+        return 0
+
+    cdef bint status_differs(self) except -1:
+        return self.status.differs()
+
+    cdef int write_status(self, object txn, set only, set skip) except -1:
+        return self.status.write(txn, only, skip)
+
+    cdef int status_written(self, set only, set skip) except -1:
+        return self.status.written(only, skip)
+
+    cdef int forget_status(self) except -1:
+        return self.status.forget()
+
+    cdef int refresh(self) except -1:
+        cdef Entry entry
+        cdef dict changed
+        cdef list kept
+        self.drop_unchanged()
+        changed = self.status.changes()
+        kept = [(item, self.status.get((<Entry>item).order)) for item in self.entries.values()
+                if (<Entry>item).alive and ((<Entry>item).dirty or (<Entry>item).status_dirty)]
+        Cache.refresh(self)
+        self.status.forget()
+        for item in self.entries.values():
+            entry = item
+            if entry.disk >= 0 and entry.order != entry.disk:
+                # Deleted, or deleted and added again.
+                self.status.set(entry.disk, 0, False)
+        for item, status in kept:
+            # (at the number it has now, which may be another)
+            entry = item
+            if self.entries.get(entry.key) is entry:
+                self.set_status(entry.order, entry, status)
+        for order, status in changed.items():
+            # What the other cache has deleted stays deleted.
+            if self.status.get(order) & PRESENT:
+                self.status.set(order, status, True)
+        return 0
+
+    cdef list dirty_status_orders(self):
+        return self.status.touched_orders()
+
+    cdef int put(self, bytes key, object value, long long sync_at) except -1:
+        if not self.writable:
+            raise self.environment.refuse_write()
+        if not isinstance(value, dict):
+            raise UnstorableValueError(
+                f"the value of a task must be a dict, for its data beside '_done', '_aborted' and '_tries'; "
+                f"this is a {type(value).__name__}"
+            )
+        self.enter()
+        try:
+            self.assign(key, dict(value))
+            self.settle(sync_at)
+        finally:
+            self.leave()
+        return 0
+
+    cdef int assign(self, bytes key, dict value) except -1:
+        """Replace a task's data and status. Nothing changes when either cannot be stored."""
+        cdef int codec = 0
+        cdef uint32_t status = status_in(value)
+        cdef bytes payload = dump_data(value, &codec)
+        cdef Entry entry = self.entries.get(key)
+        cdef long long order
+        if entry is not None:
+            order = entry.order if entry.alive else self.environment.next_order
+            # (everything that can fail comes first, so that a task never has data and no status)
+            self.status.load(order // ENTRIES)
+            self.put_payload(entry, key, codec, payload)
+        else:
+            order = self.locate(key)
+            if order == ABSENT:
+                self.status.load(self.environment.next_order // ENTRIES)
+                entry = self.put_new(key, codec, payload)
+            else:
+                self.status.load(order // ENTRIES)
+                entry = make_cache_entry(key, order, order)
+                self.adopt(entry)
+                self.count_in(entry)
+                self.put_payload(entry, key, codec, payload)
+        self.set_status(entry.order, entry, status)
+        return 0
+
+    # Status
+
+    cdef int absorb(self, Entry entry) except -1:
+        """Take over what the special keys of a watched dict say."""
+        cdef uint32_t status, before
+        if entry.value is not None and entry.alive:
+            status = status_in(entry.value)
+            before = self.status.get(entry.order)
+            if status != (before & ~<uint32_t>(FLAGS & ~(PRESENT | DONE | ABORTED))):
+                self.set_status(entry.order, entry, status)
+        return 0
+
+    cdef int absorb_handed_out(self) except -1:
+        """absorb() for the dicts that were handed out by keying since the last time."""
+        cdef Entry entry
+        self.enter()
+        try:
+            entries = self.handed_out
+            self.handed_out = set()
+            for item in entries:
+                entry = item
+                if self.entries.get(entry.key) is entry:
+                    with suppress(UnstorableValueError):  # the sync will say so
+                        self.absorb(entry)
+        finally:
+            self.leave()
+        return 0
+
+    cdef int absorb_all(self) except -1:
+        cdef Entry entry
+        for item in list(self.entries.values()):
+            entry = item
+            if entry.value is not None and entry.alive:
+                try:
+                    self.absorb(entry)
+                except UnstorableValueError as error:
+                    raise UnstorableValueError(f"the task {describe(self.key_of(entry.key))}: {error}") from error
+        return 0
+
+    cdef uint32_t status_at(self, long long order, Entry entry) except? 0xffffffff:
+        """The status of a task that is there."""
+        cdef uint32_t status
+        if entry is not None:
+            self.absorb(entry)
+        status = self.status.get(order)
+        if not status & PRESENT:
+            raise self.damaged("?", f"the task of order number {order} has no status")
+        return status
+
+    cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1:
+        if order == self.recent_order and self.recent_value is not None:
+            show(self.recent_value, status)
+        if entry is None:
+            self.status.set(order, status, True)
+            return 0
+        self.status.set(order, status, False)
+        entry.status_dirty = True
+        if not entry.counted:
+            entry.counted = True
+            self.counted += 1
+        if entry.value is not None:
+            show(entry.value, status)
+        return 0
