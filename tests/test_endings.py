@@ -284,7 +284,9 @@ def wait_for(progress, count):
         pass
 
 
-@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+# (not with threads that begin and end: the interpreter drops an exception that a signal handler raises in one of
+# the weak references' callbacks of its threading module, and the child would never hear of it)
+@pytest.mark.parametrize("work", [work for work in WORK if work is not in_thread], ids=lambda work: work.__name__)
 def test_sigint_in_the_middle_of_work_leaves_the_store_usable(tmp_path, work):
     """The exception comes out of any operation, also out of the middle of a sync."""
     seed = random.SystemRandom().randrange(2**32)
