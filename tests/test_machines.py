@@ -311,20 +311,22 @@ class PodMachine(RuleBasedStateMachine):
     @rule(which=instances)
     def clear(self, which):
         index = which % len(self.stores)
+        before = sorted(self.now.items(), key=lambda pair: pair[1].place)
         self.stores[index].clear()
-        before = listed(self.now)
         self.now = {}
         disk = self.on_disk()
         # Each deletion may have been the one that synced; all of them take from the beginning.
-        left = next((count for count in range(len(before), -1, -1) if disk == before[len(before) - count:]), None)
+        states = [dict(before[count:]) for count in range(len(before) + 1)]
+        saved = next((state for state in states if disk == listed(state)), None)
         if disk != listed(self.saved):
-            assert left is not None
-            assert not self.held[index]
-            names = [key for key, _ in disk]
-            self.saved = {key: Item(number - len(names), None) for number, key in enumerate(names)}
-            for key, value in self.witness.iteritems():
-                self.saved[key].value = copy.deepcopy(value)
-        self.touched = set(self.saved)
+            assert not self.held[index], "a sync while on hold"
+            assert saved is not None, "the sync wrote what was at no time in between"
+            self.saved = saved
+        elif saved is not None:
+            # Whether it has synced does not show; if so, the keys on disk may be in a new place.
+            self.stores[index].sync()
+            self.saved = {}
+        self.touched = set()
         assert self.stores[index].dirty() == set(self.saved)
 
     # Rules: changing what was read by keying
