@@ -14,6 +14,7 @@ from tastypy_fast.exceptions import (
     InvalidKeyError,
     NewerFormatError,
     NotAStoreError,
+    NotLockedError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
@@ -26,6 +27,8 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, POD, PersistentOrderedDict
+from tastypy_fast.shared import SharedPersistentOrderedDict, SharedPOD
+from tastypy_fast.shared_tracker import Claim, SharedProgressTracker, SharedTracker
 from tastypy_fast.tracker import ProgressTracker, Tracker
 
 __version__ = "0.1.0"
@@ -35,17 +38,23 @@ __all__ = [
     "DEFAULT_SYNC_AT",
     "POD",
     "CalledClosedTrackerError",
+    "Claim",
     "DiskFullError",
     "DuplicateKeyError",
     "ForkedStoreError",
     "InvalidKeyError",
     "NewerFormatError",
     "NotAStoreError",
+    "NotLockedError",
     "PersistentOrderedDict",
     "PersistentOrderedDictException",
     "PersistentOrderedDictIntegrityError",
     "ProgressTracker",
     "ReadOnlyStoreError",
+    "SharedPOD",
+    "SharedPersistentOrderedDict",
+    "SharedProgressTracker",
+    "SharedTracker",
     "StorageError",
     "StoreConflictError",
     "StoreInUseError",

@@ -1,8 +1,7 @@
 """One store as this process has it open: its LMDB environment, shared by all instances on the store.
 
-This is the only module that knows LMDB. It opens and creates, hands out read transactions, runs write
-transactions (again, where the map had to grow), flushes, and gets through a fork. Above it, a store is four
-databases and a lock:
+It opens and creates, hands out read transactions, runs write transactions (again, where the map had to
+grow), flushes, and gets through a fork. Above it, a store is four databases and a lock:
 
     values   order number, 8 bytes  ->  record (key and value)
     order    encoded key            ->  order number
@@ -20,13 +19,14 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import lmdb
-
-from tastypy_fast import _files
-from tastypy_fast._options import DURABILITY, FORMAT, KINDS, Options, check_meta
+from tastypy_fast import _engine, _files
+from tastypy_fast._claims import give_back
+from tastypy_fast._engine import EngineError, MapFull, MapResized, NotWritable, ReadersFull
+from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
+from tastypy_fast._ownership import OwnerLock, SharedLock
 from tastypy_fast._state import Lock, StoreState
+from tastypy_fast._workers import lost_claims
 from tastypy_fast.exceptions import (
-    DiskFullError,
     ForkedStoreError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
@@ -42,24 +42,6 @@ __all__ = ["Environment"]
 
 T = TypeVar("T")
 
-# Address space, not memory and not disk: the file grows as it is used. Where even that is scarce, less.
-MAP_SIZE = 1 << 36
-SMALLEST_MAP_SIZE = 1 << 24
-MAX_READERS = 1024
-
-# What the engine raises where it finds what it cannot have written.
-_DAMAGE = (
-    lmdb.BadTxnError,
-    lmdb.BadValsizeError,
-    lmdb.CorruptedError,
-    lmdb.InvalidError,
-    lmdb.NotFoundError,
-    lmdb.PageNotFoundError,
-    lmdb.VersionMismatchError,
-    struct.error,
-    SystemError,
-)
-
 _ORDER_NUMBER = struct.Struct("=q")
 
 
@@ -72,15 +54,17 @@ class Environment(StoreState):
         self.gzipped = options.gzipped
         self.caches: dict[Cache, int] = {}
         self.shared_cache: Cache | None = None
-        self.writable = options.mode == "w"
+        self._may_write = options.mode == "w"
+        self.writable = self._may_write and not options.shared
         self.transient = not self.writable
         self.forked_from = 0
+        self._inherited = False
         # "process" leaves a commit to the kernel, so that each sync has to ask for the flush.
         self.flushes_each_sync = options.durability == "process"
         self._db: Any = None
         self._buffer_snapshot: Any = None
         self._unflushed = False
-        self._claim: _files.OwnerLock | None = None
+        self._claim: OwnerLock | SharedLock | None = None
         self._identity: tuple[int, int] | None = None
         self._open()
         self._identity = _files.file_identity(path)
@@ -88,70 +72,79 @@ class Environment(StoreState):
     # Opening and closing
 
     def _open(self) -> None:
-        fresh = False
-        if self.writable:
-            fresh = _files.prepare_folder(self.path)
-            self._claim = _files.OwnerLock(self.path)
-        else:
-            _files.require_store(self.path)
         try:
-            _files.check_data_file(self.path, self.writable)
-            _files.allocate_lock_file(self.path, MAX_READERS)
-            self._db = self._open_lmdb(readonly=not self.writable)
+            fresh = _files.prepare_folder(self.path) if self._may_write else _files.require_store(self.path)
+            alone = self._take_files()
+            if alone or not self._may_write:
+                _files.check_data_file(self.path, alone)
+                _files.allocate_lock_file(self.path, _engine.MAX_READERS)
+            self._db = self._open_engine(readonly=not self._may_write)
             self._open_databases()
-            if self._claim is not None and self.writable:
-                self._claim.write_name()
+            if alone:
+                self._begin_alone()
             if fresh:
                 _files.flush_folder(self.path)
         except BaseException:
             self._close_files()
             raise
 
-    def _open_lmdb(self, readonly: bool) -> Any:
-        size = MAP_SIZE
-        lock = True
-        while True:
-            try:
-                return lmdb.open(
-                    os.fsencode(self.path),
-                    map_size=size,
-                    readonly=readonly,
-                    create=not readonly,
-                    lock=lock,
-                    mode=0o644,
-                    max_dbs=8,
-                    max_readers=MAX_READERS,
-                    max_spare_txns=0,
-                    **DURABILITY[self.options.durability],
-                )
-            except lmdb.MapResizedError:
-                size *= 2
-            except (lmdb.MemoryError, lmdb.InvalidParameterError, MemoryError) as error:
-                # An address space limit (ulimit -v, some containers; valgrind calls it an invalid argument).
-                size //= 2
-                if size < SMALLEST_MAP_SIZE:
-                    raise self.translated(error) from error
-            except lmdb.ReadonlyError as error:
-                if not readonly or not lock:
-                    raise self.translated(error) from error
-                # Who may not write the engine's lock file cannot read beside a writer. So keep writers out.
-                try:
-                    self._claim = _files.OwnerLock(self.path, only_read=True)
-                except OSError as refused:
-                    raise StorageError(
-                        errno.EACCES, "to read beside a process that writes takes the right to write lock.mdb, for the "
-                        "engine's table of readers", self.path
-                    ) from refused
-                lock = False
-            except lmdb.Error as error:
+    def _take_files(self) -> bool:
+        """Take the right to write the store, if it is to be written. Whether nobody else has it."""
+        if self._may_write:
+            self._claim = OwnerLock(self.path)
+        return self._may_write
+
+    def _begin_alone(self) -> None:
+        """What only the first process on a store does: drop what those before it have left."""
+        if self._claim is not None:
+            self._claim.write_name()
+        self._db.reader_check()
+        with self._db.begin() as txn:
+            was_shared = txn.get(b"images") is not None
+        if was_shared or self.options.shared:
+            self.write(self._drop_leftovers)
+
+    def _drop_leftovers(self, txn: Any) -> None:
+        """Claims of workers that are gone, and what the changes since the last sync were: they are synced now."""
+        images, claims = self._open_shared_databases(txn)
+        if txn.stat(claims)["entries"]:
+            give_back(txn, self.status, claims, lost_claims(txn, claims, self.path))
+        if txn.stat(images)["entries"]:
+            txn.drop(images, delete=False)
+        txn.delete(b"held", db=self.meta)
+
+    def _open_shared_databases(self, txn: Any = None) -> tuple[Any, Any]:
+        """What only shared stores have. They are made in ``txn`` where they are not there."""
+        return tuple(self._db.open_db(name, txn=txn, create=txn is not None, integerkey=True)
+                     for name in (b"images", b"claims"))
+
+    def _open_engine(self, readonly: bool) -> Any:
+        try:
+            return _engine.open_engine(self.path, self.options.durability, readonly)
+        except NotWritable as error:
+            if not readonly:
                 raise self.translated(error) from error
+        except EngineError as error:
+            raise self.translated(error) from error
+        # Who may not write the engine's lock file cannot read beside a writer. So keep writers out.
+        try:
+            self._claim = OwnerLock(self.path, only_read=True)
+        except OSError as refused:
+            raise StorageError(
+                errno.EACCES, "to read beside a process that writes takes the right to write lock.mdb, for the "
+                "engine's table of readers", self.path
+            ) from refused
+        try:
+            return _engine.open_engine(self.path, self.options.durability, readonly, lock=False)
+        except EngineError as error:
+            raise self.translated(error) from error
 
     def _open_databases(self) -> None:
         try:
             with self._db.begin() as txn:
                 names = {bytes(key) for key, _ in txn.cursor()}
             if not names:
-                if not self.writable:
+                if not self._may_write:
                     raise _files.not_there(self.path)
                 self._create()
             self.meta = self._db.open_db(b"meta", create=False)
@@ -163,16 +156,18 @@ class Environment(StoreState):
             with self._db.begin() as txn:
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
                     raise self.damaged("there are more or fewer index entries than records")
-                cursor = txn.cursor(self.values)
-                last = _ORDER_NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
-                if last < 0 and cursor.key():
-                    raise self.damaged("a record has no order number")
-                noted = txn.get(b"next", db=self.meta)
-                self.next_order = max(self.next_order, last + 1, _ORDER_NUMBER.unpack(noted)[0] if noted else 0)
-        except (lmdb.Error, struct.error) as error:
+                self.next_order = max(self.next_order, self.next_number(txn))
+        except (EngineError, struct.error) as error:
             raise self.translated(error) from error
-        if self.writable:
-            self._db.reader_check()
+
+    def next_number(self, txn: Any) -> int:
+        """The order number after the last one that was ever given out."""
+        cursor = txn.cursor(self.values)
+        last = _ORDER_NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
+        if last < 0 and cursor.key():
+            raise self.damaged("a record has no order number")
+        noted = txn.get(b"next", db=self.meta)
+        return max(last + 1, _ORDER_NUMBER.unpack(noted)[0] if noted else 0)
 
     def _create(self) -> None:
         def work(txn: Any) -> None:
@@ -195,7 +190,7 @@ class Environment(StoreState):
             raise self.damaged("its format or kind does not parse")
         check_meta(self.path, found, self.options)
         size = str(self.options.file_size).encode()
-        if self.writable and found[b"file_size"] != size:
+        if self._may_write and found[b"file_size"] != size:
             self.write(lambda txn: txn.put(b"file_size", size, db=self.meta))
 
     def check_options(self, options: Options) -> None:
@@ -211,9 +206,18 @@ class Environment(StoreState):
                 f"close() the instances that are open first"
             )
 
+    @property
+    def locks(self) -> list[Lock]:
+        """What a thread may hold in the middle of an operation."""
+        return [self.lock]
+
+    def save(self, dying: bool = False) -> None:
+        """Save what is not in any cache; ``dying``: without waiting for anything."""
+
     def close(self) -> None:
         """Let go of the files. What is to be saved was saved before."""
         with self.lock:
+            self._inherited = False
             self._close_files()
 
     def _close_files(self) -> None:
@@ -244,8 +248,8 @@ class Environment(StoreState):
             self._db = None
         if self._claim is not None:
             self._claim.leave_to_parent()
-            self._claim = None
-        self.writable = False
+        self._inherited = True
+        self._may_write = self.writable = False
         self.transient = True
         for cache in self.caches:
             cache.forget()
@@ -261,26 +265,33 @@ class Environment(StoreState):
     def begin_reading(self, buffers: bool = False) -> Any:
         """A read transaction on what is on disk now."""
         if self._db is None:
-            if not self.forked_from:
-                raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
-            self._db = self._open_lmdb(readonly=True)
-            self._open_databases()
+            self._reopen()
         for _ in range(10):
             try:
                 return self._db.begin(buffers=buffers)
-            except lmdb.MapResizedError:
-                # Another process has grown the map.
-                self.end_reading()
-                self._db.set_mapsize(0)
-            except lmdb.ReadersFullError:
+            except MapResized:
+                self._adopt_map()
+            except ReadersFull:
                 # Slots of processes that were killed.
                 if not self._db.reader_check():
                     raise StorageError(
-                        errno.EAGAIN, f"{MAX_READERS} readers have {self.path} open, which is as many as there may be"
+                        errno.EAGAIN, f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
                     ) from None
-            except lmdb.Error as error:
+            except EngineError as error:
                 raise self.translated(error) from error
         raise StorageError(errno.EAGAIN, f"the map of {self.path} does not stop growing")
+
+    def _reopen(self) -> None:
+        """Open the files in a forked child."""
+        if not self._inherited:
+            raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+        self._db = self._open_engine(readonly=not self._may_write)
+        self._open_databases()
+
+    def _adopt_map(self) -> None:
+        """Another process has grown the map."""
+        self.end_reading()
+        self._db.set_mapsize(0)
 
     def end_reading(self) -> None:
         """Give the snapshot back; the next read takes the newest."""
@@ -310,22 +321,18 @@ class Environment(StoreState):
         """Run ``work`` in a write transaction and commit it. Where the map is full or was grown by another
         process it runs again, so it changes nothing outside of the transaction."""
         with self.lock:
-            if self._identity is not None and not _files.is_same_file(self.path, self._identity):
-                raise StorageError(
-                    errno.ENOENT, "the files of the store were removed or replaced while it was open, so that nothing "
-                    "can be saved; copy what you need to another store and revert()", self.path
-                )
+            self._check_files()
             while True:
                 self.generation += 1
                 try:
                     with self._db.begin(write=True) as txn:
                         result = work(txn)
-                except lmdb.MapFullError:
-                    self._grow()
-                except lmdb.MapResizedError:
+                except MapFull:
                     self.end_reading()
-                    self._db.set_mapsize(0)
-                except lmdb.Error as error:
+                    _engine.grow(self.path, self._db)
+                except MapResized:
+                    self._adopt_map()
+                except EngineError as error:
                     raise self.translated(error) from error
                 else:
                     break
@@ -334,26 +341,19 @@ class Environment(StoreState):
             self.end_reading()
             return result
 
-    def _grow(self) -> None:
-        self.end_reading()
-        size = self._db.info()["map_size"]
-        for factor in (2.0, 1.5, 1.1):
-            more = int(size * (factor - 1)) // 65536 * 65536 + 65536
-            # Asked first: the engine gives its old map up before it finds that there is no room for a new one.
-            if _files.has_address_space(more):
-                self._db.set_mapsize(size + more)
-                return
-        raise StorageError(
-            errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
-            f"what was to be written is still in memory", self.path
-        )
+    def _check_files(self) -> None:
+        if self._identity is not None and not _files.is_same_file(self.path, self._identity):
+            raise StorageError(
+                errno.ENOENT, "the files of the store were removed or replaced while it was open, so that nothing "
+                "can be saved; copy what you need to another store and revert()", self.path
+            )
 
     def flush(self) -> None:
         """Wait until everything that was committed is on the disk."""
         if self._unflushed:
             try:
                 self._db.sync(True)
-            except lmdb.Error as error:
+            except EngineError as error:
                 raise self.translated(error) from error
             self._unflushed = False
 
@@ -371,26 +371,8 @@ class Environment(StoreState):
 
     def damaged(self, reason: object) -> PersistentOrderedDictIntegrityError:
         """The error for files that cannot be as they were written."""
-        return PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {reason}")
+        return _engine.damaged(self.path, reason)
 
     def translated(self, error: Exception) -> Exception:
         """The engine's error as one of ours; any other as it is."""
-        if isinstance(error, PersistentOrderedDictIntegrityError) and self.path not in str(error):
-            return self.damaged(error)
-        if isinstance(error, (lmdb.MapFullError, lmdb.MapResizedError)) or not isinstance(
-            error, (lmdb.Error, struct.error, SystemError)
-        ):
-            return error
-        text = str(error)
-        if isinstance(error, SystemError):
-            text = str(error.__cause__ or error)
-        if isinstance(error, _DAMAGE):
-            return self.damaged(text)
-        if isinstance(error, lmdb.DiskError) or _files.is_full(self.path, text):
-            return DiskFullError(
-                errno.ENOSPC,
-                f"the disk is full ({text}); nothing of this sync was written and everything is still in memory: "
-                f"free some space and sync() again",
-                self.path,
-            )
-        return StorageError(errno.EIO, f"the storage engine refused: {text}", self.path)
+        return _engine.translated(self.path, error)

@@ -2,7 +2,8 @@
 
     data.mdb     LMDB's data
     lock.mdb     LMDB's lock and table of readers
-    owner.lock   locked by the process that writes a private store; says which that is
+    owner.lock   locked by the process that writes a private store, which it names, or by those that share one
+    workers/     a file for each process that works on the tasks of a shared tracker, locked by it
 
 The system lets go of a file lock when its process ends, however it ends, so a stale one cannot be left.
 """
@@ -10,26 +11,20 @@ The system lets go of a file lock when its process ends, however it ends, so a s
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import resource
-import socket
-import sys
 
 from tastypy_fast._datafile import find_damage, find_databases, looks_begun
 from tastypy_fast.exceptions import (
     DiskFullError,
     NotAStoreError,
     PersistentOrderedDictIntegrityError,
-    StorageError,
-    StoreInUseError,
     StoreNotFoundError,
     StorePathError,
 )
 
 __all__ = [
-    "OwnerLock",
     "allocate_lock_file",
     "check_data_file",
     "file_identity",
@@ -42,10 +37,10 @@ __all__ = [
     "require_store",
 ]
 
-DATA, LMDB_LOCK, OWNER = "data.mdb", "lock.mdb", "owner.lock"
+DATA, LMDB_LOCK, OWNER, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "workers"
 
 # The databases in it, with LMDB's flags (8: integer keys).
-DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0}
+DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8}
 
 
 def prepare_folder(path: str) -> bool:
@@ -64,8 +59,8 @@ def prepare_folder(path: str) -> bool:
     return False
 
 
-def require_store(path: str) -> None:
-    """An error unless there is a folder that may hold a store to read."""
+def require_store(path: str) -> bool:
+    """An error unless there is a folder that may hold a store to read. False, for it is not new."""
     try:
         names = os.listdir(path)
     except NotADirectoryError:
@@ -75,6 +70,7 @@ def require_store(path: str) -> None:
     _refuse_foreign(path)
     if DATA not in names:
         raise not_there(path)
+    return False
 
 
 def not_there(path: str) -> StoreNotFoundError:
@@ -93,7 +89,7 @@ def _refuse_foreign(path: str) -> None:
         if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not a store's; use another path", path)
         return
-    if names <= {LMDB_LOCK, OWNER}:
+    if names <= {LMDB_LOCK, OWNER, WORKERS}:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
@@ -209,61 +205,3 @@ def flush_folder(path: str) -> None:
             pass
         finally:
             os.close(descriptor)
-
-
-class OwnerLock:
-    """The right to write a private store, held by one process at a time."""
-
-    def __init__(self, path: str, only_read: bool = False) -> None:
-        """Take the lock, or raise StoreInUseError at once.
-
-        ``only_read``: any number of processes may have it like this, and then none as an owner.
-        """
-        flags = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
-        self._file: int | None = os.open(os.path.join(path, OWNER), flags | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._file, (fcntl.LOCK_SH if only_read else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            name = self._read_name()
-            self.release()
-            raise StoreInUseError(
-                errno.EWOULDBLOCK,
-                f"{name or 'another process'} has this private store open. Wait for it to end, read "
-                f'with mode="r", or use SharedPersistentOrderedDict or SharedProgressTracker in every process',
-                path,
-            ) from None
-        except OSError as error:
-            self.release()
-            raise StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path) from error
-
-    def _read_name(self) -> str:
-        assert self._file is not None
-        name = os.pread(self._file, 1000, 0).decode("utf-8", "replace").strip()
-        words = name.split()
-        try:
-            os.kill(int(words[1]), 0)
-        except PermissionError:  # somebody else's process, which is there
-            return name
-        except (OSError, ValueError, IndexError):  # left by a process that is gone
-            return ""
-        return name
-
-    def write_name(self) -> None:
-        """Note who has the lock, for the error in another process. (A full disk is no reason to fail here.)"""
-        assert self._file is not None
-        name = f"process {os.getpid()} on {socket.gethostname()} ({os.path.basename(sys.argv[0]) or 'python'})\n"
-        data = name.encode("utf-8", "replace")
-        try:
-            os.pwrite(self._file, data, 0)
-            os.ftruncate(self._file, len(data))
-        except OSError:
-            pass
-
-    def release(self) -> None:
-        """Let another process have the store."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    # A forked child closes its copy; the lock stays with the parent's. To unlock it would take it from both.
-    leave_to_parent = release

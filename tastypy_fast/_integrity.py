@@ -67,10 +67,11 @@ def _record_faults(environment: Environment, txn: Any, number: int, raw_number: 
 
 def _status_faults(environment: Environment, txn: Any, numbers: set[int]) -> Iterator[str]:
     tasks: set[int] = set()
+    claimed: set[int] = set()
     for raw_block, raw in txn.cursor(environment.status):
         block = _NUMBER.unpack(raw_block)[0]
         try:
-            head, expected, slots = block_facts(raw)
+            head, expected, slots, in_hand = block_facts(raw)
         except PersistentOrderedDictIntegrityError as error:
             yield f"status block {block}: {error}"
             continue
@@ -79,5 +80,14 @@ def _status_faults(environment: Environment, txn: Any, numbers: set[int]) -> Ite
         if not slots:
             yield f"status block {block} is empty"
         tasks.update(block * _BLOCK + slot for slot in slots)
+        claimed.update(block * _BLOCK + slot for slot in in_hand)
+    if environment.claims is not None:
+        yield from _claim_faults(environment, txn, claimed)
     for number in sorted(tasks ^ numbers):
         yield f"record {number} has no status" if number in numbers else f"status {number} has no record"
+
+
+def _claim_faults(environment: Environment, txn: Any, claimed: set[int]) -> Iterator[str]:
+    noted = {_NUMBER.unpack(number)[0] for number, _ in txn.cursor(environment.claims)}
+    for number in sorted(claimed ^ noted):
+        yield f"task {number} is {'not' if number in noted else ''} marked as claimed, and its claim says otherwise"

@@ -21,7 +21,8 @@ DURABILITY: dict[str, dict[str, bool]] = {
 class Options:
     """What instances on one path must agree on."""
 
-    def __init__(self, kind: bytes, mode: str, durability: str, gzipped: bool, file_size: int) -> None:
+    def __init__(self, kind: bytes, mode: str, durability: str, gzipped: bool, file_size: int,
+                 shared: bool = False) -> None:
         if mode not in ("r", "w"):
             raise ValueError(f'mode must be "w" or "r", not {mode!r}')
         if durability not in DURABILITY:
@@ -29,6 +30,7 @@ class Options:
         self.kind = kind
         self.mode = mode
         self.durability = durability
+        self.shared = shared
         self.gzipped = bool(gzipped)
         self.file_size = at_least("file_size", file_size, 1)
 
@@ -37,6 +39,13 @@ class Options:
         if other.kind != self.kind:
             raise StoreKindError(
                 f"this process has {path} open as {KINDS[self.kind]}; it cannot be {KINDS[other.kind]} at the same time"
+            )
+        if self.shared and other.mode == "r":
+            return
+        if self.shared != other.shared:
+            raise StoreConflictError(
+                f"this process has {path} open as a {'shared' if self.shared else 'private'} store, and each would "
+                f"overwrite what the other one has in memory; use the same class, or close the other instance first"
             )
         for name in ("mode", "gzipped", "file_size", "durability"):
             mine, theirs = getattr(self, name), getattr(other, name)

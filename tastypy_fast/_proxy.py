@@ -8,7 +8,7 @@ store decides what is read, locked and written around the operation.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 __all__ = ["DeepProxy", "Operation"]
@@ -34,6 +34,13 @@ class Operation(NamedTuple):
     act: Callable[..., Any]
     arguments: tuple[Any, ...]
 
+    def without_iterators(self) -> Operation:
+        """The same, done as often as need be and without running anybody's generator meanwhile: what a method or
+        a slice would read to its end is read now."""
+        if self.act is operator.setitem and not isinstance(self.arguments[0], slice):
+            return self
+        return self._replace(arguments=_read(self.arguments))
+
     def perform(self, root: Any) -> Any:
         """Do it, beginning at ``root``; what the act returns."""
         target = root
@@ -46,6 +53,14 @@ class Done(NamedTuple):
     """What an augmented assignment leaves for Python to assign: it was assigned already."""
 
     steps: tuple[Step, ...]
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_read, value)) if type(value) is tuple else value
+    if type(value) is dict:
+        return {name: _read(item) for name, item in value.items()}
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _call(target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

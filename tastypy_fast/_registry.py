@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tastypy_fast import _ending
 from tastypy_fast._cache import Cache
 from tastypy_fast._environment import Environment
 from tastypy_fast._options import Options
+from tastypy_fast._sharing import SharedEnvironment
+from tastypy_fast._state import Lock
 
 __all__ = ["acquire", "finish", "release"]
 
@@ -18,16 +22,16 @@ _registry_lock = threading.RLock()
 _exiting = False
 
 
-def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable[[Environment], Cache],
-            clone: bool) -> tuple[Environment, Cache]:
+def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable[[Any], Cache],
+            clone: bool) -> tuple[Any, Cache]:
     """Open a store, or join the instances that this process has on it. ``release`` undoes it."""
     real = os.path.realpath(os.fsdecode(path))
     with _registry_lock:
         environment = _registry.get(real)
         if environment is None:
-            environment = _registry[real] = Environment(real, options)
+            environment = _registry[real] = (SharedEnvironment if options.shared else Environment)(real, options)
             _ending.save_at_exit(_save_at_exit)
-            if environment.writable:
+            if options.mode == "w":
                 _ending.watch_sigterm(_end_by_sigterm)
         else:
             environment.check_options(options)
@@ -64,40 +68,43 @@ def release(environment: Environment, cache: Cache) -> None:
 def finish(environment: Environment, cache: Cache) -> None:
     """An instance was lost without being closed: save what it had, and let go."""
 
+    locks = [lock for one in _registry.values() for lock in one.locks]
+
     def work() -> None:
         # What cannot be saved stays, and the end of the process tries again.
-        if _save(environment, cache):
+        if _save(environment, lambda: cache.sync(True)):
             release(environment, cache)
 
-    if not _postpone(work):
+    if not _postpone(work, locks):
         work()
 
 
-def _postpone(work: Callable[[], object]) -> bool:
-    """Have ``work`` done later, if this thread is inside an operation now. What comes into the middle of one (a
-    signal handler, a finalizer that the garbage collector runs) can neither write nor wait for a lock."""
-    for environment in list(_registry.values()):
-        if environment.lock.is_mine():
-            environment.lock.afterwards = [*(environment.lock.afterwards or ()), work]
+def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
+    """Have ``work`` done later, if this thread has one of the locks: it is inside an operation. What comes into the
+    middle of one (a signal handler, a finalizer that the garbage collector runs) can neither write nor wait."""
+    for lock in locks:
+        if lock.is_mine():
+            lock.afterwards = [*(lock.afterwards or ()), work]
             return True
     return False
 
 
-def _save(environment: Environment, cache: Cache) -> bool:
-    """Sync. An error is reported, so that one store does not cost another."""
+def _save(environment: Environment, work: Callable[[], object]) -> bool:
+    """Save something of a store. An error is reported, so that one store does not cost another."""
     try:
-        cache.sync(True)
+        work()
     except Exception as error:
         _ending.report(environment.path, error)
         return False
     return True
 
 
-def _save_all() -> None:
+def _save_all(dying: bool = False) -> None:
     with _registry_lock:
         for environment in list(_registry.values()):
             for cache in list(environment.caches):
-                _save(environment, cache)
+                _save(environment, functools.partial(cache.sync, True))
+            _save(environment, functools.partial(environment.save, dying))
 
 
 def _save_at_exit() -> None:
@@ -112,16 +119,36 @@ def _save_at_exit() -> None:
 
 
 def _end_by_sigterm() -> None:
-    """Save everything and end, now or after the operation that the signal came into."""
-    if not _postpone(_end_by_sigterm):
-        _save_all()
+    """Save everything and end, now or after the operation that the signal came into. (But not after a block of a
+    shared store, which may take long: nobody sees anything of it.)"""
+    if not _postpone(_end_by_sigterm, [environment.lock for environment in _registry.values()]):
+        _save_all(dying=True)
         _ending.die()
 
 
 def _before_fork() -> None:
     _registry_lock.acquire()
+    _take_transactions([environment.transaction.lock for environment in _registry.values()
+                        if isinstance(environment, SharedEnvironment)])
     for environment in _registry.values():
         environment.before_fork()
+
+
+def _take_transactions(locks: list[Lock]) -> None:
+    """Have no other thread in a transaction. One that is in a block of one store may be waiting for another
+    store's lock, so this holds none while it waits."""
+    while True:
+        taken: list[Lock] = []
+        for lock in locks:
+            if not lock.try_acquire():
+                break
+            taken.append(lock)
+        else:
+            return
+        for one in taken:
+            one.release()
+        with lock:
+            pass
 
 
 def _after_fork_in_parent() -> None:

@@ -15,6 +15,7 @@ also the builtin that a caller would think of first::
      ├── StoreNotFoundError                      (FileNotFoundError)
      ├── NotAStoreError                          (FileExistsError)   the folder holds something else
      ├── StoreInUseError                         (BlockingIOError)   another process has it
+     ├── NotLockedError                          (RuntimeError)      unlock() without lock()
      ├── StoreKindError                          (TypeError)         a plain store opened as a tracker
      ├── NewerFormatError                        (NotImplementedError)
      ├── DiskFullError                           (OSError)
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidKeyError",
     "NewerFormatError",
     "NotAStoreError",
+    "NotLockedError",
     "PersistentOrderedDictException",
     "PersistentOrderedDictIntegrityError",
     "ReadOnlyStoreError",
@@ -93,6 +95,10 @@ class NotAStoreError(PersistentOrderedDictException, FileExistsError):
 
 class StoreInUseError(PersistentOrderedDictException, BlockingIOError):
     """Another process has the store open in a way that excludes this one."""
+
+
+class NotLockedError(PersistentOrderedDictException, RuntimeError):
+    """``unlock()`` was called by a thread that does not hold the lock of a shared store."""
 
 
 class StoreKindError(PersistentOrderedDictException, TypeError):

@@ -82,6 +82,8 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
     ) -> None:
         options = Options(self._kind, mode, durability, gzipped, file_size)
         sync_at = at_least("sync_at", sync_at, 1)
+        self._options = options
+        self._environment: Environment
         self._environment, cache = _registry.acquire(path, options, self._make_cache, clone)
         self._attach(cache, sync_at, self._max_tries)
         # An instance that nobody refers to any more syncs and lets go, as a file does.
@@ -107,22 +109,22 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
     @property
     def mode(self) -> str:
         """``"w"`` or ``"r"``."""
-        return self._environment.options.mode
+        return self._options.mode
 
     @property
     def durability(self) -> str:
         """``"full"``, ``"normal"`` or ``"process"``."""
-        return self._environment.options.durability
+        return self._options.durability
 
     @property
     def gzipped(self) -> bool:
         """Whether values are stored compressed where that makes them smaller."""
-        return self._environment.options.gzipped
+        return self._options.gzipped
 
     @property
     def file_size(self) -> int:
         """The number of lines in each file when the store is written out in the original's JSON format."""
-        return self._environment.options.file_size
+        return self._options.file_size
 
     @property
     def closed(self) -> bool:

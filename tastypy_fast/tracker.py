@@ -26,7 +26,7 @@ from tastypy_fast.pod import (
 __all__ = ["ProgressTracker", "Tracker"]
 
 # As in _status.pxd.
-_DONE, _ABORTED = 2, 4
+_DONE, _ABORTED, _CLAIMED = 2, 4, 8
 _RESET = 2
 
 
@@ -152,7 +152,7 @@ class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
         >>> tracker.done("a"), tracker["a"]["_done"]
         (True, True)
         """
-        self._change(key, 0, _DONE, 0)
+        self._change(key, _CLAIMED, _DONE, 0)
 
     def mark_not_done(self, key: Key) -> None:
         """Mark a task not done. Raises KeyError when it is not there.
@@ -162,7 +162,7 @@ class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
         >>> tracker.done("a")
         False
         """
-        self._change(key, _DONE, 0, 0)
+        self._change(key, _DONE | _CLAIMED, 0, 0)
 
     def increment_tries(self, key: Key) -> None:
         """Add one to the tries of a task. Raises KeyError when it is not there.
@@ -202,7 +202,7 @@ class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
         >>> tracker.should_do("a"), tracker.should_do("a", allow_aborted=True)
         (False, True)
         """
-        self._change(key, 0, _ABORTED, 0)
+        self._change(key, _CLAIMED, _ABORTED, 0)
 
     def unabort(self, key: Key) -> None:
         """Mark a task not aborted. Raises KeyError when it is not there.

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tastypy_fast import PersistentOrderedDict, ProgressTracker
+from tastypy_fast import (
+    PersistentOrderedDict,
+    ProgressTracker,
+    SharedPersistentOrderedDict,
+    SharedProgressTracker,
+)
 
 # Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
 # phase "explain" traces every line, which takes minutes.
@@ -34,10 +39,25 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=storms)
 
 
-@pytest.fixture(params=[PersistentOrderedDict, ProgressTracker], ids=["pod", "tracker"])
-def any_class(request):
-    """Each class in turn; what a value is differs, see ``value_for``."""
-    return request.param
+CLASSES = {
+    "pod": PersistentOrderedDict,
+    "tracker": ProgressTracker,
+    "shared_pod": SharedPersistentOrderedDict,
+    "shared_tracker": SharedProgressTracker,
+}
+
+
+# What these modules test is promised by all four classes; the others are about stores of one process.
+FOR_ALL_CLASSES = {"test_contract"}
+
+
+def pytest_generate_tests(metafunc):
+    """``any_class``: each class in turn; what a value is differs, see ``value_for``."""
+    chosen = any("any_class" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
+    if "any_class" in metafunc.fixturenames and not chosen:
+        names = [name for name in CLASSES
+                 if metafunc.module.__name__.rpartition(".")[2] in FOR_ALL_CLASSES or not name.startswith("shared")]
+        metafunc.parametrize("any_class", [CLASSES[name] for name in names], ids=names)
 
 
 @pytest.fixture(params=[PersistentOrderedDict, ProgressTracker], ids=["pod", "tracker"])
@@ -51,9 +71,13 @@ def path(tmp_path):
     return tmp_path / "store"
 
 
+def is_tracker(cls):
+    return issubclass(cls, (ProgressTracker, SharedProgressTracker))
+
+
 def value_for(cls, value):
     """A value that ``cls`` stores: for a tracker, a task whose data is ``value``."""
-    return {"value": value} if issubclass(cls, ProgressTracker) else value
+    return {"value": value} if is_tracker(cls) else value
 
 
 class Kit:
@@ -69,13 +93,17 @@ class Kit:
         self.stores.append(store)
         return store
 
+    @property
+    def is_shared(self):
+        return issubclass(self.cls, SharedPersistentOrderedDict)
+
     def value(self, plain):
         """What to assign in order to store ``plain``."""
         return value_for(self.cls, plain)
 
     def plain(self, value):
         """What ``value()`` was given; the same object that the store watches."""
-        return value["value"] if issubclass(self.cls, ProgressTracker) else value
+        return value["value"] if is_tracker(self.cls) else value
 
     def pairs(self, plain_pairs):
         """Keys with plain values, as ``update()`` and ``init`` take them."""

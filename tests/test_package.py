@@ -20,7 +20,8 @@ LONGEST = 400
 
 def test_exported_names_are_these():
     names = """
-        DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD
+        DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD SharedPOD SharedPersistentOrderedDict SharedProgressTracker SharedTracker
+        Claim NotLockedError
         CalledClosedTrackerError DiskFullError DuplicateKeyError ForkedStoreError InvalidKeyError NewerFormatError
         NotAStoreError PersistentOrderedDict PersistentOrderedDictException PersistentOrderedDictIntegrityError
         ProgressTracker ReadOnlyStoreError StorageError StoreConflictError StoreInUseError StoreKindError
@@ -40,7 +41,7 @@ def test_every_module_exports_names_that_it_has():
 def test_every_error_is_below_the_packages_own():
     errors = [value for name, value in vars(tastypy_fast).items()
               if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(errors) == 17
+    assert len(errors) == 18
     assert all(issubclass(error, tastypy_fast.PersistentOrderedDictException) for error in errors)
     assert tastypy_fast.PersistentOrderedDictException.__base__ is Exception
 
@@ -51,6 +52,7 @@ def test_every_error_is_below_the_packages_own():
     ("ReadOnlyStoreError", OSError), ("ForkedStoreError", RuntimeError), ("StoreConflictError", ValueError),
     ("StorePathError", NotADirectoryError), ("StoreNotFoundError", FileNotFoundError),
     ("NotAStoreError", FileExistsError), ("StoreInUseError", BlockingIOError), ("StoreKindError", TypeError),
+    ("NotLockedError", RuntimeError),
     ("NewerFormatError", NotImplementedError), ("DiskFullError", OSError), ("StorageError", OSError),
 ])
 def test_error_is_also_the_builtin_that_fits(error, builtin):
@@ -60,8 +62,9 @@ def test_error_is_also_the_builtin_that_fits(error, builtin):
 # Imports run one way
 
 # What each module may import from the package; a higher number may import a lower one.
-FRONT, TRACKER, POD, BELOW, EXCEPTIONS = 4, 3, 2, 1, 0
-LAYERS = {"demo": FRONT, "tracker": TRACKER, "pod": POD, "exceptions": EXCEPTIONS}
+FRONT, SHARED_TRACKER, SHARED, TRACKER, POD, BELOW, EXCEPTIONS = 6, 5, 4, 3, 2, 1, 0
+LAYERS = {"demo": FRONT, "shared_tracker": SHARED_TRACKER, "shared": SHARED, "tracker": TRACKER, "pod": POD,
+          "exceptions": EXCEPTIONS}
 
 
 def layer_of(name):
@@ -152,14 +155,15 @@ def type_checking_imports(path):
 def test_init_hands_names_on_and_imports_only_from_the_modules():
     imported = {module for module, _ in imports_of(PACKAGE / "__init__.py")}
     assert {module for module in imported if module.startswith("tastypy_fast")} == {
-        "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.tracker"
+        "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.shared", "tastypy_fast.shared_tracker",
+        "tastypy_fast.tracker",
     }
 
 
-def test_only_the_environment_imports_lmdb():
+def test_only_the_engine_imports_lmdb():
     importers = {name for name, path in sources().items() for module, _ in imports_of(path)
                  if module.partition(".")[0] == "lmdb"}
-    assert importers == {"_environment"}
+    assert importers == {"_engine"}
 
 
 # Size
@@ -171,7 +175,8 @@ def test_no_module_is_too_long():
 
 # Docstrings
 
-CLASSES = [tastypy_fast.PersistentOrderedDict, tastypy_fast.ProgressTracker]
+CLASSES = [tastypy_fast.PersistentOrderedDict, tastypy_fast.ProgressTracker, tastypy_fast.SharedPersistentOrderedDict,
+           tastypy_fast.SharedProgressTracker]
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -197,10 +197,11 @@ def test_random_changes_of_thousands_of_tasks_agree_with_a_dict(path, seed):
 
 
 def test_facts_of_a_block():
-    assert block_facts(bytes(BLOCK_BYTES)) == ((0,) * 5, (0,) * 5, [])
+    assert block_facts(bytes(BLOCK_BYTES)) == ((0,) * 5, (0,) * 5, [], [])
     entries = bytearray(BLOCK_BYTES)
     entries[16] = 1 | 2  # a task that is done, at the first place
-    assert block_facts(bytes(entries)) == ((0,) * 5, (1, 1, 0, 0, 0), [0])
+    entries[20] = 1 | 8  # one that is claimed, at the second
+    assert block_facts(bytes(entries)) == ((0,) * 5, (2, 1, 0, 0, 1), [0, 1], [1])
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, BLOCK_BYTES - 1, BLOCK_BYTES + 1, 4096])

@@ -181,7 +181,7 @@ cdef class Cache(Syncing):
 
     cdef long long length(self) except -1:
         if self.disk_count >= 0 and not self.busy and not self.unresolved \
-                and not self.is_stale():
+                and not self.is_stale() and not self.environment.transient:
             return self.disk_count + self.delta
         self.enter()
         try:

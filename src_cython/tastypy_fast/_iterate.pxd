@@ -23,15 +23,17 @@ cdef class StoreIterator:
     cdef bint backwards
     cdef bint finished
     cdef bint bare
-    cdef long long position
+    cdef readonly long long position
     cdef long long epoch
     cdef list orders
     cdef list records
     cdef Py_ssize_t at
     cdef int limit
+    cdef long long seen
 
     cdef bint is_outdated(self) except -1
     cdef object offer(self, long long order, object item)
+    cdef object read_again(self, long long order, object item)
     cdef object offer_now(self, long long order, object item)
     cdef Entry look_at(self, long long order, object item, Record* record)
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order)

@@ -66,6 +66,12 @@ cdef class StoreIterator:
     def __iter__(self):
         return self
 
+    def seek(self, long long position):
+        """Go on behind this order number (before it, backwards), which another iterator came to."""
+        self.position = position
+        self.orders = self.records = []
+        self.at = 0
+
     def __next__(self):
         cdef long long order
         if self.finished:
@@ -92,14 +98,27 @@ cdef class StoreIterator:
 
     cdef object offer(self, long long order, object item):
         """What to hand out for an element of the chunk, or GONE."""
-        if not self.cache.tracks or self.kind == KEYS:
+        if not self.cache.environment.transient and (not self.cache.tracks or self.kind == KEYS):
             return self.offer_now(order, item)
-        # A task has its status to be read, too: nobody may come between.
+        # A task has its status to be read, too: nobody may come between. And where others write, the record is
+        # asked for again if the store is not as it was when the chunk was read.
         self.cache.enter()
         try:
+            if self.seen != self.cache.seen and self.cache.environment.transient:
+                item = self.read_again(order, item)
+                if item is None:
+                    return GONE
             return self.offer_now(order, item)
         finally:
             self.cache.leave()
+
+    cdef object read_again(self, long long order, object item):
+        """An element of the chunk as it is on disk now; None when it was deleted. (An order number always has
+        the same key.)"""
+        cdef StoreState environment = self.cache.environment
+        if self.bare:
+            return item if environment.reader().cursor(environment.values).set_key(pack(order)) else None
+        return self.cache.record_at(order)
 
     cdef object offer_now(self, long long order, object item):
         cdef Entry entry
@@ -143,9 +162,6 @@ cdef class StoreIterator:
             value = entry.value
             cache.recent_value = None
         else:
-            if cache.tracks and cache.environment.transient and cache.record_at(order) is None:
-                # Another process has deleted it since the chunk was read.
-                return GONE
             value = self.decode(cache, entry, record, order)
             cache.recent_value = value
         if self.kind == VALUES:
@@ -174,6 +190,7 @@ cdef class StoreIterator:
         try:
             cache.resolve()
             self.epoch = cache.epoch
+            self.seen = cache.seen
             cut = self.read_disk(orders, records)
             if cache.new_entries:
                 self.add_new(orders, records, cut)

@@ -16,6 +16,8 @@ cdef class Lookup:
     cdef readonly bint writable
     cdef readonly bint tracks
     cdef public bint writes_through
+    cdef public bint copies
+    cdef readonly long long seen
     cdef bint closed
     cdef object recent_key
     cdef object recent_value
@@ -27,6 +29,7 @@ cdef class Lookup:
     cdef int leave(self) except -1
     cdef bint is_stale(self) noexcept
     cdef long long pending(self) except -1
+    cdef int look_anew(self) except -1
     cdef object hand_out(self, Entry entry)
     cdef object decode(self, bytes key, long long order, int codec, bytes payload)
     cdef bytes serialise(self, Entry entry, int* codec)
@@ -34,6 +37,7 @@ cdef class Lookup:
     cdef int entry_gone(self, Entry entry) except -1
     cdef int write_status(self, object txn, set only, set skip) except -1
     cdef int status_written(self, set only, set skip) except -1
+    cdef bytes status_on_disk(self, object txn, long long order)
     cdef int forget_status(self) except -1
     cdef list dirty_status_orders(self)
     cdef object damaged(self, object key, object what)

@@ -42,6 +42,7 @@ cdef class Lookup:
         self.recent_order = ABSENT
         self.handed_out = set()
         self.epoch += 1
+        self.seen = -1
         self.forget_status()
 
     # Locking
@@ -49,7 +50,7 @@ cdef class Lookup:
     cdef int enter(self) except -1:
         self.environment.lock.acquire()
         self.busy += 1
-        if self.closed or self.is_stale() or self.environment.snapshot is None:
+        if self.closed or self.is_stale() or self.environment.snapshot is None or self.environment.transient:
             try:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
@@ -58,6 +59,8 @@ cdef class Lookup:
                 # Here and not when it is needed first: it is Python, where a signal may raise an exception, and
                 # what comes after is not. (And in a forked child it opens the files anew, with other handles.)
                 self.environment.reader()
+                if self.environment.transient and self.busy == 1:
+                    self.look_anew()
             except BaseException:
                 self.leave()
                 raise
@@ -68,9 +71,16 @@ cdef class Lookup:
         if self.busy == 0:
             if self.environment.transient:
                 self.environment.end_reading()
-                self.forget_status()
-                self.disk_count = -1
         self.environment.lock.release()
+        return 0
+
+    cdef int look_anew(self) except -1:
+        """A new snapshot of a store that others write: what was kept from the one before may not hold."""
+        cdef long long number = self.environment.snapshot.id()
+        if number != self.seen:
+            self.seen = number
+            self.disk_count = -1
+            self.forget_status()
         return 0
 
     cdef bint is_stale(self) noexcept:
@@ -84,7 +94,9 @@ cdef class Lookup:
     # What a tracker does differently
 
     cdef object hand_out(self, Entry entry):
-        """The value of an entry, as the caller gets it."""
+        """The value of an entry, as the caller gets it. ``copies``: it is the caller's own, and never saved."""
+        if self.copies:
+            return self.decode(entry.key, entry.order, entry.codec, entry.payload)
         if entry.value is None:
             value = self.decode(entry.key, entry.order, entry.codec, entry.payload)
             if type(value) is not dict and type(value) is not list:
@@ -113,6 +125,9 @@ cdef class Lookup:
 
     cdef int status_written(self, set only, set skip) except -1:
         return 0
+
+    cdef bytes status_on_disk(self, object txn, long long order):
+        return bytes(4)
 
     cdef int forget_status(self) except -1:
         return 0

@@ -12,6 +12,9 @@ cdef class Lock:
     cpdef int acquire(self) except -1
     cpdef int release(self) except -1
     cpdef bint is_mine(self)
+    cpdef bint try_acquire(self)
+    cpdef int suspend(self) except -1
+    cpdef int resume(self, int depth) except -1
 
 cdef class StoreState:
     cdef public Lock lock
@@ -27,6 +30,9 @@ cdef class StoreState:
     cdef public object order
     cdef public object status
     cdef public object meta
+    cdef public object images
+    cdef public object claims
+    cdef public bint wrote
 
     cdef object reader(self)
     cdef long long allocate(self) except -1

@@ -85,6 +85,26 @@ cdef class Lock:
         """Whether the calling thread holds the lock."""
         return self.depth > 0 and self.owner == PyThread_get_thread_ident()
 
+    cpdef bint try_acquire(self):
+        """Take the lock if that takes no waiting. Whether it was taken."""
+        if (self.depth and self.owner != PyThread_get_thread_ident()) or (self.depth == 0 and self.waiting):
+            return False
+        self.acquire()
+        return True
+
+    cpdef int suspend(self) except -1:
+        """Give the lock back altogether, however often it was taken: what ``resume`` wants to be told."""
+        cdef int depth = self.depth
+        self.depth = 1
+        self.release()
+        return depth
+
+    cpdef int resume(self, int depth) except -1:
+        """Take the lock again as it was before ``suspend``."""
+        self.acquire()
+        self.depth = depth
+        return 0
+
     def __enter__(self):
         self.acquire()
         return self
@@ -99,7 +119,8 @@ cdef class StoreState:
     ``generation`` goes up with every write transaction that is begun; a cache that remembers an older number
     asks the disk again. ``transient``: another process may write, so each operation reads a snapshot of its
     own. ``snapshot`` is the current read transaction, if one is open. ``next_order`` is the order number to be
-    given out next. The four databases are LMDB's handles.
+    given out next. The databases are LMDB's handles. ``images`` and ``claims`` are None but in the write
+    transaction of a shared store, which sets ``wrote`` when it has something to commit.
     """
 
     def __cinit__(self):

@@ -6,6 +6,7 @@ cdef enum:
     PRESENT = 1
     DONE = 2
     ABORTED = 4
+    CLAIMED = 8
     FLAGS = 15
     TRIES_SHIFT = 4
     ENTRIES = 500
@@ -28,6 +29,16 @@ cdef inline int32_t tries_of(uint32_t entry) noexcept:
 
 cdef inline uint32_t make_entry(uint32_t flags, int32_t tries) noexcept:
     return (<uint32_t>tries << TRIES_SHIFT) | flags
+
+cdef inline void add(Head* head, uint32_t entry, int sign) noexcept:
+    if entry & PRESENT:
+        head.present += sign
+        head.done += sign * ((entry & DONE) != 0)
+        head.aborted += sign * ((entry & ABORTED) != 0)
+        head.tried += sign * (tries_of(entry) > 0)
+        head.open += sign * ((entry & (DONE | ABORTED)) == 0)
+
+cdef int decode_block(object raw, Layout* data) except -1
 
 cdef class Block:
     cdef Layout data
@@ -63,5 +74,7 @@ cdef class StatusTable:
     cdef bint differs(self) except -1
     cdef int check(self) except -1
     cdef list touched_orders(self)
+    cdef bytes on_disk(self, object txn, long long order)
+    cdef int keep_images(self, object txn, long long number, Block block) except -1
     cdef Block load(self, long long number)
     cdef Block read(self, object txn, long long number)

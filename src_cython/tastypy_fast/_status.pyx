@@ -5,7 +5,7 @@ On disk a block holds the status of 500 consecutive order numbers, so that two b
 LMDB's own are:
 
     head        8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
-    entry * 500 32 bits       bit 0 there is such a task, bit 1 done, bit 2 aborted, bit 3 spare,
+    entry * 500 32 bits       bit 0 there is such a task, bit 1 done, bit 2 aborted, bit 3 claimed,
                               bits 4..31 tries, signed
 
 In memory are the blocks that differ from the disk, and for a while those that lately did.
@@ -26,20 +26,11 @@ cdef enum:
     KEPT = 200
 
 
-cdef inline void add(Head* head, uint32_t entry, int sign) noexcept:
-    if entry & PRESENT:
-        head.present += sign
-        head.done += sign * ((entry & DONE) != 0)
-        head.aborted += sign * ((entry & ABORTED) != 0)
-        head.tried += sign * (tries_of(entry) > 0)
-        head.open += sign * ((entry & (DONE | ABORTED)) == 0)
-
-
 cdef bint is_chosen(long long order, set only, set skip) except -1:
     return (only is None or order in only) and order not in skip
 
 
-cdef int decode(object raw, Layout* data) except -1:
+cdef int decode_block(object raw, Layout* data) except -1:
     if raw is None:
         memset(data, 0, sizeof(Layout))
     elif PyBytes_GET_SIZE(raw) != sizeof(Layout):
@@ -70,10 +61,15 @@ cdef class StatusTable:
     cdef Block read(self, object txn, long long number):
         cdef Block block = Block.__new__(Block)
         try:
-            decode(txn.get(pack(number), None, self.environment.status), &block.data)
+            decode_block(txn.get(pack(number), None, self.environment.status), &block.data)
         except Exception as error:
             raise self.environment.translated(error) from error
         return block
+
+    cdef bytes on_disk(self, object txn, long long order):
+        """The entry of an order number as four bytes."""
+        cdef Block block = self.read(txn, order // ENTRIES)
+        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[order % ENTRIES], 4)
 
     cdef Block load(self, long long number):
         cdef Block block
@@ -257,6 +253,8 @@ cdef class StatusTable:
                         add(&target.data.head, target.data.entry[slot], -1)
                         target.data.entry[slot] = block.data.entry[slot]
                         add(&target.data.head, target.data.entry[slot], 1)
+            if self.environment.images is not None:
+                self.keep_images(txn, number, target)
             if target.data.head.present == 0:
                 txn.delete(pack(number), db=status)
             else:
@@ -264,6 +262,23 @@ cdef class StatusTable:
         if items:
             items.sort(key=order_of)
             txn.cursor(status).putmulti(items)
+            self.environment.wrote = True
+        return 0
+
+    cdef int keep_images(self, object txn, long long number, Block block) except -1:
+        """Note what the disk has where statuses are about to change (see Syncing.keep_images), and take away the
+        claims on tasks that are not claimed any more."""
+        cdef Block before = self.read(txn, number)
+        cdef uint32_t old
+        cdef int slot
+        for slot in range(ENTRIES):
+            old = before.data.entry[slot]
+            if old != block.data.entry[slot]:
+                order = pack(number * ENTRIES + slot)
+                txn.put(order, PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b"",
+                        overwrite=False, db=self.environment.images)
+                if old & ~block.data.entry[slot] & CLAIMED:
+                    txn.delete(order, db=self.environment.claims)
         return 0
 
     cdef int written(self, set only, set skip) except -1:
@@ -369,11 +384,11 @@ def order_of(item):
 
 
 def block_facts(bytes raw):
-    """(head as a tuple, head as it should be, slots that hold a task) of a block, for _check()."""
+    """(head as a tuple, head as it should be, slots that hold a task, claimed ones) of a block, for _check()."""
     cdef Layout data
     cdef Head head
     cdef int slot
-    decode(raw, &data)
+    decode_block(raw, &data)
     memset(&head, 0, sizeof(Head))
     for slot in range(ENTRIES):
         add(&head, data.entry[slot], 1)
@@ -381,4 +396,5 @@ def block_facts(bytes raw):
         (data.head.present, data.head.done, data.head.aborted, data.head.tried, data.head.open),
         (head.present, head.done, head.aborted, head.tried, head.open),
         [slot for slot in range(ENTRIES) if data.entry[slot] & PRESENT],
+        [slot for slot in range(ENTRIES) if data.entry[slot] & CLAIMED],
     )

@@ -11,4 +11,5 @@ cdef class Syncing(Lookup):
     cpdef int revert(self) except -1
     cdef int sync_entries(self, bint flush, Entry only, set orders) except -1
     cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1
+    cdef int keep_images(self, object txn, list changes) except -1
     cdef int written(self, list changes, set failed) except -1

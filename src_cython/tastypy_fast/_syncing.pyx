@@ -158,6 +158,10 @@ cdef class Syncing(Lookup):
                     if stored != entry.order:
                         self.unplace(entry)
                         entry.disk = entry.order = stored
+        if changes:
+            self.environment.wrote = True
+            if self.environment.images is not None:
+                self.keep_images(txn, changes)
 
         cursor = txn.cursor(values)
         if cursor.last():
@@ -197,6 +201,25 @@ cdef class Syncing(Lookup):
         if deleted:
             # Numbers only ever grow, also when the last ones are gone.
             txn.put(b"next", pack(self.environment.next_order), db=self.environment.meta)
+        return 0
+
+    cdef int keep_images(self, object txn, list changes) except -1:
+        """Note what the disk has where keys are about to change, for revert(): the image of an order number is
+        its status and its record, the status alone if nothing else was changed yet, or empty if it is new."""
+        cdef Entry entry
+        cdef bytes number
+        images = self.environment.images
+        for item in changes:
+            entry = item
+            if entry.disk >= 0:
+                number = pack(entry.disk)
+                image = txn.get(number, None, images)
+                if image is None:
+                    image = self.status_on_disk(txn, entry.disk)
+                if PyBytes_GET_SIZE(image) == 4:
+                    txn.put(number, image + txn.get(number, b"", self.environment.values), db=images)
+            if entry.alive and entry.order != entry.disk:
+                txn.put(pack(entry.order), b"", overwrite=False, db=images)
         return 0
 
     cdef int one_written(self, Entry entry) except -1:

@@ -14,6 +14,7 @@ from tastypy_fast._keys cimport describe
 from tastypy_fast._records cimport NO_PAYLOAD, load_value
 from tastypy_fast._status cimport (
     ABORTED,
+    CLAIMED,
     DONE,
     ENTRIES,
     FLAGS,
@@ -79,6 +80,9 @@ cdef class TaskCache(Cache):
     cdef int status_written(self, set only, set skip) except -1:
         return self.status.written(only, skip)
 
+    cdef bytes status_on_disk(self, object txn, long long order):
+        return self.status.on_disk(txn, order)
+
     cdef int forget_status(self) except -1:
         return self.status.forget()
 
@@ -137,7 +141,7 @@ cdef class TaskCache(Cache):
         if entry is not None:
             order = entry.order if entry.alive else self.environment.next_order
             # (everything that can fail comes first, so that a task never has data and no status)
-            self.status.load(order // ENTRIES)
+            status = with_claim(status, self.status.get(order))
             self.put_payload(entry, key, codec, payload)
         else:
             order = self.locate(key)
@@ -145,7 +149,7 @@ cdef class TaskCache(Cache):
                 self.status.load(self.environment.next_order // ENTRIES)
                 entry = self.put_new(key, codec, payload)
             else:
-                self.status.load(order // ENTRIES)
+                status = with_claim(status, self.status.get(order))
                 entry = make_cache_entry(key, order, order)
                 self.adopt(entry)
                 self.count_in(entry)
@@ -216,3 +220,10 @@ cdef class TaskCache(Cache):
         if entry.value is not None:
             show(entry.value, status)
         return 0
+
+
+cdef uint32_t with_claim(uint32_t status, uint32_t before) noexcept:
+    """What is assigned by keying leaves a claim as it is, unless it ends the task."""
+    if status & ~before & (DONE | ABORTED):
+        return status
+    return status | (before & CLAIMED)

@@ -61,6 +61,10 @@ cdef class TaskIterator(StoreIterator):
     cdef object offer(self, long long order, object item):
         self.tasks.enter()
         try:
+            if self.seen != self.tasks.seen and self.tasks.environment.transient:
+                item = self.read_again(order, item)
+                if item is None:
+                    return GONE
             return self.offer_task(order, item)
         finally:
             self.tasks.leave()
@@ -96,7 +100,7 @@ cdef class TaskIterator(StoreIterator):
             if entry is None:
                 entry = tasks.entry_from_record(record.key[:record.key_size], order, item)
             value = tasks.hand_out(entry)
-            if tasks.writable and not entry.counted:
+            if tasks.writable and not entry.counted and entry.value is not None:
                 tasks.settle(self.owner.threshold())
                 if tasks.entries.get(entry.key) is entry:
                     entry.counted = True
@@ -121,6 +125,7 @@ cdef class TaskIterator(StoreIterator):
             tasks.resolve()
             tasks.absorb_all()
             self.epoch = tasks.epoch
+            self.seen = tasks.seen
             self.changes = tasks.status.abortions if self.flags & ABORTED else tasks.status.openings
             if not tasks.status.compared:
                 # A task without a status would be passed over in silence.

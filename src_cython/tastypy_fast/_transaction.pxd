@@ -1,0 +1,28 @@
+from tastypy_fast._cache cimport Cache
+from tastypy_fast._state cimport StoreState
+
+cpdef enum:
+    STEP = 0
+    BLOCK = 1
+    ATOM = 2
+
+cdef class Transaction(StoreState):
+    cdef readonly object environment
+    cdef readonly Cache cache
+    cdef public long long sync_at
+    cdef public bint flushes
+    cdef readonly int explicit
+    cdef readonly long long incarnation
+    cdef list scopes
+    cdef list parents
+    cdef object failure
+    cdef long long expected
+
+    cpdef int enter(self, int kind) except -1
+    cpdef int leave(self, bint failed) except -1
+    cpdef int leave_all(self) except -1
+    cdef int begin(self, int kind) except -1
+    cdef int commit(self) except -1
+    cdef int drop(self) except -1
+    cdef int leave_savepoint(self, bint failed) except -1
+    cdef bint is_sync_due(self) except -1

@@ -1,0 +1,269 @@
+"""The write transaction of a shared store: an operation, or a block of them, that others see whole or not at all.
+
+LMDB's write transaction is the lock between processes, and ``lock`` the one between the threads of this one,
+taken first. Inside of it a cache of its own collects the changes, as that of a private store does between two
+syncs, reads through the transaction, and syncs into it before the commit. It is compiled because no signal
+handler may raise between taking a lock and noting that it is taken.
+"""
+
+cimport cython
+
+from tastypy_fast._cache cimport Cache
+from tastypy_fast._state cimport Lock, StoreState
+
+from tastypy_fast._engine import MapFull
+from tastypy_fast.exceptions import NotLockedError
+
+__all__ = ["ATOM", "BLOCK", "STEP", "Scope", "Transaction"]
+
+
+@cython.final
+cdef class Transaction(StoreState):
+    """The write transaction of one store in this process; ``snapshot`` is LMDB's, while it is open.
+
+    Three kinds of scope can be entered, inside of one another. STEP is one operation: when it raises, nothing
+    of it is kept if it is the outermost. BLOCK is several, which are kept also when one raises. ATOM is several
+    of which nothing is kept when one raises, wherever it stands (a nested transaction of LMDB's).
+    """
+
+    def __init__(self, str path not None, bint gzipped, environment not None):
+        self.environment = environment
+        self.path = path
+        self.gzipped = gzipped
+        self.writable = True
+        self.forget()
+
+    def forget(self):
+        """Be as new, without an open transaction: opened, or in a forked child."""
+        self.lock = Lock()
+        self.snapshot = None
+        self.scopes = []
+        self.parents = []
+        self.failure = None
+        self.flushes = False
+        self.expected = -1
+        self.explicit = 0
+        self.incarnation += 1
+        if self.cache is not None:
+            self.cache.forget()
+
+    def attach(self, Cache cache not None):
+        """Work through this cache."""
+        cache.copies = True
+        self.cache = cache
+
+    # What a cache asks of its store
+
+    def begin_reading(self):
+        raise RuntimeError("the cache of a transaction was used outside of it")
+
+    def count(self):
+        return self.snapshot.stat(self.values)["entries"]
+
+    def has_large_values(self):
+        # To read a key without its value takes a transaction of another kind.
+        return False
+
+    def write(self, work):
+        """Have ``work`` done in the open transaction."""
+        try:
+            return work(self.snapshot)
+        except Exception as error:
+            # The engine goes on with nothing after an error.
+            self.failure = error
+            raise self.translated(error) from error
+
+    def flush(self):
+        """Nothing is there to be flushed before the commit."""
+
+    def translated(self, error):
+        return self.environment.translated(error)
+
+    def damaged(self, reason):
+        return self.environment.damaged(reason)
+
+    # Scopes
+
+    cpdef int enter(self, int kind) except -1:
+        """Begin a scope: wait for the other threads, then for the other processes."""
+        self.lock.acquire()
+        try:
+            if not self.scopes:
+                self.begin(kind)
+            elif self.failure is not None:
+                raise self.environment.failed_before(self.failure)
+            elif kind == ATOM:
+                self.cache.sync(False)
+                child = self.environment.db.begin(None, self.snapshot, True)
+                self.parents.append(self.snapshot)
+                self.snapshot = child
+            self.scopes.append(kind)
+        except BaseException:
+            if not self.scopes and self.snapshot is not None:
+                self.drop()
+            self.lock.release()
+            raise
+        return 0
+
+    cpdef int leave(self, bint failed) except -1:
+        """End the innermost scope: keep what was done in it, or, where it ``failed``, what its kind says."""
+        cdef int kind
+        kind = self.scopes.pop()
+        try:
+            if not self.scopes:
+                if self.failure is not None or (failed and kind != BLOCK):
+                    failure = self.failure
+                    self.drop()
+                    if failure is not None and not failed:
+                        raise self.environment.failed_before(failure)
+                else:
+                    self.commit()
+            elif kind == ATOM:
+                self.leave_savepoint(failed)
+        finally:
+            self.lock.release()
+        return 0
+
+    cpdef int leave_all(self) except -1:
+        """Keep what was done in all open scopes, and end them."""
+        while self.scopes and self.lock.is_mine():
+            self.leave(False)
+        self.explicit = 0
+        return 0
+
+    def lock_explicitly(self):
+        """Begin a block that ``unlock`` ends."""
+        self.enter(BLOCK)
+        self.explicit += 1
+
+    def unlock(self):
+        """End a block that was begun explicitly."""
+        if not self.explicit or not self.lock.is_mine():
+            raise NotLockedError("unlock() without lock(): this thread does not hold the store's lock")
+        self.explicit -= 1
+        self.leave(False)
+
+    def written_directly(self):
+        """Something was written past the cache, which has nothing that is not in the transaction, too."""
+        self.cache.revert()
+        self.generation += 1
+        self.wrote = True
+
+    cdef int begin(self, int kind) except -1:
+        cdef long long number
+        if kind != STEP:
+            self.environment.make_room()
+        self.snapshot = self.environment.begin_writing()
+        number = self.snapshot.id()
+        if number != self.expected:
+            # Another process has written since.
+            self.generation += 1
+            self.next_order = self.environment.next_number(self.snapshot)
+        self.wrote = False
+        return 0
+
+    cdef int commit(self) except -1:
+        cdef long long number
+        cdef bint flush = self.flushes
+        try:
+            self.cache.sync(False)
+            if self.wrote and not flush and self.is_sync_due():
+                self.snapshot.drop(self.images, False)
+                flush = True
+            number = self.snapshot.id()
+            self.snapshot.commit()
+        except BaseException as error:
+            self.drop()
+            translated = self.translated(error) if isinstance(error, Exception) else error
+            if translated is error:
+                raise
+            raise translated from error
+        self.snapshot = None
+        # (what wrote nothing took no number, and somebody else may take this one)
+        self.expected = number + 1 if self.wrote else -1
+        self.flushes = False
+        if self.wrote or flush:
+            self.environment.committed(flush)
+        return 0
+
+    cdef bint is_sync_due(self) except -1:
+        """Whether as many keys differ from the last sync as make the next one."""
+        return self.snapshot.stat(self.images)["entries"] >= self.sync_at \
+            and self.snapshot.get(b"held", None, self.meta) is None
+
+    cdef int drop(self) except -1:
+        """End the transaction as if it had not been."""
+        open_ones = [*self.parents, self.snapshot]
+        try:
+            self.cache.revert()
+        finally:
+            self.snapshot = None
+            self.parents = []
+            self.failure = None
+            self.flushes = False
+            self.expected = -1
+            self.explicit = 0
+            for txn in reversed(open_ones):
+                txn.abort()
+        return 0
+
+    cdef int leave_savepoint(self, bint failed) except -1:
+        child = self.snapshot
+        parent = self.parents.pop()
+        try:
+            if not failed:
+                self.cache.sync(False)
+                child.commit()
+        except BaseException as error:
+            self.failure = error
+            raise
+        finally:
+            if failed:
+                self.cache.revert()
+                child.abort()
+            self.snapshot = parent
+        return 0
+
+    # One operation
+
+    def perform(self, int kind, function, *arguments, **keywords):
+        """Call a function in a scope. Where the map is full it grows and all is done again, but in a block."""
+        while True:
+            try:
+                self.enter(kind)
+                try:
+                    result = function(*arguments, **keywords)
+                except BaseException:
+                    self.leave(True)
+                    raise
+                self.leave(False)
+                return result
+            except MapFull as error:
+                if self.scopes and self.lock.is_mine():
+                    raise self.environment.failed_before(error) from error
+                self.environment.grow()
+
+
+@cython.final
+cdef class Scope:
+    """``with Scope(...):`` a block of operations on a store, ``kind`` as Transaction has them."""
+
+    cdef Transaction transaction
+    cdef object store
+    cdef int kind
+    cdef long long incarnation
+
+    def __init__(self, Transaction transaction not None, int kind, store):
+        self.transaction = transaction
+        self.kind = kind
+        self.store = store
+
+    def __enter__(self):
+        self.incarnation = self.transaction.incarnation
+        self.transaction.enter(self.kind)
+        return self.store
+
+    def __exit__(self, kind, error, traceback):
+        # A child that was forked inside of the block has no part in it.
+        if self.incarnation == self.transaction.incarnation:
+            self.transaction.leave(error is not None)

@@ -1,0 +1,277 @@
+"""This process as a worker on the tasks of a shared tracker, and the loops that hand its tasks out.
+
+A claim belongs to the process. Inside of it a task is in the hand of the iterator that handed it out, which is
+told by the claim's lane, or, for a gate, of the thread that asked (lane 0; its place is the thread's number).
+What an iterator that has ended, or a thread, leaves unfinished is for the next one of this process.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, give_back, read_claim, read_task
+from tastypy_fast._transaction import STEP
+from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
+
+if TYPE_CHECKING:
+    from tastypy_fast._sharing import SharedEnvironment
+
+__all__ = ["Claimant", "TryIterator", "claimant_of"]
+
+# How often, in seconds, a worker that finds enough to do looks for others that have died.
+LOOK_FOR_LOST = 0.5
+
+
+class Lane(NamedTuple):
+    """The lane of a running iterator."""
+
+    number: int
+    # The first place in it that is this iterator's.
+    start: int
+    thread: int
+
+
+def claimant_of(environment: SharedEnvironment) -> Claimant:
+    """This process as a worker; the caller is in a transaction."""
+    if environment.claimant is None:
+        environment.claimant = Claimant(environment)
+    return environment.claimant
+
+
+class Claimant:
+    """The claims of this process on one store. Its methods are called inside of a transaction."""
+
+    def __init__(self, environment: SharedEnvironment) -> None:
+        self._environment = environment
+        self._transaction = environment.transaction
+        self._running: dict[int, Lane] = {}
+        # Goes up when an iterator ends, which may leave something for the others.
+        self.ended = 0
+        # Dead workers come first: the new one may take a file of theirs over.
+        self._looked = 0.0
+        self._give_back(lost_claims(self._transaction.snapshot, self._transaction.claims, environment.path))
+        self._worker = Worker(environment.path)
+
+    def end(self) -> None:
+        """Give back all that is not finished. What claims after this is another worker."""
+        self._transaction.perform(STEP, self._give_back_own)
+        self._environment.claimant = None
+        self._worker.end()
+
+    @property
+    def number(self) -> int:
+        """The worker's number."""
+        return self._worker.number
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: all of it is the parent's."""
+        self._worker.leave_to_parent()
+
+    # Lanes
+
+    def open_lane(self) -> Lane:
+        """A lane for an iterator of this thread."""
+        number = self._worker.open_lane()
+        lane = self._running[number] = Lane(number, self._worker.lanes[number], threading.get_ident())
+        return lane
+
+    def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]]) -> None:
+        """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out."""
+        lost = {}
+        for order, place in waiting:
+            record = self._record(order)
+            if record is not None and record[:3] == (self._worker.number, lane.number, place):
+                lost[order] = True
+        self._give_back(lost)
+        del self._running[lane.number]
+        self._worker.close_lane(lane.number)
+        self.ended += 1
+
+    def hand_out(self, lane: Lane, place: int) -> ClaimRecord:
+        """Note that a key is handed out, before it is. The ClaimRecord that its task has. Needs no transaction."""
+        self._worker.lanes[lane.number] = place + 1
+        return ClaimRecord(self._worker.number, lane.number, place, 0.0)
+
+    # Claiming
+
+    def is_free(self, record: ClaimRecord) -> bool:
+        """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
+        me = threading.get_ident()
+        if record.worker != self._worker.number:
+            return False
+        if record.lane == 0:
+            return record.place == me or all(thread.ident != record.place for thread in threading.enumerate())
+        lane = self._running.get(record.lane)
+        return lane is None or record.place < lane.start
+
+    def is_free_or_mine(self, record: ClaimRecord) -> bool:
+        """The same, or it is in the hand of an iterator of this thread."""
+        lane = self._running.get(record.lane)
+        is_mine = record.worker == self._worker.number and lane is not None and lane.thread == threading.get_ident()
+        return is_mine or self.is_free(record)
+
+    def free_ones(self) -> list[int]:
+        """The order numbers of this worker's unfinished tasks that nobody has in hand."""
+        return sorted(order for order, record in self._records() if self.is_free(record))
+
+    def claim(self, lane: Lane, place: int, after: int, limit: int, allow_aborted: bool, max_tries: int,
+              own: list[int]) -> list[int]:
+        """Claim up to ``limit`` tasks above the order number ``after``: their order numbers."""
+        if time.monotonic() - self._looked > LOOK_FOR_LOST:
+            self.look_for_lost()
+        record = ClaimRecord(self._worker.number, lane.number, place, time.time())
+        return claim_next(self._transaction.cache, after, limit, allow_aborted, max_tries, own, self.is_free, record)
+
+    def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
+        """Claim a task for this thread, if it is to be done and nobody else has it."""
+        record = ClaimRecord(self._worker.number, 0, threading.get_ident(), time.time())
+        tasks = self._transaction.cache
+        claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, record)
+        if claimed is None and self.look_for_lost():
+            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, record)
+        return bool(claimed)
+
+    # Giving back
+
+    def release(self, order: int) -> None:
+        """Take the claim of a task away, whoever has it. The try stays counted."""
+        self._transaction.cache.sync(False)
+        if self._record(order) is not None:
+            self._give_back({order: False})
+
+    def look_for_lost(self) -> bool:
+        """Give back what dead workers have left. Whether that was anything."""
+        self._looked = time.monotonic()
+        transaction = self._transaction
+        if not transaction.snapshot.stat(transaction.claims)["entries"]:
+            return False
+        if all(worker.lives for worker in facts_of_workers(self._environment.path, self._worker.number)):
+            return False
+        lost = lost_claims(transaction.snapshot, transaction.claims, self._environment.path, self._worker.number)
+        self._give_back(lost)
+        return bool(lost)
+
+    def _give_back_own(self) -> None:
+        lanes = self._worker.lanes
+        self._give_back({order: record.lane > 0 and record.place >= lanes[record.lane]
+                         for order, record in self._records()})
+
+    def _give_back(self, lost: dict[int, bool]) -> None:
+        if lost:
+            transaction = self._transaction
+            transaction.cache.sync(False)
+            give_back(transaction.snapshot, transaction.status, transaction.claims, lost, transaction.images)
+            transaction.written_directly()
+
+    def _record(self, order: int) -> ClaimRecord | None:
+        raw = self._transaction.snapshot.get(order.to_bytes(8, sys.byteorder), db=self._transaction.claims)
+        return None if raw is None else read_claim(raw)
+
+    def _records(self) -> Iterable[tuple[int, ClaimRecord]]:
+        """All claims of this worker, in order."""
+        for order, raw in self._transaction.snapshot.cursor(self._transaction.claims):
+            record = read_claim(raw)
+            if record.worker == self._worker.number:
+                yield int.from_bytes(order, sys.byteorder), record
+
+
+class TryIterator:
+    """Claims tasks, and hands them out: what ``try_keys()`` and its like return.
+
+    ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector give
+    back what was claimed and not handed out, with its try.
+    """
+
+    def __init__(self, tracker: Any, kind: int, allow_aborted: bool, batch: int) -> None:
+        self._tracker = tracker
+        self._environment = tracker._environment
+        self._kind = kind
+        self._allow_aborted = allow_aborted
+        self._batch = batch
+        self._position = -1
+        self._claimant: Claimant | None = None
+        self._lane: Lane | None = None
+        self._place = 0
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._own: list[int] = []
+        self._ended = -1
+        self._finished = False
+
+    def __iter__(self) -> TryIterator:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._finished:
+            view = self._tracker._view()
+            if self._claimant is not self._environment.claimant:
+                # In a forked child, or after the store was closed: what waits here is not this worker's.
+                self._waiting.clear()
+                self._lane = None
+            if self._waiting:
+                assert self._claimant is not None
+                assert self._lane is not None
+                order, place = self._waiting.popleft()
+                record = self._claimant.hand_out(self._lane, place)
+                found = read_task(view._open_cache, order, self._kind, record)
+            else:
+                orders, found = self._environment.transaction.perform(STEP, self._claim_more)
+                if orders:
+                    # (only now: what failed is as if it had not been)
+                    self._position = orders[-1]
+                    self._waiting.extend(zip(orders[1:], count(self._place + 1)))
+                    self._place += len(orders)
+            if found is not None:
+                return found
+        raise StopIteration
+
+    def _claim_more(self) -> tuple[list[int], Any]:
+        """Claim the next tasks: their order numbers, and the first of them as it is handed out."""
+        claimant = claimant_of(self._environment)
+        if self._lane is None:
+            self._claimant = claimant
+            self._lane = claimant.open_lane()
+            self._place = self._lane.start
+            self._ended = -1
+        if self._ended != claimant.ended:
+            self._ended = claimant.ended
+            self._own = claimant.free_ones()
+        found = claimant.claim(self._lane, self._place, self._position, self._batch, self._allow_aborted,
+                               self._tracker.max_tries, self._own)
+        if not found:
+            if claimant.look_for_lost():
+                # They may lie anywhere.
+                self._position = -1
+            else:
+                self._close()
+            return [], None
+        record = claimant.hand_out(self._lane, self._place)
+        return found, read_task(self._environment.transaction.cache, found[0], self._kind, record)
+
+    def close(self) -> None:
+        """End the loop: what was claimed and not handed out gets its try back."""
+        if not self._finished and self._lane is not None and self._claimant is self._environment.claimant:
+            self._environment.transaction.perform(STEP, self._close)
+        self._finished = True
+
+    def _close(self) -> None:
+        if self._lane is not None and self._claimant is not None:
+            self._claimant.close_lane(self._lane, self._waiting)
+            self._waiting.clear()
+            self._lane = None
+        self._finished = True
+
+    def __del__(self) -> None:
+        if self._lane is None or self._finished or self._claimant is not self._environment.claimant:
+            return
+        lock = self._environment.transaction.lock
+        if lock.is_mine():
+            # The garbage collector came into the middle of an operation.
+            lock.afterwards = [*(lock.afterwards or ()), self.close]
+        else:
+            self.close()

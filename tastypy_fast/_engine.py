@@ -1,0 +1,123 @@
+"""LMDB as a store uses it: opening, growing, and what its errors mean. The only module that imports lmdb."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Any
+
+import lmdb
+
+from tastypy_fast import _files
+from tastypy_fast._options import DURABILITY
+from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictIntegrityError, StorageError
+
+__all__ = [
+    "MAX_READERS",
+    "EngineError",
+    "MapFull",
+    "MapResized",
+    "NotWritable",
+    "ReadersFull",
+    "damaged",
+    "grow",
+    "open_engine",
+    "room",
+    "translated",
+]
+
+EngineError = lmdb.Error
+MapFull = lmdb.MapFullError
+MapResized = lmdb.MapResizedError
+NotWritable = lmdb.ReadonlyError
+ReadersFull = lmdb.ReadersFullError
+
+# Address space, not memory and not disk: the file grows as it is used. Where even that is scarce, less.
+MAP_SIZE = 1 << 36
+SMALLEST_MAP_SIZE = 1 << 24
+MAX_READERS = 1024
+
+# What the engine raises where it finds what it cannot have written.
+_DAMAGE = (
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.NotFoundError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+    struct.error,
+    SystemError,
+)
+
+
+def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -> Any:
+    """LMDB's environment in the folder ``path``. Raises NotWritable where the lock file may not be written."""
+    size = MAP_SIZE
+    while True:
+        try:
+            return lmdb.open(
+                os.fsencode(path),
+                map_size=size,
+                readonly=readonly,
+                create=not readonly,
+                lock=lock,
+                mode=0o644,
+                max_dbs=8,
+                max_readers=MAX_READERS,
+                max_spare_txns=0,
+                **DURABILITY[durability],
+            )
+        except MapResized:
+            size *= 2
+        except (lmdb.MemoryError, lmdb.InvalidParameterError, MemoryError) as error:
+            # An address space limit (ulimit -v, some containers; valgrind calls it an invalid argument).
+            size //= 2
+            if size < SMALLEST_MAP_SIZE:
+                raise translated(path, error) from error
+
+
+def room(db: Any) -> tuple[int, int]:
+    """The size of the map, and how much of it no page has taken yet, in bytes."""
+    facts = db.info()
+    return facts["map_size"], facts["map_size"] - (facts["last_pgno"] + 1) * os.sysconf("SC_PAGE_SIZE")
+
+
+def grow(path: str, db: Any) -> None:
+    """Make the map larger. No transaction of this process may be open."""
+    size = db.info()["map_size"]
+    for factor in (2.0, 1.5, 1.1):
+        more = int(size * (factor - 1)) // 65536 * 65536 + 65536
+        # Asked first: the engine gives its old map up before it finds that there is no room for a new one.
+        if _files.has_address_space(more):
+            db.set_mapsize(size + more)
+            return
+    raise StorageError(
+        errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
+        f"what was to be written is still in memory", path
+    )
+
+
+def damaged(path: str, reason: object) -> PersistentOrderedDictIntegrityError:
+    """The error for files that cannot be as they were written."""
+    return PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {reason}")
+
+
+def translated(path: str, error: Exception, left: str = "everything is still in memory: free some space and sync() "
+               "again") -> Exception:
+    """The engine's error as one of ours; any other as it is. ``left``: what a full disk leaves the caller with."""
+    if isinstance(error, PersistentOrderedDictIntegrityError) and path not in str(error):
+        return damaged(path, error)
+    if isinstance(error, (MapFull, MapResized)) or not isinstance(error, (lmdb.Error, struct.error, SystemError)):
+        return error
+    text = str(error)
+    if isinstance(error, SystemError):
+        text = str(error.__cause__ or error)
+    if isinstance(error, _DAMAGE):
+        return damaged(path, text)
+    if isinstance(error, lmdb.DiskError) or _files.is_full(path, text):
+        return DiskFullError(
+            errno.ENOSPC, f"the disk is full ({text}); nothing of this sync was written and {left}", path
+        )
+    return StorageError(errno.EIO, f"the storage engine refused: {text}", path)

@@ -1,0 +1,86 @@
+"""What the last sync of a shared store left: the keys that differ from it now, and the way back.
+
+For each order number that was changed since, by any process, the database ``images`` has what was there at the
+sync: four bytes of status and the record, the status alone where nothing else was changed, or nothing at all for
+a key that was added since.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tastypy_fast._claims import restore_status
+from tastypy_fast._keys import decode_key, index_key
+from tastypy_fast._records import decode_record
+from tastypy_fast._state import StoreState
+from tastypy_fast._transaction import Transaction
+
+__all__ = ["changed_keys", "revert", "set_hold", "sync_key"]
+
+_STATUS = 4
+
+
+def _encoded_key(record: bytes) -> bytes:
+    return decode_record(record)[1]
+
+
+def changed_keys(store: StoreState, txn: Any) -> Iterator[Any]:
+    """The keys that differ from the last sync; one may come twice. Cost: a look at each of their records."""
+    for order, image in txn.cursor(store.images):
+        record = image[_STATUS:] or txn.get(order, db=store.values)
+        if record:  # else it was added and deleted again
+            yield decode_key(_encoded_key(record))
+
+
+def sync_key(transaction: Transaction, key: bytes) -> bool:
+    """Take a key as synced. False when it is neither there nor was at the last sync."""
+    transaction.cache.sync(False)
+    store, txn = transaction, transaction.snapshot
+    order = txn.get(index_key(key), db=store.order)
+    found = order is not None
+    if order is not None:
+        txn.delete(order, db=store.images)
+    # It may have been deleted since, or deleted and added again.
+    earlier = [number for number, image in txn.cursor(store.images)
+               if len(image) > _STATUS and _encoded_key(image[_STATUS:]) == key]
+    for number in earlier:
+        txn.delete(number, db=store.images)
+    transaction.wrote = transaction.flushes = True
+    return found or bool(earlier)
+
+
+def set_hold(transaction: Transaction, held: bool) -> None:
+    """Suspend the automatic sync for all processes, or take it up again."""
+    txn, meta = transaction.snapshot, transaction.meta
+    if held:
+        txn.put(b"held", b"1", db=meta)
+    if held or txn.delete(b"held", db=meta):
+        transaction.wrote = True
+    # The automatic sync comes with the next change, not with this one.
+    transaction.sync_at = sys.maxsize
+
+
+def revert(transaction: Transaction) -> None:
+    """Put everything back to what it was at the last sync."""
+    transaction.cache.sync(False)
+    store, txn = transaction, transaction.snapshot
+    images = [(order, image) for order, image in txn.cursor(store.images)]
+    for order, image in images:
+        if not image:
+            record = txn.get(order, db=store.values)
+            if record is not None:
+                index = index_key(_encoded_key(record))
+                if txn.get(index, db=store.order) == order:
+                    txn.delete(index, db=store.order)
+                txn.delete(order, db=store.values)
+    for order, image in images:
+        record = image[_STATUS:]
+        if record:
+            txn.put(order, record, db=store.values)
+            txn.put(index_key(_encoded_key(record)), order, db=store.order)
+    if store.status is not None:
+        restore_status(txn, store.status, store.claims, [(order, image[:_STATUS]) for order, image in images])
+    txn.drop(store.images, delete=False)
+    transaction.written_directly()

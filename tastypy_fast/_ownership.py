@@ -1,0 +1,152 @@
+"""Who may write a store: one process, or all that share it. Told by a lock on ``owner.lock``."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import sys
+import time
+
+from tastypy_fast._files import OWNER
+from tastypy_fast.exceptions import StorageError, StoreInUseError
+
+__all__ = ["OwnerLock", "SharedLock"]
+
+# How long another process may take to open a store.
+OPENING_SECONDS = 30
+
+
+class OwnerLock:
+    """The right to write a private store, held by one process at a time."""
+
+    def __init__(self, path: str, only_read: bool = False) -> None:
+        """Take the lock, or raise StoreInUseError at once.
+
+        ``only_read``: any number of processes may have it like this, and then none as an owner.
+        """
+        flags = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
+        self._file: int | None = os.open(os.path.join(path, OWNER), flags | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, (fcntl.LOCK_SH if only_read else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            name = read_name(self._file)
+            self.release()
+            raise in_use(path, name) from None
+        except OSError as error:
+            self.release()
+            raise StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path) from error
+
+    def write_name(self) -> None:
+        """Note who has the lock, for the error in another process. (A full disk is no reason to fail here.)"""
+        assert self._file is not None
+        program = os.path.basename(sys.argv[0]) or "python"
+        write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})\n")
+
+    def release(self) -> None:
+        """Let another process have the store."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # A forked child closes its copy; the lock stays with the parent's. To unlock it would take it from both.
+    leave_to_parent = release
+
+
+class SharedLock:
+    """The right to write a store together with all others that have it like this."""
+
+    def __init__(self, path: str) -> None:
+        """Take the lock. ``alone``: nobody else has it, and nobody gets it before ``share()``.
+
+        Waits for a process that is just opening the store; raises StoreInUseError where it is private to one.
+        """
+        self._path = path
+        self._file: int | None = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self.alone = self._take()
+        except OSError as error:
+            self.release()
+            if isinstance(error, StoreInUseError):
+                raise
+            raise StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path) from error
+
+    def _take(self) -> bool:
+        assert self._file is not None
+        refused = 0
+        until = time.monotonic() + OPENING_SECONDS
+        while True:
+            for mode in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+                try:
+                    fcntl.flock(self._file, mode | fcntl.LOCK_NB)
+                    return mode == fcntl.LOCK_EX
+                except BlockingIOError:
+                    pass
+            # Its owner has written its name, or is somebody who opens the store and will let others in.
+            name = read_name(self._file)
+            refused += name.startswith("process ")
+            if refused > 3 or time.monotonic() > until:
+                raise in_use(self._path, name)
+            time.sleep(0.005)
+
+    def write_name(self) -> None:
+        """Note, for the error in another process, that the store is shared."""
+        assert self._file is not None
+        write_name(self._file, "those that share it\n")
+
+    def share(self) -> None:
+        """The store is open: let others in."""
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # between two locks a private owner may come
+            raise in_use(self._path, read_name(self._file)) from None
+
+    def release(self) -> None:
+        """Let this process's part of it go."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def leave_to_parent(self) -> None:
+        """A forked child has a part of its own in its parent's lock, and keeps it."""
+
+
+def read_name(file: int) -> str:
+    """Who has the lock, as far as the file knows. Empty when a process is named that is gone."""
+    name = os.pread(file, 1000, 0).decode("utf-8", "replace").strip()
+    words = name.split()
+    try:
+        if words[0] == "process":
+            os.kill(int(words[1]), 0)
+    except PermissionError:  # somebody else's process, which is there
+        return name
+    except (OSError, ValueError, IndexError):  # left by a process that is gone
+        return ""
+    return name
+
+
+def write_name(file: int, name: str) -> None:
+    """Note who has the lock. (A full disk is no reason to fail here.)"""
+    data = name.encode("utf-8", "replace")
+    try:
+        os.pwrite(file, data, 0)
+        os.ftruncate(file, len(data))
+    except OSError:
+        pass
+
+
+def in_use(path: str, name: str) -> StoreInUseError:
+    """The error for a store that others have open in a way that excludes this one."""
+    if name.startswith("those "):
+        text = (
+            'other processes share this store. Use SharedPersistentOrderedDict or SharedProgressTracker, read with '
+            'mode="r", or wait for them to end'
+        )
+    else:
+        text = (
+            f"{name or 'another process'} has this private store open. Wait for it to end, read "
+            f'with mode="r", or use SharedPersistentOrderedDict or SharedProgressTracker in every process'
+        )
+    return StoreInUseError(errno.EWOULDBLOCK, text, path)

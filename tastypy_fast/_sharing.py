@@ -1,0 +1,205 @@
+"""One store as this process shares it with others.
+
+Reading goes through a snapshot of its own for each operation, as everything that others may write. Writing goes
+through the ``transaction``, the only one that may be open among all processes. What else is on disk then:
+
+    images   order number  ->  what the last sync left there (its status and record; empty: nothing)
+    claims   order number  ->  which worker has the task in hand
+
+Whoever needs both locks takes the transaction's first and then the environment's.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tastypy_fast import _engine
+from tastypy_fast._engine import EngineError, MapResized, ReadersFull
+from tastypy_fast._environment import Environment
+from tastypy_fast._options import Options
+from tastypy_fast._ownership import SharedLock
+from tastypy_fast._state import Lock
+from tastypy_fast._transaction import Transaction
+from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
+
+if TYPE_CHECKING:
+    from tastypy_fast._claiming import Claimant
+
+__all__ = ["SharedEnvironment"]
+
+# A block of operations begins with that much room in the map, or an eighth of it where the map is small.
+ROOM = 1 << 30
+
+
+class SharedEnvironment(Environment):
+    """One store, opened by this process and others."""
+
+    def __init__(self, path: str, options: Options) -> None:
+        self.transaction = Transaction(path, options.gzipped, self)
+        # This process as a worker on the tasks of a tracker.
+        self.claimant: Claimant | None = None
+        self._files_checked = 0.0
+        super().__init__(path, options)
+
+    @property
+    def db(self) -> Any:
+        """LMDB's environment."""
+        return self._db
+
+    # Opening and closing
+
+    def _take_files(self) -> bool:
+        claim = self._claim = SharedLock(self.path)
+        return claim.alone
+
+    def _begin_alone(self) -> None:
+        super()._begin_alone()
+        assert isinstance(self._claim, SharedLock)
+        self._claim.share()
+
+    def _open(self) -> None:
+        super()._open()
+        self._attach_databases()
+
+    def _reopen(self) -> None:
+        super()._reopen()
+        self._attach_databases()
+
+    def _attach_databases(self) -> None:
+        self.images, self.claims = self._open_shared_databases()
+        for name in ("values", "order", "status", "meta", "images", "claims"):
+            setattr(self.transaction, name, getattr(self, name))
+
+    @property
+    def locks(self) -> list[Lock]:
+        return [self.transaction.lock, self.lock]
+
+    def save(self, dying: bool = False) -> None:
+        """Give back what this process has claimed, and have everything on the disk, as by ``sync()``.
+
+        ``dying``: leave to the others what cannot be had without waiting. They see that this process is gone.
+        """
+        lock = self.transaction.lock
+        if self._db is None or (dying and lock.is_mine()):
+            return
+        if dying:
+            if not lock.try_acquire():
+                self.flush()
+                return
+        else:
+            lock.acquire()
+        try:
+            # A block that the end of the program has cut short.
+            self.transaction.leave_all()
+            if self.claimant is not None:
+                self.claimant.end()
+            self.sync()
+        finally:
+            lock.release()
+
+    def _close_files(self) -> None:
+        if self._db is not None and self.transaction.cache is not None:
+            # (what is claimed falls to the others all the same)
+            with suppress(PersistentOrderedDictException):
+                self.save()
+        super()._close_files()
+
+    # Fork
+
+    # (Before it, the registry takes the locks of all transactions.)
+
+    def after_fork_in_parent(self) -> None:
+        super().after_fork_in_parent()
+        self.transaction.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """A child shares the store as any other process does, once it has opened the files for itself."""
+        super().after_fork_in_child()
+        self._may_write = True
+        self.forked_from = 0
+        self.transaction.forget()
+        if self.claimant is not None:
+            self.claimant.leave_to_parent()
+            self.claimant = None
+
+    # Writing
+
+    def begin_writing(self) -> Any:
+        """LMDB's write transaction: waits for the process that has it. The caller has the transaction's lock."""
+        if self._db is None:
+            with self.lock:
+                if self._db is None:
+                    self._reopen()
+        now = time.monotonic()
+        if now - self._files_checked > 1:
+            self._check_files()
+            self._files_checked = now
+        while True:
+            try:
+                return self._db.begin(write=True)
+            except MapResized:
+                self._adopt_map()
+            except ReadersFull:
+                self._db.reader_check()
+            except EngineError as error:
+                raise self.translated(error) from error
+
+    def committed(self, flush: bool) -> None:
+        """A transaction was committed; ``flush``: it is to be on the disk."""
+        self._unflushed = self._unflushed or self.options.durability != "full"
+        if flush:
+            self.flush()
+
+    def sync(self) -> None:
+        """Make what is there now what ``revert()`` comes back to, and have it on the disk."""
+        self.transaction.perform(0, self._sync)
+
+    def _sync(self) -> None:
+        transaction = self.transaction
+        transaction.cache.sync(False)
+        if transaction.snapshot.stat(self.images)["entries"]:
+            transaction.snapshot.drop(self.images, delete=False)
+            transaction.wrote = True
+        self._unflushed = True
+        transaction.flushes = True
+
+    def _adopt_map(self) -> None:
+        # No thread may be about to begin a transaction while the map moves.
+        depth = self.lock.suspend() if self.lock.is_mine() else 0
+        try:
+            with self.transaction.lock, self.lock:
+                self.end_reading()
+                self._db.set_mapsize(0)
+        finally:
+            if depth:
+                self.lock.resume(depth)
+
+    def grow(self) -> None:
+        """Make the map larger, between two transactions."""
+        with self.transaction.lock, self.lock:
+            self.end_reading()
+            _engine.grow(self.path, self._db)
+
+    def make_room(self) -> None:
+        """Before a block of operations, which cannot be done again where the map turns out to be full."""
+        if self._db is not None:
+            size, free = _engine.room(self._db)
+            if free < min(ROOM, size // 8):
+                with suppress(StorageError):
+                    self.grow()
+
+    # Errors
+
+    def failed_before(self, error: Exception) -> StorageError:
+        """The error for what comes after one that has ended the transaction."""
+        reason = "it needs more room than the map has left" if isinstance(error, _engine.MapFull) else str(error)
+        return StorageError(
+            errno.EIO, f"an operation in this block has failed ({reason}), so that nothing of the block can be kept; "
+            f"leave it and do it again", self.path
+        )
+
+    def translated(self, error: Exception) -> Exception:
+        return _engine.translated(self.path, error, "nothing of it is seen by anybody: free some space and do it again")

@@ -1,0 +1,159 @@
+"""The processes that work on the tasks of one shared tracker, and which of them live.
+
+Each has a file ``workers/N`` in the store's folder, which it keeps locked: the system lets go of the lock when the
+process ends, however it ends. N is reused, the worker's number never is.
+
+    offset 0    worker's number, 8 bytes; 0: nobody's
+           8    process number, 8 bytes
+          16    when it began, 8 bytes (seconds since 1970, double)
+          24    name of the host, 64 bytes
+         128    496 lanes of 8 bytes: how many keys the iterators that use it have handed out (the first: unused)
+
+All is in the machine's byte order, and the file is mapped: handing out a key is one store into memory, and the
+number is there for the others when the process was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+import socket
+import struct
+import time
+from typing import Any, NamedTuple
+
+from tastypy_fast._claims import read_claim
+from tastypy_fast._files import WORKERS
+from tastypy_fast.exceptions import PersistentOrderedDictException
+
+__all__ = ["Worker", "WorkerFacts", "facts_of_workers", "lost_claims"]
+
+SIZE = 4096
+LANES_AT = 128
+LANES = (SIZE - LANES_AT) // 8
+_NUMBER = struct.Struct("=q")
+_HEAD = struct.Struct("=QQd64s")
+
+
+class WorkerFacts(NamedTuple):
+    """What a worker's file says."""
+
+    number: int
+    process: int
+    since: float
+    host: str
+    handed_out: tuple[int, ...]
+    lives: bool
+
+
+class Worker:
+    """This process as a worker on one store. Made inside of the store's write transaction, as only one process
+    may look for a free file at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.number = secrets.randbits(62) + 1
+        self._folder = os.path.join(path, WORKERS)
+        os.makedirs(self._folder, exist_ok=True)
+        self._file = self._take_file()
+        self._map = mmap.mmap(self._file, SIZE)
+        self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
+        self._free_lanes = list(range(LANES - 1, 0, -1))
+        for lane in range(LANES):
+            self.lanes[lane] = 0
+        host = socket.gethostname().encode("utf-8", "replace")[:64]
+        self._map[: _HEAD.size] = _HEAD.pack(self.number, os.getpid(), time.time(), host)
+
+    def _take_file(self) -> int:
+        name = 0
+        while True:
+            file = os.open(os.path.join(self._folder, str(name)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Written and not just made longer: a page that the disk has no room for ends the process later.
+                size = os.fstat(file).st_size
+                while size < SIZE:
+                    size += os.pwrite(file, bytes(SIZE - size), size)
+                return file
+            except BlockingIOError:
+                os.close(file)
+                name += 1
+            except BaseException:
+                os.close(file)
+                raise
+
+    def open_lane(self) -> int:
+        """A lane for an iterator; its places begin with what the one before it has left there."""
+        if not self._free_lanes:
+            raise PersistentOrderedDictException(
+                f"{LANES - 1} loops over tasks are running on this store in this process, and there may be no more; "
+                f"end some, or close() their iterators"
+            )
+        return self._free_lanes.pop()
+
+    def close_lane(self, lane: int) -> None:
+        """Let another iterator have it."""
+        self._free_lanes.append(lane)
+
+    def end(self) -> None:
+        """No worker any more. Its claims were given back."""
+        self._map[:8] = bytes(8)
+        self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """A forked child is another worker; the lock stays with the parent's copy of the file."""
+        self.lanes.release()
+        self._map.close()
+        os.close(self._file)
+
+
+def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
+    """All workers on a store that are known, also dead ones whose file nobody has taken over yet.
+
+    ``own`` is the number of this process's worker, which lives.
+    """
+    found = []
+    folder = os.path.join(path, WORKERS)
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            file = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            data = os.pread(file, SIZE, 0)
+            if len(data) == SIZE:
+                number, process, since, host = _HEAD.unpack_from(data)
+                handed_out = struct.unpack_from(f"={LANES}Q", data, LANES_AT)
+                if number:
+                    lives = number == own or _is_locked(file)
+                    text = host.rstrip(b"\0").decode("utf-8", "replace")
+                    found.append(WorkerFacts(number, process, since, text, handed_out, lives))
+        finally:
+            os.close(file)
+    return found
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, bool]:
+    """The claims of workers that are gone: order number to whether the task was never handed out."""
+    workers = {worker.number: worker for worker in facts_of_workers(path, own)}
+    lost = {}
+    for order, raw in txn.cursor(claims):
+        claim = read_claim(raw)
+        worker = workers.get(claim.worker)
+        if worker is None or not worker.lives:
+            waiting = worker is not None and claim.lane > 0 and claim.place >= worker.handed_out[claim.lane]
+            lost[_NUMBER.unpack(order)[0]] = waiting
+    return lost

@@ -1,0 +1,390 @@
+"""``SharedPersistentOrderedDict``: a PersistentOrderedDict for many processes."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import weakref
+from collections.abc import MutableMapping
+from typing import Any, ClassVar, TypeVar
+
+from tastypy_fast import _images, _registry
+from tastypy_fast._cache import Cache
+from tastypy_fast._integrity import faults
+from tastypy_fast._keys import encode_key
+from tastypy_fast._options import Options, at_least
+from tastypy_fast._pairs import pairs_of
+from tastypy_fast._proxy import DeepProxy, Done, Operation
+from tastypy_fast._sharing import SharedEnvironment
+from tastypy_fast._transaction import ATOM, BLOCK, STEP, Scope, Transaction
+from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
+from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
+
+__all__ = ["SharedPOD", "SharedPersistentOrderedDict"]
+
+Self = TypeVar("Self", bound="SharedPersistentOrderedDict")
+Private = PersistentOrderedDict
+
+
+class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
+    """A PersistentOrderedDict that any number of processes use at once.
+
+    There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may
+    be passed to children however these are started, through pools, queues and pipes, and unrelated programs may
+    open the same path. Arguments are those of PersistentOrderedDict, without ``clone`` and ``mode``;
+    ``durability`` is ``"process"`` by default: a killed process loses nothing that a method has returned from, a
+    power cut may take what came after the last sync.
+
+    Each operation is one transaction, visible to every process when it returns. Reading gives a copy: to change
+    what is inside of a value, go through ``.set``. ``sync_at`` is the number of keys, changed by any process since
+    the last sync, at which the store syncs by itself; ``revert()`` goes back to the last sync.
+
+    Costs: reading waits for nobody. Writing waits for the transaction of another process, and is a commit of its
+    own; ``locked()`` makes one of many.
+
+    Raises what PersistentOrderedDict raises for a path that cannot be opened, and StoreInUseError for a store that
+    a process has open as a private one.
+
+    >>> pod = SharedPersistentOrderedDict(path)
+    >>> pod["foo"] = {"bar": 0, "baz": []}
+    >>> pod.set["foo"]["bar"] += 1
+    >>> pod.set["foo"]["baz"].append("fizz")
+    >>> pod["foo"]
+    {'bar': 1, 'baz': ['fizz']}
+    """
+
+    _kind: ClassVar[bytes] = b"dict"
+    _view_type: ClassVar[type[Any]] = view_type(PersistentOrderedDict)
+    _cache_type: ClassVar[type[Cache]] = Cache
+    _max_tries = 0
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        init: Pairs = {},
+        gzipped: bool = False,
+        file_size: int = DEFAULT_FILE_SIZE,
+        sync_at: int = DEFAULT_SYNC_AT,
+        *,
+        durability: str = "process",
+    ) -> None:
+        self._options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
+        self._sync_at = at_least("sync_at", sync_at, 1)
+        self._environment, cache = _registry.acquire(path, self._options, self._make_cache, True)
+        self._outside = self._view_type(self._environment, cache, self._max_tries)
+        self._inside = self._view_type(self._environment, self._environment.transaction.cache, self._max_tries)
+        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
+        self._finalizer.atexit = False
+        try:
+            if init:
+                self.update(init)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def _make_cache(cls, environment: SharedEnvironment) -> Cache:
+        if environment.transaction.cache is None:
+            environment.transaction.attach(cls._cache_type(environment.transaction))
+        cache = cls._cache_type(environment)
+        cache.copies = True
+        return cache
+
+    def _view(self) -> Any:
+        if not self._finalizer.alive:
+            raise CalledClosedTrackerError("this store was closed; open it again to use it")
+        return self._inside if self._environment.transaction.lock.is_mine() else self._outside
+
+    def _begin(self) -> tuple[Transaction, Any]:
+        if not self._finalizer.alive:
+            raise CalledClosedTrackerError("this store was closed; open it again to use it")
+        transaction: Transaction = self._environment.transaction
+        transaction.sync_at = self._sync_at
+        return transaction, self._inside
+
+    # What it is
+
+    @property
+    def path(self) -> str:
+        """The folder of the store, resolved."""
+        return str(self._environment.path)
+
+    @property
+    def durability(self) -> str:
+        """``"full"``, ``"normal"`` or ``"process"``."""
+        return self._options.durability
+
+    @property
+    def gzipped(self) -> bool:
+        """Whether values are stored compressed where that makes them smaller."""
+        return self._options.gzipped
+
+    @property
+    def file_size(self) -> int:
+        """The number of lines in each file when the store is written out in the original's JSON format."""
+        return self._options.file_size
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called on this instance."""
+        return not self._finalizer.alive
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
+        return f"<{type(self).__name__} at {self.path!r}: {state}>"
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "gzipped": self.gzipped, "file_size": self.file_size, "sync_at": self._sync_at,
+            "durability": self.durability,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Never what is in it: whoever unpickles this opens the same store.
+        return _opened, (type(self), self.path, self._arguments())
+
+    def close(self) -> None:
+        """Sync, and let go of the store; the files are closed with the last instance of this process.
+
+        What this process has claimed and not finished is given back then. Any later use of the instance raises
+        CalledClosedTrackerError; other instances and other processes go on. Called inside of a block, it ends the
+        block first, and keeps what was done in it.
+
+        >>> pod = SharedPersistentOrderedDict(path)
+        >>> pod.close()
+        >>> pod.closed
+        True
+        """
+        if not self._finalizer.alive:
+            return
+        cache = self._outside._open_cache
+        self._environment.transaction.leave_all()
+        self._environment.sync()
+        _registry.release(self._environment, cache)
+        self._finalizer.detach()
+
+    def __enter__(self: Self) -> Self:
+        self._view()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Reading
+
+    __getitem__ = reads(Private.__getitem__)
+    __contains__ = reads(Private.__contains__)
+    __len__ = reads(Private.__len__)
+    get = reads(Private.get)  # type: ignore[assignment]
+    __eq__ = reads(Private.__eq__)
+    __iter__ = iterates(Private.iterkeys)
+    __reversed__ = iterates(Private.__reversed__)
+    iterkeys = iterates(Private.iterkeys)
+    itervalues = iterates(Private.itervalues)
+    iteritems = iterates(Private.iteritems)
+    keys = reads_whole(Private.keys)  # type: ignore[arg-type]
+    values = reads_whole(Private.values)  # type: ignore[arg-type]
+    items = reads_whole(Private.items)  # type: ignore[arg-type]
+
+    # Changing
+
+    __setitem__ = writes(Private.__setitem__)
+    __delitem__ = writes(Private.__delitem__)
+    setdefault = writes(Private.setdefault)
+    pop = writes(Private.pop)  # type: ignore[assignment]
+    popitem = writes(Private.popitem)
+    clear = writes_many(Private.clear)
+    mark_dirty = writes(Private.mark_dirty)
+
+    def update(self, /, *mappings: Any, **pairs: Any) -> None:
+        """Assign the pairs of mappings (``iteritems()``, ``items()``), of iterables of pairs, and of keywords.
+
+        Later ones win. One transaction: it is seen as a whole, and not at all when a key or value is refused.
+        Iterables are read to their end before it begins.
+
+        >>> pod = SharedPersistentOrderedDict(path)
+        >>> pod.update({"a": 1}, [("b", 2)], c=3)
+        >>> pod.items()
+        [('a', 1), ('b', 2), ('c', 3)]
+        """
+        transaction, view = self._begin()
+        read = [list(pairs_of(mapping)) for mapping in mappings]
+        transaction.perform(ATOM, view.update, *read, list(pairs.items()))
+
+    def __ior__(self: Self, other: Pairs) -> Self:
+        self.update(other)
+        return self
+
+    @property
+    def set(self) -> DeepProxy:
+        """Where everything is done that changes what is in the store: each as one transaction.
+
+        Keys, indexes and slices lead into a value, as deep as you like. At the end of them a method is called,
+        something is assigned, deleted, or assigned in place: all of it is atomic, so that
+        ``pod.set["n"] += 1`` needs no lock. An exception changes nothing. Reading leaves ``.set`` away.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"n": 1, "list": [3, 1, 2]})
+        >>> pod.set["n"] += 41
+        >>> pod.set["list"].sort()
+        >>> pod.set["list"][:2] = "ab"
+        >>> pod.set["list"].pop()
+        3
+        >>> pod.items()
+        [('n', 42), ('list', ['a', 'b'])]
+        """
+        self._view()
+        return DeepProxy(self._apply)
+
+    @set.setter
+    def set(self, value: object) -> None:
+        # "pod.set |= {...}" ends with this assignment.
+        if not isinstance(value, Done):
+            raise AttributeError("assign to .set[key], not to .set")
+
+    def _apply(self, operation: Operation) -> Any:
+        transaction, view = self._begin()
+        return transaction.perform(STEP, self._operate, view, operation.without_iterators())
+
+    def _operate(self, view: Any, operation: Operation) -> Any:
+        steps = operation.steps
+        if not steps:
+            return operation.perform(view)
+        if not steps[0].is_item:
+            # A method of the store itself, which is the same with .set and without.
+            return operation.perform(self)
+        key = steps[0].name
+        value = view[key]
+        result = operation._replace(steps=steps[1:]).perform(value)
+        view[key] = value
+        return result
+
+    # Blocks
+
+    def locked(self) -> Scope:
+        """A block that no other process comes between: ``with pod.locked(): ...``
+
+        Others wait to write, and read what was there before the block. All of it is committed when the block ends,
+        also by an exception, so that many operations cost one commit. Blocks may stand inside of one another.
+        The lock belongs to the thread. If the process is killed in the block, nothing of it is seen and the lock
+        is free.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 0})
+        >>> with pod.locked():
+        ...     pod["b"] = pod["a"] + 1
+        >>> pod["b"]
+        2
+        """
+        return Scope(self._begin()[0], BLOCK, self)
+
+    def transaction(self) -> Scope:
+        """As ``locked()``, but an exception undoes the block. Inside of another block it undoes its own part.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"from": 10, "to": 0})
+        >>> with pod.transaction():
+        ...     pod.set["from"] -= 50
+        ...     if pod["from"] < 0:
+        ...         raise ValueError("not enough")
+        Traceback (most recent call last):
+        ValueError: not enough
+        >>> pod["from"]
+        10
+        """
+        return Scope(self._begin()[0], ATOM, self)
+
+    def lock(self) -> None:
+        """Begin a block as ``locked()`` does, which ``unlock()`` ends. May be called again by the same thread.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"n": 1})
+        >>> pod.lock()
+        >>> pod["n"] = pod["n"] + 1
+        >>> pod.unlock()
+        """
+        self._begin()[0].lock_explicitly()
+
+    def unlock(self) -> None:
+        """End a block that ``lock()`` began, and commit it. Raises NotLockedError without ``lock()``.
+
+        >>> SharedPersistentOrderedDict(path).unlock()
+        Traceback (most recent call last):
+        tastypy_fast.exceptions.NotLockedError: unlock() without lock(): this thread does not hold the store's lock
+        """
+        self._begin()[0].unlock()
+
+    # Saving. All of it is for all processes together.
+
+    def sync(self) -> None:
+        """Have everything on the disk, whatever the durability, and make it what ``revert()`` comes back to.
+
+        Inside of a block this happens when the block ends. Cost: a flush.
+        """
+        self._begin()
+        self._environment.sync()
+
+    def sync_key(self, key: Key) -> None:
+        """As ``sync()``, for one key alone. Raises KeyError when it is neither there nor was at the last sync."""
+        transaction, _ = self._begin()
+        if not transaction.perform(STEP, _images.sync_key, transaction, encode_key(key)):
+            raise KeyError(key)
+
+    def dirty(self) -> builtins.set[Any]:
+        """The keys that any process has changed since the last sync. Cost: a look at each of them.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2})
+        >>> pod.sync()
+        >>> pod["a"] = 3
+        >>> pod.dirty()
+        {'a'}
+        """
+        view = self._view()
+        with view._one_step:
+            cache = view._open_cache
+            cache.sync(False)
+            return builtins.set(_images.changed_keys(cache.environment, cache.environment.snapshot))
+
+    def hold(self) -> None:
+        """Suspend the automatic sync, for all processes, until ``unhold()`` or until nobody has the store open.
+
+        Everything is committed all the same; what is suspended is that ``revert()`` would come back to it.
+        """
+        transaction, _ = self._begin()
+        transaction.perform(STEP, _images.set_hold, transaction, True)
+
+    def unhold(self) -> None:
+        """Take up the automatic sync again, which happens with the next change that finds enough to sync."""
+        transaction, _ = self._begin()
+        transaction.perform(STEP, _images.set_hold, transaction, False)
+
+    def revert(self) -> None:
+        """Undo what any process has changed since the last sync. Cost: of as many changes again.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+        >>> pod.sync()
+        >>> pod["a"] = 2
+        >>> pod.revert()
+        >>> pod["a"]
+        1
+        """
+        transaction, _ = self._begin()
+        transaction.perform(STEP, _images.revert, transaction)
+
+    # For tests
+
+    def _check(self) -> None:
+        """Raise when an invariant of the store does not hold, in memory or on disk. Cost: a walk over all."""
+        with Scope(self._begin()[0], BLOCK, self):
+            self._inside._open_cache.check()
+        cache = self._outside._open_cache
+        with self._environment.lock:
+            cache.check()
+            found = list(faults(self._environment))
+        if found:
+            raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
+
+
+def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
+    return cls(path, **arguments)
+
+
+SharedPOD = SharedPersistentOrderedDict
