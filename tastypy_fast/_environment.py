@@ -321,7 +321,7 @@ class Environment(StoreState):
         """Run ``work`` in a write transaction and commit it. Where the map is full or was grown by another
         process it runs again, so it changes nothing outside of the transaction."""
         with self.lock:
-            self._check_files()
+            self.check_files()
             while True:
                 self.generation += 1
                 try:
@@ -341,7 +341,8 @@ class Environment(StoreState):
             self.end_reading()
             return result
 
-    def _check_files(self) -> None:
+    def check_files(self) -> None:
+        """An error when the files are not those any more that were opened."""
         if self._identity is not None and not _files.is_same_file(self.path, self._identity):
             raise StorageError(
                 errno.ENOENT, "the files of the store were removed or replaced while it was open, so that nothing "
@@ -355,7 +356,7 @@ class Environment(StoreState):
                 self._db.sync(True)
             except EngineError as error:
                 raise self.translated(error) from error
-            self._unflushed = False
+            self._unflushed = self.options.shared and self.options.durability != "full"
 
     # Errors
 

@@ -12,7 +12,6 @@ Whoever needs both locks takes the transaction's first and then the environment'
 from __future__ import annotations
 
 import errno
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +40,7 @@ class SharedEnvironment(Environment):
         self.transaction = Transaction(path, options.gzipped, self)
         # This process as a worker on the tasks of a tracker.
         self.claimant: Claimant | None = None
-        self._files_checked = 0.0
         super().__init__(path, options)
-
-    @property
-    def db(self) -> Any:
-        """LMDB's environment."""
-        return self._db
 
     # Opening and closing
 
@@ -72,6 +65,9 @@ class SharedEnvironment(Environment):
         self.images, self.claims = self._open_shared_databases()
         for name in ("values", "order", "status", "meta", "images", "claims"):
             setattr(self.transaction, name, getattr(self, name))
+        self.transaction.db = self._db
+        # Any process may have written something that only the system has so far.
+        self._unflushed = self.options.durability != "full"
 
     @property
     def locks(self) -> list[Lock]:
@@ -105,6 +101,7 @@ class SharedEnvironment(Environment):
             # (what is claimed falls to the others all the same)
             with suppress(PersistentOrderedDictException):
                 self.save()
+        self.transaction.db = None
         super()._close_files()
 
     # Fork
@@ -120,6 +117,7 @@ class SharedEnvironment(Environment):
         super().after_fork_in_child()
         self._may_write = True
         self.forked_from = 0
+        self.transaction.db = None
         self.transaction.forget()
         if self.claimant is not None:
             self.claimant.leave_to_parent()
@@ -133,10 +131,6 @@ class SharedEnvironment(Environment):
             with self.lock:
                 if self._db is None:
                     self._reopen()
-        now = time.monotonic()
-        if now - self._files_checked > 1:
-            self._check_files()
-            self._files_checked = now
         while True:
             try:
                 return self._db.begin(write=True)
@@ -146,12 +140,6 @@ class SharedEnvironment(Environment):
                 self._db.reader_check()
             except EngineError as error:
                 raise self.translated(error) from error
-
-    def committed(self, flush: bool) -> None:
-        """A transaction was committed; ``flush``: it is to be on the disk."""
-        self._unflushed = self._unflushed or self.options.durability != "full"
-        if flush:
-            self.flush()
 
     def sync(self) -> None:
         """Make what is there now what ``revert()`` comes back to, and have it on the disk."""
@@ -163,7 +151,6 @@ class SharedEnvironment(Environment):
         if transaction.snapshot.stat(self.images)["entries"]:
             transaction.snapshot.drop(self.images, delete=False)
             transaction.wrote = True
-        self._unflushed = True
         transaction.flushes = True
 
     def _adopt_map(self) -> None:

@@ -17,6 +17,7 @@ ATOM: Final[int]
 class Transaction(StoreState):
     sync_at: int
     flushes: bool
+    db: Any
     def __init__(self, path: str, gzipped: bool, environment: object) -> None: ...
     @property
     def environment(self) -> Any: ...

@@ -11,16 +11,13 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from tastypy_fast._shared_slots import IN_MEMORY
 from tastypy_fast._transaction import ATOM, STEP, Transaction
 
 __all__ = ["LiveIterator", "Viewed", "iterates", "reads", "reads_whole", "view_type", "writes", "writes_many"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-# As many changes of one block are kept in memory before they go into its transaction.
-IN_MEMORY = 10_000
 
 
 def view_type(private: type[Any]) -> type[Any]:

@@ -14,11 +14,11 @@ from tastypy_fast._integrity import faults
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
-from tastypy_fast._proxy import DeepProxy, Done, Operation
+from tastypy_fast._shared_slots import SharedSlots
 from tastypy_fast._sharing import SharedEnvironment
-from tastypy_fast._transaction import ATOM, BLOCK, STEP, Scope, Transaction
+from tastypy_fast._transaction import ATOM, BLOCK, STEP, Scope
 from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
-from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
 
 __all__ = ["SharedPOD", "SharedPersistentOrderedDict"]
@@ -27,7 +27,7 @@ Self = TypeVar("Self", bound="SharedPersistentOrderedDict")
 Private = PersistentOrderedDict
 
 
-class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
+class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
     """A PersistentOrderedDict that any number of processes use at once.
 
     There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may
@@ -73,8 +73,13 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
         self._options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
         self._sync_at = at_least("sync_at", sync_at, 1)
         self._environment, cache = _registry.acquire(path, self._options, self._make_cache, True)
-        self._outside = self._view_type(self._environment, cache, self._max_tries)
-        self._inside = self._view_type(self._environment, self._environment.transaction.cache, self._max_tries)
+        transaction = self._environment.transaction
+        self._attach(
+            transaction,
+            self._view_type(self._environment, transaction.cache, self._max_tries),
+            self._view_type(self._environment, cache, self._max_tries),
+            self._sync_at,
+        )
         self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
         self._finalizer.atexit = False
         try:
@@ -91,18 +96,6 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
         cache = cls._cache_type(environment)
         cache.copies = True
         return cache
-
-    def _view(self) -> Any:
-        if not self._finalizer.alive:
-            raise CalledClosedTrackerError("this store was closed; open it again to use it")
-        return self._inside if self._environment.transaction.lock.is_mine() else self._outside
-
-    def _begin(self) -> tuple[Transaction, Any]:
-        if not self._finalizer.alive:
-            raise CalledClosedTrackerError("this store was closed; open it again to use it")
-        transaction: Transaction = self._environment.transaction
-        transaction.sync_at = self._sync_at
-        return transaction, self._inside
 
     # What it is
 
@@ -159,11 +152,11 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
         """
         if not self._finalizer.alive:
             return
-        cache = self._outside._open_cache
         self._environment.transaction.leave_all()
         self._environment.sync()
-        _registry.release(self._environment, cache)
+        _registry.release(self._environment, self._view()._open_cache)
         self._finalizer.detach()
+        self._detach()
 
     def __enter__(self: Self) -> Self:
         self._view()
@@ -174,10 +167,6 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
 
     # Reading
 
-    __getitem__ = reads(Private.__getitem__)
-    __contains__ = reads(Private.__contains__)
-    __len__ = reads(Private.__len__)
-    get = reads(Private.get)  # type: ignore[assignment]
     __eq__ = reads(Private.__eq__)
     __iter__ = iterates(Private.iterkeys)
     __reversed__ = iterates(Private.__reversed__)
@@ -190,8 +179,6 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
 
     # Changing
 
-    __setitem__ = writes(Private.__setitem__)
-    __delitem__ = writes(Private.__delitem__)
     setdefault = writes(Private.setdefault)
     pop = writes(Private.pop)  # type: ignore[assignment]
     popitem = writes(Private.popitem)
@@ -216,49 +203,6 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
     def __ior__(self: Self, other: Pairs) -> Self:
         self.update(other)
         return self
-
-    @property
-    def set(self) -> DeepProxy:
-        """Where everything is done that changes what is in the store: each as one transaction.
-
-        Keys, indexes and slices lead into a value, as deep as you like. At the end of them a method is called,
-        something is assigned, deleted, or assigned in place: all of it is atomic, so that
-        ``pod.set["n"] += 1`` needs no lock. An exception changes nothing. Reading leaves ``.set`` away.
-
-        >>> pod = SharedPersistentOrderedDict(path, init={"n": 1, "list": [3, 1, 2]})
-        >>> pod.set["n"] += 41
-        >>> pod.set["list"].sort()
-        >>> pod.set["list"][:2] = "ab"
-        >>> pod.set["list"].pop()
-        3
-        >>> pod.items()
-        [('n', 42), ('list', ['a', 'b'])]
-        """
-        self._view()
-        return DeepProxy(self._apply)
-
-    @set.setter
-    def set(self, value: object) -> None:
-        # "pod.set |= {...}" ends with this assignment.
-        if not isinstance(value, Done):
-            raise AttributeError("assign to .set[key], not to .set")
-
-    def _apply(self, operation: Operation) -> Any:
-        transaction, view = self._begin()
-        return transaction.perform(STEP, self._operate, view, operation.without_iterators())
-
-    def _operate(self, view: Any, operation: Operation) -> Any:
-        steps = operation.steps
-        if not steps:
-            return operation.perform(view)
-        if not steps[0].is_item:
-            # A method of the store itself, which is the same with .set and without.
-            return operation.perform(self)
-        key = steps[0].name
-        value = view[key]
-        result = operation._replace(steps=steps[1:]).perform(value)
-        view[key] = value
-        return result
 
     # Blocks
 
@@ -374,8 +318,8 @@ class SharedPersistentOrderedDict(MutableMapping[Any, Any]):
     def _check(self) -> None:
         """Raise when an invariant of the store does not hold, in memory or on disk. Cost: a walk over all."""
         with Scope(self._begin()[0], BLOCK, self):
-            self._inside._open_cache.check()
-        cache = self._outside._open_cache
+            self._view()._open_cache.check()
+        cache = self._view()._open_cache
         with self._environment.lock:
             cache.check()
             found = list(faults(self._environment))

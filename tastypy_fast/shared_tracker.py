@@ -15,6 +15,7 @@ from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import at_least
 from tastypy_fast._pairs import pairs_of
+from tastypy_fast._shared_slots import SharedTrackerSlots
 from tastypy_fast._tracking import TrackerCache
 from tastypy_fast._transaction import ATOM, STEP
 from tastypy_fast._views import iterates, reads, view_type, writes
@@ -36,7 +37,7 @@ class Claim(NamedTuple):
     since: datetime
 
 
-class SharedProgressTracker(SharedPersistentOrderedDict):
+class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
     """A ProgressTracker that any number of workers use at once.
 
     What ``try_keys()`` and its like, ``should_try()`` and ``should_try_add()`` hand out is claimed first: its try is
@@ -129,7 +130,6 @@ class SharedProgressTracker(SharedPersistentOrderedDict):
 
     # Changing the status of tasks
 
-    mark_done = writes(Private.mark_done)
     mark_not_done = writes(Private.mark_not_done)
     increment_tries = writes(Private.increment_tries)
     decrement_tries = writes(Private.decrement_tries)

@@ -17,10 +17,14 @@ cdef class Transaction(StoreState):
     cdef list parents
     cdef object failure
     cdef long long expected
+    cdef long long files_checked
+    cdef public object db
 
     cpdef int enter(self, int kind) except -1
     cpdef int leave(self, bint failed) except -1
     cpdef int leave_all(self) except -1
+    cdef bint is_inside(self)
+    cdef int make_way(self, object error) except -1
     cdef int begin(self, int kind) except -1
     cdef int commit(self) except -1
     cdef int drop(self) except -1

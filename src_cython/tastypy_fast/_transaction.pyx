@@ -8,6 +8,8 @@ handler may raise between taking a lock and noting that it is taken.
 
 cimport cython
 
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
 
@@ -94,7 +96,7 @@ cdef class Transaction(StoreState):
                 raise self.environment.failed_before(self.failure)
             elif kind == ATOM:
                 self.cache.sync(False)
-                child = self.environment.db.begin(None, self.snapshot, True)
+                child = self.db.begin(None, self.snapshot, True)
                 self.parents.append(self.snapshot)
                 self.snapshot = child
             self.scopes.append(kind)
@@ -151,9 +153,17 @@ cdef class Transaction(StoreState):
 
     cdef int begin(self, int kind) except -1:
         cdef long long number
+        cdef timespec now
         if kind != STEP:
             self.environment.make_room()
-        self.snapshot = self.environment.begin_writing()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        if now.tv_sec != self.files_checked:
+            self.environment.check_files()
+            self.files_checked = now.tv_sec
+        try:
+            self.snapshot = self.db.begin(None, None, True)
+        except Exception:
+            self.snapshot = self.environment.begin_writing()
         number = self.snapshot.id()
         if number != self.expected:
             # Another process has written since.
@@ -182,8 +192,8 @@ cdef class Transaction(StoreState):
         # (what wrote nothing took no number, and somebody else may take this one)
         self.expected = number + 1 if self.wrote else -1
         self.flushes = False
-        if self.wrote or flush:
-            self.environment.committed(flush)
+        if flush:
+            self.environment.flush()
         return 0
 
     cdef bint is_sync_due(self) except -1:
@@ -230,6 +240,8 @@ cdef class Transaction(StoreState):
         """Call a function in a scope. Where the map is full it grows and all is done again, but in a block."""
         while True:
             try:
+                if kind == STEP and self.is_inside():
+                    return function(*arguments, **keywords)
                 self.enter(kind)
                 try:
                     result = function(*arguments, **keywords)
@@ -239,9 +251,22 @@ cdef class Transaction(StoreState):
                 self.leave(False)
                 return result
             except MapFull as error:
-                if self.scopes and self.lock.is_mine():
-                    raise self.environment.failed_before(error) from error
-                self.environment.grow()
+                self.make_way(error)
+
+    cdef bint is_inside(self):
+        """Whether this thread is in a block, and may go on in it."""
+        if self.lock.depth and self.lock.is_mine() and self.scopes:
+            if self.failure is not None:
+                raise self.environment.failed_before(self.failure)
+            return True
+        return False
+
+    cdef int make_way(self, object error) except -1:
+        """The map was full: make it larger, so that all can be done again, but in a block."""
+        if self.scopes and self.lock.is_mine():
+            raise self.environment.failed_before(error) from error
+        self.environment.grow()
+        return 0
 
 
 @cython.final

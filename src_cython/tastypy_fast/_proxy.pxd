@@ -1,0 +1,18 @@
+cdef class Operation:
+    cdef readonly tuple steps
+    cdef object act
+    cdef readonly tuple arguments
+
+    cdef object act_on(self, object target, Py_ssize_t first)
+    cdef bint leads_into_a_value(self)
+
+cdef class Done:
+    cdef tuple steps
+
+cdef class DeepProxy:
+    cdef object apply
+    cdef tuple steps
+
+    cdef DeepProxy further(self, object step)
+    cdef object do(self, tuple steps, object act, tuple arguments)
+    cdef Done augment(self, object change, object operand)

@@ -1,0 +1,195 @@
+"""The deep proxy behind ``.set``: it records a way into a value and one operation at its end.
+
+``pod.set["a"]["b"].append(1)`` becomes one call, ``apply(operation)``, with an operation that knows how to
+do itself on a root that can be keyed. The proxy knows nothing else of the store behind it, so that the
+store decides what is read, locked and written around the operation.
+
+A step into a value is a pair: whether it is an item (else an attribute), and its key or name.
+"""
+
+cimport cython
+
+import operator
+from collections.abc import Iterator
+
+__all__ = ["DeepProxy", "Done", "Operation"]
+
+
+@cython.final
+cdef class Operation:
+    """What is to be done at the end of some steps: ``act(target, *arguments)``."""
+
+    def __init__(self, tuple steps not None, act, tuple arguments not None):
+        self.steps = steps
+        self.act = act
+        self.arguments = arguments
+
+    def perform(self, root):
+        """Do it, beginning at ``root``; what the act returns."""
+        return self.act_on(root, 0)
+
+    cdef object act_on(self, object target, Py_ssize_t first):
+        """Do it, beginning at ``target``, to which the steps before the ``first`` one have led."""
+        cdef Py_ssize_t at
+        for at in range(first, len(self.steps)):
+            target = take(self.steps[at], target)
+        return self.act(target, *self.arguments)
+
+    cdef bint leads_into_a_value(self):
+        return len(self.steps) > 0 and <bint>self.steps[0][0]
+
+    def without_iterators(self):
+        """The same, done as often as need be and without running anybody's generator meanwhile: what a method or
+        a slice would read to its end is read now."""
+        if self.act is operator.setitem and not isinstance(self.arguments[0], slice):
+            return self
+        if not has_iterator(self.arguments):
+            return self
+        return Operation(self.steps, self.act, read(self.arguments))
+
+
+cdef object take(tuple step, object target):
+    return target[step[1]] if step[0] else getattr(target, step[1])
+
+
+cdef bint has_iterator(object value) except -1:
+    if type(value) is tuple:
+        for item in <tuple>value:
+            if has_iterator(item):
+                return True
+        return False
+    if type(value) is dict:
+        return any([has_iterator(item) for item in (<dict>value).values()])
+    return type(value) not in PLAIN and isinstance(value, Iterator)
+
+
+# (isinstance() of an abstract class takes long)
+cdef set PLAIN = {int, str, float, bool, list, type(None), bytes, slice}
+
+
+cdef object read(object value):
+    if type(value) is tuple:
+        return tuple([read(item) for item in <tuple>value])
+    if type(value) is dict:
+        return {name: read(item) for name, item in (<dict>value).items()}
+    return list(value) if type(value) not in PLAIN and isinstance(value, Iterator) else value
+
+
+@cython.final
+cdef class Done:
+    """What an augmented assignment leaves for Python to assign: it was assigned already."""
+
+    def __cinit__(self, tuple steps):
+        self.steps = steps
+
+
+def call(target, arguments, keywords):
+    return target(*arguments, **keywords)
+
+
+def augment(target, step, change, operand):
+    """``target[name] change= operand`` as one act."""
+    result = change(take(step, target), operand)
+    if step[0]:
+        target[step[1]] = result
+    else:
+        setattr(target, step[1], result)
+
+
+@cython.final
+cdef class DeepProxy:
+    """A place inside a store, to change what is there.
+
+    Keys, indexes and slices lead further in; calling a method, assigning, ``del`` and every augmented
+    assignment do something there and are saved. To read, leave ``.set`` away.
+    """
+
+    def __init__(self, apply):
+        self.apply = apply
+        self.steps = ()
+
+    cdef DeepProxy further(self, object step):
+        cdef DeepProxy proxy = DeepProxy.__new__(DeepProxy)
+        proxy.apply = self.apply
+        proxy.steps = (*self.steps, step)
+        return proxy
+
+    cdef object do(self, tuple steps, object act, tuple arguments):
+        return self.apply(Operation(steps, act, arguments))
+
+    cdef Done augment(self, object change, object operand):
+        if self.steps:
+            self.do(self.steps[:-1], augment, (self.steps[-1], change, operand))
+        else:
+            self.do((), change, (operand,))
+        return Done(self.steps)
+
+    # Either would otherwise be tried through __getitem__, and a loop would never end.
+
+    def __iter__(self):
+        raise TypeError("what is behind .set is changed, not read; leave .set away to iterate")
+
+    def __contains__(self, item):
+        raise TypeError("what is behind .set is changed, not read; leave .set away to ask what is in it")
+
+    def __getitem__(self, key):
+        return self.further((True, key))
+
+    def __getattr__(self, str name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.further((False, name))
+
+    def __call__(self, *arguments, **keywords):
+        return self.do(self.steps, call, (arguments, keywords))
+
+    def __setitem__(self, key, value):
+        if type(value) is Done and (<Done>value).steps == (*self.steps, (True, key)):
+            return
+        self.do(self.steps, operator.setitem, (key, value))
+
+    def __delitem__(self, key):
+        self.do(self.steps, operator.delitem, (key,))
+
+    def __repr__(self):
+        where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps])
+        return f"<DeepProxy .set{where}: changes what is there; leave .set away to read it>"
+
+    def __iadd__(self, operand):
+        return self.augment(operator.iadd, operand)
+
+    def __isub__(self, operand):
+        return self.augment(operator.isub, operand)
+
+    def __imul__(self, operand):
+        return self.augment(operator.imul, operand)
+
+    def __imatmul__(self, operand):
+        return self.augment(operator.imatmul, operand)
+
+    def __itruediv__(self, operand):
+        return self.augment(operator.itruediv, operand)
+
+    def __ifloordiv__(self, operand):
+        return self.augment(operator.ifloordiv, operand)
+
+    def __imod__(self, operand):
+        return self.augment(operator.imod, operand)
+
+    def __ipow__(self, operand):
+        return self.augment(operator.ipow, operand)
+
+    def __ilshift__(self, operand):
+        return self.augment(operator.ilshift, operand)
+
+    def __irshift__(self, operand):
+        return self.augment(operator.irshift, operand)
+
+    def __iand__(self, operand):
+        return self.augment(operator.iand, operand)
+
+    def __ixor__(self, operand):
+        return self.augment(operator.ixor, operand)
+
+    def __ior__(self, operand):
+        return self.augment(operator.ior, operand)

@@ -1,0 +1,226 @@
+"""The slots of the shared classes: single operations, each a transaction or a part of the block that is open."""
+
+cimport cython
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._cache cimport Cache
+from tastypy_fast._iterate cimport Owner
+from tastypy_fast._keys cimport encode_key
+from tastypy_fast._proxy cimport DeepProxy, Done, Operation
+from tastypy_fast._status cimport CLAIMED, DONE
+from tastypy_fast._tracking cimport TrackerCache
+from tastypy_fast._transaction cimport STEP, Transaction
+
+from tastypy_fast._engine import MapFull
+from tastypy_fast.exceptions import CalledClosedTrackerError
+
+__all__ = ["IN_MEMORY", "SharedSlots", "SharedTrackerSlots"]
+
+# As many changes of one block are kept in memory before they go into its transaction.
+IN_MEMORY = 10_000
+cdef long long AT = IN_MEMORY
+
+cdef enum:
+    ASSIGN
+    DELETE
+    OPERATE
+    CHANGE_STATUS
+
+
+@cython.final
+cdef class Change:
+    """The arguments of one change, so that it can be done again."""
+
+    cdef int what
+    cdef bytes key
+    cdef object original
+    cdef object value
+    cdef uint32_t drop
+    cdef uint32_t add
+    cdef int tries
+
+
+cdef Change make_change(int what, object key, object value):
+    cdef Change change = Change.__new__(Change)
+    change.what = what
+    if what != OPERATE:
+        change.original = key
+        change.key = encode_key(key)
+    change.value = value
+    return change
+
+
+cdef class SharedSlots:
+    """The part of a shared instance that is compiled.
+
+    ``inside`` and ``outside`` are its views of the store: instances of the private class, on the transaction's
+    cache and on the one that reads what is committed.
+    """
+
+    cdef Transaction _transaction
+    cdef Owner inside
+    cdef Owner outside
+    cdef long long sync_at
+
+    def _attach(self, Transaction transaction not None, Owner inside not None, Owner outside not None,
+                long long sync_at):
+        self._transaction = transaction
+        self.inside = inside
+        self.outside = outside
+        self.sync_at = sync_at
+
+    def _detach(self):
+        self._transaction = None
+
+    cdef Transaction transaction_of(self):
+        if self._transaction is None:
+            raise CalledClosedTrackerError("this store was closed; open it again to use it")
+        return self._transaction
+
+    cdef Transaction begin(self):
+        """The transaction, which this instance is about to enter."""
+        cdef Transaction transaction = self.transaction_of()
+        transaction.sync_at = self.sync_at
+        return transaction
+
+    cdef Owner view(self):
+        return self.inside if self.transaction_of().lock.is_mine() else self.outside
+
+    def _view(self):
+        """What is to be read: the transaction's view in the thread that has it, else what is committed."""
+        return self.view()
+
+    def _begin(self):
+        """The transaction, about to be entered by this instance, and its view."""
+        return self.begin(), self.inside
+
+    # One change
+
+    cdef object change(self, Change change):
+        """Do something in the block of this thread, or else in a transaction of its own."""
+        cdef Transaction transaction = self.begin()
+        while True:
+            try:
+                if transaction.is_inside():
+                    return self.do(transaction, change)
+                transaction.enter(STEP)
+                try:
+                    result = self.do(transaction, change)
+                except BaseException:
+                    transaction.leave(True)
+                    raise
+                transaction.leave(False)
+                return result
+            except MapFull as error:
+                transaction.make_way(error)
+
+    cdef object do(self, Transaction transaction, Change change):
+        if change.what == ASSIGN:
+            transaction.cache.put(change.key, change.value, AT)
+        elif change.what == DELETE:
+            transaction.cache.delete(change.key, change.original, AT)
+        elif change.what == OPERATE:
+            return self.operate(transaction.cache, change.value)
+        else:
+            (<TrackerCache?>transaction.cache).change(change.original, change.drop, change.add, change.tries, AT)
+
+    cdef object operate(self, Cache cache, Operation operation):
+        cdef bytes encoded
+        if not operation.steps:
+            return operation.perform(self.inside)
+        if not operation.leads_into_a_value():
+            # A method of the store itself, which is the same with .set and without.
+            return operation.perform(self)
+        # Done to a copy: where it raises, nothing has changed.
+        key = operation.steps[0][1]
+        encoded = encode_key(key)
+        value = cache.fetch(encoded, key, AT)
+        result = operation.act_on(value, 1)
+        cache.put(encoded, value, AT)
+        return result
+
+    def _apply(self, Operation operation not None):
+        if not self.transaction_of().is_inside():
+            operation = operation.without_iterators()
+        return self.change(make_change(OPERATE, None, operation))
+
+    @property
+    def set(self):
+        """Where everything is done that changes what is in the store: each as one transaction.
+
+        Keys, indexes and slices lead into a value, as deep as you like. At the end of them a method is called,
+        something is assigned, deleted, or assigned in place: all of it is atomic, so that
+        ``pod.set["n"] += 1`` needs no lock. An exception changes nothing. Reading leaves ``.set`` away.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"n": 1, "list": [3, 1, 2]})
+        >>> pod.set["n"] += 41
+        >>> pod.set["list"].sort()
+        >>> pod.set["list"][:2] = "ab"
+        >>> pod.set["list"].pop()
+        3
+        >>> pod.items()
+        [('n', 42), ('list', ['a', 'b'])]
+        """
+        self.transaction_of()
+        return DeepProxy(self._apply)
+
+    @set.setter
+    def set(self, value):
+        # "pod.set |= {...}" ends with this assignment.
+        if type(value) is not Done:
+            raise AttributeError("assign to .set[key], not to .set")
+
+    # The mapping
+
+    def __getitem__(self, key):
+        return self.view().open_cache().fetch(encode_key(key), key, 0)
+
+    def __setitem__(self, key, value):
+        self.change(make_change(ASSIGN, key, value))
+
+    def __delitem__(self, key):
+        self.change(make_change(DELETE, key, None))
+
+    def __contains__(self, key):
+        return self.view().open_cache().contains(encode_key(key))
+
+    def __len__(self):
+        return self.view().open_cache().length()
+
+    def get(self, key, default=None):
+        """The value of a key, a copy, or ``default`` when the key is not there.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"a": [1]})
+        >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
+        ([1], None, 0)
+        """
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+
+cdef class SharedTrackerSlots(SharedSlots):
+    """The compiled part of a shared tracker: changes of one status.
+
+    It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
+    """
+
+    def _change(self, key, uint32_t drop, uint32_t add, int tries):
+        cdef Change change = make_change(CHANGE_STATUS, key, None)
+        change.drop = drop
+        change.add = add
+        change.tries = tries
+        self.change(change)
+
+    def mark_done(self, key):
+        """Mark a task done, which ends the claim on it. Raises KeyError when it is not there.
+
+        One transaction: visible to every process when it returns.
+
+        >>> tracker = SharedProgressTracker(path, init={"a": {}})
+        >>> tracker.mark_done("a")
+        >>> tracker.done("a"), tracker["a"]["_done"]
+        (True, True)
+        """
+        self._change(key, CLAIMED, DONE, 0)
