@@ -47,7 +47,8 @@ def sync_key(transaction: Transaction, key: bytes) -> bool:
                if len(image) > _STATUS and _encoded_key(image[_STATUS:]) == key]
     for number in earlier:
         txn.delete(number, db=store.images)
-    transaction.wrote = transaction.flushes = True
+    transaction.written_directly()
+    transaction.flushes = True
     return found or bool(earlier)
 
 

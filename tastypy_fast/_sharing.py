@@ -150,6 +150,7 @@ class SharedEnvironment(Environment):
         transaction.cache.sync(False)
         if transaction.snapshot.stat(self.images)["entries"]:
             transaction.snapshot.drop(self.images, delete=False)
+            transaction.image_count = 0
             transaction.wrote = True
         transaction.flushes = True
 

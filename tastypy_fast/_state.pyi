@@ -35,3 +35,4 @@ class StoreState:
     images: Any
     claims: Any
     wrote: bool
+    image_count: int

@@ -33,6 +33,7 @@ cdef class StoreState:
     cdef public object images
     cdef public object claims
     cdef public bint wrote
+    cdef public long long image_count
 
     cdef object reader(self)
     cdef long long allocate(self) except -1

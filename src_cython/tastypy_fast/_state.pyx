@@ -120,7 +120,8 @@ cdef class StoreState:
     asks the disk again. ``transient``: another process may write, so each operation reads a snapshot of its
     own. ``snapshot`` is the current read transaction, if one is open. ``next_order`` is the order number to be
     given out next. The databases are LMDB's handles. ``images`` and ``claims`` are None but in the write
-    transaction of a shared store, which sets ``wrote`` when it has something to commit.
+    transaction of a shared store, which sets ``wrote`` when it has something to commit; ``image_count`` is how
+    many images there are (negative: not known).
     """
 
     def __cinit__(self):

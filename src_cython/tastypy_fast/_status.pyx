@@ -275,8 +275,8 @@ cdef class StatusTable:
             old = before.data.entry[slot]
             if old != block.data.entry[slot]:
                 order = pack(number * ENTRIES + slot)
-                txn.put(order, PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b"",
-                        overwrite=False, db=self.environment.images)
+                image = PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b""
+                self.environment.image_count += txn.put(order, image, overwrite=False, db=self.environment.images)
                 if old & ~block.data.entry[slot] & CLAIMED:
                     txn.delete(order, db=self.environment.claims)
         return 0

@@ -215,11 +215,12 @@ cdef class Syncing(Lookup):
                 number = pack(entry.disk)
                 image = txn.get(number, None, images)
                 if image is None:
+                    self.environment.image_count += 1
                     image = self.status_on_disk(txn, entry.disk)
                 if PyBytes_GET_SIZE(image) == 4:
                     txn.put(number, image + txn.get(number, b"", self.environment.values), db=images)
             if entry.alive and entry.order != entry.disk:
-                txn.put(pack(entry.order), b"", overwrite=False, db=images)
+                self.environment.image_count += txn.put(pack(entry.order), b"", overwrite=False, db=images)
         return 0
 
     cdef int one_written(self, Entry entry) except -1:

@@ -16,6 +16,9 @@ from tastypy_fast._state cimport Lock, StoreState
 from tastypy_fast._engine import MapFull
 from tastypy_fast.exceptions import NotLockedError
 
+# Less than any number of images that a transaction can add to it.
+cdef long long UNKNOWN = -(1 << 62)
+
 __all__ = ["ATOM", "BLOCK", "STEP", "Scope", "Transaction"]
 
 
@@ -149,6 +152,7 @@ cdef class Transaction(StoreState):
         """Something was written past the cache, which has nothing that is not in the transaction, too."""
         self.cache.revert()
         self.generation += 1
+        self.image_count = UNKNOWN
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
@@ -169,6 +173,7 @@ cdef class Transaction(StoreState):
             # Another process has written since.
             self.generation += 1
             self.next_order = self.environment.next_number(self.snapshot)
+            self.image_count = UNKNOWN
         self.wrote = False
         return 0
 
@@ -179,6 +184,7 @@ cdef class Transaction(StoreState):
             self.cache.sync(False)
             if self.wrote and not flush and self.is_sync_due():
                 self.snapshot.drop(self.images, False)
+                self.image_count = 0
                 flush = True
             number = self.snapshot.id()
             self.snapshot.commit()
@@ -198,7 +204,9 @@ cdef class Transaction(StoreState):
 
     cdef bint is_sync_due(self) except -1:
         """Whether as many keys differ from the last sync as make the next one."""
-        return self.snapshot.stat(self.images)["entries"] >= self.sync_at \
+        if self.image_count < 0:
+            self.image_count = self.snapshot.stat(self.images)["entries"]
+        return self.image_count >= self.sync_at \
             and self.snapshot.get(b"held", None, self.meta) is None
 
     cdef int drop(self) except -1:
