@@ -53,10 +53,11 @@ class Claimant:
         self._running: dict[int, Lane] = {}
         # Goes up when an iterator ends, which may leave something for the others.
         self.ended = 0
-        # Dead workers come first: the new one may take a file of theirs over.
         self._looked = 0.0
-        self._give_back(lost_claims(self._transaction.snapshot, self._transaction.claims, environment.path))
-        self._worker = Worker(environment.path)
+        # The file of a dead worker whose claims are still there tells which were handed out: it is not taken over.
+        snapshot, claims = self._transaction.snapshot, self._transaction.claims
+        self._worker = Worker(environment.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
+        self.look_for_lost()
 
     def end(self) -> None:
         """Give back all that is not finished. What claims after this is another worker."""

@@ -7,6 +7,7 @@ a key that was added since.
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -84,4 +85,6 @@ def revert(transaction: Transaction) -> None:
     if store.status is not None:
         restore_status(txn, store.status, store.claims, [(order, image[:_STATUS]) for order, image in images])
     txn.drop(store.images, delete=False)
+    # What was added and is gone leaves its number: a loop in some process may have passed it.
+    txn.put(b"next", struct.pack("=q", transaction.next_order), db=store.meta)
     transaction.written_directly()

@@ -42,6 +42,10 @@ class Options:
             )
         if self.shared and other.mode == "r":
             return
+        if self.mode == "r" and other.shared:
+            raise StoreConflictError(
+                f'this process has {path} open with mode="r"; open the shared instance before that one, or close it first'
+            )
         if self.shared != other.shared:
             raise StoreConflictError(
                 f"this process has {path} open as a {'shared' if self.shared else 'private'} store, and each would "

@@ -80,6 +80,9 @@ class SharedLock:
             for mode in (fcntl.LOCK_EX, fcntl.LOCK_SH):
                 try:
                     fcntl.flock(self._file, mode | fcntl.LOCK_NB)
+                    if mode == fcntl.LOCK_EX and os.fstat(self._file).st_size:
+                        # An owner before this has left its name. (An empty file tells of a store half made.)
+                        self.write_name()
                     return mode == fcntl.LOCK_EX
                 except BlockingIOError:
                     pass

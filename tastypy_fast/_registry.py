@@ -101,10 +101,11 @@ def _save(environment: Environment, work: Callable[[], object]) -> bool:
 
 def _save_all(dying: bool = False) -> None:
     with _registry_lock:
-        for environment in list(_registry.values()):
-            for cache in list(environment.caches):
-                _save(environment, functools.partial(cache.sync, True))
-            _save(environment, functools.partial(environment.save, dying))
+        environments = list(_registry.values())
+    for environment in environments:
+        for cache in list(environment.caches):
+            _save(environment, functools.partial(cache.sync, True))
+        _save(environment, functools.partial(environment.save, dying))
 
 
 def _save_at_exit() -> None:
@@ -127,28 +128,30 @@ def _end_by_sigterm() -> None:
 
 
 def _before_fork() -> None:
-    _registry_lock.acquire()
-    _take_transactions([environment.transaction.lock for environment in _registry.values()
-                        if isinstance(environment, SharedEnvironment)])
+    while not _take_all():
+        pass
     for environment in _registry.values():
         environment.before_fork()
 
 
-def _take_transactions(locks: list[Lock]) -> None:
-    """Have no other thread in a transaction. One that is in a block of one store may be waiting for another
-    store's lock, so this holds none while it waits."""
-    while True:
-        taken: list[Lock] = []
-        for lock in locks:
+def _take_all() -> bool:
+    """Have no other thread in a transaction, nor opening or closing a store. A thread that is in a block of one store
+    may be waiting for another one, or about to open it: this holds nothing while it waits."""
+    _registry_lock.acquire()
+    taken: list[Lock] = []
+    for environment in _registry.values():
+        if isinstance(environment, SharedEnvironment):
+            lock = environment.transaction.lock
             if not lock.try_acquire():
                 break
             taken.append(lock)
-        else:
-            return
-        for one in taken:
-            one.release()
-        with lock:
-            pass
+    else:
+        return True
+    for one in taken:
+        one.release()
+    _registry_lock.release()
+    with lock:
+        return False
 
 
 def _after_fork_in_parent() -> None:

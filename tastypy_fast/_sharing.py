@@ -100,7 +100,7 @@ class SharedEnvironment(Environment):
         if self._db is not None and self.transaction.cache is not None:
             # (what is claimed falls to the others all the same)
             with suppress(PersistentOrderedDictException):
-                self.save()
+                self.save(dying=True)
         self.transaction.db = None
         super()._close_files()
 

@@ -52,20 +52,22 @@ class Worker:
     """This process as a worker on one store. Made inside of the store's write transaction, as only one process
     may look for a free file at a time."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, needed: set[int]) -> None:
+        """``needed``: numbers of workers, dead ones perhaps, whose file is not to be taken over."""
         self.number = secrets.randbits(62) + 1
         self._folder = os.path.join(path, WORKERS)
         os.makedirs(self._folder, exist_ok=True)
-        self._file = self._take_file()
+        self._file = self._take_file(needed)
         self._map = mmap.mmap(self._file, SIZE)
         self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
         self._free_lanes = list(range(LANES - 1, 0, -1))
+        self._map[:8] = bytes(8)
         for lane in range(LANES):
             self.lanes[lane] = 0
         host = socket.gethostname().encode("utf-8", "replace")[:64]
         self._map[: _HEAD.size] = _HEAD.pack(self.number, os.getpid(), time.time(), host)
 
-    def _take_file(self) -> int:
+    def _take_file(self, needed: set[int]) -> int:
         name = 0
         while True:
             file = os.open(os.path.join(self._folder, str(name)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -75,7 +77,10 @@ class Worker:
                 size = os.fstat(file).st_size
                 while size < SIZE:
                     size += os.pwrite(file, bytes(SIZE - size), size)
-                return file
+                if _NUMBER.unpack(os.pread(file, 8, 0))[0] not in needed:
+                    return file
+                os.close(file)
+                name += 1
             except BlockingIOError:
                 os.close(file)
                 name += 1

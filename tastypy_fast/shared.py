@@ -16,7 +16,7 @@ from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
 from tastypy_fast._shared_slots import SharedSlots
 from tastypy_fast._sharing import SharedEnvironment
-from tastypy_fast._transaction import ATOM, BLOCK, STEP, Scope
+from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP, Scope
 from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
@@ -245,7 +245,7 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         >>> pod["n"] = pod["n"] + 1
         >>> pod.unlock()
         """
-        self._begin()[0].lock_explicitly()
+        self._begin()[0].enter(EXPLICIT)
 
     def unlock(self) -> None:
         """End a block that ``lock()`` began, and commit it. Raises NotLockedError without ``lock()``.

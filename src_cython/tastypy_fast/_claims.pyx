@@ -32,6 +32,7 @@ from tastypy_fast._status cimport (
 )
 from tastypy_fast._tracking cimport TrackerCache
 
+from bisect import bisect_right
 from collections import namedtuple
 
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
@@ -96,9 +97,8 @@ def claim_next(TrackerCache tasks not None, long long after, int limit, bint all
         if max_tries == 0:
             max_tries = MAX_TRIES
         chosen = tasks.status.scan(after, limit, PRESENT, mask | CLAIMED, max_tries)
-        for order in own:
-            if order <= after:
-                continue
+        for position in range(bisect_right(own, after), len(own)):
+            order = own[position]
             if len(chosen) >= limit and order > chosen[limit - 1]:
                 break
             entry = tasks.status.get(order)

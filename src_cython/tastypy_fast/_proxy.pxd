@@ -5,6 +5,7 @@ cdef class Operation:
 
     cdef object act_on(self, object target, Py_ssize_t first)
     cdef bint leads_into_a_value(self)
+    cdef bint is_for_a_key(self)
 
 cdef class Done:
     cdef tuple steps

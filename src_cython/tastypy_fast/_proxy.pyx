@@ -38,6 +38,9 @@ cdef class Operation:
     cdef bint leads_into_a_value(self):
         return len(self.steps) > 0 and <bint>self.steps[0][0]
 
+    cdef bint is_for_a_key(self):
+        return not self.steps and (self.act is augment or self.act is operator.setitem or self.act is operator.delitem)
+
     def without_iterators(self):
         """The same, done as often as need be and without running anybody's generator meanwhile: what a method or
         a slice would read to its end is read now."""

@@ -11,8 +11,10 @@ from tastypy_fast._status cimport CLAIMED, DONE
 from tastypy_fast._tracking cimport TrackerCache
 from tastypy_fast._transaction cimport STEP, Transaction
 
+import errno
+
 from tastypy_fast._engine import MapFull
-from tastypy_fast.exceptions import CalledClosedTrackerError
+from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
 __all__ = ["IN_MEMORY", "SharedSlots", "SharedTrackerSlots"]
 
@@ -99,17 +101,19 @@ cdef class SharedSlots:
     cdef object change(self, Change change):
         """Do something in the block of this thread, or else in a transaction of its own."""
         cdef Transaction transaction = self.begin()
+        cdef long long incarnation
         while True:
             try:
                 if transaction.is_inside():
                     return self.do(transaction, change)
                 transaction.enter(STEP)
+                incarnation = transaction.incarnation
                 try:
                     result = self.do(transaction, change)
                 except BaseException:
-                    transaction.leave(True)
+                    transaction.leave_if(incarnation, True)
                     raise
-                transaction.leave(False)
+                transaction.leave_if(incarnation, False)
                 return result
             except MapFull as error:
                 transaction.make_way(error)
@@ -120,24 +124,32 @@ cdef class SharedSlots:
         elif change.what == DELETE:
             transaction.cache.delete(change.key, change.original, AT)
         elif change.what == OPERATE:
-            return self.operate(transaction.cache, change.value)
+            return self.operate(transaction, change.value)
         else:
             (<TrackerCache?>transaction.cache).change(change.original, change.drop, change.add, change.tries, AT)
 
-    cdef object operate(self, Cache cache, Operation operation):
+    cdef object operate(self, Transaction transaction, Operation operation):
+        cdef Cache cache = transaction.cache
+        cdef long long incarnation = transaction.incarnation
         cdef bytes encoded
-        if not operation.steps:
-            return operation.perform(self.inside)
         if not operation.leads_into_a_value():
-            # A method of the store itself, which is the same with .set and without.
-            return operation.perform(self)
+            # A key of the store, or a method or operator of the store itself, the same as without .set.
+            return operation.perform(self.inside if operation.is_for_a_key() else self)
         # Done to a copy: where it raises, nothing has changed.
         key = operation.steps[0][1]
         encoded = encode_key(key)
         value = cache.fetch(encoded, key, AT)
         result = operation.act_on(value, 1)
+        if transaction.incarnation != incarnation:
+            raise self.ended_within()
         cache.put(encoded, value, AT)
         return result
+
+    cdef object ended_within(self):
+        return StorageError(
+            errno.EPERM, "the store was closed, or this process forked, in the middle of this operation; nothing of it "
+            "is saved here"
+        )
 
     def _apply(self, Operation operation not None):
         if not self.transaction_of().is_inside():

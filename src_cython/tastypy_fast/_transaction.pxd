@@ -5,13 +5,14 @@ cpdef enum:
     STEP = 0
     BLOCK = 1
     ATOM = 2
+    EXPLICIT = 3
 
 cdef class Transaction(StoreState):
     cdef readonly object environment
     cdef readonly Cache cache
     cdef public long long sync_at
     cdef public bint flushes
-    cdef readonly int explicit
+    cdef bint is_too_small
     cdef readonly long long incarnation
     cdef list scopes
     cdef list parents
@@ -25,6 +26,8 @@ cdef class Transaction(StoreState):
     cpdef int leave_all(self) except -1
     cdef bint is_inside(self)
     cdef int make_way(self, object error) except -1
+    cdef int leave_if(self, long long incarnation, bint failed) except -1
+    cdef int leave_block(self, bint failed) except -1
     cdef int begin(self, int kind) except -1
     cdef int commit(self) except -1
     cdef int drop(self) except -1

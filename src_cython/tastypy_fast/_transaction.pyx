@@ -19,7 +19,7 @@ from tastypy_fast.exceptions import NotLockedError
 # Less than any number of images that a transaction can add to it.
 cdef long long UNKNOWN = -(1 << 62)
 
-__all__ = ["ATOM", "BLOCK", "STEP", "Scope", "Transaction"]
+__all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Scope", "Transaction"]
 
 
 @cython.final
@@ -28,7 +28,9 @@ cdef class Transaction(StoreState):
 
     Three kinds of scope can be entered, inside of one another. STEP is one operation: when it raises, nothing
     of it is kept if it is the outermost. BLOCK is several, which are kept also when one raises. ATOM is several
-    of which nothing is kept when one raises, wherever it stands (a nested transaction of LMDB's).
+    of which nothing is kept when one raises, wherever it stands (a nested transaction of LMDB's). EXPLICIT is a
+    BLOCK without a ``with``. ``incarnation`` changes where all that is open ends at once, and in a forked child:
+    what was entered before is not left then.
     """
 
     def __init__(self, str path not None, bint gzipped, environment not None):
@@ -47,7 +49,6 @@ cdef class Transaction(StoreState):
         self.failure = None
         self.flushes = False
         self.expected = -1
-        self.explicit = 0
         self.incarnation += 1
         if self.cache is not None:
             self.cache.forget()
@@ -116,7 +117,7 @@ cdef class Transaction(StoreState):
         kind = self.scopes.pop()
         try:
             if not self.scopes:
-                if self.failure is not None or (failed and kind != BLOCK):
+                if self.failure is not None or (failed and kind != BLOCK and kind != EXPLICIT):
                     failure = self.failure
                     self.drop()
                     if failure is not None and not failed:
@@ -131,22 +132,33 @@ cdef class Transaction(StoreState):
 
     cpdef int leave_all(self) except -1:
         """Keep what was done in all open scopes, and end them."""
-        while self.scopes and self.lock.is_mine():
-            self.leave(False)
-        self.explicit = 0
+        if self.scopes and self.lock.is_mine():
+            self.incarnation += 1
+            while self.scopes:
+                self.leave_block(False)
         return 0
-
-    def lock_explicitly(self):
-        """Begin a block that ``unlock`` ends."""
-        self.enter(BLOCK)
-        self.explicit += 1
 
     def unlock(self):
         """End a block that was begun explicitly."""
-        if not self.explicit or not self.lock.is_mine():
+        if not self.lock.is_mine() or EXPLICIT not in self.scopes:
             raise NotLockedError("unlock() without lock(): this thread does not hold the store's lock")
-        self.explicit -= 1
-        self.leave(False)
+        if self.scopes[len(self.scopes) - 1] != EXPLICIT:
+            raise NotLockedError("unlock() inside of a block that was begun after lock(): end that one first")
+        self.leave_block(False)
+
+    cdef int leave_block(self, bint failed) except -1:
+        """leave(), in words for the user where the map is too small for the block."""
+        try:
+            self.leave(failed)
+        except MapFull as error:
+            raise self.environment.failed_before(error) from error
+        return 0
+
+    cdef int leave_if(self, long long incarnation, bint failed) except -1:
+        """leave(), if what was entered then is still open."""
+        if incarnation == self.incarnation:
+            self.leave(failed)
+        return 0
 
     def written_directly(self):
         """Something was written past the cache, which has nothing that is not in the transaction, too."""
@@ -158,6 +170,9 @@ cdef class Transaction(StoreState):
     cdef int begin(self, int kind) except -1:
         cdef long long number
         cdef timespec now
+        if self.is_too_small:
+            self.environment.grow()
+            self.is_too_small = False
         if kind != STEP:
             self.environment.make_room()
         clock_gettime(CLOCK_MONOTONIC, &now)
@@ -172,7 +187,8 @@ cdef class Transaction(StoreState):
         if number != self.expected:
             # Another process has written since.
             self.generation += 1
-            self.next_order = self.environment.next_number(self.snapshot)
+            # (it never goes back: a loop may have seen what was undone since)
+            self.next_order = max(self.next_order, <long long>self.environment.next_number(self.snapshot))
             self.image_count = UNKNOWN
         self.wrote = False
         return 0
@@ -189,6 +205,7 @@ cdef class Transaction(StoreState):
             number = self.snapshot.id()
             self.snapshot.commit()
         except BaseException as error:
+            self.is_too_small = isinstance(error, MapFull)
             self.drop()
             translated = self.translated(error) if isinstance(error, Exception) else error
             if translated is error:
@@ -217,10 +234,10 @@ cdef class Transaction(StoreState):
         finally:
             self.snapshot = None
             self.parents = []
+            self.is_too_small = self.is_too_small or isinstance(self.failure, MapFull)
             self.failure = None
             self.flushes = False
             self.expected = -1
-            self.explicit = 0
             for txn in reversed(open_ones):
                 txn.abort()
         return 0
@@ -246,17 +263,19 @@ cdef class Transaction(StoreState):
 
     def perform(self, int kind, function, *arguments, **keywords):
         """Call a function in a scope. Where the map is full it grows and all is done again, but in a block."""
+        cdef long long incarnation
         while True:
             try:
                 if kind == STEP and self.is_inside():
                     return function(*arguments, **keywords)
                 self.enter(kind)
+                incarnation = self.incarnation
                 try:
                     result = function(*arguments, **keywords)
                 except BaseException:
-                    self.leave(True)
+                    self.leave_if(incarnation, True)
                     raise
-                self.leave(False)
+                self.leave_if(incarnation, False)
                 return result
             except MapFull as error:
                 self.make_way(error)
@@ -270,10 +289,9 @@ cdef class Transaction(StoreState):
         return False
 
     cdef int make_way(self, object error) except -1:
-        """The map was full: make it larger, so that all can be done again, but in a block."""
+        """The map was full, and grows before the next transaction: all is to be done again, but not in a block."""
         if self.scopes and self.lock.is_mine():
             raise self.environment.failed_before(error) from error
-        self.environment.grow()
         return 0
 
 
@@ -292,11 +310,11 @@ cdef class Scope:
         self.store = store
 
     def __enter__(self):
-        self.incarnation = self.transaction.incarnation
         self.transaction.enter(self.kind)
+        self.incarnation = self.transaction.incarnation
         return self.store
 
     def __exit__(self, kind, error, traceback):
-        # A child that was forked inside of the block has no part in it.
+        # A child that was forked inside of the block has no part in it, and close() has ended it.
         if self.incarnation == self.transaction.incarnation:
-            self.transaction.leave(error is not None)
+            self.transaction.leave_block(error is not None)
