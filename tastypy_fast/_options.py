@@ -44,7 +44,7 @@ class Options:
             return
         if self.mode == "r" and other.shared:
             raise StoreConflictError(
-                f'this process has {path} open with mode="r"; open the shared instance before that one, or close it first'
+                f'this process has {path} open with mode="r"; open the shared one first, or close the other'
             )
         if self.shared != other.shared:
             raise StoreConflictError(
