@@ -781,6 +781,31 @@ def test_iterator_keeps_its_place_while_all_before_it_is_replaced(kit):
     assert list(iterator) == [*range(250, 300), *range(250)]
 
 
+@pytest.mark.parametrize(("walk", "gone"), [("iter", range(100_000)), ("reversed", range(100_000, 200_000))])
+def test_loop_passes_over_any_number_of_deleted_keys(private_class, tmp_path, run_python, walk, gone):
+    """With a small stack and in a process of its own, which running over the end of the stack would kill."""
+    code = f"""
+import sys, threading, tastypy_fast
+
+def work():
+    with getattr(tastypy_fast, sys.argv[2])(sys.argv[1]) as store:
+        store.hold()
+        store.update((key, {{}}) for key in range(200_000))
+        len(store)
+        for key in {gone}:
+            del store[key]
+        print(next({walk}(store)))
+        store.revert()
+
+threading.stack_size(1 << 19)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    expected = 100_000 if walk == "iter" else 99_999
+    assert run_python(code, tmp_path / "store", private_class.__name__) == f"{expected}\n"
+
+
 def test_iterating_over_a_closed_store_raises(kit, abc):
     iterators = [iter(abc), reversed(abc), abc.itervalues(), abc.iteritems()]
     for iterator in iterators[1:]:

@@ -227,41 +227,36 @@ cdef class StoreIterator:
 
     cdef int add_new(self, list orders, list records, bint cut) except -1:
         """Merge in what is only in memory so far, which nearly always comes behind all that is on disk."""
-        cdef list numbers = self.cache.new_orders
+        cdef list numbers = self.cache.new_orders, pairs = []
         cdef dict entries = self.cache.new_entries
-        cdef long long bound
+        cdef long long bound = -1 if self.backwards else END
         if self.backwards:
             first = bisect_right(numbers, orders[len(orders) - 1]) if cut else 0
-            last = bisect_left(numbers, self.position)
-            chosen = numbers[max(first, last - self.limit):last]
-            chosen.reverse()
-            more = first < last - self.limit
+            places = range(bisect_left(numbers, self.position) - 1, first - 1, -1)
         else:
-            first = bisect_right(numbers, self.position)
             last = bisect_right(numbers, orders[len(orders) - 1]) if cut else len(numbers)
-            chosen = numbers[first:min(last, first + self.limit)]
-            more = first + self.limit < last
-        if not chosen:
+            places = range(bisect_right(numbers, self.position), last)
+        for place in places:
+            number = numbers[place]
+            entry = entries.get(number)
+            if entry is None:
+                # Deleted: its number goes later, with others.
+                continue
+            if len(pairs) == self.limit:
+                # More come in the next chunk, and with them what is on disk behind these.
+                bound = pairs[len(pairs) - 1][0]
+                break
+            pairs.append((number, entry))
+        if not pairs:
             return 0
-        bound = chosen[len(chosen) - 1]
-        pairs = [(number, entries[number]) for number in chosen if number in entries]
         for position in range(len(orders)):
-            # What was cut from the new ones comes first again in the next chunk.
-            if not more or (orders[position] > bound if self.backwards else orders[position] < bound):
+            if orders[position] > bound if self.backwards else orders[position] < bound:
                 pairs.append((orders[position], records[position]))
-        if orders or self.backwards:
+        if orders:
             pairs.sort(key=first_of, reverse=self.backwards)
         orders[:] = [number for number, _ in pairs]
         records[:] = [record for _, record in pairs]
-        if not pairs:
-            # Only deleted ones among those chosen: look behind them.
-            self.position = bound
-            return self.refill_again(orders, records)
         return 0
-
-    cdef int refill_again(self, list orders, list records) except -1:
-        cut = self.read_disk(orders, records)
-        return self.add_new(orders, records, cut)
 
 
 def first_of(pair):
