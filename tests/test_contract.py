@@ -806,6 +806,19 @@ thread.join()
     assert run_python(code, tmp_path / "store", private_class.__name__) == f"{expected}\n"
 
 
+@pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
+def test_loop_over_keys_goes_on_while_their_values_get_large_and_small_again(kit, walk):
+    """Large ones lie in pages of their own, where a loop over the keys does not look."""
+    count = 100
+    store = numbered(kit, count, True)
+    seen = []
+    for key in walk(store):
+        seen.append(key)
+        store.update((other, kit.value("x" * (10_000 if key % 20 < 10 else 10))) for other in range(count))
+        store.sync()
+    assert seen == list(walk(range(count)))
+
+
 def test_iterating_over_a_closed_store_raises(kit, abc):
     iterators = [iter(abc), reversed(abc), abc.itervalues(), abc.iteritems()]
     for iterator in iterators[1:]:

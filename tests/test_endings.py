@@ -679,3 +679,32 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
     assert content(store) == list(after.items())
     assert number > 100
     store.close()
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
+def test_an_interrupt_at_any_line_of_a_loop_over_keys_leaves_out_what_is_deleted(any_class, tmp_path, walk, large):
+    """And nothing else: the iterator can be asked again."""
+    before_tracing = sys.gettrace()
+    for number in range(1, 10**6):
+        with any_class(tmp_path / str(number), durability="process") as store:
+            store.update((key, {"x": "x" * 10_000 * large}) for key in range(10))
+            store.sync()
+            keys = walk(store)
+            begun = next(keys)
+            del store[5]
+            store.sync()
+            interrupt = InterruptAt(number)
+            sys.settrace(interrupt)
+            rest = []
+            try:
+                rest.append(next(keys))
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before_tracing)
+            rest += keys
+            assert [begun, *rest] == [key for key in walk(range(10)) if key != 5], interrupt.where
+        if interrupt.where is None:
+            break
+    assert number > 5

@@ -173,7 +173,12 @@ cdef class StoreIterator:
         cache.enter()
         try:
             cache.resolve()
-            self.epoch = cache.epoch
+            if self.epoch != cache.epoch:
+                # The chunk that there is goes now: an exception below must not leave it to be handed out.
+                self.orders = self.records = []
+                # Asked again after a sync only: where another process writes, a wrong answer costs time, no more.
+                self.bare = self.kind == KEYS and cache.environment.has_large_values()
+                self.epoch = cache.epoch
             cut = self.read_disk(orders, records)
             if cache.new_entries:
                 self.add_new(orders, records, cut)
@@ -195,7 +200,6 @@ cdef class StoreIterator:
         cdef long long order
         cdef StoreState environment = self.cache.environment
         # Keys of large values: the values stay where they are, unread.
-        self.bare = self.kind == KEYS and environment.has_large_values()
         txn = environment.reader_of_buffers() if self.bare else environment.reader()
         cursor = txn.cursor(environment.values)
         if self.backwards:
