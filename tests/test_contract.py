@@ -1891,15 +1891,27 @@ def test_last_sync_of_one_key_wins(private_kit, apart):
     assert one.keys() == other.keys() == ["a", "b", "c", "new"]
 
 
-def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(private_kit, apart):
+@pytest.mark.parametrize("held", [False, True], ids=["", "held past a sync"])
+@pytest.mark.parametrize("way", ["assigned", "changed by keying"])
+def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(private_kit, apart, way, held):
     kit, (one, other) = private_kit, apart
+    if held:
+        _value = kit.plain(other["a"])
+        other["b"] = kit.value("new")
+        other.sync()
     del one["a"]
-    other["a"] = kit.value("kept")
+    if way == "assigned":
+        other["a"] = kit.value([1, "kept"])
+    else:
+        kit.plain(other["a"]).append("kept")
     one.sync()
     assert "a" not in one
-    assert kit.plain(other["a"]) == "kept"
+    assert other.dirty() == {"a"}
+    assert kit.plain(other["a"]) == [1, "kept"]
+    assert other.keys() == ["b", "c", "a"]
+    other._check()
     other.sync()
-    assert kit.plain(one["a"]) == "kept"
+    assert kit.plain(one["a"]) == [1, "kept"]
     assert len(one) == len(other) == 3
 
 
