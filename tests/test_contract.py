@@ -782,6 +782,44 @@ def test_iterator_keeps_its_place_while_all_before_it_is_replaced(kit):
     assert list(iterator) == [*range(250, 300), *range(250)]
 
 
+@pytest.mark.parametrize(("walk", "gone"), [("iter", range(100_000)), ("reversed", range(100_000, 200_000))])
+def test_loop_passes_over_any_number_of_deleted_keys(private_class, tmp_path, run_python, walk, gone):
+    """With a small stack and in a process of its own, which running over the end of the stack would kill."""
+    code = f"""
+import sys, threading, tastypy_fast
+
+def work():
+    with getattr(tastypy_fast, sys.argv[2])(sys.argv[1]) as store:
+        store.hold()
+        store.update((key, {{}}) for key in range(200_000))
+        len(store)
+        for key in {gone}:
+            del store[key]
+        print(next({walk}(store)))
+        store.revert()
+
+threading.stack_size(1 << 19)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    expected = 100_000 if walk == "iter" else 99_999
+    assert run_python(code, tmp_path / "store", private_class.__name__) == f"{expected}\n"
+
+
+@pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
+def test_loop_over_keys_goes_on_while_their_values_get_large_and_small_again(kit, walk):
+    """Large ones lie in pages of their own, where a loop over the keys does not look."""
+    count = 100
+    store = numbered(kit, count, True)
+    seen = []
+    for key in walk(store):
+        seen.append(key)
+        store.update((other, kit.value("x" * (10_000 if key % 20 < 10 else 10))) for other in range(count))
+        store.sync()
+    assert seen == list(walk(range(count)))
+
+
 def test_iterating_over_a_closed_store_raises(kit, abc):
     iterators = [iter(abc), reversed(abc), abc.itervalues(), abc.iteritems()]
     for iterator in iterators[1:]:
@@ -1856,15 +1894,27 @@ def test_last_sync_of_one_key_wins(private_kit, apart):
     assert one.keys() == other.keys() == ["a", "b", "c", "new"]
 
 
-def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(private_kit, apart):
+@pytest.mark.parametrize("held", [False, True], ids=["", "held past a sync"])
+@pytest.mark.parametrize("way", ["assigned", "changed by keying"])
+def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(private_kit, apart, way, held):
     kit, (one, other) = private_kit, apart
+    if held:
+        _value = kit.plain(other["a"])
+        other["b"] = kit.value("new")
+        other.sync()
     del one["a"]
-    other["a"] = kit.value("kept")
+    if way == "assigned":
+        other["a"] = kit.value([1, "kept"])
+    else:
+        kit.plain(other["a"]).append("kept")
     one.sync()
     assert "a" not in one
-    assert kit.plain(other["a"]) == "kept"
+    assert other.dirty() == {"a"}
+    assert kit.plain(other["a"]) == [1, "kept"]
+    assert other.keys() == ["b", "c", "a"]
+    other._check()
     other.sync()
-    assert kit.plain(one["a"]) == "kept"
+    assert kit.plain(one["a"]) == [1, "kept"]
     assert len(one) == len(other) == 3
 
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 import struct
+from contextlib import closing
 
 import lmdb
 import pytest
@@ -80,10 +81,12 @@ def truncate(length):
 
 
 def sqlite_file(data):
-    connection = sqlite3.connect(":memory:")
-    connection.execute("create table t (k, v)")
-    connection.executemany("insert into t values (?, ?)", ((number, "x" * 1000) for number in range(100)))
-    return connection.serialize() if hasattr(connection, "serialize") else b"SQLite format 3\0".ljust(len(data), b"s")
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table t (k, v)")
+        connection.executemany("insert into t values (?, ?)", ((number, "x" * 1000) for number in range(100)))
+        if hasattr(connection, "serialize"):
+            return connection.serialize()
+    return b"SQLite format 3\0".ljust(len(data), b"s")
 
 
 def noise(size):

@@ -254,70 +254,56 @@ def work_on(store, work, progress):
         progress.count = number + 1
 
 
-@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
-def test_sigterm_in_the_middle_of_work_saves_all_that_was_done(tmp_path, work):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
-    rng = random.Random(seed)
-    cls = Tracker if work is try_and_mark else rng.choice((POD, Tracker))
-    for number in range(ROUNDS):
-        path = tmp_path / str(number)
-        progress = Progress()
-        sync_at = rng.choice((1, 7, 1000))
-
-        def live(pipe, path=path, progress=progress, sync_at=sync_at):
-            work_on(cls(path, sync_at=sync_at), work, progress)
-
-        with Child(live) as child:
-            wait_for(progress, rng.randrange(1, 150))
-            child.kill(signal.SIGTERM)
-            assert child.wait() == -signal.SIGTERM
-        with cls(path) as store:
-            store._check()
-            # One may have been done and not been counted.
-            assert 0 <= done_in(store) - progress.count <= 1, (seed, number, sync_at)
-
-
 def wait_for(progress, count):
     # (a child that has failed to begin ends the test by its timeout)
     while progress.count < count:
         pass
 
 
-# (not with threads that begin and end: the interpreter drops an exception that a signal handler raises in one of
-# the weak references' callbacks of its threading module, and the child would never hear of it)
-@pytest.mark.parametrize("work", [work for work in WORK if work is not in_thread], ids=lambda work: work.__name__)
-def test_sigint_in_the_middle_of_work_leaves_the_store_usable(tmp_path, work):
-    """The exception comes out of any operation, also out of the middle of a sync."""
+def work_until_interrupted(store, work, progress):
+    """The exception comes out of any operation, also out of the middle of a sync, and the store is usable."""
+    try:
+        work_on(store, work, progress)
+    except KeyboardInterrupt:
+        store._check()
+        assert 0 <= done_in(store) - progress.count <= 1
+        assign(store, "after")
+        store.close()
+
+
+# (SIGINT not with threads that begin and end: the interpreter drops an exception that a signal handler raises in one
+# of the weak references' callbacks of its threading module, and the child would never hear of it)
+@pytest.mark.parametrize(
+    ("number", "work"),
+    [(number, work) for work in WORK for number in (signal.SIGTERM, signal.SIGINT)
+     if (number, work) != (signal.SIGINT, in_thread)],
+    ids=lambda value: value.__name__ if callable(value) else value.name,
+)
+def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number, work):
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
     cls = Tracker if work is try_and_mark else rng.choice((POD, Tracker))
-    for number in range(ROUNDS):
-        path = tmp_path / str(number)
+    interrupts = number == signal.SIGINT
+    do_work = work_until_interrupted if interrupts else work_on
+    for count in range(ROUNDS):
+        path = tmp_path / str(count)
         progress = Progress()
         sync_at = rng.choice((1, 7, 1000))
 
         def live(pipe, path=path, progress=progress, sync_at=sync_at):
-            store = cls(path, sync_at=sync_at)
-            try:
-                work_on(store, work, progress)
-            except KeyboardInterrupt:
-                store._check()
-                assert 0 <= done_in(store) - progress.count <= 1
-                assign(store, "after")
-                store.close()
-                pipe.send("usable")
+            do_work(cls(path, sync_at=sync_at), work, progress)
 
+        where = seed, count, sync_at
         with Child(live) as child:
             wait_for(progress, rng.randrange(1, 150))
-            child.kill(signal.SIGINT)
-            assert child.wait() == 0, (seed, number, sync_at)
-            assert child.pipe.recv() == "usable"
+            child.kill(number)
+            assert child.wait() == (0 if interrupts else -number), where
         with cls(path) as store:
             store._check()
-            assert "after" in store
-            assert 0 <= done_in(store) - progress.count <= 1, (seed, number, sync_at)
+            assert ("after" in store) == interrupts, where
+            # One may have been done and not been counted.
+            assert 0 <= done_in(store) - progress.count <= 1, where
 
 
 @pytest.mark.parametrize("cls", [POD, Tracker])
@@ -679,3 +665,32 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
     assert content(store) == list(after.items())
     assert number > 100
     store.close()
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
+def test_an_interrupt_at_any_line_of_a_loop_over_keys_leaves_out_what_is_deleted(any_class, tmp_path, walk, large):
+    """And nothing else: the iterator can be asked again."""
+    before_tracing = sys.gettrace()
+    for number in range(1, 10**6):
+        with any_class(tmp_path / str(number), durability="process") as store:
+            store.update((key, {"x": "x" * 10_000 * large}) for key in range(10))
+            store.sync()
+            keys = walk(store)
+            begun = next(keys)
+            del store[5]
+            store.sync()
+            interrupt = InterruptAt(number)
+            sys.settrace(interrupt)
+            rest = []
+            try:
+                rest.append(next(keys))
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before_tracing)
+            rest += keys
+            assert [begun, *rest] == [key for key in walk(range(10)) if key != 5], interrupt.where
+        if interrupt.where is None:
+            break
+    assert number > 5

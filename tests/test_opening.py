@@ -558,65 +558,58 @@ def as_somebody_else(work):
 
 
 @pytest.fixture
-def open_tmp_path(tmp_path):
-    """A folder that any user gets to."""
+def change_rights(tmp_path):
+    """Change those of a file or folder until the test ends. Any user gets to ``tmp_path`` itself."""
+    before = {}
+
+    def change(path, mode):
+        before.setdefault(path, stat.S_IMODE(path.stat().st_mode))
+        path.chmod(mode)
+
     folder = Path(os.path.realpath(tmp_path))
-    changed = {}
     for parent in (folder, *folder.parents):
         mode = stat.S_IMODE(parent.stat().st_mode)
         if mode & 0o005 != 0o005 and parent.stat().st_uid == os.geteuid():
-            changed[parent] = mode
-            parent.chmod(mode | 0o055)
-    yield folder
-    for parent, mode in changed.items():
-        parent.chmod(mode)
+            change(parent, mode | 0o055)
+    yield change
+    for path, mode in reversed(before.items()):
+        path.chmod(mode)
 
 
-@pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_folder_without_rights_is_refused_by_name(any_class, open_tmp_path, mode):
-    path = open_tmp_path / "store"
-    with any_class(path, init={"a": {}}):
+@pytest.mark.parametrize(
+    ("name", "closed", "left", "mode"),
+    [
+        ("store", ["store"], 0o000, "w"),
+        ("store", ["store"], 0o000, "r"),
+        ("store", ["store", "store/data.mdb", "store/lock.mdb"], 0o555, "w"),
+        ("new", ["."], 0o555, "w"),
+    ],
+    ids=["no rights", "no rights to read", "no right to write", "no right to create"],
+)
+def test_what_the_rights_forbid_is_refused_by_name(any_class, tmp_path, change_rights, name, closed, left, mode):
+    with any_class(tmp_path / "store", init={"a": {}}):
         pass
-    path.chmod(0o000)
+    for entry in reversed(closed):
+        change_rights(tmp_path / entry, left)
 
     def work():
         with pytest.raises(OSError, match="denied") as raised:
-            any_class(path, mode=mode)
-        assert str(path) in str(raised.value)
+            any_class(tmp_path / name, mode=mode)
+        assert str(tmp_path) in str(raised.value)
 
-    try:
-        as_somebody_else(work)
-    finally:
-        path.chmod(0o755)
+    as_somebody_else(work)
 
 
-def test_a_store_in_a_folder_without_the_right_to_write_is_refused(any_class, open_tmp_path):
-    open_tmp_path.chmod(0o555)
-
-    def work():
-        with pytest.raises(OSError, match="denied") as raised:
-            any_class(open_tmp_path / "store")
-        assert str(open_tmp_path) in str(raised.value)
-
-    try:
-        as_somebody_else(work)
-    finally:
-        open_tmp_path.chmod(0o755)
-
-
-def test_files_without_the_right_to_write_are_read(any_class, open_tmp_path):
-    path = open_tmp_path / "store"
+def test_files_without_the_right_to_write_are_read(any_class, path, change_rights):
     with any_class(path, init={"a": {"x": 1}}):
         pass
     for entry in (*path.iterdir(), path):
-        entry.chmod(0o555)
+        change_rights(entry, 0o555)
 
     def work():
         with any_class(path, mode="r") as reader:
             assert reader["a"]["x"] == 1
             assert reader.keys() == ["a"]
-        with pytest.raises(OSError, match="denied"):
-            any_class(path)
 
     as_somebody_else(work)
 

@@ -39,6 +39,5 @@ cdef class StoreIterator:
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order)
     cdef object decode(self, Cache cache, Entry entry, Record* record, long long order)
     cdef int refill(self) except -1
-    cdef int refill_again(self, list orders, list records) except -1
     cdef int read_disk(self, list orders, list records) except -1
     cdef int add_new(self, list orders, list records, bint cut) except -1

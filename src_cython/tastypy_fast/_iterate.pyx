@@ -186,20 +186,27 @@ cdef class StoreIterator:
     cdef int refill(self) except -1:
         cdef list orders = [], records = []
         cdef Cache cache = self.cache
+        cdef long long seen
         cache.enter()
         try:
             cache.resolve()
-            self.epoch = cache.epoch
-            self.seen = cache.seen
+            if self.epoch != cache.epoch:
+                # The chunk that there is goes now: an exception below must not leave it to be handed out.
+                self.orders = self.records = []
+                # Asked again after a sync only: where another process writes, a wrong answer costs time, no more.
+                self.bare = self.kind == KEYS and cache.environment.has_large_values()
+                self.epoch = cache.epoch
             cut = self.read_disk(orders, records)
             if cache.new_entries:
                 self.add_new(orders, records, cut)
+            seen = cache.seen
         except Exception as error:
             raise cache.environment.translated(error) from error
         finally:
             cache.leave()
         self.orders = orders
         self.records = records
+        self.seen = seen
         self.at = 0
         self.limit = min(self.limit * 2, LARGEST_CHUNK)
         return 0
@@ -212,7 +219,6 @@ cdef class StoreIterator:
         cdef long long order
         cdef StoreState environment = self.cache.environment
         # Keys of large values: the values stay where they are, unread.
-        self.bare = self.kind == KEYS and environment.has_large_values()
         txn = environment.reader_of_buffers() if self.bare else environment.reader()
         cursor = txn.cursor(environment.values)
         if self.backwards:
@@ -244,41 +250,36 @@ cdef class StoreIterator:
 
     cdef int add_new(self, list orders, list records, bint cut) except -1:
         """Merge in what is only in memory so far, which nearly always comes behind all that is on disk."""
-        cdef list numbers = self.cache.new_orders
+        cdef list numbers = self.cache.new_orders, pairs = []
         cdef dict entries = self.cache.new_entries
-        cdef long long bound
+        cdef long long bound = -1 if self.backwards else END
         if self.backwards:
             first = bisect_right(numbers, orders[len(orders) - 1]) if cut else 0
-            last = bisect_left(numbers, self.position)
-            chosen = numbers[max(first, last - self.limit):last]
-            chosen.reverse()
-            more = first < last - self.limit
+            places = range(bisect_left(numbers, self.position) - 1, first - 1, -1)
         else:
-            first = bisect_right(numbers, self.position)
             last = bisect_right(numbers, orders[len(orders) - 1]) if cut else len(numbers)
-            chosen = numbers[first:min(last, first + self.limit)]
-            more = first + self.limit < last
-        if not chosen:
+            places = range(bisect_right(numbers, self.position), last)
+        for place in places:
+            number = numbers[place]
+            entry = entries.get(number)
+            if entry is None:
+                # Deleted: its number goes later, with others.
+                continue
+            if len(pairs) == self.limit:
+                # More come in the next chunk, and with them what is on disk behind these.
+                bound = pairs[len(pairs) - 1][0]
+                break
+            pairs.append((number, entry))
+        if not pairs:
             return 0
-        bound = chosen[len(chosen) - 1]
-        pairs = [(number, entries[number]) for number in chosen if number in entries]
         for position in range(len(orders)):
-            # What was cut from the new ones comes first again in the next chunk.
-            if not more or (orders[position] > bound if self.backwards else orders[position] < bound):
+            if orders[position] > bound if self.backwards else orders[position] < bound:
                 pairs.append((orders[position], records[position]))
-        if orders or self.backwards:
+        if orders:
             pairs.sort(key=first_of, reverse=self.backwards)
         orders[:] = [number for number, _ in pairs]
         records[:] = [record for _, record in pairs]
-        if not pairs:
-            # Only deleted ones among those chosen: look behind them.
-            self.position = bound
-            return self.refill_again(orders, records)
         return 0
-
-    cdef int refill_again(self, list orders, list records) except -1:
-        cut = self.read_disk(orders, records)
-        return self.add_new(orders, records, cut)
 
 
 def first_of(pair):

@@ -283,19 +283,25 @@ cdef class Lookup:
         return 0
 
     cdef int drop_unchanged(self) except -1:
-        """Stop watching the values that are as they were read: the disk may have others now."""
+        """Stop watching the values that are as they were read: the disk may have others now. The rest is dirty
+        from here on, because the disk may not even have their keys any more."""
         cdef Entry entry
         cdef int codec = 0
         for item in list(self.entries.values()):
             entry = item
-            if entry.value is not None and not entry.dirty:
-                try:
-                    payload = self.serialise(entry, &codec)
-                    if payload == entry.payload and codec == entry.codec and not entry.status_dirty:
-                        self.count_out(entry)
-                        self.drop(entry)
-                except (TypeError, ValueError):
-                    pass
+            if entry.value is None or entry.dirty:
+                continue
+            try:
+                payload = self.serialise(entry, &codec)
+            except (TypeError, ValueError):
+                continue
+            if payload != entry.payload or codec != entry.codec:
+                entry.dirty = True
+                self.counted += not entry.counted
+                entry.counted = True
+            elif not entry.status_dirty:
+                self.count_out(entry)
+                self.drop(entry)
         return 0
 
     cdef int refresh(self) except -1:

@@ -118,18 +118,18 @@ cdef class TaskIterator(StoreIterator):
         cdef Entry entry
         cdef Py_ssize_t size = 0
         cdef long long at = NOWHERE
-        cdef long long order
+        cdef long long order, seen
         cdef StoreState environment = tasks.environment
         tasks.enter()
         try:
             tasks.resolve()
             tasks.absorb_all()
             self.epoch = tasks.epoch
-            self.seen = tasks.seen
             self.changes = tasks.status.abortions if self.flags & ABORTED else tasks.status.openings
             if not tasks.status.compared:
                 # A task without a status would be passed over in silence.
                 tasks.status.count()
+            seen = tasks.seen
             chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
             cursor = environment.reader().cursor(environment.values)
             pairs = iter(())
@@ -161,6 +161,7 @@ cdef class TaskIterator(StoreIterator):
             tasks.leave()
         self.orders = orders
         self.records = records
+        self.seen = seen
         self.at = 0
         self.limit = min(self.limit * 2, LARGEST_CHUNK)
         return 0

@@ -96,6 +96,9 @@ cdef class Transaction(StoreState):
         try:
             if not self.scopes:
                 self.begin(kind)
+            elif kind == EXPLICIT and self.scopes[len(self.scopes) - 1] == STEP:
+                # Its unlock() could not tell the two apart.
+                raise NotLockedError("lock() in the middle of another operation of the same store; call it on its own")
             elif self.failure is not None:
                 raise self.environment.failed_before(self.failure)
             elif kind == ATOM:
