@@ -1,18 +1,24 @@
 """What is in all the Python files below a folder? A pipeline that may be stopped at any time.
 
-    python -m tastypy_fast.demo [FOLDER] [--store PATH]
+    python -m tastypy_fast.demo [FOLDER] [--store PATH] [--workers N]
 
 Every folder and every Python file is a task of a ProgressTracker. Working on a folder adds the tasks that it
 holds, as a crawler adds the links of a page; working on a file stores what is in it with its task. Stop it as
 you like, with Ctrl-C, kill or kill -9, and start it again: it goes on where it was. Nothing that is done is
 done twice; only kill -9 (or a power cut) takes what came after the last sync, which is less than 100 tasks.
+
+With --workers so many processes work on one SharedProgressTracker. Kill any of them: its task goes to another one,
+and a new worker takes its place. If the first process is killed, the others go on to the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import multiprocessing
 import os
+import signal
 import sys
 import sysconfig
 import time
@@ -21,31 +27,63 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tastypy_fast import PersistentOrderedDictException, ProgressTracker
+from tastypy_fast import PersistentOrderedDictException, ProgressTracker, SharedProgressTracker
+
+AnyTracker = ProgressTracker | SharedProgressTracker
 
 STANDARD_LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
 # What is installed lies inside of it, and is no part of it.
 INSTALLED = os.path.join(STANDARD_LIBRARY, "site-packages")
 
 
-def work(tracker: ProgressTracker, progress: Progress) -> None:
+def work(tracker: AnyTracker, progress: Progress) -> None:
     """Do tasks until none is left to do: what failed in one pass is tried again in the next."""
     while any(True for _ in tracker.todo_keys()):
-        for path, task in tracker.try_items():
+        for path in tracker.try_keys():
             try:
                 facts, found = visit(path)
             except Exception as error:  # of any kind: it ends this try, and not the others
-                task["error"] = f"{type(error).__name__}: {error}"
+                tracker.set[path]["error"] = f"{type(error).__name__}: {error}"
                 if not tracker.should_do(path):
-                    progress.failed += 1
+                    progress.add_failed()
             except KeyboardInterrupt:
                 tracker.decrement_tries(path)  # being stopped is not failing
                 raise
             else:
-                task.update(facts)
+                tracker.set[path].update(facts)
                 tracker.add_many_if_absent(found)
                 tracker.mark_done(path)
             progress.show()
+        if isinstance(tracker, SharedProgressTracker):
+            time.sleep(0.02)  # what is left is in other workers' hands
+
+
+def work_beside_others(tracker: SharedProgressTracker, progress: Progress) -> None:
+    """What a worker process does. Ctrl-C reaches all of them."""
+    progress.is_shown = False
+    with contextlib.suppress(KeyboardInterrupt), tracker:
+        work(tracker, progress)
+
+
+def employ(count: int, tracker: SharedProgressTracker, progress: Progress) -> None:
+    """Keep so many workers at work until none of them has anything to do."""
+    workers: list[multiprocessing.Process] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        while any(True for _ in tracker.todo_keys()):
+            workers = [worker for worker in workers if worker.is_alive()]  # the others were killed
+            while len(workers) < count:
+                workers.append(multiprocessing.Process(target=work_beside_others, args=(tracker, progress)))
+                workers[-1].start()
+            workers[0].join(0.1)
+            progress.show()
+        for worker in workers:
+            worker.join()
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+        raise
 
 
 def visit(path: str) -> tuple[dict[str, Any], list[str]]:
@@ -88,26 +126,32 @@ def parse(path: str) -> dict[str, Any]:
 class Progress:
     """How far a tracker is, on stderr: one line that is rewritten, or a few where that is no terminal."""
 
-    def __init__(self, tracker: ProgressTracker) -> None:
+    def __init__(self, tracker: AnyTracker) -> None:
         self.tracker = tracker
-        # What is neither done nor to do has no tries left.
-        self.failed = len(tracker) - tracker.num_done() - sum(1 for _ in tracker.todo_keys())
-        self.before = tracker.num_done() + self.failed
+        # What is neither done nor to do has no tries left. (Workers count in this number together.)
+        failed = len(tracker) - tracker.num_done() - sum(1 for _ in tracker.todo_keys())
+        self.failed = multiprocessing.Value("q", failed)
+        self.before = tracker.num_done() + failed
         self.began = self.shown = time.monotonic()
         self.live = sys.stderr.isatty()
+        self.is_shown = True
+
+    def add_failed(self) -> None:
+        with self.failed:
+            self.failed.value += 1
 
     def show(self, last: bool = False) -> None:
         now = time.monotonic()
-        if last or now - self.shown >= (0.1 if self.live else 2):
+        if self.is_shown and (last or now - self.shown >= (0.1 if self.live else 2)):
             self.shown = now
-            done = self.tracker.num_done()
-            left = len(self.tracker) - done - self.failed
-            rate = (done + self.failed - self.before) / max(now - self.began, 0.001)
-            line = f"{done:10,} done {self.failed:7,} failed {left:10,} left {rate:9,.0f} a second"
+            done, failed = self.tracker.num_done(), self.failed.value
+            left = max(len(self.tracker) - done - failed, 0)
+            rate = (done + failed - self.before) / max(now - self.began, 0.001)
+            line = f"{done:10,} done {failed:7,} failed {left:10,} left {rate:9,.0f} a second"
             print(line, end="\r" if self.live and not last else "\n", file=sys.stderr, flush=True)
 
 
-def report(tracker: ProgressTracker, folder: str) -> None:
+def report(tracker: AnyTracker, folder: str) -> None:
     """Print what was found: one walk over the tasks, which are never all in memory."""
     found: Counter[str] = Counter(folders=0, files=0, lines=0, functions=0, classes=0, failed=0)
     importers: Counter[str] = Counter()
@@ -128,6 +172,10 @@ def report(tracker: ProgressTracker, folder: str) -> None:
         print(f"{count:10,} {printable(name)}")
 
 
+def open_tracker(path: str, workers: int) -> AnyTracker:
+    return SharedProgressTracker(path, max_tries=3) if workers else ProgressTracker(path, max_tries=3, sync_at=100)
+
+
 def printable(text: str) -> str:
     """As any terminal can show it: file names may hold anything."""
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
@@ -140,12 +188,16 @@ def main() -> str | int:
                         help="where to look for them (default: the standard library, %(default)s)")
     parser.add_argument("--store", metavar="PATH", default="tastypy-demo.tracker",
                         help="where to keep the progress, one place for each FOLDER (default: %(default)s)")
+    parser.add_argument("--workers", metavar="N", type=int, default=0,
+                        help="so many processes at work on a SharedProgressTracker (default: this one alone)")
     options = parser.parse_args()
+    if options.workers < 0:
+        parser.error("--workers cannot be negative")
     if not os.path.isdir(options.folder):
         parser.exit(2, f"{parser.prog}: there is no folder {options.folder!r}\n")
     folder = os.path.realpath(options.folder)
     try:
-        with ProgressTracker(options.store, max_tries=3, sync_at=100) as tracker:
+        with open_tracker(options.store, options.workers) as tracker:
             first = next(iter(tracker), folder)  # the task that a store began with
             if first != folder:
                 return f"The store at {tracker.path!r} was made for {first!r}; give another one with --store."
@@ -153,7 +205,10 @@ def main() -> str | int:
             tracker.add_if_absent(folder)
             progress = Progress(tracker)
             try:
-                work(tracker, progress)
+                if isinstance(tracker, SharedProgressTracker):
+                    employ(options.workers, tracker, progress)
+                else:
+                    work(tracker, progress)
             finally:
                 progress.show(last=True)
             report(tracker, folder)
