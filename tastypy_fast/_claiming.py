@@ -12,12 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, give_back, read_claim, read_task
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
+from tastypy_fast.exceptions import PersistentOrderedDictException
 
 if TYPE_CHECKING:
     from tastypy_fast._sharing import SharedEnvironment
@@ -273,6 +275,11 @@ class TryIterator:
         lock = self._environment.transaction.lock
         if lock.is_mine():
             # The garbage collector came into the middle of an operation.
-            lock.afterwards = [*(lock.afterwards or ()), self.close]
+            lock.afterwards = [*(lock.afterwards or ()), self._close_quietly]
         else:
+            self._close_quietly()
+
+    def _close_quietly(self) -> None:
+        # Nobody is there to catch an error. What could not be given back is when the process ends.
+        with suppress(PersistentOrderedDictException):
             self.close()

@@ -110,6 +110,8 @@ def claim_next(TrackerCache tasks not None, long long after, int limit, bint all
         for order in chosen:
             put_claim(tasks, order, tasks.status.get(order), &claim)
             claim.place += 1
+        # At once: what ends a claim later is seen by its flag's being on disk.
+        tasks.sync(False)
         return chosen
     finally:
         tasks.leave()
@@ -133,6 +135,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
         if entry & CLAIMED and not is_free(tasks, order, may_take):
             return None
         put_claim(tasks, order, entry, &claim)
+        tasks.sync(False)
         return True
     finally:
         tasks.leave()

@@ -48,6 +48,7 @@ cdef class Block:
 cdef class StatusTable:
     cdef StoreState environment
     cdef dict blocks
+    cdef dict differing
     cdef Py_ssize_t room
     cdef long long last_number
     cdef Block last_block

@@ -121,6 +121,8 @@ cdef class StatusTable:
         # 1: counts as dirty on its own, 2: a cache entry counts for it
         if block.touched[slot] == 0:
             block.touched[slot] = 1 if count else 2
+            if block.touched_count == 0:
+                self.differing[order // ENTRIES] = block
             block.touched_count += 1
             self.touched += count
         return 0
@@ -152,7 +154,7 @@ cdef class StatusTable:
         raw = None
         if cursor.last():
             memcpy(&end, PyBytes_AS_STRING(cursor.key()), 8)
-        end = max(end, max(self.blocks, default=0)) + 1
+        end = max(end, max(self.differing, default=0)) + 1
         while number < end:
             block = self.blocks.get(number)
             if block is not None:
@@ -228,9 +230,10 @@ cdef class StatusTable:
 
     cdef list changed(self, set only):
         """(number, block) of the blocks with changes; of those that hold the orders ``only``, if given."""
-        numbers = self.blocks if only is None else {order // ENTRIES for order in only if order >= 0}
-        return [(number, self.blocks[number]) for number in numbers
-                if number in self.blocks and (<Block>self.blocks[number]).touched_count]
+        if only is None:
+            return list(self.differing.items())
+        numbers = {order // ENTRIES for order in only if order >= 0}
+        return [(number, self.differing[number]) for number in numbers if number in self.differing]
 
     cdef int write(self, object txn, set only, set skip) except -1:
         """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
@@ -295,19 +298,22 @@ cdef class StatusTable:
             if whole:
                 memset(block.touched, 0, ENTRIES)
                 block.touched_count = 0
+                del self.differing[number]
                 continue
             for slot in range(ENTRIES):
                 if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
                     self.touched -= block.touched[slot] == 1
                     block.touched[slot] = 0
                     block.touched_count -= 1
+            if block.touched_count == 0:
+                del self.differing[number]
         if len(self.blocks) > KEPT:
             self.trim()
         return 0
 
     cdef int trim(self) except -1:
         """Let the unchanged blocks go."""
-        self.blocks = {number: value for number, value in self.blocks.items() if (<Block>value).touched_count}
+        self.blocks = dict(self.differing)
         self.room = max(KEPT, 2 * len(self.blocks))
         self.last_number = -1
         return 0
@@ -315,6 +321,7 @@ cdef class StatusTable:
     cdef int forget(self) except -1:
         """Back to what is on disk."""
         self.blocks = {}
+        self.differing = {}
         self.last_number = -1
         self.touched = 0
         self.totals_known = False
@@ -322,19 +329,11 @@ cdef class StatusTable:
 
     cdef dict changes(self):
         """Order number to entry, of those that count as dirty on their own."""
-        cdef dict found = {}
-        for order in self.touched_orders():
-            found[order] = self.get(order)
-        return found
+        return {order: self.get(order) for order in self.touched_orders()}
 
     cdef bint differs(self) except -1:
         """Whether a sync has statuses to write."""
-        cdef Block block
-        for value in self.blocks.values():
-            block = value
-            if block.touched_count:
-                return True
-        return False
+        return len(self.differing) > 0
 
     cdef int check(self) except -1:
         """Raise AssertionError where the blocks in memory contradict themselves."""
@@ -354,6 +353,8 @@ cdef class StatusTable:
                     block.data.head.present, block.data.head.done, block.data.head.aborted,
                     block.data.head.tried, block.data.head.open) or touched != block.touched_count:
                 raise AssertionError("a block of statuses contradicts its own head")
+        if self.differing != {number: value for number, value in self.blocks.items() if (<Block>value).touched_count}:
+            raise AssertionError("the blocks that differ from the disk are others")
         if alone != self.touched:
             raise AssertionError("the count of dirty statuses is off")
         if self.totals_known:
@@ -369,10 +370,9 @@ cdef class StatusTable:
         cdef Block block
         cdef int slot
         cdef list orders = []
-        for number, value in sorted(self.blocks.items()):
+        for number, value in sorted(self.differing.items()):
             block = value
-            if block.touched_count:
-                orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
+            orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
         return orders
 
 
