@@ -58,7 +58,9 @@ class Environment(StoreState):
         self.writable = self._may_write and not options.shared
         self.transient = not self.writable
         self.forked_from = 0
-        self._inherited = False
+        self._reopens = False
+        # Whether no other process writes here: always for a private writer, while it opens the store for a shared one.
+        self._alone = False
         # "process" leaves a commit to the kernel, so that each sync has to ask for the flush.
         self.flushes_each_sync = options.durability == "process"
         self._db: Any = None
@@ -78,8 +80,8 @@ class Environment(StoreState):
             if alone or not self._may_write:
                 _files.check_data_file(self.path, alone)
                 _files.allocate_lock_file(self.path, _engine.MAX_READERS)
-            self._db = self._open_engine(readonly=not self._may_write)
-            self._open_databases()
+            self._alone = alone
+            self._open_database_files(readonly=not alone)
             if alone:
                 self._begin_alone()
             if fresh:
@@ -139,6 +141,22 @@ class Environment(StoreState):
         except EngineError as error:
             raise self.translated(error) from error
 
+    def _open_database_files(self, readonly: bool) -> None:
+        try:
+            self._db = self._open_engine(readonly)
+            while True:
+                try:
+                    self._open_databases()
+                    return
+                except MapResized:
+                    # Another process has grown the map since.
+                    self._db.set_mapsize(0)
+        except BaseException:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+            raise
+
     def _open_databases(self) -> None:
         try:
             with self._db.begin() as txn:
@@ -157,6 +175,8 @@ class Environment(StoreState):
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
                     raise self.damaged("there are more or fewer index entries than records")
                 self.next_order = max(self.next_order, self.next_number(txn))
+        except MapResized:
+            raise
         except (EngineError, struct.error) as error:
             raise self.translated(error) from error
 
@@ -190,7 +210,7 @@ class Environment(StoreState):
             raise self.damaged("its format or kind does not parse")
         check_meta(self.path, found, self.options)
         size = str(self.options.file_size).encode()
-        if self._may_write and found[b"file_size"] != size:
+        if self._alone and found[b"file_size"] != size:
             self.write(lambda txn: txn.put(b"file_size", size, db=self.meta))
 
     def check_options(self, options: Options) -> None:
@@ -217,7 +237,7 @@ class Environment(StoreState):
     def close(self) -> None:
         """Let go of the files. What is to be saved was saved before."""
         with self.lock:
-            self._inherited = False
+            self._reopens = False
             self._close_files()
 
     def _close_files(self) -> None:
@@ -248,8 +268,8 @@ class Environment(StoreState):
             self._db = None
         if self._claim is not None:
             self._claim.leave_to_parent()
-        self._inherited = True
-        self._may_write = self.writable = False
+        self._reopens = True
+        self._may_write = self._alone = self.writable = False
         self.transient = True
         for cache in self.caches:
             cache.forget()
@@ -283,10 +303,9 @@ class Environment(StoreState):
 
     def _reopen(self) -> None:
         """Open the files in a forked child."""
-        if not self._inherited:
+        if not self._reopens:
             raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
-        self._db = self._open_engine(readonly=not self._may_write)
-        self._open_databases()
+        self._open_database_files(readonly=True)
 
     def _adopt_map(self) -> None:
         """Another process has grown the map."""

@@ -21,6 +21,9 @@ _registry: dict[str, Environment] = {}
 _registry_lock = threading.RLock()
 _exiting = False
 
+# How long, in microseconds, a fork waits for one store while it holds another.
+PATIENCE = 50_000
+
 
 def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable[[Any], Cache],
             clone: bool) -> tuple[Any, Cache]:
@@ -128,30 +131,33 @@ def _end_by_sigterm() -> None:
 
 
 def _before_fork() -> None:
-    while not _take_all():
-        pass
+    """Have no other thread in a transaction, nor opening or closing a store."""
+    taken: list[Lock] = []
+    while True:
+        _registry_lock.acquire()
+        wanted = _transaction_locks()
+        missing = next((lock for lock in wanted if lock not in taken), None)
+        if missing is None:
+            break
+        _registry_lock.release()
+        if taken and not missing.acquire_within(PATIENCE):
+            # Its thread may be in a block, and wait for a store that is held here.
+            for one in taken:
+                one.release()
+            taken = []
+        if not taken:
+            missing.acquire()
+        taken.append(missing)
+    for lock in taken:
+        if lock not in wanted:  # closed meanwhile
+            lock.release()
     for environment in _registry.values():
         environment.before_fork()
 
 
-def _take_all() -> bool:
-    """Have no other thread in a transaction, nor opening or closing a store. A thread that is in a block of one store
-    may be waiting for another one, or about to open it: this holds nothing while it waits."""
-    _registry_lock.acquire()
-    taken: list[Lock] = []
-    for environment in _registry.values():
-        if isinstance(environment, SharedEnvironment):
-            lock = environment.transaction.lock
-            if not lock.try_acquire():
-                break
-            taken.append(lock)
-    else:
-        return True
-    for one in taken:
-        one.release()
-    _registry_lock.release()
-    with lock:
-        return False
+def _transaction_locks() -> list[Lock]:
+    return [environment.transaction.lock for environment in _registry.values()
+            if isinstance(environment, SharedEnvironment)]
 
 
 def _after_fork_in_parent() -> None:

@@ -1,5 +1,7 @@
 from typing import Any, Final
 
+from typing_extensions import disjoint_base
+
 from tastypy_fast._iterate import Owner
 from tastypy_fast._proxy import DeepProxy, Operation
 from tastypy_fast._transaction import Transaction
@@ -8,6 +10,7 @@ __all__ = ["IN_MEMORY", "SharedSlots", "SharedTrackerSlots"]
 
 IN_MEMORY: Final[int]
 
+@disjoint_base
 class SharedSlots:
     def _attach(self, transaction: Transaction, inside: Owner, outside: Owner, sync_at: int) -> None: ...
     def _detach(self) -> None: ...

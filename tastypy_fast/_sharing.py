@@ -40,6 +40,7 @@ class SharedEnvironment(Environment):
         self.transaction = Transaction(path, options.gzipped, self)
         # This process as a worker on the tasks of a tracker.
         self.claimant: Claimant | None = None
+        self._opened_to_write = False
         super().__init__(path, options)
 
     # Opening and closing
@@ -50,22 +51,24 @@ class SharedEnvironment(Environment):
 
     def _begin_alone(self) -> None:
         super()._begin_alone()
+        self._attach_databases()
         assert isinstance(self._claim, SharedLock)
+        self._alone = False
         self._claim.share()
 
-    def _open(self) -> None:
-        super()._open()
-        self._attach_databases()
-
-    def _reopen(self) -> None:
-        super()._reopen()
-        self._attach_databases()
+    def _open_database_files(self, readonly: bool) -> None:
+        # Only for reading as long as that is enough: LMDB takes the lock of all writers to open databases for writing,
+        # and one of them may be in a long block.
+        super()._open_database_files(readonly)
+        self._opened_to_write = not readonly
+        if readonly:
+            self._attach_databases()
 
     def _attach_databases(self) -> None:
         self.images, self.claims = self._open_shared_databases()
         for name in ("values", "order", "status", "meta", "images", "claims"):
             setattr(self.transaction, name, getattr(self, name))
-        self.transaction.db = self._db
+        self.transaction.db = self._db if self._opened_to_write else None
         # Any process may have written something that only the system has so far.
         self._unflushed = self.options.durability != "full"
 
@@ -127,10 +130,9 @@ class SharedEnvironment(Environment):
 
     def begin_writing(self) -> Any:
         """LMDB's write transaction: waits for the process that has it. The caller has the transaction's lock."""
-        if self._db is None:
+        if self._db is None or not self._opened_to_write:
             with self.lock:
-                if self._db is None:
-                    self._reopen()
+                self._open_to_write()
         while True:
             try:
                 return self._db.begin(write=True)
@@ -140,6 +142,18 @@ class SharedEnvironment(Environment):
                 self._db.reader_check()
             except EngineError as error:
                 raise self.translated(error) from error
+
+    def _open_to_write(self) -> None:
+        if self._db is None and not self._reopens:
+            raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+        # (where it fails, the next one tries again)
+        self._reopens = True
+        self.end_reading()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._open_database_files(readonly=False)
+        self._attach_databases()
 
     def sync(self) -> None:
         """Make what is there now what ``revert()`` comes back to, and have it on the disk."""

@@ -1,13 +1,11 @@
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 from tastypy_fast._cache import Cache
 from tastypy_fast._state import StoreState
 
 __all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Scope", "Transaction"]
-
-T = TypeVar("T")
 
 STEP: Final[int]
 BLOCK: Final[int]
@@ -40,7 +38,7 @@ class Transaction(StoreState):
     def leave_all(self) -> int: ...
     def unlock(self) -> None: ...
     def written_directly(self) -> None: ...
-    def perform(self, kind: int, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T: ...
+    def perform(self, kind: int, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any: ...
 
 @final
 class Scope:

@@ -74,7 +74,8 @@ def writes(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any
 
     def writing(self: Viewed, /, *arguments: P.args, **keywords: P.kwargs) -> T:
         transaction, view = self._begin()
-        return transaction.perform(STEP, method, view, *arguments, **keywords)
+        result: T = transaction.perform(STEP, method, view, *arguments, **keywords)
+        return result
 
     _described(writing, method, "One transaction: atomic, and visible to every process when it returns.")
     return writing
@@ -85,7 +86,8 @@ def writes_many(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenat
 
     def writing(self: Viewed, /, *arguments: P.args, **keywords: P.kwargs) -> T:
         transaction, view = self._begin()
-        return transaction.perform(ATOM, method, view, *arguments, **keywords)
+        result: T = transaction.perform(ATOM, method, view, *arguments, **keywords)
+        return result
 
     _described(writing, method, "One transaction: visible to every process when it returns; nothing if it raises.")
     return writing

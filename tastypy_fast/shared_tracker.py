@@ -194,7 +194,7 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
 
     def _gate(self, key: Key, allow_aborted: bool, add: bool) -> bool:
         transaction, view = self._begin()
-        return transaction.perform(STEP, self._try_one, view, key, allow_aborted, add)
+        return bool(transaction.perform(STEP, self._try_one, view, key, allow_aborted, add))
 
     def _try_one(self, view: Any, key: Key, allow_aborted: bool, add: bool) -> bool:
         if add:

@@ -13,6 +13,8 @@ from tastypy_fast import (
     PersistentOrderedDict,
     PersistentOrderedDictIntegrityError,
     ProgressTracker,
+    SharedPersistentOrderedDict,
+    SharedProgressTracker,
     UnstorableValueError,
 )
 from tastypy_fast._keys import decode_key, encode_key
@@ -93,12 +95,61 @@ def exercise_tracker(folder: Path, seed: random.Random) -> None:
         tracker._check()
 
 
+def exercise_shared_dict(folder: Path, seed: random.Random) -> None:
+    with SharedPersistentOrderedDict(folder / "shared", sync_at=50) as shared:
+        iterator = iter(shared)
+        for number in range(400):
+            shared[seed.randrange(100)] = {"n": number, "list": []}
+            key = seed.choice(shared.keys())
+            shared.set[key]["n"] += 1
+            shared.set[key]["list"].extend(value for value in range(3))
+            with shared.locked():
+                shared.set[key]["list"][1:] = shared[key]["list"] * 2
+                try:
+                    with shared.transaction():
+                        del shared.set[key]["list"]
+                        shared["undone"] = shared.set[key]["n"]
+                except UnstorableValueError:
+                    assert "undone" not in shared
+            if number % 3 == 0:
+                del shared[seed.choice(shared.keys())]
+            if number % 50 == 0:
+                shared.revert()
+                shared._check()
+            next(iterator, None)
+        shared.dirty()
+        shared.items()
+        shared._check()
+
+
+def exercise_shared_tracker(folder: Path, seed: random.Random) -> None:
+    with SharedProgressTracker(folder / "shared tracker", max_tries=2, sync_at=50) as tracker:
+        tracker.add_many(range(1200))
+        for batch in (7, 1):
+            for key, task in tracker.try_items(batch=batch):
+                tracker.set[key]["data"] = task["_tries"]
+                if seed.random() < 0.5:
+                    tracker.mark_done(key)
+                elif seed.random() < 0.2:
+                    tracker.release(key)
+                elif seed.random() < 0.2:
+                    del tracker[key]
+        next(tracker.try_keys(allow_aborted=True, batch=3), None)
+        tracker.should_try_add("new")
+        assert len(tracker.claims()) == len(tracker.claimed_keys())
+        tracker.mark_done_many(tracker.claimed_keys())
+        tracker.revert()
+        tracker._check()
+
+
 def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     with tempfile.TemporaryDirectory() as name:
         exercise_codecs(random.Random(number))
         exercise_dict(Path(name), random.Random(number))
         exercise_tracker(Path(name), random.Random(number))
+        exercise_shared_dict(Path(name), random.Random(number))
+        exercise_shared_tracker(Path(name), random.Random(number))
     print("the core was exercised")
 
 

@@ -13,6 +13,8 @@ cdef class Lock:
     cpdef int release(self) except -1
     cpdef bint is_mine(self)
     cpdef bint try_acquire(self)
+    cpdef bint acquire_within(self, long long microseconds) except -1
+    cdef bint wait(self, long long microseconds) except -1
     cpdef int suspend(self) except -1
     cpdef int resume(self, int depth) except -1
 

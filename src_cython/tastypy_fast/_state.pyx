@@ -14,6 +14,7 @@ cdef extern from "pythread.h":
     PyThread_type_lock PyThread_allocate_lock()
     void PyThread_free_lock(PyThread_type_lock lock)
     int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr_flag) nogil
     void PyThread_release_lock(PyThread_type_lock lock)
 
 
@@ -44,7 +45,6 @@ cdef class Lock:
     cpdef int acquire(self) except -1:
         """Wait until the lock is free or this thread's own, and take it."""
         cdef unsigned long me = PyThread_get_thread_ident()
-        cdef PyThread_type_lock gate = self.gate
         if self.depth:
             if self.owner == me:
                 self.depth += 1
@@ -53,17 +53,26 @@ cdef class Lock:
             self.owner = me
             self.depth = 1
             return 0
+        self.wait(-1)
+        return 0
+
+    cdef bint wait(self, long long microseconds) except -1:
+        """Wait for somebody else's lock, for ever or so long. Whether it is ours now."""
+        cdef PyThread_type_lock gate = self.gate
+        cdef int status
         if self.waiting == 0 and not self.gate_held:
             PyThread_acquire_lock(gate, 0)
             self.gate_held = True
         self.waiting += 1
         with nogil:
-            PyThread_acquire_lock(gate, 1)
+            status = PyThread_acquire_lock_timed(gate, microseconds, 0)
         self.waiting -= 1
+        if status != 1:
+            return False
         self.gate_held = True
-        self.owner = me
+        self.owner = PyThread_get_thread_ident()
         self.depth = 1
-        return 0
+        return True
 
     cpdef int release(self) except -1:
         """Give the lock back, as often as it was taken."""
@@ -91,6 +100,10 @@ cdef class Lock:
             return False
         self.acquire()
         return True
+
+    cpdef bint acquire_within(self, long long microseconds) except -1:
+        """Take the lock, waiting for it no longer than this. Whether it was taken."""
+        return self.try_acquire() or self.wait(microseconds)
 
     cpdef int suspend(self) except -1:
         """Give the lock back altogether, however often it was taken: what ``resume`` wants to be told."""
