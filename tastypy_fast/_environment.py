@@ -23,7 +23,7 @@ from tastypy_fast import _engine, _files
 from tastypy_fast._claims import give_back
 from tastypy_fast._engine import EngineError, MapFull, MapResized, NotWritable, ReadersFull
 from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
-from tastypy_fast._ownership import OwnerLock, SharedLock
+from tastypy_fast._ownership import OwnerLock, ReaderLock, SharedLock
 from tastypy_fast._state import Lock, StoreState
 from tastypy_fast._workers import lost_claims
 from tastypy_fast.exceptions import (
@@ -66,7 +66,7 @@ class Environment(StoreState):
         self._db: Any = None
         self._buffer_snapshot: Any = None
         self._unflushed = False
-        self._claim: OwnerLock | SharedLock | None = None
+        self._claim: OwnerLock | ReaderLock | SharedLock | None = None
         self._identity: tuple[int, int] | None = None
         self._open()
         self._identity = _files.file_identity(path)
@@ -98,8 +98,8 @@ class Environment(StoreState):
 
     def _begin_alone(self) -> None:
         """What only the first process on a store does: drop what those before it have left."""
-        if self._claim is not None:
-            self._claim.write_name()
+        assert isinstance(self._claim, (OwnerLock, SharedLock))
+        self._claim.write_name()
         self._db.reader_check()
         with self._db.begin() as txn:
             was_shared = txn.get(b"images") is not None
@@ -130,7 +130,7 @@ class Environment(StoreState):
             raise self.translated(error) from error
         # Who may not write the engine's lock file cannot read beside a writer. So keep writers out.
         try:
-            self._claim = OwnerLock(self.path, only_read=True)
+            self._claim = ReaderLock(self.path)
         except OSError as refused:
             raise StorageError(
                 errno.EACCES, "to read beside a process that writes takes the right to write lock.mdb, for the "

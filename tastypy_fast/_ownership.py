@@ -12,7 +12,7 @@ import time
 from tastypy_fast._files import OWNER
 from tastypy_fast.exceptions import StorageError, StoreInUseError
 
-__all__ = ["OwnerLock", "SharedLock"]
+__all__ = ["OwnerLock", "ReaderLock", "SharedLock"]
 
 # How long another process may take to open a store.
 OPENING_SECONDS = 30
@@ -21,22 +21,16 @@ OPENING_SECONDS = 30
 class OwnerLock:
     """The right to write a private store, held by one process at a time."""
 
-    def __init__(self, path: str, only_read: bool = False) -> None:
-        """Take the lock, or raise StoreInUseError at once.
-
-        ``only_read``: any number of processes may have it like this, and then none as an owner.
-        """
-        flags = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
-        self._file: int | None = os.open(os.path.join(path, OWNER), flags | os.O_CLOEXEC, 0o644)
+    def __init__(self, path: str) -> None:
+        """Take the lock, or raise StoreInUseError at once."""
+        self._file: int | None = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._file, (fcntl.LOCK_SH if only_read else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            name = read_name(self._file)
-            self.release()
-            raise in_use(path, name) from None
+            if not take_patiently(self._file):
+                raise in_use(path, read_name(self._file))
+            refuse_readers(path)
         except OSError as error:
             self.release()
-            raise StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path) from error
+            raise as_ours(error, path) from None
 
     def write_name(self) -> None:
         """Note who has the lock, for the error in another process. (A full disk is no reason to fail here.)"""
@@ -66,11 +60,10 @@ class SharedLock:
         self._file: int | None = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self.alone = self._take()
+            refuse_readers(path)
         except OSError as error:
             self.release()
-            if isinstance(error, StoreInUseError):
-                raise
-            raise StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path) from error
+            raise as_ours(error, path) from None
 
     def _take(self) -> bool:
         assert self._file is not None
@@ -114,6 +107,69 @@ class SharedLock:
 
     def leave_to_parent(self) -> None:
         """A forked child has a part of its own in its parent's lock, and keeps it."""
+
+
+class ReaderLock:
+    """The right to read a store without LMDB's table of readers, which this process may not write: any number of
+    processes have it at once, and then nobody writes.
+
+    It is a lock on the folder itself. Who writes has ``owner.lock`` and then asks for the folder; who reads like this
+    has the folder and then asks for ``owner.lock``: of two that come at once, one at least sees the other.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+            owner = os.open(os.path.join(path, OWNER), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if not take_patiently(owner):
+                    raise in_use(path, read_name(owner))
+            finally:
+                os.close(owner)
+        except OSError as error:
+            self.release()
+            raise as_ours(error, path) from None
+
+    def release(self) -> None:
+        """Let others write."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # (as OwnerLock)
+    leave_to_parent = release
+
+
+def take_patiently(file: int) -> bool:
+    """Lock a file alone, unless somebody keeps it. Others may have it for a moment, to see whether it is free."""
+    for _ in range(10):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.002)
+    return False
+
+
+def refuse_readers(path: str) -> None:
+    """An error where somebody reads the store in a way that lets nobody write (see ReaderLock)."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not take_patiently(folder):
+            raise StoreInUseError(
+                errno.EWOULDBLOCK, "a process reads this store that may not write its lock.mdb, and so lets nobody "
+                "write; wait for it to end, or give it the right", path
+            )
+    finally:
+        os.close(folder)
+
+
+def as_ours(error: OSError, path: str) -> OSError:
+    """What the system said about a lock, in our words."""
+    if isinstance(error, StoreInUseError):
+        return error
+    return StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path)
 
 
 def read_name(file: int) -> str:
