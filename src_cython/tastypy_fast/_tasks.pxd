@@ -11,4 +11,5 @@ cdef class TaskIterator(StoreIterator):
     cdef bint attempt
     cdef long long changes
 
+    cdef bint is_seen(self) except -1
     cdef object offer_task(self, long long order, object item)

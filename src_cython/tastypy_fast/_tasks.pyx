@@ -22,6 +22,7 @@ __all__ = ["TaskIterator"]
 
 cdef enum:
     LARGEST_CHUNK = 512
+    SMALL_CHUNK = 8
     # A chunk ends with the record that takes it past this.
     CHUNK_BYTES = 1 << 20
     # Up to so many records are passed over rather than sought.
@@ -47,6 +48,12 @@ cdef class TaskIterator(StoreIterator):
     cdef bint is_outdated(self) except -1:
         cdef StatusTable status = self.tasks.status
         cdef long long changes, last
+        if self.tasks.environment.transient:
+            # Somebody else may have opened a task that was passed over. While others write a lot, chunks are small.
+            if self.is_seen():
+                return False
+            self.limit = SMALL_CHUNK
+            return True
         if self.tasks.handed_out:
             self.tasks.absorb_handed_out()
         changes = status.abortions if self.flags & ABORTED else status.openings
@@ -57,6 +64,14 @@ cdef class TaskIterator(StoreIterator):
                 return True
             self.changes = changes
         return StoreIterator.is_outdated(self)
+
+    cdef bint is_seen(self) except -1:
+        """Whether the store is as it was when the chunk was read."""
+        self.tasks.enter()
+        try:
+            return self.seen == self.tasks.seen
+        finally:
+            self.tasks.leave()
 
     cdef object offer(self, long long order, object item):
         self.tasks.enter()
