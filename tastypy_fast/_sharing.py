@@ -59,9 +59,12 @@ class SharedEnvironment(Environment):
     def _open_database_files(self, readonly: bool) -> None:
         # Only for reading as long as that is enough: LMDB takes the lock of all writers to open databases for writing,
         # and one of them may be in a long block.
-        super()._open_database_files(readonly)
         self._opened_to_write = not readonly
-        if readonly:
+        super()._open_database_files(readonly)
+
+    def _open_databases(self) -> None:
+        super()._open_databases()
+        if not self._alone:  # who is alone may have to make them first
             self._attach_databases()
 
     def _attach_databases(self) -> None:
@@ -153,7 +156,6 @@ class SharedEnvironment(Environment):
             self._db.close()
             self._db = None
         self._open_database_files(readonly=False)
-        self._attach_databases()
 
     def sync(self) -> None:
         """Make what is there now what ``revert()`` comes back to, and have it on the disk."""
