@@ -8,24 +8,24 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import measure, report
-from benchmarks.workloads import WORKLOADS
+from benchmarks import measure, report, system
+from benchmarks.measure import ALL_WORKLOADS
 
 
 def main() -> None:
     """Measure as the arguments say and print the tables."""
     options = _parser().parse_args()
     if options.list:
-        for name, workload in WORKLOADS.items():
-            print(f"{name:14}{workload.about} ({workload.unit})")
+        for name, workload in ALL_WORKLOADS.items():
+            print(f"{name:25}{workload.about} ({workload.unit})")
         return
-    workloads = [name for name in WORKLOADS if not options.only or name in options.only]
+    workloads = [name for name in ALL_WORKLOADS if not options.only or name in options.only]
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
-        machine = measure.machine(Path(folder))
-        ticks, stolen = measure.stolen_ticks()
+        machine = system.machine(Path(folder)) | measure.about_peers(workloads)
+        ticks, stolen = system.stolen_ticks()
         runner = measure.Runner(Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
-        results = runner.run(options.n or [100_000], workloads, options.rounds)
-    ticks_now, stolen_now = measure.stolen_ticks()
+        results = runner.run(options.n or [100_000], workloads, options.rounds, options.processes)
+    ticks_now, stolen_now = system.stolen_ticks()
     machine["stolen by host"] = f"{(stolen_now - stolen) / max(1, ticks_now - ticks):.1%} of the time of this run"
     print(report.as_text(machine, results))
     if options.json:
@@ -36,12 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="tastypy_fast beside the same work written by hand."
     )
-    parser.add_argument("-n", type=_positive, action="append", metavar="N", help="number of keys (100,000); repeatable")
-    parser.add_argument("--rounds", type=_positive, default=3, metavar="R", help="measurements of each (3)")
-    parser.add_argument("--only", nargs="+", choices=list(WORKLOADS), metavar="WORKLOAD", help="only these workloads")
-    parser.add_argument("--folder", type=Path, help="where to put the stores; on a real disk (the system's own)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there too")
-    parser.add_argument("--list", action="store_true", help="say which workloads there are and end")
+    add = parser.add_argument
+    add("-n", type=_positive, action="append", metavar="N", help="number of keys (100,000); repeatable")
+    add("--rounds", type=_positive, default=3, metavar="R", help="measurements of each (3)")
+    add("--only", nargs="+", choices=list(ALL_WORKLOADS), metavar="WORKLOAD", help="only these workloads")
+    add("--processes", type=_positive, nargs="+", default=[2], metavar="P", help="at once on a shared store (2)")
+    add("--folder", type=Path, help="where to put the stores; on a real disk (the system's own)")
+    add("--json", type=Path, metavar="FILE", help="write every measurement there too")
+    add("--list", action="store_true", help="say which workloads there are and end")
     return parser
 
 

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import select
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import together
+from benchmarks.shared_stores import LEFT_OUT, SHARED_PEERS
+from benchmarks.shared_workloads import SHARED_WORKLOADS, SharedWorkload
 from benchmarks.stores import PEERS
-from benchmarks.workloads import WORKLOADS, Clock
+from benchmarks.system import anonymous_memory, disk_use
+from benchmarks.workloads import WORKLOADS, Clock, Workload
 
+ALL_WORKLOADS: dict[str, Workload | SharedWorkload] = {**WORKLOADS, **SHARED_WORKLOADS}
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.005
 
 
 class Sample(NamedTuple):
-    """One measurement. ``running``: the seconds of processor time in ``seconds``. ``memory``: how much anonymous
-    memory grew at most, in bytes; None where it cannot be told. ``disk``: bytes."""
+    """One measurement. ``running``: the seconds of processor time in ``seconds``, of all processes. ``memory``: how
+    much anonymous memory grew at most, in bytes; None where it cannot be told. ``disk``: bytes."""
 
     seconds: float
     running: float
@@ -42,18 +47,27 @@ class Result(NamedTuple):
 
     n: int
     workload: str
+    processes: int
     peer: str
     samples: list[Sample]
 
+    @property
+    def unit(self) -> str:
+        return ALL_WORKLOADS[self.workload].unit
+
+    @property
+    def title(self) -> str:
+        return f"{self.workload}, {self.processes} at once" if self.workload in SHARED_WORKLOADS else self.workload
+
     def value(self, choose: Callable[[list[float]], float] = median) -> float:
         """Items a second, or milliseconds for the whole, by the workload's unit."""
-        if WORKLOADS[self.workload].unit == "ms":
+        if self.unit == "ms":
             return choose([sample.seconds * 1000 for sample in self.samples])
         return choose([sample.items / sample.seconds for sample in self.samples])
 
     def times_faster(self, other: Result) -> float:
         """How many times as fast as another this is, by the medians."""
-        if WORKLOADS[self.workload].unit == "ms":
+        if self.unit == "ms":
             return other.value() / self.value()
         return self.value() / other.value()
 
@@ -72,20 +86,15 @@ class Result(NamedTuple):
         return int(median([sample.disk for sample in self.samples]))
 
 
-def anonymous_memory(process: int | str = "self") -> int | None:
-    """Bytes of anonymous memory that a process has now; None where the system does not tell."""
-    try:
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def disk_use(path: Path) -> int:
-    """Bytes that the files of a folder take on the disk."""
-    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+def about_peers(workloads: Sequence[str]) -> dict[str, str]:
+    """What takes part in these workloads, in which version, with which promise."""
+    found: dict[str, str] = {}
+    if not WORKLOADS.keys().isdisjoint(workloads):
+        found |= {name: f"{peer.version}; {peer.promise}" for name, peer in PEERS.items()}
+    if not SHARED_WORKLOADS.keys().isdisjoint(workloads):
+        found |= {f"shared {name}": f"{peer.version}; {peer.promise}" for name, peer in SHARED_PEERS.items()}
+        found |= LEFT_OUT
+    return found
 
 
 # The child
@@ -95,9 +104,17 @@ def _say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def _child(peer_name: str, workload_name: str, n: int, path: str) -> None:
-    peer, workload, clock = PEERS[peer_name], WORKLOADS[workload_name], Clock()
-    make = peer.tasks_class if workload.tasks else peer.dict_class
+def _child(peer: str, name: str, n: int, path: str, processes: int) -> None:
+    workload = ALL_WORKLOADS[name]
+    make = workload.stores()[peer]
+    if isinstance(workload, SharedWorkload):
+        _work_together(name, workload, make(path), n, path, processes)
+    else:
+        _work_alone(workload, make, n, path)
+
+
+def _work_alone(workload: Workload, make: Callable[[str], Any], n: int, path: str) -> None:
+    clock = Clock()
     _say(memory=anonymous_memory())
     items = workload.run(lambda: make(path), n, clock)
     memory = anonymous_memory()
@@ -106,12 +123,27 @@ def _child(peer_name: str, workload_name: str, n: int, path: str) -> None:
     _say(right=True)
 
 
+def _work_together(name: str, workload: SharedWorkload, store: Any, n: int, path: str, processes: int) -> None:
+    workload.prepare(store, n)
+    memory = anonymous_memory()
+    _say(memory=memory)
+    total = together.run(name, store, n, processes)
+    grown = None if memory is None else memory + total.memory
+    _say(
+        seconds=total.seconds, running=total.running, items=workload.items(n), memory=grown, disk=disk_use(Path(path))
+    )
+    workload.check(store, n, total.found)
+    store.close()
+    _say(right=True)
+
+
 # The parent
 
 
-def measure(peer: str, workload: str, n: int, path: Path) -> Sample:
-    """Run one workload on the store at ``path`` in a new process. Raises RuntimeError when it fails."""
-    command = [sys.executable, "-m", "benchmarks.measure", peer, workload, str(n), str(path)]
+def measure(peer: str, workload: str, n: int, path: Path, processes: int = 1) -> Sample:
+    """Run one workload on the store at ``path`` in a new process, which starts the others where there are several
+    at once. Raises RuntimeError when it fails."""
+    command = [sys.executable, "-m", "benchmarks.measure", peer, workload, str(n), str(path), str(processes)]
     # Unbuffered: select() does not see a line that lies in a buffer of ours, and what is sampled meanwhile would
     # count for the wrong part.
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0) as child:
@@ -147,29 +179,33 @@ class Runner:
         self._tell = tell
         self._made: set[Path] = set()
 
-    def run(self, sizes: Sequence[int], workloads: Sequence[str], rounds: int) -> list[Result]:
-        """Every workload of every store at every size. In each round the stores take turns, so that a noisy
-        minute hits all alike, and each time another one begins."""
-        names = list(PEERS)
+    def run(
+        self, sizes: Sequence[int], workloads: Sequence[str], rounds: int, processes: Sequence[int]
+    ) -> list[Result]:
+        """Every workload of every store at every size, and with every number of processes where there are several
+        at once. In each round the stores take turns, so that a noisy minute hits all alike, and each time another
+        one begins."""
         results: list[Result] = []
         for n in sizes:
-            found = {
-                (workload, peer): Result(n, workload, peer, []) for workload in workloads for peer in names
-            }
+            tables = [
+                [Result(n, workload, at_once, peer, []) for peer in ALL_WORKLOADS[workload].stores()]
+                for workload in workloads
+                for at_once in (processes if workload in SHARED_WORKLOADS else [1])
+            ]
             for turn in range(rounds):
-                first = turn % len(names)
-                for workload in workloads:
-                    for peer in names[first:] + names[:first]:
-                        self._tell(f"n={n:,}  round {turn + 1} of {rounds}  {workload}  {peer}")
-                        found[workload, peer].samples.append(self._sample(peer, workload, n))
-            results += found.values()
+                for table in tables:
+                    first = turn % len(table)
+                    for result in table[first:] + table[:first]:
+                        self._tell(f"n={n:,}  round {turn + 1} of {rounds}  {result.title}  {result.peer}")
+                        result.samples.append(self._sample(result.peer, result.workload, n, result.processes))
+            results += chain.from_iterable(tables)
             self._clear()
         return results
 
-    def _sample(self, peer: str, workload: str, n: int) -> Sample:
-        about = WORKLOADS[workload]
+    def _sample(self, peer: str, workload: str, n: int, processes: int) -> Sample:
+        about = ALL_WORKLOADS[workload]
         path = self._folder / f"{peer}-work"
-        if about.before:
+        if isinstance(about, Workload) and about.before:
             made = self._folder / f"{peer}-{about.before}"
             if made not in self._made:
                 measure(peer, about.before, n, made)
@@ -178,7 +214,7 @@ class Runner:
                 return measure(peer, workload, n, made)
             copy_to_disk(made, path)
         try:
-            return measure(peer, workload, n, path)
+            return measure(peer, workload, n, path, processes)
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -196,48 +232,5 @@ def copy_to_disk(source: Path, target: Path) -> None:
             os.fsync(opened.fileno())
 
 
-# Where it was measured
-
-
-def machine(folder: Path) -> dict[str, str]:
-    """What the figures depend on."""
-    facts = {
-        "processor": _first_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "memory": _first_field("/proc/meminfo", "MemTotal") or "unknown",
-        "system": f"{platform.system()} {platform.release()}",
-        "file system": _file_system(folder),
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-    }
-    return facts | {name: f"{peer.version}; {peer.promise}" for name, peer in PEERS.items()}
-
-
-def stolen_ticks() -> tuple[int, int]:
-    """(all ticks, those that a virtual machine's host gave to others) since the start; zeros if unknown."""
-    try:
-        ticks = [int(tick) for tick in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except OSError:
-        return 0, 0
-    return sum(ticks), ticks[7]
-
-
-def _first_field(file: str, name: str) -> str | None:
-    try:
-        lines = Path(file).read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
-
-
-def _file_system(folder: Path) -> str:
-    try:
-        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return "unknown"
-    fitting = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    return max(fitting)[1] if fitting else "unknown"
-
-
 if __name__ == "__main__":
-    _child(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    _child(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))

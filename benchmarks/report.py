@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.measure import Result
 from benchmarks.stores import OURS
-from benchmarks.workloads import WORKLOADS
 
 HEAD = ("workload", "store", "median", "min .. max", "tastypy_fast", "CPU", "memory", "disk")
 
@@ -19,7 +18,7 @@ def as_text(machine: dict[str, str], results: Sequence[Result]) -> str:
     parts = ["\n".join(f"{name:{width}}  {fact}" for name, fact in machine.items())]
     for n, of_size in groupby(results, lambda result: result.n):
         rows = []
-        for name, of_workload in groupby(of_size, lambda result: result.workload):
+        for name, of_workload in groupby(of_size, lambda result: result.title):
             found = list(of_workload)
             ours = next(result for result in found if result.peer == OURS)
             rows += [_row(result, ours, name if result is found[0] else "") for result in found]
@@ -27,7 +26,8 @@ def as_text(machine: dict[str, str], results: Sequence[Result]) -> str:
     parts.append(
         "median: items a second, or milliseconds where it says ms. tastypy_fast: how many times as fast as this\n"
         "store it is. CPU: processor time for each item, without waiting. memory: the most by which anonymous\n"
-        "memory grew. disk: what the files take afterwards."
+        "memory grew. disk: what the files take afterwards. Where several processes are at once, all of it is of\n"
+        "all of them together, and of the server where there is one."
     )
     return "\n\n".join(parts)
 
@@ -43,8 +43,7 @@ def as_json(machine: dict[str, str], results: Sequence[Result]) -> dict[str, Any
 
 
 def _row(result: Result, ours: Result, name: str) -> tuple[str, ...]:
-    in_ms = WORKLOADS[result.workload].unit == "ms"
-    form = "{:,.2f} ms" if in_ms else "{:,.0f}"
+    form = "{:,.2f} ms" if result.unit == "ms" else "{:,.0f}"
     spread = f"{form.format(result.value(min))} .. {form.format(result.value(max))}"
     return (
         name,

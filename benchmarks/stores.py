@@ -232,11 +232,15 @@ class SqliteConnection:
 
     def __init__(self, path: str) -> None:
         os.makedirs(path, exist_ok=True)
-        self._db = sqlite3.connect(os.path.join(path, "store.sqlite"), isolation_level=None)
+        self._path = path
+        self._db = sqlite3.connect(os.path.join(path, "store.sqlite"), timeout=60, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={self._synchronous}")
         self._db.execute("PRAGMA cache_size=-65536")
-        self._db.execute(self._schema)
+        self._db.executescript(self._schema)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._path,)
 
     def sync(self) -> None:
         """Every batch was committed."""
@@ -250,6 +254,8 @@ class SqliteDict(SqliteConnection):
 
     _schema = """CREATE TABLE IF NOT EXISTS items
                  (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL)"""
+    _assignment = """INSERT INTO items (key, value) VALUES (?, ?)
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value"""
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM items").fetchone()[0])
@@ -258,10 +264,7 @@ class SqliteDict(SqliteConnection):
         dumps = orjson.dumps
         for batch in batches:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT INTO items (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                [(key, dumps(value)) for key, value in batch],
-            )
+            self._db.executemany(self._assignment, [(key, dumps(value)) for key, value in batch])
             self._db.execute("COMMIT")
 
     def read(self, batches: Batches) -> int:
@@ -351,7 +354,7 @@ class SqliteFlushedTasks(SqliteTasks):
 
 
 class Peer(NamedTuple):
-    """What is measured under one name."""
+    """What is measured under one name. A class is None where there is no such thing."""
 
     version: str
     promise: str

@@ -6,18 +6,25 @@ The ordinary run of the tests goes through these without measuring, so its optio
 
 Save with ``--benchmark-autosave``, and compare with the last saved one with ``--benchmark-compare`` (which can
 also fail: ``--benchmark-compare-fail=median:20%``). Each round does an operation for 1,000 keys, so divide its time
-by 1,000; only ``test_counts`` and ``test_open`` do one. Nothing syncs in a round but what measures the sync.
+by 1,000; only ``test_counts`` and ``test_open`` do one. Nothing syncs in a round but what measures the sync; what
+is ``shared`` commits each operation all the same, or each block of 1,000.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import closing
 from itertools import islice
 
 import pytest
 
 from benchmarks.workloads import key_of, value_of
-from tastypy_fast import PersistentOrderedDict, ProgressTracker
+from tastypy_fast import (
+    PersistentOrderedDict,
+    ProgressTracker,
+    SharedPersistentOrderedDict,
+    SharedProgressTracker,
+)
 
 KEYS = 20_000
 MANY = 1000
@@ -43,6 +50,25 @@ def tracker(tmp_path):
         tracker.hold()
         yield tracker
         tracker.revert()
+
+
+@pytest.fixture
+def shared_pod(tmp_path):
+    """A store for many processes, that syncs only when told to."""
+    with SharedPersistentOrderedDict(tmp_path / "pod", init=((key_of(i), value_of(i)) for i in range(KEYS))) as pod:
+        pod.sync()
+        pod.hold()
+        yield pod
+
+
+@pytest.fixture
+def shared_tracker(tmp_path):
+    """The same with tasks."""
+    with SharedProgressTracker(tmp_path / "tracker") as tracker:
+        tracker.add_many(map(key_of, range(KEYS)))
+        tracker.sync()
+        tracker.hold()
+        yield tracker
 
 
 @pytest.fixture
@@ -149,3 +175,83 @@ def test_open(benchmark, tmp_path):
     run(benchmark, lambda: PersistentOrderedDict(path).close())
     with PersistentOrderedDict(path) as pod:
         assert pod.items() == [("a", 1)]
+
+
+def test_shared_set_new(benchmark, shared_pod, new):
+    run(benchmark, lambda: set_all(shared_pod, new, value_of(0)), shared_pod.revert)
+    assert len(shared_pod) == KEYS + MANY
+
+
+def test_shared_set_existing(benchmark, shared_pod, some):
+    run(benchmark, lambda: set_all(shared_pod, some, value_of(0)), shared_pod.revert)
+    assert shared_pod[some[1]] == value_of(0)
+
+
+def test_shared_set_locked(benchmark, shared_pod, some):
+    def set_in_block():
+        with shared_pod.locked():
+            set_all(shared_pod, some, value_of(0))
+
+    run(benchmark, set_in_block, shared_pod.revert)
+    assert shared_pod[some[1]] == value_of(0)
+
+
+def test_shared_get(benchmark, shared_pod, some):
+    values = run(benchmark, lambda: get_all(shared_pod, some))
+    assert values[1] == value_of(7919)
+
+
+def test_shared_get_locked(benchmark, shared_pod, some):
+    def get_in_block():
+        with shared_pod.locked():
+            return get_all(shared_pod, some)
+
+    assert run(benchmark, get_in_block)[1] == value_of(7919)
+
+
+def increment(pod, key):
+    for _ in range(MANY):
+        pod.set[key] += 1
+
+
+def test_shared_increment(benchmark, shared_pod):
+    shared_pod["n"] = 0
+    shared_pod.sync()
+    run(benchmark, lambda: increment(shared_pod, "n"), shared_pod.revert)
+    assert shared_pod["n"] == MANY
+
+
+def test_shared_increment_locked(benchmark, shared_pod):
+    def increment_in_block():
+        with shared_pod.locked():
+            increment(shared_pod, "n")
+
+    shared_pod["n"] = 0
+    shared_pod.sync()
+    run(benchmark, increment_in_block, shared_pod.revert)
+    assert shared_pod["n"] == MANY
+
+
+def test_shared_mark_done(benchmark, shared_tracker, some):
+    def mark_all():
+        for key in some:
+            shared_tracker.mark_done(key)
+
+    run(benchmark, mark_all, shared_tracker.revert)
+    assert shared_tracker.num_done() == MANY
+
+
+def test_shared_mark_done_many(benchmark, shared_tracker, some):
+    run(benchmark, lambda: shared_tracker.mark_done_many(some), shared_tracker.revert)
+    assert shared_tracker.num_done() == MANY
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_shared_try_next(benchmark, shared_tracker, batch):
+    def try_some():
+        with closing(shared_tracker.try_keys(batch=batch)) as loop:
+            return deque(islice(loop, MANY), maxlen=1)
+
+    last = run(benchmark, try_some, shared_tracker.revert)
+    assert last[0] == key_of(MANY - 1)
+    assert shared_tracker.num_tried() == MANY

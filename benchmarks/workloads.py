@@ -12,7 +12,7 @@ from itertools import islice
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
-from benchmarks.stores import BATCH
+from benchmarks.stores import BATCH, PEERS
 
 # A page links to some 20 others of its own host.
 HOSTS, LINKS = 1000, 20
@@ -204,6 +204,10 @@ class Workload(NamedTuple):
     before: str | None = None
     writes: bool = True
     unit: str = "items/s"
+
+    def stores(self) -> dict[str, Any]:
+        """What it can be done to: the classes by the names of the peers."""
+        return {name: peer.tasks_class if self.tasks else peer.dict_class for name, peer in PEERS.items()}
 
 
 WORKLOADS = {

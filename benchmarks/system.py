@@ -1,0 +1,62 @@
+"""What the system tells: memory, disk use, and where it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def anonymous_memory(process: int | str = "self") -> int | None:
+    """Bytes of anonymous memory that a process has now; None where the system does not tell."""
+    try:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def disk_use(path: Path) -> int:
+    """Bytes that the files of a folder take on the disk."""
+    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+
+
+def machine(folder: Path) -> dict[str, str]:
+    """What the figures depend on."""
+    return {
+        "processor": _first_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": _first_field("/proc/meminfo", "MemTotal") or "unknown",
+        "system": f"{platform.system()} {platform.release()}",
+        "file system": _file_system(folder),
+        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def stolen_ticks() -> tuple[int, int]:
+    """(all ticks, those that a virtual machine's host gave to others) since the start; zeros if unknown."""
+    try:
+        ticks = [int(tick) for tick in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return sum(ticks), ticks[7]
+
+
+def _first_field(file: str, name: str) -> str | None:
+    try:
+        lines = Path(file).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
+
+
+def _file_system(folder: Path) -> str:
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    fitting = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(fitting)[1] if fitting else "unknown"
