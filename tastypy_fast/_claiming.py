@@ -16,7 +16,8 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, give_back, read_claim, read_task
+from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, read_claim, read_task
+from tastypy_fast._directly import give_back
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
 from tastypy_fast.exceptions import PersistentOrderedDictException
@@ -96,10 +97,9 @@ class Claimant:
         self._worker.close_lane(lane.number)
         self.ended += 1
 
-    def hand_out(self, lane: Lane, place: int) -> ClaimRecord:
-        """Note that a key is handed out, before it is. The ClaimRecord that its task has. Needs no transaction."""
+    def hand_out(self, lane: Lane, place: int) -> None:
+        """Note that a key is handed out, before it is. Needs no transaction."""
         self._worker.lanes[lane.number] = place + 1
-        return ClaimRecord(self._worker.number, lane.number, place, 0.0)
 
     # Claiming
 
@@ -220,8 +220,8 @@ class TryIterator:
                 assert self._claimant is not None
                 assert self._lane is not None
                 order, place = self._waiting.popleft()
-                record = self._claimant.hand_out(self._lane, place)
-                found = read_task(view._open_cache, order, self._kind, record)
+                self._claimant.hand_out(self._lane, place)
+                found = read_task(view._open_cache, order, self._kind, self._claimant.number, self._lane.number, place)
             else:
                 orders, found = self._environment.transaction.perform(STEP, self._claim_more)
                 if orders:
@@ -253,8 +253,8 @@ class TryIterator:
             else:
                 self._close()
             return [], None
-        record = claimant.hand_out(self._lane, self._place)
-        return found, read_task(self._environment.transaction.cache, found[0], self._kind, record)
+        claimant.hand_out(self._lane, self._place)
+        return found, read_task(self._environment.transaction.cache, found[0], self._kind)
 
     def close(self) -> None:
         """End the loop: what was claimed and not handed out gets its try back."""

@@ -7,11 +7,9 @@ __all__ = [
     "ClaimRecord",
     "claim_next",
     "claim_one",
-    "give_back",
     "order_of",
     "read_claim",
     "read_task",
-    "restore_status",
 ]
 
 class ClaimRecord(NamedTuple):
@@ -40,6 +38,6 @@ def claim_one(
     record: ClaimRecord,
 ) -> bool | None: ...
 def order_of(tasks: TrackerCache, key: bytes) -> int: ...
-def give_back(txn: Any, status: Any, claims: Any, lost: dict[int, bool], images: Any = None) -> None: ...
-def restore_status(txn: Any, status: Any, claims: Any, images: list[tuple[bytes, bytes]]) -> None: ...
-def read_task(tasks: TrackerCache, order: int, kind: int, record: ClaimRecord | None = None) -> Any: ...
+def read_task(
+    tasks: TrackerCache, order: int, kind: int, worker: int = 0, lane: int = 0, place: int = 0
+) -> Any: ...

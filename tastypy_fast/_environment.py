@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tastypy_fast import _engine, _files
-from tastypy_fast._claims import give_back
+from tastypy_fast._directly import give_back
 from tastypy_fast._engine import EngineError, MapFull, MapResized, NotWritable, ReadersFull
 from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
 from tastypy_fast._ownership import OwnerLock, ReaderLock, SharedLock

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tastypy_fast._claims import restore_status
+from tastypy_fast._directly import restore_status
 from tastypy_fast._keys import decode_key, index_key
 from tastypy_fast._records import decode_record
 from tastypy_fast._state import StoreState
@@ -86,5 +86,5 @@ def revert(transaction: Transaction) -> None:
         restore_status(txn, store.status, store.claims, [(order, image[:_STATUS]) for order, image in images])
     txn.drop(store.images, delete=False)
     # What was added and is gone leaves its number: a loop in some process may have passed it.
-    txn.put(b"next", struct.pack("=q", transaction.next_order), db=store.meta)
+    txn.put(b"next", struct.pack("=q", transaction.first_free()), db=store.meta)
     transaction.written_directly()

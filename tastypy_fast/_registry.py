@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 from tastypy_fast import _ending
@@ -51,7 +52,9 @@ def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable
 
 def release(environment: Environment, cache: Cache) -> None:
     """One instance less. The last one syncs and closes the files, or raises and stays."""
-    with _registry_lock:
+    # (a thread that is in a transaction may be about to open or close a store: its lock comes first)
+    outer = environment.transaction.lock if isinstance(environment, SharedEnvironment) else nullcontext()
+    with outer, _registry_lock:
         if cache not in environment.caches:
             return
         if environment.caches[cache] > 1:

@@ -85,7 +85,7 @@ class SharedEnvironment(Environment):
         ``dying``: leave to the others what cannot be had without waiting. They see that this process is gone.
         """
         lock = self.transaction.lock
-        if self._db is None or (dying and lock.is_mine()):
+        if self._db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
         if dying:
             if not lock.try_acquire():
@@ -108,6 +108,7 @@ class SharedEnvironment(Environment):
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
         self.transaction.db = None
+        self.transaction.closed = True
         super()._close_files()
 
     # Fork

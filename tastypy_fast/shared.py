@@ -152,11 +152,14 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         """
         if not self._finalizer.alive:
             return
-        self._environment.transaction.leave_all()
-        self._environment.sync()
-        _registry.release(self._environment, self._view()._open_cache)
-        self._finalizer.detach()
-        self._detach()
+        transaction = self._environment.transaction
+        transaction.leave_all()
+        cache = self._view()._open_cache
+        with transaction.lock:  # other threads wait, and find it closed
+            self._environment.sync()
+            _registry.release(self._environment, cache)
+            self._finalizer.detach()
+            self._detach()
 
     def __enter__(self: Self) -> Self:
         self._view()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from tastypy_fast._cache import Cache
 from tastypy_fast._claiming import TryIterator, claimant_of
 from tastypy_fast._claims import order_of, read_claim, read_task
+from tastypy_fast._directly import mark_done_many
 from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import at_least
@@ -146,7 +147,7 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
         2
         """
         transaction, view = self._begin()
-        transaction.perform(ATOM, _mark_all_done, view, list(keys_iterable))
+        transaction.perform(ATOM, mark_done_many, view._open_cache, list(keys_iterable))
 
     # Checking the status of tasks
 
@@ -306,11 +307,6 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
                 )
                 for order, claim in found if claim.worker in workers
             }
-
-
-def _mark_all_done(view: Any, keys: list[Key]) -> None:
-    for key in keys:
-        view.mark_done(key)
 
 
 SharedTracker = SharedProgressTracker

@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
+from tastypy_fast._directly cimport change_directly
 from tastypy_fast._iterate cimport Owner
 from tastypy_fast._keys cimport encode_key
 from tastypy_fast._proxy cimport DeepProxy, Done, Operation
@@ -109,7 +110,12 @@ cdef class SharedSlots:
                 transaction.enter(STEP)
                 incarnation = transaction.incarnation
                 try:
-                    result = self.do(transaction, change)
+                    if change.what == CHANGE_STATUS and change_directly(
+                            <TrackerCache?>transaction.cache, change.key, change.original, change.drop, change.add,
+                            change.tries):
+                        result = None
+                    else:
+                        result = self.do(transaction, change)
                 except BaseException:
                     transaction.leave_if(incarnation, True)
                     raise

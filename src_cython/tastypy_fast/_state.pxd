@@ -36,6 +36,8 @@ cdef class StoreState:
     cdef public object claims
     cdef public bint wrote
     cdef public long long image_count
+    cdef bint next_is_old
 
     cdef object reader(self)
+    cdef long long next_free(self) except -1
     cdef long long allocate(self) except -1

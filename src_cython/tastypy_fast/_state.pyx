@@ -146,8 +146,17 @@ cdef class StoreState:
             self.snapshot = self.begin_reading()
         return self.snapshot
 
+    cdef long long next_free(self) except -1:
+        """The order number that comes next. (It never goes back: a loop may have seen what was undone since.)"""
+        cdef long long number
+        if self.next_is_old:
+            number = self.next_number(self.snapshot)
+            self.next_order = max(self.next_order, number)
+            self.next_is_old = False
+        return self.next_order
+
     cdef long long allocate(self) except -1:
         """An order number that nobody had. The interpreter's own lock is enough."""
-        cdef long long number = self.next_order
+        cdef long long number = self.next_free()
         self.next_order += 1
         return number

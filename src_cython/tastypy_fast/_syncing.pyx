@@ -123,6 +123,10 @@ cdef class Syncing(Lookup):
             raise unstorable(failures)
         return 0
 
+    cdef bint has_changes(self) except -1:
+        """Whether a sync has anything to look at."""
+        return len(self.entries) > 0 or self.status_differs()
+
     cdef bint status_differs(self) except -1:
         return False
 
@@ -200,7 +204,7 @@ cdef class Syncing(Lookup):
         self.write_status(txn, orders, skip)
         if deleted:
             # Numbers only ever grow, also when the last ones are gone.
-            txn.put(b"next", pack(self.environment.next_order), db=self.environment.meta)
+            txn.put(b"next", pack(self.environment.next_free()), db=self.environment.meta)
         return 0
 
     cdef int keep_images(self, object txn, list changes) except -1:

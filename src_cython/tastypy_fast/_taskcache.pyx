@@ -139,14 +139,14 @@ cdef class TaskCache(Cache):
         cdef Entry entry = self.entries.get(key)
         cdef long long order
         if entry is not None:
-            order = entry.order if entry.alive else self.environment.next_order
+            order = entry.order if entry.alive else self.environment.next_free()
             # (everything that can fail comes first, so that a task never has data and no status)
             status = with_claim(status, self.status.get(order))
             self.put_payload(entry, key, codec, payload)
         else:
             order = self.locate(key)
             if order == ABSENT:
-                self.status.load(self.environment.next_order // ENTRIES)
+                self.status.load(self.environment.next_free() // ENTRIES)
                 entry = self.put_new(key, codec, payload)
             else:
                 status = with_claim(status, self.status.get(order))

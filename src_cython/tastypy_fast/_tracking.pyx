@@ -131,7 +131,7 @@ cdef class TrackerCache(TaskCache):
 
     cdef int add_one(self, bytes key) except -1:
         cdef Entry entry
-        self.status.load(self.environment.next_order // ENTRIES)
+        self.status.load(self.environment.next_free() // ENTRIES)
         entry = self.put_new(key, NO_PAYLOAD, None)
         return self.set_status(entry.order, entry, make_entry(PRESENT, 0))
 

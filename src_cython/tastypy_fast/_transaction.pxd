@@ -13,6 +13,7 @@ cdef class Transaction(StoreState):
     cdef public long long sync_at
     cdef public bint flushes
     cdef bint is_too_small
+    cdef public bint closed
     cdef readonly long long incarnation
     cdef list scopes
     cdef list parents

@@ -14,7 +14,7 @@ from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
 
 from tastypy_fast._engine import MapFull
-from tastypy_fast.exceptions import NotLockedError
+from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError
 
 # Less than any number of images that a transaction can add to it.
 cdef long long UNKNOWN = -(1 << 62)
@@ -65,6 +65,13 @@ cdef class Transaction(StoreState):
 
     def count(self):
         return self.snapshot.stat(self.values)["entries"]
+
+    def next_number(self, txn):
+        return self.environment.next_number(txn)
+
+    def first_free(self):
+        """The order number that comes next."""
+        return self.next_free()
 
     def has_large_values(self):
         # To read a key without its value takes a transaction of another kind.
@@ -173,6 +180,8 @@ cdef class Transaction(StoreState):
     cdef int begin(self, int kind) except -1:
         cdef long long number
         cdef timespec now
+        if self.closed:
+            raise CalledClosedTrackerError("this store was closed; open it again to use it")
         if self.is_too_small:
             self.environment.grow()
             self.is_too_small = False
@@ -190,8 +199,7 @@ cdef class Transaction(StoreState):
         if number != self.expected:
             # Another process has written since.
             self.generation += 1
-            # (it never goes back: a loop may have seen what was undone since)
-            self.next_order = max(self.next_order, <long long>self.environment.next_number(self.snapshot))
+            self.next_is_old = True
             self.image_count = UNKNOWN
         self.wrote = False
         return 0
@@ -200,7 +208,8 @@ cdef class Transaction(StoreState):
         cdef long long number
         cdef bint flush = self.flushes
         try:
-            self.cache.sync(False)
+            if self.cache.has_changes():
+                self.cache.sync(False)
             if self.wrote and not flush and self.is_sync_due():
                 self.snapshot.drop(self.images, False)
                 self.image_count = 0

@@ -1,0 +1,194 @@
+"""Statuses changed in the open transaction of a shared tracker itself, past the cache.
+
+A change of one status is a whole transaction there, for which the cache with all that it keeps between two syncs is a
+long way round. What is done here leaves the cache without any block, to be read again.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, uint32_t
+from libc.string cimport memcpy
+
+from tastypy_fast._entries cimport ABSENT, pack
+from tastypy_fast._keys cimport encode_key
+from tastypy_fast._state cimport StoreState
+from tastypy_fast._status cimport (
+    ABORTED,
+    CLAIMED,
+    DONE,
+    ENTRIES,
+    FLAGS,
+    MAX_TRIES,
+    PRESENT,
+    Layout,
+    add as add_to_head,
+    decode_block,
+    make_entry,
+    tries_of,
+)
+from tastypy_fast._tracking cimport TrackerCache
+
+__all__ = ["give_back", "mark_done_many", "restore_status"]
+
+
+cdef int begin_directly(TrackerCache tasks) except -1:
+    """Have nothing in the cache that is not in the transaction, and no block at all."""
+    if tasks.entries or tasks.status.differs():
+        tasks.sync(False)
+    tasks.status.forget()
+    # (for loops inside of the block)
+    tasks.epoch += 1
+    return 0
+
+
+cdef int put_status(TrackerCache tasks, Blocks blocks, bytes number, uint32_t old, uint32_t new) except -1:
+    """Change the status that ``blocks`` got last, from ``old`` to ``new``; ``number`` is its order number, packed."""
+    cdef StoreState store = tasks.environment
+    blocks.set(new)
+    image = PyBytes_FromStringAndSize(<const char*>&old, 4)
+    store.image_count += store.snapshot.put(number, image, True, False, False, store.images)
+    if old & ~new & CLAIMED:
+        store.snapshot.delete(number, b"", store.claims)
+    store.wrote = True
+    return 0
+
+
+cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
+                          int tries) except -1:
+    """TrackerCache.change() for a transaction of its own. False where that one is to say what is wrong."""
+    cdef StoreState store = tasks.environment
+    cdef Blocks blocks
+    cdef long long order
+    cdef uint32_t old, new
+    cdef int32_t count
+    tasks.enter()
+    try:
+        begin_directly(tasks)
+        order = tasks.locate(key)
+        if order == ABSENT:
+            raise KeyError(original)
+        blocks = Blocks(store.snapshot, store.status)
+        old = blocks.get(order)
+        count = 0 if tries == 2 else tries_of(old) + tries
+        if not old & PRESENT or not -MAX_TRIES <= count <= MAX_TRIES:
+            return False
+        new = make_entry((old & FLAGS & ~drop) | add, count)
+        if new != old:
+            put_status(tasks, blocks, pack(order), old, new)
+            blocks.flush()
+        return True
+    finally:
+        tasks.leave()
+
+
+def mark_done_many(TrackerCache tasks not None, list keys not None):
+    """Mark tasks done. KeyError when one is not there; the caller undoes the rest then."""
+    cdef StoreState store = tasks.environment
+    cdef Blocks blocks
+    cdef list orders
+    cdef Py_ssize_t position
+    cdef long long order
+    cdef uint32_t old
+    tasks.enter()
+    try:
+        begin_directly(tasks)
+        orders = tasks.locate_many([encode_key(key) for key in keys])
+        blocks = Blocks(store.snapshot, store.status)
+        for position in range(len(orders)):
+            order = orders[position]
+            if order == ABSENT:
+                raise KeyError(keys[position])
+            old = blocks.get(order)
+            if not old & PRESENT:
+                raise tasks.damaged(keys[position], "the task has no status")
+            if old & (DONE | CLAIMED) != DONE:
+                put_status(tasks, blocks, pack(order), old, (old & ~<uint32_t>CLAIMED) | DONE)
+        blocks.flush()
+    finally:
+        tasks.leave()
+
+
+def give_back(txn, status, claims, dict lost not None, images=None):
+    """Take claims away. ``lost``: order number to whether the task was never handed out, and gets its try back.
+
+    ``status``, ``claims`` and ``images`` are LMDB's handles, the last one where the change is to be revertible.
+    Works on the blocks in the transaction: no cache may hold any of them.
+    """
+    cdef Blocks blocks = Blocks(txn, status)
+    cdef uint32_t old
+    for order in sorted(lost):
+        number = pack(order)
+        old = blocks.get(order)
+        if old & CLAIMED:
+            blocks.set(make_entry(old & FLAGS & ~<uint32_t>CLAIMED, tries_of(old) - lost[order]))
+            if images is not None:
+                txn.put(number, PyBytes_FromStringAndSize(<const char*>&old, 4), overwrite=False, db=images)
+        txn.delete(number, db=claims)
+    blocks.flush()
+
+
+def restore_status(txn, status, claims, list images not None):
+    """Bring statuses back: ``images`` are pairs of order number and status, both as on disk, in order; an empty
+    status is none. A claim stays as it is, but where its task is gone or finished. As give_back() otherwise."""
+    cdef Blocks blocks = Blocks(txn, status)
+    cdef uint32_t old, new
+    cdef long long order
+    for number, image in images:
+        new = 0
+        memcpy(&order, PyBytes_AS_STRING(number), 8)
+        memcpy(&new, PyBytes_AS_STRING(image), PyBytes_GET_SIZE(image))
+        old = blocks.get(order)
+        new &= ~<uint32_t>CLAIMED
+        if old & CLAIMED:
+            if new & PRESENT and not new & (DONE | ABORTED):
+                new |= CLAIMED
+            else:
+                txn.delete(number, db=claims)
+        blocks.set(new)
+    blocks.flush()
+
+
+@cython.final
+cdef class Blocks:
+    """Status blocks in a transaction, changed one after the other."""
+
+    def __cinit__(self, txn, status):
+        self.txn = txn
+        self.status = status
+        self.number = -1
+
+    cdef uint32_t get(self, long long order) except? 0xffffffff:
+        """The entry of an order number, which the next set() changes."""
+        if order // ENTRIES != self.number:
+            self.flush()
+            decode_block(self.txn.get(pack(order // ENTRIES), None, self.status), &self.data)
+            self.number = order // ENTRIES
+        self.slot = order % ENTRIES
+        return self.data.entry[self.slot]
+
+    cdef long long find(self, long long order, uint32_t flags, uint32_t mask, long long max_tries) except -2:
+        """The first order number from ``order`` on, in its block, with these flags under ``mask`` and fewer tries;
+        -1 where the block has none. What is found is what the next set() changes."""
+        cdef uint32_t entry = self.get(order)
+        while True:
+            if entry & mask == flags and tries_of(entry) < max_tries:
+                return self.number * ENTRIES + self.slot
+            if self.slot == ENTRIES - 1:
+                return -1
+            self.slot += 1
+            entry = self.data.entry[self.slot]
+
+    cdef int set(self, uint32_t entry) except -1:
+        add_to_head(&self.data.head, self.data.entry[self.slot], -1)
+        add_to_head(&self.data.head, entry, 1)
+        self.data.entry[self.slot] = entry
+        return 0
+
+    cdef int flush(self) except -1:
+        if self.number >= 0:
+            if self.data.head.present:
+                raw = PyBytes_FromStringAndSize(<const char*>&self.data, sizeof(Layout))
+                self.txn.put(pack(self.number), raw, db=self.status)
+            else:
+                self.txn.delete(pack(self.number), db=self.status)
+        return 0
