@@ -60,6 +60,7 @@ class Claimant:
         # The file of a dead worker whose claims are still there tells which were handed out: it is not taken over.
         snapshot, claims = self._transaction.snapshot, self._transaction.claims
         self._worker = Worker(environment.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
+        self.number = self._worker.number
         self.look_for_lost()
 
     def end(self) -> None:
@@ -67,11 +68,6 @@ class Claimant:
         self._transaction.perform(STEP, self._give_back_own)
         self._environment.claimant = None
         self._worker.end()
-
-    @property
-    def number(self) -> int:
-        """The worker's number."""
-        return self._worker.number
 
     def leave_to_parent(self) -> None:
         """In a forked child: all of it is the parent's."""
@@ -90,7 +86,7 @@ class Claimant:
         lost = {}
         for order, place in waiting:
             record = self._record(order)
-            if record is not None and record[:3] == (self._worker.number, lane.number, place):
+            if record is not None and record[:3] == (self.number, lane.number, place):
                 lost[order] = True
         self._give_back(lost)
         del self._running[lane.number]
@@ -106,7 +102,7 @@ class Claimant:
     def is_free(self, record: ClaimRecord) -> bool:
         """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
         me = threading.get_ident()
-        if record.worker != self._worker.number:
+        if record.worker != self.number:
             return False
         if record.lane == 0:
             return record.place == me or all(thread.ident != record.place for thread in threading.enumerate())
@@ -116,7 +112,7 @@ class Claimant:
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
         """The same, or it is in the hand of an iterator of this thread."""
         lane = self._running.get(record.lane)
-        is_mine = record.worker == self._worker.number and lane is not None and lane.thread == threading.get_ident()
+        is_mine = record.worker == self.number and lane is not None and lane.thread == threading.get_ident()
         return is_mine or self.is_free(record)
 
     def free_ones(self) -> list[int]:
@@ -128,12 +124,12 @@ class Claimant:
         """Claim up to ``limit`` tasks above the order number ``after``: their order numbers."""
         if time.monotonic() - self._looked > LOOK_FOR_LOST:
             self.look_for_lost()
-        record = ClaimRecord(self._worker.number, lane.number, place, time.time())
+        record = ClaimRecord(self.number, lane.number, place, time.time())
         return claim_next(self._transaction.cache, after, limit, allow_aborted, max_tries, own, self.is_free, record)
 
     def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
         """Claim a task for this thread, if it is to be done and nobody else has it."""
-        record = ClaimRecord(self._worker.number, 0, threading.get_ident(), time.time())
+        record = ClaimRecord(self.number, 0, threading.get_ident(), time.time())
         tasks = self._transaction.cache
         claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, record)
         if claimed is None and self.look_for_lost():
@@ -154,9 +150,9 @@ class Claimant:
         transaction = self._transaction
         if not transaction.snapshot.stat(transaction.claims)["entries"]:
             return False
-        if all(worker.lives for worker in facts_of_workers(self._environment.path, self._worker.number)):
+        if all(worker.lives for worker in facts_of_workers(self._environment.path, self.number)):
             return False
-        lost = lost_claims(transaction.snapshot, transaction.claims, self._environment.path, self._worker.number)
+        lost = lost_claims(transaction.snapshot, transaction.claims, self._environment.path, self.number)
         self._give_back(lost)
         return bool(lost)
 
@@ -180,7 +176,7 @@ class Claimant:
         """All claims of this worker, in order."""
         for order, raw in self._transaction.snapshot.cursor(self._transaction.claims):
             record = read_claim(raw)
-            if record.worker == self._worker.number:
+            if record.worker == self.number:
                 yield int.from_bytes(order, sys.byteorder), record
 
 

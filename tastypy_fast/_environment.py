@@ -63,8 +63,8 @@ class Environment(StoreState):
         self._alone = False
         # "process" leaves a commit to the kernel, so that each sync has to ask for the flush.
         self.flushes_each_sync = options.durability == "process"
-        self._db: Any = None
-        self._buffer_snapshot: Any = None
+        self.db = None
+        self.buffer_snapshot = None
         self._unflushed = False
         self._claim: OwnerLock | ReaderLock | SharedLock | None = None
         self._identity: tuple[int, int] | None = None
@@ -100,8 +100,8 @@ class Environment(StoreState):
         """What only the first process on a store does: drop what those before it have left."""
         assert isinstance(self._claim, (OwnerLock, SharedLock))
         self._claim.write_name()
-        self._db.reader_check()
-        with self._db.begin() as txn:
+        self.db.reader_check()
+        with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
         if was_shared or self.options.shared:
             self.write(self._drop_leftovers)
@@ -117,7 +117,7 @@ class Environment(StoreState):
 
     def _open_shared_databases(self, txn: Any = None) -> tuple[Any, Any]:
         """What only shared stores have. They are made in ``txn`` where they are not there."""
-        return tuple(self._db.open_db(name, txn=txn, create=txn is not None, integerkey=True)
+        return tuple(self.db.open_db(name, txn=txn, create=txn is not None, integerkey=True)
                      for name in (b"images", b"claims"))
 
     def _open_engine(self, readonly: bool) -> Any:
@@ -143,35 +143,35 @@ class Environment(StoreState):
 
     def _open_database_files(self, readonly: bool) -> None:
         try:
-            self._db = self._open_engine(readonly)
+            self.db = self._open_engine(readonly)
             while True:
                 try:
                     self._open_databases()
                     return
                 except MapResized:
                     # Another process has grown the map since.
-                    self._db.set_mapsize(0)
+                    self.db.set_mapsize(0)
         except BaseException:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+            if self.db is not None:
+                self.db.close()
+                self.db = None
             raise
 
     def _open_databases(self) -> None:
         try:
-            with self._db.begin() as txn:
+            with self.db.begin() as txn:
                 names = {bytes(key) for key, _ in txn.cursor()}
             if not names:
                 if not self._may_write:
                     raise _files.not_there(self.path)
                 self._create()
-            self.meta = self._db.open_db(b"meta", create=False)
+            self.meta = self.db.open_db(b"meta", create=False)
             self._check_meta()
-            self.values = self._db.open_db(b"values", create=False, integerkey=True)
-            self.order = self._db.open_db(b"order", create=False)
+            self.values = self.db.open_db(b"values", create=False, integerkey=True)
+            self.order = self.db.open_db(b"order", create=False)
             if self.options.kind == b"tracker":
-                self.status = self._db.open_db(b"status", create=False, integerkey=True)
-            with self._db.begin() as txn:
+                self.status = self.db.open_db(b"status", create=False, integerkey=True)
+            with self.db.begin() as txn:
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
                     raise self.damaged("there are more or fewer index entries than records")
                 self.next_order = max(self.next_order, self.next_number(txn))
@@ -191,11 +191,11 @@ class Environment(StoreState):
 
     def _create(self) -> None:
         def work(txn: Any) -> None:
-            meta = self._db.open_db(b"meta", txn=txn)
+            meta = self.db.open_db(b"meta", txn=txn)
             for name in (b"values", b"status"):
                 if name == b"values" or self.options.kind == b"tracker":
-                    self._db.open_db(name, txn=txn, integerkey=True)
-            self._db.open_db(b"order", txn=txn)
+                    self.db.open_db(name, txn=txn, integerkey=True)
+            self.db.open_db(b"order", txn=txn)
             txn.put(b"format", str(FORMAT).encode(), db=meta)
             txn.put(b"kind", self.options.kind, db=meta)
             txn.put(b"file_size", str(self.options.file_size).encode(), db=meta)
@@ -204,7 +204,7 @@ class Environment(StoreState):
         self.flush()
 
     def _check_meta(self) -> None:
-        with self._db.begin(db=self.meta) as txn:
+        with self.db.begin(db=self.meta) as txn:
             found = {name: txn.get(name) for name in (b"format", b"kind", b"file_size")}
         if found[b"kind"] not in KINDS or not (found[b"format"] or b"").isdigit():
             raise self.damaged("its format or kind does not parse")
@@ -241,10 +241,10 @@ class Environment(StoreState):
             self._close_files()
 
     def _close_files(self) -> None:
-        self.snapshot = self._buffer_snapshot = None
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self.snapshot = self.buffer_snapshot = None
+        if self.db is not None:
+            self.db.close()
+            self.db = None
         if self._claim is not None:
             self._claim.release()
             self._claim = None
@@ -263,9 +263,9 @@ class Environment(StoreState):
         """The inherited environment may not be used, nor another one be opened beside it: close it."""
         self.lock = Lock()
         self.forked_from = self.forked_from or os.getppid()
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self.db is not None:
+            self.db.close()
+            self.db = None
         if self._claim is not None:
             self._claim.leave_to_parent()
         self._reopens = True
@@ -278,22 +278,22 @@ class Environment(StoreState):
 
     def reader_of_buffers(self) -> Any:
         """A read transaction beside the current one that hands out views of the map instead of copies."""
-        if self._buffer_snapshot is None:
-            self._buffer_snapshot = self.begin_reading(buffers=True)
-        return self._buffer_snapshot
+        if self.buffer_snapshot is None:
+            self.buffer_snapshot = self.begin_reading(buffers=True)
+        return self.buffer_snapshot
 
     def begin_reading(self, buffers: bool = False) -> Any:
         """A read transaction on what is on disk now."""
-        if self._db is None:
+        if self.db is None:
             self._reopen()
         for _ in range(10):
             try:
-                return self._db.begin(buffers=buffers)
+                return self.db.begin(buffers=buffers)
             except MapResized:
                 self._adopt_map()
             except ReadersFull:
                 # Slots of processes that were killed.
-                if not self._db.reader_check():
+                if not self.db.reader_check():
                     raise StorageError(
                         errno.EAGAIN, f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
                     ) from None
@@ -310,13 +310,13 @@ class Environment(StoreState):
     def _adopt_map(self) -> None:
         """Another process has grown the map."""
         self.end_reading()
-        self._db.set_mapsize(0)
+        self.db.set_mapsize(0)
 
     def end_reading(self) -> None:
         """Give the snapshot back; the next read takes the newest."""
         # (let go of first: an exception may come at any line, and an ended one must not be used again)
-        open_ones = self.snapshot, self._buffer_snapshot
-        self.snapshot = self._buffer_snapshot = None
+        open_ones = self.snapshot, self.buffer_snapshot
+        self.snapshot = self.buffer_snapshot = None
         for txn in open_ones:
             if txn is not None:
                 txn.abort()
@@ -344,11 +344,11 @@ class Environment(StoreState):
             while True:
                 self.generation += 1
                 try:
-                    with self._db.begin(write=True) as txn:
+                    with self.db.begin(write=True) as txn:
                         result = work(txn)
                 except MapFull:
                     self.end_reading()
-                    _engine.grow(self.path, self._db)
+                    _engine.grow(self.path, self.db)
                 except MapResized:
                     self._adopt_map()
                 except EngineError as error:
@@ -372,7 +372,7 @@ class Environment(StoreState):
         """Wait until everything that was committed is on the disk."""
         if self._unflushed:
             try:
-                self._db.sync(True)
+                self.db.sync(True)
             except EngineError as error:
                 raise self.translated(error) from error
             self._unflushed = self.options.shared and self.options.durability != "full"

@@ -71,7 +71,7 @@ class SharedEnvironment(Environment):
         self.images, self.claims = self._open_shared_databases()
         for name in ("values", "order", "status", "meta", "images", "claims"):
             setattr(self.transaction, name, getattr(self, name))
-        self.transaction.db = self._db if self._opened_to_write else None
+        self.transaction.db = self.db if self._opened_to_write else None
         # Any process may have written something that only the system has so far.
         self._unflushed = self.options.durability != "full"
 
@@ -85,7 +85,7 @@ class SharedEnvironment(Environment):
         ``dying``: leave to the others what cannot be had without waiting. They see that this process is gone.
         """
         lock = self.transaction.lock
-        if self._db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
+        if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
         if dying:
             if not lock.try_acquire():
@@ -103,7 +103,7 @@ class SharedEnvironment(Environment):
             lock.release()
 
     def _close_files(self) -> None:
-        if self._db is not None and self.transaction.cache is not None:
+        if self.db is not None and self.transaction.cache is not None:
             # (what is claimed falls to the others all the same)
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
@@ -134,28 +134,28 @@ class SharedEnvironment(Environment):
 
     def begin_writing(self) -> Any:
         """LMDB's write transaction: waits for the process that has it. The caller has the transaction's lock."""
-        if self._db is None or not self._opened_to_write:
+        if self.db is None or not self._opened_to_write:
             with self.lock:
                 self._open_to_write()
         while True:
             try:
-                return self._db.begin(write=True)
+                return self.db.begin(write=True)
             except MapResized:
                 self._adopt_map()
             except ReadersFull:
-                self._db.reader_check()
+                self.db.reader_check()
             except EngineError as error:
                 raise self.translated(error) from error
 
     def _open_to_write(self) -> None:
-        if self._db is None and not self._reopens:
+        if self.db is None and not self._reopens:
             raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
         # (where it fails, the next one tries again)
         self._reopens = True
         self.end_reading()
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self.db is not None:
+            self.db.close()
+            self.db = None
         self._open_database_files(readonly=False)
 
     def sync(self) -> None:
@@ -177,7 +177,7 @@ class SharedEnvironment(Environment):
         try:
             with self.transaction.lock, self.lock:
                 self.end_reading()
-                self._db.set_mapsize(0)
+                self.db.set_mapsize(0)
         finally:
             if depth:
                 self.lock.resume(depth)
@@ -186,12 +186,12 @@ class SharedEnvironment(Environment):
         """Make the map larger, between two transactions."""
         with self.transaction.lock, self.lock:
             self.end_reading()
-            _engine.grow(self.path, self._db)
+            _engine.grow(self.path, self.db)
 
     def make_room(self) -> None:
         """Before a block of operations, which cannot be done again where the map turns out to be full."""
-        if self._db is not None:
-            size, free = _engine.room(self._db)
+        if self.db is not None:
+            size, free = _engine.room(self.db)
             if free < min(ROOM, size // 8):
                 with suppress(StorageError):
                     self.grow()

@@ -28,7 +28,9 @@ class StoreState:
     flushes_each_sync: bool
     generation: int
     next_order: int
+    db: Any
     snapshot: Any
+    buffer_snapshot: Any
     values: Any
     order: Any
     status: Any

@@ -16,7 +16,6 @@ EXPLICIT: Final[int]
 class Transaction(StoreState):
     sync_at: int
     flushes: bool
-    db: Any
     closed: bool
     def __init__(self, path: str, gzipped: bool, environment: object) -> None: ...
     @property

@@ -70,7 +70,7 @@ cdef class Lookup:
         self.busy -= 1
         if self.busy == 0:
             if self.environment.transient:
-                self.environment.end_reading()
+                self.environment.end_snapshot()
         self.environment.lock.release()
         return 0
 

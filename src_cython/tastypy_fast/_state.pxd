@@ -27,7 +27,9 @@ cdef class StoreState:
     cdef public bint flushes_each_sync
     cdef public long long generation
     cdef public long long next_order
+    cdef public object db
     cdef public object snapshot
+    cdef public object buffer_snapshot
     cdef public object values
     cdef public object order
     cdef public object status
@@ -39,5 +41,6 @@ cdef class StoreState:
     cdef bint next_is_old
 
     cdef object reader(self)
+    cdef int end_snapshot(self) except -1
     cdef long long next_free(self) except -1
     cdef long long allocate(self) except -1

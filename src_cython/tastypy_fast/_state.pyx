@@ -130,7 +130,7 @@ cdef class StoreState:
     """One open store, as the compiled modules see it.
 
     ``generation`` goes up with every write transaction that is begun; a cache that remembers an older number
-    asks the disk again. ``transient``: another process may write, so each operation reads a snapshot of its
+    asks the disk again. ``db`` is LMDB's environment, None while it is not open. ``transient``: another process may write, so each operation reads a snapshot of its
     own. ``snapshot`` is the current read transaction, if one is open. ``next_order`` is the order number to be
     given out next. The databases are LMDB's handles. ``images`` and ``claims`` are None but in the write
     transaction of a shared store, which sets ``wrote`` when it has something to commit; ``image_count`` is how
@@ -143,8 +143,25 @@ cdef class StoreState:
     cdef object reader(self):
         """The current read transaction. The caller holds the lock, and lets none of it out."""
         if self.snapshot is None:
+            if self.transient and self.db is not None:
+                try:
+                    self.snapshot = self.db.begin()
+                    return self.snapshot
+                except Exception:
+                    pass  # another process has grown the map, or has the last slot
             self.snapshot = self.begin_reading()
         return self.snapshot
+
+    cdef int end_snapshot(self) except -1:
+        """Give the current read transaction back, if it is not the only one."""
+        if self.buffer_snapshot is not None:
+            self.end_reading()
+        elif self.snapshot is not None:
+            # (let go of first, as in end_reading())
+            txn = self.snapshot
+            self.snapshot = None
+            txn.abort()
+        return 0
 
     cdef long long next_free(self) except -1:
         """The order number that comes next. (It never goes back: a loop may have seen what was undone since.)"""

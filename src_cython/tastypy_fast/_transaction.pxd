@@ -20,7 +20,6 @@ cdef class Transaction(StoreState):
     cdef object failure
     cdef long long expected
     cdef long long files_checked
-    cdef public object db
 
     cpdef int enter(self, int kind) except -1
     cpdef int leave(self, bint failed) except -1
