@@ -187,6 +187,10 @@ class TryIterator:
     back what was claimed and not handed out, with its try.
     """
 
+    # (for what is collected before it was made to its end)
+    _lane: Lane | None = None
+    _finished = True
+
     def __init__(self, tracker: Any, kind: int, allow_aborted: bool, batch: int) -> None:
         self._tracker = tracker
         self._environment = tracker._environment
@@ -195,7 +199,7 @@ class TryIterator:
         self._batch = batch
         self._position = -1
         self._claimant: Claimant | None = None
-        self._lane: Lane | None = None
+        self._lane = None
         self._place = 0
         self._waiting: deque[tuple[int, int]] = deque()
         self._own: list[int] = []

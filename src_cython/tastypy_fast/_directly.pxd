@@ -1,5 +1,6 @@
 from libc.stdint cimport uint32_t
 
+from tastypy_fast._cache cimport Cache
 from tastypy_fast._status cimport Layout
 from tastypy_fast._tracking cimport TrackerCache
 
@@ -15,6 +16,7 @@ cdef class Blocks:
     cdef int set(self, uint32_t entry) except -1
     cdef int flush(self) except -1
 
+cdef bint assign_directly(Cache cache, bytes key, object value) except -1
 cdef int begin_directly(TrackerCache tasks) except -1
 cdef int put_status(TrackerCache tasks, Blocks blocks, bytes number, uint32_t old, uint32_t new) except -1
 cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,

@@ -1,7 +1,7 @@
-"""Statuses changed in the open transaction of a shared tracker itself, past the cache.
+"""Single changes made in the open transaction of a shared store itself, past the cache.
 
-A change of one status is a whole transaction there, for which the cache with all that it keeps between two syncs is a
-long way round. What is done here leaves the cache without any block, to be read again.
+Each is a whole transaction, for which the cache with all that it keeps between two syncs is a long way round. What is
+done here leaves the cache empty, without any block of statuses, to be read again.
 """
 
 cimport cython
@@ -9,8 +9,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcpy
 
+from tastypy_fast._cache cimport Cache
 from tastypy_fast._entries cimport ABSENT, pack
 from tastypy_fast._keys cimport encode_key
+from tastypy_fast._records cimport build_record, dump_value
 from tastypy_fast._state cimport StoreState
 from tastypy_fast._status cimport (
     ABORTED,
@@ -29,6 +31,36 @@ from tastypy_fast._status cimport (
 from tastypy_fast._tracking cimport TrackerCache
 
 __all__ = ["give_back", "mark_done_many", "restore_status"]
+
+
+cdef bint assign_directly(Cache cache, bytes key, object value) except -1:
+    """Cache.put() for a transaction of its own. False where it has to go through the cache."""
+    cdef StoreState store = cache.environment
+    cdef int codec = 0
+    cdef bytes payload, number
+    if cache.tracks or cache.has_changes() or PyBytes_GET_SIZE(key) > 511:
+        return False
+    payload = dump_value(value, &codec)
+    cache.enter()
+    try:
+        txn = store.snapshot
+        number = txn.get(key, None, store.order)
+        if number is None:
+            number = pack(store.allocate())
+            txn.put(key, number, True, False, False, store.order)
+            store.image_count += txn.put(number, b"", True, False, False, store.images)
+        elif txn.get(number, None, store.images) is None:
+            before = txn.get(number, None, store.values)
+            if before is None:
+                raise cache.damaged(cache.key_of(key), "the index names a record that is not there")
+            store.image_count += txn.put(number, bytes(4) + before, True, False, False, store.images)
+        txn.put(number, build_record(codec, key, payload, store.gzipped), True, True, False, store.values)
+        store.wrote = True
+        cache.disk_count = -1
+        cache.epoch += 1
+        return True
+    finally:
+        cache.leave()
 
 
 cdef int begin_directly(TrackerCache tasks) except -1:

@@ -307,7 +307,8 @@ cdef class Lookup:
     cdef int refresh(self) except -1:
         """The store was written through another cache: what was known of the disk is not known any more."""
         cdef Entry entry
-        self.drop_unchanged()
+        if self.entries:
+            self.drop_unchanged()
         self.generation = self.environment.generation
         self.disk_count = -1
         self.delta = 0

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._directly cimport change_directly
+from tastypy_fast._directly cimport assign_directly, change_directly
 from tastypy_fast._iterate cimport Owner
 from tastypy_fast._keys cimport encode_key
 from tastypy_fast._proxy cimport DeepProxy, Done, Operation
@@ -110,11 +110,8 @@ cdef class SharedSlots:
                 transaction.enter(STEP)
                 incarnation = transaction.incarnation
                 try:
-                    if change.what == CHANGE_STATUS and change_directly(
-                            <TrackerCache?>transaction.cache, change.key, change.original, change.drop, change.add,
-                            change.tries):
-                        result = None
-                    else:
+                    result = None
+                    if not self.do_directly(transaction, change):
                         result = self.do(transaction, change)
                 except BaseException:
                     transaction.leave_if(incarnation, True)
@@ -123,6 +120,15 @@ cdef class SharedSlots:
                 return result
             except MapFull as error:
                 transaction.make_way(error)
+
+    cdef bint do_directly(self, Transaction transaction, Change change) except -1:
+        """Do what is all that the transaction does. False where that takes the cache."""
+        if change.what == ASSIGN:
+            return assign_directly(transaction.cache, change.key, change.value)
+        if change.what == CHANGE_STATUS:
+            return change_directly(<TrackerCache?>transaction.cache, change.key, change.original, change.drop,
+                                   change.add, change.tries)
+        return False
 
     cdef object do(self, Transaction transaction, Change change):
         if change.what == ASSIGN:
@@ -148,7 +154,8 @@ cdef class SharedSlots:
         result = operation.act_on(value, 1)
         if transaction.incarnation != incarnation:
             raise self.ended_within()
-        cache.put(encoded, value, AT)
+        if not transaction.is_single() or not assign_directly(cache, encoded, value):
+            cache.put(encoded, value, AT)
         return result
 
     cdef object ended_within(self):
@@ -158,9 +165,13 @@ cdef class SharedSlots:
         )
 
     def _apply(self, Operation operation not None):
-        if not self.transaction_of().is_inside():
-            operation = operation.without_iterators()
-        return self.change(make_change(OPERATE, None, operation))
+        cdef Transaction transaction = self.transaction_of()
+        if not transaction.is_inside():
+            return self.change(make_change(OPERATE, None, operation.without_iterators()))
+        try:
+            return self.operate(transaction, operation)
+        except MapFull as error:
+            transaction.make_way(error)
 
     @property
     def set(self):
@@ -194,7 +205,14 @@ cdef class SharedSlots:
         return self.view().open_cache().fetch(encode_key(key), key, 0)
 
     def __setitem__(self, key, value):
-        self.change(make_change(ASSIGN, key, value))
+        cdef Transaction transaction = self.transaction_of()
+        if not transaction.is_inside():
+            self.change(make_change(ASSIGN, key, value))
+            return
+        try:
+            transaction.cache.put(encode_key(key), value, AT)
+        except MapFull as error:
+            transaction.make_way(error)
 
     def __delitem__(self, key):
         self.change(make_change(DELETE, key, None))

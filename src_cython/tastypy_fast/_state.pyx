@@ -134,7 +134,7 @@ cdef class StoreState:
     own. ``snapshot`` is the current read transaction, if one is open. ``next_order`` is the order number to be
     given out next. The databases are LMDB's handles. ``images`` and ``claims`` are None but in the write
     transaction of a shared store, which sets ``wrote`` when it has something to commit; ``image_count`` is how
-    many images there are (negative: not known).
+    many images there are, as far as it knows.
     """
 
     def __cinit__(self):

@@ -90,6 +90,10 @@ cdef class TaskCache(Cache):
         cdef Entry entry
         cdef dict changed
         cdef list kept
+        if not self.has_changes():
+            Cache.refresh(self)
+            self.status.forget()
+            return 0
         self.drop_unchanged()
         changed = self.status.changes()
         kept = [(item, self.status.get((<Entry>item).order)) for item in self.entries.values()

@@ -13,6 +13,8 @@ cdef class Transaction(StoreState):
     cdef public long long sync_at
     cdef public bint flushes
     cdef bint is_too_small
+    cdef bint is_unsure
+    cdef long long images_counted
     cdef public bint closed
     cdef readonly long long incarnation
     cdef list scopes
@@ -25,6 +27,7 @@ cdef class Transaction(StoreState):
     cpdef int leave(self, bint failed) except -1
     cpdef int leave_all(self) except -1
     cdef bint is_inside(self)
+    cdef bint is_single(self)
     cdef int make_way(self, object error) except -1
     cdef int leave_if(self, long long incarnation, bint failed) except -1
     cdef int leave_block(self, bint failed) except -1

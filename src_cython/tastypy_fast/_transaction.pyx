@@ -16,9 +16,6 @@ from tastypy_fast._state cimport Lock, StoreState
 from tastypy_fast._engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError
 
-# Less than any number of images that a transaction can add to it.
-cdef long long UNKNOWN = -(1 << 62)
-
 __all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Scope", "Transaction"]
 
 
@@ -174,7 +171,9 @@ cdef class Transaction(StoreState):
         """Something was written past the cache, which has nothing that is not in the transaction, too."""
         self.cache.revert()
         self.generation += 1
-        self.image_count = UNKNOWN
+        # (so that they are counted next)
+        self.image_count = self.sync_at
+        self.is_unsure = True
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
@@ -200,7 +199,7 @@ cdef class Transaction(StoreState):
             # Another process has written since.
             self.generation += 1
             self.next_is_old = True
-            self.image_count = UNKNOWN
+            self.is_unsure = True
         self.wrote = False
         return 0
 
@@ -233,8 +232,11 @@ cdef class Transaction(StoreState):
 
     cdef bint is_sync_due(self) except -1:
         """Whether as many keys differ from the last sync as make the next one."""
-        if self.image_count < 0:
-            self.image_count = self.snapshot.stat(self.images)["entries"]
+        if self.is_unsure and (self.image_count >= self.sync_at
+                               or self.image_count - self.images_counted >= max(1, self.sync_at >> 4)):
+            # Where others write too, all are counted only now and then: it is a third of a small transaction.
+            self.image_count = self.images_counted = self.snapshot.stat(self.images)["entries"]
+            self.is_unsure = False
         return self.image_count >= self.sync_at \
             and self.snapshot.get(b"held", None, self.meta) is None
 
@@ -299,6 +301,10 @@ cdef class Transaction(StoreState):
                 raise self.environment.failed_before(self.failure)
             return True
         return False
+
+    cdef bint is_single(self):
+        """Whether one operation is all that the transaction does."""
+        return len(self.scopes) == 1 and self.scopes[0] == STEP
 
     cdef int make_way(self, object error) except -1:
         """The map was full, and grows before the next transaction: all is to be done again, but not in a block."""
