@@ -130,11 +130,11 @@ cdef class StoreState:
     """One open store, as the compiled modules see it.
 
     ``generation`` goes up with every write transaction that is begun; a cache that remembers an older number
-    asks the disk again. ``db`` is LMDB's environment, None while it is not open. ``transient``: another process may write, so each operation reads a snapshot of its
-    own. ``snapshot`` is the current read transaction, if one is open. ``next_order`` is the order number to be
-    given out next. The databases are LMDB's handles. ``images`` and ``claims`` are None but in the write
-    transaction of a shared store, which sets ``wrote`` when it has something to commit; ``image_count`` is how
-    many images there are, as far as it knows.
+    asks the disk again. ``db`` is LMDB's environment, None while it is not open. ``transient``: another process
+    may write, so each operation reads a snapshot of its own. ``snapshot`` is the current read transaction, if one is
+    open. ``next_order`` is the order number to be given out next. The databases are LMDB's handles. ``images`` and
+    ``claims`` are None but in a shared store; its write transaction sets ``wrote`` when it has something to commit, and
+    ``image_count`` is how many images there are, as far as it knows.
     """
 
     def __cinit__(self):
