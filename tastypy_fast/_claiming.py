@@ -43,8 +43,14 @@ class Lane(NamedTuple):
 def claimant_of(environment: SharedEnvironment) -> Claimant:
     """This process as a worker; the caller is in a transaction."""
     if environment.claimant is None:
+        environment.save_at_exit()
         environment.claimant = Claimant(environment)
     return environment.claimant
+
+
+def threads_alive() -> set[int | None]:
+    """The numbers of the threads of this process."""
+    return {thread.ident for thread in threading.enumerate()}
 
 
 class Claimant:
@@ -54,6 +60,8 @@ class Claimant:
         self._environment = environment
         self._transaction = environment.transaction
         self._running: dict[int, Lane] = {}
+        # Of each lane, which places iterators that have ended left to which thread: (end, thread), ascending.
+        self._left: dict[int, list[tuple[int, int]]] = {}
         # Goes up when an iterator ends, which may leave something for the others.
         self.ended = 0
         self._looked = 0.0
@@ -90,6 +98,14 @@ class Claimant:
                 lost[order] = True
         self._give_back(lost)
         del self._running[lane.number]
+        alive = threads_alive()
+        left: list[tuple[int, int]] = []
+        for end, thread in (*self._left.get(lane.number, ()), (self._worker.lanes[lane.number], lane.thread)):
+            holder = thread if thread in alive else 0
+            if left and left[-1][1] == holder:
+                left.pop()
+            left.append((end, holder))
+        self._left[lane.number] = left
         self._worker.close_lane(lane.number)
         self.ended += 1
 
@@ -101,13 +117,16 @@ class Claimant:
 
     def is_free(self, record: ClaimRecord) -> bool:
         """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
-        me = threading.get_ident()
         if record.worker != self.number:
             return False
-        if record.lane == 0:
-            return record.place == me or all(thread.ident != record.place for thread in threading.enumerate())
-        lane = self._running.get(record.lane)
-        return lane is None or record.place < lane.start
+        holder: int | None = record.place
+        if record.lane:
+            lane = self._running.get(record.lane)
+            if lane is not None and record.place >= lane.start:
+                return False
+            left = self._left.get(record.lane, ())
+            holder = next((thread for end, thread in left if record.place < end), None)
+        return holder == threading.get_ident() or holder not in threads_alive()
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
         """The same, or it is in the hand of an iterator of this thread."""

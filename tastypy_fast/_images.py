@@ -68,6 +68,8 @@ def revert(transaction: Transaction) -> None:
     """Put everything back to what it was at the last sync."""
     transaction.cache.sync(False)
     store, txn = transaction, transaction.snapshot
+    # What was added and is gone leaves its number: a loop in some process may have passed it.
+    first_free = transaction.first_free()
     images = [(order, image) for order, image in txn.cursor(store.images)]
     for order, image in images:
         if not image:
@@ -85,6 +87,5 @@ def revert(transaction: Transaction) -> None:
     if store.status is not None:
         restore_status(txn, store.status, store.claims, [(order, image[:_STATUS]) for order, image in images])
     txn.drop(store.images, delete=False)
-    # What was added and is gone leaves its number: a loop in some process may have passed it.
-    txn.put(b"next", struct.pack("=q", transaction.first_free()), db=store.meta)
+    txn.put(b"next", struct.pack("=q", first_free), db=store.meta)
     transaction.written_directly()

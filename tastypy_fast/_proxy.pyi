@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any, final
 
-__all__ = ["DeepProxy", "Done", "Operation"]
+__all__ = ["DeepProxy", "Operation", "is_done"]
 
 @final
 class Operation:
@@ -14,9 +14,6 @@ class Operation:
     ) -> None: ...
     def perform(self, root: Any) -> Any: ...
     def without_iterators(self) -> Operation: ...
-
-@final
-class Done: ...
 
 @final
 class DeepProxy:
@@ -44,3 +41,4 @@ class DeepProxy:
 
 def call(target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any: ...
 def augment(target: Any, step: tuple[bool, Any], change: Callable[[Any, Any], Any], operand: Any) -> None: ...
+def is_done(value: object, steps: tuple[tuple[bool, Any], ...]) -> bool: ...

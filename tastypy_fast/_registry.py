@@ -35,6 +35,8 @@ def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable
         if environment is None:
             environment = _registry[real] = (SharedEnvironment if options.shared else Environment)(real, options)
             _ending.save_at_exit(_save_at_exit)
+            if isinstance(environment, SharedEnvironment):
+                environment.save_at_exit = functools.partial(_ending.save_at_exit, _save_at_exit)
             if options.mode == "w":
                 _ending.watch_sigterm(_end_by_sigterm)
         else:

@@ -1,4 +1,5 @@
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
 
@@ -6,7 +7,7 @@ from tastypy_fast._iterate import Owner
 from tastypy_fast._proxy import DeepProxy, Operation
 from tastypy_fast._transaction import Transaction
 
-__all__ = ["IN_MEMORY", "SharedSlots", "SharedTrackerSlots"]
+__all__ = ["IN_MEMORY", "LiveIterator", "SharedSlots", "SharedTrackerSlots"]
 
 IN_MEMORY: Final[int]
 
@@ -31,3 +32,9 @@ class SharedSlots:
 class SharedTrackerSlots(SharedSlots):
     def _change(self, key: object, drop: int, add: int, tries: int) -> None: ...
     def mark_done(self, key: object) -> None: ...
+
+@final
+class LiveIterator:
+    def __init__(self, store: SharedSlots, make: Callable[[Any], Any]) -> None: ...
+    def __iter__(self) -> LiveIterator: ...
+    def __next__(self) -> Any: ...

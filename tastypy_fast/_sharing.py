@@ -12,6 +12,7 @@ Whoever needs both locks takes the transaction's first and then the environment'
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ __all__ = ["SharedEnvironment"]
 ROOM = 1 << 30
 
 
+def do_nothing() -> None:
+    """For what the registry has not been asked for yet."""
+
+
 class SharedEnvironment(Environment):
     """One store, opened by this process and others."""
 
@@ -41,6 +46,8 @@ class SharedEnvironment(Environment):
         # This process as a worker on the tasks of a tracker.
         self.claimant: Claimant | None = None
         self._opened_to_write = False
+        # Has what is claimed given back at the end of this process, a forked child perhaps.
+        self.save_at_exit: Callable[[], None] = do_nothing
         super().__init__(path, options)
 
     # Opening and closing

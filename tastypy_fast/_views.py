@@ -11,10 +11,10 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from tastypy_fast._shared_slots import IN_MEMORY
+from tastypy_fast._shared_slots import IN_MEMORY, LiveIterator
 from tastypy_fast._transaction import ATOM, STEP, Transaction
 
-__all__ = ["LiveIterator", "Viewed", "iterates", "reads", "reads_whole", "view_type", "writes", "writes_many"]
+__all__ = ["Viewed", "iterates", "reads", "reads_whole", "view_type", "writes", "writes_many"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,27 +96,8 @@ def writes_many(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenat
 def iterates(method: Callable[Concatenate[Any, P], Iterator[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
     """A method that returns an iterator: it goes on with the other view where a block begins or ends."""
 
-    def iterating(self: Viewed, /, *arguments: P.args, **keywords: P.kwargs) -> Iterator[T]:
+    def iterating(self: Any, /, *arguments: P.args, **keywords: P.kwargs) -> Iterator[T]:
         return LiveIterator(self, lambda view: method(view, *arguments, **keywords))
 
     _described(iterating, method, "No transaction stays open between two steps. What is handed out is a copy.")
     return iterating
-
-
-class LiveIterator(Iterator[T]):
-    """Iterates over a shared store, each step on the view that is right by then."""
-
-    def __init__(self, store: Viewed, make: Callable[[Any], Any]) -> None:
-        self._store = store
-        self._make = make
-        self._view = store._view()
-        self._iterator = make(self._view)
-
-    def __next__(self) -> Any:
-        view = self._store._view()
-        if view is not self._view:
-            position = self._iterator.position
-            self._view = view
-            self._iterator = self._make(view)
-            self._iterator.seek(position)
-        return next(self._iterator)

@@ -15,7 +15,7 @@ from tastypy_fast._iterating import Iterating
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
-from tastypy_fast._proxy import DeepProxy, Done
+from tastypy_fast._proxy import DeepProxy, is_done
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "POD", "Key", "Pairs", "PersistentOrderedDict"]
@@ -261,7 +261,7 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
     @set.setter
     def set(self, value: object) -> None:
         # "pod.set |= {...}" ends with this assignment.
-        if not isinstance(value, Done):
+        if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:

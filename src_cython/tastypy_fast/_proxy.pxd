@@ -7,13 +7,13 @@ cdef class Operation:
     cdef bint leads_into_a_value(self)
     cdef bint is_for_a_key(self)
 
-cdef class Done:
-    cdef tuple steps
-
 cdef class DeepProxy:
     cdef object apply
     cdef tuple steps
+    cdef bint is_done
 
-    cdef DeepProxy further(self, object step)
+    cdef DeepProxy at(self, tuple steps)
     cdef object do(self, tuple steps, object act, tuple arguments)
-    cdef Done augment(self, object change, object operand)
+    cdef DeepProxy augment(self, object change, object operand)
+
+cpdef bint is_done(object value, tuple steps)

@@ -12,7 +12,7 @@ cimport cython
 import operator
 from collections.abc import Iterator
 
-__all__ = ["DeepProxy", "Done", "Operation"]
+__all__ = ["DeepProxy", "Operation", "is_done"]
 
 
 @cython.final
@@ -78,14 +78,6 @@ cdef object read(object value):
     return list(value) if type(value) not in PLAIN and isinstance(value, Iterator) else value
 
 
-@cython.final
-cdef class Done:
-    """What an augmented assignment leaves for Python to assign: it was assigned already."""
-
-    def __cinit__(self, tuple steps):
-        self.steps = steps
-
-
 def call(target, arguments, keywords):
     return target(*arguments, **keywords)
 
@@ -111,21 +103,24 @@ cdef class DeepProxy:
         self.apply = apply
         self.steps = ()
 
-    cdef DeepProxy further(self, object step):
+    cdef DeepProxy at(self, tuple steps):
         cdef DeepProxy proxy = DeepProxy.__new__(DeepProxy)
         proxy.apply = self.apply
-        proxy.steps = (*self.steps, step)
+        proxy.steps = steps
         return proxy
 
     cdef object do(self, tuple steps, object act, tuple arguments):
         return self.apply(Operation(steps, act, arguments))
 
-    cdef Done augment(self, object change, object operand):
+    cdef DeepProxy augment(self, object change, object operand):
+        cdef DeepProxy proxy = self.at(self.steps)
         if self.steps:
             self.do(self.steps[:-1], augment, (self.steps[-1], change, operand))
         else:
             self.do((), change, (operand,))
-        return Done(self.steps)
+        # Python assigns this to where it comes from: __setitem__ knows it again, as does who has the name .set.
+        proxy.is_done = True
+        return proxy
 
     # Either would otherwise be tried through __getitem__, and a loop would never end.
 
@@ -136,18 +131,18 @@ cdef class DeepProxy:
         raise TypeError("what is behind .set is changed, not read; leave .set away to ask what is in it")
 
     def __getitem__(self, key):
-        return self.further((True, key))
+        return self.at((*self.steps, (True, key)))
 
     def __getattr__(self, str name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return self.further((False, name))
+        return self.at((*self.steps, (False, name)))
 
     def __call__(self, *arguments, **keywords):
         return self.do(self.steps, call, (arguments, keywords))
 
     def __setitem__(self, key, value):
-        if type(value) is Done and (<Done>value).steps == (*self.steps, (True, key)):
+        if is_done(value, (*self.steps, (True, key))):
             return
         self.do(self.steps, operator.setitem, (key, value))
 
@@ -196,3 +191,8 @@ cdef class DeepProxy:
 
     def __ior__(self, operand):
         return self.augment(operator.ior, operand)
+
+
+cpdef bint is_done(object value, tuple steps):
+    """Whether a value is what an augmented assignment at this place left for Python to assign."""
+    return type(value) is DeepProxy and (<DeepProxy>value).is_done and (<DeepProxy>value).steps == steps

@@ -5,9 +5,9 @@ from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._directly cimport assign_directly, change_directly
-from tastypy_fast._iterate cimport Owner
+from tastypy_fast._iterate cimport Owner, StoreIterator
 from tastypy_fast._keys cimport encode_key
-from tastypy_fast._proxy cimport DeepProxy, Done, Operation
+from tastypy_fast._proxy cimport DeepProxy, Operation, is_done
 from tastypy_fast._status cimport CLAIMED, DONE
 from tastypy_fast._tracking cimport TrackerCache
 from tastypy_fast._transaction cimport STEP, Transaction
@@ -17,7 +17,7 @@ import errno
 from tastypy_fast._engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
-__all__ = ["IN_MEMORY", "SharedSlots", "SharedTrackerSlots"]
+__all__ = ["IN_MEMORY", "LiveIterator", "SharedSlots", "SharedTrackerSlots"]
 
 # As many changes of one block are kept in memory before they go into its transaction.
 IN_MEMORY = 10_000
@@ -196,7 +196,7 @@ cdef class SharedSlots:
     @set.setter
     def set(self, value):
         # "pod.set |= {...}" ends with this assignment.
-        if type(value) is not Done:
+        if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")
 
     # The mapping
@@ -260,3 +260,40 @@ cdef class SharedTrackerSlots(SharedSlots):
         (True, True)
         """
         self._change(key, CLAIMED, DONE, 0)
+
+
+@cython.final
+cdef class LiveIterator:
+    """Iterates over a shared store, each step on the view that is right by then; ``make`` makes the iterator over
+    one view."""
+
+    cdef SharedSlots store
+    cdef object make
+    cdef Owner view
+    cdef StoreIterator iterator
+
+    def __init__(self, SharedSlots store not None, make):
+        self.store = store
+        self.make = make
+        self.view = store.view()
+        self.iterator = make(self.view)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Owner view
+        if self.iterator is None:
+            raise StopIteration
+        view = self.store.view()
+        if view is not self.view:
+            iterator = self.make(view)
+            iterator.seek(self.iterator.position)
+            self.view = view
+            self.iterator = iterator
+        try:
+            return next(self.iterator)
+        except StopIteration:
+            # (for good, also when the other view would have more)
+            self.iterator = None
+            raise

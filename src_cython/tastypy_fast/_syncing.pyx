@@ -138,6 +138,8 @@ cdef class Syncing(Lookup):
         cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
         cdef list fresh = [], appended = [], replaced = []
         cdef bint deleted = False, in_order = True
+        # (asked for before the last ones may be deleted)
+        cdef long long next_order = self.environment.next_free()
         values = self.environment.values
         order_db = self.environment.order
 
@@ -204,7 +206,7 @@ cdef class Syncing(Lookup):
         self.write_status(txn, orders, skip)
         if deleted:
             # Numbers only ever grow, also when the last ones are gone.
-            txn.put(b"next", pack(self.environment.next_free()), db=self.environment.meta)
+            txn.put(b"next", pack(max(next_order, self.environment.next_order)), db=self.environment.meta)
         return 0
 
     cdef int keep_images(self, object txn, list changes) except -1:

@@ -218,5 +218,9 @@ cdef class TrackerCache(TaskCache):
     def check(self):
         """As Cache.check(), and the statuses in memory."""
         Cache.check(self)
-        self.absorb_all()
-        self.status.check()
+        self.enter()
+        try:
+            self.absorb_all()
+            self.status.check()
+        finally:
+            self.leave()
