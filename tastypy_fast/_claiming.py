@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, read_claim, read_task
+from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, pack_claim, read_claim, read_task
 from tastypy_fast._directly import give_back
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
@@ -89,14 +89,17 @@ class Claimant:
         lane = self._running[number] = Lane(number, self._worker.lanes[number], threading.get_ident())
         return lane
 
-    def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]]) -> None:
-        """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out."""
-        lost = {}
+    def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
+        """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out. What is in
+        ``own`` was the worker's before, and stays so: its thread's."""
+        lost, kept = {}, {}
         for order, place in waiting:
             record = self._record(order)
             if record is not None and record[:3] == (self.number, lane.number, place):
                 lost[order] = True
-        self._give_back(lost)
+                if order in own:
+                    kept[order] = pack_claim(record._replace(lane=0, place=lane.thread))
+        self._give_back(lost, kept)
         del self._running[lane.number]
         alive = threads_alive()
         left: list[tuple[int, int]] = []
@@ -180,11 +183,11 @@ class Claimant:
         self._give_back({order: record.lane > 0 and record.place >= lanes[record.lane]
                          for order, record in self._records()})
 
-    def _give_back(self, lost: dict[int, bool]) -> None:
+    def _give_back(self, lost: dict[int, bool], kept: dict[int, bytes] | None = None) -> None:
         if lost:
             transaction = self._transaction
             transaction.cache.sync(False)
-            give_back(transaction.snapshot, transaction.status, transaction.claims, lost, transaction.images)
+            give_back(transaction.snapshot, transaction.status, transaction.claims, lost, transaction.images, kept)
             transaction.written_directly()
 
     def _record(self, order: int) -> ClaimRecord | None:
@@ -283,7 +286,7 @@ class TryIterator:
 
     def _close(self) -> None:
         if self._lane is not None and self._claimant is not None:
-            self._claimant.close_lane(self._lane, self._waiting)
+            self._claimant.close_lane(self._lane, self._waiting, set(self._own))
             self._waiting.clear()
             self._lane = None
         self._finished = True

@@ -8,6 +8,7 @@ __all__ = [
     "claim_next",
     "claim_one",
     "order_of",
+    "pack_claim",
     "read_claim",
     "read_task",
 ]
@@ -19,6 +20,7 @@ class ClaimRecord(NamedTuple):
     since: float
 
 def read_claim(raw: bytes) -> ClaimRecord: ...
+def pack_claim(record: ClaimRecord) -> bytes: ...
 def claim_next(
     tasks: TrackerCache,
     after: int,

@@ -35,7 +35,7 @@ from collections import namedtuple
 
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["ClaimRecord", "claim_next", "claim_one", "order_of", "read_claim", "read_task"]
+__all__ = ["ClaimRecord", "claim_next", "claim_one", "order_of", "pack_claim", "read_claim", "read_task"]
 
 ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since"))
 
@@ -58,6 +58,13 @@ def read_claim(bytes raw):
     cdef Claim claim
     decode_claim(raw, &claim)
     return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since)
+
+
+def pack_claim(record not None):
+    """The entry of the database for a ClaimRecord."""
+    cdef Claim claim
+    claim.worker, claim.lane, claim.place, claim.since = record
+    return PyBytes_FromStringAndSize(<const char*>&claim, sizeof(Claim))
 
 
 cdef bint is_free(TrackerCache tasks, long long order, may_take) except -1:

@@ -140,22 +140,27 @@ def mark_done_many(TrackerCache tasks not None, list keys not None):
         tasks.leave()
 
 
-def give_back(txn, status, claims, dict lost not None, images=None):
+def give_back(txn, status, claims, dict lost not None, images=None, dict kept=None):
     """Take claims away. ``lost``: order number to whether the task was never handed out, and gets its try back.
 
-    ``status``, ``claims`` and ``images`` are LMDB's handles, the last one where the change is to be revertible.
+    ``status``, ``claims`` and ``images`` are LMDB's handles, the last one where the change is to be revertible. What is
+    in ``kept`` keeps its claim, as the entry of the database that is given there.
     Works on the blocks in the transaction: no cache may hold any of them.
     """
     cdef Blocks blocks = Blocks(txn, status)
-    cdef uint32_t old
+    cdef uint32_t old, flags
     for order in sorted(lost):
         number = pack(order)
         old = blocks.get(order)
         if old & CLAIMED:
-            blocks.set(make_entry(old & FLAGS & ~<uint32_t>CLAIMED, tries_of(old) - lost[order]))
+            flags = old & FLAGS if kept and order in kept else old & FLAGS & ~<uint32_t>CLAIMED
+            blocks.set(make_entry(flags, tries_of(old) - lost[order]))
             if images is not None:
                 txn.put(number, PyBytes_FromStringAndSize(<const char*>&old, 4), overwrite=False, db=images)
-        txn.delete(number, db=claims)
+        if kept and order in kept and old & CLAIMED:
+            txn.put(number, kept[order], db=claims)
+        else:
+            txn.delete(number, db=claims)
     blocks.flush()
 
 
