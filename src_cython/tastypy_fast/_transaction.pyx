@@ -310,6 +310,7 @@ cdef class Transaction(StoreState):
         """The map was full, and grows before the next transaction: all is to be done again, but not in a block."""
         if self.scopes and self.lock.is_mine():
             raise self.environment.failed_before(error) from error
+        self.is_too_small = True
         return 0
 
 
