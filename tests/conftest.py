@@ -48,7 +48,7 @@ CLASSES = {
 
 
 # What these modules test is promised by all four classes; the others are about stores of one process.
-FOR_ALL_CLASSES = {"test_contract"}
+FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings"}
 
 
 def pytest_generate_tests(metafunc):
@@ -78,6 +78,11 @@ def is_tracker(cls):
 def value_for(cls, value):
     """A value that ``cls`` stores: for a tracker, a task whose data is ``value``."""
     return {"value": value} if is_tracker(cls) else value
+
+
+def changing(store):
+    """Where a value inside of a store is changed by keying; what a shared store hands out is a copy."""
+    return store.set if isinstance(store, SharedPersistentOrderedDict) else store
 
 
 class Kit:

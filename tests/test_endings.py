@@ -9,11 +9,13 @@ import signal
 import struct
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tastypy_fast import POD, Tracker, UnstorableValueError
+from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker, UnstorableValueError
 from tests.children import Child, run, start
+from tests.conftest import changing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -33,6 +35,8 @@ pod["list"].append(1)
 tracker.add("task")
 tracker.mark_done("task")
 """
+SHARED_OPEN = OPEN.replace("POD, Tracker\n", "SharedPOD as POD, SharedTracker as Tracker\n").replace("pod[", "pod.set[")
+kinds = pytest.mark.parametrize("begin", [OPEN, SHARED_OPEN], ids=["private", "shared"])
 
 ENDINGS = {
     "end": ("", 0, ""),
@@ -65,10 +69,11 @@ ENDINGS = {
 }
 
 
+@kinds
 @pytest.mark.parametrize("name", ENDINGS)
-def test_an_end_saves(tmp_path, name):
+def test_an_end_saves(tmp_path, name, begin):
     program, expected, error = ENDINGS[name]
-    status, output, errors = run(OPEN + program, tmp_path)
+    status, output, errors = run(begin + program, tmp_path)
     assert status == expected, errors
     assert error in errors
     assert bool(error) == bool(errors)
@@ -99,16 +104,17 @@ def test_a_value_that_cannot_be_saved_costs_no_other(tmp_path, ending):
         assert tracker.done("task")
 
 
-def test_functions_of_atexit_may_still_use_a_store(tmp_path):
+@pytest.mark.parametrize("kind", ["", "Shared"])
+def test_functions_of_atexit_may_still_use_a_store(tmp_path, kind):
     """Those that were registered before the first store was opened run last, after everything was saved."""
     status, output, errors = run(
-        """
+        f"""
         import atexit, sys
-        from tastypy_fast import POD, Tracker
+        from tastypy_fast import {kind}POD as POD, {kind}Tracker as Tracker
 
         def use(name):
             pod[name] = [name]
-            pod[name].append(1)
+            pod.set[name].append(1)
             tracker.add(name)
             tracker.mark_done(name)
             del pod["deleted by " + name]
@@ -131,11 +137,12 @@ def test_functions_of_atexit_may_still_use_a_store(tmp_path):
         assert [tracker.done(key) for key in tracker] == [True, True]
 
 
-def test_a_store_that_is_opened_at_the_end_is_saved(tmp_path):
+@pytest.mark.parametrize("kind", ["", "Shared"])
+def test_a_store_that_is_opened_at_the_end_is_saved(tmp_path, kind):
     status, _, errors = run(
-        """
+        f"""
         import atexit, sys
-        from tastypy_fast import POD
+        from tastypy_fast import {kind}POD as POD
 
         def last():
             global pod
@@ -144,7 +151,7 @@ def test_a_store_that_is_opened_at_the_end_is_saved(tmp_path):
             pod["a"] = [2]
 
         atexit.register(last)
-        first = POD(sys.argv[1] + "/first", init={"a": 1})
+        first = POD(sys.argv[1] + "/first", init=dict(a=1))
         """,
         tmp_path,
     )
@@ -164,12 +171,13 @@ WAITS = {
 }
 
 
+@kinds
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number):
+def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
     program = "threads = [threading.Thread(target=threading.Event().wait, daemon=True)]; threads[0].start()\n"
     program += "print('ready', flush=True); "
-    with start(OPEN + program + WAITS[name], tmp_path) as process:
+    with start(begin + program + WAITS[name], tmp_path) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         _, errors = process.communicate()
@@ -331,13 +339,14 @@ def test_sigterm_in_the_middle_of_a_big_sync_lets_it_end(tmp_path, cls):
             store._check()
 
 
-def test_sigterm_among_threads_at_work_saves(tmp_path):
+@pytest.mark.parametrize("cls", [POD, SharedPOD])
+def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
     for number in range(10):
         path = tmp_path / str(number)
         counts = [Progress() for _ in range(3)]
 
         def live(pipe, path=path, counts=counts):
-            store = POD(path, sync_at=20)
+            store = cls(path, sync_at=20)
 
             def write(thread):
                 for count in range(10**9):
@@ -462,7 +471,7 @@ def test_a_thread_opens_without_a_handler_and_closes_with_one(tmp_path):
 def test_a_lost_instance_is_saved_and_lets_go(any_class, path):
     store = any_class(path)
     store["a"] = {"list": []}
-    store["a"]["list"].append(1)
+    changing(store)["a"]["list"].append(1)
     del store
     # Other options: the first is gone, not joined.
     with any_class(path, gzipped=True) as again:
@@ -495,15 +504,15 @@ def test_a_lost_instance_leaves_the_others_on_its_path(any_class, path):
     second.close()
 
 
-def test_a_lost_instance_with_an_unstorable_value_saves_the_others(any_class, path, capsys):
-    store = any_class(path)
+def test_a_lost_instance_with_an_unstorable_value_saves_the_others(private_class, path, capsys):
+    store = private_class(path)
     store["bad"] = {"set": None}
     store["bad"]["set"] = {1}
     store["good"] = {}
     del store
     assert "'bad'" in capsys.readouterr().err
     # It stays open, so that the end of the process tries again.
-    with any_class(path) as again:
+    with private_class(path) as again:
         assert "good" in again
         with pytest.raises(UnstorableValueError):
             again.sync()
@@ -569,11 +578,15 @@ TASK_STEPS = """
 """
 
 
+SHARED_STEPS = "put a, sync -, atom b, block c, change a, len -, delete a, atom c, items -, sync -"
+CLAIM_STEPS = "add a, next -, gate b, release b, sync -, next -, done a, atom b, next -, delete b, count -"
+
+
 def do(store, step, key, number):
     if step == "put":
         store[key] = {"n": number}
     elif step == "change":
-        store[key]["n"] = number
+        changing(store)[key]["n"] = number
     elif step == "delete":
         del store[key]
     elif step == "sync":
@@ -593,11 +606,26 @@ def do(store, step, key, number):
     elif step == "gate":
         store.should_try_add(key)
     elif step == "by":
-        store[key]["_done"] = True
+        changing(store)[key]["_done"] = True
     elif step == "next":
-        next(store.try_keys())
+        loop = store.try_keys()
+        next(loop)
+        return loop
     elif step == "count":
         store.num_tried()
+    elif step == "atom":
+        with store.transaction():
+            store["a"] = {"n": number}
+            store.set["a"]["n"] += 1
+            store[key] = {"n": number + 1}
+            store["a"] = {"n": number + 1}
+    elif step == "block":
+        # (an interrupt in it leaves what was done by then)
+        with store.locked():
+            store[key] = {"n": number}
+    elif step == "release":
+        store.release(key)
+    return None
 
 
 def changed(model, step, key, number):
@@ -614,6 +642,10 @@ def changed(model, step, key, number):
         model[key] = n, done, tries + (not done)
     elif step in ("done", "by"):
         model[key] = n, True, tries
+    elif step == "atom":
+        model["a"] = model[key] = number + 1, False, 0
+    elif step == "block":
+        model[key] = number, False, 0
     elif step == "next":
         first = next(key for key in model if not model[key][1])
         return changed(model, "try", first, number)
@@ -628,8 +660,12 @@ def content(store):
 
 @pytest.mark.parametrize(
     ("cls", "steps", "sync_at"),
-    [(POD, STEPS, 2), (POD, STEPS, 1000), (Tracker, STEPS, 1000), (Tracker, TASK_STEPS, 2), (Tracker, TASK_STEPS, 99)],
-    ids=["pod-2", "pod-1000", "tracker-1000", "tasks-2", "tasks-99"],
+    [
+        (POD, STEPS, 2), (POD, STEPS, 1000), (Tracker, STEPS, 1000), (Tracker, TASK_STEPS, 2),
+        (Tracker, TASK_STEPS, 99), (SharedPOD, SHARED_STEPS, 2), (SharedPOD, SHARED_STEPS, 99),
+        (SharedTracker, CLAIM_STEPS, 2),
+    ],
+    ids=["pod-2", "pod-1000", "tracker-1000", "tasks-2", "tasks-99", "shared-2", "shared-99", "claims-2"],
 )
 def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, sync_at):
     """The step that it comes into is done or not done, and everything works on."""
@@ -638,17 +674,19 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
         path = tmp_path / str(number)
         store = cls(path, sync_at=sync_at, durability="process")
         interrupt = InterruptAt(number)
-        after = {}
+        # (what runs when a loop is freed could not raise)
+        after, loops = {}, []
         for count, line in enumerate(steps.split(",")):
             step, key = line.split()[0], line.split()[-1]
             before, after = after, changed(after, step, key, count)
             sys.settrace(interrupt)
             try:
-                do(store, step, key, count)
+                loops.append(do(store, step, key, count))
             except KeyboardInterrupt:
                 break
             finally:
                 sys.settrace(before_tracing)
+            loops.clear()
         if interrupt.where is None:
             # It was never reached: all lines have had their turn.
             break
@@ -657,13 +695,17 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
         found = content(store)
         assert found in (list(before.items()), list(after.items())), where
         assert len(store) == len(found), where
+        if cls in (SharedPOD, SharedTracker):
+            # No lock was left behind.
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(do, store, "put", "after", -1).result(30)
         do(store, "put", "after", -1)
         store.close()
         with cls(path) as again:
             again._check()
             assert content(again) == [*found, ("after", (-1, False, 0))], where
     assert content(store) == list(after.items())
-    assert number > 100
+    assert number > 50
     store.close()
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tastypy_fast import PersistentOrderedDict
+from tastypy_fast import PersistentOrderedDict, SharedPersistentOrderedDict
 
 # Some builds of Python leave their test package away.
 mapping_tests = pytest.importorskip("test.mapping_tests")
@@ -14,6 +14,8 @@ mapping_tests = pytest.importorskip("test.mapping_tests")
 
 class TestPersistentOrderedDict(mapping_tests.BasicTestMappingProtocol):
     """Nothing of the protocol is overridden but where the data comes from."""
+
+    cls = PersistentOrderedDict
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path):
@@ -29,5 +31,9 @@ class TestPersistentOrderedDict(mapping_tests.BasicTestMappingProtocol):
         return {"1": "2", "key1": "value1", "key2": 3}
 
     def type2test(self):
-        self.stores.append(PersistentOrderedDict(self.folder / str(next(self.numbers)), sync_at=2))
+        self.stores.append(self.cls(self.folder / str(next(self.numbers)), sync_at=2))
         return self.stores[-1]
+
+
+class TestSharedPersistentOrderedDict(TestPersistentOrderedDict):
+    cls = SharedPersistentOrderedDict

@@ -1,22 +1,30 @@
 """Every example of the original's documentation, ported to Python 3 and run as written otherwise.
 
-The headings are those of the documentation. What it says of the shared classes is tested with them.
+The headings are those of the documentation.
 """
 
 from __future__ import annotations
 
 import inspect
+import multiprocessing
+import threading
 
 import pytest
 
 import tastypy_fast
-from tastypy_fast import POD, DuplicateKeyError, Tracker
+from tastypy_fast import POD, DuplicateKeyError, SharedPOD, SharedTracker, Tracker
+from tests.children import run
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     """The examples use relative paths."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(params=[Tracker, SharedTracker], ids=["tracker", "shared_tracker"])
+def tracker_class(request):
+    return request.param
 
 
 # PersistentOrderedDict
@@ -26,6 +34,9 @@ def test_aliases():
     assert tastypy_fast.POD is tastypy_fast.PersistentOrderedDict
     assert tastypy_fast.Tracker is tastypy_fast.ProgressTracker
     assert issubclass(tastypy_fast.ProgressTracker, tastypy_fast.PersistentOrderedDict)
+    assert tastypy_fast.SharedPOD is tastypy_fast.SharedPersistentOrderedDict
+    assert tastypy_fast.SharedTracker is tastypy_fast.SharedProgressTracker
+    assert issubclass(tastypy_fast.SharedProgressTracker, tastypy_fast.SharedPersistentOrderedDict)
 
 
 FIRST_PROGRAM = """
@@ -148,17 +159,20 @@ def test_signatures_are_the_documented_ones_with_more_behind():
         return [(name, parameter.default) for name, parameter in inspect.signature(call).parameters.items()
                 if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
-    common = [("init", {}), ("gzipped", False), ("file_size", 1000), ("sync_at", 1000), ("clone", True)]
-    assert documented(POD) == [("path", inspect.Parameter.empty), *common]
-    assert documented(Tracker) == [("path", inspect.Parameter.empty), ("max_tries", 0), *common]
-    for method in ("should_do", "should_do_add", "should_try", "should_try_add"):
-        assert documented(getattr(Tracker, method))[1:] == [
-            ("key", inspect.Parameter.empty), ("allow_aborted", False)
-        ]
-    for method in ("todo_items", "todo_keys", "todo_values", "try_items", "try_keys", "try_values"):
-        assert documented(getattr(Tracker, method))[1:] == [("allow_aborted", False)]
-    for what in ("done", "not_done", "tried", "not_tried", "aborted", "not_aborted"):
-        assert documented(getattr(Tracker, f"percent_{what}"))[1:] == [("decimals", 2)]
+    common = [("init", {}), ("gzipped", False), ("file_size", 1000), ("sync_at", 1000)]
+    assert documented(POD) == [("path", inspect.Parameter.empty), *common, ("clone", True)]
+    assert documented(Tracker) == [("path", inspect.Parameter.empty), ("max_tries", 0), *common, ("clone", True)]
+    assert documented(SharedPOD) == [("path", inspect.Parameter.empty), *common]
+    assert documented(SharedTracker) == [("path", inspect.Parameter.empty), ("max_tries", 0), *common]
+    for cls in (Tracker, SharedTracker):
+        for method in ("should_do", "should_do_add", "should_try", "should_try_add"):
+            assert documented(getattr(cls, method))[1:] == [
+                ("key", inspect.Parameter.empty), ("allow_aborted", False)
+            ]
+        for method in ("todo_items", "todo_keys", "todo_values", "try_items", "try_keys", "try_values"):
+            assert documented(getattr(cls, method))[1:] == [("allow_aborted", False)]
+        for what in ("done", "not_done", "tried", "not_tried", "aborted", "not_aborted"):
+            assert documented(getattr(cls, f"percent_{what}"))[1:] == [("decimals", 2)]
 
 
 @pytest.mark.parametrize("name", [
@@ -197,25 +211,180 @@ def test_iterating_yields_keys_in_the_order_in_which_they_were_added():
     assert iter(pod.iteritems())
 
 
-# Writing to shared SharedPODs: .set exists on the private classes too
+# Writing to shared SharedPODs
 
 
-def test_set_accepts_all_mutable_operations():
-    pod = POD("my.pod")
-    pod.set["foo"] = {"bar": 4, "baz": []}
-    pod.set["foo"]["bar"] += 1
-    pod.set["foo"]["baz"].append("fizz")
-    assert pod["foo"]["baz"][0] == "fizz"
-    assert "DeepProxy" in repr(pod.set["foo"]["baz"][0])
-    pod.set["a"] = [1, 2]
-    pod.set["a"][:] = [4]
-    pod.set["a"] += [1]
-    pod.set["some-dict"] = {"some-key": 1}
-    del pod.set["some-dict"]["some-key"]
-    pod.set["some-key"] = 1
-    pod.set["some-key"] += 42
-    pod.close()
-    assert dict(POD("my.pod")) == {"foo": {"bar": 5, "baz": ["fizz"]}, "a": [4, 1], "some-dict": {}, "some-key": 43}
+@pytest.mark.parametrize("cls", [SharedPOD, POD])
+def test_set_accepts_all_mutable_operations(cls):
+    """.set exists on the private classes too."""
+    shared_pod = cls("my.pod")
+    shared_pod.set["foo"] = {"bar": 4, "baz": []}
+    shared_pod.set["foo"]["bar"] += 1
+    shared_pod.set["foo"]["baz"].append("fizz")
+    assert shared_pod["foo"]["baz"][0] == "fizz"
+    assert "DeepProxy" in repr(shared_pod.set["foo"]["baz"][0])
+    shared_pod.set["a"] = [1, 2]
+    shared_pod.set["a"][:] = [4]
+    shared_pod.set["a"] += [1]
+    shared_pod.set["some-dict"] = {"some-key": 1}
+    del shared_pod.set["some-dict"]["some-key"]
+    shared_pod.set["some-key"] = 1
+    shared_pod.set["some-key"] += 42
+    shared_pod.set["some"] = {"key": 0, "list": []}
+    shared_pod.set["some"]["key"] += 42
+    shared_pod.set["some"]["list"].append("forty-two")
+    shared_pod.close()
+    assert dict(cls("my.pod")) == {
+        "foo": {"bar": 5, "baz": ["fizz"]}, "a": [4, 1], "some-dict": {}, "some-key": 43,
+        "some": {"key": 42, "list": ["forty-two"]},
+    }
+
+
+def test_what_is_read_and_changed_without_set_is_not_in_the_shared_pod():
+    shared_pod = SharedPOD("my.pod")
+    shared_pod["foo"] = {"bar": 0, "baz": []}
+    shared_pod["foo"]["bar"] += 1
+    shared_pod["foo"]["baz"].append("fizz")
+    assert shared_pod["foo"] == {"bar": 0, "baz": []}
+
+
+# Avoiding raciness
+
+
+RACERS = """
+from multiprocessing import get_context
+from tastypy_fast import SharedPOD
+
+def work(shared_pod):
+    for _ in range(100):
+        with shared_pod.locked():
+            shared_pod.set['some-key'] += 1
+        shared_pod.lock()
+        shared_pod.set['some-key'] = shared_pod['some-key'] + 1
+        shared_pod.unlock()
+        # Any of the methods defined on values is atomic, and so is += on a list.
+        shared_pod.set['some-list'].append('item')
+        shared_pod.set['I-store-a-list'] += [1]
+        del shared_pod.set['some-dict'][shared_pod.set['some-keys'].pop()]
+
+if __name__ == '__main__':
+    keys = [str(number) for number in range(400)]
+    pod = SharedPOD('my.pod', init={
+        'some-key': 0, 'some-list': [], 'I-store-a-list': [], 'some-dict': dict.fromkeys(keys), 'some-keys': keys,
+    })
+    procs = [get_context(METHOD).Process(target=work, args=(pod,)) for _ in range(4)]
+    for proc in procs:
+        proc.start()
+    for proc in procs:
+        proc.join()
+        assert proc.exitcode == 0
+    print(pod['some-key'], len(pod['some-list']), len(pod['I-store-a-list']), pod['some-dict'], pod['some-keys'])
+"""
+
+EXAMPLE = """
+from multiprocessing import get_context
+import tastypy_fast
+
+def work(pod, proc_num, num_procs):
+    for i in pod:
+        if i%num_procs == proc_num:
+            pod.set[i] = i**2
+
+def run_multiproc():
+    num_procs = 5
+    init = [(i, None) for i in range(25)]
+    pod = tastypy_fast.SharedPOD('my.pod', init=init)
+    procs = []
+    for i in range(num_procs):
+        proc = get_context(METHOD).Process(target=work, args=(pod, i, num_procs))
+        proc.start()
+        procs.append(proc)
+
+    for proc in procs:
+        proc.join()
+
+    for key, val in pod.iteritems():
+        print(key, val)
+
+if __name__ == '__main__':
+    run_multiproc()
+"""
+
+start_methods = pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+
+
+def output_of(tmp_path, program, method):
+    """What a program prints whose children have been started in this way."""
+    path = tmp_path / "example.py"
+    path.write_text(program.replace("METHOD", repr(method)))
+    status, output, errors = run(path)
+    assert status == 0, errors
+    return output
+
+
+@start_methods
+def test_locked_operations_of_many_processes_lose_nothing(tmp_path, method):
+    assert output_of(tmp_path, RACERS, method) == "800 400 400 {} []\n"
+
+
+# SharedPOD multiprocessing example
+
+
+@start_methods
+def test_each_worker_works_on_its_own_subset(tmp_path, method):
+    assert output_of(tmp_path, EXAMPLE, method) == "".join(f"{number} {number**2}\n" for number in range(25))
+
+
+# SharedPersistentOrderedDict reference
+
+
+@pytest.mark.parametrize("name", [
+    "close", "locked", "lock", "unlock", "update", "mark_dirty", "sync", "sync_key", "hold", "unhold", "revert",
+    "iteritems", "iterkeys", "itervalues", "items", "keys", "values", "dirty",
+])
+def test_shared_pod_has(name):
+    assert callable(getattr(SharedPOD, name))
+
+
+def test_locked_is_released_when_an_exception_is_thrown_or_a_return_statement_reached():
+    pod = SharedPOD("my.pod", init={"some-key": 0})
+
+    def work():
+        with pod.locked():
+            pod.set["some-key"] += 1
+            return
+
+    def fail():
+        with pod.locked():
+            pod.set["some-key"] += 1
+            raise ZeroDivisionError
+
+    work()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    assert pod["some-key"] == 3
+
+
+def test_manual_control_of_a_shared_pod():
+    pod = SharedPOD("my.pod", sync_at=2)
+    pod.hold()
+    pod.update(a=[1], b=[2], c=[3])
+    assert pod.dirty() == {"a", "b", "c"}
+    pod.sync_key("a")
+    assert pod.dirty() == {"b", "c"}
+    pod.sync()
+    pod.mark_dirty("b")
+    assert pod.dirty() == {"b"}
+    pod["a"] = "changed"
+    pod["d"] = "new"
+    pod.revert()
+    assert pod.items() == [("a", [1]), ("b", [2]), ("c", [3])]
+    pod.unhold()
+    pod.update(a=1, b=2)
+    assert pod.dirty() == set()
 
 
 # ProgressTracker
@@ -269,8 +438,8 @@ def crawl_with_a_pod(web, seed_url):
     return url_pod
 
 
-def crawl_with_a_tracker(web, seed_url):
-    url_tracker = Tracker("urls.tracker", max_tries=3)
+def crawl_with_a_tracker(web, seed_url, cls=Tracker):
+    url_tracker = cls("urls.tracker", max_tries=3)
     url_tracker.add_if_absent(seed_url)
 
     for url in url_tracker.try_keys():
@@ -286,7 +455,11 @@ def crawl_with_a_tracker(web, seed_url):
     return url_tracker
 
 
-@pytest.mark.parametrize("crawl", [crawl_with_a_pod, crawl_with_a_tracker])
+def crawl_with_a_shared_tracker(web, seed_url):
+    return crawl_with_a_tracker(web, seed_url, SharedTracker)
+
+
+@pytest.mark.parametrize("crawl", [crawl_with_a_pod, crawl_with_a_tracker, crawl_with_a_shared_tracker])
 def test_crawl_goes_on_where_it_was_each_time_the_program_is_started(crawl):
     web = Web()
     runs = []
@@ -311,14 +484,14 @@ def test_entries_are_dicts_with_three_flags_that_have_defaults():
 # ProgressTracker reference
 
 
-def test_max_tries_zero_is_no_limit():
-    tracker = Tracker("my.tracker", init={"a": {"_tries": 1_000_000}})
+def test_max_tries_zero_is_no_limit(tracker_class):
+    tracker = tracker_class("my.tracker", init={"a": {"_tries": 1_000_000}})
     assert tracker.should_do("a")
     assert list(tracker.todo_keys()) == ["a"]
 
 
-def test_update_mixes_into_existing_values_and_adds_missing_ones():
-    tracker = Tracker("my.tracker")
+def test_update_mixes_into_existing_values_and_adds_missing_ones(tracker_class):
+    tracker = tracker_class("my.tracker")
     tracker.add("a")
     tracker.increment_tries("a")
     tracker.update({"a": {"x": 1}, "b": {"y": 2}}, c={"_done": True})
@@ -329,8 +502,8 @@ def test_update_mixes_into_existing_values_and_adds_missing_ones():
     ]
 
 
-def test_add_tasks():
-    tracker = Tracker("my.tracker")
+def test_add_tasks(tracker_class):
+    tracker = tracker_class("my.tracker")
     tracker.add("a")
     with pytest.raises(DuplicateKeyError):
         tracker.add("a")
@@ -340,8 +513,8 @@ def test_add_tasks():
     assert tracker.keys() == ["a", "b", "c", "d"]
 
 
-def test_change_and_check_the_status_of_tasks():
-    tracker = Tracker("my.tracker", init={"a": {}})
+def test_change_and_check_the_status_of_tasks(tracker_class):
+    tracker = tracker_class("my.tracker", init={"a": {}})
     tracker.mark_done("a")
     assert tracker.done("a")
     tracker.mark_not_done("a")
@@ -360,8 +533,8 @@ def test_change_and_check_the_status_of_tasks():
     assert not tracker.aborted("a")
 
 
-def test_gates():
-    tracker = Tracker("my.tracker", max_tries=2)
+def test_gates(tracker_class):
+    tracker = tracker_class("my.tracker", max_tries=2)
     assert tracker.should_do_add("a")
     assert tracker.should_do("a")
     assert tracker.should_try("a")
@@ -376,8 +549,8 @@ def test_gates():
     assert not tracker.should_do("b", allow_aborted=True)
 
 
-def test_iterate_over_tasks_to_be_done():
-    tracker = Tracker("my.tracker", max_tries=2, init=[
+def test_iterate_over_tasks_to_be_done(tracker_class):
+    tracker = tracker_class("my.tracker", max_tries=2, init=[
         ("done", {"_done": True}), ("aborted", {"_aborted": True}), ("tried", {"_tries": 2}), ("open", {"_tries": 1}),
     ])
     task = {"_done": False, "_aborted": False, "_tries": 1}
@@ -390,8 +563,8 @@ def test_iterate_over_tasks_to_be_done():
     assert list(tracker.try_keys(allow_aborted=True)) == ["aborted"]
 
 
-def test_check_the_status_of_all_tasks():
-    tracker = Tracker("my.tracker", init=(
+def test_check_the_status_of_all_tasks(tracker_class):
+    tracker = tracker_class("my.tracker", init=(
         (number, {"_done": number < 347, "_aborted": number < 100, "_tries": int(number < 500)})
         for number in range(1000)
     ))
@@ -401,3 +574,50 @@ def test_check_the_status_of_all_tasks():
     assert (tracker.percent_done(), tracker.percent_not_done()) == ("34.70 %", "65.30 %")
     assert (tracker.percent_tried(0), tracker.percent_not_tried(1)) == ("50 %", "50.0 %")
     assert (tracker.percent_aborted(decimals=3), tracker.percent_not_aborted()) == ("10.000 %", "90.00 %")
+
+
+# Multiprocessing with SharedProgressTrackers
+
+
+CRAWLERS = """
+from multiprocessing import get_context
+from tastypy_fast import SharedTracker
+
+LINKS = {1: [2, 3], **{n: [2 * n, 2 * n + 1] for n in range(2, 50)}}
+
+def crawl(url_tracker):
+    for url in url_tracker.try_keys():
+        url_tracker.add_many_if_absent(LINKS.get(url, []))
+        url_tracker.set[url]['links'] = LINKS.get(url, [])
+        url_tracker.mark_done(url)
+
+if __name__ == '__main__':
+    tracker = SharedTracker('urls.tracker', max_tries=3, init={1: {}})
+    procs = [get_context(METHOD).Process(target=crawl, args=(tracker,)) for _ in range(3)]
+    for proc in procs:
+        proc.start()
+    for proc in procs:
+        proc.join()
+    # (a worker that came when there was nothing to do has gone again)
+    crawl(tracker)
+    print(len(tracker), tracker.num_done(), tracker.percent_done(), max(map(tracker.tries, tracker)))
+    print(sum(len(task['links']) for task in tracker.values()))
+"""
+
+
+@start_methods
+def test_one_tracker_is_distributed_to_several_processes(tmp_path, method):
+    assert output_of(tmp_path, CRAWLERS, method) == "99 99 100.00 % 1\n98\n"
+
+
+def test_data_of_a_task_is_changed_through_set():
+    tracker = SharedTracker("my.tracker", init={"a": {}})
+    tracker.set["a"]["output"] = {"any": ["data"]}
+    tracker["a"]["output"]["any"].append("lost")
+    tracker.close()
+    assert SharedTracker("my.tracker")["a"]["output"] == {"any": ["data"]}
+
+
+def test_shared_tracker_supports_all_methods_of_both():
+    methods = {name for cls in (Tracker, SharedPOD) for name in dir(cls) if not name.startswith("_")}
+    assert methods - {"mode"} <= set(dir(SharedTracker))

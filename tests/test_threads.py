@@ -9,7 +9,8 @@ from functools import partial
 
 import pytest
 
-from tastypy_fast import POD, CalledClosedTrackerError, PersistentOrderedDictException, Tracker
+from tastypy_fast import POD, CalledClosedTrackerError, PersistentOrderedDictException, SharedTracker, Tracker
+from tests.conftest import changing
 
 THREADS = 4
 
@@ -96,7 +97,7 @@ def test_no_mutation_in_place_is_lost(instances):
         store = instances[thread]
         store[thread] = {"list": []}
         for number in range(800):
-            store[thread]["list"].append(number)
+            changing(store)[thread]["list"].append(number)
             if number % 100 == 0:
                 store["other", thread, number] = {}
 
@@ -121,7 +122,7 @@ def test_each_thread_finds_its_own_state(instances):
                 store[key] = model[key]
             elif chance < 0.5 and key in model:
                 model[key]["list"].append(number)
-                store[key]["list"].append(number)
+                changing(store)[key]["list"].append(number)
             elif chance < 0.6 and key in model:
                 del model[key]
                 del store[key]
@@ -210,9 +211,10 @@ def test_threads_work_on_one_tracker(path):
         tracker._check()
 
 
-def test_no_status_is_lost(path):
+@pytest.mark.parametrize("cls", [Tracker, SharedTracker])
+def test_no_status_is_lost(path, cls):
     """Each thread counts on one task, by method and in the dict, next to the others' in the same block."""
-    with Tracker(path, sync_at=7) as tracker:
+    with cls(path, sync_at=7) as tracker:
         tracker.add_many(range(THREADS))
 
         def work(thread):
@@ -220,18 +222,18 @@ def test_no_status_is_lost(path):
                 if number % 2:
                     tracker.increment_tries(thread)
                 else:
-                    tracker[thread]["_tries"] += 1
+                    changing(tracker)[thread]["_tries"] += 1
 
         in_each_thread(work, tracker.sync, tracker.num_tried)
         assert [tracker.tries(key) for key in tracker] == [1000] * THREADS
         tracker._check()
-    with Tracker(path) as tracker:
+    with cls(path) as tracker:
         assert [tracker.tries(key) for key in tracker] == [1000] * THREADS
 
 
-def test_a_value_that_changes_while_it_is_saved_raises_nothing(any_class, path):
+def test_a_value_that_changes_while_it_is_saved_raises_nothing(private_class, path):
     """Also one that the standard json module writes, which takes a while and lets other threads run."""
-    with any_class(path) as store:
+    with private_class(path) as store:
 
         def work(thread):
             for _ in range(10):

@@ -13,10 +13,12 @@ from tastypy_fast import (
     InvalidKeyError,
     PersistentOrderedDictException,
     ProgressTracker,
+    SharedProgressTracker,
     StoreConflictError,
     StoreKindError,
     UnstorableValueError,
 )
+from tests.conftest import changing
 
 FRESH = {"_done": False, "_aborted": False, "_tries": 0}
 
@@ -31,12 +33,21 @@ def opened():
             store.close()
 
 
+@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
+def tracker_class(request):
+    return request.param
+
+
+# What the shared class does otherwise: its operations are there or not, it claims, and what it hands out is a copy.
+of_one_process = pytest.mark.parametrize("tracker_class", [ProgressTracker], ids=["tracker"])
+
+
 @pytest.fixture
-def make(path, opened):
+def make(path, opened, tracker_class):
     """Open a tracker; its invariants are checked at the end of the test."""
 
     def make(**options):
-        opened.append(ProgressTracker(path, **options))
+        opened.append(tracker_class(path, **options))
         return opened[-1]
 
     return make
@@ -97,6 +108,7 @@ def test_adding_what_is_there_raises_and_changes_nothing(make, place):
     assert tracker["a"] == {"_done": True, "_aborted": False, "_tries": 2, "x": 1}
 
 
+@of_one_process
 def test_key_too_long_for_its_repr_does_not_spoil_the_errors(tracker):
     key = 10**5000
     tracker.add(key)
@@ -119,6 +131,7 @@ def test_adding_if_absent_leaves_alone_what_is_there(make, place):
     assert tracker["b"] == FRESH
 
 
+@of_one_process
 def test_add_many_keeps_what_came_before_a_duplicate(make, place):
     tracker = place(make(init={"b": {}}))
     with pytest.raises(DuplicateKeyError):
@@ -129,6 +142,7 @@ def test_add_many_keeps_what_came_before_a_duplicate(make, place):
     assert tracker.keys() == ["b", "a", "d"]
 
 
+@of_one_process
 def test_add_many_keeps_what_came_before_an_error_of_the_iterable(tracker):
     def keys():
         yield "a"
@@ -211,7 +225,7 @@ def test_change_is_seen_everywhere_at_once(make, place, state, way, method, chan
         assert getattr(tracker, method)("a") is None
     else:
         for name, value in change.items():
-            tracker["a"][name] = value
+            changing(tracker)["a"][name] = value
     expected = {**state, **change}
     assert_status(tracker, "a", expected)
     tracker.sync()
@@ -230,7 +244,7 @@ def test_change_is_reverted(make, place, way):
         tracker.abort("a")
         tracker.increment_tries("a")
     else:
-        tracker["a"].update(_done=True, _aborted=True, _tries=9, x=2)
+        changing(tracker)["a"].update(_done=True, _aborted=True, _tries=9, x=2)
     assert tracker.dirty() == {"a"}
     tracker.revert()
     assert tracker.dirty() == set()
@@ -238,6 +252,7 @@ def test_change_is_reverted(make, place, way):
     assert tracker["a"]["x"] == 1
 
 
+@of_one_process
 def test_a_dict_that_somebody_holds_follows_the_methods(make, place):
     tracker = place(make(init={"a": {"x": 1}}))
     task = tracker["a"]
@@ -254,12 +269,12 @@ def test_a_dict_that_somebody_holds_follows_the_methods(make, place):
 
 def test_both_ways_mixed_lose_nothing(tracker, make):
     tracker.add("a")
-    tracker["a"]["_tries"] += 1
+    changing(tracker)["a"]["_tries"] += 1
     tracker.increment_tries("a")
-    tracker["a"]["_tries"] += 1
-    tracker["a"]["note"] = tracker.tries("a")
+    changing(tracker)["a"]["_tries"] += 1
+    changing(tracker)["a"]["note"] = tracker.tries("a")
     tracker.mark_done("a")
-    tracker["a"]["_aborted"] = True
+    changing(tracker)["a"]["_aborted"] = True
     expected = {"_done": True, "_aborted": True, "_tries": 3, "note": 3}
     assert tracker["a"] == expected
     assert reopened(tracker, make)["a"] == expected
@@ -276,7 +291,7 @@ def test_assigning_replaces_data_and_status(make, place):
 def test_special_keys_that_are_taken_away_are_back_with_the_next_reading(make, place):
     tracker = place(make(init={"a": {"_done": True, "_tries": 4, "x": 1}}))
     for name in FRESH:
-        del tracker["a"][name]
+        del changing(tracker)["a"][name]
     tracker.sync()
     assert status_by_method(tracker, "a") == FRESH
     assert reopened(tracker, make)["a"] == {**FRESH, "x": 1}
@@ -292,8 +307,8 @@ def test_task_given_to_the_tracker_is_not_changed(tracker):
 
 def test_data_alone_is_saved_beside_a_status(make, place):
     tracker = place(make(init={"a": {"x": []}}))
-    tracker["a"]["x"].append(1)
-    tracker["a"]["result"] = {"deep": [2**70, float("inf")]}
+    changing(tracker)["a"]["x"].append(1)
+    changing(tracker)["a"]["result"] = {"deep": [2**70, float("inf")]}
     tracker.mark_done("a")
     assert reopened(tracker, make)["a"] == {
         "_done": True, "_aborted": False, "_tries": 0, "x": [1], "result": {"deep": [2**70, float("inf")]}
@@ -302,7 +317,7 @@ def test_data_alone_is_saved_beside_a_status(make, place):
 
 def test_data_that_is_taken_away_is_gone(make, place):
     tracker = place(make(init={"a": {"x": 1}}))
-    del tracker["a"]["x"]
+    del changing(tracker)["a"]["x"]
     assert reopened(tracker, make)["a"] == FRESH
 
 
@@ -344,6 +359,7 @@ def test_special_value_without_sense_is_refused_and_nothing_changes(make, place,
     assert tracker.dirty() == dirty
 
 
+@of_one_process
 @pytest.mark.parametrize("bad", BAD_STATUS, ids=str)
 def test_special_value_spoilt_by_keying_is_told_at_the_next_sync(make, bad):
     (name,) = bad
@@ -372,6 +388,7 @@ def test_task_must_be_a_dict(make, place, value):
     assert tracker.items() == [("a", {**FRESH, "x": 1})]
 
 
+@of_one_process
 @pytest.mark.parametrize("synced", [False, True])
 def test_mark_dirty_in_a_loop_keeps_a_status_that_was_set_in_it(make, place, synced):
     tracker = place(make(init={"a": {"x": 1}}))
@@ -461,7 +478,7 @@ def test_sync_key_saves_a_status_alone(make):
     tracker.sync()
     tracker.mark_done(0)
     tracker.mark_done(1)
-    tracker[2]["_done"] = True
+    changing(tracker)[2]["_done"] = True
     tracker.sync_key(1)
     assert tracker.dirty() == {0, 2}
     tracker.sync_key(2)
@@ -488,6 +505,7 @@ def test_sync_key_saves_a_deleted_and_an_added_task(make):
     assert tracker.num_done() == 0
 
 
+@of_one_process
 @pytest.mark.parametrize("sync", [lambda tracker: tracker.sync(), lambda tracker: tracker.sync_key("a")],
                          ids=["sync", "sync_key"])
 @pytest.mark.parametrize("known", [False, True], ids=["new", "on disk"])
@@ -506,6 +524,7 @@ def test_unstorable_task_keeps_data_and_status_together(make, sync, known):
     assert tracker.items() == ([("a", {**FRESH, "x": 1})] if known else [])
 
 
+@of_one_process
 def test_unstorable_task_leaves_its_neighbours_saved(make):
     tracker = make(init={number: {} for number in range(5)})
     tracker.sync()
@@ -544,6 +563,7 @@ def test_update_keeps_what_a_method_set(make, place):
     assert tracker["a"] == {"_done": True, "_aborted": False, "_tries": 1, "x": 1}
 
 
+@of_one_process
 def test_update_changes_the_dict_that_somebody_holds(make, place):
     tracker = place(make(init={"a": {"x": 1}}))
     task = tracker["a"]
@@ -575,6 +595,7 @@ def test_ior_and_set_mix_in_too(tracker):
     assert tracker["a"] == {"_done": True, "_aborted": False, "_tries": 1, "x": 42, "y": 1, "z": 1}
 
 
+@of_one_process
 def test_refused_update_of_one_task_leaves_the_ones_before_it(make, place):
     tracker = place(make(init={"a": {"x": 1}}))
     with pytest.raises(UnstorableValueError):
@@ -630,21 +651,20 @@ def test_tries_run_out_at_max_tries(make, place):
     assert tracker.should_do("a") is True
 
 
-def test_max_tries_is_the_instances_own_and_not_stored(make, opened, path):
+def test_max_tries_is_the_instances_own_and_not_stored(make):
     tracker = make(max_tries=1, init={"a": {"_tries": 1}})
     assert tracker.max_tries == 1
     assert tracker.should_do("a") is False
-    opened.append(ProgressTracker(path, max_tries=2))
-    assert opened[-1].should_do("a") is True
+    assert make(max_tries=2).should_do("a") is True
     assert tracker.should_do("a") is False
     assert make().max_tries == 0
 
 
 @pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (1.0, TypeError), ("1", TypeError), (None, TypeError),
                                               (True, TypeError)])
-def test_wrong_max_tries_is_refused_before_anything_is_made(path, wrong, error):
+def test_wrong_max_tries_is_refused_before_anything_is_made(tracker_class, path, wrong, error):
     with pytest.raises(error, match="max_tries"):
-        ProgressTracker(path, wrong)
+        tracker_class(path, wrong)
     assert not path.exists()
 
 
@@ -672,6 +692,7 @@ def test_iterator_hands_out_what_its_gate_lets_through(make, place, family, part
     assert dict(tracker.items()) == after
 
 
+@of_one_process
 def test_try_keys_counts_each_try_before_it_hands_the_key_out(make, place):
     tracker = place(make(max_tries=2, init={key: {} for key in "abc"}))
     iterator = tracker.try_keys()
@@ -691,11 +712,11 @@ def test_loop_over_tasks_is_live(make, place):
         seen.append(key)
         if key == "a":
             tracker.mark_done("b")
-            tracker["c"]["_aborted"] = True
+            changing(tracker)["c"]["_aborted"] = True
             del tracker["d"]
             tracker.add("f")
             tracker.add("g")
-            tracker["g"]["_done"] = True
+            changing(tracker)["g"]["_done"] = True
         tracker.mark_done(key)
     assert seen == ["a", "e", "f"]
 
@@ -725,9 +746,9 @@ def test_task_that_gets_open_ahead_of_the_loop_is_handed_out(make, place, way):
             tracker.reset_tries(3)
             tracker.decrement_tries(7)
         elif key == 0:
-            tracker[1]["_done"] = False
-            tracker[2]["_aborted"] = False
-            tracker[3]["_tries"] = 0
+            changing(tracker)[1]["_done"] = False
+            changing(tracker)[2]["_aborted"] = False
+            changing(tracker)[3]["_tries"] = 0
             tracker[7] = {}
     assert seen == [0, 1, 2, 3, 4, 7, 8]
 
@@ -743,8 +764,8 @@ def test_task_that_gets_aborted_ahead_of_the_loop_is_handed_out(make, place, way
             tracker.abort(3)
             tracker.unabort(4)
         elif key == 2:
-            tracker[1]["_aborted"] = tracker[3]["_aborted"] = True
-            tracker[4]["_aborted"] = False
+            changing(tracker)[1]["_aborted"] = changing(tracker)[3]["_aborted"] = True
+            changing(tracker)[4]["_aborted"] = False
     assert seen == [0, 2, 3, 6]
 
 
@@ -768,7 +789,7 @@ def test_crawl_over_several_blocks_does_every_task_once(make, sync_at):
     seen = []
     for key, task in tracker.try_items():
         seen.append(key)
-        task["length"] = key % 10
+        (task if isinstance(tracker, ProgressTracker) else tracker.set[key])["length"] = key % 10
         tracker.add_many_if_absent(link for link in (2 * key, 2 * key + 1) if link < 1300)
         tracker.mark_done(key)
     assert seen == list(range(1, 1300))
@@ -778,6 +799,7 @@ def test_crawl_over_several_blocks_does_every_task_once(make, sync_at):
     assert all(task["length"] == key % 10 for key, task in again.iteritems())
 
 
+@of_one_process
 @pytest.mark.parametrize("family", ["todo", "try", "aborted"])
 @pytest.mark.parametrize("part", ["values", "items"])
 @pytest.mark.parametrize("sync_at", [2, 1000])
@@ -793,6 +815,7 @@ def test_what_is_changed_in_a_task_that_a_loop_hands_out_is_saved(make, family, 
     assert again.num_done() == 20
 
 
+@of_one_process
 def test_sync_between_hand_out_and_change_loses_nothing(make):
     tracker = make(sync_at=3, init={number: {"l": []} for number in range(10)})
     tracker.sync()
@@ -806,6 +829,7 @@ def test_sync_between_hand_out_and_change_loses_nothing(make):
     assert again.items() == [(key, {**FRESH, "_done": True, "l": [key]}) for key in range(10)]
 
 
+@of_one_process
 def test_iterators_and_gates_see_each_others_tries(make):
     tracker = make(max_tries=2, init={key: {} for key in "ab"})
     first, second = tracker.try_keys(), tracker.try_keys()
@@ -910,9 +934,9 @@ def test_counts_follow_every_kind_of_change(make, synced):
         (lambda: tracker.add_many("abcd"), (4, 0, 0, 0)),
         (lambda: tracker.mark_done("a"), (4, 1, 0, 0)),
         (lambda: tracker.mark_done("a"), (4, 1, 0, 0)),
-        (lambda: tracker["b"].update(_done=True, _tries=1), (4, 2, 0, 1)),
+        (lambda: changing(tracker)["b"].update(_done=True, _tries=1), (4, 2, 0, 1)),
         (lambda: tracker.abort("b"), (4, 2, 1, 1)),
-        (lambda: tracker["c"].__setitem__("x", 1), (4, 2, 1, 1)),
+        (lambda: changing(tracker)["c"].__setitem__("x", 1), (4, 2, 1, 1)),
         (lambda: tracker.__setitem__("c", {"_done": True, "_aborted": True, "_tries": 1}), (4, 3, 2, 2)),
         (lambda: tracker.__delitem__("b"), (3, 2, 1, 1)),
         (lambda: tracker.update({"b": {"_aborted": True}}), (4, 2, 2, 1)),
@@ -946,7 +970,7 @@ def test_counts_follow_a_revert(make):
     tracker.sync()
     assert counts(tracker) == (2, 1, 0, 0)
     tracker.mark_done("b")
-    tracker["a"]["_aborted"] = True
+    changing(tracker)["a"]["_aborted"] = True
     tracker.add("c")
     tracker.increment_tries("c")
     assert counts(tracker) == (3, 2, 1, 1)
@@ -961,10 +985,11 @@ def test_trackers_that_share_see_each_others_statuses_at_once(make):
     one, other = make(init={"a": {}}), make()
     one.mark_done("a")
     assert other.done("a")
-    other["a"]["_aborted"] = True
+    changing(other)["a"]["_aborted"] = True
     assert one.num_aborted() == 1
 
 
+@of_one_process
 def test_trackers_apart_see_each_others_statuses_after_a_sync(make):
     one, other = make(init={"a": {}, "b": {}}, clone=False), make(clone=False)
     one.sync()
@@ -981,6 +1006,7 @@ def test_trackers_apart_see_each_others_statuses_after_a_sync(make):
     assert counts(one) == counts(other)
 
 
+@of_one_process
 def test_trackers_apart_add_and_delete(make):
     one, other = make(init={number: {} for number in range(600)}, clone=False), make(clone=False)
     one.sync()
@@ -1018,14 +1044,15 @@ def test_plain_store_is_not_opened_as_a_tracker_nor_the_other_way_round(path, tm
         assert pod.items() == [("a", 1)]
 
 
-def test_tracker_of_conflicting_options_is_refused(make, path):
+def test_tracker_of_conflicting_options_is_refused(make):
     make()
     with pytest.raises(StoreConflictError, match="gzipped"):
-        ProgressTracker(path, gzipped=True)
+        make(gzipped=True)
 
 
-def test_positional_arguments_are_in_the_documented_order(path):
-    with ProgressTracker(path, 3, {"a": {}}, False, 7, 5, False) as tracker:
+def test_positional_arguments_are_in_the_documented_order(tracker_class, path):
+    clone = [False] * (tracker_class is ProgressTracker)
+    with tracker_class(path, 3, {"a": {}}, False, 7, 5, *clone) as tracker:
         assert (tracker.max_tries, tracker.keys(), tracker.gzipped, tracker.file_size) == (3, ["a"], False, 7)
         for number in range(4):
             tracker.add(number)
