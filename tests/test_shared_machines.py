@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -589,14 +590,18 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         assert store.claimed_keys() == [key for key, _ in self.in_order() if key in self.claims]
 
 
+# Each of their steps is a transaction or more.
+FEW = settings(ORDINARY, max_examples=25)
+
+
 @pytest.mark.timeout(900)
 class TestSharedPod(SharedPodMachine.TestCase):
-    settings = ORDINARY
+    settings = FEW
 
 
 @pytest.mark.timeout(900)
 class TestSharedTracker(SharedTrackerMachine.TestCase):
-    settings = ORDINARY
+    settings = FEW
 
 
 @pytest.mark.storm
