@@ -269,6 +269,8 @@ cdef class Transaction(StoreState):
         finally:
             if failed:
                 self.cache.revert()
+                # (what the cache knows of the disk may be of the part that is undone)
+                self.generation += 1
                 child.abort()
             self.snapshot = parent
         return 0
