@@ -594,11 +594,13 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
 FEW = settings(ORDINARY, max_examples=25)
 
 
+@pytest.mark.storm
 @pytest.mark.timeout(900)
 class TestSharedPod(SharedPodMachine.TestCase):
     settings = FEW
 
 
+@pytest.mark.storm
 @pytest.mark.timeout(900)
 class TestSharedTracker(SharedTrackerMachine.TestCase):
     settings = FEW
