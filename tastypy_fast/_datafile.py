@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from struct import Struct, unpack_from
 from struct import error as struct_error
@@ -98,18 +99,25 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
 
 
 def find_databases(name: str) -> list[bytes]:
-    """The names of the databases in a data file, as far as one page tells; none when it does not parse."""
+    """The names of the databases in a data file, as far as one page tells; none when it does not parse.
+
+    Safe while another process writes: the page counts only if it was not given up, and taken for something else,
+    while it was read. None, too, where a writer is so busy that this cannot be said.
+    """
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        meta = _newest_meta(descriptor)
-        if meta.main.root == _NO_ROOT:
-            return []
-        nodes = _Walk(descriptor, meta).nodes(meta.main.root, meta.main.depth == 1, "the list of databases")
-        return [key for _, key, _, _ in nodes]
-    except (_Damage, struct_error):
-        return []
+        for _ in range(5):
+            with suppress(_Damage, struct_error):
+                meta = _newest_meta(descriptor)
+                if meta.main.root == _NO_ROOT:
+                    return []
+                nodes = _Walk(descriptor, meta).nodes(meta.main.root, meta.main.depth == 1, "the list of databases")
+                names = [key for _, key, _, _ in nodes]
+                if _newest_meta(descriptor) == meta:
+                    return names
     finally:
         os.close(descriptor)
+    return []
 
 
 def looks_begun(data: bytes) -> bool:

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedEnvironment"]
 
-# A block of operations begins with that much room in the map, or an eighth of it where the map is small.
+# A block of operations begins with that much room in the map; where the map is small, with an eighth of it, but with
+# what a few operations take in any case.
 ROOM = 1 << 30
+LEAST_ROOM = 1 << 18
 
 
 def do_nothing() -> None:
@@ -195,13 +197,10 @@ class SharedEnvironment(Environment):
             self.end_reading()
             _engine.grow(self.path, self.db)
 
-    def make_room(self) -> None:
-        """Before a block of operations, which cannot be done again where the map turns out to be full."""
-        if self.db is not None:
-            size, free = _engine.room(self.db)
-            if free < min(ROOM, size // 8):
-                with suppress(StorageError):
-                    self.grow()
+    def has_room(self) -> bool:
+        """Whether the map has room for a block of operations, which cannot be done again where it turns out full."""
+        size, free = _engine.room(self.db)
+        return free >= min(ROOM, max(LEAST_ROOM, size // 8))
 
     # Errors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -19,12 +20,14 @@ from tastypy_fast import (
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
+    SharedPOD,
     StoreConflictError,
     StoreInUseError,
     StoreKindError,
     StoreNotFoundError,
     StorePathError,
     Tracker,
+    _datafile,
 )
 from tests.children import Child, outcome_of, run
 
@@ -166,6 +169,31 @@ def test_the_lmdb_environment_of_another_program_is_refused_and_kept(any_class, 
 
 
 # Kinds and options
+
+
+@pytest.mark.parametrize("busy", [1, 4, 1000])
+def test_a_store_is_known_for_one_while_it_is_written(path, monkeypatch, busy):
+    """The page that names its databases is given up by a commit, and taken for another thing by one soon after."""
+    newest_meta = _datafile._newest_meta
+    rng = random.Random(busy)
+    left = 0
+
+    def slowly(descriptor):
+        nonlocal left
+        meta = newest_meta(descriptor)
+        if left > 0:
+            left -= 1
+            for _ in range(rng.randrange(1, 8)):
+                store[rng.randrange(1000)] = "x" * rng.randrange(1000)
+        return meta
+
+    monkeypatch.setattr(_datafile, "_newest_meta", slowly)
+    with SharedPOD(path) as store:
+        store.update(dict.fromkeys(range(1000), "x" * 100))
+        for _ in range(30):
+            left = busy
+            found = _datafile.find_databases(os.fspath(path / "data.mdb"))
+            assert set(found) == ({b"values", b"order", b"meta", b"images", b"claims"} if busy < 5 else set())
 
 
 @pytest.mark.parametrize(("made", "opened"), [(POD, Tracker), (Tracker, POD)])

@@ -115,13 +115,13 @@ cdef class TaskIterator(StoreIterator):
             if entry is None:
                 entry = tasks.entry_from_record(record.key[:record.key_size], order, item)
             value = tasks.hand_out(entry)
-            if tasks.writable and not entry.counted and entry.value is not None:
+            if tasks.writable and (self.attempt or not entry.counted) and entry.value is not None:
                 tasks.settle(self.owner.threshold())
-                if tasks.entries.get(entry.key) is entry:
+                if tasks.entries.get(entry.key) is not entry:
+                    tasks.adopt(entry)
+                elif not entry.counted:
                     entry.counted = True
                     tasks.counted += 1
-                else:
-                    tasks.adopt(entry)
         tasks.recent_key = key
         tasks.recent_value = None
         tasks.recent_order = order

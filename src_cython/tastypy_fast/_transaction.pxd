@@ -32,6 +32,8 @@ cdef class Transaction(StoreState):
     cdef int leave_if(self, long long incarnation, bint failed) except -1
     cdef int leave_block(self, bint failed) except -1
     cdef int begin(self, int kind) except -1
+    cdef int begin_writing(self) except -1
+    cdef int make_room(self) except -1
     cdef int commit(self) except -1
     cdef int drop(self) except -1
     cdef int leave_savepoint(self, bint failed) except -1

@@ -14,7 +14,7 @@ from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
 
 from tastypy_fast._engine import MapFull
-from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError
+from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError, StorageError
 
 __all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Scope", "Transaction"]
 
@@ -184,16 +184,13 @@ cdef class Transaction(StoreState):
         if self.is_too_small:
             self.environment.grow()
             self.is_too_small = False
-        if kind != STEP:
-            self.environment.make_room()
         clock_gettime(CLOCK_MONOTONIC, &now)
         if now.tv_sec != self.files_checked:
             self.environment.check_files()
             self.files_checked = now.tv_sec
-        try:
-            self.snapshot = self.db.begin(None, None, True)
-        except Exception:
-            self.snapshot = self.environment.begin_writing()
+        self.begin_writing()
+        if kind != STEP:
+            self.make_room()
         number = self.snapshot.id()
         if number != self.expected:
             # Another process has written since.
@@ -203,13 +200,36 @@ cdef class Transaction(StoreState):
         self.wrote = False
         return 0
 
+    cdef int begin_writing(self) except -1:
+        try:
+            self.snapshot = self.db.begin(None, None, True)
+        except Exception:
+            self.snapshot = self.environment.begin_writing()
+        return 0
+
+    cdef int make_room(self) except -1:
+        """Have room for a block. It is looked for inside of the transaction: the others wrote until it began."""
+        while not self.environment.has_room():
+            snapshot, self.snapshot = self.snapshot, None
+            snapshot.abort()
+            try:
+                self.environment.grow()
+                refused = False
+            except StorageError:
+                # It may be enough all the same.
+                refused = True
+            self.begin_writing()
+            if refused:
+                break
+        return 0
+
     cdef int commit(self) except -1:
         cdef long long number
         cdef bint flush = self.flushes
         try:
             if self.cache.has_changes():
                 self.cache.sync(False)
-            if self.wrote and not flush and self.is_sync_due():
+            if self.wrote and self.is_sync_due():
                 self.snapshot.drop(self.images, False)
                 self.image_count = 0
                 flush = True
