@@ -137,6 +137,10 @@ class Claimant:
         is_mine = record.worker == self.number and lane is not None and lane.thread == threading.get_ident()
         return is_mine or self.is_free(record)
 
+    def waits(self, record: ClaimRecord) -> bool:
+        """Whether a running iterator of this process has claimed a task and not handed it out yet."""
+        return record.lane in self._running and record.place >= self._worker.lanes[record.lane]
+
     def free_ones(self) -> list[int]:
         """The order numbers of this worker's unfinished tasks that nobody has in hand."""
         return sorted(order for order, record in self._records() if self.is_free(record))
@@ -153,9 +157,11 @@ class Claimant:
         """Claim a task for this thread, if it is to be done and nobody else has it."""
         record = ClaimRecord(self.number, 0, threading.get_ident(), time.time())
         tasks = self._transaction.cache
-        claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, record)
-        if claimed is None and self.look_for_lost():
-            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, record)
+        claimed = None
+        while claimed is None:
+            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, self.waits, record)
+            if claimed is None and not self.look_for_lost():
+                break
         return bool(claimed)
 
     # Giving back

@@ -1232,3 +1232,17 @@ def test_outside_programs_claim_beside_one_another(path, tracker):
             keys += map(int, output.split())
     assert sorted(keys) == list(range(TASKS))
     assert tries(tracker) == [1] * TASKS
+
+
+@pytest.mark.parametrize("max_tries", [0, 1])
+def test_a_gate_opens_for_a_task_of_a_batch_that_waits_and_that_is_its_try(path, max_tries):
+    with SharedTracker(path, max_tries=max_tries) as tracker:
+        tracker.add_many("abc")
+        loop = tracker.try_keys(batch=2)
+        assert next(loop) == "a"
+        assert tracker.should_try("b")
+        assert tracker.tries("b") == 1
+        # (it is handed out once)
+        assert list(loop) == ["c"]
+        assert tracker.tries("b") == 1
+        assert tracker.should_try("b") == (max_tries == 0)

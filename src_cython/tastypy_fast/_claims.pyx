@@ -67,15 +67,17 @@ def pack_claim(record not None):
     return PyBytes_FromStringAndSize(<const char*>&claim, sizeof(Claim))
 
 
-cdef bint is_free(TrackerCache tasks, long long order, may_take) except -1:
-    """Whether a task that is claimed may be claimed all the same: ``may_take`` is asked about its ClaimRecord."""
+cdef object claim_at(TrackerCache tasks, long long order):
+    """The ClaimRecord of a task, None when it has none."""
     raw = tasks.get(pack(order), tasks.environment.claims)
-    return raw is None or may_take(read_claim(raw))
+    return None if raw is None else read_claim(raw)
 
 
-cdef int put_claim(TrackerCache tasks, Blocks blocks, long long order, uint32_t entry, Claim* claim) except -1:
+cdef int put_claim(TrackerCache tasks, Blocks blocks, long long order, uint32_t entry, int tries,
+                   Claim* claim) except -1:
+    """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``."""
     cdef bytes number = pack(order)
-    put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries_of(entry) + 1))
+    put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
     raw = PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))
     tasks.environment.snapshot.put(number, raw, True, True, False, tasks.environment.claims)
     return 0
@@ -118,13 +120,15 @@ def claim_next(TrackerCache tasks not None, long long after, int limit, bint all
             if len(chosen) >= limit and order > chosen[limit - 1]:
                 break
             entry = blocks.get(order)
-            if entry & (mask | CLAIMED) == PRESENT | CLAIMED and tries_of(entry) < max_tries \
-                    and is_free(tasks, order, may_take):
-                chosen.append(order)
-                chosen.sort()
+            if entry & (mask | CLAIMED) == PRESENT | CLAIMED and tries_of(entry) < max_tries:
+                found = claim_at(tasks, order)
+                if found is None or may_take(found):
+                    chosen.append(order)
+                    chosen.sort()
         del chosen[limit:]
         for order in chosen:
-            put_claim(tasks, blocks, order, blocks.get(order), &claim)
+            entry = blocks.get(order)
+            put_claim(tasks, blocks, order, entry, tries_of(entry) + 1, &claim)
             claim.place += 1
         blocks.flush()
         return chosen
@@ -133,13 +137,18 @@ def claim_next(TrackerCache tasks not None, long long after, int limit, bint all
 
 
 def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, may_take,
-              record not None):
-    """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next()."""
+              waits, record not None):
+    """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next().
+
+    ``waits`` says of the ClaimRecord of what may be taken whether it was claimed and not handed out: then this is
+    that try.
+    """
     cdef StoreState store = tasks.environment
     cdef Claim claim
     cdef Blocks blocks
     cdef long long order
     cdef uint32_t entry
+    cdef int tries
     claim.worker, claim.lane, claim.place, claim.since = record
     tasks.enter()
     try:
@@ -149,12 +158,17 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
         entry = blocks.get(order)
         if not entry & PRESENT:
             raise tasks.damaged(tasks.key_of(key), "the task has no status")
-        if entry & DONE or (entry & ABORTED and not allow_aborted) \
-                or tries_of(entry) >= (max_tries if max_tries else MAX_TRIES):
+        if entry & DONE or (entry & ABORTED and not allow_aborted):
             return False
-        if entry & CLAIMED and not is_free(tasks, order, may_take):
+        found = claim_at(tasks, order) if entry & CLAIMED else None
+        tries = tries_of(entry)
+        if found is not None and may_take(found) and waits(found):
+            tries -= 1
+        if tries >= (max_tries if max_tries else MAX_TRIES):
+            return False
+        if found is not None and not may_take(found):
             return None
-        put_claim(tasks, blocks, order, entry, &claim)
+        put_claim(tasks, blocks, order, entry, tries + 1, &claim)
         blocks.flush()
         return True
     finally:

@@ -48,13 +48,14 @@ cdef bint assign_directly(Cache cache, bytes key, object value) except -1:
         if number is None:
             number = pack(store.allocate())
             txn.put(key, number, True, False, False, store.order)
-            store.image_count += txn.put(number, b"", True, False, False, store.images)
-        elif txn.get(number, None, store.images) is None:
-            before = txn.get(number, None, store.values)
+            txn.put(number, build_record(codec, key, payload, store.gzipped), True, True, False, store.values)
+            image = b""
+        else:
+            before = txn.replace(number, build_record(codec, key, payload, store.gzipped), store.values)
             if before is None:
                 raise cache.damaged(cache.key_of(key), "the index names a record that is not there")
-            store.image_count += txn.put(number, bytes(4) + before, True, False, False, store.images)
-        txn.put(number, build_record(codec, key, payload, store.gzipped), True, True, False, store.values)
+            image = bytes(4) + before
+        store.image_count += txn.put(number, image, True, False, False, store.images)
         store.wrote = True
         cache.disk_count = -1
         cache.epoch += 1

@@ -5,6 +5,7 @@ cdef class Operation:
 
     cdef object act_on(self, object target, Py_ssize_t first)
     cdef bint leads_into_a_value(self)
+    cdef bint augments_a_key(self)
     cdef bint is_for_a_key(self)
 
 cdef class DeepProxy:
@@ -12,8 +13,9 @@ cdef class DeepProxy:
     cdef tuple steps
     cdef bint is_done
 
-    cdef DeepProxy at(self, tuple steps)
+    cdef DeepProxy at(self, bint is_item, object name)
     cdef object do(self, tuple steps, object act, tuple arguments)
     cdef DeepProxy augment(self, object change, object operand)
 
+cdef DeepProxy make_proxy(object apply, tuple steps)
 cpdef bint is_done(object value, tuple steps)

@@ -19,11 +19,6 @@ __all__ = ["DeepProxy", "Operation", "is_done"]
 cdef class Operation:
     """What is to be done at the end of some steps: ``act(target, *arguments)``."""
 
-    def __init__(self, tuple steps not None, act, tuple arguments not None):
-        self.steps = steps
-        self.act = act
-        self.arguments = arguments
-
     def perform(self, root):
         """Do it, beginning at ``root``; what the act returns."""
         return self.act_on(root, 0)
@@ -38,6 +33,11 @@ cdef class Operation:
     cdef bint leads_into_a_value(self):
         return len(self.steps) > 0 and <bint>self.steps[0][0]
 
+    cdef bint augments_a_key(self):
+        """Whether it is ``root[key] change= operand``; the arguments are the step to the key, the change, and the
+        operand."""
+        return not self.steps and self.act is augment and <bint>self.arguments[0][0]
+
     cdef bint is_for_a_key(self):
         return not self.steps and (self.act is augment or self.act is operator.setitem or self.act is operator.delitem)
 
@@ -48,7 +48,15 @@ cdef class Operation:
             return self
         if not has_iterator(self.arguments):
             return self
-        return Operation(self.steps, self.act, read(self.arguments))
+        return make_operation(self.steps, self.act, read(self.arguments))
+
+
+cdef Operation make_operation(tuple steps, object act, tuple arguments):
+    cdef Operation operation = Operation.__new__(Operation)
+    operation.steps = steps
+    operation.act = act
+    operation.arguments = arguments
+    return operation
 
 
 cdef object take(tuple step, object target):
@@ -67,7 +75,7 @@ cdef bint has_iterator(object value) except -1:
 
 
 # (isinstance() of an abstract class takes long)
-cdef set PLAIN = {int, str, float, bool, list, type(None), bytes, slice}
+cdef set PLAIN = {int, str, float, bool, list, type(None), bytes, slice, type(operator.iadd)}
 
 
 cdef object read(object value):
@@ -103,17 +111,15 @@ cdef class DeepProxy:
         self.apply = apply
         self.steps = ()
 
-    cdef DeepProxy at(self, tuple steps):
-        cdef DeepProxy proxy = DeepProxy.__new__(DeepProxy)
-        proxy.apply = self.apply
-        proxy.steps = steps
-        return proxy
+    cdef DeepProxy at(self, bint is_item, object name):
+        """The place one step further."""
+        return make_proxy(self.apply, self.steps + ((is_item, name),))
 
     cdef object do(self, tuple steps, object act, tuple arguments):
-        return self.apply(Operation(steps, act, arguments))
+        return self.apply(make_operation(steps, act, arguments))
 
     cdef DeepProxy augment(self, object change, object operand):
-        cdef DeepProxy proxy = self.at(self.steps)
+        cdef DeepProxy proxy = make_proxy(self.apply, self.steps)
         if self.steps:
             self.do(self.steps[:-1], augment, (self.steps[-1], change, operand))
         else:
@@ -131,20 +137,19 @@ cdef class DeepProxy:
         raise TypeError("what is behind .set is changed, not read; leave .set away to ask what is in it")
 
     def __getitem__(self, key):
-        return self.at((*self.steps, (True, key)))
+        return self.at(True, key)
 
     def __getattr__(self, str name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return self.at((*self.steps, (False, name)))
+        return self.at(False, name)
 
     def __call__(self, *arguments, **keywords):
         return self.do(self.steps, call, (arguments, keywords))
 
     def __setitem__(self, key, value):
-        if is_done(value, (*self.steps, (True, key))):
-            return
-        self.do(self.steps, operator.setitem, (key, value))
+        if type(value) is not DeepProxy or not is_done(value, self.steps + ((True, key),)):
+            self.do(self.steps, operator.setitem, (key, value))
 
     def __delitem__(self, key):
         self.do(self.steps, operator.delitem, (key,))
@@ -191,6 +196,14 @@ cdef class DeepProxy:
 
     def __ior__(self, operand):
         return self.augment(operator.ior, operand)
+
+
+cdef DeepProxy make_proxy(object apply, tuple steps):
+    """A proxy for the place to which the steps lead; ``apply`` is given the Operation."""
+    cdef DeepProxy proxy = DeepProxy.__new__(DeepProxy)
+    proxy.apply = apply
+    proxy.steps = steps
+    return proxy
 
 
 cpdef bint is_done(object value, tuple steps):

@@ -7,7 +7,7 @@ from tastypy_fast._cache cimport Cache
 from tastypy_fast._directly cimport assign_directly, change_directly
 from tastypy_fast._iterate cimport Owner, StoreIterator
 from tastypy_fast._keys cimport encode_key
-from tastypy_fast._proxy cimport DeepProxy, Operation, is_done
+from tastypy_fast._proxy cimport Operation, is_done, make_proxy
 from tastypy_fast._status cimport CLAIMED, DONE
 from tastypy_fast._tracking cimport TrackerCache
 from tastypy_fast._transaction cimport STEP, Transaction
@@ -144,14 +144,21 @@ cdef class SharedSlots:
         cdef Cache cache = transaction.cache
         cdef long long incarnation = transaction.incarnation
         cdef bytes encoded
-        if not operation.leads_into_a_value():
+        cdef object result = None
+        # Done to a copy: where it raises, nothing has changed.
+        if operation.leads_into_a_value():
+            key = operation.steps[0][1]
+            encoded = encode_key(key)
+            value = cache.fetch(encoded, key, AT)
+            result = operation.act_on(value, 1)
+        elif operation.augments_a_key():
+            step, change, operand = operation.arguments
+            key = step[1]
+            encoded = encode_key(key)
+            value = change(cache.fetch(encoded, key, AT), operand)
+        else:
             # A key of the store, or a method or operator of the store itself, the same as without .set.
             return operation.perform(self.inside if operation.is_for_a_key() else self)
-        # Done to a copy: where it raises, nothing has changed.
-        key = operation.steps[0][1]
-        encoded = encode_key(key)
-        value = cache.fetch(encoded, key, AT)
-        result = operation.act_on(value, 1)
         if transaction.incarnation != incarnation:
             raise self.ended_within()
         if not transaction.is_single() or not assign_directly(cache, encoded, value):
@@ -191,7 +198,7 @@ cdef class SharedSlots:
         [('n', 42), ('list', ['a', 'b'])]
         """
         self.transaction_of()
-        return DeepProxy(self._apply)
+        return make_proxy(self._apply, ())
 
     @set.setter
     def set(self, value):
