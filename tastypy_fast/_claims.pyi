@@ -37,6 +37,7 @@ def claim_one(
     allow_aborted: bool,
     max_tries: int,
     may_take: Callable[[ClaimRecord], bool],
+    waits: Callable[[ClaimRecord], bool],
     record: ClaimRecord,
 ) -> bool | None: ...
 def order_of(tasks: TrackerCache, key: bytes) -> int: ...
