@@ -395,6 +395,8 @@ class Task:
     claim: Claim | None = None
     # A try that is given back as soon as somebody notices that its worker has died.
     may_be_less: bool = False
+    # Its worker has died, which a loop may notice only at its end.
+    lost: bool = False
 
 
 @dataclass
@@ -505,6 +507,7 @@ class TwoWorkers(RuleBasedStateMachine):
         if result[1]:
             self.give_back_try_of_the_dead(task)
             task.claim = Claim(which)
+            task.lost = False
             task.tries += 1
         elif is_mine and task.claim and task.claim.waits:
             task.tries += 1
@@ -533,7 +536,7 @@ class TwoWorkers(RuleBasedStateMachine):
         chosen = self.newly_claimed(loop, *remote.ask(facts)[1])
         if key == THE_END:
             assert not chosen
-            assert not self.free_between(loop, loop.position, NOWHERE)
+            assert not self.free_between(loop, loop.position, NOWHERE, also_lost=True)
             self.end_loop(number)
             return
         assert chosen[0] == key
@@ -549,6 +552,7 @@ class TwoWorkers(RuleBasedStateMachine):
         for one in chosen:
             task = self.tasks[one]
             task.claim = Claim(loop.which, number, waits=one != key, was_mine=task.claim is not None)
+            task.lost = False
             task.tries += 1
 
     def newly_claimed(self, loop, found, claims):
@@ -566,10 +570,10 @@ class TwoWorkers(RuleBasedStateMachine):
         assert all(self.may_be_tried(self.tasks[key], loop.allow_aborted) for key in chosen)
         return sorted(chosen, key=lambda key: self.tasks[key].place)
 
-    def free_between(self, loop, first, last):
+    def free_between(self, loop, first, last, also_lost=False):
         """The tasks that nobody has in hand between two places, and that are to be tried."""
         return self.in_order(lambda task: task.claim is None and first < task.place < last
-                             and self.may_be_tried(task, loop.allow_aborted))
+                             and (also_lost or not task.lost) and self.may_be_tried(task, loop.allow_aborted))
 
     def in_order(self, wanted):
         found = [key for key, task in self.tasks.items() if wanted(task)]
@@ -597,7 +601,7 @@ class TwoWorkers(RuleBasedStateMachine):
         for task in self.tasks.values():
             if task.claim and task.claim.which == which:
                 if is_dead:
-                    self.has_died = True
+                    self.has_died = task.lost = True
                     task.may_be_less = task.claim.waits
                 else:
                     task.tries -= task.claim.waits

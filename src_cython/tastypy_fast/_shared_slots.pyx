@@ -34,14 +34,6 @@ cdef enum:
 cdef class Change:
     """The arguments of one change, so that it can be done again."""
 
-    cdef int what
-    cdef bytes key
-    cdef object original
-    cdef object value
-    cdef uint32_t drop
-    cdef uint32_t add
-    cdef int tries
-
 
 cdef Change make_change(int what, object key, object value):
     cdef Change change = Change.__new__(Change)
@@ -59,11 +51,6 @@ cdef class SharedSlots:
     ``inside`` and ``outside`` are its views of the store: instances of the private class, on the transaction's
     cache and on the one that reads what is committed.
     """
-
-    cdef Transaction _transaction
-    cdef Owner inside
-    cdef Owner outside
-    cdef long long sync_at
 
     def _attach(self, Transaction transaction not None, Owner inside not None, Owner outside not None,
                 long long sync_at):
