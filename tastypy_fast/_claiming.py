@@ -85,11 +85,12 @@ class Claimant:
     def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
         """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out. What is in
         ``own`` was the worker's before, and stays so: its thread's."""
-        lost, kept = {}, {}
+        lost: dict[int, int | None] = {}
+        kept = {}
         for order, place in waiting:
             record = self._record(order)
             if record is not None and record[:3] == (self.number, lane.number, place):
-                lost[order] = True
+                lost[order] = record.tries
                 if order in own:
                     kept[order] = pack_claim(record._replace(lane=0, place=lane.thread))
         self._give_back(lost, kept)
@@ -155,7 +156,7 @@ class Claimant:
         """Take the claim of a task away, whoever has it. The try stays counted."""
         self._transaction.cache.sync(False)
         if self._record(order) is not None:
-            self._give_back({order: False})
+            self._give_back({order: None})
 
     def look_for_lost(self) -> bool:
         """Give back what dead workers have left. Whether that was anything."""
@@ -171,10 +172,10 @@ class Claimant:
 
     def _give_back_own(self) -> None:
         lanes = self._worker.lanes
-        self._give_back({order: record.lane > 0 and record.place >= lanes[record.lane]
+        self._give_back({order: record.tries if record.lane and record.place >= lanes[record.lane] else None
                          for order, record in self._records()})
 
-    def _give_back(self, lost: dict[int, bool], kept: dict[int, bytes] | None = None) -> None:
+    def _give_back(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:
         if lost:
             transaction = self._transaction
             transaction.cache.sync(False)

@@ -17,6 +17,7 @@ class ClaimRecord(NamedTuple):
     lane: int
     place: int
     since: float
+    tries: int = 0
 
 def read_claim(raw: bytes) -> ClaimRecord: ...
 def pack_claim(record: ClaimRecord) -> bytes: ...

@@ -151,14 +151,14 @@ def _is_locked(file: int) -> bool:
     return False
 
 
-def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, bool]:
-    """The claims of workers that are gone: order number to whether the task was never handed out."""
+def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
+    """The claims of workers that are gone, as give_back() wants them."""
     workers = {worker.number: worker for worker in facts_of_workers(path, own)}
-    lost = {}
+    lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):
         claim = read_claim(raw)
         worker = workers.get(claim.worker)
         if worker is None or not worker.lives:
             waiting = worker is not None and claim.lane > 0 and claim.place >= worker.handed_out[claim.lane]
-            lost[_NUMBER.unpack(order)[0]] = waiting
+            lost[_NUMBER.unpack(order)[0]] = claim.tries if waiting else None
     return lost

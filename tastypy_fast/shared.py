@@ -215,7 +215,8 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         Others wait to write, and read what was there before the block. All of it is committed when the block ends,
         also by an exception, so that many operations cost one commit. Blocks may stand inside of one another.
         The lock belongs to the thread. If the process is killed in the block, nothing of it is seen and the lock
-        is free.
+        is free. No ``await`` and no ``yield`` belongs into a block: whatever runs meanwhile in this thread would be a
+        part of it.
 
         >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 0})
         >>> with pod.locked():

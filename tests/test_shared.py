@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import ItemsView, KeysView, ValuesView
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -30,6 +31,7 @@ from tastypy_fast import (
     ReadOnlyStoreError,
     SharedPOD,
     SharedTracker,
+    StorageError,
     StoreConflictError,
     StoreKindError,
     Tracker,
@@ -37,6 +39,7 @@ from tastypy_fast import (
 )
 from tests.children import Child
 from tests.conftest import Kit, is_tracker
+from tests.workers import apart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -1904,3 +1907,66 @@ def test_claims_of_a_killed_process_are_given_back_to_the_next_that_is_alone(tmp
             assert tracker.claimed_keys() == []
         assert list(tracker.try_keys()) == [0, 1, 3, 4, 5, 6, 7]
         tracker._check()
+
+
+# Blocks that do not end as they should
+
+
+def generator_with_a_block(store):
+    with store.locked():
+        store["in"] = 1
+        yield
+
+
+@apart
+def test_a_block_is_not_ended_by_another_thread(tmp_path):
+    with SharedPOD(tmp_path / "store") as store:
+        generator = generator_with_a_block(store)
+        next(generator)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(NotLockedError, match="another"):
+            pool.submit(generator.close).result(30)
+        assert store["in"] == 1
+        store["more"] = 2
+        store.close()
+    with SharedPOD(tmp_path / "store") as store:
+        assert store.items() == [("in", 1), ("more", 2)]
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+@pytest.mark.parametrize("second_fails", [False, True])
+@pytest.mark.parametrize("kinds", list(itertools.product(["locked", "transaction"], repeat=2)))
+@apart
+def test_blocks_that_end_in_the_wrong_order_keep_nothing_and_say_so(tmp_path, kinds, first_fails, second_fails):
+    with SharedPOD(tmp_path / "store", init={"before": 0}) as store:
+        first, second = (getattr(store, kind)() for kind in kinds)
+        error = ZeroDivisionError()
+        first.__enter__()
+        store["first"] = 1
+        second.__enter__()
+        store["second"] = 2
+        for block, fails in ((first, first_fails), (second, second_fails)):
+            if fails:
+                assert not block.__exit__(ZeroDivisionError, error, None)
+            else:
+                with pytest.raises(StorageError, match="await"):
+                    block.__exit__(None, None, None)
+        assert store.items() == [("before", 0)]
+        store["after"] = 3
+        with store.transaction(), store.locked():
+            store["last"] = 4
+    with SharedPOD(tmp_path / "store") as store:
+        assert store.keys() == ["before", "after", "last"]
+
+
+def test_one_block_may_be_entered_again_and_only_left_as_often(tmp_path):
+    with SharedPOD(tmp_path / "store") as store:
+        block = store.transaction()
+        with block:
+            store["a"] = 1
+            with suppress(Boom), block:
+                store["b"] = 2
+                raise Boom
+            assert store.keys() == ["a"]
+        with pytest.raises(NotLockedError):
+            block.__exit__(None, None, None)
+        assert store.keys() == ["a"]

@@ -2,7 +2,7 @@
 
 A claimed task has a flag in its status, for the scans, and an entry in the database ``claims``: order number to
 
-    worker 8, lane 8, place 8, since 8 bytes (seconds since 1970, double)
+    worker 8, lane 8, place 8, since 8 (seconds since 1970, double), tries 8 bytes (with the one that it counted)
 
 A claim with a lane is one of a batch. It was handed out if its place is below what the worker's file says that
 it has handed out in this lane; one without a lane (0) was handed out when it was committed.
@@ -37,7 +37,7 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["ClaimRecord", "claim_one", "key_at", "order_of", "pack_claim", "read_claim"]
 
-ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since"))
+ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since", "tries"), defaults=(0,))
 
 cdef int decode_claim(object raw, Claim* claim) except -1:
     if PyBytes_GET_SIZE(raw) != sizeof(Claim):
@@ -50,13 +50,13 @@ def read_claim(bytes raw):
     """The ClaimRecord in an entry of the database."""
     cdef Claim claim
     decode_claim(raw, &claim)
-    return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since)
+    return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since, claim.tries)
 
 
 def pack_claim(record not None):
     """The entry of the database for a ClaimRecord."""
     cdef Claim claim
-    claim.worker, claim.lane, claim.place, claim.since = record
+    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
     return PyBytes_FromStringAndSize(<const char*>&claim, sizeof(Claim))
 
 
@@ -71,6 +71,7 @@ cdef int put_claim(TrackerCache tasks, Blocks blocks, long long order, uint32_t 
     """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``."""
     cdef bytes number = pack(order)
     put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
+    claim.tries = tries
     raw = PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))
     tasks.environment.snapshot.put(number, raw, True, True, False, tasks.environment.claims)
     return 0
@@ -131,7 +132,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next().
 
     ``waits`` says of the ClaimRecord of what may be taken whether it was claimed and not handed out: then this is
-    that try.
+    that try, if nobody has set the tries since.
     """
     cdef StoreState store = tasks.environment
     cdef Claim claim
@@ -139,7 +140,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     cdef long long order
     cdef uint32_t entry
     cdef int tries
-    claim.worker, claim.lane, claim.place, claim.since = record
+    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
     tasks.enter()
     try:
         begin_directly(tasks)
@@ -152,7 +153,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
             return False
         found = claim_at(tasks, order) if entry & CLAIMED else None
         tries = tries_of(entry)
-        if found is not None and may_take(found) and waits(found):
+        if found is not None and found.tries == tries and may_take(found) and waits(found):
             tries -= 1
         if tries >= (max_tries if max_tries else MAX_TRIES):
             return False

@@ -30,6 +30,7 @@ cdef class Transaction(StoreState):
     cdef bint is_single(self)
     cdef int make_way(self, object error) except -1
     cdef int leave_if(self, long long incarnation, bint failed) except -1
+    cdef int spoil(self) except -1
     cdef int leave_block(self, bint failed) except -1
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1

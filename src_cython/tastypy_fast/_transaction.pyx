@@ -132,7 +132,7 @@ cdef class Transaction(StoreState):
                 else:
                     self.commit()
             elif kind == ATOM:
-                self.leave_savepoint(failed)
+                self.leave_savepoint(failed or self.failure is not None)
         finally:
             self.lock.release()
         return 0
@@ -159,6 +159,13 @@ cdef class Transaction(StoreState):
             self.leave(failed)
         except MapFull as error:
             raise self.environment.failed_before(error) from error
+        return 0
+
+    cdef int spoil(self) except -1:
+        """Keep nothing: a block ends before one that was begun inside of it, and which part is whose cannot be told."""
+        if self.failure is None:
+            self.failure = NotLockedError("a block ended before one that had begun inside of it, as coroutines and "
+                                          "generators may do; no await and no yield belongs into a block")
         return 0
 
     cdef int leave_if(self, long long incarnation, bint failed) except -1:
@@ -343,19 +350,37 @@ cdef class Scope:
     cdef Transaction transaction
     cdef object store
     cdef int kind
-    cdef long long incarnation
+    # As often as it was entered: in which incarnation, and as the how-manieth scope.
+    cdef list entered
 
     def __init__(self, Transaction transaction not None, int kind, store):
         self.transaction = transaction
         self.kind = kind
         self.store = store
+        self.entered = []
 
     def __enter__(self):
         self.transaction.enter(self.kind)
-        self.incarnation = self.transaction.incarnation
+        self.entered.append((self.transaction.incarnation, len(self.transaction.scopes)))
         return self.store
 
     def __exit__(self, kind, error, traceback):
+        cdef Transaction transaction = self.transaction
+        cdef bint is_inner
+        if not self.entered:
+            raise NotLockedError("the end of a block that was not begun")
+        incarnation, depth = self.entered[len(self.entered) - 1]
+        if incarnation == transaction.incarnation and not transaction.lock.is_mine():
+            # (the thread that has the lock can still end it)
+            raise NotLockedError("a block belongs to the thread that began it, which has to end it; this is another "
+                                 "one (of a generator that was closed or collected here, perhaps)")
+        self.entered.pop()
         # A child that was forked inside of the block has no part in it, and close() has ended it.
-        if self.incarnation == self.transaction.incarnation:
-            self.transaction.leave_block(error is not None)
+        if incarnation == transaction.incarnation:
+            is_inner = depth == len(transaction.scopes)
+            if not is_inner:
+                transaction.spoil()
+                failure = transaction.failure
+            transaction.leave_block(error is not None)
+            if not is_inner and error is None:
+                raise transaction.environment.failed_before(failure)
