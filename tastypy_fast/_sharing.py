@@ -175,8 +175,7 @@ class SharedEnvironment(Environment):
         transaction = self.transaction
         transaction.cache.sync(False)
         if transaction.snapshot.stat(self.images)["entries"]:
-            transaction.snapshot.drop(self.images, delete=False)
-            transaction.image_count = 0
+            transaction.drop_images()
             transaction.wrote = True
         transaction.flushes = True
 

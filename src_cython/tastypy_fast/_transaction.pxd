@@ -13,7 +13,9 @@ cdef class Transaction(StoreState):
     cdef public long long sync_at
     cdef public bint flushes
     cdef bint is_too_small
+    # Of image_count: others may have changed it; an undone part may have.
     cdef bint is_unsure
+    cdef bint is_unknown
     cdef long long images_counted
     cdef public bint closed
     cdef readonly long long incarnation
@@ -38,4 +40,5 @@ cdef class Transaction(StoreState):
     cdef int commit(self) except -1
     cdef int drop(self) except -1
     cdef int leave_savepoint(self, bint failed) except -1
+    cpdef int drop_images(self) except -1
     cdef bint is_sync_due(self) except -1

@@ -46,6 +46,7 @@ cdef class Transaction(StoreState):
         self.failure = None
         self.flushes = False
         self.expected = -1
+        self.is_unknown = True
         self.incarnation += 1
         if self.cache is not None:
             self.cache.forget()
@@ -178,9 +179,7 @@ cdef class Transaction(StoreState):
         """Something was written past the cache, which has nothing that is not in the transaction, too."""
         self.cache.revert()
         self.generation += 1
-        # (so that they are counted next)
-        self.image_count = self.sync_at
-        self.is_unsure = True
+        self.is_unknown = True
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
@@ -237,8 +236,7 @@ cdef class Transaction(StoreState):
             if self.cache.has_changes():
                 self.cache.sync(False)
             if self.wrote and self.is_sync_due():
-                self.snapshot.drop(self.images, False)
-                self.image_count = 0
+                self.drop_images()
                 flush = True
             number = self.snapshot.id()
             self.snapshot.commit()
@@ -257,13 +255,20 @@ cdef class Transaction(StoreState):
             self.environment.flush()
         return 0
 
+    cpdef int drop_images(self) except -1:
+        """What is there now is what a revert() comes back to."""
+        self.snapshot.drop(self.images, False)
+        self.image_count = self.images_counted = 0
+        return 0
+
     cdef bint is_sync_due(self) except -1:
         """Whether as many keys differ from the last sync as make the next one."""
-        if self.is_unsure and (self.image_count >= self.sync_at
-                               or self.image_count - self.images_counted >= max(1, self.sync_at >> 4)):
+        if self.is_unknown or (self.is_unsure and (
+                self.image_count >= self.sync_at
+                or self.image_count - self.images_counted >= max(1, self.sync_at >> 4))):
             # Where others write too, all are counted only now and then: it is a third of a small transaction.
             self.image_count = self.images_counted = self.snapshot.stat(self.images)["entries"]
-            self.is_unsure = False
+            self.is_unsure = self.is_unknown = False
         return self.image_count >= self.sync_at \
             and self.snapshot.get(b"held", None, self.meta) is None
 
@@ -279,6 +284,7 @@ cdef class Transaction(StoreState):
             self.failure = None
             self.flushes = False
             self.expected = -1
+            self.is_unknown = True
             for txn in reversed(open_ones):
                 txn.abort()
         return 0
@@ -298,6 +304,7 @@ cdef class Transaction(StoreState):
                 self.cache.revert()
                 # (what the cache knows of the disk may be of the part that is undone)
                 self.generation += 1
+                self.is_unknown = True
                 child.abort()
             self.snapshot = parent
         return 0
