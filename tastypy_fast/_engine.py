@@ -23,7 +23,6 @@ __all__ = [
     "damaged",
     "grow",
     "open_engine",
-    "room",
     "translated",
 ]
 
@@ -76,12 +75,6 @@ def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -
             size //= 2
             if size < SMALLEST_MAP_SIZE:
                 raise translated(path, error) from error
-
-
-def room(db: Any) -> tuple[int, int]:
-    """The size of the map, and how much of it no page has taken yet, in bytes."""
-    facts = db.info()
-    return facts["map_size"], facts["map_size"] - (facts["last_pgno"] + 1) * os.sysconf("SC_PAGE_SIZE")
 
 
 def grow(path: str, db: Any) -> None:

@@ -85,10 +85,10 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
         self._options = options
         self._environment: Environment
         self._environment, cache = _registry.acquire(path, options, self._make_cache, clone)
-        self._attach(cache, sync_at, self._max_tries)
         # An instance that nobody refers to any more syncs and lets go, as a file does.
         self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
         self._finalizer.atexit = False
+        self._attach(cache, sync_at, self._max_tries)
         try:
             self.update(init)
         except BaseException:

@@ -73,6 +73,9 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         self._options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
         self._sync_at = at_least("sync_at", sync_at, 1)
         self._environment, cache = _registry.acquire(path, self._options, self._make_cache, True)
+        # An instance that nobody refers to any more syncs and lets go, as a file does.
+        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
+        self._finalizer.atexit = False
         transaction = self._environment.transaction
         self._attach(
             transaction,
@@ -80,8 +83,6 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             self._view_type(self._environment, cache, self._max_tries),
             self._sync_at,
         )
-        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
-        self._finalizer.atexit = False
         try:
             if init:
                 self.update(init)

@@ -1250,19 +1250,24 @@ def test_a_gate_opens_for_a_task_of_a_batch_that_waits_and_that_is_its_try(path,
 
 def set_by_key(tracker):
     for key in tracker:
-        tracker.set[key]["_tries"] = 7
+        tracker.set[key]["_tries"] = 0
 
 
 def assigned(tracker):
-    tracker.update({key: {"_tries": 7} for key in tracker})
+    tracker.update({key: {"_tries": 0} for key in tracker})
+
+
+def incremented(tracker):
+    for key in tracker:
+        tracker.increment_tries(key)
 
 
 @pytest.mark.parametrize("end", ["close", "exit", "kill", "gate"])
 @pytest.mark.parametrize(("change", "tries"), [
-    (SharedTracker.revert, 0), (lambda tracker: [tracker.reset_tries(key) for key in tracker], 0), (set_by_key, 7),
-    (assigned, 7), (lambda tracker: None, 0),
-], ids=["revert", "reset", "by keying", "assigned", "nothing"])
-def test_a_try_that_somebody_has_set_since_is_not_given_back(path, tracker, change, tries, end):
+    (SharedTracker.revert, 0), (lambda tracker: [tracker.reset_tries(key) for key in tracker], 0), (set_by_key, 0),
+    (assigned, 0), (incremented, 1), (lambda tracker: None, 0),
+], ids=["revert", "reset", "by keying", "assigned", "incremented", "nothing"])
+def test_a_try_that_somebody_has_set_back_is_not_given_back(path, tracker, change, tries, end):
     tracker.add_many(range(6))
     tracker.sync()
     with Child(_begin_a_batch, path) as child:

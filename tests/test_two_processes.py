@@ -384,6 +384,8 @@ class Claim:
     waits: bool = False
     # Its process had it already when a batch claimed it again.
     was_mine: bool = False
+    # With the one that it counted.
+    tries: int = 0
 
 
 @dataclass
@@ -393,10 +395,20 @@ class Task:
     aborted: bool = False
     tries: int = 0
     claim: Claim | None = None
-    # A try that is given back as soon as somebody notices that its worker has died.
-    may_be_less: bool = False
+    # The claim of a worker that has died: its try is given back as soon as somebody notices.
+    dead_claim: Claim | None = None
     # Its worker has died, which a loop may notice only at its end.
     lost: bool = False
+
+    def give_back_try(self, claim):
+        """A claim ends; what it was not handed out for does not count, unless somebody has set the tries back."""
+        if claim is not None and claim.waits and self.tries >= claim.tries:
+            self.tries -= 1
+
+    def less_dead(self):
+        """How many tries there are when the dead have been noticed."""
+        claim = self.dead_claim
+        return self.tries - (claim is not None and claim.waits and self.tries >= claim.tries)
 
 
 @dataclass
@@ -487,8 +499,7 @@ class TwoWorkers(RuleBasedStateMachine):
     # Claiming
 
     def may_be_tried(self, task, allow_aborted):
-        tries = task.tries - task.may_be_less
-        return not task.done and (allow_aborted or not task.aborted) and tries < MAX_TRIES
+        return not task.done and (allow_aborted or not task.aborted) and task.less_dead() < MAX_TRIES
 
     @rule(which=which, key=keys, allow_aborted=st.booleans(), name=gates)
     def gate(self, which, key, allow_aborted, name):
@@ -500,17 +511,18 @@ class TwoWorkers(RuleBasedStateMachine):
         if task is None:
             task = self.tasks[key] = Task(next(self.places))
         is_mine = task.claim is None or task.claim.which == which
-        if is_mine and task.claim and task.claim.waits:
+        before = task.tries
+        if is_mine:
             # Claimed by a loop and not handed out: this is that try.
-            task.tries -= 1
+            task.give_back_try(task.claim)
         assert result == ("returned", self.may_be_tried(task, allow_aborted) and is_mine)
         if result[1]:
             self.give_back_try_of_the_dead(task)
-            task.claim = Claim(which)
+            task.tries += 1
+            task.claim = Claim(which, tries=task.tries)
             task.lost = False
-            task.tries += 1
-        elif is_mine and task.claim and task.claim.waits:
-            task.tries += 1
+        else:
+            task.tries = before
 
     @precondition(lambda self: len(self.loops) < 4)
     @rule(which=which, batch=st.sampled_from([1, 1, 2, 5]), allow_aborted=st.booleans())
@@ -551,9 +563,9 @@ class TwoWorkers(RuleBasedStateMachine):
         loop.position = last
         for one in chosen:
             task = self.tasks[one]
-            task.claim = Claim(loop.which, number, waits=one != key, was_mine=task.claim is not None)
-            task.lost = False
             task.tries += 1
+            task.claim = Claim(loop.which, number, one != key, task.claim is not None, task.tries)
+            task.lost = False
 
     def newly_claimed(self, loop, found, claims):
         """What a loop has just claimed, in order; all of it was free for it."""
@@ -592,9 +604,9 @@ class TwoWorkers(RuleBasedStateMachine):
         del self.loops[number]
         for task in self.tasks.values():
             if task.claim and task.claim.loop == number:
-                which, waited, was_mine = task.claim.which, task.claim.waits, task.claim.was_mine
-                task.tries -= waited
-                task.claim = None if waited and not was_mine else Claim(which)
+                claim = task.claim
+                task.give_back_try(claim)
+                task.claim = None if claim.waits and not claim.was_mine else Claim(claim.which, tries=claim.tries)
 
     def end_worker(self, which, is_dead):
         self.loops = {number: loop for number, loop in self.loops.items() if loop.which != which}
@@ -602,9 +614,9 @@ class TwoWorkers(RuleBasedStateMachine):
             if task.claim and task.claim.which == which:
                 if is_dead:
                     self.has_died = task.lost = True
-                    task.may_be_less = task.claim.waits
+                    task.dead_claim = task.claim
                 else:
-                    task.tries -= task.claim.waits
+                    task.give_back_try(task.claim)
                 task.claim = None
 
     @rule(which=which)
@@ -619,8 +631,8 @@ class TwoWorkers(RuleBasedStateMachine):
         self.end_worker(which, True)
 
     def give_back_try_of_the_dead(self, task):
-        task.tries -= task.may_be_less
-        task.may_be_less = False
+        task.give_back_try(task.dead_claim)
+        task.dead_claim = None
 
     @invariant()
     def both_see_the_same(self):

@@ -132,7 +132,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next().
 
     ``waits`` says of the ClaimRecord of what may be taken whether it was claimed and not handed out: then this is
-    that try, if nobody has set the tries since.
+    that try, if nobody has set the tries back since.
     """
     cdef StoreState store = tasks.environment
     cdef Claim claim
@@ -153,7 +153,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
             return False
         found = claim_at(tasks, order) if entry & CLAIMED else None
         tries = tries_of(entry)
-        if found is not None and found.tries == tries and may_take(found) and waits(found):
+        if found is not None and found.tries <= tries and may_take(found) and waits(found):
             tries -= 1
         if tries >= (max_tries if max_tries else MAX_TRIES):
             return False

@@ -74,7 +74,8 @@ cdef class SharedSlots:
         return transaction
 
     cdef Owner view(self):
-        return self.inside if self.transaction_of().lock.is_mine() else self.outside
+        cdef Transaction transaction = self.transaction_of()
+        return self.inside if transaction.snapshot is not None and transaction.lock.is_mine() else self.outside
 
     def _view(self):
         """What is to be read: the transaction's view in the thread that has it, else what is committed."""

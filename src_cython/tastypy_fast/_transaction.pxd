@@ -34,6 +34,7 @@ cdef class Transaction(StoreState):
     cdef int leave_if(self, long long incarnation, bint failed) except -1
     cdef int spoil(self) except -1
     cdef int leave_block(self, bint failed) except -1
+    cdef int leave_outermost(self, bint failed, bint undone) except -1
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
