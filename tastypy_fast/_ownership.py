@@ -28,7 +28,7 @@ class OwnerLock:
             if not take_patiently(self._file):
                 raise in_use(path, read_name(self._file))
             refuse_readers(path)
-        except OSError as error:
+        except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
 
@@ -61,7 +61,7 @@ class SharedLock:
         try:
             self.alone = self._take()
             refuse_readers(path)
-        except OSError as error:
+        except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
 
@@ -127,7 +127,7 @@ class ReaderLock:
                     raise in_use(path, read_name(owner))
             finally:
                 os.close(owner)
-        except OSError as error:
+        except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
 
@@ -165,10 +165,12 @@ def refuse_readers(path: str) -> None:
         os.close(folder)
 
 
-def as_ours(error: OSError, path: str) -> OSError:
-    """What the system said about a lock, in our words."""
-    if isinstance(error, StoreInUseError):
+def as_ours(error: BaseException, path: str) -> BaseException:
+    """What the system said about a lock, in our words; anything else as it is."""
+    if isinstance(error, StoreInUseError) or not isinstance(error, OSError):
         return error
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageError(error.errno, f"no file can be opened to lock the store ({error.strerror})", path)
     return StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path)
 
 

@@ -57,17 +57,18 @@ def release(environment: Environment, cache: Cache) -> None:
     # (a thread that is in a transaction may be about to open or close a store: its lock comes first)
     outer = environment.transaction.lock if isinstance(environment, SharedEnvironment) else nullcontext()
     with outer, _registry_lock:
-        if cache not in environment.caches:
-            return
-        if environment.caches[cache] > 1:
+        if environment.caches.get(cache, 0) > 1:
             environment.caches[cache] -= 1
         else:
-            cache.finish()
-            del environment.caches[cache]
+            # (an interrupt may have come at any line before, and this is the second call)
+            if not cache.closed:
+                cache.finish()
+            environment.caches.pop(cache, None)
             if environment.shared_cache is cache:
                 environment.shared_cache = None
         if not environment.caches:
-            _registry.pop(environment.path, None)
+            if _registry.get(environment.path) is environment:
+                del _registry[environment.path]
             environment.close()
             if not _registry:
                 _ending.restore_sigterm()

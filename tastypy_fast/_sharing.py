@@ -115,6 +115,9 @@ class SharedEnvironment(Environment):
             # (what is claimed falls to the others all the same)
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
+        if self.claimant is not None:
+            self.claimant.leave_to_parent()
+            self.claimant = None
         self.transaction.db = None
         self.transaction.closed = True
         super()._close_files()
@@ -143,7 +146,7 @@ class SharedEnvironment(Environment):
     def prepare_writing(self, error: Exception) -> None:
         """LMDB's write transaction could not be begun: have it right for the next time, or raise. The caller has the
         transaction's lock."""
-        if self.db is None or not self._opened_to_write:
+        if self.transaction.db is None or self.db is None:
             with self.lock:
                 self._open_to_write()
         elif isinstance(error, MapResized):
@@ -182,7 +185,7 @@ class SharedEnvironment(Environment):
         try:
             with self.transaction.lock, self.lock:
                 self.end_reading()
-                self.db.set_mapsize(0)
+                _engine.adopt(self.path, self.db)
         finally:
             if depth:
                 self.lock.resume(depth)

@@ -1,11 +1,10 @@
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final, final
 
 from tastypy_fast._cache import Cache
 from tastypy_fast._state import StoreState
 
-__all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Scope", "Transaction"]
+__all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Transaction"]
 
 STEP: Final[int]
 BLOCK: Final[int]
@@ -42,11 +41,3 @@ class Transaction(StoreState):
     def drop_images(self) -> int: ...
     def written_directly(self) -> None: ...
     def perform(self, kind: int, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any: ...
-
-@final
-class Scope:
-    def __init__(self, transaction: Transaction, kind: int, store: object) -> None: ...
-    def __enter__(self) -> Any: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...

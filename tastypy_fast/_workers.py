@@ -15,6 +15,7 @@ number is there for the others when the process was killed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._claims import read_claim
 from tastypy_fast._files import WORKERS
-from tastypy_fast.exceptions import PersistentOrderedDictException
+from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictException, StorageError
 
 __all__ = ["Worker", "WorkerFacts", "facts_of_workers", "lost_claims"]
 
@@ -56,9 +57,16 @@ class Worker:
         """``needed``: numbers of workers, dead ones perhaps, whose file is not to be taken over."""
         self.number = secrets.randbits(62) + 1
         self._folder = os.path.join(path, WORKERS)
-        os.makedirs(self._folder, exist_ok=True)
-        self._file = self._take_file(needed)
-        self._map = mmap.mmap(self._file, SIZE)
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            self._file = self._take_file(needed)
+            try:
+                self._map = mmap.mmap(self._file, SIZE)
+            except BaseException:
+                os.close(self._file)
+                raise
+        except OSError as error:
+            raise _as_ours(error, path) from error
         self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
         self._free_lanes = list(range(LANES - 1, 0, -1))
         self._map[:8] = bytes(8)
@@ -111,6 +119,14 @@ class Worker:
         self.lanes.release()
         self._map.close()
         os.close(self._file)
+
+
+def _as_ours(error: OSError, path: str) -> OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFullError(error.errno, f"no task can be claimed, there is no room for this worker's file "
+                                          f"({error.strerror}); free some space and try again", path)
+    return StorageError(error.errno, f"no task can be claimed, the worker's file cannot be made ({error.strerror})",
+                        path)
 
 
 def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:

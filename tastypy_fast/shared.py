@@ -14,9 +14,10 @@ from tastypy_fast._integrity import faults
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
+from tastypy_fast._scope import Scope
 from tastypy_fast._shared_slots import SharedSlots
 from tastypy_fast._sharing import SharedEnvironment
-from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP, Scope
+from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP
 from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
@@ -136,8 +137,10 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Never what is in it: whoever unpickles this opens the same store.
-        return _opened, (type(self), self.path, self._arguments())
+        # Never what is in it: whoever unpickles this opens the same store. What a class of the user's has added to
+        # the instance travels, too.
+        added = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        return _opened, (type(self), self.path, self._arguments()), added or None
 
     def close(self) -> None:
         """Sync, and let go of the store; the files are closed with the last instance of this process.
@@ -157,7 +160,8 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         transaction.leave_all()
         cache = self._view()._open_cache
         with transaction.lock:  # other threads wait, and find it closed
-            self._environment.sync()
+            if not self._environment.is_gone():
+                self._environment.sync()
             _registry.release(self._environment, cache)
             self._finalizer.detach()
             self._detach()
@@ -187,7 +191,20 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
     pop = writes(Private.pop)  # type: ignore[assignment]
     popitem = writes(Private.popitem)
     clear = writes_many(Private.clear)
-    mark_dirty = writes(Private.mark_dirty)
+
+    def mark_dirty(self, key: Key) -> None:
+        """Have a key count as changed since the last sync, whatever its value. Raises KeyError when it is not there.
+
+        What is read is a copy, and changes of it are not saved by this: change a value through ``.set``.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+        >>> pod.sync()
+        >>> pod.mark_dirty("a")
+        >>> pod.dirty()
+        {'a'}
+        """
+        transaction, view = self._begin()
+        transaction.perform(STEP, view.mark_dirty, key)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Assign the pairs of mappings (``iteritems()``, ``items()``), of iterables of pairs, and of keywords.
@@ -218,6 +235,10 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         The lock belongs to the thread. If the process is killed in the block, nothing of it is seen and the lock
         is free. No ``await`` and no ``yield`` belongs into a block: whatever runs meanwhile in this thread would be a
         part of it.
+
+        Cost: one commit at the end, and what the operations cost a private store. Raises DiskFullError or StorageError
+        at its end, or at the operation that has found it, when nothing of the block can be kept, and NotLockedError
+        when another thread ends it.
 
         >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 0})
         >>> with pod.locked():
@@ -332,8 +353,15 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
 
 
+_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_environment", "_finalizer"}
+
+
 def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
-    return cls(path, **arguments)
+    # (not by calling it: a class of the user's may want other arguments)
+    store: Any = SharedSlots.__new__(cls)
+    own: Any = next(base for base in cls.__mro__ if base.__module__.startswith("tastypy_fast."))
+    own.__init__(store, path, **arguments)
+    return store
 
 
 SharedPOD = SharedPersistentOrderedDict

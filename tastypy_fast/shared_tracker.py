@@ -224,6 +224,10 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
         for tasks of microseconds: the try of what is not handed out when the loop ends, or when the worker dies, is
         given back.
 
+        Cost: a commit for each batch, and O(tasks that this process has in hand) when a loop begins. A claim is there
+        for all processes before its key is handed out. Raises ValueError for a ``batch`` below 1, DiskFullError,
+        CalledClosedTrackerError, and PersistentOrderedDictException for more than 495 loops at once in one process.
+
         >>> tracker = SharedProgressTracker(path, max_tries=2, init={"a": {}})
         >>> [list(tracker.try_keys()) for _ in range(3)]
         [['a'], ['a'], []]

@@ -12,7 +12,9 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import ItemsView, KeysView, ValuesView
@@ -1970,3 +1972,96 @@ def test_one_block_may_be_entered_again_and_only_left_as_often(tmp_path):
         with pytest.raises(NotLockedError):
             block.__exit__(None, None, None)
         assert store.keys() == ["a"]
+
+
+class WithMore(SharedTracker):
+    """A user's class with arguments and attributes of its own."""
+
+    def __init__(self, path, extra):
+        super().__init__(path, max_tries=7)
+        self.extra = extra
+
+
+def test_a_subclass_travels_with_what_it_has_added(tmp_path):
+    with WithMore(tmp_path / "store", extra=[5]) as store, pickle.loads(pickle.dumps(store)) as other:
+        store.add("a")
+        assert (type(other), other.extra, other.max_tries, other.keys()) == (WithMore, [5], 7, ["a"])
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_store_that_was_deleted_can_be_closed_and_made_anew(shared_class, tmp_path, replaced):
+    path = tmp_path / "store"
+    store = shared_class(path, init={"a": {}})
+    loop = store.try_keys() if is_tracker(shared_class) else iter(store)
+    assert next(loop) == "a"
+    shutil.rmtree(path)
+    if replaced:
+        run_program(shared_class, path, "store['other'] = {}")
+    with pytest.raises(StorageError, match="close"):
+        write_for_ever(store)  # (it is looked for once a second)
+    store.close()
+    with shared_class(path) as again:
+        assert again.keys() == (["other"] if replaced else [])
+
+
+def write_for_ever(store):
+    while True:
+        store["b"] = {}
+
+
+def run_program(cls, path, line):
+    """What a program prints that does this with the store."""
+    program = f"""
+import sys, tastypy_fast
+try:
+    with tastypy_fast.{cls.__name__}(sys.argv[1]) as store:
+        {line}
+except tastypy_fast.PersistentOrderedDictException as error:
+    print(error)
+"""
+    return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
+
+
+def test_nobody_joins_without_the_lock_file_of_the_others(shared_class, tmp_path):
+    path = tmp_path / "store"
+    with shared_class(path, init={"a": {}}) as store:
+        (path / "lock.mdb").unlink()
+        assert "lock.mdb was removed" in run_program(shared_class, path, "store['c'] = {}")
+        store["b"] = {}
+    with shared_class(path) as store:
+        assert store.keys() == ["a", "b"]
+
+
+
+@apart
+def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tmp_path):
+    store = SharedPOD(tmp_path / "store")
+    outcomes = []
+
+    def lock():
+        store.lock()
+        store["never seen"] = 1
+
+    def write():
+        try:
+            store["a"] = 1
+        except NotLockedError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=lock)]
+    threads[0].start()
+    threads[0].join()
+    threads += [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    assert len(outcomes) == 4
+    assert all("a thread has ended" in outcome for outcome in outcomes)
+    assert store.items() == []
+    # (the end of this process does not wait for the block)
+
+
+@pytest.mark.parametrize("method", ["todo_items", "todo_values", "aborted_items", "aborted_values", "setdefault"])
+def test_texts_do_not_promise_that_copies_are_saved(method):
+    assert "watched" not in getattr(SharedTracker, method).__doc__
