@@ -85,6 +85,8 @@ class Claimant:
     def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
         """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out. What is in
         ``own`` was the worker's before, and stays so: its thread's."""
+        if self._running.pop(lane.number, None) is None:
+            return  # an interrupt came into the middle of this, and it is the second time
         lost: dict[int, int | None] = {}
         kept = {}
         for order, place in waiting:
@@ -94,7 +96,6 @@ class Claimant:
                 if order in own:
                     kept[order] = pack_claim(record._replace(lane=0, place=lane.thread))
         self._give_back(lost, kept)
-        del self._running[lane.number]
         alive = threads_alive()
         left: list[tuple[int, int]] = []
         for end, thread in (*self._left.get(lane.number, ()), (self._worker.lanes[lane.number], lane.thread)):

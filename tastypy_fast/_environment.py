@@ -69,7 +69,6 @@ class Environment(StoreState):
         self._claim: OwnerLock | ReaderLock | SharedLock | None = None
         self._identity: tuple[int, int] | None = None
         self._open()
-        self._identity = _files.file_identity(path)
 
     # Opening and closing
 
@@ -86,6 +85,7 @@ class Environment(StoreState):
                 self._begin_alone()
             if fresh:
                 _files.flush_folder(self.path)
+            self._identity = _files.file_identity(self.path)
         except BaseException:
             self._close_files()
             raise

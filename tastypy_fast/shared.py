@@ -74,6 +74,7 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         self._options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
         self._sync_at = at_least("sync_at", sync_at, 1)
         self._environment, cache = _registry.acquire(path, self._options, self._make_cache, True)
+        self._cache = cache
         # An instance that nobody refers to any more syncs and lets go, as a file does.
         self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
         self._finalizer.atexit = False
@@ -124,7 +125,7 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called on this instance."""
-        return not self._finalizer.alive
+        return not self._finalizer.alive or self._cache.closed
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
@@ -158,11 +159,11 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             return
         transaction = self._environment.transaction
         transaction.leave_all()
-        cache = self._view()._open_cache
         with transaction.lock:  # other threads wait, and find it closed
-            if not self._environment.is_gone():
+            # (closed already where an interrupt came into the middle of this, which completes it then)
+            if not self._cache.closed and not self._environment.is_gone():
                 self._environment.sync()
-            _registry.release(self._environment, cache)
+            _registry.release(self._environment, self._cache)
             self._finalizer.detach()
             self._detach()
 
@@ -353,7 +354,7 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
 
 
-_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_environment", "_finalizer"}
+_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_environment", "_cache", "_finalizer"}
 
 
 def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
