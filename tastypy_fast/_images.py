@@ -82,6 +82,8 @@ def revert(transaction: Transaction) -> None:
     for order, image in images:
         record = image[_STATUS:]
         if record:
+            # (deleted first: see write_changes())
+            txn.delete(order, db=store.values)
             txn.put(order, record, db=store.values)
             txn.put(index_key(_encoded_key(record)), order, db=store.order)
     if store.status is not None:

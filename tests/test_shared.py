@@ -23,6 +23,7 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
+from lmdb.verify import verify
 
 from tastypy_fast import (
     POD,
@@ -2065,3 +2066,22 @@ def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tm
 @pytest.mark.parametrize("method", ["todo_items", "todo_values", "aborted_items", "aborted_values", "setdefault"])
 def test_texts_do_not_promise_that_copies_are_saved(method):
     assert "watched" not in getattr(SharedTracker, method).__doc__
+
+
+@pytest.mark.parametrize("way", ["transaction", "sync", "revert"])
+def test_a_large_value_that_becomes_small_in_one_block_leaves_no_pages(shared_class, tmp_path, way):
+    path = tmp_path / "store"
+    with shared_class(path, init={"a": {"x": "small"}}) as store:
+        store.sync()
+        with store.locked():
+            with store.transaction():
+                store["a"] = {"x": "x" * 30_000}
+                store.dirty()
+            if way == "revert":
+                store.revert()
+            else:
+                store["a"] = {"x": "small again"}
+            if way == "sync":
+                store.sync()
+        assert not verify(path)
+        assert store["a"]["x"] == ("small" if way == "revert" else "small again")

@@ -38,7 +38,7 @@ cdef bint assign_directly(Cache cache, bytes key, object value) except -1:
     cdef StoreState store = cache.environment
     cdef int codec = 0
     cdef bytes payload, number
-    if cache.tracks or cache.has_changes() or PyBytes_GET_SIZE(key) > 511:
+    if cache.tracks or cache.has_changes() or store.wrote or PyBytes_GET_SIZE(key) > 511:
         return False
     payload = dump_value(value, &codec)
     cache.enter()

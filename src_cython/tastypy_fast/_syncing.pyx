@@ -138,6 +138,9 @@ cdef class Syncing(Lookup):
         cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
         cdef list fresh = [], appended = [], replaced = []
         cdef bint deleted = False, in_order = True
+        # In a block that syncs more than once, a value may be written twice in one transaction. Over the pages of a large
+        # one that were written there, the engine puts a small one and keeps all of them: they are given back first.
+        cdef bint again = self.environment.images is not None and self.environment.wrote
         # (asked for before the last ones may be deleted)
         cdef long long next_order = self.environment.next_free()
         values = self.environment.values
@@ -197,6 +200,9 @@ cdef class Syncing(Lookup):
         if not in_order:
             appended.sort(key=order_of_entry)
             replaced.sort(key=order_of_entry)
+        if again:
+            for item in replaced:
+                txn.delete(pack((<Entry>item).order), db=values)
         if replaced:
             cursor.putmulti(RecordItems(replaced, self.environment.gzipped))
         if appended:
