@@ -3,6 +3,7 @@
     data.mdb     LMDB's data
     lock.mdb     LMDB's lock and table of readers
     owner.lock   locked by the process that writes a private store, which it names, or by those that share one
+    turn.lock    locked by the process that writes a shared store just now
     workers/     a file for each process that works on the tasks of a shared tracker, locked by it
 
 The system lets go of a file lock when its process ends, however it ends, so a stale one cannot be left.
@@ -39,7 +40,7 @@ __all__ = [
     "require_store",
 ]
 
-DATA, LMDB_LOCK, OWNER, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "workers"
+DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
 
 # The databases in it, with LMDB's flags (8: integer keys).
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8}
@@ -91,7 +92,7 @@ def _refuse_foreign(path: str) -> None:
         if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not a store's; use another path", path)
         return
-    if names <= {LMDB_LOCK, OWNER, WORKERS}:
+    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS}:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (

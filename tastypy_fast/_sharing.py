@@ -12,6 +12,7 @@ Whoever needs both locks takes the transaction's first and then the environment'
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -19,10 +20,12 @@ from typing import TYPE_CHECKING
 from tastypy_fast import _engine
 from tastypy_fast._engine import MapResized, ReadersFull
 from tastypy_fast._environment import Environment
+from tastypy_fast._files import TURN
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import SharedLock
 from tastypy_fast._state import Lock
 from tastypy_fast._transaction import Transaction
+from tastypy_fast._turn import Turn
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
 
 if TYPE_CHECKING:
@@ -118,7 +121,7 @@ class SharedEnvironment(Environment):
         if self.claimant is not None:
             self.claimant.leave_to_parent()
             self.claimant = None
-        self.transaction.db = None
+        self.transaction.db = self.transaction.turn = None
         self.transaction.closed = True
         super()._close_files()
 
@@ -142,6 +145,13 @@ class SharedEnvironment(Environment):
             self.claimant = None
 
     # Writing
+
+    def make_turn(self) -> Turn:
+        """What this process waits with for its turn to write."""
+        try:
+            return Turn(os.path.join(self.path, TURN))
+        except OSError as error:
+            raise StorageError(error.errno, f"{TURN} cannot be opened ({error.strerror})", self.path) from error
 
     def prepare_writing(self, error: Exception) -> None:
         """LMDB's write transaction could not be begun: have it right for the next time, or raise. The caller has the

@@ -3,6 +3,7 @@ from typing import Any, Final, final
 
 from tastypy_fast._cache import Cache
 from tastypy_fast._state import StoreState
+from tastypy_fast._turn import Turn
 
 __all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Transaction"]
 
@@ -16,6 +17,7 @@ class Transaction(StoreState):
     sync_at: int
     flushes: bool
     closed: bool
+    turn: Turn | None
     def __init__(self, path: str, gzipped: bool, environment: object) -> None: ...
     @property
     def environment(self) -> Any: ...

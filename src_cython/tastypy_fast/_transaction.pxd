@@ -1,5 +1,6 @@
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport StoreState
+from tastypy_fast._turn cimport Turn
 
 cpdef enum:
     STEP = 0
@@ -19,6 +20,7 @@ cdef class Transaction(StoreState):
     cdef long long images_counted
     cdef public bint closed
     cdef readonly long long incarnation
+    cdef public Turn turn
     cdef list scopes
     cdef list parents
     cdef object failure

@@ -12,6 +12,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
+from tastypy_fast._turn cimport Turn
 
 from os import sysconf
 
@@ -58,6 +59,7 @@ cdef class Transaction(StoreState):
         self.expected = -1
         self.is_unknown = True
         self.incarnation += 1
+        self.turn = None
         if self.cache is not None:
             self.cache.forget()
 
@@ -224,12 +226,19 @@ cdef class Transaction(StoreState):
         return 0
 
     cdef int begin_writing(self) except -1:
-        while True:
-            try:
-                self.snapshot = self.db.begin(None, None, True)
-                return 0
-            except Exception as error:
-                self.environment.prepare_writing(error)
+        if self.turn is None:
+            self.turn = self.environment.make_turn()
+        self.turn.take()
+        try:
+            while True:
+                try:
+                    self.snapshot = self.db.begin(None, None, True)
+                    return 0
+                except Exception as error:
+                    self.environment.prepare_writing(error)
+        except BaseException:
+            self.turn.give_back()
+            raise
 
     cdef int make_room(self) except -1:
         """Have room for a block, which cannot be done again where the map turns out to be full. It is looked for inside
@@ -243,6 +252,7 @@ cdef class Transaction(StoreState):
                 return 0
             snapshot, self.snapshot = self.snapshot, None
             snapshot.abort()
+            self.turn.give_back()
             try:
                 self.environment.grow()
                 refused = False
@@ -274,6 +284,7 @@ cdef class Transaction(StoreState):
             if translated is error:
                 raise
             raise translated from error
+        self.turn.give_back()
         self.scopes.pop()
         self.snapshot = None
         # (what wrote nothing took no number, and somebody else may take this one)
@@ -314,8 +325,11 @@ cdef class Transaction(StoreState):
             self.flushes = False
             self.expected = -1
             self.is_unknown = True
-            for txn in reversed(open_ones):
-                txn.abort()
+            try:
+                for txn in reversed(open_ones):
+                    txn.abort()
+            finally:
+                self.turn.give_back()
         return 0
 
     cdef int leave_savepoint(self, bint failed) except -1:

@@ -1,0 +1,7 @@
+from typing import final
+
+__all__ = ["Turn"]
+
+@final
+class Turn:
+    def __init__(self, path: str) -> None: ...
