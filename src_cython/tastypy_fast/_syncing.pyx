@@ -138,8 +138,8 @@ cdef class Syncing(Lookup):
         cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
         cdef list fresh = [], appended = [], replaced = []
         cdef bint deleted = False, in_order = True
-        # In a block that syncs more than once, a value may be written twice in one transaction. Over the pages of a large
-        # one that were written there, the engine puts a small one and keeps all of them: they are given back first.
+        # In a block that syncs more than once, a value may be written twice in one transaction. Over the pages of a
+        # large one that were written there, the engine puts a small one and keeps all: they are given back first.
         cdef bint again = self.environment.images is not None and self.environment.wrote
         # (asked for before the last ones may be deleted)
         cdef long long next_order = self.environment.next_free()

@@ -12,7 +12,6 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
-from tastypy_fast._turn cimport Turn
 
 from os import sysconf
 

@@ -32,7 +32,7 @@ __all__ = ["Turn"]
 
 @cython.final
 cdef class Turn:
-    """The turns of this process. No two of these may be on one file in one process: closing one would lose the other's."""
+    """The turns of this process. To close one loses those of any other one on the same file in this process."""
 
     def __cinit__(self):
         self.file = -1
