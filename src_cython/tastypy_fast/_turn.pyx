@@ -1,9 +1,9 @@
 """Whose turn it is to write a shared store: a record lock in front of LMDB's own mutex.
 
-The mutex alone does not do. A process that waits for it sleeps on a futex; when one that was just woken is killed before
-it has the mutex, and a third takes it on the way, the others are never woken again (seen with Linux 6.18 and glibc
-2.36, in one of some hundred kills). The system itself keeps the list of those that wait for a record lock. It lets go
-of one when its process ends, a forked child does not inherit it, and a signal ends the waiting.
+The mutex alone does not do. A process that waits for it sleeps on a futex; when one that was just woken is killed
+before it has the mutex, and a third takes it on the way, the others are never woken again (seen with Linux 6.18 and
+glibc 2.36, in one of some hundred kills). The system itself keeps the list of those that wait for a record lock. It
+lets go of one when its process ends, a forked child does not inherit it, and a signal ends the waiting.
 """
 
 cimport cython
