@@ -34,6 +34,7 @@ __all__ = [
     "has_address_space",
     "is_full",
     "is_same_file",
+    "not_made",
     "not_there",
     "prepare_folder",
     "require_lock_file",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
+
+# What the system says where there is no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The databases in it, with LMDB's flags (8: integer keys).
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8}
@@ -150,9 +154,7 @@ def allocate_lock_file(path: str, readers: int) -> None:
         while size < wanted:
             size += os.pwrite(descriptor, bytes(wanted - size), size)
     except OSError as error:
-        raise DiskFullError(
-            error.errno, f"the store cannot be opened, there is no room for its lock file ({error.strerror})", path
-        ) from error
+        raise not_made(error, path, "the store cannot be opened", "its lock file") from error
     finally:
         os.close(descriptor)
 
@@ -167,9 +169,17 @@ def require_lock_file(path: str) -> None:
         )
 
 
+def not_made(error: OSError, path: str, effect: str, file: str) -> OSError:
+    """The error for a small file of the store that the system does not let this process make or write."""
+    if error.errno in _FULL:
+        text = f"{effect}, there is no room for {file} ({error.strerror}); free some space and try again"
+        return DiskFullError(error.errno, text, path)
+    return StorageError(error.errno, f"{effect}, {file} cannot be made ({error.strerror})", path)
+
+
 def is_full(path: str, reason: str) -> bool:
     """Whether what the system said about a write comes of a full disk or of a limit on files."""
-    if any(os.strerror(number) in reason for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)):
+    if any(os.strerror(number) in reason for number in _FULL):
         return True
     if os.strerror(errno.EIO) not in reason:
         return False

@@ -88,6 +88,6 @@ def revert(transaction: Transaction) -> None:
             txn.put(index_key(_encoded_key(record)), order, db=store.order)
     if store.status is not None:
         restore_status(txn, store.status, store.claims, [(order, image[:_STATUS]) for order, image in images])
-    txn.drop(store.images, delete=False)
+    transaction.drop_images()
     txn.put(b"next", struct.pack("=q", first_free), db=store.meta)
     transaction.written_directly()

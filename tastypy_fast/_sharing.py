@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from tastypy_fast import _engine
 from tastypy_fast._engine import MapResized, ReadersFull
 from tastypy_fast._environment import Environment
-from tastypy_fast._files import TURN
+from tastypy_fast._files import TURN, not_made
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import SharedLock
 from tastypy_fast._state import Lock
-from tastypy_fast._transaction import Transaction
+from tastypy_fast._transaction import STEP, Transaction
 from tastypy_fast._turn import Turn
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
 
@@ -151,7 +151,7 @@ class SharedEnvironment(Environment):
         try:
             return Turn(os.path.join(self.path, TURN))
         except OSError as error:
-            raise StorageError(error.errno, f"{TURN} cannot be opened ({error.strerror})", self.path) from error
+            raise not_made(error, self.path, "nothing can be written", TURN) from error
 
     def prepare_writing(self, error: Exception) -> None:
         """LMDB's write transaction could not be begun: have it right for the next time, or raise. The caller has the
@@ -179,7 +179,7 @@ class SharedEnvironment(Environment):
 
     def sync(self) -> None:
         """Make what is there now what ``revert()`` comes back to, and have it on the disk."""
-        self.transaction.perform(0, self._sync)
+        self.transaction.perform(STEP, self._sync)
 
     def _sync(self) -> None:
         transaction = self.transaction

@@ -15,7 +15,6 @@ number is there for the others when the process was killed.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
@@ -26,8 +25,8 @@ import time
 from typing import Any, NamedTuple
 
 from tastypy_fast._claims import read_claim
-from tastypy_fast._files import WORKERS
-from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictException, StorageError
+from tastypy_fast._files import WORKERS, not_made
+from tastypy_fast.exceptions import PersistentOrderedDictException
 
 __all__ = ["Worker", "WorkerFacts", "facts_of_workers", "lost_claims"]
 
@@ -66,7 +65,7 @@ class Worker:
                 os.close(self._file)
                 raise
         except OSError as error:
-            raise _as_ours(error, path) from error
+            raise not_made(error, path, "no task can be claimed", "this worker's file") from error
         self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
         self._free_lanes = list(range(LANES - 1, 0, -1))
         self._map[:8] = bytes(8)
@@ -119,14 +118,6 @@ class Worker:
         self.lanes.release()
         self._map.close()
         os.close(self._file)
-
-
-def _as_ours(error: OSError, path: str) -> OSError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFullError(error.errno, f"no task can be claimed, there is no room for this worker's file "
-                                          f"({error.strerror}); free some space and try again", path)
-    return StorageError(error.errno, f"no task can be claimed, the worker's file cannot be made ({error.strerror})",
-                        path)
 
 
 def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:

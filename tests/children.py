@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -53,6 +55,21 @@ class Child:
             self.kill()
             self.wait()
         self.pipe.close()
+
+
+class Progress:
+    """A number that parent and child share."""
+
+    def __init__(self):
+        self.memory = mmap.mmap(-1, 8)
+
+    @property
+    def count(self):
+        return struct.unpack("=q", self.memory[:8])[0]
+
+    @count.setter
+    def count(self, value):
+        self.memory[:8] = struct.pack("=q", value)
 
 
 def _run(work, pipe, arguments):

@@ -142,18 +142,21 @@ class Kit:
                     store.close()
 
 
-@pytest.fixture
-def kit(any_class, tmp_path):
-    kit = Kit(any_class, tmp_path)
+def kit_for(cls, folder):
+    """What a fixture yields: a kit, which is checked afterwards."""
+    kit = Kit(cls, folder)
     yield kit
     kit.finish()
+
+
+@pytest.fixture
+def kit(any_class, tmp_path):
+    yield from kit_for(any_class, tmp_path)
 
 
 @pytest.fixture
 def private_kit(private_class, tmp_path):
-    kit = Kit(private_class, tmp_path)
-    yield kit
-    kit.finish()
+    yield from kit_for(private_class, tmp_path)
 
 
 @pytest.fixture

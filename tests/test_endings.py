@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import mmap
 import random
 import signal
-import struct
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker, UnstorableValueError
-from tests.children import Child, run, start
+from tests.children import Child, Progress, run, start
 from tests.conftest import changing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -186,21 +184,6 @@ def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
     with POD(tmp_path / "pod") as pod, Tracker(tmp_path / "tracker") as tracker:
         assert pod["list"] == [1]
         assert tracker.done("task")
-
-
-class Progress:
-    """A number that parent and child share."""
-
-    def __init__(self):
-        self.memory = mmap.mmap(-1, 8)
-
-    @property
-    def count(self):
-        return struct.unpack("=q", self.memory[:8])[0]
-
-    @count.setter
-    def count(self, value):
-        self.memory[:8] = struct.pack("=q", value)
 
 
 def assign(store, number):

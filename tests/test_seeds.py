@@ -113,8 +113,9 @@ def test_dirty_values_are_synchronized_when_the_program_ends(run_python, end):
 # Can I manually control synchronization?
 
 
-def test_manual_control():
-    pod = POD("my.pod", sync_at=2)
+@pytest.mark.parametrize("cls", [POD, SharedPOD])
+def test_manual_control(cls):
+    pod = cls("my.pod", sync_at=2)
     pod.hold()
     pod.update(a=[1], b=[2], c=[3])
     assert pod.dirty() == {"a", "b", "c"}
@@ -366,25 +367,6 @@ def test_locked_is_released_when_an_exception_is_thrown_or_a_return_statement_re
     thread.start()
     thread.join(30)
     assert pod["some-key"] == 3
-
-
-def test_manual_control_of_a_shared_pod():
-    pod = SharedPOD("my.pod", sync_at=2)
-    pod.hold()
-    pod.update(a=[1], b=[2], c=[3])
-    assert pod.dirty() == {"a", "b", "c"}
-    pod.sync_key("a")
-    assert pod.dirty() == {"b", "c"}
-    pod.sync()
-    pod.mark_dirty("b")
-    assert pod.dirty() == {"b"}
-    pod["a"] = "changed"
-    pod["d"] = "new"
-    pod.revert()
-    assert pod.items() == [("a", [1]), ("b", [2]), ("c", [3])]
-    pod.unhold()
-    pod.update(a=1, b=2)
-    assert pod.dirty() == set()
 
 
 # ProgressTracker

@@ -41,7 +41,7 @@ from tastypy_fast import (
     UnstorableValueError,
 )
 from tests.children import Child
-from tests.conftest import Kit, is_tracker
+from tests.conftest import is_tracker, kit_for
 from tests.workers import apart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -62,9 +62,7 @@ def shared_class(request):
 
 @pytest.fixture
 def kit(shared_class, tmp_path):
-    kit = Kit(shared_class, tmp_path)
-    yield kit
-    kit.finish()
+    yield from kit_for(shared_class, tmp_path)
 
 
 @pytest.fixture

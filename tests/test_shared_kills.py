@@ -8,11 +8,9 @@ in two hands at once shows, whatever the moment.
 
 from __future__ import annotations
 
-import mmap
 import os
 import random
 import signal
-import struct
 import traceback
 from collections import Counter
 from contextlib import ExitStack, nullcontext, suppress
@@ -21,7 +19,7 @@ import pytest
 from lmdb.verify import verify
 
 from tastypy_fast import SharedPOD, SharedTracker, _engine
-from tests.children import Child
+from tests.children import Child, Progress
 from tests.operations import Player, change_model, pod_operations, tracker_operations
 from tests.workers import started, told
 
@@ -318,21 +316,6 @@ def play(cls, seed, largest, model, store=None):
                     player.do(*step)
                 change_model(model, *step)
         yield
-
-
-class Progress:
-    """A number that parent and child share."""
-
-    def __init__(self):
-        self.memory = mmap.mmap(-1, 8)
-
-    @property
-    def count(self):
-        return struct.unpack("=q", self.memory[:8])[0]
-
-    @count.setter
-    def count(self, value):
-        self.memory[:8] = struct.pack("=q", value)
 
 
 def live(pipe, cls, path, seed, largest, options, progress):
