@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,8 @@ def main() -> str | None:
         for name, workload in ALL_WORKLOADS.items():
             print(f"{name:25}{workload.about} ({workload.unit})")
         return None
+    # So that the stores do not stay behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     steps = _steps(options)
     workloads = sorted({name for step in steps for name in step.workloads})
     file: Path | None = options.json

@@ -1,4 +1,4 @@
-"""How it is told that a store did what was asked: each check opens it anew and looks whether it holds what it should."""
+"""How it is told that a store did what was asked: each check opens it anew and looks at what it holds."""
 
 from __future__ import annotations
 

@@ -52,6 +52,9 @@ class Result:
     def key(self) -> tuple[Case, str]:
         return self.case, self.peer
 
+    def of_run(self, run: int) -> Result:
+        return Result(self.case, self.peer, self.reached, self.milliseconds, self.samples, run)
+
     def value(self, choose: Callable[[list[float]], float] = median) -> float:
         """Items a second, or milliseconds for the whole."""
         if self.milliseconds:
@@ -99,16 +102,12 @@ class Saved(NamedTuple):
         """The same with one more run, whose results take the place of older ones of the same store and case. Runs
         of which nothing is left are gone."""
         merged = {result.key: result for result in self.results}
-        for result in results:
-            if result.samples:
-                result.run = len(self.runs)
-                merged[result.key] = result
+        merged |= {result.key: result.of_run(len(self.runs)) for result in results if result.samples}
         runs = [*self.runs, facts]
         used = sorted({result.run for result in merged.values()})
-        for result in merged.values():
-            result.run = used.index(result.run)
         # Sorted, so that two files differ where what was measured differs.
-        return Saved([runs[number] for number in used], sorted(merged.values(), key=lambda result: result.key))
+        kept = [merged[key].of_run(used.index(merged[key].run)) for key in sorted(merged)]
+        return Saved([runs[number] for number in used], kept)
 
     def save(self, file: Path) -> None:
         """Write it, a result a line."""

@@ -138,7 +138,7 @@ class Runner:
             if estimate(seconds, n) <= self._limit:
                 return n
             if estimate(seconds, probe * 10) > self._limit and len(seconds) > 1:
-                fitting = [step for step in STEPS if step <= probe or estimate(seconds, step) <= self._limit]
+                fitting: list[int] = [step for step in STEPS if step <= probe or estimate(seconds, step) <= self._limit]
                 return fitting[-1]
         return n
 

@@ -29,25 +29,25 @@ FLOOR = "bare lmdb"
 SHARED_BY_HAND = ("sqlite3", FLOOR)
 
 _SOMETIMES = "a power cut may undo the commits since the last checkpoint"
-_PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str]]] = {
+_PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]] = {
     "diskcache": (
         "diskcache", "diskcache",
         (f"Index, WAL, synchronous=NORMAL: {_SOMETIMES}", SharedDiskcacheDict, SharedDiskcacheTasks,
-         "Apache-2.0, last release in 2023"),
+         "Apache-2.0, last release in 2023", "in time"),
     ),
     "lmdbm": (
         "lmdbm", "lmdbm",
         (f"sync=False: {NEVER_FLUSHED}", SharedLmdbmDict, None,
-         "ISC, last release in 2024"),
+         "ISC, last release in 2024", "never"),
     ),
     "litequeue": (
         "litequeue", "litequeue",
-        (f"WAL, synchronous=NORMAL: {_SOMETIMES}", None, SharedLitequeueTasks, "MIT, last release in 2024"),
+        (f"WAL, synchronous=NORMAL: {_SOMETIMES}", None, SharedLitequeueTasks, "MIT, last release in 2024", "in time"),
     ),
     "huey": (
         "huey", "huey",
         (f"SqliteHuey, WAL, fsync=False, results=False: {NEVER_FLUSHED}", None, SharedHueyTasks,
-         "MIT, released in 2026"),
+         "MIT, released in 2026", "never"),
     ),
 }  # fmt: skip
 
@@ -58,10 +58,16 @@ SHARED_PEERS = {
         TastypyDict,
         TastypyTasks,
         "MIT",
+        "at a sync",
     ),
     **installed(_PACKAGES),
     "Manager": Peer(
-        "multiprocessing.Manager().dict()", "in memory, gone with its server", ManagerDict, None, "Python's own"
+        "multiprocessing.Manager().dict()",
+        "in memory, gone with its server",
+        ManagerDict,
+        None,
+        "Python's own",
+        "in memory",
     ),
     "sqlite3": Peer(
         SQLITE,
@@ -70,6 +76,7 @@ SHARED_PEERS = {
         # UPDATE ... RETURNING came with 3.35.
         SharedSqliteTasks if sqlite3.sqlite_version_info >= (3, 35) else None,
         "written by hand",
+        "in time",
     ),
     FLOOR: Peer(
         f"py-lmdb {lmdb.__version__}",
@@ -77,6 +84,7 @@ SHARED_PEERS = {
         BareLmdbDict,
         BareLmdbTasks,
         "written by hand",
+        "never",
     ),
 }
 LEFT_OUT = left_out(_PACKAGES)

@@ -44,49 +44,52 @@ FLUSHED = "each batch of 1,000 flushed, none undone by a power cut"
 SOMETIMES_FLUSHED = "flushed at checkpoints only, a power cut may undo the batches since"
 NEVER_FLUSHED = "never flushed, a power cut may break it"
 
-# module, package, and the peer
-_PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str]]] = {
+# module, package, and the peer without its version
+_PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]] = {
     "rocksdict": (
         "rocksdict", "rocksdict",
-        (f"WAL, sync=False: {SOMETIMES_FLUSHED}", RocksdictDict, None, "MIT, released in 2025; sorted keys"),
+        (f"WAL, sync=False: {SOMETIMES_FLUSHED}", RocksdictDict, None, "MIT, released in 2025; sorted keys",
+         "in time"),
     ),
     "rocksdict flushed": (
         "rocksdict", "rocksdict",
-        (f"WAL, sync=True: {FLUSHED}", RocksdictFlushedDict, None, "MIT, released in 2025; sorted keys"),
+        (f"WAL, sync=True: {FLUSHED}", RocksdictFlushedDict, None, "MIT, released in 2025; sorted keys",
+         "each batch"),
     ),
     "lmdbm": (
         "lmdbm", "lmdbm",
-        (f"metasync=False: {FLUSHED_BUT_META}", LmdbmDict, None, "ISC, last release in 2024; sorted keys"),
+        (f"metasync=False: {FLUSHED_BUT_META}", LmdbmDict, None, "ISC, last release in 2024; sorted keys",
+         "each batch"),
     ),
     "sqlitedict": (
         "sqlitedict", "sqlitedict",
         (f"WAL, synchronous=OFF: {NEVER_FLUSHED}", SqlitedictDict, None,
-         "Apache-2.0, last release in 2022; an overwritten key moves to the end"),
+         "Apache-2.0, last release in 2022; an overwritten key moves to the end", "never"),
     ),
     "diskcache": (
         "diskcache", "diskcache",
         (f"Index, WAL, synchronous=NORMAL: {SOMETIMES_FLUSHED}", DiskcacheDict, DiskcacheTasks,
-         "Apache-2.0, last release in 2023"),
+         "Apache-2.0, last release in 2023", "in time"),
     ),
     "persist-queue": (
         "persistqueue", "persist-queue",
         ("SQLiteAckQueue, WAL, synchronous=FULL: each operation flushed, none undone by a power cut", None,
-         PersistQueueTasks, "BSD-3-Clause, released in 2025; a queue: no tries, no lookup by key"),
+         PersistQueueTasks, "BSD-3-Clause, released in 2025; a queue: no tries, no lookup by key", "each task"),
     ),
     "litequeue": (
         "litequeue", "litequeue",
         ("WAL, synchronous=NORMAL: each operation committed, a power cut may undo those since the last checkpoint",
-         None, LitequeueTasks, "MIT, last release in 2024; a queue: no tries, no lookup by key"),
+         None, LitequeueTasks, "MIT, last release in 2024; a queue: no tries, no lookup by key", "in time"),
     ),
     "huey": (
         "huey", "huey",
         (f"SqliteHuey, WAL, fsync=False, results=False: each operation committed, {NEVER_FLUSHED}", None,
-         HueyTasks, "MIT, released in 2026; a queue that forgets what is done"),
+         HueyTasks, "MIT, released in 2026; a queue that forgets what is done", "never"),
     ),
 }
 
 
-def installed(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str]]]) -> dict[str, Peer]:
+def installed(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]]) -> dict[str, Peer]:
     """Those whose package is there."""
     return {
         name: Peer(f"{package} {version(package)}", *rest)
@@ -95,7 +98,7 @@ def installed(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str]]]) -
     }
 
 
-def left_out(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str]]]) -> dict[str, str]:
+def left_out(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]]) -> dict[str, str]:
     """What to say of the others."""
     absent = packages.keys() - installed(packages).keys()
     return {name: "not installed, left out; it comes with [bench]" for name in packages if name in absent}
@@ -108,6 +111,7 @@ PEERS = {
         TastypyDict,
         TastypyTasks,
         "MIT",
+        "each batch",
     ),
     "lmdb": Peer(
         f"py-lmdb {lmdb.__version__} (engine {ENGINE}), orjson {orjson.__version__}",
@@ -115,6 +119,7 @@ PEERS = {
         LmdbDict,
         LmdbTasks,
         "written by hand",
+        "each batch",
     ),
     "sqlite3": Peer(
         f"{SQLITE}, orjson {orjson.__version__}",
@@ -122,6 +127,7 @@ PEERS = {
         SqliteDict,
         SqliteTasks,
         "written by hand",
+        "in time",
     ),
     "sqlite3 full": Peer(
         f"{SQLITE}, orjson {orjson.__version__}",
@@ -129,6 +135,7 @@ PEERS = {
         SqliteFlushedDict,
         SqliteFlushedTasks,
         "written by hand",
+        "each batch",
     ),
     **installed(_PACKAGES),
 }

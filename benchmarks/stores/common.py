@@ -20,16 +20,17 @@ Visit = Callable[[str], tuple[dict[str, Any], list[str]]]
 
 class Peer(NamedTuple):
     """What is measured under one name. A class is None where there is no such thing. ``promise`` is what is left after
-    a kill and a power cut, ``about`` licence and upkeep."""
+    a kill and a power cut, ``flushed`` the same in few words for the tables, ``about`` licence and upkeep."""
 
     version: str
     promise: str
     dict_class: Any
     tasks_class: Any
     about: str
+    flushed: str
 
     def facts(self) -> dict[str, str]:
-        return {"version": self.version, "promise": self.promise, "about": self.about}
+        return {"version": self.version, "promise": self.promise, "about": self.about, "flushed": self.flushed}
 
 
 class Unordered:
