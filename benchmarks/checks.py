@@ -29,6 +29,11 @@ def expect_keys(store: Any, wanted: Iterable[str], moved: bool = False) -> None:
             expect(key, right, f"key {number}")
 
 
+def some_of(numbers: list[int]) -> list[int]:
+    """Some thousands, where looking at all would take a slow store longer than what was measured."""
+    return numbers[:: max(1, len(numbers) // 5000)]
+
+
 def is_filled(open_store: OpenStore, content: Content) -> None:
     store = open_store()
     for number in content.some_numbers():
@@ -56,7 +61,7 @@ def is_updated(open_store: OpenStore, content: Content) -> None:
 def is_overwritten(open_store: OpenStore, content: Content) -> None:
     store = open_store()
     changed = content.scattered()
-    for number in changed:
+    for number in some_of(changed):
         expect(store.get(content.key(number)), changed_value(number), f"value {number}")
     for number in set(content.some_numbers()) - set(changed):
         expect(store.get(content.key(number)), value_of(number), f"value {number}")
@@ -67,12 +72,12 @@ def is_overwritten(open_store: OpenStore, content: Content) -> None:
 def was_killed(open_store: OpenStore, content: Content) -> None:
     store = open_store()
     changed = content.scattered()
-    values = [store.get(content.key(number)) for number in changed]
-    kept = [value == changed_value(number) for number, value in zip(changed, values, strict=True)]
-    for number, value, is_kept in zip(changed, values, kept, strict=True):
-        if not is_kept:
+    for number in some_of(changed[:-MOST_LOST]):
+        expect(store.get(content.key(number)), changed_value(number), f"value {number}")
+    for number in changed[-MOST_LOST:]:
+        value = store.get(content.key(number))
+        if value != changed_value(number):
             expect(value, value_of(number), f"value {number}")
-    expect(sum(kept) >= len(changed) - MOST_LOST, True, f"{sum(kept)} of {len(changed)} changes kept")
     expect_keys(store, content.keys(), moved=True)
     store.close()
 
@@ -87,12 +92,16 @@ def is_halved(open_store: OpenStore, content: Content) -> None:
 # Tasks
 
 
-def expect_tasks(open_store: OpenStore, total: int, done: int, tried: int) -> None:
-    store = open_store()
+def expect_tally(store: Any, total: int, done: int, tried: int) -> None:
     expect(store.left(), total - done, "how many are left")
     for found, wanted, what in zip(store.tally(), (total, done, tried), ("tasks", "done", "tried"), strict=True):
         if found is not None:
             expect(found, wanted, what)
+
+
+def expect_tasks(open_store: OpenStore, total: int, done: int, tried: int) -> None:
+    store = open_store()
+    expect_tally(store, total, done, tried)
     store.close()
 
 

@@ -67,7 +67,7 @@ def _curves(measured: Measured) -> list[Panel]:
             for store, result in row.results.items() if row else ():
                 if result.reached == n and store not in TWINS:
                     points.setdefault(store, []).append((n, _value(result)))
-        if points:
+        if max(map(len, points.values()), default=0) > 1:
             panels.append(Panel(WORKLOADS[workload].about, "/s", points))
     return panels
 
@@ -121,8 +121,14 @@ def _draw_lines(axis: Any, panel: Panel) -> None:
     for store, points in panel.points.items():
         sizes, rates = zip(*points, strict=True)
         axis.plot(sizes, rates, marker="o", markersize=3, color=COLOURS[store], linewidth=2 if store == OURS else 1)
+    ticker = import_module("matplotlib.ticker")
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_xticks(sorted({size for points in panel.points.values() for size, _ in points}))
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_formatter(ticker.EngFormatter(sep=""))
+        each.set_minor_formatter(ticker.NullFormatter())
     axis.grid(True, alpha=0.3)
 
 

@@ -16,7 +16,7 @@ from benchmarks.results import Case, Result, Sample
 from benchmarks.stores import OURS
 from benchmarks.workloads import PREPARATIONS, WORKLOADS, Workload
 
-PROBES = (1_000, 10_000, 100_000, 1_000_000)
+FIRST_PROBE = 1000
 STEPS = sorted(step * 10**power for step in (1, 2, 5) for power in range(2, 9))
 
 
@@ -130,16 +130,16 @@ class Runner:
         if earlier:
             n = min(n, self._reach(peer, Case(earlier, n, case.keys)))
         seconds = self._seconds_of(peer, case)
-        for probe in PROBES:
-            if probe >= n:
-                return n
+        probe = FIRST_PROBE
+        while probe < n:
             if probe not in seconds:
                 self._sample(peer, case._replace(n=probe, processes=1))
             if estimate(seconds, n) <= self._limit:
                 return n
-            if estimate(seconds, probe * 10) > self._limit and len(seconds) > 1:
-                fitting: list[int] = [step for step in STEPS if step <= probe or estimate(seconds, step) <= self._limit]
-                return fitting[-1]
+            further = [step for step in STEPS if probe < step < n and estimate(seconds, step) <= self._limit]
+            if not further:
+                return probe
+            probe = min(further[-1], probe * 10)
         return n
 
     def _sample(self, peer: str, case: Case) -> Sample:

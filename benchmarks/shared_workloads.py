@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.checks import expect
+from benchmarks.checks import expect, expect_tally
 from benchmarks.inputs import Content, changed_value, key_of, value_of
 from benchmarks.shared_stores import SHARED_PEERS
 from benchmarks.shared_stores.common import COUNTER
@@ -138,19 +138,12 @@ def is_counted_in_blocks(store: Any, scale: Scale, _found: list[Any]) -> None:
 
 
 def is_marked(store: Any, scale: Scale, _found: list[Any]) -> None:
-    has_tally(store, scale.n, scale.changes, 0)
+    expect_tally(store, scale.n, scale.changes, 0)
 
 
 def is_claimed_and_done(store: Any, scale: Scale, found: list[Any]) -> None:
     expect(sum(found), scale.n, "the number of tasks handed out")
-    has_tally(store, scale.n, scale.n, scale.n)
-
-
-def has_tally(store: Any, total: int, done: int, tried: int) -> None:
-    expect(store.left(), total - done, "how many are left")
-    for found, wanted, what in zip(store.tally(), (total, done, tried), ("tasks", "done", "tried"), strict=True):
-        if found is not None:
-            expect(found, wanted, what)
+    expect_tally(store, scale.n, scale.n, scale.n)
 
 
 class SharedWorkload(NamedTuple):

@@ -12,7 +12,7 @@ from benchmarks.results import Case, Result, Sample, Saved
 from benchmarks.runner import Runner, Step, before
 from benchmarks.shared_stores import SHARED_BY_HAND
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
-from benchmarks.stores import BY_HAND, OURS
+from benchmarks.stores import BY_HAND, OURS, installed, left_out
 from benchmarks.workloads import PREPARATIONS, WORKLOADS
 
 N = 300
@@ -86,6 +86,12 @@ def test_check_fails_when_a_store_lost_something(name, tmp_path):
         workload.check(lambda: workload.stores()[OURS](str(tmp_path / "store")), Content(N + 1))
 
 
+def test_package_that_is_not_installed_is_left_out_and_said():
+    packages = {"absent": ("no_such_module", "no-such-package", ("", None, None, "", ""))}
+    assert installed(packages) == {}
+    assert "not installed" in left_out(packages)["absent"]
+
+
 # How far a slow store gets
 
 
@@ -100,7 +106,7 @@ def test_slow_store_is_measured_with_fewer_keys(seconds, reached, tmp_path, monk
         return Sample(seconds(case.n), 0.0, case.n, None, 0)
 
     monkeypatch.setattr(runner, "measure", pretend)
-    step = Step(["fill"], [1_000_000], peers=[OURS, "lmdb"], limit=20)
+    step = Step(["fill"], [1_000_000], peers=[OURS, "lmdb"], limit=25)
     ours, other = Runner(tmp_path, lambda line: None).run([step], lambda results: None)
     assert (ours.reached, other.reached) == (1_000_000, reached)
     assert len(ours.samples) == 3

@@ -129,7 +129,7 @@ class SqlitedictDict(Ordered):
         store = self._dict
         for batch in batches:
             store.update(batch)
-            store.commit(blocking=False)
+            store.commit()
 
     overwrite = fill
 
@@ -148,14 +148,14 @@ class SqlitedictDict(Ordered):
             for _key, value in batch:
                 value["status"] += 1
             store.update(batch)
-            store.commit(blocking=False)
+            store.commit()
 
     def delete(self, batches: Batches) -> None:
         store = self._dict
         for batch in batches:
             for key in batch:
                 del store[key]
-            store.commit(blocking=False)
+            store.commit()
 
     def get(self, key: str) -> Any:
         return self._dict[key]
@@ -225,8 +225,7 @@ class RocksdictDict(Unordered):
 
     def read(self, batches: Batches) -> int:
         store = self._dict
-        # (many with one call: a little quicker than one by one)
-        return sum(value["status"] for batch in batches for value in store[batch])
+        return sum(store[key]["status"] for batch in batches for key in batch)
 
     def delete(self, batches: Batches) -> None:
         for batch in batches:
