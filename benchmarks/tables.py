@@ -226,11 +226,11 @@ def _stores(said: dict[str, dict[str, Any]]) -> str:
     rows = [["store", "version", "how it is used, and what a power cut may take", "licence and upkeep"]]
     for name, facts in said.items():
         rows.append([NAMES.get(name, name), facts["version"], facts["promise"], facts["about"]])
-    return markdown(rows)
+    return markdown(rows, "---|")
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table: the first row is its head, the first column is to the left."""
+def markdown(rows: Sequence[Sequence[str]], column: str = "--:|") -> str:
+    """A table: the first row is its head, and ``column`` where all columns but the first are put."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---|" + "--:|" * (len(rows[0]) - 1))
+    lines.insert(1, "|---|" + column * (len(rows[0]) - 1))
     return "\n".join(lines)

@@ -48,8 +48,8 @@ NEVER_FLUSHED = "never flushed, a power cut may break it"
 _PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]] = {
     "rocksdict": (
         "rocksdict", "rocksdict",
-        (f"WAL, sync=False: {SOMETIMES_FLUSHED}", RocksdictDict, None, "MIT, released in 2025; sorted keys",
-         "in time"),
+        ("WAL, sync=False: flushed when a buffer is full, a power cut may undo the batches since",
+         RocksdictDict, None, "MIT, released in 2025; sorted keys", "in time"),
     ),
     "rocksdict flushed": (
         "rocksdict", "rocksdict",
