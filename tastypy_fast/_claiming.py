@@ -1,4 +1,4 @@
-"""This process as a worker on the tasks of a shared tracker, and the loops that hand its tasks out.
+"""This process as a worker on the tasks of a shared tracker.
 
 A claim belongs to the process. Inside of it a task is in the hand of the iterator that handed it out, which is
 told by the claim's lane, or, for a gate, of the thread that asked (lane 0; its place is the thread's number).
@@ -10,26 +10,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
-from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tastypy_fast._claims import ClaimRecord, claim_next, claim_one, pack_claim, read_claim, read_task
+from tastypy_fast._claims import ClaimRecord, claim_one, pack_claim, read_claim
 from tastypy_fast._directly import give_back
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
-from tastypy_fast.exceptions import PersistentOrderedDictException
 
 if TYPE_CHECKING:
     from tastypy_fast._sharing import SharedEnvironment
 
-__all__ = ["Claimant", "TryIterator", "claimant_of"]
-
-# How often, in seconds, a worker that finds enough to do looks for others that have died.
-LOOK_FOR_LOST = 0.5
-
+__all__ = ["Claimant", "claimant_of"]
 
 class Lane(NamedTuple):
     """The lane of a running iterator."""
@@ -64,7 +56,8 @@ class Claimant:
         self._left: dict[int, list[tuple[int, int]]] = {}
         # Goes up when an iterator ends, which may leave something for the others.
         self.ended = 0
-        self._looked = 0.0
+        # When this worker last looked for others that have died.
+        self.looked = 0.0
         # The file of a dead worker whose claims are still there tells which were handed out: it is not taken over.
         snapshot, claims = self._transaction.snapshot, self._transaction.claims
         self._worker = Worker(environment.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
@@ -92,15 +85,17 @@ class Claimant:
     def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
         """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out. What is in
         ``own`` was the worker's before, and stays so: its thread's."""
-        lost, kept = {}, {}
+        if self._running.pop(lane.number, None) is None:
+            return  # an interrupt came into the middle of this, and it is the second time
+        lost: dict[int, int | None] = {}
+        kept = {}
         for order, place in waiting:
             record = self._record(order)
             if record is not None and record[:3] == (self.number, lane.number, place):
-                lost[order] = True
+                lost[order] = record.tries
                 if order in own:
                     kept[order] = pack_claim(record._replace(lane=0, place=lane.thread))
         self._give_back(lost, kept)
-        del self._running[lane.number]
         alive = threads_alive()
         left: list[tuple[int, int]] = []
         for end, thread in (*self._left.get(lane.number, ()), (self._worker.lanes[lane.number], lane.thread)):
@@ -145,14 +140,6 @@ class Claimant:
         """The order numbers of this worker's unfinished tasks that nobody has in hand."""
         return sorted(order for order, record in self._records() if self.is_free(record))
 
-    def claim(self, lane: Lane, place: int, after: int, limit: int, allow_aborted: bool, max_tries: int,
-              own: list[int]) -> list[int]:
-        """Claim up to ``limit`` tasks above the order number ``after``: their order numbers."""
-        if time.monotonic() - self._looked > LOOK_FOR_LOST:
-            self.look_for_lost()
-        record = ClaimRecord(self.number, lane.number, place, time.time())
-        return claim_next(self._transaction.cache, after, limit, allow_aborted, max_tries, own, self.is_free, record)
-
     def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
         """Claim a task for this thread, if it is to be done and nobody else has it."""
         record = ClaimRecord(self.number, 0, threading.get_ident(), time.time())
@@ -170,11 +157,11 @@ class Claimant:
         """Take the claim of a task away, whoever has it. The try stays counted."""
         self._transaction.cache.sync(False)
         if self._record(order) is not None:
-            self._give_back({order: False})
+            self._give_back({order: None})
 
     def look_for_lost(self) -> bool:
         """Give back what dead workers have left. Whether that was anything."""
-        self._looked = time.monotonic()
+        self.looked = time.monotonic()
         transaction = self._transaction
         if not transaction.snapshot.stat(transaction.claims)["entries"]:
             return False
@@ -186,10 +173,10 @@ class Claimant:
 
     def _give_back_own(self) -> None:
         lanes = self._worker.lanes
-        self._give_back({order: record.lane > 0 and record.place >= lanes[record.lane]
+        self._give_back({order: record.tries if record.lane and record.place >= lanes[record.lane] else None
                          for order, record in self._records()})
 
-    def _give_back(self, lost: dict[int, bool], kept: dict[int, bytes] | None = None) -> None:
+    def _give_back(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:
         if lost:
             transaction = self._transaction
             transaction.cache.sync(False)
@@ -206,108 +193,3 @@ class Claimant:
             record = read_claim(raw)
             if record.worker == self.number:
                 yield int.from_bytes(order, sys.byteorder), record
-
-
-class TryIterator:
-    """Claims tasks, and hands them out: what ``try_keys()`` and its like return.
-
-    ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector give
-    back what was claimed and not handed out, with its try.
-    """
-
-    # (for what is collected before it was made to its end)
-    _lane: Lane | None = None
-    _finished = True
-
-    def __init__(self, tracker: Any, kind: int, allow_aborted: bool, batch: int) -> None:
-        self._tracker = tracker
-        self._environment = tracker._environment
-        self._kind = kind
-        self._allow_aborted = allow_aborted
-        self._batch = batch
-        self._position = -1
-        self._claimant: Claimant | None = None
-        self._lane = None
-        self._place = 0
-        self._waiting: deque[tuple[int, int]] = deque()
-        self._own: list[int] = []
-        self._ended = -1
-        self._finished = False
-
-    def __iter__(self) -> TryIterator:
-        return self
-
-    def __next__(self) -> Any:
-        while not self._finished:
-            view = self._tracker._view()
-            if self._claimant is not self._environment.claimant:
-                # In a forked child, or after the store was closed: what waits here is not this worker's.
-                self._waiting.clear()
-                self._lane = None
-            if self._waiting:
-                assert self._claimant is not None
-                assert self._lane is not None
-                order, place = self._waiting.popleft()
-                self._claimant.hand_out(self._lane, place)
-                found = read_task(view._open_cache, order, self._kind, self._claimant.number, self._lane.number, place)
-            else:
-                orders, found = self._environment.transaction.perform(STEP, self._claim_more)
-                if orders:
-                    # (only now: what failed is as if it had not been)
-                    self._position = orders[-1]
-                    self._waiting.extend(zip(orders[1:], count(self._place + 1)))
-                    self._place += len(orders)
-            if found is not None:
-                return found
-        raise StopIteration
-
-    def _claim_more(self) -> tuple[list[int], Any]:
-        """Claim the next tasks: their order numbers, and the first of them as it is handed out."""
-        claimant = claimant_of(self._environment)
-        if self._lane is None:
-            self._claimant = claimant
-            self._lane = claimant.open_lane()
-            self._place = self._lane.start
-            self._ended = -1
-        if self._ended != claimant.ended:
-            self._ended = claimant.ended
-            self._own = claimant.free_ones()
-        found = claimant.claim(self._lane, self._place, self._position, self._batch, self._allow_aborted,
-                               self._tracker.max_tries, self._own)
-        if not found:
-            if claimant.look_for_lost():
-                # They may lie anywhere.
-                self._position = -1
-            else:
-                self._close()
-            return [], None
-        claimant.hand_out(self._lane, self._place)
-        return found, read_task(self._environment.transaction.cache, found[0], self._kind)
-
-    def close(self) -> None:
-        """End the loop: what was claimed and not handed out gets its try back."""
-        if not self._finished and self._lane is not None and self._claimant is self._environment.claimant:
-            self._environment.transaction.perform(STEP, self._close)
-        self._finished = True
-
-    def _close(self) -> None:
-        if self._lane is not None and self._claimant is not None:
-            self._claimant.close_lane(self._lane, self._waiting, set(self._own))
-            self._waiting.clear()
-            self._lane = None
-        self._finished = True
-
-    def __del__(self) -> None:
-        if self._lane is None or self._finished or self._claimant is not self._environment.claimant:
-            return
-        lock = self._environment.transaction.lock
-        if lock.is_mine():
-            # The garbage collector came into the middle of an operation.
-            lock.afterwards = [*(lock.afterwards or ()), self._close_quietly]
-        else:
-            self._close_quietly()
-
-    def _close_quietly(self) -> None:
-        # Nobody is there to catch an error. What could not be given back is when the process ends.
-        with suppress(PersistentOrderedDictException):
-            self.close()

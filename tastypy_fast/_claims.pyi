@@ -5,12 +5,11 @@ from tastypy_fast._tracking import TrackerCache
 
 __all__ = [
     "ClaimRecord",
-    "claim_next",
     "claim_one",
+    "key_at",
     "order_of",
     "pack_claim",
     "read_claim",
-    "read_task",
 ]
 
 class ClaimRecord(NamedTuple):
@@ -18,19 +17,10 @@ class ClaimRecord(NamedTuple):
     lane: int
     place: int
     since: float
+    tries: int = 0
 
 def read_claim(raw: bytes) -> ClaimRecord: ...
 def pack_claim(record: ClaimRecord) -> bytes: ...
-def claim_next(
-    tasks: TrackerCache,
-    after: int,
-    limit: int,
-    allow_aborted: bool,
-    max_tries: int,
-    own: list[int],
-    may_take: Callable[[ClaimRecord], bool],
-    record: ClaimRecord,
-) -> list[int]: ...
 def claim_one(
     tasks: TrackerCache,
     key: bytes,
@@ -41,6 +31,4 @@ def claim_one(
     record: ClaimRecord,
 ) -> bool | None: ...
 def order_of(tasks: TrackerCache, key: bytes) -> int: ...
-def read_task(
-    tasks: TrackerCache, order: int, kind: int, worker: int = 0, lane: int = 0, place: int = 0
-) -> Any: ...
+def key_at(tasks: TrackerCache, order: int) -> Any: ...

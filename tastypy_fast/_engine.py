@@ -10,6 +10,7 @@ from typing import Any
 import lmdb
 
 from tastypy_fast import _files
+from tastypy_fast._files import DATA
 from tastypy_fast._options import DURABILITY
 from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictIntegrityError, StorageError
 
@@ -20,10 +21,10 @@ __all__ = [
     "MapResized",
     "NotWritable",
     "ReadersFull",
+    "adopt",
     "damaged",
     "grow",
     "open_engine",
-    "room",
     "translated",
 ]
 
@@ -78,12 +79,6 @@ def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -
                 raise translated(path, error) from error
 
 
-def room(db: Any) -> tuple[int, int]:
-    """The size of the map, and how much of it no page has taken yet, in bytes."""
-    facts = db.info()
-    return facts["map_size"], facts["map_size"] - (facts["last_pgno"] + 1) * os.sysconf("SC_PAGE_SIZE")
-
-
 def grow(path: str, db: Any) -> None:
     """Make the map larger. No transaction of this process may be open."""
     size = db.info()["map_size"]
@@ -93,15 +88,33 @@ def grow(path: str, db: Any) -> None:
         if _files.has_address_space(more):
             db.set_mapsize(size + more)
             return
-    raise StorageError(
-        errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
-        f"what was to be written is still in memory", path
-    )
+    raise _no_address_space(path, size)
 
 
 def damaged(path: str, reason: object) -> PersistentOrderedDictIntegrityError:
     """The error for files that cannot be as they were written."""
     return PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {reason}")
+
+
+def adopt(path: str, db: Any) -> None:
+    """Make the map as large as another process has made the file. No transaction of this process may be open."""
+    used = os.stat(os.path.join(path, DATA)).st_size
+    size = before = db.info()["map_size"]
+    while size < used + used // 8:
+        size *= 2
+    for wanted in (size, (size + used) // 2, used + 65536):
+        # As in grow(). What the file's own head says the map may be more than this process can have.
+        if _files.has_address_space(max(wanted - before, 65536)):
+            db.set_mapsize(wanted)
+            return
+    raise _no_address_space(path, used)
+
+
+def _no_address_space(path: str, size: int) -> StorageError:
+    return StorageError(
+        errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
+        f"what was to be written is still in memory", path
+    )
 
 
 def translated(path: str, error: Exception, left: str = "everything is still in memory: free some space and sync() "

@@ -69,7 +69,6 @@ class Environment(StoreState):
         self._claim: OwnerLock | ReaderLock | SharedLock | None = None
         self._identity: tuple[int, int] | None = None
         self._open()
-        self._identity = _files.file_identity(path)
 
     # Opening and closing
 
@@ -86,6 +85,7 @@ class Environment(StoreState):
                 self._begin_alone()
             if fresh:
                 _files.flush_folder(self.path)
+            self._identity = _files.file_identity(self.path)
         except BaseException:
             self._close_files()
             raise
@@ -121,6 +121,8 @@ class Environment(StoreState):
                      for name in (b"images", b"claims"))
 
     def _open_engine(self, readonly: bool) -> Any:
+        if self.options.shared and not self._alone:
+            _files.require_lock_file(self.path)
         try:
             return _engine.open_engine(self.path, self.options.durability, readonly)
         except NotWritable as error:
@@ -150,7 +152,7 @@ class Environment(StoreState):
                     return
                 except MapResized:
                     # Another process has grown the map since.
-                    self.db.set_mapsize(0)
+                    _engine.adopt(self.path, self.db)
         except BaseException:
             if self.db is not None:
                 self.db.close()
@@ -220,7 +222,7 @@ class Environment(StoreState):
                 raise self.refuse_write()
             return
         self.options.check_same(self.path, options)
-        if self._identity is not None and not _files.is_same_file(self.path, self._identity):
+        if self.is_gone():
             raise StoreConflictError(
                 f"the files of the store at {self.path} were removed or replaced while this process has it open; "
                 f"close() the instances that are open first"
@@ -284,8 +286,10 @@ class Environment(StoreState):
 
     def begin_reading(self, buffers: bool = False) -> Any:
         """A read transaction on what is on disk now."""
-        if self.db is None:
-            self._reopen()
+        if self.db is None:  # in a forked child
+            if not self._reopens:
+                raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+            self._open_database_files(readonly=True)
         for _ in range(10):
             try:
                 return self.db.begin(buffers=buffers)
@@ -294,23 +298,16 @@ class Environment(StoreState):
             except ReadersFull:
                 # Slots of processes that were killed.
                 if not self.db.reader_check():
-                    raise StorageError(
-                        errno.EAGAIN, f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
-                    ) from None
+                    text = f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
+                    raise StorageError(errno.EAGAIN, text) from None
             except EngineError as error:
                 raise self.translated(error) from error
         raise StorageError(errno.EAGAIN, f"the map of {self.path} does not stop growing")
 
-    def _reopen(self) -> None:
-        """Open the files in a forked child."""
-        if not self._reopens:
-            raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
-        self._open_database_files(readonly=True)
-
     def _adopt_map(self) -> None:
         """Another process has grown the map."""
         self.end_reading()
-        self.db.set_mapsize(0)
+        _engine.adopt(self.path, self.db)
 
     def end_reading(self) -> None:
         """Give the snapshot back; the next read takes the newest."""
@@ -360,13 +357,16 @@ class Environment(StoreState):
             self.end_reading()
             return result
 
+    def is_gone(self) -> bool:
+        """Whether the files are not those any more that were opened."""
+        return self._identity is not None and not _files.is_same_file(self.path, self._identity)
+
     def check_files(self) -> None:
         """An error when the files are not those any more that were opened."""
-        if self._identity is not None and not _files.is_same_file(self.path, self._identity):
-            raise StorageError(
-                errno.ENOENT, "the files of the store were removed or replaced while it was open, so that nothing "
-                "can be saved; copy what you need to another store and revert()", self.path
-            )
+        if self.is_gone():
+            way_out = "close()" if self.options.shared else "copy what you need to another store and revert()"
+            raise StorageError(errno.ENOENT, f"the files of the store were removed or replaced while it was open, so "
+                                             f"that nothing can be saved; {way_out}", self.path)
 
     def flush(self) -> None:
         """Wait until everything that was committed is on the disk."""

@@ -20,6 +20,7 @@ from tastypy_fast.exceptions import (
     DiskFullError,
     NotAStoreError,
     PersistentOrderedDictIntegrityError,
+    StorageError,
     StoreNotFoundError,
     StorePathError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "is_same_file",
     "not_there",
     "prepare_folder",
+    "require_lock_file",
     "require_store",
 ]
 
@@ -152,6 +154,16 @@ def allocate_lock_file(path: str, readers: int) -> None:
         ) from error
     finally:
         os.close(descriptor)
+
+
+def require_lock_file(path: str) -> None:
+    """An error where LMDB's lock file is missing although others have the store open: with a new one, nobody would
+    wait for anybody, and the store would be lost."""
+    if not os.path.exists(os.path.join(path, LMDB_LOCK)):
+        raise StorageError(
+            errno.ENOENT, f"{LMDB_LOCK} was removed while other processes have the store open; they may go on, and "
+            f"nobody can join them. Open the store when all of them have closed it", path
+        )
 
 
 def is_full(path: str, reason: str) -> bool:

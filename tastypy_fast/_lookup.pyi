@@ -6,6 +6,8 @@ __all__ = ["Lookup"]
 
 @disjoint_base
 class Lookup:
+    @property
+    def closed(self) -> bool: ...
     writes_through: bool
     copies: bool
     def __init__(self, environment: StoreState) -> None: ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tastypy_fast._keys import describe
 from tastypy_fast.exceptions import NewerFormatError, StoreConflictError, StoreKindError
 
@@ -78,4 +80,5 @@ def at_least(name: str, value: object, least: int) -> int:
         raise TypeError(f"{name} must be an int, not {describe(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {describe(value)}")
-    return value
+    # (more than anything can count to is as good as that)
+    return min(value, sys.maxsize)

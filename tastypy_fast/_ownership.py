@@ -18,31 +18,50 @@ __all__ = ["OwnerLock", "ReaderLock", "SharedLock"]
 OPENING_SECONDS = 30
 
 
+class LockFile:
+    """A file or folder to be locked. What is lost on the way, by an interrupt perhaps, is closed. Closing again does
+    nothing (a descriptor may be another file's by then)."""
+
+    _number = -1
+
+    def __init__(self, path: str, flags: int) -> None:
+        self._number = os.open(path, flags | os.O_CLOEXEC, 0o644)
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._number
+
+    def close(self) -> None:
+        """Let go of it, and of its lock."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
+
+
 class OwnerLock:
     """The right to write a private store, held by one process at a time."""
 
     def __init__(self, path: str) -> None:
         """Take the lock, or raise StoreInUseError at once."""
-        self._file: int | None = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = LockFile(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT)
         try:
             if not take_patiently(self._file):
                 raise in_use(path, read_name(self._file))
             refuse_readers(path)
-        except OSError as error:
+        except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
 
     def write_name(self) -> None:
         """Note who has the lock, for the error in another process. (A full disk is no reason to fail here.)"""
-        assert self._file is not None
         program = os.path.basename(sys.argv[0]) or "python"
         write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})\n")
 
     def release(self) -> None:
         """Let another process have the store."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
     # A forked child closes its copy; the lock stays with the parent's. To unlock it would take it from both.
     leave_to_parent = release
@@ -57,23 +76,22 @@ class SharedLock:
         Waits for a process that is just opening the store; raises StoreInUseError where it is private to one.
         """
         self._path = path
-        self._file: int | None = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = LockFile(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT)
         try:
             self.alone = self._take()
             refuse_readers(path)
-        except OSError as error:
+        except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
 
     def _take(self) -> bool:
-        assert self._file is not None
         refused = 0
         until = time.monotonic() + OPENING_SECONDS
         while True:
             for mode in (fcntl.LOCK_EX, fcntl.LOCK_SH):
                 try:
                     fcntl.flock(self._file, mode | fcntl.LOCK_NB)
-                    if mode == fcntl.LOCK_EX and os.fstat(self._file).st_size:
+                    if mode == fcntl.LOCK_EX and os.fstat(self._file.fileno()).st_size:
                         # An owner before this has left its name. (An empty file tells of a store half made.)
                         self.write_name()
                     return mode == fcntl.LOCK_EX
@@ -88,12 +106,10 @@ class SharedLock:
 
     def write_name(self) -> None:
         """Note, for the error in another process, that the store is shared."""
-        assert self._file is not None
         write_name(self._file, "those that share it\n")
 
     def share(self) -> None:
         """The store is open: let others in."""
-        assert self._file is not None
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:  # between two locks a private owner may come
@@ -101,9 +117,7 @@ class SharedLock:
 
     def release(self) -> None:
         """Let this process's part of it go."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
     def leave_to_parent(self) -> None:
         """A forked child has a part of its own in its parent's lock, and keeps it."""
@@ -118,30 +132,28 @@ class ReaderLock:
     """
 
     def __init__(self, path: str) -> None:
-        self._file: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = LockFile(path, os.O_RDONLY)
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH)
-            owner = os.open(os.path.join(path, OWNER), os.O_RDONLY | os.O_CLOEXEC)
+            owner = LockFile(os.path.join(path, OWNER), os.O_RDONLY)
             try:
                 if not take_patiently(owner):
                     raise in_use(path, read_name(owner))
             finally:
-                os.close(owner)
-        except OSError as error:
+                owner.close()
+        except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
 
     def release(self) -> None:
         """Let others write."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
     # (as OwnerLock)
     leave_to_parent = release
 
 
-def take_patiently(file: int) -> bool:
+def take_patiently(file: LockFile) -> bool:
     """Lock a file alone, unless somebody keeps it. Others may have it for a moment, to see whether it is free."""
     for _ in range(10):
         try:
@@ -154,7 +166,7 @@ def take_patiently(file: int) -> bool:
 
 def refuse_readers(path: str) -> None:
     """An error where somebody reads the store in a way that lets nobody write (see ReaderLock)."""
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    folder = LockFile(path, os.O_RDONLY)
     try:
         if not take_patiently(folder):
             raise StoreInUseError(
@@ -162,19 +174,21 @@ def refuse_readers(path: str) -> None:
                 "write; wait for it to end, or give it the right", path
             )
     finally:
-        os.close(folder)
+        folder.close()
 
 
-def as_ours(error: OSError, path: str) -> OSError:
-    """What the system said about a lock, in our words."""
-    if isinstance(error, StoreInUseError):
+def as_ours(error: BaseException, path: str) -> BaseException:
+    """What the system said about a lock, in our words; anything else as it is."""
+    if isinstance(error, StoreInUseError) or not isinstance(error, OSError):
         return error
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageError(error.errno, f"no file can be opened to lock the store ({error.strerror})", path)
     return StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path)
 
 
-def read_name(file: int) -> str:
+def read_name(file: LockFile) -> str:
     """Who has the lock, as far as the file knows. Empty when a process is named that is gone."""
-    name = os.pread(file, 1000, 0).decode("utf-8", "replace").strip()
+    name = os.pread(file.fileno(), 1000, 0).decode("utf-8", "replace").strip()
     words = name.split()
     try:
         if words[0] == "process":
@@ -186,12 +200,12 @@ def read_name(file: int) -> str:
     return name
 
 
-def write_name(file: int, name: str) -> None:
+def write_name(file: LockFile, name: str) -> None:
     """Note who has the lock. (A full disk is no reason to fail here.)"""
     data = name.encode("utf-8", "replace")
     try:
-        os.pwrite(file, data, 0)
-        os.ftruncate(file, len(data))
+        os.pwrite(file.fileno(), data, 0)
+        os.ftruncate(file.fileno(), len(data))
     except OSError:
         pass
 

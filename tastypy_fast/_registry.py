@@ -32,6 +32,13 @@ def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable
     real = os.path.realpath(os.fsdecode(path))
     with _registry_lock:
         environment = _registry.get(real)
+        if environment is not None:
+            for lost in [cache for cache in environment.caches if cache.closed]:
+                # An interrupt came into the middle of closing it.
+                _forget(environment, lost)
+            if not environment.caches:
+                _let_go(environment)
+                environment = None
         if environment is None:
             environment = _registry[real] = (SharedEnvironment if options.shared else Environment)(real, options)
             _ending.save_at_exit(_save_at_exit)
@@ -57,20 +64,30 @@ def release(environment: Environment, cache: Cache) -> None:
     # (a thread that is in a transaction may be about to open or close a store: its lock comes first)
     outer = environment.transaction.lock if isinstance(environment, SharedEnvironment) else nullcontext()
     with outer, _registry_lock:
-        if cache not in environment.caches:
-            return
-        if environment.caches[cache] > 1:
+        if environment.caches.get(cache, 0) > 1:
             environment.caches[cache] -= 1
         else:
-            cache.finish()
-            del environment.caches[cache]
-            if environment.shared_cache is cache:
-                environment.shared_cache = None
+            # (an interrupt may have come at any line before, and this is the second call)
+            if not cache.closed:
+                cache.finish()
+            _forget(environment, cache)
         if not environment.caches:
-            _registry.pop(environment.path, None)
-            environment.close()
-            if not _registry:
-                _ending.restore_sigterm()
+            _let_go(environment)
+
+
+def _forget(environment: Environment, cache: Cache) -> None:
+    environment.caches.pop(cache, None)
+    if environment.shared_cache is cache:
+        environment.shared_cache = None
+
+
+def _let_go(environment: Environment) -> None:
+    """Close the files of a store that no instance has open any more."""
+    environment.close()
+    if _registry.get(environment.path) is environment:
+        del _registry[environment.path]
+    if not _registry:
+        _ending.restore_sigterm()
 
 
 def finish(environment: Environment, cache: Cache) -> None:

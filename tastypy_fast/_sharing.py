@@ -14,10 +14,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tastypy_fast import _engine
-from tastypy_fast._engine import EngineError, MapResized, ReadersFull
+from tastypy_fast._engine import MapResized, ReadersFull
 from tastypy_fast._environment import Environment
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import SharedLock
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedEnvironment"]
 
-# A block of operations begins with that much room in the map; where the map is small, with an eighth of it, but with
-# what a few operations take in any case.
-ROOM = 1 << 30
-LEAST_ROOM = 1 << 18
+# How long, in microseconds, the end of the program waits for a block that another thread is in.
+PATIENCE = 1_000_000
 
 
 def do_nothing() -> None:
@@ -91,17 +89,18 @@ class SharedEnvironment(Environment):
     def save(self, dying: bool = False) -> None:
         """Give back what this process has claimed, and have everything on the disk, as by ``sync()``.
 
-        ``dying``: leave to the others what cannot be had without waiting. They see that this process is gone.
+        ``dying``: leave to the others what cannot be had without waiting. They see that this process is gone. Without
+        it, a block that another thread does not end soon is left alone, and StorageError says so.
         """
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
-        if dying:
-            if not lock.try_acquire():
-                self.flush()
-                return
-        else:
-            lock.acquire()
+        if not (lock.try_acquire() if dying else lock.acquire_within(PATIENCE)):
+            # A thread is in a block, or has ended in one. Nobody will see anything of it, as if it had been killed.
+            self.flush()
+            if not dying:
+                raise StorageError(errno.EBUSY, "another thread is in a block still; nothing of it is kept", self.path)
+            return
         try:
             # A block that the end of the program has cut short.
             self.transaction.leave_all()
@@ -116,6 +115,9 @@ class SharedEnvironment(Environment):
             # (what is claimed falls to the others all the same)
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
+        if self.claimant is not None:
+            self.claimant.leave_to_parent()
+            self.claimant = None
         self.transaction.db = None
         self.transaction.closed = True
         super()._close_files()
@@ -141,20 +143,18 @@ class SharedEnvironment(Environment):
 
     # Writing
 
-    def begin_writing(self) -> Any:
-        """LMDB's write transaction: waits for the process that has it. The caller has the transaction's lock."""
-        if self.db is None or not self._opened_to_write:
+    def prepare_writing(self, error: Exception) -> None:
+        """LMDB's write transaction could not be begun: have it right for the next time, or raise. The caller has the
+        transaction's lock."""
+        if self.transaction.db is None or self.db is None:
             with self.lock:
                 self._open_to_write()
-        while True:
-            try:
-                return self.db.begin(write=True)
-            except MapResized:
-                self._adopt_map()
-            except ReadersFull:
-                self.db.reader_check()
-            except EngineError as error:
-                raise self.translated(error) from error
+        elif isinstance(error, MapResized):
+            self._adopt_map()
+        elif isinstance(error, ReadersFull):
+            self.db.reader_check()
+        else:
+            raise self.translated(error) from error
 
     def _open_to_write(self) -> None:
         if self.db is None and not self._reopens:
@@ -175,8 +175,7 @@ class SharedEnvironment(Environment):
         transaction = self.transaction
         transaction.cache.sync(False)
         if transaction.snapshot.stat(self.images)["entries"]:
-            transaction.snapshot.drop(self.images, delete=False)
-            transaction.image_count = 0
+            transaction.drop_images()
             transaction.wrote = True
         transaction.flushes = True
 
@@ -186,7 +185,7 @@ class SharedEnvironment(Environment):
         try:
             with self.transaction.lock, self.lock:
                 self.end_reading()
-                self.db.set_mapsize(0)
+                _engine.adopt(self.path, self.db)
         finally:
             if depth:
                 self.lock.resume(depth)
@@ -196,11 +195,6 @@ class SharedEnvironment(Environment):
         with self.transaction.lock, self.lock:
             self.end_reading()
             _engine.grow(self.path, self.db)
-
-    def has_room(self) -> bool:
-        """Whether the map has room for a block of operations, which cannot be done again where it turns out full."""
-        size, free = _engine.room(self.db)
-        return free >= min(ROOM, max(LEAST_ROOM, size // 8))
 
     # Errors
 

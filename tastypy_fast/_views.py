@@ -8,6 +8,7 @@ of the shared one by saying which view they need.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -18,6 +19,9 @@ __all__ = ["Viewed", "iterates", "reads", "reads_whole", "view_type", "writes", 
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# What the texts of the private methods say of what they hand out.
+WATCHED = re.compile(r"[,;] watched as by keying[^.]*")
 
 
 def view_type(private: type[Any]) -> type[Any]:
@@ -42,8 +46,8 @@ class Viewed(Protocol):
 
 def _described(wrapper: Callable[..., Any], method: Callable[..., Any], note: str) -> None:
     functools.update_wrapper(wrapper, method)
-    # The example shows the private class; what it does is the same.
-    text = (method.__doc__ or "").partition(">>>")[0].rstrip()
+    # The example shows the private class; what it does is the same. But nothing that is read here is watched.
+    text = WATCHED.sub("", (method.__doc__ or "").partition(">>>")[0].rstrip())
     wrapper.__doc__ = f"{text}\n\n        {note}\n        "
 
 

@@ -15,6 +15,7 @@ number is there for the others when the process was killed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._claims import read_claim
 from tastypy_fast._files import WORKERS
-from tastypy_fast.exceptions import PersistentOrderedDictException
+from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictException, StorageError
 
 __all__ = ["Worker", "WorkerFacts", "facts_of_workers", "lost_claims"]
 
@@ -56,9 +57,16 @@ class Worker:
         """``needed``: numbers of workers, dead ones perhaps, whose file is not to be taken over."""
         self.number = secrets.randbits(62) + 1
         self._folder = os.path.join(path, WORKERS)
-        os.makedirs(self._folder, exist_ok=True)
-        self._file = self._take_file(needed)
-        self._map = mmap.mmap(self._file, SIZE)
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            self._file = self._take_file(needed)
+            try:
+                self._map = mmap.mmap(self._file, SIZE)
+            except BaseException:
+                os.close(self._file)
+                raise
+        except OSError as error:
+            raise _as_ours(error, path) from error
         self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
         self._free_lanes = list(range(LANES - 1, 0, -1))
         self._map[:8] = bytes(8)
@@ -113,6 +121,14 @@ class Worker:
         os.close(self._file)
 
 
+def _as_ours(error: OSError, path: str) -> OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFullError(error.errno, f"no task can be claimed, there is no room for this worker's file "
+                                          f"({error.strerror}); free some space and try again", path)
+    return StorageError(error.errno, f"no task can be claimed, the worker's file cannot be made ({error.strerror})",
+                        path)
+
+
 def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
     """All workers on a store that are known, also dead ones whose file nobody has taken over yet.
 
@@ -151,14 +167,14 @@ def _is_locked(file: int) -> bool:
     return False
 
 
-def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, bool]:
-    """The claims of workers that are gone: order number to whether the task was never handed out."""
+def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
+    """The claims of workers that are gone, as give_back() wants them."""
     workers = {worker.number: worker for worker in facts_of_workers(path, own)}
-    lost = {}
+    lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):
         claim = read_claim(raw)
         worker = workers.get(claim.worker)
         if worker is None or not worker.lives:
             waiting = worker is not None and claim.lane > 0 and claim.place >= worker.handed_out[claim.lane]
-            lost[_NUMBER.unpack(order)[0]] = waiting
+            lost[_NUMBER.unpack(order)[0]] = claim.tries if waiting else None
     return lost

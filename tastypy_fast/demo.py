@@ -46,7 +46,7 @@ def work(tracker: AnyTracker, progress: Progress) -> None:
                 tracker.set[path]["error"] = f"{type(error).__name__}: {error}"
                 if not tracker.should_do(path):
                     progress.add_failed()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 tracker.decrement_tries(path)  # being stopped is not failing
                 raise
             else:

@@ -85,10 +85,11 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
         self._options = options
         self._environment: Environment
         self._environment, cache = _registry.acquire(path, options, self._make_cache, clone)
-        self._attach(cache, sync_at, self._max_tries)
+        self._cache = cache
         # An instance that nobody refers to any more syncs and lets go, as a file does.
         self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
         self._finalizer.atexit = False
+        self._attach(cache, sync_at, self._max_tries)
         try:
             self.update(init)
         except BaseException:
@@ -129,7 +130,7 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called on this instance."""
-        return not self._finalizer.alive
+        return not self._finalizer.alive or self._cache.closed
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
@@ -157,9 +158,10 @@ class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignor
         """
         if not self._finalizer.alive:
             return
-        cache = self._open_cache
-        cache.sync(True)
-        _registry.release(self._environment, cache)
+        # (closed already where an interrupt came into the middle of this, which completes it then)
+        if not self._cache.closed:
+            self._cache.sync(True)
+        _registry.release(self._environment, self._cache)
         self._finalizer.detach()
         self._detach()
 

@@ -14,9 +14,10 @@ from tastypy_fast._integrity import faults
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
+from tastypy_fast._scope import Scope
 from tastypy_fast._shared_slots import SharedSlots
 from tastypy_fast._sharing import SharedEnvironment
-from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP, Scope
+from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP
 from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
@@ -73,6 +74,10 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         self._options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
         self._sync_at = at_least("sync_at", sync_at, 1)
         self._environment, cache = _registry.acquire(path, self._options, self._make_cache, True)
+        self._cache = cache
+        # An instance that nobody refers to any more syncs and lets go, as a file does.
+        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
+        self._finalizer.atexit = False
         transaction = self._environment.transaction
         self._attach(
             transaction,
@@ -80,8 +85,6 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             self._view_type(self._environment, cache, self._max_tries),
             self._sync_at,
         )
-        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
-        self._finalizer.atexit = False
         try:
             if init:
                 self.update(init)
@@ -122,7 +125,7 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called on this instance."""
-        return not self._finalizer.alive
+        return not self._finalizer.alive or self._cache.closed
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
@@ -135,8 +138,10 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Never what is in it: whoever unpickles this opens the same store.
-        return _opened, (type(self), self.path, self._arguments())
+        # Never what is in it: whoever unpickles this opens the same store. What a class of the user's has added to
+        # the instance travels, too.
+        added = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        return _opened, (type(self), self.path, self._arguments()), added or None
 
     def close(self) -> None:
         """Sync, and let go of the store; the files are closed with the last instance of this process.
@@ -154,10 +159,11 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             return
         transaction = self._environment.transaction
         transaction.leave_all()
-        cache = self._view()._open_cache
         with transaction.lock:  # other threads wait, and find it closed
-            self._environment.sync()
-            _registry.release(self._environment, cache)
+            # (closed already where an interrupt came into the middle of this, which completes it then)
+            if not self._cache.closed and not self._environment.is_gone():
+                self._environment.sync()
+            _registry.release(self._environment, self._cache)
             self._finalizer.detach()
             self._detach()
 
@@ -186,7 +192,20 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
     pop = writes(Private.pop)  # type: ignore[assignment]
     popitem = writes(Private.popitem)
     clear = writes_many(Private.clear)
-    mark_dirty = writes(Private.mark_dirty)
+
+    def mark_dirty(self, key: Key) -> None:
+        """Have a key count as changed since the last sync, whatever its value. Raises KeyError when it is not there.
+
+        What is read is a copy, and changes of it are not saved by this: change a value through ``.set``.
+
+        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+        >>> pod.sync()
+        >>> pod.mark_dirty("a")
+        >>> pod.dirty()
+        {'a'}
+        """
+        transaction, view = self._begin()
+        transaction.perform(STEP, view.mark_dirty, key)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Assign the pairs of mappings (``iteritems()``, ``items()``), of iterables of pairs, and of keywords.
@@ -215,7 +234,12 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
         Others wait to write, and read what was there before the block. All of it is committed when the block ends,
         also by an exception, so that many operations cost one commit. Blocks may stand inside of one another.
         The lock belongs to the thread. If the process is killed in the block, nothing of it is seen and the lock
-        is free.
+        is free. No ``await`` and no ``yield`` belongs into a block: whatever runs meanwhile in this thread would be a
+        part of it.
+
+        Cost: one commit at the end, and what the operations cost a private store. Raises DiskFullError or StorageError
+        at its end, or at the operation that has found it, when nothing of the block can be kept, and NotLockedError
+        when another thread ends it.
 
         >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 0})
         >>> with pod.locked():
@@ -330,8 +354,15 @@ class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
             raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
 
 
+_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_environment", "_cache", "_finalizer"}
+
+
 def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
-    return cls(path, **arguments)
+    # (not by calling it: a class of the user's may want other arguments)
+    store: Any = SharedSlots.__new__(cls)
+    own: Any = next(base for base in cls.__mro__ if base.__module__.startswith("tastypy_fast."))
+    own.__init__(store, path, **arguments)
+    return store
 
 
 SharedPOD = SharedPersistentOrderedDict

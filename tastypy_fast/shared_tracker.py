@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar, NamedTuple
 
 from tastypy_fast._cache import Cache
-from tastypy_fast._claiming import TryIterator, claimant_of
-from tastypy_fast._claims import order_of, read_claim, read_task
+from tastypy_fast._claiming import claimant_of
+from tastypy_fast._claims import key_at, order_of, read_claim
 from tastypy_fast._directly import mark_done_many
 from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import encode_key
@@ -19,6 +19,7 @@ from tastypy_fast._pairs import pairs_of
 from tastypy_fast._shared_slots import SharedTrackerSlots
 from tastypy_fast._tracking import TrackerCache
 from tastypy_fast._transaction import ATOM, STEP
+from tastypy_fast._trying import TryIterator
 from tastypy_fast._views import iterates, reads, view_type, writes
 from tastypy_fast._workers import facts_of_workers
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs
@@ -223,6 +224,10 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
         for tasks of microseconds: the try of what is not handed out when the loop ends, or when the worker dies, is
         given back.
 
+        Cost: a commit for each batch, and O(tasks that this process has in hand) when a loop begins. A claim is there
+        for all processes before its key is handed out. Raises ValueError for a ``batch`` below 1, DiskFullError,
+        CalledClosedTrackerError, and PersistentOrderedDictException for more than 495 loops at once in one process.
+
         >>> tracker = SharedProgressTracker(path, max_tries=2, init={"a": {}})
         >>> [list(tracker.try_keys()) for _ in range(3)]
         [['a'], ['a'], []]
@@ -246,8 +251,10 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
         return self._try(ITEMS, allow_aborted, batch)
 
     def _try(self, kind: int, allow_aborted: bool, batch: int) -> TryIterator:
-        self._begin()
-        return TryIterator(self, kind, bool(allow_aborted), at_least("batch", batch, 1))
+        self._view()  # raises for a closed store
+        return TryIterator(
+            self, self._environment, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
+        )
 
     # Claims
 
@@ -301,7 +308,7 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
             workers = {worker.number: worker
                        for worker in facts_of_workers(self.path, claimant.number if claimant else 0) if worker.lives}
             return {
-                read_task(cache, order, KEYS): Claim(
+                key_at(cache, order): Claim(
                     workers[claim.worker].process, workers[claim.worker].host,
                     datetime.fromtimestamp(claim.since, timezone.utc),
                 )

@@ -1246,3 +1246,51 @@ def test_a_gate_opens_for_a_task_of_a_batch_that_waits_and_that_is_its_try(path,
         assert list(loop) == ["c"]
         assert tracker.tries("b") == 1
         assert tracker.should_try("b") == (max_tries == 0)
+
+
+def set_by_key(tracker):
+    for key in tracker:
+        tracker.set[key]["_tries"] = 0
+
+
+def assigned(tracker):
+    tracker.update({key: {"_tries": 0} for key in tracker})
+
+
+def incremented(tracker):
+    for key in tracker:
+        tracker.increment_tries(key)
+
+
+@pytest.mark.parametrize("end", ["close", "exit", "kill", "gate"])
+@pytest.mark.parametrize(("change", "tries"), [
+    (SharedTracker.revert, 0), (lambda tracker: [tracker.reset_tries(key) for key in tracker], 0), (set_by_key, 0),
+    (assigned, 0), (incremented, 1), (lambda tracker: None, 0),
+], ids=["revert", "reset", "by keying", "assigned", "incremented", "nothing"])
+def test_a_try_that_somebody_has_set_back_is_not_given_back(path, tracker, change, tries, end):
+    tracker.add_many(range(6))
+    tracker.sync()
+    with Child(_begin_a_batch, path) as child:
+        assert child.pipe.recv() == 0
+        change(tracker)
+        if end == "kill":
+            child.kill()
+        else:
+            child.pipe.send(end)
+            assert child.pipe.recv() == "ended"
+        child.wait()
+    # At its end the loop looks for workers that are gone.
+    assert set(tracker.try_keys()) == set(range(6))
+    assert [tracker.tries(key) for key in range(1, 5)] == [tries + (end == "gate") + 1] * 4
+
+
+def _begin_a_batch(pipe, path):
+    with SharedTracker(path) as tracker:
+        loop = tracker.try_keys(batch=5)
+        pipe.send(next(loop))
+        end = pipe.recv()
+        if end == "close":
+            loop.close()
+        elif end == "gate":
+            assert all(tracker.should_try(key) for key in range(1, 5))
+    pipe.send("ended")

@@ -21,6 +21,7 @@ from tastypy_fast import (
     StoreNotFoundError,
     UnstorableValueError,
 )
+from tests.conftest import is_tracker
 
 # Enough to need several chunks of an iterator and several blocks of statuses.
 MANY = 1300
@@ -1974,3 +1975,13 @@ def test_revert_of_one_does_not_touch_the_other(private_kit, apart):
     one.revert()
     other.sync()
     assert one.keys() == other.keys() == ["a", "b", "c", "e"]
+
+
+@pytest.mark.parametrize("name", ["sync_at", "file_size", "max_tries"])
+def test_a_limit_that_nothing_reaches_may_have_any_size(any_class, path, name):
+    if name == "max_tries" and not is_tracker(any_class):
+        return
+    with any_class(path, **{name: 10**30}) as store:
+        store["a"] = {}
+        if is_tracker(any_class):
+            assert list(store.try_keys()) == ["a"]

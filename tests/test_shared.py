@@ -12,11 +12,14 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import ItemsView, KeysView, ValuesView
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -30,6 +33,7 @@ from tastypy_fast import (
     ReadOnlyStoreError,
     SharedPOD,
     SharedTracker,
+    StorageError,
     StoreConflictError,
     StoreKindError,
     Tracker,
@@ -37,6 +41,7 @@ from tastypy_fast import (
 )
 from tests.children import Child
 from tests.conftest import Kit, is_tracker
+from tests.workers import apart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -1904,3 +1909,159 @@ def test_claims_of_a_killed_process_are_given_back_to_the_next_that_is_alone(tmp
             assert tracker.claimed_keys() == []
         assert list(tracker.try_keys()) == [0, 1, 3, 4, 5, 6, 7]
         tracker._check()
+
+
+# Blocks that do not end as they should
+
+
+def generator_with_a_block(store):
+    with store.locked():
+        store["in"] = 1
+        yield
+
+
+@apart
+def test_a_block_is_not_ended_by_another_thread(tmp_path):
+    with SharedPOD(tmp_path / "store") as store:
+        generator = generator_with_a_block(store)
+        next(generator)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(NotLockedError, match="another"):
+            pool.submit(generator.close).result(30)
+        assert store["in"] == 1
+        store["more"] = 2
+        store.close()
+    with SharedPOD(tmp_path / "store") as store:
+        assert store.items() == [("in", 1), ("more", 2)]
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+@pytest.mark.parametrize("second_fails", [False, True])
+@pytest.mark.parametrize("kinds", list(itertools.product(["locked", "transaction"], repeat=2)))
+@apart
+def test_blocks_that_end_in_the_wrong_order_keep_nothing_and_say_so(tmp_path, kinds, first_fails, second_fails):
+    with SharedPOD(tmp_path / "store", init={"before": 0}) as store:
+        first, second = (getattr(store, kind)() for kind in kinds)
+        error = ZeroDivisionError()
+        first.__enter__()
+        store["first"] = 1
+        second.__enter__()
+        store["second"] = 2
+        for block, fails in ((first, first_fails), (second, second_fails)):
+            if fails:
+                assert not block.__exit__(ZeroDivisionError, error, None)
+            else:
+                with pytest.raises(StorageError, match="await"):
+                    block.__exit__(None, None, None)
+        assert store.items() == [("before", 0)]
+        store["after"] = 3
+        with store.transaction(), store.locked():
+            store["last"] = 4
+    with SharedPOD(tmp_path / "store") as store:
+        assert store.keys() == ["before", "after", "last"]
+
+
+def test_one_block_may_be_entered_again_and_only_left_as_often(tmp_path):
+    with SharedPOD(tmp_path / "store") as store:
+        block = store.transaction()
+        with block:
+            store["a"] = 1
+            with suppress(Boom), block:
+                store["b"] = 2
+                raise Boom
+            assert store.keys() == ["a"]
+        with pytest.raises(NotLockedError):
+            block.__exit__(None, None, None)
+        assert store.keys() == ["a"]
+
+
+class WithMore(SharedTracker):
+    """A user's class with arguments and attributes of its own."""
+
+    def __init__(self, path, extra):
+        super().__init__(path, max_tries=7)
+        self.extra = extra
+
+
+def test_a_subclass_travels_with_what_it_has_added(tmp_path):
+    with WithMore(tmp_path / "store", extra=[5]) as store, pickle.loads(pickle.dumps(store)) as other:
+        store.add("a")
+        assert (type(other), other.extra, other.max_tries, other.keys()) == (WithMore, [5], 7, ["a"])
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_store_that_was_deleted_can_be_closed_and_made_anew(shared_class, tmp_path, replaced):
+    path = tmp_path / "store"
+    store = shared_class(path, init={"a": {}})
+    loop = store.try_keys() if is_tracker(shared_class) else iter(store)
+    assert next(loop) == "a"
+    shutil.rmtree(path)
+    if replaced:
+        run_program(shared_class, path, "store['other'] = {}")
+    with pytest.raises(StorageError, match="close"):
+        write_for_ever(store)  # (it is looked for once a second)
+    store.close()
+    with shared_class(path) as again:
+        assert again.keys() == (["other"] if replaced else [])
+
+
+def write_for_ever(store):
+    while True:
+        store["b"] = {}
+
+
+def run_program(cls, path, line):
+    """What a program prints that does this with the store."""
+    program = f"""
+import sys, tastypy_fast
+try:
+    with tastypy_fast.{cls.__name__}(sys.argv[1]) as store:
+        {line}
+except tastypy_fast.PersistentOrderedDictException as error:
+    print(error)
+"""
+    return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
+
+
+def test_nobody_joins_without_the_lock_file_of_the_others(shared_class, tmp_path):
+    path = tmp_path / "store"
+    with shared_class(path, init={"a": {}}) as store:
+        (path / "lock.mdb").unlink()
+        assert "lock.mdb was removed" in run_program(shared_class, path, "store['c'] = {}")
+        store["b"] = {}
+    with shared_class(path) as store:
+        assert store.keys() == ["a", "b"]
+
+
+
+@apart
+def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tmp_path):
+    store = SharedPOD(tmp_path / "store")
+    outcomes = []
+
+    def lock():
+        store.lock()
+        store["never seen"] = 1
+
+    def write():
+        try:
+            store["a"] = 1
+        except NotLockedError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=lock)]
+    threads[0].start()
+    threads[0].join()
+    threads += [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    assert len(outcomes) == 4
+    assert all("a thread has ended" in outcome for outcome in outcomes)
+    assert store.items() == []
+    # (the end of this process does not wait for the block)
+
+
+@pytest.mark.parametrize("method", ["todo_items", "todo_values", "aborted_items", "aborted_values", "setdefault"])
+def test_texts_do_not_promise_that_copies_are_saved(method):
+    assert "watched" not in getattr(SharedTracker, method).__doc__

@@ -384,6 +384,8 @@ class Claim:
     waits: bool = False
     # Its process had it already when a batch claimed it again.
     was_mine: bool = False
+    # With the one that it counted.
+    tries: int = 0
 
 
 @dataclass
@@ -393,8 +395,20 @@ class Task:
     aborted: bool = False
     tries: int = 0
     claim: Claim | None = None
-    # A try that is given back as soon as somebody notices that its worker has died.
-    may_be_less: bool = False
+    # The claim of a worker that has died: its try is given back as soon as somebody notices.
+    dead_claim: Claim | None = None
+    # Its worker has died, which a loop may notice only at its end.
+    lost: bool = False
+
+    def give_back_try(self, claim):
+        """A claim ends; what it was not handed out for does not count, unless somebody has set the tries back."""
+        if claim is not None and claim.waits and self.tries >= claim.tries:
+            self.tries -= 1
+
+    def less_dead(self):
+        """How many tries there are when the dead have been noticed."""
+        claim = self.dead_claim
+        return self.tries - (claim is not None and claim.waits and self.tries >= claim.tries)
 
 
 @dataclass
@@ -485,8 +499,7 @@ class TwoWorkers(RuleBasedStateMachine):
     # Claiming
 
     def may_be_tried(self, task, allow_aborted):
-        tries = task.tries - task.may_be_less
-        return not task.done and (allow_aborted or not task.aborted) and tries < MAX_TRIES
+        return not task.done and (allow_aborted or not task.aborted) and task.less_dead() < MAX_TRIES
 
     @rule(which=which, key=keys, allow_aborted=st.booleans(), name=gates)
     def gate(self, which, key, allow_aborted, name):
@@ -498,16 +511,18 @@ class TwoWorkers(RuleBasedStateMachine):
         if task is None:
             task = self.tasks[key] = Task(next(self.places))
         is_mine = task.claim is None or task.claim.which == which
-        if is_mine and task.claim and task.claim.waits:
+        before = task.tries
+        if is_mine:
             # Claimed by a loop and not handed out: this is that try.
-            task.tries -= 1
+            task.give_back_try(task.claim)
         assert result == ("returned", self.may_be_tried(task, allow_aborted) and is_mine)
         if result[1]:
             self.give_back_try_of_the_dead(task)
-            task.claim = Claim(which)
             task.tries += 1
-        elif is_mine and task.claim and task.claim.waits:
-            task.tries += 1
+            task.claim = Claim(which, tries=task.tries)
+            task.lost = False
+        else:
+            task.tries = before
 
     @precondition(lambda self: len(self.loops) < 4)
     @rule(which=which, batch=st.sampled_from([1, 1, 2, 5]), allow_aborted=st.booleans())
@@ -533,7 +548,7 @@ class TwoWorkers(RuleBasedStateMachine):
         chosen = self.newly_claimed(loop, *remote.ask(facts)[1])
         if key == THE_END:
             assert not chosen
-            assert not self.free_between(loop, loop.position, NOWHERE)
+            assert not self.free_between(loop, loop.position, NOWHERE, also_lost=True)
             self.end_loop(number)
             return
         assert chosen[0] == key
@@ -548,8 +563,9 @@ class TwoWorkers(RuleBasedStateMachine):
         loop.position = last
         for one in chosen:
             task = self.tasks[one]
-            task.claim = Claim(loop.which, number, waits=one != key, was_mine=task.claim is not None)
             task.tries += 1
+            task.claim = Claim(loop.which, number, one != key, task.claim is not None, task.tries)
+            task.lost = False
 
     def newly_claimed(self, loop, found, claims):
         """What a loop has just claimed, in order; all of it was free for it."""
@@ -566,10 +582,10 @@ class TwoWorkers(RuleBasedStateMachine):
         assert all(self.may_be_tried(self.tasks[key], loop.allow_aborted) for key in chosen)
         return sorted(chosen, key=lambda key: self.tasks[key].place)
 
-    def free_between(self, loop, first, last):
+    def free_between(self, loop, first, last, also_lost=False):
         """The tasks that nobody has in hand between two places, and that are to be tried."""
         return self.in_order(lambda task: task.claim is None and first < task.place < last
-                             and self.may_be_tried(task, loop.allow_aborted))
+                             and (also_lost or not task.lost) and self.may_be_tried(task, loop.allow_aborted))
 
     def in_order(self, wanted):
         found = [key for key, task in self.tasks.items() if wanted(task)]
@@ -588,19 +604,19 @@ class TwoWorkers(RuleBasedStateMachine):
         del self.loops[number]
         for task in self.tasks.values():
             if task.claim and task.claim.loop == number:
-                which, waited, was_mine = task.claim.which, task.claim.waits, task.claim.was_mine
-                task.tries -= waited
-                task.claim = None if waited and not was_mine else Claim(which)
+                claim = task.claim
+                task.give_back_try(claim)
+                task.claim = None if claim.waits and not claim.was_mine else Claim(claim.which, tries=claim.tries)
 
     def end_worker(self, which, is_dead):
         self.loops = {number: loop for number, loop in self.loops.items() if loop.which != which}
         for task in self.tasks.values():
             if task.claim and task.claim.which == which:
                 if is_dead:
-                    self.has_died = True
-                    task.may_be_less = task.claim.waits
+                    self.has_died = task.lost = True
+                    task.dead_claim = task.claim
                 else:
-                    task.tries -= task.claim.waits
+                    task.give_back_try(task.claim)
                 task.claim = None
 
     @rule(which=which)
@@ -615,8 +631,8 @@ class TwoWorkers(RuleBasedStateMachine):
         self.end_worker(which, True)
 
     def give_back_try_of_the_dead(self, task):
-        task.tries -= task.may_be_less
-        task.may_be_less = False
+        task.give_back_try(task.dead_claim)
+        task.dead_claim = None
 
     @invariant()
     def both_see_the_same(self):

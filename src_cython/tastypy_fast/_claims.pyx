@@ -2,7 +2,7 @@
 
 A claimed task has a flag in its status, for the scans, and an entry in the database ``claims``: order number to
 
-    worker 8, lane 8, place 8, since 8 bytes (seconds since 1970, double)
+    worker 8, lane 8, place 8, since 8 (seconds since 1970, double), tries 8 bytes (with the one that it counted)
 
 A claim with a lane is one of a batch. It was handed out if its place is below what the worker's file says that
 it has handed out in this lane; one without a lane (0) was handed out when it was committed.
@@ -35,16 +35,9 @@ from collections import namedtuple
 
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["ClaimRecord", "claim_next", "claim_one", "order_of", "pack_claim", "read_claim", "read_task"]
+__all__ = ["ClaimRecord", "claim_one", "key_at", "order_of", "pack_claim", "read_claim"]
 
-ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since"))
-
-cdef struct Claim:
-    unsigned long long worker
-    unsigned long long lane
-    unsigned long long place
-    double since
-
+ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since", "tries"), defaults=(0,))
 
 cdef int decode_claim(object raw, Claim* claim) except -1:
     if PyBytes_GET_SIZE(raw) != sizeof(Claim):
@@ -57,13 +50,13 @@ def read_claim(bytes raw):
     """The ClaimRecord in an entry of the database."""
     cdef Claim claim
     decode_claim(raw, &claim)
-    return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since)
+    return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since, claim.tries)
 
 
 def pack_claim(record not None):
     """The entry of the database for a ClaimRecord."""
     cdef Claim claim
-    claim.worker, claim.lane, claim.place, claim.since = record
+    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
     return PyBytes_FromStringAndSize(<const char*>&claim, sizeof(Claim))
 
 
@@ -78,26 +71,24 @@ cdef int put_claim(TrackerCache tasks, Blocks blocks, long long order, uint32_t 
     """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``."""
     cdef bytes number = pack(order)
     put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
+    claim.tries = tries
     raw = PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))
     tasks.environment.snapshot.put(number, raw, True, True, False, tasks.environment.claims)
     return 0
 
 
-def claim_next(TrackerCache tasks not None, long long after, int limit, bint allow_aborted, long long max_tries,
-               list own not None, may_take, record not None):
+cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
+                     list own, object may_take, Claim* claim):
     """Claim up to ``limit`` tasks above the order number ``after`` for a worker; the order numbers.
 
     ``own``: order numbers, ascending, of claimed tasks that may be offered again if ``may_take`` says so of their
-    ClaimRecord. ``record``: that of the first one; of the others the place goes up by one each. The caller is in a
-    write transaction.
+    ClaimRecord. ``claim``: that of the first one; its place goes up with each. The caller is in a write transaction.
     """
     cdef StoreState store = tasks.environment
-    cdef Claim claim
     cdef Blocks blocks
     cdef list chosen = []
     cdef long long order
     cdef uint32_t entry, mask = PRESENT | DONE | (0 if allow_aborted else ABORTED)
-    claim.worker, claim.lane, claim.place, claim.since = record
     tasks.enter()
     try:
         begin_directly(tasks)
@@ -128,7 +119,7 @@ def claim_next(TrackerCache tasks not None, long long after, int limit, bint all
         del chosen[limit:]
         for order in chosen:
             entry = blocks.get(order)
-            put_claim(tasks, blocks, order, entry, tries_of(entry) + 1, &claim)
+            put_claim(tasks, blocks, order, entry, tries_of(entry) + 1, claim)
             claim.place += 1
         blocks.flush()
         return chosen
@@ -141,7 +132,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next().
 
     ``waits`` says of the ClaimRecord of what may be taken whether it was claimed and not handed out: then this is
-    that try.
+    that try, if nobody has set the tries back since.
     """
     cdef StoreState store = tasks.environment
     cdef Claim claim
@@ -149,7 +140,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     cdef long long order
     cdef uint32_t entry
     cdef int tries
-    claim.worker, claim.lane, claim.place, claim.since = record
+    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
     tasks.enter()
     try:
         begin_directly(tasks)
@@ -162,7 +153,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
             return False
         found = claim_at(tasks, order) if entry & CLAIMED else None
         tries = tries_of(entry)
-        if found is not None and may_take(found) and waits(found):
+        if found is not None and found.tries <= tries and may_take(found) and waits(found):
             tries -= 1
         if tries >= (max_tries if max_tries else MAX_TRIES):
             return False
@@ -184,20 +175,24 @@ def order_of(TrackerCache tasks not None, bytes key not None):
         tasks.leave()
 
 
-def read_task(TrackerCache tasks not None, long long order, int kind, unsigned long long worker=0,
-              unsigned long long lane=0, unsigned long long place=0):
-    """What an iterator hands out for a task: its key, its dict or both; None when it is not there any more, or,
-    if a ``worker`` is given, not claimed by it at this place of its lane."""
-    cdef Claim claim
+def key_at(TrackerCache tasks not None, long long order):
+    """The key of a task; None when there is no task of this order number."""
+    return read_task(tasks, order, KEYS, NULL)
+
+
+cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* claim):
+    """What an iterator hands out for a task: its key, its dict or both; None when it is not there any more, or, if a
+    ``claim`` is given, not claimed like that."""
+    cdef Claim found
     cdef bytes number = pack(order)
     tasks.enter()
     try:
-        if worker:
+        if claim != NULL:
             raw = tasks.get(number, tasks.environment.claims)
             if raw is None:
                 return None
-            decode_claim(raw, &claim)
-            if claim.worker != worker or claim.lane != lane or claim.place != place:
+            decode_claim(raw, &found)
+            if found.worker != claim.worker or found.lane != claim.lane or found.place != claim.place:
                 return None
         raw = tasks.get(number, tasks.environment.values)
         if raw is None:

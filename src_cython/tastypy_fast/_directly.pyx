@@ -142,7 +142,8 @@ def mark_done_many(TrackerCache tasks not None, list keys not None):
 
 
 def give_back(txn, status, claims, dict lost not None, images=None, dict kept=None):
-    """Take claims away. ``lost``: order number to whether the task was never handed out, and gets its try back.
+    """Take claims away. ``lost``: order number to None, or to how many tries a task that was never handed out had
+    when it was claimed: it gets that one back, if nobody has set them back since.
 
     ``status``, ``claims`` and ``images`` are LMDB's handles, the last one where the change is to be revertible. What is
     in ``kept`` keeps its claim, as the entry of the database that is given there.
@@ -155,7 +156,8 @@ def give_back(txn, status, claims, dict lost not None, images=None, dict kept=No
         old = blocks.get(order)
         if old & CLAIMED:
             flags = old & FLAGS if kept and order in kept else old & FLAGS & ~<uint32_t>CLAIMED
-            blocks.set(make_entry(flags, tries_of(old) - lost[order]))
+            counted = lost[order]
+            blocks.set(make_entry(flags, tries_of(old) - (counted is not None and counted <= tries_of(old))))
             if images is not None:
                 txn.put(number, PyBytes_FromStringAndSize(<const char*>&old, 4), overwrite=False, db=images)
         if kept and order in kept and old & CLAIMED:

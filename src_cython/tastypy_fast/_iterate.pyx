@@ -108,9 +108,17 @@ cdef class StoreIterator:
                 item = self.read_again(order, item)
                 if item is None:
                     return GONE
-            return self.offer_now(order, item)
+            return GONE if self.is_overtaken(order) else self.offer_now(order, item)
         finally:
             self.cache.leave()
+
+    cdef bint is_overtaken(self, long long order) except -1:
+        """Whether another cache (clone=False) has written since the chunk was looked at, before this thread got the
+        lock: it is read anew then, from this element on."""
+        if self.cache.environment.transient or self.epoch == self.cache.epoch:
+            return False
+        self.seek(order + 1 if self.backwards else order - 1)
+        return True
 
     cdef object read_again(self, long long order, object item):
         """An element of the chunk as it is on disk now; None when it was deleted. (An order number always has

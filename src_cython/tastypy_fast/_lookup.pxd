@@ -18,7 +18,7 @@ cdef class Lookup:
     cdef public bint writes_through
     cdef public bint copies
     cdef readonly long long seen
-    cdef bint closed
+    cdef readonly bint closed
     cdef object recent_key
     cdef object recent_value
     cdef bytes recent_payload

@@ -34,14 +34,6 @@ cdef enum:
 cdef class Change:
     """The arguments of one change, so that it can be done again."""
 
-    cdef int what
-    cdef bytes key
-    cdef object original
-    cdef object value
-    cdef uint32_t drop
-    cdef uint32_t add
-    cdef int tries
-
 
 cdef Change make_change(int what, object key, object value):
     cdef Change change = Change.__new__(Change)
@@ -59,11 +51,6 @@ cdef class SharedSlots:
     ``inside`` and ``outside`` are its views of the store: instances of the private class, on the transaction's
     cache and on the one that reads what is committed.
     """
-
-    cdef Transaction _transaction
-    cdef Owner inside
-    cdef Owner outside
-    cdef long long sync_at
 
     def _attach(self, Transaction transaction not None, Owner inside not None, Owner outside not None,
                 long long sync_at):
@@ -87,7 +74,8 @@ cdef class SharedSlots:
         return transaction
 
     cdef Owner view(self):
-        return self.inside if self.transaction_of().lock.is_mine() else self.outside
+        cdef Transaction transaction = self.transaction_of()
+        return self.inside if transaction.snapshot is not None and transaction.lock.is_mine() else self.outside
 
     def _view(self):
         """What is to be read: the transaction's view in the thread that has it, else what is committed."""

@@ -6,7 +6,7 @@ cdef class Lock:
     cdef bint gate_held
     cdef int waiting
     cdef int depth
-    cdef unsigned long owner
+    cdef unsigned long long owner
     cdef public list afterwards
 
     cpdef int acquire(self) except -1

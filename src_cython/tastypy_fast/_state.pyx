@@ -5,10 +5,20 @@ The Environment, in Python, is a StoreState: it fills these fields in and does e
 
 cimport cython
 
+from tastypy_fast.exceptions import NotLockedError
+
 __all__ = ["Lock", "StoreState"]
 
 cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_ident()
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState* PyThreadState_Get()
+    unsigned long long PyThreadState_GetID(PyThreadState* state)
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState* PyInterpreterState_Get()
+    PyThreadState* PyInterpreterState_ThreadHead(PyInterpreterState* interpreter)
+    PyThreadState* PyThreadState_Next(PyThreadState* state)
 
 cdef extern from "pythread.h":
     PyThread_type_lock PyThread_allocate_lock()
@@ -16,6 +26,26 @@ cdef extern from "pythread.h":
     int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
     int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr_flag) nogil
     void PyThread_release_lock(PyThread_type_lock lock)
+
+
+cdef enum:
+    # How long, in microseconds, somebody waits before looking whether the thread that has the lock still lives.
+    PATIENCE = 1000000
+
+
+cdef inline unsigned long long this_thread() noexcept:
+    """A number that no other thread has, nor gets when this one has ended. (The system's are used again.)"""
+    return PyThreadState_GetID(PyThreadState_Get())
+
+
+cdef bint lives(unsigned long long number) noexcept:
+    """Whether there is a thread of that number."""
+    cdef PyThreadState* state = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
+    while state != NULL:
+        if PyThreadState_GetID(state) == number:
+            return True
+        state = PyThreadState_Next(state)
+    return False
 
 
 @cython.final
@@ -44,7 +74,7 @@ cdef class Lock:
 
     cpdef int acquire(self) except -1:
         """Wait until the lock is free or this thread's own, and take it."""
-        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef unsigned long long me = this_thread()
         if self.depth:
             if self.owner == me:
                 self.depth += 1
@@ -53,11 +83,16 @@ cdef class Lock:
             self.owner = me
             self.depth = 1
             return 0
-        self.wait(-1)
+        while not self.wait(PATIENCE):
+            if not lives(self.owner):
+                raise NotLockedError(
+                    "a thread has ended in the middle of a block of this store, between lock() and unlock() perhaps; "
+                    "nothing of the block can be kept, and nothing more be done before this process ends"
+                )
         return 0
 
     cdef bint wait(self, long long microseconds) except -1:
-        """Wait for somebody else's lock, for ever or so long. Whether it is ours now."""
+        """Wait for somebody else's lock, no longer than this. Whether it is ours now."""
         cdef PyThread_type_lock gate = self.gate
         cdef int status
         if self.waiting == 0 and not self.gate_held:
@@ -70,13 +105,13 @@ cdef class Lock:
         if status != 1:
             return False
         self.gate_held = True
-        self.owner = PyThread_get_thread_ident()
+        self.owner = this_thread()
         self.depth = 1
         return True
 
     cpdef int release(self) except -1:
         """Give the lock back, as often as it was taken."""
-        if self.depth == 0 or self.owner != PyThread_get_thread_ident():
+        if self.depth == 0 or self.owner != this_thread():
             raise RuntimeError("this thread does not hold the lock")
         self.depth -= 1
         if self.depth == 0:
@@ -92,11 +127,11 @@ cdef class Lock:
 
     cpdef bint is_mine(self):
         """Whether the calling thread holds the lock."""
-        return self.depth > 0 and self.owner == PyThread_get_thread_ident()
+        return self.depth > 0 and self.owner == this_thread()
 
     cpdef bint try_acquire(self):
         """Take the lock if that takes no waiting. Whether it was taken."""
-        if (self.depth and self.owner != PyThread_get_thread_ident()) or (self.depth == 0 and self.waiting):
+        if (self.depth and self.owner != this_thread()) or (self.depth == 0 and self.waiting):
             return False
         self.acquire()
         return True

@@ -80,7 +80,7 @@ cdef class TaskIterator(StoreIterator):
                 item = self.read_again(order, item)
                 if item is None:
                     return GONE
-            return self.offer_task(order, item)
+            return GONE if self.is_overtaken(order) else self.offer_task(order, item)
         finally:
             self.tasks.leave()
 

@@ -13,7 +13,9 @@ cdef class Transaction(StoreState):
     cdef public long long sync_at
     cdef public bint flushes
     cdef bint is_too_small
+    # Of image_count: others may have changed it; an undone part may have.
     cdef bint is_unsure
+    cdef bint is_unknown
     cdef long long images_counted
     cdef public bint closed
     cdef readonly long long incarnation
@@ -30,11 +32,14 @@ cdef class Transaction(StoreState):
     cdef bint is_single(self)
     cdef int make_way(self, object error) except -1
     cdef int leave_if(self, long long incarnation, bint failed) except -1
+    cdef int spoil(self) except -1
     cdef int leave_block(self, bint failed) except -1
+    cdef int leave_outermost(self, bint failed, bint undone) except -1
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
     cdef int commit(self) except -1
     cdef int drop(self) except -1
     cdef int leave_savepoint(self, bint failed) except -1
+    cpdef int drop_images(self) except -1
     cdef bint is_sync_due(self) except -1

@@ -13,10 +13,20 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
 
+from os import sysconf
+
 from tastypy_fast._engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError, StorageError
 
-__all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Scope", "Transaction"]
+cdef enum:
+    # A block of operations begins with that much room in the map; where the map is small, with an eighth of it, but
+    # with what a few operations take in any case.
+    ROOM = 1 << 30
+    LEAST_ROOM = 1 << 18
+
+cdef long long PAGE = sysconf("SC_PAGE_SIZE")
+
+__all__ = ["ATOM", "BLOCK", "EXPLICIT", "STEP", "Transaction"]
 
 
 @cython.final
@@ -46,6 +56,7 @@ cdef class Transaction(StoreState):
         self.failure = None
         self.flushes = False
         self.expected = -1
+        self.is_unknown = True
         self.incarnation += 1
         if self.cache is not None:
             self.cache.forget()
@@ -118,23 +129,30 @@ cdef class Transaction(StoreState):
             raise
         return 0
 
+    # A signal handler runs between any two lines of Python and may use the store, too. So Python is called only while
+    # no transaction is open, where the handler has one of its own, or while its scope is, of which it becomes a part.
+
     cpdef int leave(self, bint failed) except -1:
         """End the innermost scope: keep what was done in it, or, where it ``failed``, what its kind says."""
-        cdef int kind
-        kind = self.scopes.pop()
+        cdef int kind = self.scopes[len(self.scopes) - 1]
         try:
-            if not self.scopes:
-                if self.failure is not None or (failed and kind != BLOCK and kind != EXPLICIT):
-                    failure = self.failure
-                    self.drop()
-                    if failure is not None and not failed:
-                        raise self.environment.failed_before(failure)
-                else:
-                    self.commit()
+            if len(self.scopes) == 1:
+                self.leave_outermost(failed, failed and kind != BLOCK and kind != EXPLICIT)
             elif kind == ATOM:
-                self.leave_savepoint(failed)
+                self.leave_savepoint(failed or self.failure is not None)
+            else:
+                self.scopes.pop()
         finally:
             self.lock.release()
+        return 0
+
+    cdef int leave_outermost(self, bint failed, bint undone) except -1:
+        failure = self.failure
+        if failure is None and not undone:
+            return self.commit()
+        self.drop()
+        if failure is not None and not failed:
+            raise self.environment.failed_before(failure)
         return 0
 
     cpdef int leave_all(self) except -1:
@@ -161,6 +179,13 @@ cdef class Transaction(StoreState):
             raise self.environment.failed_before(error) from error
         return 0
 
+    cdef int spoil(self) except -1:
+        """Keep nothing: a block ends before one that was begun inside of it, and which part is whose cannot be told."""
+        if self.failure is None:
+            self.failure = NotLockedError("a block ended before one that had begun inside of it, as coroutines and "
+                                          "generators may do; no await and no yield belongs into a block")
+        return 0
+
     cdef int leave_if(self, long long incarnation, bint failed) except -1:
         """leave(), if what was entered then is still open."""
         if incarnation == self.incarnation:
@@ -171,9 +196,7 @@ cdef class Transaction(StoreState):
         """Something was written past the cache, which has nothing that is not in the transaction, too."""
         self.cache.revert()
         self.generation += 1
-        # (so that they are counted next)
-        self.image_count = self.sync_at
-        self.is_unsure = True
+        self.is_unknown = True
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
@@ -201,15 +224,23 @@ cdef class Transaction(StoreState):
         return 0
 
     cdef int begin_writing(self) except -1:
-        try:
-            self.snapshot = self.db.begin(None, None, True)
-        except Exception:
-            self.snapshot = self.environment.begin_writing()
-        return 0
+        while True:
+            try:
+                self.snapshot = self.db.begin(None, None, True)
+                return 0
+            except Exception as error:
+                self.environment.prepare_writing(error)
 
     cdef int make_room(self) except -1:
-        """Have room for a block. It is looked for inside of the transaction: the others wrote until it began."""
-        while not self.environment.has_room():
+        """Have room for a block, which cannot be done again where the map turns out to be full. It is looked for inside
+        of the transaction: the others wrote until it began."""
+        cdef dict facts
+        cdef long long size
+        while True:
+            facts = self.db.info()
+            size = facts["map_size"]
+            if size - (<long long>facts["last_pgno"] + 1) * PAGE >= min(ROOM, max(LEAST_ROOM, size // 8)):
+                return 0
             snapshot, self.snapshot = self.snapshot, None
             snapshot.abort()
             try:
@@ -220,18 +251,19 @@ cdef class Transaction(StoreState):
                 refused = True
             self.begin_writing()
             if refused:
-                break
-        return 0
+                return 0
 
     cdef int commit(self) except -1:
         cdef long long number
-        cdef bint flush = self.flushes
+        cdef bint flush
         try:
-            if self.cache.has_changes():
+            while self.cache.has_changes():
                 self.cache.sync(False)
+            if self.failure is not None:
+                raise self.environment.failed_before(self.failure)
+            flush = self.flushes
             if self.wrote and self.is_sync_due():
-                self.snapshot.drop(self.images, False)
-                self.image_count = 0
+                self.drop_images()
                 flush = True
             number = self.snapshot.id()
             self.snapshot.commit()
@@ -242,6 +274,7 @@ cdef class Transaction(StoreState):
             if translated is error:
                 raise
             raise translated from error
+        self.scopes.pop()
         self.snapshot = None
         # (what wrote nothing took no number, and somebody else may take this one)
         self.expected = number + 1 if self.wrote else -1
@@ -250,38 +283,47 @@ cdef class Transaction(StoreState):
             self.environment.flush()
         return 0
 
+    cpdef int drop_images(self) except -1:
+        """What is there now is what a revert() comes back to."""
+        self.snapshot.drop(self.images, False)
+        self.image_count = self.images_counted = 0
+        return 0
+
     cdef bint is_sync_due(self) except -1:
         """Whether as many keys differ from the last sync as make the next one."""
-        if self.is_unsure and (self.image_count >= self.sync_at
-                               or self.image_count - self.images_counted >= max(1, self.sync_at >> 4)):
+        if self.is_unknown or (self.is_unsure and (
+                self.image_count >= self.sync_at
+                or self.image_count - self.images_counted >= max(1, self.sync_at >> 4))):
             # Where others write too, all are counted only now and then: it is a third of a small transaction.
             self.image_count = self.images_counted = self.snapshot.stat(self.images)["entries"]
-            self.is_unsure = False
+            self.is_unsure = self.is_unknown = False
         return self.image_count >= self.sync_at \
             and self.snapshot.get(b"held", None, self.meta) is None
 
     cdef int drop(self) except -1:
-        """End the transaction as if it had not been."""
+        """End the transaction as if it had not been, and its scope if that was entered."""
         open_ones = [*self.parents, self.snapshot]
         try:
             self.cache.revert()
         finally:
             self.snapshot = None
             self.parents = []
+            self.scopes = []
             self.is_too_small = self.is_too_small or isinstance(self.failure, MapFull)
             self.failure = None
             self.flushes = False
             self.expected = -1
+            self.is_unknown = True
             for txn in reversed(open_ones):
                 txn.abort()
         return 0
 
     cdef int leave_savepoint(self, bint failed) except -1:
         child = self.snapshot
-        parent = self.parents.pop()
         try:
             if not failed:
-                self.cache.sync(False)
+                while self.cache.has_changes():
+                    self.cache.sync(False)
                 child.commit()
         except BaseException as error:
             self.failure = error
@@ -291,8 +333,10 @@ cdef class Transaction(StoreState):
                 self.cache.revert()
                 # (what the cache knows of the disk may be of the part that is undone)
                 self.generation += 1
+                self.is_unknown = True
                 child.abort()
-            self.snapshot = parent
+            self.snapshot = self.parents.pop()
+            self.scopes.pop()
         return 0
 
     # One operation
@@ -334,28 +378,3 @@ cdef class Transaction(StoreState):
             raise self.environment.failed_before(error) from error
         self.is_too_small = True
         return 0
-
-
-@cython.final
-cdef class Scope:
-    """``with Scope(...):`` a block of operations on a store, ``kind`` as Transaction has them."""
-
-    cdef Transaction transaction
-    cdef object store
-    cdef int kind
-    cdef long long incarnation
-
-    def __init__(self, Transaction transaction not None, int kind, store):
-        self.transaction = transaction
-        self.kind = kind
-        self.store = store
-
-    def __enter__(self):
-        self.transaction.enter(self.kind)
-        self.incarnation = self.transaction.incarnation
-        return self.store
-
-    def __exit__(self, kind, error, traceback):
-        # A child that was forked inside of the block has no part in it, and close() has ended it.
-        if self.incarnation == self.transaction.incarnation:
-            self.transaction.leave_block(error is not None)

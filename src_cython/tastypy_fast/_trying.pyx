@@ -1,0 +1,162 @@
+"""The loops that claim tasks of a shared tracker and hand them out."""
+
+cimport cython
+
+from tastypy_fast._claims cimport Claim, claim_next, read_task
+from tastypy_fast._iterate cimport Owner
+from tastypy_fast._shared_slots cimport SharedSlots
+from tastypy_fast._state cimport Lock
+from tastypy_fast._tracking cimport TrackerCache
+from tastypy_fast._transaction cimport STEP, Transaction
+
+from collections import deque
+from contextlib import suppress
+from time import monotonic, time
+
+from tastypy_fast._claiming import claimant_of
+from tastypy_fast.exceptions import PersistentOrderedDictException
+
+__all__ = ["TryIterator"]
+
+# How often, in seconds, a worker that finds enough to do looks for others that have died.
+cdef double LOOK_FOR_LOST = 0.5
+
+
+@cython.final
+cdef class TryIterator:
+    """Claims tasks, and hands them out: what ``try_keys()`` and its like return.
+
+    ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector give
+    back what was claimed and not handed out, with its try.
+    """
+
+    cdef SharedSlots tracker
+    cdef object environment
+    cdef Transaction transaction
+    cdef int kind
+    cdef bint allow_aborted
+    cdef long long batch
+    cdef long long max_tries
+    # The order number of the last task that was claimed.
+    cdef long long position
+    # This process as a worker, and the lane in which it hands out: None before the first task and after the last one.
+    cdef object claimant
+    cdef object lane
+    # As what the next task is claimed: its place is that of the next one to be claimed.
+    cdef Claim claim
+    # What is claimed and not handed out: order numbers and places.
+    cdef object waiting
+    # Order numbers of tasks that were this worker's before, and may be tried again.
+    cdef list own
+    cdef long long ended
+    cdef bint finished
+
+    def __cinit__(self):
+        # (for what is collected before it was made to its end)
+        self.finished = True
+
+    def __init__(self, SharedSlots tracker not None, environment not None, int kind, bint allow_aborted,
+                 long long max_tries, long long batch):
+        self.tracker = tracker
+        self.environment = environment
+        self.transaction = environment.transaction
+        self.kind = kind
+        self.allow_aborted = allow_aborted
+        self.max_tries = max_tries
+        self.batch = batch
+        self.position = -1
+        self.waiting = deque()
+        self.own = []
+        self.ended = -1
+        self.finished = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Claim claim
+        while not self.finished:
+            view = self.tracker.view()
+            if self.claimant is not self.environment.claimant:
+                # In a forked child, or after the store was closed: what waits here is not this worker's.
+                self.waiting.clear()
+                self.lane = None
+            if self.waiting:
+                order, place = self.waiting.popleft()
+                claim = self.claim
+                claim.place = place
+                self.claimant.hand_out(self.lane, place)
+                found = read_task(<TrackerCache?>(<Owner>view).open_cache(), order, self.kind, &claim)
+            else:
+                orders, found = self.tracker.begin().perform(STEP, self._claim_more)
+                if orders:
+                    # (only now: what failed is as if it had not been)
+                    self.position = orders[len(orders) - 1]
+                    for order in orders[1:]:
+                        self.claim.place += 1
+                        self.waiting.append((order, self.claim.place))
+                    self.claim.place += 1
+            if found is not None:
+                return found
+        raise StopIteration
+
+    def _claim_more(self):
+        """Claim the next tasks: their order numbers, and the first of them as it is handed out."""
+        cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
+        cdef Claim claim
+        cdef list orders
+        claimant = self.environment.claimant
+        if claimant is None:
+            claimant = claimant_of(self.environment)
+        if self.lane is None:
+            self.claimant = claimant
+            self.lane = claimant.open_lane()
+            self.claim.worker, self.claim.lane, self.claim.place = claimant.number, self.lane.number, self.lane.start
+            self.ended = -1
+        if self.ended != claimant.ended:
+            self.ended = claimant.ended
+            self.own = claimant.free_ones()
+        if monotonic() - claimant.looked > LOOK_FOR_LOST:
+            claimant.look_for_lost()
+        self.claim.since = time()
+        claim = self.claim
+        orders = claim_next(tasks, self.position, self.batch, self.allow_aborted, self.max_tries, self.own,
+                            claimant.is_free if self.own else None, &claim)
+        if not orders:
+            if claimant.look_for_lost():
+                # They may lie anywhere.
+                self.position = -1
+            else:
+                self._close()
+            return orders, None
+        claimant.hand_out(self.lane, self.claim.place)
+        return orders, read_task(tasks, orders[0], self.kind, NULL)
+
+    def close(self):
+        """End the loop: what was claimed and not handed out gets its try back."""
+        if not self.finished and self.lane is not None and self.claimant is self.environment.claimant:
+            self.transaction.perform(STEP, self._close)
+        self.finished = True
+
+    def _close(self):
+        if self.lane is not None:
+            self.claimant.close_lane(self.lane, self.waiting, set(self.own))
+            self.waiting.clear()
+            self.lane = None
+        self.finished = True
+
+    def __del__(self):
+        cdef Lock lock
+        if self.finished or self.lane is None or self.claimant is not self.environment.claimant:
+            return
+        lock = self.transaction.lock
+        if lock.is_mine():
+            # The garbage collector came into the middle of an operation.
+            lock.afterwards = [*(lock.afterwards or ()), self._close_quietly]
+        else:
+            self._close_quietly()
+
+    def _close_quietly(self):
+        # Nobody is there to catch an error. What could not be given back is when the process ends.
+        with suppress(PersistentOrderedDictException):
+            self.close()
