@@ -1,56 +1,54 @@
-"""Results as a table to read and as JSON to keep."""
+"""Results as a table to read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from benchmarks.measure import Result
+from benchmarks.results import Result
+from benchmarks.runner import title
 from benchmarks.stores import OURS
 
 HEAD = ("workload", "store", "median", "min .. max", "tastypy_fast", "CPU", "memory", "disk")
 
 
-def as_text(machine: dict[str, str], results: Sequence[Result]) -> str:
+def as_text(facts: dict[str, Any], results: Sequence[Result]) -> str:
     """The machine and versions, then a table for each size."""
-    width = max(map(len, machine))
-    parts = ["\n".join(f"{name:{width}}  {fact}" for name, fact in machine.items())]
-    for n, of_size in groupby(results, lambda result: result.n):
+    said = dict(facts["machine"])
+    said |= {name: f"{about['version']}; {about['promise']}" for name, about in facts["stores"].items()}
+    said |= facts["left out"]
+    width = max(map(len, said))
+    parts = ["\n".join(f"{name:{width}}  {fact}" for name, fact in said.items())]
+    order = {result.case.n: None for result in results}
+    for n in order:
         rows = []
-        for name, of_workload in groupby(of_size, lambda result: result.title):
-            found = list(of_workload)
-            ours = next(result for result in found if result.peer == OURS)
+        of_size = [result for result in results if result.case.n == n]
+        for case, of_case in groupby(of_size, lambda result: result.case):
+            found = list(of_case)
+            ours = next((result for result in found if result.peer == OURS), None)
+            name = title(case).split(" ", 1)[1]
             rows += [_row(result, ours, name if result is found[0] else "") for result in found]
         parts.append(f"n = {n:,}\n\n{_aligned([HEAD, *rows])}")
     parts.append(
         "median: items a second, or milliseconds where it says ms. tastypy_fast: how many times as fast as this\n"
         "store it is. CPU: processor time for each item, without waiting. memory: the most by which anonymous\n"
         "memory grew. disk: what the files take afterwards. Where several processes are at once, all of it is of\n"
-        "all of them together, and of the server where there is one."
+        "all of them together, and of the server where there is one. (n) after a store: with fewer keys, as more\n"
+        "would have taken it too long."
     )
     return "\n\n".join(parts)
 
 
-def as_json(machine: dict[str, str], results: Sequence[Result]) -> dict[str, Any]:
-    """Everything that was measured, each round for itself."""
-    return {
-        "machine": machine,
-        "results": [
-            {**result._asdict(), "samples": [sample._asdict() for sample in result.samples]} for result in results
-        ],
-    }
-
-
-def _row(result: Result, ours: Result, name: str) -> tuple[str, ...]:
-    form = "{:,.2f} ms" if result.unit == "ms" else "{:,.0f}"
-    spread = f"{form.format(result.value(min))} .. {form.format(result.value(max))}"
+def _row(result: Result, ours: Result | None, name: str) -> tuple[str, ...]:
+    form: Callable[[float], str] = ("{:,.2f} ms" if result.milliseconds else "{:,.0f}").format
+    spread = f"{form(result.value(min))} .. {form(result.value(max))}"
     return (
         name,
-        result.peer,
-        form.format(result.value()),
+        result.peer if result.reached == result.case.n else f"{result.peer} ({result.reached:,})",
+        form(result.value()),
         spread,
-        "" if result is ours else f"{ours.times_faster(result):.2f} x",
+        "" if ours is None or result is ours else f"{ours.times_faster(result):.2f} x",
         f"{result.running:,.2f} us",
         "?" if result.memory is None else f"{result.memory / 1e6:.1f} MB",
         f"{result.disk / 1e6:.1f} MB",

@@ -28,7 +28,7 @@ def machine(folder: Path) -> dict[str, str]:
     return {
         "processor": _first_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
-        "memory": _first_field("/proc/meminfo", "MemTotal") or "unknown",
+        "memory": _memory(),
         "system": f"{platform.system()} {platform.release()}",
         "file system": _file_system(folder),
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
@@ -51,6 +51,11 @@ def _first_field(file: str, name: str) -> str | None:
     except OSError:
         return None
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
+
+
+def _memory() -> str:
+    found = _first_field("/proc/meminfo", "MemTotal")
+    return f"{int(found.split()[0]) / 1024**2:.0f} GiB" if found else "unknown"
 
 
 def _file_system(folder: Path) -> str:

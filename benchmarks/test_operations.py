@@ -18,7 +18,7 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.workloads import key_of, value_of
+from benchmarks.inputs import key_of, value_of
 from tastypy_fast import (
     PersistentOrderedDict,
     ProgressTracker,

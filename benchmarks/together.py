@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
-from benchmarks.shared_workloads import SHARED_WORKLOADS, Share
+from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
 from benchmarks.system import anonymous_memory
 
 
@@ -32,14 +32,14 @@ class Total(NamedTuple):
     found: list[Any]
 
 
-def run(workload: str, store: Any, n: int, processes: int) -> Total:
+def run(workload: str, store: Any, scale: Scale, processes: int) -> Total:
     """Do a workload to a store that was made ready for it. Raises EOFError when a process fails."""
     # New interpreters: none has anything of the preparation in its memory.
     context = get_context("spawn")
     workers, pipes = [], []
     for number in range(processes):
         pipe, theirs = context.Pipe()
-        arguments = (theirs, workload, store, Share(n, number, processes))
+        arguments = (theirs, workload, store, Share(scale, number, processes))
         worker = context.Process(target=_work, args=arguments, daemon=True)
         worker.start()
         theirs.close()
@@ -67,8 +67,8 @@ def run(workload: str, store: Any, n: int, processes: int) -> Total:
 
 def _work(pipe: Connection, name: str, store: Any, share: Share) -> None:
     workload = SHARED_WORKLOADS[name]
-    operation = getattr(store, workload.operation)
-    given = () if workload.given is None else (workload.given(share),)
+    operation = getattr(store, workload.method(share.scale.batch) or "")
+    given = workload.given(share)
     # Each opens its files or connections only when it is used.
     len(store)
     memory = anonymous_memory() or 0
@@ -76,7 +76,7 @@ def _work(pipe: Connection, name: str, store: Any, share: Share) -> None:
     pipe.recv()
     running = process_time()
     begin = perf_counter()
-    found = operation(*given)
+    found = operation(given)
     end = perf_counter()
     running = process_time() - running
     pipe.send(Done(begin, end, running, (anonymous_memory() or 0) - memory, found))

@@ -1,4 +1,4 @@
-"""What is done to each store, and how it is told that the store did it.
+"""What is done to each store by one process.
 
 Input is made in batches while the clock stands still, so that what is timed is the store alone and no list
 of a million values lies in memory beside it.
@@ -6,217 +6,255 @@ of a million values lies in memory beside it.
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+import signal
+from collections.abc import Callable
 from itertools import islice
-from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
-from benchmarks.stores import BATCH, PEERS
-
-# A page links to some 20 others of its own host.
-HOSTS, LINKS = 1000, 20
-MOST_READS = 200_000
-OpenStore = Callable[[], Any]
-
-
-class Clock:
-    """Seconds between start() and stop(), but for those in which a batch of input was made; and of these the
-    seconds for which the process ran, user and system, so without waiting for the disk or other processes."""
-
-    def __init__(self) -> None:
-        self.seconds = self.running = 0.0
-
-    def start(self) -> None:
-        self.running -= process_time()
-        self.seconds -= perf_counter()
-
-    def stop(self) -> None:
-        self.seconds += perf_counter()
-        self.running += process_time()
-
-    def batches(self, items: Iterable[Any]) -> Iterator[list[Any]]:
-        """Lists of up to 1,000 items, made off the clock, which runs."""
-        iterator = iter(items)
-        while True:
-            self.stop()
-            batch = list(islice(iterator, BATCH))
-            self.start()
-            if not batch:
-                return
-            yield batch
-
-
-def key_of(number: int) -> str:
-    """A URL as a crawler finds them: some of one host, then some of another, each host's pages in order."""
-    host = (number // LINKS) * 2654435761 % 2**32 * HOSTS >> 32
-    return f"https://www.site{host:03d}.example/articles/{number:09d}.html"
-
-
-def value_of(number: int) -> dict[str, Any]:
-    """A value of 78 bytes of JSON."""
-    title = f"The article number {number:07d}"
-    return {"status": 200, "size": number % 90_000 + 10_000, "title": title, "links": [1, 2]}
-
-
-def pairs(n: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((key_of(number), value_of(number)) for number in range(n))
-
-
-def some_numbers(n: int) -> list[int]:
-    return sorted({0, n // 3, n // 2, n - 1})
-
+from benchmarks import checks
+from benchmarks.checks import OpenStore, expect
+from benchmarks.clock import Clock
+from benchmarks.inputs import KINDS, MOST_SCATTERED, Content, changed_value, value_of
+from benchmarks.stores import PEERS
+from benchmarks.stores.common import Batches
 
 # Each runs on the clock and returns how many items it handled.
 
 
-def fill(open_store: OpenStore, n: int, clock: Clock) -> int:
+def fill(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _write(open_store, clock, lambda store: store.fill(clock.batches(content.pairs())), content.n)
+
+
+def overwrite(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    numbers = content.scattered()
+    return _write(open_store, clock, lambda store: store.overwrite(_changes(content, clock)), len(numbers))
+
+
+def update(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _write(open_store, clock, lambda store: store.update(), content.n)
+
+
+def delete(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    doomed = range(1, content.n, 2)
+    return _write(open_store, clock, lambda store: store.delete(clock.batches(content.keys(doomed))), len(doomed))
+
+
+def tasks_fill(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _write(open_store, clock, lambda store: store.add(clock.batches(content.keys())), content.n)
+
+
+def tasks_loop(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _write(open_store, clock, lambda store: expect(store.loop(), content.n, "tasks handed out"), content.n)
+
+
+def tasks_done(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _mark_done(open_store, content, clock, content.scattered())
+
+
+def tasks_finish(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    left = set(content.left())
+    return _mark_done(open_store, content, clock, [number for number in range(content.n) if number not in left])
+
+
+def tasks_crawl(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    def crawl(store: Any) -> None:
+        expect(store.crawl(content.key(0), content.visit), content.n, "tasks handed out")
+
+    return _write(open_store, clock, crawl, content.n)
+
+
+def _write(open_store: OpenStore, clock: Clock, work: Callable[[Any], None], items: int) -> int:
     store = open_store()
     clock.start()
-    store.fill(clock.batches(pairs(n)))
+    work(store)
     store.sync()
     clock.stop()
     store.close()
-    return n
+    return items
 
 
-def read(open_store: OpenStore, n: int, clock: Clock) -> int:
-    reads = min(n, MOST_READS)
-    choose = random.Random(n).randrange
+def _mark_done(open_store: OpenStore, content: Content, clock: Clock, numbers: list[int]) -> int:
+    batches = clock.batches(content.keys(numbers))
+    return _write(open_store, clock, lambda store: store.mark_done(batches), len(numbers))
+
+
+def _changes(content: Content, clock: Clock) -> Batches:
+    return clock.batches((content.key(number), changed_value(number)) for number in content.scattered())
+
+
+def read(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    reads = min(content.n, MOST_SCATTERED)
+    choose = random.Random(content.n).randrange
     store = open_store()
     clock.start()
-    total = store.read(clock.batches(key_of(choose(n)) for _ in range(reads)))
+    total = store.read(clock.batches(content.keys(choose(content.n) for _ in range(reads))))
     clock.stop()
     store.close()
     expect(total, 200 * reads, "the sum of what was read")
     return reads
 
 
-def iterate(open_store: OpenStore, n: int, clock: Clock) -> int:
+def iterate(open_store: OpenStore, content: Content, clock: Clock) -> int:
     store = open_store()
     total = 0
     clock.start()
     for _key, value in store.items():
         total += value["size"]
     clock.stop()
-    expect([key for key, _ in islice(store.items(), 50)], [key_of(i) for i in range(min(n, 50))], "the first keys")
+    expect([key for key, _ in islice(store.items(), 50)], list(content.keys(range(min(content.n, 50)))), "first keys")
     store.close()
-    expect(total, sum(value_of(i)["size"] for i in range(n)), "the sum of what was read")
-    return n
+    expect(total, sum(value_of(i)["size"] for i in range(content.n)), "the sum of what was read")
+    return content.n
 
 
-def keys(open_store: OpenStore, n: int, clock: Clock) -> int:
+def keys(open_store: OpenStore, content: Content, clock: Clock) -> int:
     store = open_store()
     total = 0
     clock.start()
-    for _key in store:
+    for _key in store.keys():  # noqa: SIM118  (the method is missing where keys have no order)
         total += 1
     clock.stop()
-    expect(list(islice(store, 50)), [key_of(i) for i in range(min(n, 50))], "the first keys")
+    expect(list(islice(store, 50)), list(content.keys(range(min(content.n, 50)))), "first keys")
     store.close()
-    expect(total, n, "the number of keys")
-    return n
+    expect(total, content.n, "the number of keys")
+    return content.n
 
 
-def update(open_store: OpenStore, n: int, clock: Clock) -> int:
-    store = open_store()
-    clock.start()
-    store.update()
-    store.sync()
-    clock.stop()
-    store.close()
-    return n
-
-
-def open_one(open_store: OpenStore, n: int, clock: Clock) -> int:
+def open_one(open_store: OpenStore, content: Content, clock: Clock) -> int:
     clock.start()
     store = open_store()
-    value = store.get(key_of(n // 2))
+    value = store.get(content.key(content.n // 2))
     clock.stop()
     store.close()
-    expect(value, value_of(n // 2), "the value that was read")
+    expect(value, value_of(content.n // 2), "the value that was read")
     return 1
 
 
-def tracker_fill(open_store: OpenStore, n: int, clock: Clock) -> int:
-    store = open_store()
+def open_count(open_store: OpenStore, content: Content, clock: Clock) -> int:
     clock.start()
-    store.add(clock.batches(map(key_of, range(n))))
-    store.sync()
+    store = open_store()
+    count = len(store)
+    value = store.get(content.key(content.n // 2))
     clock.stop()
     store.close()
-    return n
+    expect((count, value), (content.n, value_of(content.n // 2)), "how many, and the value that was read")
+    return 1
 
 
-def tracker_loop(open_store: OpenStore, n: int, clock: Clock) -> int:
-    store = open_store()
+def reopen(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    """Another process changes values, and is killed before it has synced the last ones."""
+    child = os.fork()
+    if not child:
+        try:
+            store = open_store()
+            store.overwrite(_changes(content, Clock()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    expect(os.waitstatus_to_exitcode(status), -signal.SIGKILL, "the end of the process that was killed")
+    number = content.scattered()[0]
     clock.start()
-    done = store.loop()
-    store.sync()
+    store = open_store()
+    value = store.get(content.key(number))
     clock.stop()
     store.close()
-    expect(done, n, "the number of tasks handed out")
-    return n
+    # (the first of fewer than 1,000 changes may be lost with all the others)
+    expect(value in (changed_value(number), value_of(number)), True, "the value that was read is one of both")
+    return 1
 
 
-# Each opens the store anew and looks whether it holds what it should.
-
-
-def expect(found: object, wanted: object, what: str) -> None:
-    if found != wanted:
-        raise AssertionError(f"{what}: {found!r:.200}, not {wanted!r:.200}")
-
-
-def is_filled(open_store: OpenStore, n: int, more: int = 0) -> None:
+def tasks_todo(open_store: OpenStore, content: Content, clock: Clock) -> int:
     store = open_store()
-    expect(len(store), n, "the length")
-    for number in some_numbers(n):
-        value = value_of(number)
-        value["status"] += more
-        expect(store.get(key_of(number)), value, f"value {number}")
-    expect(list(store), [key_of(number) for number in range(n)], "the order of the keys")
+    clock.start()
+    found = list(store.todo())
+    clock.stop()
     store.close()
+    expect(found, list(content.keys(content.left())), "the tasks that are left")
+    return content.n
 
 
-def is_updated(open_store: OpenStore, n: int) -> None:
-    is_filled(open_store, n, 1)
-
-
-def has_tasks(open_store: OpenStore, n: int) -> None:
+def tasks_counts(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    clock.start()
     store = open_store()
-    expect(tuple(store.counts()), (n, 0, 0), "tasks, done, tried")
+    total, done, tried = store.counts()
+    clock.stop()
     store.close()
-
-
-def has_done_tasks(open_store: OpenStore, n: int) -> None:
-    store = open_store()
-    expect(tuple(store.counts()), (n, n, n), "tasks, done, tried")
-    store.close()
+    expect((total, done, tried or 0), (content.n, content.n - len(content.left()), 0), "tasks, done, tried")
+    return 1
 
 
 class Workload(NamedTuple):
-    """``before`` is the workload whose result it begins with; ``writes`` tells that it changes that."""
+    """``needs`` is the store's method without which it is left out; ``before`` the workload whose result it begins
+    with, and ``writes`` tells that it changes that; ``reading`` that it opens the store for reading only; ``kinds`` are
+    those of keys."""
 
     about: str
-    run: Callable[[OpenStore, int, Clock], int]
-    check: Callable[[OpenStore, int], None]
+    run: Callable[[OpenStore, Content, Clock], int]
+    check: Callable[[OpenStore, Content], None]
+    needs: str
     tasks: bool = False
     before: str | None = None
     writes: bool = True
+    reading: bool = False
     unit: str = "items/s"
+    kinds: tuple[str, ...] = KINDS
 
     def stores(self) -> dict[str, Any]:
         """What it can be done to: the classes by the names of the peers."""
-        return {name: peer.tasks_class if self.tasks else peer.dict_class for name, peer in PEERS.items()}
+        classes = {name: peer.tasks_class if self.tasks else peer.dict_class for name, peer in PEERS.items()}
+        return {name: made for name, made in classes.items() if hasattr(made, self.needs)}
+
+
+def _dict_writes(about: str, run: Any, check: Any, needs: str) -> Workload:
+    return Workload(about, run, check, needs, before="fill")
+
+
+def _dict_reads(about: str, run: Any, needs: str, reading: bool = False, unit: str = "items/s") -> Workload:
+    return Workload(
+        about, run, checks.is_unchanged, needs, before="fill", writes=False, reading=reading, unit=unit
+    )
 
 
 WORKLOADS = {
-    "fill": Workload("assign new keys", fill, is_filled),
-    "read": Workload("read values by random keys", read, is_filled, before="fill", writes=False),
-    "iterate": Workload("all pairs in order", iterate, is_filled, before="fill", writes=False),
-    "keys": Workload("all keys in order", keys, is_filled, before="fill", writes=False),
-    "update": Workload("in order, read a value, change a field, save", update, is_updated, before="fill"),
-    "open": Workload("open the store and read one value", open_one, is_filled, before="fill", writes=False, unit="ms"),
-    "tracker_fill": Workload("add tasks", tracker_fill, has_tasks, tasks=True),
-    "tracker_loop": Workload("try each task and mark it done", tracker_loop, has_done_tasks, True, "tracker_fill"),
+    "fill": Workload("assign new keys", fill, checks.is_filled, "fill"),
+    "overwrite": _dict_writes("assign to keys in random order", overwrite, checks.is_overwritten, "overwrite"),
+    "update": _dict_writes("in order, read a value, change a field, save", update, checks.is_updated, "update"),
+    "read": _dict_reads("read values by random keys", read, "read"),
+    "read_only": _dict_reads("the same, opened for reading only", read, "for_reading", reading=True),
+    "iterate": _dict_reads("all pairs in order", iterate, "items"),
+    "keys": _dict_reads("all keys in order", keys, "keys"),
+    "open": _dict_reads("open the store and read one value", open_one, "get", unit="ms"),
+    "open_count": _dict_reads("open the store, count and read one value", open_count, "__len__", unit="ms"),
+    "delete": _dict_writes("delete every second key", delete, checks.is_halved, "delete"),
+    "reopen": _dict_writes(
+        "open and read one value after SIGKILL in random assignments", reopen, checks.was_killed, "overwrite"
+    )._replace(unit="ms"),
+    "tracker_fill": Workload("add tasks", tasks_fill, checks.has_tasks, "add", True),
+    "tracker_loop": Workload(
+        "try each task and mark it done", tasks_loop, checks.has_done_tasks, "loop", True, "tracker_fill"
+    ),
+    "tracker_done": Workload(
+        "mark tasks done in random order", tasks_done, checks.has_marked_tasks, "mark_done", True, "tracker_fill"
+    ),
+    "tracker_todo": Workload(
+        "list the 100 tasks that are left", tasks_todo, checks.has_few_left, "todo", True, "tracker_finish", False,
+        unit="ms",
+    ),
+    "tracker_counts": Workload(
+        "open, and count tasks, done and tried", tasks_counts, checks.has_few_left, "mark_done", True,
+        "tracker_finish", False, unit="ms",
+    ),
+    "tracker_crawl": Workload(
+        "a crawl: try each task, keep facts, add its links, mark it done",
+        tasks_crawl, checks.has_crawled, "crawl", True, kinds=("url",),
+    ),
+}
+# What is not measured, but begun with.
+PREPARATIONS = {
+    "tracker_finish": Workload(
+        "mark all but 100 tasks done", tasks_finish, checks.has_few_left, "mark_done", True, "tracker_fill"
+    ),
 }

@@ -1,0 +1,170 @@
+"""What else one would take: packages, and a server of the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
+from time import process_time
+from typing import Any, ClassVar
+
+from benchmarks.shared_stores.common import COUNTER, Blocks, Shared
+from benchmarks.stores.common import Batches
+from benchmarks.stores.packages import DiskcacheDict, DiskcacheTasks, LmdbmDict
+from benchmarks.stores.queues import HueyTasks, LitequeueTasks
+from benchmarks.system import anonymous_memory
+
+
+class SharedDiskcacheDict(DiskcacheDict, Shared):
+    """A diskcache.Index: a transaction for each change, or for each batch."""
+
+    def set_each(self, pairs: list[Any]) -> None:
+        index = self._index
+        for key, value in pairs:
+            index[key] = value
+
+    set_many = DiskcacheDict.fill
+
+    def get_each(self, keys: list[str]) -> int:
+        index = self._index
+        return sum(index[key]["status"] for key in keys)
+
+    def increment(self, times: int) -> None:
+        # Twice as quick as "+=" in index.transact().
+        increment = self._index.cache.incr
+        for _ in range(times):
+            increment(COUNTER)
+
+    def increment_locked(self, blocks: Blocks) -> None:
+        index = self._index
+        for block in blocks:
+            with index.transact():
+                for _ in block:
+                    index[COUNTER] += 1
+
+    def counter(self) -> Any:
+        return self._index[COUNTER]
+
+
+class SharedDiskcacheTasks(DiskcacheTasks, Shared):
+    """Which tasks are done, with diskcache."""
+
+    def mark_done_each(self, keys: list[str]) -> None:
+        index = self._index
+        for key in keys:
+            index[key] = 1
+
+    mark_done_many = DiskcacheTasks.mark_done
+
+
+class SharedLmdbmDict(LmdbmDict, Shared):
+    """An lmdbm.Lmdb, with the map that its documentation asks for where several processes write: one that need not
+    grow. It has nothing that reads and writes in one transaction."""
+
+    _durability: ClassVar = {"sync": False}
+
+    def set_each(self, pairs: list[Any]) -> None:
+        store = self._dict
+        for key, value in pairs:
+            store[key] = value
+
+    set_many = LmdbmDict.fill
+
+    def get_each(self, keys: list[str]) -> int:
+        store = self._dict
+        return sum(store[key]["status"] for key in keys)
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        items: Iterable[tuple[str, Any]] = self._dict.items()
+        return items
+
+
+class SharedLitequeueTasks(LitequeueTasks, Shared):
+    """A LiteQueue. What a worker that died had claimed stays claimed."""
+
+    claim_done = LitequeueTasks.loop
+
+
+class SharedHueyTasks(HueyTasks, Shared):
+    """A SqliteHuey, worked through as its own consumers do."""
+
+    claim_done = HueyTasks.loop
+
+
+class Meter:
+    """Lives in the Manager's server, and tells what that one uses."""
+
+    def read(self) -> tuple[float, int]:
+        return process_time(), anonymous_memory() or 0
+
+
+class Manager(SyncManager):
+    """As ``multiprocessing.Manager()``."""
+
+    meter: Any
+
+
+Manager.register("meter", Meter)
+
+
+class ManagerDict:
+    """A dict in a server process."""
+
+    def __init__(self, _path: str) -> None:
+        self._manager = Manager(ctx=get_context("spawn"))
+        self._manager.start()
+        self._meter = self._manager.meter()
+        self._dict = self._manager.dict()
+        self._lock = self._manager.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_dict": self._dict, "_lock": self._lock}
+
+    def __len__(self) -> int:
+        return len(self._dict)
+
+    def used_elsewhere(self) -> tuple[float, int]:
+        used: tuple[float, int] = self._meter.read()
+        return used
+
+    def fill(self, batches: Batches) -> None:
+        for batch in batches:
+            self._dict.update(batch)
+
+    def set_each(self, pairs: list[Any]) -> None:
+        shared = self._dict
+        for key, value in pairs:
+            shared[key] = value
+
+    set_many = fill
+
+    def get_each(self, keys: list[str]) -> int:
+        shared = self._dict
+        return sum(shared[key]["status"] for key in keys)
+
+    def increment(self, times: int) -> None:
+        shared, lock = self._dict, self._lock
+        for _ in range(times):
+            with lock:
+                shared[COUNTER] += 1
+
+    def increment_locked(self, blocks: Blocks) -> None:
+        shared, lock = self._dict, self._lock
+        for block in blocks:
+            with lock:
+                for _ in block:
+                    shared[COUNTER] += 1
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        return self._dict.items()
+
+    def get(self, key: str) -> Any:
+        return self._dict[key]
+
+    def counter(self) -> Any:
+        return self._dict[COUNTER]
+
+    def close(self) -> None:
+        # (a process that it was passed to has no manager, and nothing to close)
+        if hasattr(self, "_manager"):
+            self._manager.shutdown()
