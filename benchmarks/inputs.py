@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -51,9 +52,21 @@ class Content(NamedTuple):
     def pairs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         return zip(self.keys(), map(value_of, range(self.n)), strict=True)
 
-    def scattered(self) -> list[int]:
+    def scattered(self) -> array[int]:
         """The numbers of up to 200,000 of the keys, in random order, each once."""
-        return random.Random(self.n).sample(range(self.n), min(self.n, MOST_SCATTERED))
+        rng = random.Random(self.n)
+        if self.n <= 2 * MOST_SCATTERED:
+            numbers = array("L", range(self.n))
+            rng.shuffle(numbers)
+            return numbers[:MOST_SCATTERED]
+        # (one that takes little memory, which is measured)
+        seen, numbers = bytearray(self.n), array("L")
+        while len(numbers) < MOST_SCATTERED:
+            number = rng.randrange(self.n)
+            if not seen[number]:
+                seen[number] = 1
+                numbers.append(number)
+        return numbers
 
     def left(self) -> range:
         """The numbers of the (at most 100) tasks that are left when the others are done, spread over all."""

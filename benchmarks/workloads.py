@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def _write(open_store: OpenStore, clock: Clock, work: Callable[[Any], None], ite
     return items
 
 
-def _mark_done(open_store: OpenStore, content: Content, clock: Clock, numbers: list[int]) -> int:
+def _mark_done(open_store: OpenStore, content: Content, clock: Clock, numbers: Sequence[int]) -> int:
     batches = clock.batches(content.keys(numbers))
     return _write(open_store, clock, lambda store: store.mark_done(batches), len(numbers))
 

@@ -19,6 +19,7 @@ __all__ = [
     "EngineError",
     "MapFull",
     "MapResized",
+    "NotFound",
     "NotWritable",
     "ReadersFull",
     "adopt",
@@ -31,6 +32,7 @@ __all__ = [
 EngineError = lmdb.Error
 MapFull = lmdb.MapFullError
 MapResized = lmdb.MapResizedError
+NotFound = lmdb.NotFoundError
 NotWritable = lmdb.ReadonlyError
 ReadersFull = lmdb.ReadersFullError
 

@@ -1,12 +1,13 @@
 """One store as this process has it open: its LMDB environment, shared by all instances on the store.
 
 It opens and creates, hands out read transactions, runs write transactions (again, where the map had to
-grow), flushes, and gets through a fork. Above it, a store is four databases and a lock:
+grow), flushes, and gets through a fork. Above it, a store is five databases and a lock:
 
     values   order number, 8 bytes  ->  record (key and value)
     order    encoded key            ->  order number
     status   block number           ->  the statuses of 500 tasks (trackers)
     meta     name                   ->  b"format", b"kind", b"file_size", b"next"
+    log      number                 ->  changes that are not in the first three yet (private stores, see _journal)
 
 An order number is given once; ``next`` is written when the last ones are deleted, so that it stays so.
 """
@@ -16,15 +17,17 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from tastypy_fast import _engine, _files
+from tastypy_fast._access import Access
 from tastypy_fast._directly import give_back
-from tastypy_fast._engine import EngineError, MapFull, MapResized, NotWritable, ReadersFull
+from tastypy_fast._engine import EngineError, MapResized, NotFound, NotWritable
+from tastypy_fast._journal import Journal
 from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
 from tastypy_fast._ownership import OwnerLock, ReaderLock, SharedLock
-from tastypy_fast._state import Lock, StoreState
+from tastypy_fast._state import Lock
 from tastypy_fast._workers import lost_claims
 from tastypy_fast.exceptions import (
     ForkedStoreError,
@@ -40,12 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Environment"]
 
-T = TypeVar("T")
-
 _ORDER_NUMBER = struct.Struct("=q")
 
 
-class Environment(StoreState):
+class Environment(Access):
     """One store, opened by this process."""
 
     def __init__(self, path: str, options: Options) -> None:
@@ -101,6 +102,9 @@ class Environment(StoreState):
         assert isinstance(self._claim, (OwnerLock, SharedLock))
         self._claim.write_name()
         self.db.reader_check()
+        if self.options.shared:
+            self.merge()
+            self.journal = None
         with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
         if was_shared or self.options.shared:
@@ -173,14 +177,31 @@ class Environment(StoreState):
             self.order = self.db.open_db(b"order", create=False)
             if self.options.kind == b"tracker":
                 self.status = self.db.open_db(b"status", create=False, integerkey=True)
-            with self.db.begin() as txn:
+            self.journal = None
+            if not self.options.shared or self._alone:
+                self._open_journal(create=b"log" not in names and self._alone)
+            with self.db.begin() as plain:
+                txn = plain if self.journal is None else self.journal.overlaid(plain)
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
                     raise self.damaged("there are more or fewer index entries than records")
                 self.next_order = max(self.next_order, self.next_number(txn))
         except MapResized:
             raise
-        except (EngineError, struct.error) as error:
+        except (EngineError, PersistentOrderedDictIntegrityError, struct.error) as error:
             raise self.translated(error) from error
+
+    def _open_journal(self, create: bool) -> None:
+        def work(txn: Any) -> None:
+            self.db.open_db(b"log", txn=txn, integerkey=True)
+            txn.put(b"format", str(FORMAT).encode(), db=self.meta)
+
+        if create:  # a store of format 1
+            self.write(work)
+        try:
+            log = self.db.open_db(b"log", create=False, integerkey=True)
+        except NotFound:
+            return
+        self.journal = Journal(log, (self.values, self.order, self.status or object()))
 
     def next_number(self, txn: Any) -> int:
         """The order number after the last one that was ever given out."""
@@ -198,6 +219,7 @@ class Environment(StoreState):
                 if name == b"values" or self.options.kind == b"tracker":
                     self.db.open_db(name, txn=txn, integerkey=True)
             self.db.open_db(b"order", txn=txn)
+            self.db.open_db(b"log", txn=txn, integerkey=True)
             txn.put(b"format", str(FORMAT).encode(), db=meta)
             txn.put(b"kind", self.options.kind, db=meta)
             txn.put(b"file_size", str(self.options.file_size).encode(), db=meta)
@@ -240,6 +262,11 @@ class Environment(StoreState):
         """Let go of the files. What is to be saved was saved before."""
         with self.lock:
             self._reopens = False
+            if self.writable and self.db is not None:
+                # (where it cannot be done, what is in the log is saved all the same)
+                with suppress(PersistentOrderedDictException):
+                    self._look()
+                    self.merge()
             self._close_files()
 
     def _close_files(self) -> None:
@@ -265,6 +292,7 @@ class Environment(StoreState):
         """The inherited environment may not be used, nor another one be opened beside it: close it."""
         self.lock = Lock()
         self.forked_from = self.forked_from or os.getppid()
+        self.journal = None
         if self.db is not None:
             self.db.close()
             self.db = None
@@ -276,86 +304,7 @@ class Environment(StoreState):
         for cache in self.caches:
             cache.forget()
 
-    # Reading
-
-    def reader_of_buffers(self) -> Any:
-        """A read transaction beside the current one that hands out views of the map instead of copies."""
-        if self.buffer_snapshot is None:
-            self.buffer_snapshot = self.begin_reading(buffers=True)
-        return self.buffer_snapshot
-
-    def begin_reading(self, buffers: bool = False) -> Any:
-        """A read transaction on what is on disk now."""
-        if self.db is None:  # in a forked child
-            if not self._reopens:
-                raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
-            self._open_database_files(readonly=True)
-        for _ in range(10):
-            try:
-                return self.db.begin(buffers=buffers)
-            except MapResized:
-                self._adopt_map()
-            except ReadersFull:
-                # Slots of processes that were killed.
-                if not self.db.reader_check():
-                    text = f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
-                    raise StorageError(errno.EAGAIN, text) from None
-            except EngineError as error:
-                raise self.translated(error) from error
-        raise StorageError(errno.EAGAIN, f"the map of {self.path} does not stop growing")
-
-    def _adopt_map(self) -> None:
-        """Another process has grown the map."""
-        self.end_reading()
-        _engine.adopt(self.path, self.db)
-
-    def end_reading(self) -> None:
-        """Give the snapshot back; the next read takes the newest."""
-        # (let go of first: an exception may come at any line, and an ended one must not be used again)
-        open_ones = self.snapshot, self.buffer_snapshot
-        self.snapshot = self.buffer_snapshot = None
-        for txn in open_ones:
-            if txn is not None:
-                txn.abort()
-
-    def count(self) -> int:
-        """How many records are on disk."""
-        return int(self._statistics()["entries"])
-
-    def has_large_values(self) -> bool:
-        """Whether there are values in pages of their own, so that reading a key need not touch its value."""
-        return bool(self._statistics()["overflow_pages"])
-
-    def _statistics(self) -> Any:
-        if self.snapshot is None:
-            self.snapshot = self.begin_reading()
-        return self.snapshot.stat(self.values)
-
-    # Writing
-
-    def write(self, work: Callable[[Any], T]) -> T:
-        """Run ``work`` in a write transaction and commit it. Where the map is full or was grown by another
-        process it runs again, so it changes nothing outside of the transaction."""
-        with self.lock:
-            self.check_files()
-            while True:
-                self.generation += 1
-                try:
-                    with self.db.begin(write=True) as txn:
-                        result = work(txn)
-                except MapFull:
-                    self.end_reading()
-                    _engine.grow(self.path, self.db)
-                except MapResized:
-                    self._adopt_map()
-                except EngineError as error:
-                    raise self.translated(error) from error
-                else:
-                    break
-            self._unflushed = self.options.durability != "full"
-            # The snapshot is older than what was just written.
-            self.end_reading()
-            return result
+    # Whether the files are there
 
     def is_gone(self) -> bool:
         """Whether the files are not those any more that were opened."""
@@ -367,15 +316,6 @@ class Environment(StoreState):
             way_out = "close()" if self.options.shared else "copy what you need to another store and revert()"
             raise StorageError(errno.ENOENT, f"the files of the store were removed or replaced while it was open, so "
                                              f"that nothing can be saved; {way_out}", self.path)
-
-    def flush(self) -> None:
-        """Wait until everything that was committed is on the disk."""
-        if self._unflushed:
-            try:
-                self.db.sync(True)
-            except EngineError as error:
-                raise self.translated(error) from error
-            self._unflushed = self.options.shared and self.options.durability != "full"
 
     # Errors
 

@@ -47,7 +47,7 @@ DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "t
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The databases in it, with LMDB's flags (8: integer keys).
-DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8}
+DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8, b"log": 8}
 
 
 def prepare_folder(path: str) -> bool:

@@ -9,7 +9,7 @@ from tastypy_fast.exceptions import NewerFormatError, StoreConflictError, StoreK
 
 __all__ = ["DURABILITY", "FORMAT", "KINDS", "Options", "at_least", "check_meta"]
 
-FORMAT = 1
+FORMAT = 2
 KINDS = {b"dict": "a plain PersistentOrderedDict", b"tracker": "a ProgressTracker"}
 
 # How a commit leaves the disk, in LMDB's options.

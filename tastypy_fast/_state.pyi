@@ -37,5 +37,6 @@ class StoreState:
     meta: Any
     images: Any
     claims: Any
+    journal: Any
     wrote: bool
     image_count: int

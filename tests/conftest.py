@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -18,6 +19,7 @@ from tastypy_fast import (
     SharedPersistentOrderedDict,
     SharedProgressTracker,
 )
+from tastypy_fast._environment import Environment
 
 # Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
 # phase "explain" traces every line, which takes minutes.
@@ -49,15 +51,36 @@ CLASSES = {
 
 # What these modules test is promised by all four classes; the others are about stores of one process.
 FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings"}
+# These are run also with every sync in the log.
+WITH_LOG = {"test_contract", "test_damage", "test_endings", "test_fork", "test_kills", "test_threads"}
+LOGGED = "-logged"
+
+
+@contextlib.contextmanager
+def logging(merge_at):
+    """Every sync of a private store goes into its log, out of which that many changes are merged."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "scattered_at", 0)
+        patch.setattr(Environment, "merge_at", merge_at)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _log(request):
+    with logging(7) if LOGGED in request.node.name else contextlib.nullcontext():
+        yield
 
 
 def pytest_generate_tests(metafunc):
     """``any_class``: each class in turn; what a value is differs, see ``value_for``."""
     chosen = any("any_class" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
     if "any_class" in metafunc.fixturenames and not chosen:
-        names = [name for name in CLASSES
-                 if metafunc.module.__name__.rpartition(".")[2] in FOR_ALL_CLASSES or not name.startswith("shared")]
-        metafunc.parametrize("any_class", [CLASSES[name] for name in names], ids=names)
+        module = metafunc.module.__name__.rpartition(".")[2]
+        names = [name for name in CLASSES if module in FOR_ALL_CLASSES or not name.startswith("shared")]
+        params = [pytest.param(CLASSES[name], id=name) for name in names]
+        if module in WITH_LOG:
+            params += [pytest.param(CLASSES[name], id=name + LOGGED) for name in names if not name.startswith("shared")]
+        metafunc.parametrize("any_class", params)
 
 
 @pytest.fixture(params=[PersistentOrderedDict, ProgressTracker], ids=["pod", "tracker"])

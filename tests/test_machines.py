@@ -28,6 +28,7 @@ from tastypy_fast import (
     ProgressTracker,
     UnstorableValueError,
 )
+from tests.conftest import logging
 
 STATUS = ("_done", "_aborted", "_tries")
 
@@ -50,6 +51,8 @@ values = st.recursive(
 )
 pairs = st.lists(st.tuples(keys, values), max_size=6)
 instances = st.integers(0, 1)
+# At how many changes what is in the log is merged; None: where syncs are written as usual.
+merges = st.sampled_from([None, None, 1, 5, 1000])
 walk_kinds = st.sampled_from(["keys", "values", "items", "backwards"])
 
 
@@ -134,10 +137,12 @@ class PodMachine(RuleBasedStateMachine):
 
     @initialize(
         sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
-        looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(),
+        looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(), merge_at=merges,
     )
-    def begin(self, sync_at, gzipped, looks, max_tries, filled):
+    def begin(self, sync_at, gzipped, looks, max_tries, filled, merge_at):
         self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
+        self.log = logging(merge_at) if merge_at else contextlib.nullcontext()
+        self.log.__enter__()
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
         # Looking resolves what was put off; without it, longer chains of such things come about.
         self.looks = looks
@@ -168,6 +173,7 @@ class PodMachine(RuleBasedStateMachine):
                 for store in (*self.stores, self.witness):
                     store.revert()
                     store.close()
+            self.log.__exit__(None, None, None)
             self.folder.cleanup()
 
     # The model
@@ -775,9 +781,11 @@ class ApartMachine(RuleBasedStateMachine):
 
     GONE = object()
 
-    @initialize()
-    def begin(self):
+    @initialize(merge_at=merges)
+    def begin(self, merge_at):
         self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
+        self.log = logging(merge_at) if merge_at else contextlib.nullcontext()
+        self.log.__enter__()
         path = Path(self.folder.name) / "store"
         self.stores = [PersistentOrderedDict(path, clone=False) for _ in range(2)]
         self.disk, self.unsaved = {}, [{}, {}]
@@ -789,6 +797,7 @@ class ApartMachine(RuleBasedStateMachine):
                 for store in self.stores:
                     store.revert()
                     store.close()
+            self.log.__exit__(None, None, None)
             self.folder.cleanup()
 
     def view(self, which):

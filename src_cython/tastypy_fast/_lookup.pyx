@@ -55,6 +55,9 @@ cdef class Lookup:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
                 if self.is_stale():
+                    if self.environment.journal is not None:
+                        # (an interrupt may have come between a commit and the end of the snapshot before it)
+                        self.environment.end_reading()
                     self.refresh()
                 # Here and not when it is needed first: it is Python, where a signal may raise an exception, and
                 # what comes after is not. (And in a forked child it opens the files anew, with other handles.)

@@ -36,6 +36,7 @@ cdef class StoreState:
     cdef public object meta
     cdef public object images
     cdef public object claims
+    cdef public object journal
     cdef public bint wrote
     cdef public long long image_count
     cdef bint next_is_old

@@ -167,9 +167,10 @@ cdef class StoreState:
     ``generation`` goes up with every write transaction that is begun; a cache that remembers an older number
     asks the disk again. ``db`` is LMDB's environment, None while it is not open. ``transient``: another process
     may write, so each operation reads a snapshot of its own. ``snapshot`` is the current read transaction, if one is
-    open. ``next_order`` is the order number to be given out next. The databases are LMDB's handles. ``images`` and
-    ``claims`` are None but in a shared store; its write transaction sets ``wrote`` when it has something to commit, and
-    ``image_count`` is how many images there are, as far as it knows.
+    open. ``next_order`` is the order number to be given out next. The databases are LMDB's handles. ``journal`` is the
+    log of a private store, which is laid over what is read. ``images`` and ``claims`` are None but in a shared store;
+    its write transaction sets ``wrote`` when it has something to commit, and ``image_count`` is how many images there
+    are, as far as it knows.
     """
 
     def __cinit__(self):
@@ -180,10 +181,11 @@ cdef class StoreState:
         if self.snapshot is None:
             if self.transient and self.db is not None:
                 try:
-                    self.snapshot = self.db.begin()
+                    txn = self.db.begin()
+                    self.snapshot = txn if self.journal is None else self.journal.overlaid(txn)
                     return self.snapshot
                 except Exception:
-                    pass  # another process has grown the map, or has the last slot
+                    pass  # another process has grown the map, or has the last slot; or the log is damaged
             self.snapshot = self.begin_reading()
         return self.snapshot
 

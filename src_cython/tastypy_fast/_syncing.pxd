@@ -5,6 +5,7 @@ cdef class Syncing(Lookup):
     cdef int settle(self, long long sync_at) except -1
     cdef bint has_changes(self) except -1
     cdef bint status_differs(self) except -1
+    cdef Py_ssize_t status_places(self) except -1
     cdef int one_written(self, Entry entry) except -1
     cdef int settle_entry(self, Entry entry) except -1
     cdef int forget_entries(self) except -1

@@ -1,6 +1,6 @@
 """Syncing: what differs from the disk gets there, all of it or nothing."""
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 
 from tastypy_fast._entries cimport (
@@ -20,6 +20,8 @@ from tastypy_fast.exceptions import UnstorableValueError
 __all__ = ["Syncing"]
 
 cdef enum:
+    # Records of order numbers that are no further apart are in one page, most likely.
+    NEAR = 8
     # Values that somebody still holds a reference to are watched past a sync; at most so many of them.
     WATCHED = 1000
 
@@ -104,7 +106,10 @@ cdef class Syncing(Lookup):
                 for item in failed:
                     skip |= {(<Entry>item).order, (<Entry>item).disk}
             if changes or self.status_differs():
-                self.environment.write(lambda txn: self.write_changes(txn, changes, orders, skip))
+                self.environment.write_sync(
+                    lambda txn: self.write_changes(txn, changes, orders, skip),
+                    0 if single else count_places(changes) + self.status_places(), count_bytes(changes),
+                )
                 self.status_written(orders, skip)
                 if single:
                     if not failures:
@@ -129,6 +134,10 @@ cdef class Syncing(Lookup):
 
     cdef bint status_differs(self) except -1:
         return False
+
+    cdef Py_ssize_t status_places(self) except -1:
+        """How many pages of statuses differ."""
+        return 0
 
     cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1:
         """Everything that a sync writes, in one transaction. May run again after one that failed: it changes
@@ -311,6 +320,45 @@ cdef class Syncing(Lookup):
         self.epoch += 1
         self.recent_key = self.recent_value = None
         return 0
+
+
+cdef Py_ssize_t count_places(list changes) except -1:
+    """In how many places of the databases changes lie, about: those next to the one before count as one."""
+    cdef Entry entry
+    cdef bytes key, last_key = b""
+    cdef long long last = -NEAR
+    cdef Py_ssize_t places = 0
+    for item in changes:
+        entry = item
+        if entry.disk >= 0 and entry.alive:
+            places += not -NEAR < entry.disk - last < NEAR
+            last = entry.disk
+        else:
+            key = entry.key
+            places += not are_near(last_key, key)
+            last_key = key
+    return places
+
+
+cdef bint are_near(bytes before, bytes key) noexcept:
+    """Whether a key comes after another one and begins with the same half: new ones lie in the index as they come."""
+    cdef const char* a = PyBytes_AS_STRING(before)
+    cdef const char* b = PyBytes_AS_STRING(key)
+    cdef Py_ssize_t at = 0, most = min(PyBytes_GET_SIZE(before), PyBytes_GET_SIZE(key))
+    while at < most and a[at] == b[at]:
+        at += 1
+    return 2 * at >= PyBytes_GET_SIZE(key) and (
+        at == most or <unsigned char>a[at] < <unsigned char>b[at])
+
+
+cdef Py_ssize_t count_bytes(list changes) except -1:
+    """How many bytes the changes have, about."""
+    cdef Entry entry
+    cdef Py_ssize_t size = 0
+    for item in changes:
+        entry = item
+        size += PyBytes_GET_SIZE(entry.key) + (PyBytes_GET_SIZE(entry.payload) if entry.payload is not None else 0)
+    return size
 
 
 cdef object unstorable(list failures):

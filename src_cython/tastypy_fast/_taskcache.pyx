@@ -74,6 +74,9 @@ cdef class TaskCache(Cache):
     cdef bint status_differs(self) except -1:
         return self.status.differs()
 
+    cdef Py_ssize_t status_places(self) except -1:
+        return len(self.status.differing)
+
     cdef int write_status(self, object txn, set only, set skip) except -1:
         return self.status.write(txn, only, skip)
 

@@ -95,6 +95,10 @@ cdef class Transaction(StoreState):
             self.failure = error
             raise self.translated(error) from error
 
+    def write_sync(self, work, scattered, size):
+        """The same: there is no log."""
+        return self.write(work)
+
     def flush(self):
         """Nothing is there to be flushed before the commit."""
 

@@ -1,0 +1,16 @@
+from tastypy_fast._overlay cimport Layer
+
+cdef class Journal:
+    cdef readonly object log
+    cdef tuple handles
+    cdef tuple layers
+    cdef long long count
+    cdef Py_ssize_t size
+    cdef object first
+    cdef object last
+    cdef long long seen
+
+    cpdef int forget(self) except -1
+    cdef int catch_up(self, object txn) except -1
+    cdef int take_batch(self, object txn, bytes batch) except -1
+    cdef int take_statuses(self, object txn, bytes key, const unsigned char* data, Py_ssize_t size) except -1

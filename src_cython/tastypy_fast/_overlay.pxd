@@ -1,0 +1,30 @@
+cdef object MISSING
+
+cdef class Layer:
+    cdef dict changes
+    cdef bint numbers
+    cdef list ordered
+    # The largest number that was changed.
+    cdef long long largest
+
+    cpdef int change(self, bytes key, object value) except -1
+    cdef int take(self, Layer other) except -1
+    cdef list sort(self)
+    cdef bytes key_of(self, object place)
+    cdef object value_of(self, object place)
+
+cdef class Overlay:
+    cdef object txn
+    cdef tuple handles
+    cdef tuple layers
+    cdef readonly long long count
+
+    cdef Layer layer_of(self, object db)
+    cdef object look(self, bytes key, object db)
+
+cdef class OverlayCursor:
+    cdef object cursor
+    cdef Layer layer
+    cdef object place
+
+    cdef bint stand_at_first(self, object pairs) except -1

@@ -1,0 +1,182 @@
+"""Reading and writing the databases of an open store: snapshots, transactions, the log, flushing."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tastypy_fast import _engine
+from tastypy_fast._engine import EngineError, MapFull, MapResized, ReadersFull
+from tastypy_fast._state import StoreState
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
+
+if TYPE_CHECKING:
+    from tastypy_fast._options import Options
+
+__all__ = ["Access"]
+
+T = TypeVar("T")
+
+# What is merged in one transaction: so many changes, or bytes of them.
+RUN = 1_000
+RUN_BYTES = 4 << 20
+
+
+class Access(StoreState):
+    """An open store, as far as what is in it goes."""
+
+    options: Options
+    # Whether the files are opened when they are needed, in a forked child.
+    _reopens = False
+    _unflushed = False
+    # A sync goes into the log if it would change as many places of the databases, and has no more bytes.
+    scattered_at = 64
+    logged_bytes = 1 << 20
+    # As many changes, or bytes of them, are in the log before they are merged.
+    merge_at = 50_000
+    merge_bytes_at = 16 << 20
+
+    # What the whole environment knows
+
+    def _open_database_files(self, readonly: bool) -> None:
+        raise NotImplementedError
+
+    def check_files(self) -> None:
+        raise NotImplementedError
+
+    def translated(self, error: Exception) -> Exception:
+        raise NotImplementedError
+
+    # Reading
+
+    def reader_of_buffers(self) -> Any:
+        """A read transaction beside the current one that hands out views of the map instead of copies."""
+        if self.buffer_snapshot is None:
+            self.buffer_snapshot = self.begin_reading(buffers=True)
+        return self.buffer_snapshot
+
+    def begin_reading(self, buffers: bool = False) -> Any:
+        """A read transaction on what is on disk now."""
+        if self.db is None:  # in a forked child
+            if not self._reopens:
+                raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+            self._open_database_files(readonly=True)
+        for _ in range(10):
+            try:
+                txn = self.db.begin(buffers=buffers)
+                return txn if self.journal is None else self.journal.overlaid(txn, buffers)
+            except MapResized:
+                self._adopt_map()
+            except ReadersFull:
+                # Slots of processes that were killed.
+                if not self.db.reader_check():
+                    text = f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
+                    raise StorageError(errno.EAGAIN, text) from None
+            except (EngineError, PersistentOrderedDictIntegrityError) as error:
+                raise self.translated(error) from error
+        raise StorageError(errno.EAGAIN, f"the map of {self.path} does not stop growing")
+
+    def _adopt_map(self) -> None:
+        """Another process has grown the map."""
+        self.end_reading()
+        _engine.adopt(self.path, self.db)
+
+    def end_reading(self) -> None:
+        """Give the snapshot back; the next read takes the newest."""
+        # (let go of first: an exception may come at any line, and an ended one must not be used again)
+        open_ones = self.snapshot, self.buffer_snapshot
+        self.snapshot = self.buffer_snapshot = None
+        for txn in open_ones:
+            if txn is not None:
+                txn.abort()
+
+    def count(self) -> int:
+        """How many records are on disk."""
+        return int(self._statistics()["entries"])
+
+    def has_large_values(self) -> bool:
+        """Whether there are values in pages of their own, so that reading a key need not touch its value."""
+        return bool(self._statistics()["overflow_pages"])
+
+    def _statistics(self) -> Any:
+        return self._look().stat(self.values)
+
+    def _look(self) -> Any:
+        """The current snapshot."""
+        if self.snapshot is None:
+            self.snapshot = self.begin_reading()
+        return self.snapshot
+
+    # Writing
+
+    def write(self, work: Callable[[Any], T]) -> T:
+        """Run ``work`` in a write transaction and commit it. Where the map is full or was grown by another
+        process it runs again, so it changes nothing outside of the transaction."""
+        with self.lock:
+            self.check_files()
+            while True:
+                self.generation += 1
+                try:
+                    with self.db.begin(write=True) as txn:
+                        result = work(txn)
+                except MapFull:
+                    self.end_reading()
+                    _engine.grow(self.path, self.db)
+                except MapResized:
+                    self._adopt_map()
+                except EngineError as error:
+                    raise self.translated(error) from error
+                else:
+                    break
+            self._unflushed = self.options.durability != "full"
+            # The snapshot is older than what was just written.
+            self.end_reading()
+            return result
+
+    def write_sync(self, work: Callable[[Any], object], scattered: int, size: int) -> None:
+        """Run ``work``, which a sync consists of: where it changes ``scattered`` places, only in the log. ``size``: of
+        how many bytes, about."""
+        journal = self.journal
+        if journal is None:
+            self.write(work)
+            return
+        with self.lock:
+            self._look()
+            if size > self.logged_bytes or not (journal or scattered >= self.scattered_at):
+                self.merge()
+                self.write(work)
+                return
+            journal.adopt(self.write(lambda txn: journal.note(txn, work)))
+            if len(journal) >= self.merge_at or journal.log_size >= self.merge_bytes_at:
+                self.merge()
+
+    def merge(self) -> None:
+        """Bring what is in the log into the databases. It takes several transactions, as one has all the pages that it
+        changes in memory; the log is as true after each of them as before, and is emptied by the last."""
+        journal = self.journal
+        if not journal:
+            return
+        with self.lock:
+            if len(journal) <= RUN and journal.log_size <= RUN_BYTES:
+                self.write(self._merge_all)
+            else:
+                for db, run in journal.runs(RUN, RUN_BYTES):
+                    self.write(functools.partial(journal.merge, db=db, run=run))
+                self.write(journal.empty)
+            journal.forget()
+
+    def _merge_all(self, txn: Any) -> None:
+        for db, run in self.journal.runs(RUN, RUN_BYTES):
+            self.journal.merge(txn, db, run)
+        self.journal.empty(txn)
+
+    def flush(self) -> None:
+        """Wait until everything that was committed is on the disk."""
+        if self._unflushed:
+            try:
+                self.db.sync(True)
+            except EngineError as error:
+                raise self.translated(error) from error
+            self._unflushed = self.options.shared and self.options.durability != "full"

@@ -1,0 +1,387 @@
+"""The log of a private store: what is in it is there for everybody who reads, and gets where it belongs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import struct
+
+import lmdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lmdb.verify import verify
+
+from tastypy_fast import (
+    POD,
+    DiskFullError,
+    PersistentOrderedDictIntegrityError,
+    SharedPOD,
+    SharedTracker,
+    Tracker,
+)
+from tastypy_fast._access import Access
+from tastypy_fast._environment import Environment
+from tastypy_fast._overlay import Layer, Overlay
+from tests.children import Child, outcome_of
+from tests.conftest import logging, value_for
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+SHARED = {POD: SharedPOD, Tracker: SharedTracker}
+
+
+# Changes laid over a database
+
+
+def packed(number):
+    return struct.pack("=q", number)
+
+
+changes = st.dictionaries(st.integers(0, 12), st.none() | st.binary(max_size=3), max_size=10)
+
+
+class Databases:
+    """An environment with a database of numbers and one of bytes, empty before each example."""
+
+    def __init__(self, path):
+        self.db = lmdb.open(str(path), max_dbs=2, map_size=1 << 20)
+        self.handles = self.db.open_db(b"numbers", integerkey=True), self.db.open_db(b"bytes")
+
+    def fill(self, content, number):
+        with self.db.begin(write=True) as txn:
+            for handle in self.handles:
+                txn.drop(handle, delete=False)
+            for key, value in content.items():
+                txn.put(self.encode(key, number), value, db=self.handles[number])
+
+    @staticmethod
+    def encode(key, number):
+        # (as bytes, 10 comes before 9)
+        return str(key).encode() if number else packed(key)
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory):
+    found = Databases(tmp_path_factory.mktemp("databases"))
+    yield found
+    found.db.close()
+
+
+@given(
+    content=st.dictionaries(st.integers(0, 12), st.binary(max_size=3), max_size=10),
+    layers=st.lists(changes, max_size=2), number=st.integers(0, 1), probe=st.integers(-1, 13),
+)
+def test_what_is_laid_over_a_database_reads_as_if_it_were_there(databases, content, layers, number, probe):
+    encode = functools.partial(databases.encode, number=number)
+    databases.fill(content, number)
+    model = {encode(key): value for key, value in content.items()}
+    with databases.db.begin() as txn:
+        for layer in layers:
+            found = Layer(True), Layer(False)
+            for key, value in layer.items():
+                found[number].change(encode(key), value)
+                model[encode(key)] = value
+            model = {key: value for key, value in model.items() if value is not None}
+            txn = Overlay(txn, databases.handles, found, len(model))
+        expected = sorted(model.items(), key=lambda pair: pair[0] if number else struct.unpack("=q", pair[0]))
+        db = databases.handles[number]
+        wanted = encode(max(probe, 0))
+        assert txn.get(wanted, b"none", db=db) == model.get(wanted, b"none")
+        assert txn.stat(db)["entries"] == len(model) or not layers
+        cursor = txn.cursor(db)
+        assert list(cursor) == expected
+        assert dict(cursor.getmulti([encode(key) for key in range(13)])) == model
+        assert cursor.first() == bool(expected)
+        assert cursor.key() == (expected[0][0] if expected else b"")
+        assert cursor.last() == bool(expected)
+        assert cursor.key() == (expected[-1][0] if expected else b"")
+        assert list(cursor.iterprev()) == expected[::-1]
+        assert cursor.set_key(wanted) == (wanted in model)
+        keys = [key for key, _ in expected]
+        behind = [at for at, key in enumerate(keys) if key == wanted or sorted_before(wanted, key, number)]
+        assert cursor.set_range(wanted) == bool(behind)
+        if behind:
+            assert cursor.key() == keys[behind[0]]
+            assert list(cursor.iternext()) == expected[behind[0]:]
+            assert cursor.set_range(wanted)
+            assert list(cursor.iterprev()) == expected[behind[0]::-1]
+            assert cursor.set_range(wanted)
+            assert cursor.prev() == (behind[0] > 0)
+            assert cursor.key() == (keys[behind[0] - 1] if behind[0] else b"")
+
+
+def sorted_before(one, other, number):
+    return one < other if number else struct.unpack("=q", one) < struct.unpack("=q", other)
+
+
+# What is in the log
+
+
+@pytest.fixture(params=[POD, Tracker], ids=["pod", "tracker"])
+def cls(request):
+    return request.param
+
+
+def log_of(store):
+    return store._environment.journal
+
+
+def scattered(cls, seed, most=200):
+    """Keys and values in no order."""
+    numbers = list(range(most))
+    random.Random(seed).shuffle(numbers)
+    return {f"{number * 2654435761 % 2**32:08x}": value_for(cls, number) for number in numbers}
+
+
+@pytest.fixture
+def logged(cls, path):
+    """What a store holds that was left, by a killed process, with all of it in the log."""
+    def live(pipe):
+        with logging(10**6):
+            store = cls(path)
+            for seed in range(4):
+                store.update(scattered(cls, seed, 50 * (seed + 1)))
+                store.sync()
+            for key in list(store)[::7]:
+                del store[key]
+            store.sync()
+            if cls is Tracker:
+                for key in list(store)[::3]:
+                    store.mark_done(key)
+                store.sync()
+            assert len(log_of(store)) > len(store)
+            pipe.send(store.items())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Child(live) as child:
+        (expected,) = child.receive_all()
+        assert child.wait() == -signal.SIGKILL
+    return expected
+
+
+def test_what_a_killed_process_left_in_the_log_is_there(cls, path, logged):
+    assert verify(path) == []
+    with cls(path, mode="r") as reader:
+        reader._check()
+        assert reader.items() == logged
+        assert len(reader) == len(logged)
+        assert list(reversed(reader)) == [key for key, _ in logged][::-1]
+        assert all(reader[key] == value for key, value in logged)
+    with cls(path) as store:
+        store._check()
+        assert store.items() == logged
+        store["one more"] = value_for(cls, "one more")
+    with cls(path) as store:
+        assert not log_of(store), "close() merges"
+        store._check()
+        assert [key for key, _ in store.items()] == [key for key, _ in logged] + ["one more"]
+    assert verify(path) == []
+
+
+def test_a_shared_store_begins_with_what_is_in_the_log(cls, path, logged):
+    with SHARED[cls](path) as store:
+        store._check()
+        assert store.items() == logged
+        store["one more"] = value_for(cls, 1)
+    with cls(path) as store:
+        assert not log_of(store)
+        assert len(store) == len(logged) + 1
+
+
+def test_a_reader_keeps_up_with_a_log_that_is_written_and_merged(cls, path):
+    with logging(120), cls(path, sync_at=10**6) as store:
+
+        def read(pipe):
+            with cls(path, mode="r") as reader:
+                while (expected := pipe.recv()) is not None:
+                    reader._check()
+                    pipe.send((len(reader), reader.items()) == (len(expected), expected))
+
+        rng = random.Random(0)
+        lengths = set()
+        with Child(read) as child:
+            for number in range(60):
+                for key in range(rng.choice((1, 5, 30))):
+                    store[rng.randrange(100)] = value_for(cls, [number, key])
+                if store and rng.random() < 0.5:
+                    del store[rng.choice(list(store))]
+                if rng.random() < 0.2:
+                    store[f"large {number}"] = value_for(cls, "x" * 2_000_000)
+                store.sync()
+                lengths.add(len(log_of(store)))
+                child.pipe.send(store.items())
+                assert child.pipe.recv(), number
+            child.pipe.send(None)
+            assert child.wait() == 0
+        assert len(lengths) > 10
+        assert 0 in lengths
+
+
+def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
+    with logging(10**6), cls(path) as store:
+        store.update(scattered(cls, 0))
+        store.sync()
+
+        def read(pipe):
+            with cls(path, mode="r") as reader:
+                loop = reader.iteritems()
+                found = [next(loop) for _ in range(30)]
+                pipe.send("begun")
+                pipe.recv()
+                pipe.send(found + list(loop))
+
+        with Child(read) as child:
+            child.pipe.recv()
+            store._environment.merge()
+            assert not len(log_of(store))
+            child.pipe.send("go on")
+            assert child.pipe.recv() == store.items()
+            assert child.wait() == 0
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch, at):
+    """A process that is killed between two of its transactions, and a reader meanwhile."""
+    monkeypatch.setattr("tastypy_fast._access.RUN", 40)
+
+    def live(pipe):
+        write = Access.write
+        count = 0
+
+        def write_some(self, work):
+            nonlocal count
+            count += 1
+            if count == at:
+                pipe.send("in the middle")
+                pipe.recv()
+            return write(self, work)
+
+        store = cls(path)
+        monkeypatch.setattr(Access, "write", write_some)
+        store._environment.merge()
+
+    with Child(live) as child:
+        assert child.pipe.recv() == "in the middle"
+        with cls(path, mode="r") as reader:
+            reader._check()
+            assert reader.items() == logged
+            child.kill()
+            assert child.wait() == -signal.SIGKILL
+            assert reader.items() == logged
+            assert len(reader) == len(logged)
+    assert verify(path) == []
+    with cls(path) as store:
+        store._check()
+        assert store.items() == logged
+        store._environment.merge()
+        store._check()
+        assert store.items() == logged
+        assert len(store) == len(logged)
+    assert verify(path) == []
+
+
+def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
+    monkeypatch.setattr("tastypy_fast._access.RUN", 20)
+    write = Access.write
+    left = 3
+
+    def write_some(self, work):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise DiskFullError(28, "no room (made up)", str(path))
+        return write(self, work)
+
+    with logging(300), cls(path, sync_at=10**6) as store:
+        expected = scattered(cls, 1)
+        store.update(dict(list(expected.items())[:100]))
+        store.sync()
+        monkeypatch.setattr(Access, "write", write_some)
+        store.update(expected)
+        with pytest.raises(DiskFullError):
+            store.sync()
+        assert [key for key, _ in store.items()] == list(expected)
+        store.sync()
+        assert store.dirty() == set()
+        store._check()
+    with cls(path) as store:
+        store._check()
+        assert list(store) == list(expected)
+
+
+def test_a_batch_that_is_not_as_it_was_written_is_an_error(cls, path, logged):
+    with lmdb.open(str(path), max_dbs=8) as db:
+        log = db.open_db(b"log", integerkey=True)
+        with db.begin(write=True) as txn:
+            pieces = list(txn.cursor(log))
+            key, piece = random.Random(0).choice(pieces)
+            txn.put(key, piece[:-1] + bytes([piece[-1] ^ 1]), db=log)
+    for mode in ("r", "w"):
+        with pytest.raises(PersistentOrderedDictIntegrityError, match="log"):
+            cls(path, mode=mode)
+
+
+def test_a_store_without_a_log_gets_one(cls, path):
+    """Of format 1."""
+    with cls(path) as store:
+        store.update(scattered(cls, 0))
+    with lmdb.open(str(path), max_dbs=8) as db, db.begin(write=True) as txn:
+        txn.drop(db.open_db(b"log", txn=txn))
+        txn.put(b"format", b"1", db=db.open_db(b"meta", txn=txn))
+    with cls(path, mode="r") as reader:
+        assert list(reader) == list(scattered(cls, 0))
+    with cls(path) as store:
+        assert log_of(store) is not None
+        store._check()
+    with lmdb.open(str(path), max_dbs=8) as db, db.begin() as txn:
+        assert txn.get(b"format", db=db.open_db(b"meta", txn=txn)) == b"2"
+
+
+def test_a_forked_child_reads_what_is_in_the_log(cls, path):
+    with logging(10**6), cls(path) as store:
+        store.update(scattered(cls, 0))
+        store.sync()
+
+        def read(pipe):
+            pipe.send((list(store), len(store), store.get(next(iter(store)))))
+
+        assert outcome_of(read) == [(list(store), len(store), store.get(next(iter(store))))]
+
+
+# When the log is used
+
+
+def test_scattered_changes_go_into_the_log_and_others_do_not(cls, path):
+    with cls(path) as store:
+        store.update((number, value_for(cls, number)) for number in range(5000))
+        store.sync()
+        assert not log_of(store), "new keys in order"
+        for key in store:
+            store[key] = value_for(cls, "in order")
+        store.sync()
+        assert not log_of(store)
+        numbers = random.Random(0).sample(range(5000), 1000)
+        store.update((number, value_for(cls, "in no order")) for number in numbers)
+        store.sync()
+        assert len(log_of(store)) >= 1000
+        store._check()
+        store["large"] = value_for(cls, "x" * 2_000_000)
+        store.sync()
+        assert not log_of(store), "large values do not go through it"
+        store._check()
+
+
+def test_the_log_is_merged_when_it_is_large(cls, path, monkeypatch):
+    monkeypatch.setattr(Environment, "merge_at", 5000)
+    with cls(path) as store:
+        largest = 0
+        for seed in range(12):
+            store.update(scattered(cls, seed, 1000))
+            store.sync()
+            largest = max(largest, len(log_of(store)))
+        assert 2000 <= largest < 5000 + 3000
+        store._check()
+        assert store.items() == [(key, store[key]) for key in scattered(cls, 0, 1000)]
