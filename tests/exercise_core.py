@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -72,6 +73,27 @@ def exercise_dict(folder: Path, seed: random.Random) -> None:
         pod.items()
         pod.dirty()
         pod._check()
+
+
+def exercise_log(folder: Path, seed: random.Random) -> None:
+    """Syncs of changes that lie far apart, read while they are in the log, and by another process's eyes."""
+    with ProgressTracker(folder / "log", sync_at=300) as tracker:
+        for _ in range(6):
+            for number in seed.sample(range(900), 250):
+                tracker[f"{number * 2654435761 % 2**32:08x}"] = {"number": number}
+            for key in seed.sample(tracker.keys(), 100):
+                tracker.mark_done(key)
+            for key in seed.sample(tracker.keys(), 20):
+                del tracker[key]
+            tracker.sync()
+            assert tracker._environment.journal
+            tracker._check()
+            assert [key for key, _ in tracker.items()][::-1] == list(reversed(tracker))
+            list(tracker.todo_keys())
+        path = folder / "copy"
+        shutil.copytree(folder / "log", path)
+        with ProgressTracker(path, mode="r") as reader:
+            assert reader.items() == tracker.items()
 
 
 def exercise_tracker(folder: Path, seed: random.Random) -> None:
@@ -147,6 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         exercise_codecs(random.Random(number))
         exercise_dict(Path(name), random.Random(number))
+        exercise_log(Path(name), random.Random(number))
         exercise_tracker(Path(name), random.Random(number))
         exercise_shared_dict(Path(name), random.Random(number))
         exercise_shared_tracker(Path(name), random.Random(number))
