@@ -51,8 +51,9 @@ CLASSES = {
 
 # What these modules test is promised by all four classes; the others are about stores of one process.
 FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings"}
-# These are run also with every sync in the log.
+# These are run also with every sync in the log; most of it with ``-m storm``.
 WITH_LOG = {"test_contract", "test_damage", "test_endings", "test_fork", "test_kills", "test_threads"}
+ALWAYS = {("test_contract", "pod"), ("test_damage", "pod"), ("test_kills", "pod"), ("test_kills", "tracker")}
 LOGGED = "-logged"
 
 
@@ -79,7 +80,9 @@ def pytest_generate_tests(metafunc):
         names = [name for name in CLASSES if module in FOR_ALL_CLASSES or not name.startswith("shared")]
         params = [pytest.param(CLASSES[name], id=name) for name in names]
         if module in WITH_LOG:
-            params += [pytest.param(CLASSES[name], id=name + LOGGED) for name in names if not name.startswith("shared")]
+            for name in ("pod", "tracker"):
+                marks = () if (module, name) in ALWAYS else pytest.mark.storm
+                params.append(pytest.param(CLASSES[name], id=name + LOGGED, marks=marks))
         metafunc.parametrize("any_class", params)
 
 
