@@ -53,7 +53,7 @@ CLASSES = {
 FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings"}
 # These are run also with every sync in the log; most of it with ``-m storm``.
 WITH_LOG = {"test_contract", "test_damage", "test_endings", "test_fork", "test_kills", "test_threads"}
-ALWAYS = {("test_contract", "pod"), ("test_damage", "pod"), ("test_kills", "pod"), ("test_kills", "tracker")}
+ALWAYS = {("test_damage", "pod")}
 LOGGED = "-logged"
 
 
