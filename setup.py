@@ -1,6 +1,7 @@
 """Builds the compiled modules; everything else about the project stands in pyproject.toml."""
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -22,6 +23,8 @@ setup(
                 define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
                 extra_compile_args=["-O2", *SANITIZE],
                 extra_link_args=SANITIZE,
+                # Where the timers are in older versions of the system's library.
+                libraries=["rt"] if sys.platform == "linux" else [],
             )
             for name in MODULES
         ],

@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["die", "report", "restore_sigterm", "save_at_exit", "watch_sigterm"]
+from tastypy_fast import _repeating
+
+__all__ = ["die", "report", "restore_sigterm", "save_at_exit", "watch_sigterm", "watch_sigterm_in_child"]
 
 _saved_by: set[int] = set()
 _on_sigterm: Callable[[], None] | None = None
@@ -41,6 +43,13 @@ def watch_sigterm(end: Callable[[], None]) -> None:
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         _on_sigterm = end
         signal.signal(signal.SIGTERM, _handle)
+        _repeating.repeat_until_handled(signal.SIGTERM)
+
+
+def watch_sigterm_in_child() -> None:
+    """After a fork: the handler is there, what repeats the signal is not."""
+    if signal.getsignal(signal.SIGTERM) is _handle:
+        _repeating.repeat_until_handled(signal.SIGTERM)
 
 
 def restore_sigterm() -> None:
@@ -50,6 +59,7 @@ def restore_sigterm() -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    _repeating.stop()
     if _on_sigterm is not None:
         _on_sigterm()
 

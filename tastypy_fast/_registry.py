@@ -191,6 +191,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
+    _ending.watch_sigterm_in_child()
     for environment in _registry.values():
         environment.after_fork_in_child()
 

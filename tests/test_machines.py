@@ -128,7 +128,31 @@ def change(value, deep, how, part):
 changes = {"deep": st.booleans(), "how": st.sampled_from(["add", "replace", "take away"]), "part": values}
 
 
-class PodMachine(RuleBasedStateMachine):
+class MachineOnDisk(RuleBasedStateMachine):
+    """Runs in a folder of its own, with syncs in the log perhaps; and leaves nothing, whatever failed."""
+
+    resources = None
+    stores = ()
+
+    def begin_in_a_folder(self, merge_at):
+        self.resources = contextlib.ExitStack()
+        self.path = Path(self.resources.enter_context(tempfile.TemporaryDirectory(prefix="tastypy_fast-"))) / "store"
+        if merge_at:
+            self.resources.enter_context(logging(merge_at))
+
+    def teardown(self):
+        if self.resources is not None:
+            with self.resources, contextlib.suppress(PersistentOrderedDictException):
+                # What failed has been told; an error here would hide it.
+                self.close_all()
+
+    def close_all(self):
+        for store in self.stores:
+            store.revert()
+            store.close()
+
+
+class PodMachine(MachineOnDisk):
     """One or two instances that share their memory, and a witness that sees only what is on disk."""
 
     cls = PersistentOrderedDict
@@ -140,9 +164,7 @@ class PodMachine(RuleBasedStateMachine):
         looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(), merge_at=merges,
     )
     def begin(self, sync_at, gzipped, looks, max_tries, filled, merge_at):
-        self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
-        self.log = logging(merge_at) if merge_at else contextlib.nullcontext()
-        self.log.__enter__()
+        self.begin_in_a_folder(merge_at)
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
         # Looking resolves what was put off; without it, longer chains of such things come about.
         self.looks = looks
@@ -160,21 +182,10 @@ class PodMachine(RuleBasedStateMachine):
         return {"gzipped": self.gzipped}
 
     def open(self):
-        path = Path(self.folder.name) / "store"
-        self.stores = [self.cls(path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
-        self.witness = self.cls(path, clone=False, **self.options())
+        self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
+        self.witness = self.resources.enter_context(self.cls(self.path, clone=False, **self.options()))
         self.held = [False] * len(self.stores)
         self.walks, self.references = [], []
-
-    def teardown(self):
-        if hasattr(self, "folder"):
-            # What failed has been told; an error here would hide it.
-            with contextlib.suppress(PersistentOrderedDictException):
-                for store in (*self.stores, self.witness):
-                    store.revert()
-                    store.close()
-            self.log.__exit__(None, None, None)
-            self.folder.cleanup()
 
     # The model
 
@@ -776,29 +787,17 @@ class TrackerMachine(PodMachine):
         assert list(store.aborted_keys()) == [key for key, task in in_order if task["_aborted"]]
 
 
-class ApartMachine(RuleBasedStateMachine):
+class ApartMachine(MachineOnDisk):
     """Two instances with a memory each on one store: each sees the disk, with what it has not synced laid over it."""
 
     GONE = object()
 
     @initialize(merge_at=merges)
     def begin(self, merge_at):
-        self.folder = tempfile.TemporaryDirectory(prefix="tastypy_fast-")
-        self.log = logging(merge_at) if merge_at else contextlib.nullcontext()
-        self.log.__enter__()
-        path = Path(self.folder.name) / "store"
-        self.stores = [PersistentOrderedDict(path, clone=False) for _ in range(2)]
+        self.begin_in_a_folder(merge_at)
+        self.stores = [PersistentOrderedDict(self.path, clone=False) for _ in range(2)]
         self.disk, self.unsaved = {}, [{}, {}]
         self.changes = 0
-
-    def teardown(self):
-        if hasattr(self, "folder"):
-            with contextlib.suppress(PersistentOrderedDictException):
-                for store in self.stores:
-                    store.revert()
-                    store.close()
-            self.log.__exit__(None, None, None)
-            self.folder.cleanup()
 
     def view(self, which):
         seen = {**self.disk, **self.unsaved[which]}

@@ -567,6 +567,7 @@ def test_a_running_loop_comes_to_what_others_add(path):
 
 def test_sync_hold_and_revert_are_for_all_processes(path):
     def other(pipe):
+        pipe.recv()
         with SharedPOD(path, sync_at=3) as pod:
             pod["theirs"] = 1
             pod.set["both"].append("theirs")
@@ -587,7 +588,8 @@ def test_sync_hold_and_revert_are_for_all_processes(path):
         pod.sync()
         pod.hold()
         pod.set["both"].append("mine")
-        assert {"theirs", "both"} >= child.pipe.recv() >= {"theirs"}
+        child.pipe.send("begin")
+        assert child.pipe.recv() == {"theirs", "both"}
         child.pipe.send("write")
         assert child.pipe.recv() == {"theirs", "both", *range(10)} == pod.dirty()
         pod.revert()

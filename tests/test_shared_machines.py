@@ -12,7 +12,6 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from tastypy_fast import (
     DuplicateKeyError,
     InvalidKeyError,
     NotLockedError,
-    PersistentOrderedDictException,
     SharedPOD,
     SharedTracker,
     UnstorableValueError,
@@ -92,26 +90,22 @@ class SharedPodMachine(PodMachine):
     """One or two instances, with blocks inside of blocks, and another thread that looks on."""
 
     cls = SharedPOD
+    thread = None
 
     keep_a_reference = change_by_reference = drop_references = change_in_a_loop_and_mark = spoil = None
 
     def open(self):
-        path = Path(self.folder.name) / "store"
-        self.stores = [self.cls(path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
-        if not hasattr(self, "thread"):
-            self.thread = ThreadPoolExecutor(1)
+        self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
+        if self.thread is None:
+            self.thread = self.resources.enter_context(ThreadPoolExecutor(1))
         self.held = self.changed_since_hold = False
         self.blocks, self.walks, self.references = [], [], []
         self.touched_places = set()
         self.committed = copy.deepcopy(self.now)
 
-    def teardown(self):
-        if hasattr(self, "folder"):
-            self.thread.shutdown()
-            with contextlib.suppress(PersistentOrderedDictException):
-                for store in self.stores:
-                    store.close()
-            self.folder.cleanup()
+    def close_all(self):
+        for store in self.stores:
+            store.close()
 
     # The model
 
