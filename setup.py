@@ -12,25 +12,33 @@ TRACE = os.environ.get("TASTYPY_FAST_TRACE") == "1"
 # TASTYPY_FAST_SANITIZE=1 builds them with the address and undefined-behaviour sanitizers.
 SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("TASTYPY_FAST_SANITIZE") == "1" else []
 
+# Somebody's own choice stands, such as CFLAGS=-O0 for a quick build.
+OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2"]
+
 MODULES = [path.stem for path in sorted(Path("src_cython/tastypy_fast").glob("*.pyx"))]
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension(
-                f"tastypy_fast.{name}",
-                [f"src_cython/tastypy_fast/{name}.pyx"],
-                define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
-                extra_compile_args=["-O2", *SANITIZE],
-                extra_link_args=SANITIZE,
-                # Where the timers are in older versions of the system's library.
-                libraries=["rt"] if sys.platform == "linux" else [],
-            )
-            for name in MODULES
-        ],
-        include_path=["src_cython"],
-        build_dir="build/cython",
-        compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
-    ),
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
-)
+CPUS = os.cpu_count() or 1
+
+# (the processes that Cython starts for its part may import this module)
+if __name__ == "__main__":
+    setup(
+        ext_modules=cythonize(
+            [
+                Extension(
+                    f"tastypy_fast.{name}",
+                    [f"src_cython/tastypy_fast/{name}.pyx"],
+                    define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
+                    extra_compile_args=[*OPTIMIZE, *SANITIZE],
+                    extra_link_args=SANITIZE,
+                    # Where the timers are in older versions of the system's library.
+                    libraries=["rt"] if sys.platform == "linux" else [],
+                )
+                for name in MODULES
+            ],
+            include_path=["src_cython"],
+            build_dir="build/cython",
+            nthreads=CPUS,
+            compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
+        ),
+        options={"build_ext": {"parallel": CPUS}},
+    )
