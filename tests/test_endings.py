@@ -17,7 +17,7 @@ from tests.conftest import changing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-ROUNDS = 20
+ROUNDS = 10
 
 
 # Ways to end

@@ -1,4 +1,4 @@
-"""File descriptors, threads, slots of readers, memory: after hundreds of anything there are as many as before."""
+"""File descriptors, threads, slots of readers, memory: after dozens of anything there are as many as before."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here"),
 ]
 
-TIMES = 100
+TIMES = 40
 PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
@@ -187,7 +187,7 @@ def filled(any_class, path):
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-def test_nothing_is_left_after_hundreds(any_class, filled, use):
+def test_nothing_is_left_after_dozens(any_class, filled, use):
     for _ in range(10):
         use(any_class, filled)
     before, memory = in_use(), anonymous_memory()

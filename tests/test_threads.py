@@ -325,7 +325,7 @@ USES = {
 @pytest.mark.parametrize("sync_at", [2, 1000])
 def test_closing_while_others_work_loses_nothing(any_class, path, use, sync_at):
     """Each use has returned, and is saved then, or raises that the store was closed."""
-    for turn in range(6):
+    for turn in range(4):
         store = any_class(path / str(turn), sync_at=sync_at, durability="process")
         store["first"] = {"n": 0}
         finished = [[] for _ in range(3)]
