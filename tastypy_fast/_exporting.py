@@ -23,6 +23,7 @@ from tastypy_fast.exceptions import (
 __all__ = ["Exporting"]
 
 _BATCH = 1000
+_SYNC_AT = 10_000
 
 Path = str | os.PathLike[str]
 Entries = Iterator[tuple[int, Any, Any]]
@@ -50,8 +51,8 @@ class Exporting:
         ``0.json``, ``1.json`` and so on, with ``file_size`` lines each, or ``0.json.gz`` when the store is ``gzipped``.
         A line is the JSON of the key with every backslash doubled and every tab as ``\\t``, a tab, and the JSON of the
         value; tuple keys are arrays. ``folder`` must be new or empty. It appears when all of it is written and on
-        the disk. What is changed while it is written may be in it or not; with ``locked()`` a shared store
-        is written as it is at one moment.
+        the disk. What is changed while it is written may be in it or not, and a key that is deleted and added again may
+        be there twice, which import_json() refuses; with ``locked()`` a shared store is written as it is at one moment.
 
         Cost: a walk over the store; memory for some hundred lines. Raises NotAStoreError when there is something in
         the folder, StorePathError, DiskFullError and StorageError; then there is no folder.
@@ -75,11 +76,12 @@ class Exporting:
         and not only all others to have as many. Whether the files are gzipped, their names tell. ``path`` must be new
         or an empty folder, and has a store when all of it is read, checked and on the disk. The files are only read.
 
-        Cost: of reading the files and of filling a store; memory for a thousand lines. Raises DamagedInputError, which
+        Cost: of reading the files and of filling a store; memory for 10,000 lines. Raises DamagedInputError, which
         names file and line, for a file that is missing, not full, cut short or not in the format, and for a key that
         comes twice; InvalidKeyError and UnstorableValueError for what the class cannot hold, such as a value of a
-        tracker that is no dict; NotAStoreError when there is something at ``path``; and what opening a store
-        raises. Then there is no store at ``path``.
+        tracker that is no dict; NotAStoreError when there is something at ``path``; DiskFullError and StorageError.
+        Then there is no store at ``path``, nor when the process is killed; what is left beside it then, the next import
+        to ``path`` removes.
 
         >>> PersistentOrderedDict(path, init={"a": 1, ("b", 2): [None]}).export_json("files")
         2
@@ -90,7 +92,10 @@ class Exporting:
         source = Original(folder, None if size is None else at_least("file_size", size, 1))
         open_store: Any = cls
         target = new_path(path, "import into")
-        filling = {name: value for name, value in arguments.items() if name not in ("init", "mode")}
+        # Nobody sees it yet, so that it may be flushed less often.
+        filling = {"sync_at": _SYNC_AT, **arguments}
+        filling.pop("init", None)
+        filling.pop("mode", None)
         with beside(target) as made:
             store = open_store(made, **filling)
             try:

@@ -750,7 +750,8 @@ def test_a_text_file_of_another_encoding_is_an_error_that_says_so(tmp_path):
                 pytest.raises(UnstorableValueError, match=r"lines 1 to 1 .*\(ascii\); open it with encoding='utf-8'"):
             store.export_jsonl(file)
         (tmp_path / "lines").write_bytes(b'{"key": 1, "value": 1}\n' * 2 + b"\xff")
-        with open(tmp_path / "lines", encoding="utf-8") as file, pytest.raises(DamagedInputError, match=r"of .*lines:"):
+        with open(tmp_path / "lines", encoding="utf-8") as file, \
+                pytest.raises(DamagedInputError, match=r"of .*lines, or soon after it: .*; the 0 before"):
             store.import_jsonl(file)
 
 
@@ -812,6 +813,7 @@ stores = st.lists(st.tuples(hostile, hostile_values), max_size=6)
 @given(pairs=stores, size=st.integers(1, 4), gzipped=st.booleans())
 @example(pairs=[("\ud83d\ude00", "😀"), ("😀", "\ud83d\ude00"), (("\ud83d\ude00", "\\t"), "\ud83d")], size=2,
          gzipped=True)
+@example(pairs=[(("é", "\ud800"), ["é", "\ud800"]), ("\ud800", {"\udc00": "\ud800"})], size=2, gzipped=False)
 @example(pairs=[("a\\tb", 1), ("a\tb", 1), ("a\\\tb", 1), ("\\\\t", 1), ("\\", 1)], size=2, gzipped=False)
 @settings(max_examples=30)
 def test_everything_comes_back(name, pairs, size, gzipped):
@@ -861,6 +863,22 @@ def test_arbitrary_input_is_read_or_an_error_of_ours(data):
                 with suppress(DamagedInputError, InvalidKeyError):
                     work()
             store._check()
+
+
+def test_the_deepest_keys_and_values_come_back(tmp_path, cls):
+    key = value = "x"
+    for _ in range(490):
+        key = (key, -1)
+    for _ in range(300):
+        value = [value]
+    with cls(tmp_path / "one") as one, cls(tmp_path / "two") as two:
+        one.update([(key, value_for(cls, value)), ((key, 10**5000), value_for(cls, 1))])
+        one.export_json(tmp_path / "files")
+        one.export_jsonl(tmp_path / "lines")
+        two.import_jsonl(tmp_path / "lines")
+        with cls.import_json(tmp_path / "files", tmp_path / "three") as three:
+            assert one.items() == two.items() == three.items()
+            assert len(three) == 2
 
 
 # Memory
