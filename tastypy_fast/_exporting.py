@@ -23,7 +23,6 @@ from tastypy_fast.exceptions import (
 __all__ = ["Exporting"]
 
 _BATCH = 1000
-_SYNC_AT = 10_000
 
 Path = str | os.PathLike[str]
 Entries = Iterator[tuple[int, Any, Any]]
@@ -76,7 +75,7 @@ class Exporting:
         and not only all others to have as many. Whether the files are gzipped, their names tell. ``path`` must be new
         or an empty folder, and has a store when all of it is read, checked and on the disk. The files are only read.
 
-        Cost: of reading the files and of filling a store; memory for 10,000 lines. Raises DamagedInputError, which
+        Cost: of reading the files and of filling a store; memory for a thousand lines. Raises DamagedInputError, which
         names file and line, for a file that is missing, not full, cut short or not in the format, and for a key that
         comes twice; InvalidKeyError and UnstorableValueError for what the class cannot hold, such as a value of a
         tracker that is no dict; NotAStoreError when there is something at ``path``; DiskFullError and StorageError.
@@ -92,10 +91,7 @@ class Exporting:
         source = Original(folder, None if size is None else at_least("file_size", size, 1))
         open_store: Any = cls
         target = new_path(path, "import into")
-        # Nobody sees it yet, so that it may be flushed less often.
-        filling = {"sync_at": _SYNC_AT, **arguments}
-        filling.pop("init", None)
-        filling.pop("mode", None)
+        filling = {name: value for name, value in arguments.items() if name not in ("init", "mode")}
         with beside(target) as made:
             store = open_store(made, **filling)
             try:

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -428,66 +429,81 @@ def test_a_target_that_somebody_makes_meanwhile_is_left_alone(tmp_path):
 
 
 def big_folder(folder):
-    """Files of 30,000 lines."""
-    with POD(folder / "big", init=((number, {"n": number}) for number in range(30_000))) as store:
+    """Files of 20,000 lines."""
+    with POD(folder / "big", init=((number, {"n": number}) for number in range(20_000))) as store:
         store.export_json(folder / "files")
     return folder / "files"
 
 
-def kill_in_the_middle(work, target, rng):
-    """Run ``work`` in a child, and kill it after it has begun to make the target."""
+def size_of(path):
+    return sum(file.lstat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+
+
+def kill_in_the_middle(work, target, size):
+    """Run ``work`` in a child, and kill it when what it makes has grown to a size. Whether it was made."""
     with Child(work) as child:
-        while not (list(target.parent.glob(LEFT)) or target.exists()):
-            pass
-        for _ in range(rng.randrange(rng.choice((1, 20_000, 500_000)))):
-            pass
+        while not target.exists():
+            with suppress(FileNotFoundError):  # it was renamed or removed
+                if any(size_of(left) >= size for left in target.parent.glob(LEFT)):
+                    break
         child.kill()
         child.wait()
+    return target.exists()
+
+
+PARTS = [0, 0.1, 0.3, 0.6, 0.9, 1]
 
 
 def test_a_kill_in_the_middle_of_an_import_leaves_no_store(tmp_path, cls):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
-    rng = random.Random(seed)
-    folder = tmp_path / "source"
-    if is_tracker(cls):
-        folder.mkdir()
-    files = big_folder(folder)
+    files = big_folder(tmp_path)
+    cls.import_json(files, tmp_path / "whole").close()
     target = tmp_path / "place" / "store"
     target.parent.mkdir()
-    for _ in range(8):
-        kill_in_the_middle(lambda pipe: cls.import_json(files, target), target, rng)
-        if target.exists():
+    killed = 0
+    for part in PARTS:
+        if kill_in_the_middle(lambda pipe: cls.import_json(files, target), target, part * size_of(tmp_path / "whole")):
             with cls(target) as store:
                 store._check()
-                assert len(store) == 30_000
-            break
+                assert len(store) == 20_000
+            shutil.rmtree(target)
+        else:
+            killed += 1
         assert len(list(target.parent.iterdir())) <= 1  # what the one before has left is gone
-    else:
-        with cls.import_json(files, target) as store:
-            store._check()
-            assert len(store) == 30_000
-            assert store[29_999]["n"] == 29_999
-            assert os.listdir(target.parent) == ["store"]
+    assert killed
+    with cls.import_json(files, target) as store:
+        store._check()
+        assert len(store) == 20_000
+        assert store[19_999]["n"] == 19_999
+        assert os.listdir(target.parent) == ["store"]
 
 
 @pytest.mark.parametrize("export", ["export_json", "export_jsonl"])
 def test_a_kill_in_the_middle_of_an_export_leaves_nothing_at_the_path(tmp_path, export):
-    rng = random.Random(7)
-    big_folder(tmp_path)
+    size = size_of(big_folder(tmp_path))
     target = tmp_path / "place" / "target"
     target.parent.mkdir()
-    for _ in range(8):
-        kill_in_the_middle(lambda pipe: getattr(POD(tmp_path / "big", mode="r"), export)(target), target, rng)
-        if target.exists():
-            break
+    killed = 0
+
+    def work(pipe):
+        getattr(POD(tmp_path / "big", mode="r"), export)(target)
+
+    for part in PARTS:
+        if kill_in_the_middle(work, target, part * size):
+            assert lines_in(target) == 20_000
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        else:
+            killed += 1
         assert len(list(target.parent.iterdir())) <= 1
-    else:
-        with POD(tmp_path / "big", mode="r") as store:
-            getattr(store, export)(target)
+    assert killed
+    with POD(tmp_path / "big", mode="r") as store:
+        getattr(store, export)(target)
+    assert os.listdir(target.parent) == ["target"]
     assert target.is_dir() == (export == "export_json")
-    files = target.iterdir() if target.is_dir() else [target]
-    assert sum(len(file.read_bytes().splitlines()) for file in files) == 30_000
+    assert lines_in(target) == 20_000
+
+
+def lines_in(path):
+    return sum(len(file.read_bytes().splitlines()) for file in (path.iterdir() if path.is_dir() else [path]))
 
 
 def test_only_what_killed_processes_have_left_is_swept(tmp_path):
