@@ -21,11 +21,10 @@ LONGEST = 400
 def test_exported_names_are_these():
     names = """
         DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD SharedPOD SharedPersistentOrderedDict SharedProgressTracker SharedTracker
-        Claim NotLockedError
-        CalledClosedTrackerError DiskFullError DuplicateKeyError ForkedStoreError InvalidKeyError NewerFormatError
-        NotAStoreError PersistentOrderedDict PersistentOrderedDictException PersistentOrderedDictIntegrityError
-        ProgressTracker ReadOnlyStoreError StorageError StoreConflictError StoreInUseError StoreKindError
-        StoreNotFoundError StorePathError Tracker UnstorableValueError
+        Claim NotLockedError CalledClosedTrackerError DamagedInputError DiskFullError DuplicateKeyError ForkedStoreError
+        InvalidKeyError NewerFormatError NotAStoreError PersistentOrderedDict PersistentOrderedDictException
+        PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError StorageError StoreConflictError
+        StoreInUseError StoreKindError StoreNotFoundError StorePathError Tracker UnstorableValueError
     """
     assert sorted(tastypy_fast.__all__) == sorted(names.split())
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
@@ -41,7 +40,7 @@ def test_every_module_exports_names_that_it_has():
 def test_every_error_is_below_the_packages_own():
     errors = [value for name, value in vars(tastypy_fast).items()
               if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(errors) == 18
+    assert len(errors) == 19
     assert all(issubclass(error, tastypy_fast.PersistentOrderedDictException) for error in errors)
     assert tastypy_fast.PersistentOrderedDictException.__base__ is Exception
 
@@ -54,6 +53,7 @@ def test_every_error_is_below_the_packages_own():
     ("NotAStoreError", FileExistsError), ("StoreInUseError", BlockingIOError), ("StoreKindError", TypeError),
     ("NotLockedError", RuntimeError),
     ("NewerFormatError", NotImplementedError), ("DiskFullError", OSError), ("StorageError", OSError),
+    ("DamagedInputError", ValueError),
 ])
 def test_error_is_also_the_builtin_that_fits(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)
