@@ -42,7 +42,8 @@ def apart(work: Callable[..., Iterator[T]], *arguments: object) -> Generator[T, 
     command = [sys.executable, "-I", "-c", _PROGRAM.format(path=sys.path)]
     with tempfile.TemporaryFile() as errors, \
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         try:
             try:
                 pickle.dump((work, arguments), child.stdin)

@@ -107,11 +107,12 @@ def write_copy(path: str, db: Any, target: str) -> None:
 
 
 def page_faults(path: str) -> list[str]:
-    """What is wrong with the pages of a data file, found without the engine: safe on any file. Cost: a walk over all."""
+    """What is wrong with the pages of a data file, found without the engine: safe on any file. Cost: a walk over
+    all."""
     from lmdb.verify import VerifyError, verify
 
     try:
-        return [str(fault) for fault in verify(path)]
+        return [str(fault) for fault in verify(path)]  # type: ignore[no-untyped-call]
     except VerifyError as error:
         return [str(error)]
     except (ArithmeticError, LookupError, TypeError, ValueError, struct.error, RecursionError, MemoryError) as error:

@@ -61,8 +61,8 @@ def compact(path: Path) -> tuple[int, int]:
     """Give the space that is free inside of a store back to the disk. The size of its data file before and after.
 
     Nobody may have the store open, not even to read (StoreInUseError, and nothing is changed). Needs room for a copy
-    meanwhile; cost: reading and writing everything once. A kill at any moment leaves the old store or the new one, whole
-    and on the disk; what it leaves besides, the file ``data.compacted``, goes away with the next compaction.
+    meanwhile; cost: reading and writing everything once. A kill at any moment leaves the old store or the new one,
+    whole and on the disk. It may leave the file ``data.compacted`` besides, which goes away with the next compaction.
 
     Raises StoreInUseError, StoreNotFoundError, NotAStoreError, PersistentOrderedDictIntegrityError, DiskFullError and
     StorageError; the store is as it was then.
@@ -89,9 +89,9 @@ def verify(path: Path) -> list[str]:
     """What is wrong with a store of any class, a sentence each; nothing for a sound one.
 
     Looks at every page of the data file, then at every record, the index, the statuses, the claims and the log. Only
-    reads, and takes its look beside processes that write. Safe on a file from a stranger: the storage engine gets it when
-    its structure was found to be sound, and in a process of its own. A folder that is no store is one finding. What a
-    value has lost without ceasing to be JSON (a digit for another one) cannot be found. Cost: a walk over everything, in
+    reads, also beside processes that write. Safe on a file from a stranger: the storage engine gets it only when its
+    structure was found to be sound, and in a process of its own. A folder that is no store is one finding. What a value
+    has lost without ceasing to be JSON (a digit for another one) cannot be found. Cost: a walk over everything, in
     constant memory. At most some thousand findings are told.
 
     Raises StoreNotFoundError where there is nothing at ``path``, NewerFormatError, and StorageError when it cannot be
@@ -108,7 +108,7 @@ def verify(path: Path) -> list[str]:
         try:
             with _our_errors(path, crash=False):
                 for finding in findings:
-                    found.append(finding)  # noqa: PERF402  (those before a crash are kept)
+                    found.append(finding)  # (those before a crash are kept)
         except Ended as end:
             found.append(_crashed(end))
     return found
@@ -119,12 +119,12 @@ def repair(path: Path, target: Path) -> Repair:
 
     Records keep their order; the index, the counts and the statuses are made anew from what is there, the log included.
     A task whose status or data cannot be read is kept as not done. Everything that is lost is told in ``lost``, by its
-    key where the index has it still. The engine does not get the damaged file. Cost: a walk over everything, in constant
-    memory but for what is lost. The new store appears at ``target`` when it is whole and on the disk.
+    key where the index has it still. The engine does not get the damaged file. Cost: a walk over everything; memory is
+    constant but for what is lost. The new store appears at ``target`` when it is whole and on the disk.
 
-    Raises StoreInUseError while a process has the store open to write, PersistentOrderedDictIntegrityError where nothing
-    can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where ``target`` is there), DiskFullError and
-    StorageError; nothing is at ``target`` then.
+    Raises StoreInUseError while a process has the store open to write, PersistentOrderedDictIntegrityError where
+    nothing can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where ``target`` is there),
+    DiskFullError and StorageError; nothing is at ``target`` then.
 
     >>> PersistentOrderedDict(path, init={"a": 1, "b": 2}).close()
     >>> repair(path, path + ".new")
