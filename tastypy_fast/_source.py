@@ -75,13 +75,17 @@ class Source:
             return b"tracker"
         if kind in KINDS:
             return kind
+        if b"values" in self._salvage.databases and b"order" in self._salvage.databases:
+            return b"dict"  # (a tracker's would be there, too)
         for name in self._salvage.databases:
             for _ in self._salvage.items(name, quiet=True):
                 pass
         found = {_is_record(data) for _, data in self._salvage.orphans() if _is_record(data) or _is_block(data)}
         if not found and b"values" not in self._salvage.databases:
             raise PersistentOrderedDictIntegrityError("its list of databases cannot be read, nor any record")
-        return b"dict" if False not in found else b"tracker"
+        kind = b"tracker" if False in found else b"dict"
+        self._losses.tell(f"of what kind it is cannot be read; going by what is left of it it is {KINDS[kind]}")
+        return kind
 
     def records(self) -> Iterator[tuple[int | None, bytes]]:
         """(order number, None where that is not known; record) of each; nearly always in order."""

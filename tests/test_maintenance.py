@@ -52,7 +52,8 @@ from tests.test_damage import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-HOSTILE = ["", "tab\tand\nline", "\udc80", 0, -1, 2**70, -(2**70), (), ("a", (1, ("",))), "\0", "x" * 5000, ("y" * 600,)]
+HOSTILE = ["", "tab\tand\nline", "\udc80", 0, -1, 2**70, -(2**70), (), ("a", (1, ("",))), "\0", "x" * 5000,
+           ("y" * 600,)]
 PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
@@ -80,7 +81,7 @@ def state(store):
 
 
 def plain(value):
-    return value if value is None else dict(value)
+    return {name: part for name, part in value.items() if name not in ("_done", "_aborted", "_tries")}
 
 
 def state_of(cls, path):
@@ -766,14 +767,16 @@ def test_any_page_may_be_lost(stores, path, tmp_path, one):
         found = state_of(one, new)
         assert kept == len(found)
         there = {row[0] for row in found}
-        assert [row[:2] for row in found] == [row[:2] for row in before if row[0] in there]
         told = "\n".join(lost)
+        expected = [row for row in before if row[0] in there]
+        assert [row[0] for row in found] == [row[0] for row in expected]
+        for row, right in zip(found, expected, strict=True):
+            assert row[1] == right[1] or (one is Tracker and row[1] == {} and f"the data of task {row[0]!r}" in told)
         for row in before:
             if row[0] not in there:
                 assert repr(row[0])[:40] in told or "too long" in told
         if one is Tracker:
-            wrong = [row for row, right in zip(found, (row for row in before if row[0] in there), strict=True)
-                     if row != right]
+            wrong = [row for row, right in zip(found, expected, strict=True) if row != right]
             assert len(wrong) <= undone
             assert not any(row[2] for row in wrong)
 
@@ -808,14 +811,16 @@ def test_pages_that_lost_pages_led_to_are_found(stores, cls, victim, target):
 
 
 def test_the_older_of_the_first_two_pages_serves(stores, path, target):
-    shutil.copytree(stores[POD][0], path)
     for number in (0, 1):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(stores[POD][0], path)
+        for value in range(3):
+            with POD(path) as store:
+                store["more"] = value
         overwrite(path, number, lambda page: noise(len(page)))
         kept, lost, _ = maintenance.repair(path, target.parent / str(number))
         assert lost
-        assert kept
+        assert kept == len(stores[POD][1]) + 1
         assert maintenance.verify(target.parent / str(number)) == []
     overwrite(path, 0, lambda page: noise(len(page)))
     with pytest.raises(PersistentOrderedDictIntegrityError, match="first two pages"):
@@ -829,14 +834,15 @@ def test_a_truncated_file_gives_what_it_has(stores, cls, victim, target, part):
     try:
         kept, lost, _ = maintenance.repair(victim, target)
     except PersistentOrderedDictIntegrityError:
-        assert part < 0.9
         return
     assert lost
     assert maintenance.verify(target) == []
+    if any("of what kind it is" in text for text in lost):
+        cls = Tracker if any("a ProgressTracker" in text for text in lost) else POD
     found = state_of(cls, target)
     assert kept == len(found)
     values = {row[0]: row[1] for row in stores[cls][1]}
-    assert all(values[row[0]] == row[1] or row[1] is None or not row[1] for row in found)
+    assert all(values[row[0]] == row[1] or not row[1] for row in found)
 
 
 def test_two_records_of_one_key_are_one(stores, path, target):
