@@ -25,26 +25,43 @@ from struct import Struct, unpack_from
 from struct import error as struct_error
 from typing import NamedTuple
 
-__all__ = ["find_damage", "find_databases", "looks_begun"]
+__all__ = [
+    "BIG_DATA",
+    "BRANCH",
+    "LEAF",
+    "NO_ROOT",
+    "RECORD",
+    "SUB_DATA",
+    "Damage",
+    "Meta",
+    "Record",
+    "Walk",
+    "find_damage",
+    "find_databases",
+    "last_transaction",
+    "looks_begun",
+    "newest_meta",
+    "read_meta",
+]
 
 _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
-_RECORD = Struct("=IHHQQQQQ")
+RECORD = Struct("=IHHQQQQQ")
 _NODE = Struct("=HHHH")
 _MAGIC, _FILE_FORMAT = 0xBEEFC0DE, 1
-_BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
-_BIG_DATA, _SUB_DATA = 1, 2  # node flags
+BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
+BIG_DATA, SUB_DATA = 1, 2  # node flags
 _INTEGER_KEY = 8  # database flag
-_NO_ROOT = 2**64 - 1
+NO_ROOT = 2**64 - 1
 # Pages looked at in one tree: both edges of any real one.
 _BUDGET = 64
 
 
-class _Damage(Exception):
+class Damage(Exception):
     """Why a file is damaged."""
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """What a database record says of its tree."""
 
     pad: int
@@ -57,13 +74,13 @@ class _Record(NamedTuple):
     root: int
 
 
-class _Meta(NamedTuple):
+class Meta(NamedTuple):
     """The newest meta page."""
 
     transaction: int
     page_size: int
-    free: _Record
-    main: _Record
+    free: Record
+    main: Record
     last_page: int
 
 
@@ -78,20 +95,20 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
         reason: str | None = None
         for _ in range(5):
             try:
-                meta = _newest_meta(descriptor)
-            except (_Damage, struct_error) as damage:  # perhaps torn by a commit
+                meta = newest_meta(descriptor)
+            except (Damage, struct_error) as damage:  # perhaps torn by a commit
                 reason = str(damage)
                 continue
             try:
                 _check_trees(descriptor, meta, databases)
                 return None
-            except (_Damage, struct_error) as damage:
+            except (Damage, struct_error) as damage:
                 reason = str(damage)
             try:
-                if _newest_meta(descriptor) == meta:
+                if newest_meta(descriptor) == meta:
                     return reason
                 reason = None  # a busy writer, no verdict
-            except (_Damage, struct_error) as damage:
+            except (Damage, struct_error) as damage:
                 reason = str(damage)
         return reason
     finally:
@@ -107,13 +124,13 @@ def find_databases(name: str) -> list[bytes]:
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for _ in range(5):
-            with suppress(_Damage, struct_error):
-                meta = _newest_meta(descriptor)
-                if meta.main.root == _NO_ROOT:
+            with suppress(Damage, struct_error):
+                meta = newest_meta(descriptor)
+                if meta.main.root == NO_ROOT:
                     return []
-                nodes = _Walk(descriptor, meta).nodes(meta.main.root, meta.main.depth == 1, "the list of databases")
+                nodes = Walk(descriptor, meta).nodes(meta.main.root, meta.main.depth == 1, "the list of databases")
                 names = [key for _, key, _, _ in nodes]
-                if _newest_meta(descriptor) == meta:
+                if newest_meta(descriptor) == meta:
                     return names
     finally:
         os.close(descriptor)
@@ -130,26 +147,39 @@ def looks_begun(data: bytes) -> bool:
     return (magic, version, transaction) == (_MAGIC, _FILE_FORMAT, 0)
 
 
-def _newest_meta(descriptor: int) -> _Meta:
+def last_transaction(name: str) -> int | None:
+    """The number of the last commit to a data file; None when that does not parse."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return newest_meta(descriptor).transaction
+    except (Damage, struct_error):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def newest_meta(descriptor: int) -> Meta:
+    """What the newest meta page says. Raises Damage where either of them does not parse."""
     first = os.pread(descriptor, 16 + _META.size, 0)
     if len(first) < 16 + _META.size:
-        raise _Damage(f"its {len(first)} bytes are too few")
+        raise Damage(f"its {len(first)} bytes are too few")
     page_size = unpack_from("=I", first, 40)[0]
     if page_size & (page_size - 1) or not 512 <= page_size <= 0x8000:
-        raise _Damage("its first page is no meta page")
-    metas = [_read_meta(descriptor, number, page_size) for number in (0, 1)]
+        raise Damage("its first page is no meta page")
+    metas = [read_meta(descriptor, number, page_size) for number in (0, 1)]
     return max(metas)
 
 
-def _read_meta(descriptor: int, number: int, page_size: int) -> _Meta:
+def read_meta(descriptor: int, number: int, page_size: int) -> Meta:
+    """What one of the two meta pages says. Raises Damage where it does not parse."""
     raw = os.pread(descriptor, 16 + _META.size, number * page_size)
     if len(raw) < 16 + _META.size:
-        raise _Damage("its second meta page is missing")
+        raise Damage("its second meta page is missing")
     own_number, _, flags, _, _ = _PAGE.unpack_from(raw)
     magic, version, _, map_size, free, main, last_page, transaction = _META.unpack_from(raw)
     if magic != _MAGIC or version != _FILE_FORMAT or own_number != number or flags != _META_PAGE:
-        raise _Damage(f"page {number} is no meta page")
-    meta = _Meta(transaction, page_size, _Record(*_RECORD.unpack(free)), _Record(*_RECORD.unpack(main)), last_page)
+        raise Damage(f"page {number} is no meta page")
+    meta = Meta(transaction, page_size, Record(*RECORD.unpack(free)), Record(*RECORD.unpack(main)), last_page)
     sound = (
         meta.free.pad == page_size
         and (transaction == 0 or transaction & 1 == number)
@@ -158,30 +188,30 @@ def _read_meta(descriptor: int, number: int, page_size: int) -> _Meta:
         and not meta.main.flags & ~0x7F
     )
     if not sound:
-        raise _Damage(f"meta page {number} contradicts itself")
+        raise Damage(f"meta page {number} contradicts itself")
     return meta
 
 
-def _check_trees(descriptor: int, meta: _Meta, databases: dict[bytes, int]) -> None:
-    walk = _Walk(descriptor, meta)
-    found: dict[bytes, _Record] = {}
+def _check_trees(descriptor: int, meta: Meta, databases: dict[bytes, int]) -> None:
+    walk = Walk(descriptor, meta)
+    found: dict[bytes, Record] = {}
 
     def note_database(key: bytes, data: bytes, flags: int) -> None:
-        if flags & _SUB_DATA:
-            found[key] = _Record(*_RECORD.unpack(data))
+        if flags & SUB_DATA:
+            found[key] = Record(*RECORD.unpack(data))
 
     walk.check_tree(meta.free, "the free list", lambda key, data, flags: _check_free_record(meta, key, data))
     walk.check_tree(meta.main, "the list of databases", note_database)
     if found:
         for name, flags in databases.items():
             if name in found and found[name].flags != flags:
-                raise _Damage(f"the flags of database {name!r} are {found[name].flags:#x}")
+                raise Damage(f"the flags of database {name!r} are {found[name].flags:#x}")
     for name, record in found.items():
         walk.check_tree(record, f"database {name!r}", None)
     _check_length(descriptor, meta, walk)
 
 
-def _check_free_record(meta: _Meta, key: bytes, data: bytes) -> None:
+def _check_free_record(meta: Meta, key: bytes, data: bytes) -> None:
     numbers = unpack_from(f"={len(data) // 8}Q", data) if len(data) % 8 == 0 else ()
     transaction = int.from_bytes(key, "little" if unpack_from("=H", b"\x01\x00")[0] == 1 else "big")
     sound = (
@@ -192,10 +222,10 @@ def _check_free_record(meta: _Meta, key: bytes, data: bytes) -> None:
         and (len(numbers) == 1 or 2 <= numbers[-1] <= numbers[1] <= meta.last_page)
     )
     if not sound:
-        raise _Damage("the free list has a record that does not parse")
+        raise Damage("the free list has a record that does not parse")
 
 
-def _check_length(descriptor: int, meta: _Meta, walk: _Walk) -> None:
+def _check_length(descriptor: int, meta: Meta, walk: Walk) -> None:
     """Every page that the file is too short for must be a free one."""
     size = os.fstat(descriptor).st_size
     end = size // meta.page_size
@@ -205,24 +235,24 @@ def _check_length(descriptor: int, meta: _Meta, walk: _Walk) -> None:
     if missing and missing <= min(meta.last_page + 1 - walk.claimed, room):
         missing -= len({page for page in walk.free_pages() if end <= page <= meta.last_page})
     if missing:
-        raise _Damage(f"it is truncated: it ends after {size} bytes, {missing} pages too early")
+        raise Damage(f"it is truncated: it ends after {size} bytes, {missing} pages too early")
 
 
-class _Walk:
+class Walk:
     """Reads and checks single pages and the edges of trees."""
 
-    def __init__(self, descriptor: int, meta: _Meta) -> None:
+    def __init__(self, descriptor: int, meta: Meta) -> None:
         self._descriptor = descriptor
         self._meta = meta
         # Pages that all trees together say they have, and the two meta pages.
         self.claimed = 2
 
-    def check_tree(self, record: _Record, where: str, visit: Callable[[bytes, bytes, int], None] | None) -> None:
+    def check_tree(self, record: Record, where: str, visit: Callable[[bytes, bytes, int], None] | None) -> None:
         """Check a record and the pages on the two edges of its tree."""
         pages = record.branches + record.leaves + record.overflows
-        if record.root == _NO_ROOT:
+        if record.root == NO_ROOT:
             if record.depth or pages or record.entries:
-                raise _Damage(f"{where} has entries and no root")
+                raise Damage(f"{where} has entries and no root")
             return
         self.claimed += pages
         sound = (
@@ -234,7 +264,7 @@ class _Walk:
             and (record.depth > 1 or record.leaves == 1)
         )
         if not sound:
-            raise _Damage(f"the record of {where} contradicts itself")
+            raise Damage(f"the record of {where} contradicts itself")
         budget = _BUDGET
         for edge in (0, -1):
             page = record.root
@@ -249,11 +279,11 @@ class _Walk:
             self._check_leaf(nodes, record, where, visit)
             if record.depth == 1:
                 if len(nodes) != record.entries:
-                    raise _Damage(f"{where} has {len(nodes)} entries, and its record says {record.entries}")
+                    raise Damage(f"{where} has {len(nodes)} entries, and its record says {record.entries}")
                 break
 
     def _check_leaf(
-        self, nodes: list[tuple[int, bytes, bytes, int]], record: _Record, where: str,
+        self, nodes: list[tuple[int, bytes, bytes, int]], record: Record, where: str,
         visit: Callable[[bytes, bytes, int], None] | None,
     ) -> None:
         before: bytes | int | None = None
@@ -261,12 +291,12 @@ class _Walk:
             order: bytes | int = key
             if record.flags & _INTEGER_KEY:
                 if len(key) != 8:
-                    raise _Damage(f"{where} has a key of {len(key)} bytes")
+                    raise Damage(f"{where} has a key of {len(key)} bytes")
                 order = unpack_from("=Q", key)[0]
             if before is not None and order <= before:  # type: ignore[operator]
-                raise _Damage(f"{where} has keys out of order")
+                raise Damage(f"{where} has keys out of order")
             before = order
-            if flags & _BIG_DATA:
+            if flags & BIG_DATA:
                 self.overflow(unpack_from("=Q", data)[0], size, where)
             elif visit:
                 visit(key, data, flags)
@@ -275,34 +305,34 @@ class _Walk:
         """(child page or size of the data, key, data, flags) of each node of a page, checked."""
         meta = self._meta
         if not 2 <= number <= meta.last_page:
-            raise _Damage(f"{where} refers to page {number}")
+            raise Damage(f"{where} refers to page {number}")
         page = os.pread(self._descriptor, meta.page_size, number * meta.page_size)
         if len(page) < meta.page_size:
-            raise _Damage(f"it is truncated: page {number} of {where} is missing")
+            raise Damage(f"it is truncated: page {number} of {where} is missing")
         own_number, _, flags, lower, upper = _PAGE.unpack_from(page)
-        sound = own_number == number and flags == (_LEAF if is_leaf else _BRANCH)
+        sound = own_number == number and flags == (LEAF if is_leaf else BRANCH)
         if not sound or not 16 < lower <= upper <= meta.page_size or lower & 1:
-            raise _Damage(f"page {number} of {where} is overwritten")
+            raise Damage(f"page {number} of {where} is overwritten")
         used = 0
         for offset in unpack_from(f"={(lower - 16) // 2}H", page, 16):
             if offset < upper or offset + 8 > meta.page_size or offset & 1:
-                raise _Damage(f"page {number} of {where} has a node outside")
+                raise Damage(f"page {number} of {where} has a node outside")
             low, high, node_flags, key_size = _NODE.unpack_from(page, offset)
             start = offset + 8 + key_size
             first = low | high << 16
             if is_leaf:
-                end = start + (8 if node_flags & _BIG_DATA else first)
-                wrong = node_flags & ~(_BIG_DATA | _SUB_DATA) or key_size == 0
+                end = start + (8 if node_flags & BIG_DATA else first)
+                wrong = node_flags & ~(BIG_DATA | SUB_DATA) or key_size == 0
             else:
                 first |= node_flags << 32
                 end = start
                 wrong = not 2 <= first <= meta.last_page or first == number
             if wrong or end > meta.page_size or key_size > 511:
-                raise _Damage(f"page {number} of {where} has a node that does not parse")
+                raise Damage(f"page {number} of {where} has a node that does not parse")
             used += end - offset + (end - offset & 1)
             yield first, page[offset + 8 : start], page[start:end], node_flags
         if used != meta.page_size - upper:
-            raise _Damage(f"page {number} of {where} has nodes that overlap")
+            raise Damage(f"page {number} of {where} has nodes that overlap")
 
     def overflow(self, number: int, size: int, where: str) -> None:
         """Check the head of the pages of a large value. (There may be more of them than it needs.)"""
@@ -310,26 +340,26 @@ class _Walk:
         own_number, _, flags, pages = Struct("=QHHI").unpack(head) if len(head) == 16 else (0, 0, 0, 0)
         if own_number != number or flags != _OVERFLOW or number + pages - 1 > self._meta.last_page \
                 or pages < (15 + size) // self._meta.page_size + 1:
-            raise _Damage(f"a large value of {where} is overwritten")
+            raise Damage(f"a large value of {where} is overwritten")
 
     def free_pages(self) -> Iterator[int]:
         """Every page number in the free list. Cost: its size."""
         record = self._meta.free
-        pages = [(record.root, 1)] if record.root != _NO_ROOT else []
+        pages = [(record.root, 1)] if record.root != NO_ROOT else []
         seen = 0
         while pages:
             number, level = pages.pop()
             seen += 1
             if seen > record.branches + record.leaves:
-                raise _Damage("the free list has more pages than its record says")
+                raise Damage("the free list has more pages than its record says")
             for first, _, data, flags in self.nodes(number, level == record.depth, "the free list"):
                 if level < record.depth:
                     pages.append((first, level + 1))
                     continue
-                if flags & _BIG_DATA:
+                if flags & BIG_DATA:
                     at = unpack_from("=Q", data)[0]
                     self.overflow(at, first, "the free list")
                     data = os.pread(self._descriptor, first, at * self._meta.page_size + 16)
                 if first % 8 or len(data) != first:
-                    raise _Damage("the free list has a record that does not parse")
+                    raise Damage("the free list has a record that does not parse")
                 yield from unpack_from(f"={first // 8}Q", data)[1:]

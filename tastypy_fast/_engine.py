@@ -26,7 +26,9 @@ __all__ = [
     "damaged",
     "grow",
     "open_engine",
+    "page_faults",
     "translated",
+    "write_copy",
 ]
 
 EngineError = lmdb.Error
@@ -79,6 +81,42 @@ def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -
             size //= 2
             if size < SMALLEST_MAP_SIZE:
                 raise translated(path, error) from error
+
+
+def write_copy(path: str, db: Any, target: str) -> None:
+    """Write the data file ``target``: what the store has at this moment, without the free pages in between. It is on
+    the disk then. No other process waits for that."""
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            db.copyfd(descriptor, compact=True)
+        except lmdb.IncompatibleError:
+            # Pages that are neither in use nor free, which do no harm; then as it is.
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            db.copyfd(descriptor)
+        os.fsync(descriptor)
+    except (lmdb.Error, OSError) as error:
+        number = getattr(error, "errno", 0)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _files.is_full(os.path.dirname(target), str(error)):
+            raise DiskFullError(errno.ENOSPC, f"there is no room for a copy of this store ({error}); it is as it was",
+                                path) from error
+        raise translated(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def page_faults(path: str) -> list[str]:
+    """What is wrong with the pages of a data file, found without the engine: safe on any file. Cost: a walk over
+    all."""
+    from lmdb.verify import VerifyError, verify
+
+    try:
+        return [str(fault) for fault in verify(path)]  # type: ignore[no-untyped-call]
+    except VerifyError as error:
+        return [str(error)]
+    except (ArithmeticError, LookupError, TypeError, ValueError, struct.error, RecursionError, MemoryError) as error:
+        return [f"it cannot be walked through ({type(error).__name__}: {error})"]
 
 
 def grow(path: str, db: Any) -> None:

@@ -1,8 +1,11 @@
-"""The invariants of a store on disk, checked one by one. Cost: a walk over everything."""
+"""The invariants of a store on disk, checked one by one. Cost: a walk over everything, in constant memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from struct import Struct
 from typing import Any
 
@@ -17,6 +20,9 @@ __all__ = ["faults"]
 _NUMBER = Struct("=q")
 _BLOCK = 500
 _NO_PAYLOAD = 0
+_STATUS = 4
+# What is compared, of one block of order numbers each.
+RECORDS, TASKS, CLAIMED, CLAIMS, UNREADABLE = range(5)
 
 
 def faults(environment: Environment) -> Iterator[str]:
@@ -26,26 +32,31 @@ def faults(environment: Environment) -> Iterator[str]:
 
 
 def _faults(environment: Environment, txn: Any) -> Iterator[str]:
-    numbers = set()
+    records = 0
+    last = -1
     for raw_number, record in txn.cursor(environment.values):
+        records += 1
         number = _NUMBER.unpack(raw_number)[0]
-        numbers.add(number)
+        last = max(last, number)
         yield from _record_faults(environment, txn, number, raw_number, record)
     indexed = 0
+    named = txn.cursor(environment.values)
     for index, raw_number in txn.cursor(environment.order):
         indexed += 1
-        if len(raw_number) != 8 or _NUMBER.unpack(raw_number)[0] not in numbers:
+        if len(raw_number) != 8 or not named.set_key(raw_number):
             yield f"the index entry {index!r} names no record"
-    if indexed != len(numbers):
-        yield f"there are {len(numbers)} records and {indexed} index entries"
+    if indexed != records:
+        yield f"there are {records} records and {indexed} index entries"
     noted = txn.get(b"next", db=environment.meta)
     if environment.writable:  # a reader does not keep up with the next number
-        if numbers and environment.next_order <= max(numbers):
+        if environment.next_order <= last:
             yield "the next order number is taken already"
         if noted is not None and _NUMBER.unpack(noted)[0] > environment.next_order:
             yield "the next order number went back"
     if environment.status is not None:
-        yield from _status_faults(environment, txn, numbers)
+        yield from _status_faults(environment, txn)
+    if environment.images is not None:
+        yield from _image_faults(environment, txn)
 
 
 def _record_faults(environment: Environment, txn: Any, number: int, raw_number: bytes, record: bytes) -> Iterator[str]:
@@ -65,13 +76,11 @@ def _record_faults(environment: Environment, txn: Any, number: int, raw_number: 
         yield f"the index does not name the record {number} of key {describe(key)}"
 
 
-def _status_faults(environment: Environment, txn: Any, numbers: set[int]) -> Iterator[str]:
-    tasks: set[int] = set()
-    claimed: set[int] = set()
+def _status_faults(environment: Environment, txn: Any) -> Iterator[str]:
     for raw_block, raw in txn.cursor(environment.status):
         block = _NUMBER.unpack(raw_block)[0]
         try:
-            head, expected, slots, in_hand = block_facts(raw)
+            head, expected, slots, _ = block_facts(raw)
         except PersistentOrderedDictIntegrityError as error:
             yield f"status block {block}: {error}"
             continue
@@ -79,15 +88,49 @@ def _status_faults(environment: Environment, txn: Any, numbers: set[int]) -> Ite
             yield f"the head of status block {block} says {head}, its entries {expected}"
         if not slots:
             yield f"status block {block} is empty"
-        tasks.update(block * _BLOCK + slot for slot in slots)
-        claimed.update(block * _BLOCK + slot for slot in in_hand)
+    # Everything in the order of LMDB, in which negative numbers (there should be none) come last.
+    parts = [_in_blocks(RECORDS, txn.cursor(environment.values)), _in_status(txn.cursor(environment.status))]
     if environment.claims is not None:
-        yield from _claim_faults(environment, txn, claimed)
-    for number in sorted(tasks ^ numbers):
-        yield f"record {number} has no status" if number in numbers else f"status {number} has no record"
+        parts.append(_in_blocks(CLAIMS, txn.cursor(environment.claims)))
+    for _, part in groupby(merge(*parts, key=itemgetter(0)), key=itemgetter(0)):
+        found = {what: numbers for _, what, numbers in part}
+        if UNREADABLE in found:
+            continue
+        yield from _differences(found, environment.claims is not None)
 
 
-def _claim_faults(environment: Environment, txn: Any, claimed: set[int]) -> Iterator[str]:
-    noted = {_NUMBER.unpack(number)[0] for number, _ in txn.cursor(environment.claims)}
-    for number in sorted(claimed ^ noted):
-        yield f"task {number} is {'not' if number in noted else ''} marked as claimed, and its claim says otherwise"
+def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
+    numbers = (_NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
+    for block, found in groupby(numbers, key=lambda number: number // _BLOCK):
+        yield block % 2**64, what, set(found)
+
+
+def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
+    for raw_block, raw in pairs:
+        block = _NUMBER.unpack(raw_block)[0]
+        try:
+            _, _, slots, in_hand = block_facts(raw)
+        except PersistentOrderedDictIntegrityError:
+            yield block % 2**64, UNREADABLE, set()
+            continue
+        yield block % 2**64, TASKS, {block * _BLOCK + slot for slot in slots}
+        yield block % 2**64, CLAIMED, {block * _BLOCK + slot for slot in in_hand}
+
+
+def _differences(found: dict[int, set[int]], has_claims: bool) -> Iterator[str]:
+    records, tasks, claimed, noted = (found.get(what, set()) for what in (RECORDS, TASKS, CLAIMED, CLAIMS))
+    for number in sorted(tasks ^ records):
+        yield f"record {number} has no status" if number in records else f"status {number} has no record"
+    for number in sorted(claimed ^ noted) if has_claims else ():
+        yield f"task {number} is {'not ' if number in noted else ''}marked as claimed, and its claim says otherwise"
+
+
+def _image_faults(environment: Environment, txn: Any) -> Iterator[str]:
+    for raw_number, image in txn.cursor(environment.images):
+        try:
+            if len(image) in range(1, _STATUS):
+                raise PersistentOrderedDictIntegrityError("it is cut short")
+            if len(image) > _STATUS:
+                decode_key(decode_record(image[_STATUS:])[1])
+        except PersistentOrderedDictIntegrityError as error:
+            yield f"what the last sync left of record {_NUMBER.unpack(raw_number)[0]}: {error}"

@@ -9,10 +9,10 @@ import socket
 import sys
 import time
 
-from tastypy_fast._files import OWNER
+from tastypy_fast._files import LMDB_LOCK, OWNER
 from tastypy_fast.exceptions import StorageError, StoreInUseError
 
-__all__ = ["OwnerLock", "ReaderLock", "SharedLock"]
+__all__ = ["EngineLock", "OwnerLock", "ReaderLock", "SharedLock"]
 
 # How long another process may take to open a store.
 OPENING_SECONDS = 30
@@ -151,6 +151,42 @@ class ReaderLock:
 
     # (as OwnerLock)
     leave_to_parent = release
+
+
+class EngineLock:
+    """That no other process has the engine open on a store, to read perhaps. Whoever opens it meanwhile waits.
+
+    It is the engine's own lock on the first byte of its lock file. The engine of this process is closed when it is
+    taken: opening and closing it lets go of it.
+    """
+
+    def __init__(self, path: str, patience: float = 0.1) -> None:
+        """Take it within so many seconds, or raise StoreInUseError."""
+        self._file = LockFile(os.path.join(path, LMDB_LOCK), os.O_RDWR)
+        until = time.monotonic() + patience
+        try:
+            while True:
+                try:
+                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+                    return
+                except (BlockingIOError, PermissionError):
+                    if time.monotonic() > until:
+                        raise StoreInUseError(
+                            errno.EWOULDBLOCK, "a process has this store open to read it; wait for it to end", path
+                        ) from None
+                time.sleep(0.005)
+        except BaseException as error:
+            self.release()
+            raise as_ours(error, path) from None
+
+    def invalidate(self) -> None:
+        """Have the next one who opens the engine begin its lock file anew: it fits to the data file, which is about to
+        be another one."""
+        os.pwrite(self._file.fileno(), bytes(4), 0)
+
+    def release(self) -> None:
+        """Let others open it."""
+        self._file.close()
 
 
 def take_patiently(file: LockFile) -> bool:

@@ -174,7 +174,7 @@ def test_the_lmdb_environment_of_another_program_is_refused_and_kept(any_class, 
 @pytest.mark.parametrize("busy", [1, 4, 1000])
 def test_a_store_is_known_for_one_while_it_is_written(path, monkeypatch, busy):
     """The page that names its databases is given up by a commit, and taken for another thing by one soon after."""
-    newest_meta = _datafile._newest_meta
+    newest_meta = _datafile.newest_meta
     rng = random.Random(busy)
     left = 0
 
@@ -187,7 +187,7 @@ def test_a_store_is_known_for_one_while_it_is_written(path, monkeypatch, busy):
                 store[rng.randrange(1000)] = "x" * rng.randrange(1000)
         return meta
 
-    monkeypatch.setattr(_datafile, "_newest_meta", slowly)
+    monkeypatch.setattr(_datafile, "newest_meta", slowly)
     with SharedPOD(path) as store:
         store.update(dict.fromkeys(range(1000), "x" * 100))
         for _ in range(30):
