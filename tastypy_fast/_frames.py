@@ -120,10 +120,18 @@ def joined(arrow: Any, tables: list[Any]) -> Any:
 
 
 def unfit(name: str, where: str, cause: Exception) -> UnstorableValueError:
+    """The error that names a field."""
+    reason = " ".join(str(cause).split())
     return UnstorableValueError(
-        f"one column cannot hold the values of the field {name!r} ({where}{cause}); with as_json=[{name!r}] they "
+        f"one column cannot hold the values of the field {name!r} ({where}{reason}); with as_json=[{name!r}] they "
         f"become JSON text"
     )
+
+
+def span(keys: list[Any]) -> str:
+    """Which tasks a batch has."""
+    first, last = describe(keys[0]), describe(keys[-1])
+    return f"the tasks from {first} to {last}" if len(keys) > 1 else f"the task {first}"
 
 
 def in_json(task: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -195,8 +203,8 @@ class Fields:
             try:
                 attempt(name, tasks)
             except REFUSALS as cause:
-                return unfit(name, f"in the tasks from {describe(keys[0])} to {describe(keys[-1])}: ", cause)
-        return UnstorableValueError(f"the tasks from {describe(keys[0])} to {describe(keys[-1])} are no table: {error}")
+                return unfit(name, f"in {span(keys)}: ", cause)
+        return UnstorableValueError(f"there is no table of {span(keys)}: {error}")
 
 
 # What pyarrow raises for values that it cannot convert; its own errors are below these.

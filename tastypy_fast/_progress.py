@@ -32,9 +32,9 @@ class Progressing:
         and so on; a ``bar_format`` may use ``{failed}``. ``total`` and ``initial`` are the store's, and raise
         TypeError.
 
-        What is returned is a tqdm bar. It looks at the store after a task, at most each ``mininterval`` (0.1) seconds.
-        ``update()`` has it look, too: ``with tracker.progress() as bar:`` is for a loop of your own that waits for
-        workers, and claims nothing. Let one process show a bar.
+        What is returned is a tqdm bar. It looks at the store after a task, at most each ``mininterval`` (0.1) seconds;
+        after each one, whatever that costs, if that is 0. ``update()`` has it look, too: ``with tracker.progress() as
+        bar:`` is for a loop of your own that waits for workers, and claims nothing. Let one process show a bar.
 
         Cost: a question after the time for each task; the looks, of some 2 to 40 ms for a million tasks, take two per
         cent of the time at most. Raises ImportError without tqdm, which comes with the extra ``progress``.
@@ -154,7 +154,7 @@ class Bar:
 
     def _pause(self, began: float) -> float:
         """How long to leave the store alone after a look that began then."""
-        return max(self._interval, PART * (perf_counter() - began))
+        return max(self._interval, PART * (perf_counter() - began)) if self._interval else 0.0
 
     def _show(self, tasks: int, finished: int, failed: int) -> bool:
         bar: Any = self
@@ -162,14 +162,22 @@ class Bar:
         is_new = change < 0 or tasks != bar.total or failed != self.failed
         self.failed = failed
         if tasks != bar.total:
-            widget = getattr(bar, "container", None)
-            if widget is not None:  # in a notebook
-                widget.children[-2].max = tasks * (1 if bar.unit_scale is True else bar.unit_scale or 1)
+            if hasattr(bar, "container"):
+                self._stretch(bar.container.children[-2], tasks)
             bar.total = tasks
         shown = bool(change and super().update(change))  # type: ignore[misc]
         if is_new and not shown and bar._time() >= bar.start_t + bar.delay:
             shown = bool(bar.refresh(lock_args=bar.lock_args))
         return shown
+
+    def _stretch(self, widget: Any, tasks: int) -> None:
+        """In a notebook: the widget was made for another total."""
+        bar: Any = self
+        widget.max = tasks * (1 if bar.unit_scale is True else bar.unit_scale or 1)
+        if not bar.total:  # (and then looks otherwise)
+            widget.bar_style = ""
+            if bar.ncols is None:
+                widget.layout.width = None
 
     def _turn_red(self) -> None:
         """In a notebook: an exception has ended the loop."""
