@@ -349,7 +349,8 @@ def test_gate_that_gave_a_last_try_leaves_the_task_to_its_thread(path):
 # Counting
 
 STATES = st.fixed_dictionaries({
-    "_done": st.booleans(), "_aborted": st.booleans(), "_tries": st.integers(-1, 4),
+    "_done": st.booleans(), "_aborted": st.booleans(),
+    "_tries": st.integers(-1, 4) | st.integers(14, 18) | st.integers(300, 301),
 })
 KEYS = st.sampled_from(["a", "b", "c", 1, (1, "x"), "x" * 600, *range(100, 104)])
 
@@ -368,7 +369,7 @@ def expected_outcome(model, max_tries, allow_aborted):
 @given(
     before=st.dictionaries(KEYS, STATES, max_size=8),
     changes=st.lists(st.tuples(KEYS, st.none() | STATES), max_size=8),
-    max_tries=st.integers(0, 3),
+    max_tries=st.integers(0, 3) | st.sampled_from([15, 16, 17, 300]),
     count=st.sampled_from([0, 3, 700]),
 )
 @pytest.mark.parametrize("place", ["private", "private, on hold", "shared", "shared, in a block"])
