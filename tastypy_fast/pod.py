@@ -14,6 +14,7 @@ from tastypy_fast._exporting import Exporting
 from tastypy_fast._integrity import faults
 from tastypy_fast._iterating import Iterating
 from tastypy_fast._keys import encode_key
+from tastypy_fast._looks import Looks
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
 from tastypy_fast._proxy import DeepProxy, is_done
@@ -30,7 +31,7 @@ _ABSENT = object()
 Self = TypeVar("Self", bound="PersistentOrderedDict")
 
 
-class PersistentOrderedDict(Iterating, Exporting, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
+class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
     """A dict that keeps itself on disk, in the order in which its keys were added.
 
     ``path`` is a folder, made when it is not there. ``init`` is a mapping or an iterable of pairs, applied
@@ -132,10 +133,6 @@ class PersistentOrderedDict(Iterating, Exporting, MutableMapping[Any, Any]):  # 
     def closed(self) -> bool:
         """Whether ``close()`` was called on this instance."""
         return not self._finalizer.alive or self._cache.closed
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
-        return f"<{type(self).__name__} at {self.path!r}: {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

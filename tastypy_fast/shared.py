@@ -13,6 +13,7 @@ from tastypy_fast._cache import Cache
 from tastypy_fast._exporting import Exporting
 from tastypy_fast._integrity import faults
 from tastypy_fast._keys import encode_key
+from tastypy_fast._looks import Looks
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
 from tastypy_fast._scope import Scope
@@ -29,7 +30,7 @@ Self = TypeVar("Self", bound="SharedPersistentOrderedDict")
 Private = PersistentOrderedDict
 
 
-class SharedPersistentOrderedDict(SharedSlots, Exporting, MutableMapping[Any, Any]):
+class SharedPersistentOrderedDict(Looks, SharedSlots, Exporting, MutableMapping[Any, Any]):
     """A PersistentOrderedDict that any number of processes use at once.
 
     There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may
@@ -127,10 +128,6 @@ class SharedPersistentOrderedDict(SharedSlots, Exporting, MutableMapping[Any, An
     def closed(self) -> bool:
         """Whether ``close()`` was called on this instance."""
         return not self._finalizer.alive or self._cache.closed
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{len(self)} key{'s' if len(self) != 1 else ''}"
-        return f"<{type(self).__name__} at {self.path!r}: {state}>"
 
     def _arguments(self) -> dict[str, Any]:
         return {

@@ -14,7 +14,9 @@ from tastypy_fast._claims import key_at, order_of, read_claim
 from tastypy_fast._directly import mark_done_many
 from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import encode_key
+from tastypy_fast._looks import TrackerLooks
 from tastypy_fast._options import at_least
+from tastypy_fast._outcomes import Outcome, outcome
 from tastypy_fast._pairs import pairs_of
 from tastypy_fast._shared_slots import SharedTrackerSlots
 from tastypy_fast._tracking import TrackerCache
@@ -39,7 +41,7 @@ class Claim(NamedTuple):
     since: datetime
 
 
-class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
+class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTrackerSlots):
     """A ProgressTracker that any number of workers use at once.
 
     What ``try_keys()`` and its like, ``should_try()`` and ``should_try_add()`` hand out is claimed first: its try is
@@ -85,6 +87,9 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
 
     def _arguments(self) -> dict[str, Any]:
         return {"max_tries": self._max_tries, **super()._arguments()}
+
+    def _outcome(self, allow_aborted: bool) -> Outcome:
+        return outcome(self._view(), self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.
@@ -155,6 +160,7 @@ class SharedProgressTracker(SharedPersistentOrderedDict, SharedTrackerSlots):
     done = reads(Private.done)
     aborted = reads(Private.aborted)
     tries = reads(Private.tries)
+    _totals = reads(Private._totals)
     num_done = reads(Private.num_done)
     num_tried = reads(Private.num_tried)
     num_aborted = reads(Private.num_aborted)

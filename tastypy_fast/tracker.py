@@ -10,7 +10,9 @@ from tastypy_fast._counting import Counting
 from tastypy_fast._environment import Environment
 from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import describe
+from tastypy_fast._looks import TrackerLooks
 from tastypy_fast._options import at_least
+from tastypy_fast._outcomes import Outcome, outcome
 from tastypy_fast._pairs import pairs_of
 from tastypy_fast._tasks import TaskIterator
 from tastypy_fast._tracking import TrackerCache
@@ -30,7 +32,7 @@ _DONE, _ABORTED, _CLAIMED = 2, 4, 8
 _RESET = 2
 
 
-class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
+class ProgressTracker(TrackerLooks, PersistentOrderedDict, Counting):  # type: ignore[misc]
     """A PersistentOrderedDict of tasks: which are done or aborted, how often each was tried, and their data.
 
     The value of a task is a dict with ``_done`` (bool), ``_aborted`` (bool), ``_tries`` (int) and whatever
@@ -78,6 +80,9 @@ class ProgressTracker(PersistentOrderedDict, Counting):  # type: ignore[misc]
     def max_tries(self) -> int:
         """How often a task is tried at most; 0 is no limit."""
         return self._max_tries
+
+    def _outcome(self, allow_aborted: bool) -> Outcome:
+        return outcome(self, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.

@@ -1,0 +1,125 @@
+"""What a store says of itself: ``repr()`` everywhere, a small table in a notebook."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from tastypy_fast import POD, ProgressTracker, SharedPOD, SharedProgressTracker
+
+CLASSES = [POD, ProgressTracker, SharedPOD, SharedProgressTracker]
+TRACKERS = [ProgressTracker, SharedProgressTracker]
+
+
+class Table(HTMLParser):
+    """The texts of a piece of HTML, whose elements all end, and the attributes of its bar."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open = []
+        self.texts = []
+        self.bar = {}
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        assert tag in ("div", "p", "code", "table", "tr", "th", "td", "progress")
+        self.open.append(tag)
+        if tag == "progress":
+            self.bar = dict(attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def rows(self):
+        """The number and the part behind each word."""
+        return {name: tuple(self.texts[at + 1:at + 3]) for at, name in enumerate(self.texts)
+                if name in ("done", "failed", "left", "tasks")}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_repr_says_what_and_where_and_how_many(path, cls):
+    with cls(path) as store:
+        assert repr(store).startswith(f"<{cls.__name__} at '{path}': 0 keys")
+        store["a"] = {"x": 1}
+        assert f"'{path}': 1 key" in repr(store)
+        assert "1 keys" not in repr(store)
+        store.update({1: {}, (2, "x"): {}})
+        assert f"'{path}': 3 keys" in repr(store)
+        assert repr(store) == str(store)
+    assert repr(store) == f"<{cls.__name__} at '{path}': closed>"
+
+
+@pytest.mark.parametrize("cls", TRACKERS)
+def test_repr_of_a_tracker_says_how_far(path, cls):
+    with cls(path) as tracker:
+        assert repr(tracker).endswith(": 0 keys, 0 of 0 done (0.00 %)>")
+        tracker.update({"a": {"_done": True}, "b": {"_aborted": True}, "c": {}})
+        assert repr(tracker).endswith(": 3 keys, 1 of 3 done (33.33 %)>")
+
+
+def test_repr_of_a_subclass_has_its_name(path):
+    class Crawl(SharedProgressTracker):
+        pass
+
+    with Crawl(path, init={"a": {}}) as crawl:
+        assert repr(crawl) == f"<Crawl at '{path}': 1 key, 0 of 1 done (0.00 %)>"
+        assert "Crawl" in Table(crawl._repr_html_()).texts[0]
+
+
+def test_repr_does_not_raise_where_there_is_nothing_to_count(path):
+    with ProgressTracker(path, init={"a": {}}) as tracker:
+        tracker["a"]["_done"] = "x"
+        assert "not to be counted (UnstorableValueError" in repr(tracker)
+        assert "not to be counted (UnstorableValueError" in "".join(Table(tracker._repr_html_()).texts)
+        tracker["a"]["_done"] = True
+        assert "1 of 1 done" in repr(tracker)
+
+
+@pytest.mark.parametrize("cls", TRACKERS)
+def test_html_is_a_table_with_a_bar(path, cls):
+    with cls(path, max_tries=2) as tracker:
+        tracker.update({
+            **{number: {"_done": True} for number in range(1200)},
+            "a": {"_aborted": True}, "t": {"_tries": 2}, "x": {}, "y": {"_tries": 1},
+        })
+        table = Table(tracker._repr_html_())
+        assert table.rows == {
+            "done": ("1,200", "99.67 %"), "failed": ("2", "0.17 %"), "left": ("2", "0.17 %"),
+            "tasks": ("1,204", "100.00 %"),
+        }
+        assert table.bar == {"value": "1202", "max": "1204", "style": "width: 100%"}
+        tracker.clear()
+        assert Table(tracker._repr_html_()).rows["tasks"] == ("0", "0.00 %")
+    table = Table(tracker._repr_html_())
+    assert "closed" in "".join(table.texts)
+    assert not table.rows
+
+
+@pytest.mark.parametrize("name", [
+    "<script>alert(1)</script>", "a&b", 'x"y\'z', "line\nbreak", b"\xff".decode("utf-8", "surrogateescape"),
+])
+@pytest.mark.parametrize("closed", [False, True])
+def test_html_is_escaped(tmp_path, name, closed):
+    folder = tmp_path
+    for part in name.split("/"):
+        folder = folder / part
+    tracker = ProgressTracker(folder, init={"a": {}})
+    if closed:
+        tracker.close()
+    html = tracker._repr_html_()
+    html.encode()
+    assert repr(tracker.path) in Table(html).texts
+    repr(tracker).encode()
+    tracker.close()
+
+
+def test_plain_stores_have_no_table():
+    assert not hasattr(POD, "_repr_html_")
+    assert not hasattr(SharedPOD, "_repr_html_")
