@@ -60,7 +60,8 @@ def outcome(tracker: Any, max_tries: int, allow_aborted: bool) -> Outcome:
     """Count for a private tracker, or for a view of a shared one, what is not synced or committed yet included.
 
     What a worker that lives has in hand has not failed yet, though it be the last try. Cost: a walk over the blocks of
-    statuses (3 to 20 ms for a million tasks, 70 where more than 15 tries are common), and a look at each key that is not synced and at each claim.
+    statuses (3 to 20 ms for a million tasks, 70 where more than 15 tries are common), and a look at each key that is
+    not synced and at each claim.
     """
     with tracker._one_step:
         tasks, done, aborted, tried = tracker._totals()

@@ -64,7 +64,7 @@ class InvalidKeyError(PersistentOrderedDictException, TypeError, ValueError):
 
 
 class UnstorableValueError(PersistentOrderedDictException, TypeError, ValueError):
-    """A value holds something that JSON cannot hold; the message says where in the value it is."""
+    """A value holds something that JSON, or a column of a table, cannot hold; the message says where it is."""
 
 
 class CalledClosedTrackerError(PersistentOrderedDictException, ValueError):
