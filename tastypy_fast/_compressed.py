@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
 
+from tastypy_fast._extras import needed
 from tastypy_fast.exceptions import DamagedInputError
 
 __all__ = ["joined", "lines_of", "writing"]
@@ -37,7 +38,8 @@ def writing(path: str) -> Iterator[Any]:
             # Without a name and a time in it, so that the same data are the same bytes.
             packer = gzip.GzipFile("", "wb", _LEVEL, file, 0)
         elif kind == ".zst":
-            packer = _zstandard().ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False)
+            packing = _zstandard().ZstdCompressor(write_checksum=True)
+            packer = packing.stream_writer(file, closefd=False)
         if packer is None:
             yield file
         else:
@@ -114,10 +116,4 @@ class _Joining(io.RawIOBase):
 
 
 def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError:
-        raise ImportError(
-            "files ending with .zst need the package zstandard: pip install 'tastypy_fast[zstd]'"
-        ) from None
-    return zstandard
+    return needed("zstandard", "zstd", "a file ending with .zst")
