@@ -1,0 +1,80 @@
+"""The live view, drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tastypy_fast.cli.texts import printable
+
+if TYPE_CHECKING:
+    from tastypy_fast.cli.watch import View
+
+__all__ = ["chart", "picture"]
+
+# Below this many lines, and columns, a chart says nothing.
+LEAST_LINES, LEAST_COLUMNS = 5, 30
+MINUTE = 60
+
+
+def picture(view: View, width: int, height: int, no_color: bool) -> Any:
+    """All of the screen."""
+    from rich.bar import Bar
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    counts = view.counts
+    lines: list[Any] = [cut(f"{view.reader.path}   (Ctrl-C ends this view)", width, "bold"), Text()]
+    if view.is_tracker:
+        share = max(counts.tasks, 1)
+        bar = Bar(share, 0, counts.done, width=width - 2, color="default" if no_color else "green")
+        table = Table.grid(padding=(0, 2))
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        colors = {"done": "green", "failed": "red", "aborted": "yellow", "left": "default"}
+        for name, number in (("done", counts.done), ("failed", counts.failed), ("aborted", counts.aborted),
+                             ("left", counts.left), ("in hand", counts.claimed)):
+            if name != "in hand" or number:
+                table.add_row(Text(name, colors.get(name, "default")), f"{number:,}",
+                              f"{100 * number / share:.2f} %" if name != "in hand" else "")
+        table.add_row("tasks", f"{counts.tasks:,}", "")
+        lines += [bar, Text(), table]
+    else:
+        lines.append(Text(f"{counts.tasks:,} keys"))
+    rate = view.rate()
+    speed = "the rate is seen at the next look" if rate is None else f"{rate:,.1f} a second in the last minute"
+    lines += [Text(), cut(speed + view.left_text(", "), width, "bold")]
+    failures = [Text(), Text("failed lately:")] if view.failures else []
+    failures += [cut(f"  {key}  {error}", width, "red") for key, error in reversed(view.failures)]
+    used = 4 + (9 if view.is_tracker else 1) + bool(counts.claimed) + len(failures)
+    room = min(height - used - 1, 20)
+    if room >= LEAST_LINES and width >= LEAST_COLUMNS and len(view.samples) > 2:
+        lines += [Text(), Text.from_ansi(chart(view.rates(), width, room))]
+    return Group(*lines, *failures)
+
+
+def cut(text: str, width: int, style: str) -> Any:
+    """One line of the screen."""
+    from rich.text import Text
+
+    line = Text(printable(" ".join(text.split())) if "\n" in text else printable(text), style, no_wrap=True)
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def chart(rates: list[tuple[float, float]], width: int, height: int) -> str:
+    """The rate over the last minutes."""
+    import plotext
+
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(width, height)
+    plotext.title("tasks a second")
+    begin = min(rates[0][0], -MINUTE)
+    plotext.xlim(begin, 0)
+    plotext.ylim(0, max(max(rate for _, rate in rates), 1))
+    ticks = list(range(0, int(-begin) + 1, MINUTE))
+    plotext.xticks([-tick for tick in ticks], [f"-{tick // MINUTE} min" if tick else "now" for tick in ticks])
+    plotext.plot([when for when, _ in rates], [rate for _, rate in rates], marker="braille")
+    return str(plotext.build())
