@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -80,7 +81,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
 
 
 def _all_of_stdin() -> str:
-    return click.get_binary_stream("stdin").read().decode("utf-8", "surrogateescape")
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
 
 
 @click.command()

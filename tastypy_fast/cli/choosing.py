@@ -202,14 +202,14 @@ def _walk(store: Reader, choice: Choice, values: bool, start: int | None) -> Ite
     kind = ITEMS if values or not statuses <= {"todo"} and statuses != {"aborted"} else KEYS
     source: Any
     if not isinstance(store, ProgressTracker) or not statuses:
-        source = StoreIterator(store, kind)  # type: ignore[arg-type]
+        source = StoreIterator(store, kind)
     elif statuses == {"aborted"}:
         source = store._aborted_tasks(kind)
     elif statuses <= {"todo", "failed"}:
         # (those that have no tries left are among the failed)
         source = store._tasks(kind, False, attempt=False)
     else:
-        source = StoreIterator(store, kind)  # type: ignore[arg-type]
+        source = StoreIterator(store, kind)
     if start is not None:
         source.seek(start - 1)
     if kind == KEYS:

@@ -138,7 +138,7 @@ def _first_line(source: str) -> tuple[bytes, Any]:
     """The first line of a source, and the source to be read from its beginning."""
     if source == "-":
         line = sys.stdin.buffer.readline()
-        return line, io.BufferedReader(_Again(line, sys.stdin.buffer))  # type: ignore[type-var]
+        return line, io.BufferedReader(_Again(line, sys.stdin.buffer))
     name = source
     if os.path.isdir(source):
         names = [os.path.join(source, name) for name in ("0.json", "0.json.gz")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import click
@@ -102,7 +103,7 @@ class View:
         samples = list(self.samples)
         now = samples[-1].when
         return [(after.when - now, max(after.finished - before.finished, 0) / (after.when - before.when))
-                for before, after in zip(samples, samples[1:], strict=False) if after.when > before.when]
+                for before, after in pairwise(samples) if after.when > before.when]
 
     def as_dict(self) -> dict[str, Any]:
         """What a program gets."""
