@@ -8,6 +8,7 @@ __path__ = _extend_path(__path__, __name__)
 
 from tastypy_fast.exceptions import (
     CalledClosedTrackerError,
+    DamagedInputError,
     DiskFullError,
     DuplicateKeyError,
     ForkedStoreError,
@@ -39,6 +40,7 @@ __all__ = [
     "POD",
     "CalledClosedTrackerError",
     "Claim",
+    "DamagedInputError",
     "DiskFullError",
     "DuplicateKeyError",
     "ForkedStoreError",

@@ -15,6 +15,7 @@ import errno
 import mmap
 import os
 import resource
+import shlex
 
 from tastypy_fast._datafile import find_damage, find_databases, looks_begun
 from tastypy_fast.exceptions import (
@@ -100,8 +101,8 @@ def _refuse_foreign(path: str) -> None:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
-            "this folder holds the JSON files of the original tastypy, which tastypy_fast does not open as a "
-            "store; use another path, and read them line by line (key, tab, value) to fill it"
+            "this folder holds the JSON files of the original tastypy, which are not a store of tastypy_fast; make one "
+            f"of them with: tastypy-fast import {shlex.quote(path)} STORE (in Python: import_json() of the class)"
         )
     else:
         some = ", ".join(sorted(names)[:3])

@@ -21,6 +21,7 @@ also the builtin that a caller would think of first::
      ├── DiskFullError                           (OSError)
      ├── StorageError                            (OSError)           any other refusal of the system or of LMDB
      └── PersistentOrderedDictIntegrityError                         the files are damaged
+          └── DamagedInputError                  (ValueError)        a file to be imported is not in its format
 
 A missing key is an ordinary ``KeyError``, a wrong argument an ordinary ``TypeError`` or ``ValueError``.
 """
@@ -29,6 +30,7 @@ import io
 
 __all__ = [
     "CalledClosedTrackerError",
+    "DamagedInputError",
     "DiskFullError",
     "DuplicateKeyError",
     "ForkedStoreError",
@@ -119,3 +121,7 @@ class StorageError(PersistentOrderedDictException, OSError):
 
 class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
     """The files of a store are damaged."""
+
+
+class DamagedInputError(PersistentOrderedDictIntegrityError, ValueError):
+    """A file that was to be imported is not in its format; the message says where."""

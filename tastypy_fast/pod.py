@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, Union
 from tastypy_fast import _registry
 from tastypy_fast._cache import Cache
 from tastypy_fast._environment import Environment
+from tastypy_fast._exporting import Exporting
 from tastypy_fast._integrity import faults
 from tastypy_fast._iterating import Iterating
 from tastypy_fast._keys import encode_key
@@ -29,7 +30,7 @@ _ABSENT = object()
 Self = TypeVar("Self", bound="PersistentOrderedDict")
 
 
-class PersistentOrderedDict(Iterating, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
+class PersistentOrderedDict(Iterating, Exporting, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
     """A dict that keeps itself on disk, in the order in which its keys were added.
 
     ``path`` is a folder, made when it is not there. ``init`` is a mapping or an iterable of pairs, applied

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from tastypy_fast import _images, _registry
 from tastypy_fast._cache import Cache
+from tastypy_fast._exporting import Exporting
 from tastypy_fast._integrity import faults
 from tastypy_fast._keys import encode_key
 from tastypy_fast._options import Options, at_least
@@ -28,7 +29,7 @@ Self = TypeVar("Self", bound="SharedPersistentOrderedDict")
 Private = PersistentOrderedDict
 
 
-class SharedPersistentOrderedDict(SharedSlots, MutableMapping[Any, Any]):
+class SharedPersistentOrderedDict(SharedSlots, Exporting, MutableMapping[Any, Any]):
     """A PersistentOrderedDict that any number of processes use at once.
 
     There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may

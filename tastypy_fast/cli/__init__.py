@@ -15,9 +15,10 @@ def main() -> int:
         from tastypy_fast.cli.group import run
 
         return run(sys.argv[1:])
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in _EXTRA and "tastypy_fast[" not in str(error):
             raise
-        print(f"tastypy-fast: this needs {error.name}, which comes with pip install 'tastypy_fast[cli]'",
+        print(f"tastypy-fast: {f'this needs {name}' if name else error}: pip install 'tastypy_fast[cli]'",
               file=sys.stderr)
         return 1

@@ -82,5 +82,6 @@ def repair(store: str, target: str, as_object: bool) -> int:
     else:
         for text in result.lost:
             out(f"lost: {printable(text)}")
-        out(f"{quantity(result.kept, 'key')} kept in {printable(target)}, {len(result.lost):,} lost")
+        undone = f", {quantity(result.undone, 'task')} to be done again" if result.undone else ""
+        out(f"{quantity(result.kept, 'key')} kept in {printable(target)}, {len(result.lost):,} lost{undone}")
     return NO if result.lost else DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker
+from tastypy_fast._json_text import parse_json
 from tastypy_fast.cli.choosing import (
     Choice,
     choose,
@@ -24,7 +24,7 @@ from tastypy_fast.cli.choosing import (
 from tastypy_fast.cli.listing import no_such_key
 from tastypy_fast.cli.outcome import DONE, NO, USAGE, Failure
 from tastypy_fast.cli.stores import Reader, is_tracker, open_reader, open_writer, require_tracker
-from tastypy_fast.cli.texts import as_json, key_from, lines_of, out, quantity
+from tastypy_fast.cli.texts import as_json, key_as_json, key_from, out, quantity
 
 __all__ = ["abort", "add", "done", "reset", "rm", "set_value"]
 
@@ -66,10 +66,10 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
     if value == "-":
-        value = "\n".join(line for _, line in lines_of("-")) if not text else _all_of_stdin()
+        value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     try:
-        parsed = value if text else json.loads(value)
-    except (ValueError, RecursionError) as error:
+        parsed = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
+    except ValueError as error:
         raise Failure(f"the value is not JSON ({error}); a string takes double quotes, or --text", USAGE) from None
     with open_writer(store, SharedPersistentOrderedDict if create else None) as writer, writer.transaction():
         if is_tracker(writer) and not isinstance(parsed, dict):
@@ -77,11 +77,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
         was_there = parsed_key in writer
         writer[parsed_key] = parsed
     verb = "changed" if was_there else "added"
-    report(as_object, f"{verb} {as_json(parsed_key)}", key=parsed_key, added=not was_there)
-
-
-def _all_of_stdin() -> str:
-    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    report(as_object, f"{verb} {key_as_json(parsed_key)}", key=parsed_key, added=not was_there)
 
 
 @click.command()

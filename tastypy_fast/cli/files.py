@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import json
 import os
 import sys
 from typing import Any, BinaryIO
@@ -12,12 +10,15 @@ from typing import Any, BinaryIO
 import click
 
 from tastypy_fast import (
+    DamagedInputError,
     PersistentOrderedDict,
     ProgressTracker,
     StoreInUseError,
     StoreNotFoundError,
 )
+from tastypy_fast._compressed import lines_of
 from tastypy_fast._facts import facts_of
+from tastypy_fast._json_text import parse_json
 from tastypy_fast.cli.choosing import store_argument
 from tastypy_fast.cli.outcome import REFUSED, USAGE, Failure
 from tastypy_fast.cli.stores import is_tracker, open_reader, open_writer
@@ -25,7 +26,7 @@ from tastypy_fast.cli.texts import as_json, out, quantity
 
 __all__ = ["export", "import_"]
 
-JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst")
+JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 SPECIAL = {"_done", "_aborted", "_tries"}
 FORMATS = "NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSON Lines on {}, a folder has the files " \
           "of the original tastypy"
@@ -33,7 +34,7 @@ FORMATS = "NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSO
 
 def is_json_lines(name: str) -> bool:
     """Whether a path is one of JSON Lines, by its name; a folder otherwise. Failure for any other kind of file."""
-    if name.lower().endswith(JSON_LINES):
+    if name.endswith(JSON_LINES):
         return True
     suffix = os.path.splitext(name)[1]
     if suffix and not os.path.isdir(name) and not name.endswith(os.sep):
@@ -45,13 +46,12 @@ def is_json_lines(name: str) -> bool:
 @click.command()
 @store_argument
 @click.argument("target", type=click.Path(allow_dash=True))
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
-def export(store: str, target: str, force: bool) -> None:
+def export(store: str, target: str) -> None:
     """Write a store out, in order, beside whoever writes it.
 
     TARGET tells the format by its name: NAME.jsonl is JSON Lines ({"key": ..., "value": ...}), .jsonl.gz and .jsonl.zst
     the same compressed, - the same on stdout. A folder, new or empty, gets the numbered JSON files of the original
-    tastypy.
+    tastypy. What is there already is not replaced.
 
     \b
     tastypy-fast export crawl crawl.jsonl.zst
@@ -59,8 +59,6 @@ def export(store: str, target: str, force: bool) -> None:
     tastypy-fast export crawl crawl-2017/
     """
     lines = target == "-" or is_json_lines(target)
-    if lines and target != "-" and not force and os.path.exists(target):
-        raise Failure(f"{target!r} is there already; --force replaces it", REFUSED)
     with open_reader(store) as reader:
         source: Any = reader
         if target == "-":
@@ -145,24 +143,16 @@ def _first_line(source: str) -> tuple[bytes, Any]:
         name = next(filter(os.path.exists, names), "")
         if not name:
             raise Failure(f"the folder {source!r} has no 0.json, with which the original's files begin", REFUSED)
-    with open(name, "rb") as file:
-        opened: Any = file
-        if name.endswith(".gz"):
-            opened = gzip.open(file)
-        elif name.endswith(".zst"):
-            import zstandard
-
-            opened = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))
-        try:
-            return opened.readline(), source
-        except (EOFError, gzip.BadGzipFile):  # the import says what is wrong with it
-            return b"", source
+    try:
+        return next(lines_of(name), b""), source
+    except DamagedInputError:  # the import says where
+        return b"", source
 
 
 def _is_task(line: bytes, lines: bool) -> bool:
     try:
-        value = json.loads(line)["value"] if lines else json.loads(line.split(b"\t", 1)[1])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):  # the import says what is wrong with it
+        value = parse_json(line)["value"] if lines else parse_json(line.split(b"\t", 1)[1])
+    except (ValueError, KeyError, IndexError, TypeError):  # the import says what is wrong with it
         return False
     return isinstance(value, dict) and value.keys() >= SPECIAL
 

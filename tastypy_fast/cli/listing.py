@@ -20,7 +20,7 @@ from tastypy_fast.cli.choosing import (
 )
 from tastypy_fast.cli.outcome import DONE, NO, USAGE, Failure, warn
 from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
-from tastypy_fast.cli.texts import as_json, key_text, out, printable
+from tastypy_fast.cli.texts import as_json, key_text, out, pair_as_json, printable
 
 __all__ = ["get", "ls", "no_such_key"]
 
@@ -52,7 +52,7 @@ def ls(store: str, choice: Choice, json_keys: bool, long: bool, as_lines: bool) 
         width = shutil.get_terminal_size().columns if long and sys.stdout.isatty() else None
         for chosen in choose(reader, choice, json_keys, with_values):
             if as_lines:
-                out(as_json(_as_dict(chosen, "claimed" in choice.statuses)))
+                out(_json_line(chosen, "claimed" in choice.statuses))
             elif long:
                 line = _long_line(chosen, is_tracker(reader), json_keys)
                 out(line.expandtabs()[:width] if width else line)
@@ -60,11 +60,12 @@ def ls(store: str, choice: Choice, json_keys: bool, long: bool, as_lines: bool) 
                 out(key_text(chosen.key, json_keys))
 
 
-def _as_dict(chosen: Chosen, with_claim: bool) -> dict[str, Any]:
-    line = {"key": chosen.key, "value": chosen.value}
+def _json_line(chosen: Chosen, with_claim: bool) -> str:
+    line = pair_as_json(chosen.key, chosen.value)
     if with_claim and chosen.hand:
         hand = chosen.hand
-        line["claim"] = {"process": hand.process, "host": hand.host, "since": hand.since.isoformat()}
+        claim = {"process": hand.process, "host": hand.host, "since": hand.since.isoformat()}
+        line = f'{line[:-1]},"claim":{as_json(claim)}}}'
     return line
 
 
@@ -105,7 +106,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, as
                 code = NO
                 continue
             if as_lines:
-                out(as_json({"key": key, "value": value}))
+                out(pair_as_json(key, value))
             else:
                 out(as_json(value, indent=2) if alone else f"{key_text(key, json_keys)}\t{as_json(value)}")
     return code

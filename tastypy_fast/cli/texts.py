@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
+from tastypy_fast._json_text import compact_json, key_json, key_of, parse_json
+
 __all__ = [
     "as_json",
     "console",
+    "key_as_json",
     "key_from",
     "key_text",
     "lines_of",
     "make_tolerant",
     "out",
+    "pair_as_json",
     "printable",
     "quantity",
     "size_text",
@@ -34,9 +38,21 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON that any program reads: lone surrogates are escaped, which UTF-8 does not have."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return _SURROGATE.sub(lambda found: ascii(found[0])[1:-1], text)
+    """The JSON of a value, as export writes it; with ``indent`` over several lines."""
+    if indent is not None:
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+        return _SURROGATE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return compact_json(value).decode("utf-8", "surrogateescape")
+
+
+def key_as_json(key: Any) -> str:
+    """The JSON of a key."""
+    return key_json(key, compact_json).decode("utf-8", "surrogateescape")
+
+
+def pair_as_json(key: Any, value: Any) -> str:
+    """A line as export writes it."""
+    return f'{{"key":{key_as_json(key)},"value":{as_json(value)}}}'
 
 
 def key_text(key: Any, json_keys: bool = False) -> str:
@@ -45,14 +61,14 @@ def key_text(key: Any, json_keys: bool = False) -> str:
     One with a line break or one that the encoding does not have comes as JSON too, in quotes.
     """
     if not isinstance(key, str) or json_keys:
-        return as_json(key)
+        return key_as_json(key)
     if sys.stdout.isatty():
         return printable(key)
     try:
         key.encode(sys.stdout.encoding or "utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return as_json(key)
-    return as_json(key) if "\n" in key or "\r" in key else key
+        return key_as_json(key)
+    return key_as_json(key) if "\n" in key or "\r" in key else key
 
 
 def key_from(text: str, json_keys: bool) -> Any:
@@ -60,19 +76,19 @@ def key_from(text: str, json_keys: bool) -> Any:
     if not json_keys:
         return text
     try:
-        return _as_key(json.loads(text))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except json.JSONDecodeError as error:
+        key = key_of(parse_json(text.encode("utf-8", "surrogateescape")))
+    except ValueError as error:
         raise ValueError(f"{text!r} is not JSON ({error}); a string takes double quotes") from None
+    _check_key(key)
+    return key
 
 
-def _as_key(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(map(_as_key, value))
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return value
-    raise ValueError(f"a key is a string, an integer or an array of these, not {as_json(value)}")
+def _check_key(key: Any) -> None:
+    if isinstance(key, tuple):
+        for part in key:
+            _check_key(part)
+    elif not isinstance(key, (str, int)) or isinstance(key, bool):
+        raise ValueError(f"a key is a string, an integer or an array of these, not {as_json(key)}")
 
 
 def lines_of(name: str) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,104 @@
+"""JSON Lines: ``{"key": ..., "value": ...}``, one line for each key, to and from files of several kinds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from tastypy_fast._beside import beside, new_path, system_errors
+from tastypy_fast._compressed import joined, lines_of, writing
+from tastypy_fast._json_text import compact_json, key_json, key_of, parse_json
+from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
+
+__all__ = ["JsonLines", "write_json_lines"]
+
+# What some editors put in front of UTF-8.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]]) -> int:
+    """Write the pairs to a path or an open file. The number of lines."""
+    lines = (b'{"key":%s,"value":%s}\n' % (key_json(key, compact_json), compact_json(value)) for key, value in pairs)
+    if not isinstance(target, (str, bytes, os.PathLike)):
+        return _write(target, lines)
+    path = os.fsdecode(target)
+    if _is_special(path):
+        with open(path, "wb") as file:
+            return _write(file, lines)
+    path = new_path(path, "write to")
+    with system_errors(path), beside(path) as made, writing(made) as file:
+        return _write(file, lines)
+
+
+def _write(file: Any, lines: Iterator[bytes]) -> int:
+    # (StringIO has it too, and says nothing)
+    is_text = hasattr(file, "encoding")
+    total = 0
+    for count, chunk in joined(lines):
+        try:
+            file.write(chunk.decode("utf-8", "surrogatepass") if is_text else chunk)
+        except UnicodeEncodeError as error:
+            raise UnstorableValueError(
+                f"some of lines {total + 1} to {total + count} cannot be written in the encoding of the file "
+                f"({file.encoding}); open it with encoding='utf-8' or as a binary file: {error}"
+            ) from error
+        total += count
+    return total
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a pipe or a device, which is written to where it is."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+class JsonLines:
+    """A path or an open file, to read. Iterating yields (number of the line, key, value).
+
+    Raises DamagedInputError, which names the line.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._lines: Iterator[str | bytes]
+        if isinstance(source, (str, bytes, os.PathLike)):
+            self._name = os.fsdecode(source)
+            self._lines = lines_of(self._name)
+        else:
+            name = getattr(source, "name", None)
+            self._name = name if isinstance(name, str) else "the input"
+            self._lines = iter(source)
+
+    def __iter__(self) -> Iterator[tuple[int, Any, Any]]:
+        number = 0
+        try:
+            for number, line in enumerate(self._lines, 1):
+                data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+                if number == 1:
+                    data = data.removeprefix(_BYTE_ORDER_MARK)
+                if not data.isspace() and data:
+                    key, value = _pair(data)
+                    yield number, key, value
+        except (DamagedInputError, UnicodeDecodeError) as error:  # it does not unpack, or is not in its encoding
+            raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
+        except ValueError as error:
+            raise DamagedInputError(f"{self.where(number)}: {error}") from None
+
+    def where(self, number: int) -> str:
+        """The place of a line."""
+        return f"line {number} of {self._name}"
+
+
+def _pair(line: bytes) -> tuple[Any, Any]:
+    """The key and value of a line. Raises ValueError."""
+    try:
+        found = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"this is no JSON: {error}") from None
+    if not isinstance(found, dict) or found.keys() != {"key", "value"}:
+        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, and this one is {line.strip()!r:.80}')
+    return key_of(found["key"]), found["value"]
