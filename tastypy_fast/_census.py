@@ -31,8 +31,9 @@ class Counts(NamedTuple):
     """Tasks by what became of them.
 
     ``done``; ``aborted`` and not done; ``failed``: neither, in nobody's hands, and tried as often as allowed, or at
-    least once where that is not known; ``left``: what is still to be done (where it is not known how often a task may be
-    tried, the failed ones are among these); ``claimed``: in the hands of workers that live; ``tried``: at least once.
+    least once where that is not known; ``left``: what is still to be done (where it is not known how often a task may
+    be tried, the failed ones are among these); ``claimed``: in the hands of workers that live; ``tried``: at least
+    once.
     """
 
     tasks: int = 0

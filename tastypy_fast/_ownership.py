@@ -55,7 +55,7 @@ class OwnerLock:
             raise as_ours(error, path) from None
 
     def write_name(self, durability: str) -> None:
-        """Note who has the lock, for the error in another process, and what a power cut may take, for those who look."""
+        """Note who has the lock, for the error in another process, and for those who look what a power cut takes."""
         program = os.path.basename(sys.argv[0]) or "python"
         write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})", durability)
 

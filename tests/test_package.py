@@ -63,7 +63,8 @@ def test_error_is_also_the_builtin_that_fits(error, builtin):
 
 # What each module may import from the package; a higher number may import a lower one.
 FRONT, SHARED_TRACKER, SHARED, TRACKER, POD, BELOW, EXCEPTIONS = 6, 5, 4, 3, 2, 1, 0
-LAYERS = {"demo": FRONT, "__main__": FRONT + 1, "cli": FRONT, "shared_tracker": SHARED_TRACKER, "shared": SHARED, "tracker": TRACKER, "pod": POD,
+LAYERS = {"demo": FRONT, "__main__": FRONT + 1, "cli": FRONT,
+          "shared_tracker": SHARED_TRACKER, "shared": SHARED, "tracker": TRACKER, "pod": POD,
           "exceptions": EXCEPTIONS}
 
 

@@ -199,7 +199,7 @@ def _fits(match: str | None) -> Callable[[Any], bool]:
 def _walk(store: Reader, choice: Choice, values: bool, start: int | None) -> Iterator[tuple[int, Chosen]]:
     """Order number and what is there; statuses alone are read where that is enough."""
     statuses = choice.statuses
-    kind = ITEMS if values or not statuses <= {"todo"} and statuses != {"aborted"} else KEYS
+    kind = ITEMS if values or (not statuses <= {"todo"} and statuses != {"aborted"}) else KEYS
     source: Any
     if not isinstance(store, ProgressTracker) or not statuses:
         source = StoreIterator(store, kind)

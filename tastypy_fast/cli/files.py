@@ -28,8 +28,8 @@ __all__ = ["export", "import_"]
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 SPECIAL = {"_done", "_aborted", "_tries"}
-FORMATS = "NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSON Lines on {}, a folder has the files " \
-          "of the original tastypy"
+FORMATS = ("NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSON Lines on stdin and stdout, a folder "
+           "has the files of the original tastypy")
 
 
 def is_json_lines(name: str) -> bool:
@@ -38,8 +38,7 @@ def is_json_lines(name: str) -> bool:
         return True
     suffix = os.path.splitext(name)[1]
     if suffix and not os.path.isdir(name) and not name.endswith(os.sep):
-        raise Failure(f"what format is {name!r}? " + FORMATS.format("stdin and stdout") +
-                      f" (end the name of a folder with {os.sep} to say so)", USAGE)
+        raise Failure(f"what format is {name!r}? {FORMATS} (end the name of a folder with {os.sep} to say so)", USAGE)
     return False
 
 

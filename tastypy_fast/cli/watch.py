@@ -14,8 +14,8 @@ from tastypy_fast._census import Census, Counts
 from tastypy_fast._counting import percent
 from tastypy_fast.cli.choosing import max_tries_option, store_argument
 from tastypy_fast.cli.picture import picture
-from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
 from tastypy_fast.cli.status import duration
+from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
 from tastypy_fast.cli.texts import as_json, console, key_text, out, printable
 
 __all__ = ["View", "watch"]
