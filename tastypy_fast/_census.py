@@ -46,16 +46,21 @@ class Counts(NamedTuple):
 
 
 class InHand(NamedTuple):
-    """A task that a living worker has: its order number, the worker's process and host, and since when."""
+    """A task that a living worker has claimed: its order number, the worker's process and host, and since when.
+
+    ``passed``: the loop that had it in hand has gone on to another, and left it unfinished. A task that failed stays
+    its worker's like this, for the next loop.
+    """
 
     order: int
     process: int
     host: str
     since: datetime
+    passed: bool
 
 
 def hands(environment: Environment) -> list[InHand]:
-    """What the workers that live have in hand, in order. Cost: of as many claims as there are."""
+    """What the workers that live have claimed, in order. Cost: of as many claims as there are."""
     with environment.lock:
         with environment.begin_reading():  # (which opens the files, if they are not)
             db: Any = environment.db
@@ -71,7 +76,8 @@ def hands(environment: Environment) -> list[InHand]:
     workers = {worker.number: worker for worker in facts_of_workers(environment.path) if worker.lives}
     return [
         InHand(order, workers[claim.worker].process, workers[claim.worker].host,
-               datetime.fromtimestamp(claim.since, timezone.utc))
+               datetime.fromtimestamp(claim.since, timezone.utc),
+               claim.lane > 0 and claim.place + 1 < workers[claim.worker].handed_out[claim.lane])
         for order, claim in found if claim.worker in workers
     ]
 
@@ -100,7 +106,7 @@ class Census:
 
     def count(self) -> Counts:
         """The counts as they are on disk now."""
-        in_hand = {hand.order for hand in hands(self._environment)}
+        in_hand = {hand.order for hand in hands(self._environment) if not hand.passed}
         tasks = done = still_open = tried = failed = 0
         blocks: dict[int, bytes] = {}
         lately: dict[int, int] = {}

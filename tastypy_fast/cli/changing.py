@@ -13,12 +13,12 @@ from tastypy_fast._json_text import parse_json
 from tastypy_fast.cli.choosing import (
     Choice,
     choose,
+    claimed_keys,
     filter_options,
     in_chunks,
     json_keys_option,
     key_options,
     keys_given,
-    keys_in_hand,
     store_argument,
 )
 from tastypy_fast.cli.listing import no_such_key
@@ -196,13 +196,14 @@ class Changes:
         asked for."""
         if not is_tracker(self._store):
             return [key for key in keys if key in self._store]
-        in_hand = keys_in_hand(reader)
+        claims = claimed_keys(reader)
         wants_claimed = "claimed" in self._choice.statuses
         wanted = []
         for key in keys:
             task = self._store.get(key)
-            claimed = key in in_hand
-            if task is not None and (wants_claimed or not claimed) and self._choice.has_status(task, claimed):
+            in_hand = claims.get(key, False)
+            if task is not None and (wants_claimed or not in_hand) and self._choice.has_status(
+                    task, in_hand, key in claims):
                 wanted.append(key)
         return wanted
 

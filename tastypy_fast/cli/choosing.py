@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,14 +19,25 @@ from tastypy_fast.cli.outcome import CANNOT_OPEN, NO, USAGE, Failure
 from tastypy_fast.cli.stores import Reader, is_tracker
 from tastypy_fast.cli.texts import as_json, key_from, lines_of
 
-__all__ = ["Choice", "Chosen", "choose", "filter_options", "in_chunks", "json_keys_option", "key_options", "keys_given",
-           "keys_in_hand",           "max_tries_option", "store_argument"]
+__all__ = [
+    "Choice",
+    "Chosen",
+    "choose",
+    "claimed_keys",
+    "filter_options",
+    "in_chunks",
+    "json_keys_option",
+    "key_options",
+    "keys_given",
+    "max_tries_option",
+    "store_argument",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 STATUSES = ("todo", "done", "aborted", "failed", "claimed")
-# For how many seconds it is believed who has which task in hand.
-BELIEVED = 0.1
+# So many tasks are looked at with one look at the claims.
+LOOKED_AT = 100
 
 
 class Choice(NamedTuple):
@@ -46,8 +55,9 @@ class Choice(NamedTuple):
         """Whether anything was asked for."""
         return self != Choice(frozenset(), None, None, None, 0, None, self.max_tries)
 
-    def has_status(self, task: dict[str, Any], in_hand: bool) -> bool:
-        """Whether a task has one of the statuses that were asked for."""
+    def has_status(self, task: dict[str, Any], in_hand: bool, claimed: bool) -> bool:
+        """Whether a task has one of the statuses that were asked for. ``in_hand``: a worker is at it now; ``claimed``:
+        it is a worker's, who may have failed at it."""
         is_open = not (task["_done"] or task["_aborted"])
         tries = task["_tries"]
         return not self.statuses or (
@@ -55,7 +65,7 @@ class Choice(NamedTuple):
             or ("done" in self.statuses and task["_done"])
             or ("aborted" in self.statuses and task["_aborted"])
             or ("failed" in self.statuses and is_open and not in_hand and tries >= max(self.max_tries, 1))
-            or ("claimed" in self.statuses and in_hand)
+            or ("claimed" in self.statuses and claimed)
         )
 
 
@@ -86,7 +96,7 @@ FILTERS = (
     click.option("--failed", is_flag=True,
                  help="Neither done nor aborted nor in a worker's hands, and tried: N times or more with "
                       "--max-tries N, at least once without."),
-    click.option("--claimed", is_flag=True, help="In the hands of a worker that lives."),
+    click.option("--claimed", is_flag=True, help="Claimed by a worker that lives; what it failed at stays its own."),
     max_tries_option,
     click.option("--match", metavar="GLOB", help="Keys like this: * is anything, ? one character, [ab] one of these."),
     click.option("--from", "first", metavar="KEY", help="This key and those that were added after it."),
@@ -216,12 +226,25 @@ def _walk(store: Reader, choice: Choice, values: bool, start: int | None) -> Ite
         for key in source:
             yield source.position, Chosen(key, None)
         return
-    in_hand = InHands(store) if statuses & {"failed", "claimed"} else None
-    for key, value in source:
-        order = source.position
-        hand = in_hand.get(order) if in_hand else None
-        if not statuses or choice.has_status(value, hand is not None):
-            yield order, Chosen(key, value, hand)
+    found = ((source.position, key, value) for key, value in source)
+    if statuses & {"failed", "claimed"}:
+        yield from _with_claims(store, choice, found)
+    else:
+        for order, key, value in found:
+            if not statuses or choice.has_status(value, False, False):
+                yield order, Chosen(key, value)
+
+
+def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, Chosen]]:
+    """Those that have the status, with who has them. What is claimed is asked after a task was read, and the task once
+    more after that: one that was begun or done between the two looks is not taken for one that failed."""
+    for chunk in in_chunks(found, LOOKED_AT):
+        claims = {hand.order: hand for hand in hands(store._environment)}
+        for order, key, value in chunk:
+            hand = claims.get(order)
+            task = store.get(key) if value["_tries"] and not value["_done"] else value
+            if task is not None and choice.has_status(task, hand is not None and not hand.passed, hand is not None):
+                yield order, Chosen(key, task, hand)
 
 
 def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
@@ -231,24 +254,7 @@ def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
             yield hand.order, Chosen(key, store.get(key), hand)
 
 
-def keys_in_hand(store: Reader) -> set[Any]:
-    """The keys of the tasks that workers have in hand."""
-    keys = (key_at(store._open_cache, hand.order) for hand in hands(store._environment))  # type: ignore[arg-type]
-    return {key for key in keys if key is not None}
-
-
-class InHands:
-    """Who has which task in hand, asked again every now and then."""
-
-    def __init__(self, store: Reader) -> None:
-        self._ask = partial(hands, store._environment)
-        self._asked = float("-inf")
-        self._known: dict[int, InHand] = {}
-
-    def get(self, order: int) -> InHand | None:
-        """Who has the task of this order number."""
-        now = time.monotonic()
-        if now - self._asked > BELIEVED:
-            self._asked = now
-            self._known = {hand.order: hand for hand in self._ask()}
-        return self._known.get(order)
+def claimed_keys(store: Reader) -> dict[Any, bool]:
+    """The keys that workers have claimed, and whether they are at them now."""
+    keys = ((key_at(store._open_cache, hand.order), hand) for hand in hands(store._environment))  # type: ignore[arg-type]
+    return {key: not hand.passed for key, hand in keys if key is not None}

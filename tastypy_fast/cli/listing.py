@@ -64,7 +64,8 @@ def _json_line(chosen: Chosen, with_claim: bool) -> str:
     line = pair_as_json(chosen.key, chosen.value)
     if with_claim and chosen.hand:
         hand = chosen.hand
-        claim = {"process": hand.process, "host": hand.host, "since": hand.since.isoformat()}
+        claim = {"process": hand.process, "host": hand.host, "since": hand.since.isoformat(),
+                 "passed": hand.passed}
         line = f'{line[:-1]},"claim":{as_json(claim)}}}'
     return line
 
@@ -75,8 +76,12 @@ def _long_line(chosen: Chosen, tracker: bool, json_keys: bool) -> str:
         return f"{key}\t{printable(as_json(chosen.value))}"
     task = chosen.value
     data = {name: value for name, value in task.items() if name not in SPECIAL}
-    status = "done" if task["_done"] else "aborted" if task["_aborted"] else "claimed" if chosen.hand else "open"
+    status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_one(chosen)
     return f"{status}\t{task['_tries']}\t{key}\t{printable(as_json(data)) if data else ''}".rstrip("\t")
+
+
+def _open_one(chosen: Chosen) -> str:
+    return "open" if chosen.hand is None else "failed" if chosen.hand.passed else "in hand"
 
 
 @click.command()

@@ -6,6 +6,7 @@ import os
 import sys
 
 from tastypy_fast import (
+    DamagedInputError,
     NewerFormatError,
     NotAStoreError,
     PersistentOrderedDictException,
@@ -52,7 +53,8 @@ def code_of(error: BaseException) -> int:
     """The exit code for an error."""
     if isinstance(error, Failure):
         return error.code
-    return CANNOT_OPEN if isinstance(error, _CANNOT_OPEN) else REFUSED
+    cannot_open = isinstance(error, _CANNOT_OPEN) and not isinstance(error, DamagedInputError)
+    return CANNOT_OPEN if cannot_open else REFUSED
 
 
 def message_of(error: BaseException) -> str:

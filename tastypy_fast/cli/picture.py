@@ -67,14 +67,18 @@ def chart(rates: list[tuple[float, float]], width: int, height: int) -> str:
     """The rate over the last minutes."""
     import plotext
 
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(width, height)
-    plotext.title("tasks a second")
     begin = min(rates[0][0], -MINUTE)
-    plotext.xlim(begin, 0)
-    plotext.ylim(0, max(max(rate for _, rate in rates), 1))
-    ticks = list(range(0, int(-begin) + 1, MINUTE))
-    plotext.xticks([-tick for tick in ticks], [f"-{tick // MINUTE} min" if tick else "now" for tick in ticks])
-    plotext.plot([when for when, _ in rates], [rate for _, rate in rates], marker="braille")
-    return str(plotext.build())
+    minutes = range(int(-begin) // MINUTE, -1, -1)
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(width, height)
+    figure.title("a second")
+    figure.ruler("x").lim(begin, 0)
+    figure.ruler("x").ticks([-MINUTE * minute for minute in minutes],
+                            [f"-{minute} min" if minute else "now" for minute in minutes])
+    figure.ruler("y").lim(0, max(*(rate for _, rate in rates), 1))
+    line = figure.signal([when for when, _ in rates], [rate for _, rate in rates], marker="braille")
+    line.lines()
+    figure.draw(line)
+    return str(figure.build())

@@ -78,7 +78,8 @@ def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holde
         "disk": {"bytes": facts["bytes"], "free": facts["free"]},
         "open": {"how": holders.how, "processes": holders.processes, "owner": holders.text or None},
         "durability": holders.durability or None,
-        **({"claims": [{"key": key, "process": hand.process, "host": hand.host, "since": hand.since.isoformat()}
+        **({"claims": [{"key": key, "process": hand.process, "host": hand.host, "since": hand.since.isoformat(),
+                        "passed": hand.passed}
                        for key, hand in claims]} if counts else {}),
     }
 
@@ -100,10 +101,11 @@ def _who(holders: Holders) -> str:
     if holders.how == "private":
         return f"{holders.text or f'process {numbers}' if numbers else 'a process'} has it to itself"
     named = "process" if len(holders.processes) == 1 else "processes"
-    return f"shared by {named} {numbers} (and their children)" if numbers else "shared"
+    return f"shared by {named} {numbers} (and perhaps children of theirs)" if numbers else "shared"
 
 
 def _claim_lines(claims: list[tuple[Any, InHand]]) -> list[tuple[str, str]]:
+    claims, passed = [claim for claim in claims if not claim[1].passed], sum(hand.passed for _, hand in claims)
     workers = Counter((hand.process, hand.host) for _, hand in claims)
     lines = [("in hand", f"{quantity(len(claims), 'task')} of {quantity(len(workers), 'worker')}")]
     now = datetime.now(timezone.utc)
@@ -112,6 +114,8 @@ def _claim_lines(claims: list[tuple[Any, InHand]]) -> list[tuple[str, str]]:
         lines.append(("", f"{printable(key_text(key))}  process {hand.process} on {printable(hand.host)}, for {age}"))
     if len(claims) > SHOWN:
         lines.append(("", f"and {len(claims) - SHOWN:,} more (ls --claimed)"))
+    if passed:
+        lines.append(("", f"({passed:,} more, at which a worker failed, claimed for another try)"))
     return lines
 
 
