@@ -15,6 +15,8 @@ def main() -> int:
         from tastypy_fast.cli.group import run
 
         return run(sys.argv[1:])
+    except KeyboardInterrupt:  # before there was a command
+        return 130
     except ImportError as error:
         name = (error.name or "").partition(".")[0]
         if name not in _EXTRA and "tastypy_fast[" not in str(error):

@@ -21,7 +21,31 @@ from tastypy_fast.cli.watch import watch
 __all__ = ["run", "tastypy_fast"]
 
 
+class Ended(Exception):
+    """A command was stopped, or nobody reads what it prints. (Of both, click itself would make something else.)"""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Commands(click.Group):
+    """The commands, each of which ends as a command should."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that the arguments name."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise Ended(NOBODY_READS) from None
+        except KeyboardInterrupt:
+            raise Ended(INTERRUPTED) from None
+        return result
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Exit codes:
@@ -64,13 +88,11 @@ def run(arguments: list[str]) -> int:
     try:
         result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads on. (The interpreter would flush what is left once more.)
+    except Ended as end:
+        # (the interpreter would flush what is left once more)
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOBODY_READS
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return end.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return USAGE
