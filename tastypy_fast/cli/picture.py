@@ -42,9 +42,7 @@ def picture(view: View, width: int, height: int, no_color: bool) -> Any:
         lines += [bar, Text(), table]
     else:
         lines.append(Text(f"{counts.tasks:,} keys"))
-    rate = view.rate()
-    speed = "the rate is seen at the next look" if rate is None else f"{rate:,.1f} a second in the last minute"
-    lines += [Text(), cut(speed + view.left_text(", "), width, "bold")]
+    lines += [Text(), cut(view.rate_text() + view.left_text(", "), width, "bold")]
     failures = [Text(), Text("failed lately:")] if view.failures else []
     failures += [cut(f"  {key}  {error}", width, "red") for key, error in reversed(view.failures)]
     used = 4 + (9 if view.is_tracker else 1) + bool(counts.claimed) + len(failures)

@@ -18,7 +18,7 @@ from tastypy_fast.cli.status import duration
 from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
 from tastypy_fast.cli.texts import as_json, console, key_text, out, printable
 
-__all__ = ["View", "watch"]
+__all__ = ["View", "speed_text", "watch"]
 
 # Over how many seconds the rate is, and the chart.
 RATE_OVER, CHART_OVER = 60.0, 300.0
@@ -115,11 +115,16 @@ class View:
     def line(self) -> str:
         """What there is room for in a line."""
         counts, rate = self.counts, self.rate()
-        speed = "" if rate is None else f"  {rate:,.1f} a second"
+        speed = "" if rate is None else f"  {speed_text(rate)}"
         if not self.is_tracker:
             return f"{counts.tasks:,} keys{speed}"
         return (f"{counts.done:,} done ({percent(counts.done / max(counts.tasks, 1), 2)})  {counts.failed:,} failed  "
                 f"{counts.aborted:,} aborted  {counts.left:,} left{speed}{self.left_text(', ')}")
+
+    def rate_text(self) -> str:
+        """The rate, in words."""
+        rate = self.rate()
+        return "the rate is seen at the next look" if rate is None else f"{speed_text(rate)} in the last minute"
 
     def left_text(self, before: str) -> str:
         """The time that is left, in words."""
@@ -127,6 +132,13 @@ class View:
             return f"{before}nothing left to do" if self.is_tracker and self.counts.tasks else ""
         seconds = self.seconds_left()
         return "" if seconds is None else f"{before}{duration(seconds)} left"
+
+
+def speed_text(rate: float) -> str:
+    """A rate in the unit in which there is something to see."""
+    if 0 < rate < 1:
+        return f"{rate * 60:,.1f} a minute" if rate * 60 >= 1 else f"{rate * 3600:,.1f} an hour"
+    return f"{rate:,.1f} a second"
 
 
 @click.command()
