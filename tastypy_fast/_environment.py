@@ -100,7 +100,7 @@ class Environment(Access):
     def _begin_alone(self) -> None:
         """What only the first process on a store does: drop what those before it have left."""
         assert isinstance(self._claim, (OwnerLock, SharedLock))
-        self._claim.write_name()
+        self._claim.write_name(self.options.durability)
         self.db.reader_check()
         if self.options.shared:
             self.merge()

@@ -54,10 +54,10 @@ class OwnerLock:
             self.release()
             raise as_ours(error, path) from None
 
-    def write_name(self) -> None:
-        """Note who has the lock, for the error in another process. (A full disk is no reason to fail here.)"""
+    def write_name(self, durability: str) -> None:
+        """Note who has the lock, for the error in another process, and for those who look what a power cut takes."""
         program = os.path.basename(sys.argv[0]) or "python"
-        write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})\n")
+        write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})", durability)
 
     def release(self) -> None:
         """Let another process have the store."""
@@ -93,7 +93,7 @@ class SharedLock:
                     fcntl.flock(self._file, mode | fcntl.LOCK_NB)
                     if mode == fcntl.LOCK_EX and os.fstat(self._file.fileno()).st_size:
                         # An owner before this has left its name. (An empty file tells of a store half made.)
-                        self.write_name()
+                        self.write_name("")
                     return mode == fcntl.LOCK_EX
                 except BlockingIOError:
                     pass
@@ -104,9 +104,9 @@ class SharedLock:
                 raise in_use(self._path, name)
             time.sleep(0.005)
 
-    def write_name(self) -> None:
+    def write_name(self, durability: str) -> None:
         """Note, for the error in another process, that the store is shared."""
-        write_name(self._file, "those that share it\n")
+        write_name(self._file, "those that share it", durability)
 
     def share(self) -> None:
         """The store is open: let others in."""
@@ -224,7 +224,7 @@ def as_ours(error: BaseException, path: str) -> BaseException:
 
 def read_name(file: LockFile) -> str:
     """Who has the lock, as far as the file knows. Empty when a process is named that is gone."""
-    name = os.pread(file.fileno(), 1000, 0).decode("utf-8", "replace").strip()
+    name = os.pread(file.fileno(), 1000, 0).decode("utf-8", "replace").strip().partition("\n")[0]
     words = name.split()
     try:
         if words[0] == "process":
@@ -236,9 +236,9 @@ def read_name(file: LockFile) -> str:
     return name
 
 
-def write_name(file: LockFile, name: str) -> None:
-    """Note who has the lock. (A full disk is no reason to fail here.)"""
-    data = name.encode("utf-8", "replace")
+def write_name(file: LockFile, name: str, durability: str) -> None:
+    """Note who has the lock, in a line, and the durability, in another. (A full disk is no reason to fail here.)"""
+    data = f"{name}\n{f'durability {durability}' if durability else ''}\n".encode("utf-8", "replace")
     try:
         os.pwrite(file.fileno(), data, 0)
         os.ftruncate(file.fileno(), len(data))

@@ -1,0 +1,144 @@
+"""How far a tracker is, counted for those who watch it from outside.
+
+Counts come from the heads of the status blocks (16 bytes for 500 tasks). Only blocks with tasks that were tried and are
+still open are looked into, as those may have failed; what was found in one is kept until it changes.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from functools import lru_cache
+from struct import Struct
+from typing import Any, NamedTuple
+
+from tastypy_fast._claims import key_at, read_claim
+from tastypy_fast._engine import NotFound
+from tastypy_fast._environment import Environment
+from tastypy_fast._workers import facts_of_workers
+
+__all__ = ["Census", "Counts", "InHand", "hands"]
+
+# As in _status.pxd.
+_HEAD = Struct("=8H")
+_BLOCK = 500
+_OPEN_MASK, _PRESENT, _TRIES_SHIFT = 1 | 2 | 4, 1, 4
+# Blocks whose failures are remembered, of 2 kB each.
+_REMEMBERED = 2048
+
+
+class Counts(NamedTuple):
+    """Tasks by what became of them.
+
+    ``done``; ``aborted`` and not done; ``failed``: neither, in nobody's hands, and tried as often as allowed, or at
+    least once where that is not known; ``left``: what is still to be done (where it is not known how often a task may
+    be tried, the failed ones are among these); ``claimed``: in the hands of workers that live; ``tried``: at least
+    once.
+    """
+
+    tasks: int = 0
+    done: int = 0
+    aborted: int = 0
+    failed: int = 0
+    left: int = 0
+    claimed: int = 0
+    tried: int = 0
+
+
+class InHand(NamedTuple):
+    """A task that a living worker has claimed: its order number, the worker's process and host, and since when.
+
+    ``passed``: the loop that had it in hand has gone on to another, and left it unfinished. A task that failed stays
+    its worker's like this, for the next loop.
+    """
+
+    order: int
+    process: int
+    host: str
+    since: datetime
+    passed: bool
+
+
+def hands(environment: Environment) -> list[InHand]:
+    """What the workers that live have claimed, in order. Cost: of as many claims as there are."""
+    with environment.lock:
+        with environment.begin_reading():  # (which opens the files, if they are not)
+            db: Any = environment.db
+        with db.begin() as txn:
+            try:
+                # (in a transaction that reads: without one, it would wait for all that write)
+                database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
+            except NotFound:  # never shared
+                return []
+            found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
+    if not found:
+        return []
+    workers = {worker.number: worker for worker in facts_of_workers(environment.path) if worker.lives}
+    return [
+        InHand(order, workers[claim.worker].process, workers[claim.worker].host,
+               datetime.fromtimestamp(claim.since, timezone.utc),
+               claim.lane > 0 and claim.place + 1 < workers[claim.worker].handed_out[claim.lane])
+        for order, claim in found if claim.worker in workers
+    ]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _failing(raw: bytes, least: int) -> dict[int, int]:
+    """The open tasks of a block that were tried at least so often: place in the block to tries."""
+    entries = memoryview(raw)[_HEAD.size:].cast("i")
+    return {
+        slot: entry >> _TRIES_SHIFT for slot, entry in enumerate(entries)
+        if entry & _OPEN_MASK == _PRESENT and entry >> _TRIES_SHIFT >= least
+    }
+
+
+class Census:
+    """Counts the tasks of one tracker, again and again. ``max_tries``: as the pipeline has it, 0 where not known."""
+
+    def __init__(self, tracker: Any, max_tries: int = 0) -> None:
+        self._tracker = tracker
+        self._environment: Environment = tracker._environment
+        self._max_tries = max_tries
+        self._least = max(max_tries, 1)
+        self._blocks: dict[int, bytes] = {}
+        #: What has failed since the count before, order number to tries. After the first count: the last of all.
+        self.lately: dict[int, int] = {}
+
+    def count(self) -> Counts:
+        """The counts as they are on disk now."""
+        in_hand = {hand.order for hand in hands(self._environment) if not hand.passed}
+        tasks = done = still_open = tried = failed = 0
+        blocks: dict[int, bytes] = {}
+        lately: dict[int, int] = {}
+        with self._environment.lock, self._environment.begin_reading() as txn:
+            for raw_number, raw in txn.cursor(self._environment.status):
+                present, here, _, attempted, available, *_ = _HEAD.unpack_from(raw)
+                tasks += present
+                done += here
+                still_open += available
+                tried += attempted
+                if not (available and attempted):
+                    continue
+                number = int.from_bytes(raw_number, sys.byteorder)
+                failing = _failing(raw, self._least)
+                first = number * _BLOCK
+                failed += len(failing) - sum(order - first in failing for order in in_hand)
+                if failing and len(blocks) < _REMEMBERED:
+                    before = self._blocks.get(number, b"")
+                    blocks[number] = raw
+                    if before != raw:
+                        known = _failing(before, self._least) if before else {}
+                        lately.update({first + slot: tries for slot, tries in failing.items()
+                                       if known.get(slot) != tries and first + slot not in in_hand})
+        self._blocks = blocks
+        self.lately = lately
+        left = still_open - failed if self._max_tries else still_open
+        return Counts(tasks, done, tasks - still_open - done, failed, left, len(in_hand), tried)
+
+    def task(self, order: int) -> tuple[Any, dict[str, Any]] | None:
+        """Key and task of an order number, if the task is there and has still failed."""
+        key = key_at(self._tracker._open_cache, order)
+        task = None if key is None else self._tracker.get(key)
+        if task is None or task["_done"] or task["_aborted"] or task["_tries"] < self._least:
+            return None
+        return key, task

@@ -1,0 +1,26 @@
+"""The command ``tastypy-fast``. What it is built on comes with an extra, and is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_EXTRA = ("click", "rich", "plotext", "zstandard")
+
+
+def main() -> int:
+    """Run the command with the arguments of this process. Returns its exit code."""
+    try:
+        from tastypy_fast.cli.group import run
+
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:  # before there was a command
+        return 130
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in _EXTRA and "tastypy_fast[" not in str(error):
+            raise
+        print(f"tastypy-fast: {f'this needs {name}' if name else error}: pip install 'tastypy_fast[cli]'",
+              file=sys.stderr)
+        return 1

@@ -1,0 +1,78 @@
+"""Opening a store as what it is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tastypy_fast import (
+    PersistentOrderedDict,
+    ProgressTracker,
+    SharedPersistentOrderedDict,
+    SharedProgressTracker,
+    StoreInUseError,
+    StoreKindError,
+    StoreNotFoundError,
+)
+from tastypy_fast._facts import facts_of
+from tastypy_fast._holders import holders_of
+from tastypy_fast.cli.outcome import CANNOT_OPEN, Failure
+
+__all__ = ["Reader", "Writer", "has_store", "is_tracker", "open_reader", "open_writer", "require_tracker"]
+
+Reader = PersistentOrderedDict | ProgressTracker
+Writer = SharedPersistentOrderedDict | SharedProgressTracker
+
+
+def open_reader(path: str, max_tries: int = 0) -> Reader:
+    """A store to read, beside whoever writes it: what was last synced."""
+    try:
+        return ProgressTracker(path, max_tries, mode="r")
+    except StoreKindError:
+        return PersistentOrderedDict(path, mode="r")
+
+
+def is_tracker(store: object) -> bool:
+    """Whether a store holds tasks."""
+    return isinstance(store, (ProgressTracker, SharedProgressTracker))
+
+
+def require_tracker(store: Any) -> Any:
+    """An error for what only trackers have."""
+    if not is_tracker(store):
+        raise Failure(f"the store at {store.path} is a plain dict and has no tasks", CANNOT_OPEN)
+    return store
+
+
+def has_store(path: str) -> bool:
+    """Whether there is a store at a path. Raises what opening one raises, but for one that is not there."""
+    try:
+        open_reader(path).close()
+    except StoreNotFoundError:
+        return False
+    return True
+
+
+def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
+    """A store to write, together with others that share it. Failure where one process has it for itself.
+
+    ``create``: what to make where there is no store yet.
+    """
+    try:
+        reader = open_reader(path)
+    except StoreNotFoundError:
+        if create is None:
+            raise
+        return create(path)
+    with reader:
+        kind = SharedProgressTracker if is_tracker(reader) else SharedPersistentOrderedDict
+        # (who opens a store alone says how it is to be written out later: leave it as it was)
+        file_size = facts_of(reader._environment).file_size
+    try:
+        return kind(path, file_size=file_size)
+    except StoreInUseError as error:
+        owner = holders_of(os.path.realpath(path)).text or "another process"
+        raise Failure(
+            f"{owner} has the store at {path} to itself, so that nothing was changed; wait for it to end (reading "
+            f"works meanwhile), or use the shared classes there", CANNOT_OPEN
+        ) from error
