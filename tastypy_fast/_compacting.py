@@ -47,7 +47,7 @@ def compact_here(path: str) -> Iterator[tuple[int, int]]:
     Environment(path, Options(kind, "w", "normal", False, max(1, int(file_size)))).close()
     owner = OwnerLock(path)
     try:
-        owner.write_name()
+        owner.write_name("")
         _write(path, compacted)
         _take_over(path, compacted)
     except BaseException:
