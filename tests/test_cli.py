@@ -204,7 +204,7 @@ def test_beside_processes_that_share_it_all_commands_work(tasks):
         assert lines("ls", tasks, "--failed") == ["c"]
         # what a worker is at is left to it, unless it is named
         assert run("abort", tasks, "--todo") == "3 tasks aborted\n"
-        assert run("add", tasks, "h") == "added 1 task; 0 were there already\n"
+        assert run("add", tasks, "h") == "added 1 task, 0 there already\n"
         assert run("done", tasks, "e") == "1 task marked done\n"
         child.pipe.send("go on")
         assert child.wait() == 0
@@ -366,7 +366,7 @@ def test_set_of_a_task(tasks):
 
 
 def test_add(path, tmp_path):
-    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks; 1 were there already\n"
+    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 there already\n"
     keys = tmp_path / "keys"
     keys.write_bytes(b"\xef\xbb\xbfc\r\n\n d\xff \nb")
     assert json.loads(run("add", path, "--file", keys, "--json")) == {"added": 2, "there": 1}
@@ -375,7 +375,7 @@ def test_add(path, tmp_path):
         assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
     out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=2)
     assert "stdin, line 2" in error
-    assert out == "added 0 tasks; 0 were there already\n"
+    assert out == "added 0 tasks, 0 there already\n"
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
 
 
