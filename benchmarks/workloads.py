@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -143,6 +144,37 @@ def open_count(open_store: OpenStore, content: Content, clock: Clock) -> int:
     return 1
 
 
+def export_lines(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _export(open_store, content, clock, "lines")
+
+
+def import_lines(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _export(open_store, content, Clock(), "lines", clock)
+
+
+def export_files(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _export(open_store, content, clock, "files")
+
+
+def import_files(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _export(open_store, content, Clock(), "files", clock)
+
+
+def _export(open_store: OpenStore, content: Content, out: Clock, what: str, back: Clock | None = None) -> int:
+    """Write the store out, and, where there is a clock for it, read that into a new one."""
+    store = open_store()
+    with tempfile.TemporaryDirectory(dir=store.folder) as folder:
+        out.start()
+        expect(getattr(store, f"export_{what}")(folder), content.n, "keys written out")
+        out.stop()
+        if back:
+            back.start()
+            expect(getattr(store, f"import_{what}")(folder), content.n, "keys read")
+            back.stop()
+    store.close()
+    return content.n
+
+
 def reopen(open_store: OpenStore, content: Content, clock: Clock) -> int:
     """Another process changes values, and is killed before it has synced the last ones."""
     child = os.fork()
@@ -218,6 +250,10 @@ def _dict_reads(about: str, run: Any, needs: str, reading: bool = False, unit: s
     )
 
 
+def _formats(about: str, run: Any, needs: str) -> Workload:
+    return _dict_reads(about, run, needs)._replace(kinds=("url",))
+
+
 WORKLOADS = {
     "fill": Workload("assign new keys", fill, checks.is_filled, "fill"),
     "overwrite": _dict_writes("assign to keys in random order", overwrite, checks.is_overwritten, "overwrite"),
@@ -228,6 +264,10 @@ WORKLOADS = {
     "keys": _dict_reads("all keys in order", keys, "keys"),
     "open": _dict_reads("open the store and read one value", open_one, "get", unit="ms"),
     "open_count": _dict_reads("open the store, count and read one value", open_count, "__len__", unit="ms"),
+    "export_lines": _formats("write out as JSON Lines", export_lines, "export_lines"),
+    "import_lines": _formats("read JSON Lines into a new store", import_lines, "import_lines"),
+    "export_files": _formats("write out as files of the original", export_files, "export_files"),
+    "import_files": _formats("read files of the original into a new store", import_files, "import_files"),
     "delete": _dict_writes("delete every second key", delete, checks.is_halved, "delete"),
     "reopen": _dict_writes(
         "open and read one value after SIGKILL in random assignments", reopen, checks.was_killed, "overwrite"

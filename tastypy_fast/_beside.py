@@ -95,7 +95,8 @@ def _place(parent: str, name: str) -> tuple[str, int]:
 
 
 def _prefix(name: str) -> str:
-    return name[:60] + _MARK
+    # (a letter may take four bytes of the 255 that a name may have)
+    return name[:50] + _MARK
 
 
 def _lock(folder: str) -> int | None:

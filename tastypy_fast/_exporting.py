@@ -50,8 +50,8 @@ class Exporting:
         ``0.json``, ``1.json`` and so on, with ``file_size`` lines each, or ``0.json.gz`` when the store is ``gzipped``.
         A line is the JSON of the key with every backslash doubled and every tab as ``\\t``, a tab, and the JSON of the
         value; tuple keys are arrays. ``folder`` must be new or empty. It appears when all of it is written and on
-        the disk. What is changed while it is written may be in it or not; with ``locked()`` a shared store
-        is written as it is at one moment.
+        the disk. What is changed while it is written may be in it or not, and a key that is deleted and added again may
+        be there twice, which import_json() refuses; with ``locked()`` a shared store is written as it is at one moment.
 
         Cost: a walk over the store; memory for some hundred lines. Raises NotAStoreError when there is something in
         the folder, StorePathError, DiskFullError and StorageError; then there is no folder.
@@ -78,8 +78,9 @@ class Exporting:
         Cost: of reading the files and of filling a store; memory for a thousand lines. Raises DamagedInputError, which
         names file and line, for a file that is missing, not full, cut short or not in the format, and for a key that
         comes twice; InvalidKeyError and UnstorableValueError for what the class cannot hold, such as a value of a
-        tracker that is no dict; NotAStoreError when there is something at ``path``; and what opening a store
-        raises. Then there is no store at ``path``.
+        tracker that is no dict; NotAStoreError when there is something at ``path``; DiskFullError and StorageError.
+        Then there is no store at ``path``, nor when the process is killed; what is left beside it then, the next import
+        to ``path`` removes.
 
         >>> PersistentOrderedDict(path, init={"a": 1, ("b", 2): [None]}).export_json("files")
         2

@@ -83,8 +83,10 @@ class JsonLines:
                 if not data.isspace() and data:
                     key, value = _pair(data)
                     yield number, key, value
-        except (DamagedInputError, UnicodeDecodeError) as error:  # it does not unpack, or is not in its encoding
+        except DamagedInputError as error:  # it does not unpack
             raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
+        except UnicodeDecodeError as error:  # a text file is decoded some lines at a time
+            raise DamagedInputError(f"{self.where(number + 1)}, or soon after it: {error}") from error
         except ValueError as error:
             raise DamagedInputError(f"{self.where(number)}: {error}") from None
 

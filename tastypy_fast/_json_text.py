@@ -39,12 +39,15 @@ def spaced_json(value: Any) -> bytes:
 
 def compact_json(value: Any) -> bytes:
     """In as few bytes as possible: UTF-8, without spaces."""
+    if isinstance(value, tuple):  # a key, which may be nested deeper than a value
+        return _readable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     codec, payload = encode_value(value)
-    if codec == FAST_JSON:
-        return payload
-    text = payload.decode("utf-8", "surrogatepass")
+    return payload if codec == FAST_JSON else _readable(payload.decode("utf-8", "surrogatepass"))
+
+
+def _readable(text: str) -> bytes:
     if _PAIR.search(text):
-        return payload
+        return text.encode("utf-8", "surrogatepass")
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 

@@ -126,18 +126,16 @@ class Original:
             self._check_size(name, total - self._before[-1])
 
     def _check_size(self, name: str, count: int) -> None:
-        is_last = name == self._names[-1]
+        if not count and len(self._names) > 1:
+            raise self._damaged(f"{name} is empty: its lines were lost; bring them back, or delete it if it is last")
         size = self._file_size
         if size is None:
-            # The first file tells, unless it is the only one.
-            self._file_size = size = max(count, 1)
-        if count > size or (count < size and not is_last):
-            raise self._damaged(
-                f"{name} has {count} lines and not {size}, which is the file_size "
-                f"{'of the files before it' if name != self._names[0] else 'given'}: lines are missing or too many"
-            )
-        if not count and name != self._names[0]:
-            raise self._damaged(f"{name} is empty: its lines were lost; without them, delete it")
+            # The first file tells. (One that is alone may be of any size.)
+            self._file_size = size = count
+        if count > size or (count < size and name != self._names[-1]):
+            whose = "given" if name == self._names[0] else "of the files before it"
+            raise self._damaged(f"{name} has {count} lines and not {size}, the file_size {whose}; lines were lost or "
+                                f"added")
 
     def where(self, number: int) -> str:
         """The place of a line that was yielded, counted through all files."""

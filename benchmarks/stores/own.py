@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ class TastypyDict(Ordered):
 
     def __init__(self, path: str, mode: str = "w") -> None:
         self._pod = tastypy_fast.PersistentOrderedDict(path, mode=mode)
+        self.folder = os.path.dirname(self._pod.path)
         self.sync = self._pod.sync
         self.close = self._pod.close
 
@@ -55,6 +57,20 @@ class TastypyDict(Ordered):
         for batch in batches:
             for key in batch:
                 del pod[key]
+
+    def export_lines(self, folder: str) -> int:
+        return self._pod.export_jsonl(f"{folder}/lines")
+
+    def import_lines(self, folder: str) -> int:
+        with tastypy_fast.PersistentOrderedDict(f"{folder}/store") as pod:
+            return pod.import_jsonl(f"{folder}/lines")
+
+    def export_files(self, folder: str) -> int:
+        return self._pod.export_json(f"{folder}/files")
+
+    def import_files(self, folder: str) -> int:
+        with tastypy_fast.PersistentOrderedDict.import_json(f"{folder}/files", f"{folder}/store") as pod:
+            return len(pod)
 
 
 class TastypyTasks(Tasks):
