@@ -204,7 +204,7 @@ def test_beside_processes_that_share_it_all_commands_work(tasks):
         assert lines("ls", tasks, "--failed") == ["c"]
         # what a worker is at is left to it, unless it is named
         assert run("abort", tasks, "--todo") == "3 tasks aborted\n"
-        assert run("add", tasks, "h") == "added 1 task; 0 were there already\n"
+        assert run("add", tasks, "h") == "added 1 task, 0 there already\n"
         assert run("done", tasks, "e") == "1 task marked done\n"
         child.pipe.send("go on")
         assert child.wait() == 0
@@ -366,7 +366,7 @@ def test_set_of_a_task(tasks):
 
 
 def test_add(path, tmp_path):
-    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks; 1 were there already\n"
+    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 there already\n"
     keys = tmp_path / "keys"
     keys.write_bytes(b"\xef\xbb\xbfc\r\n\n d\xff \nb")
     assert json.loads(run("add", path, "--file", keys, "--json")) == {"added": 2, "there": 1}
@@ -375,7 +375,7 @@ def test_add(path, tmp_path):
         assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
     out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=2)
     assert "stdin, line 2" in error
-    assert out == "added 0 tasks; 0 were there already\n"
+    assert out == "added 0 tasks, 0 there already\n"
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
 
 
@@ -452,6 +452,51 @@ def test_opening_the_originals_files_names_the_command(tmp_path):
     assert f"tastypy-fast import {tmp_path / 'old'}" in refused("status", tmp_path / "old", code=3)
     run("import", tmp_path / "old", tmp_path / "new")
     assert json.loads(run("get", tmp_path / "new", "a")) == {"x": 1}
+
+
+# copy, compact, verify, repair
+
+
+@pytest.fixture
+def maintenance():
+    return pytest.importorskip("tastypy_fast.maintenance")
+
+
+def test_copy_compact_and_verify(maintenance, tasks, tmp_path):
+    assert str(tmp_path / "copy") in run("copy", tasks, tmp_path / "copy")
+    assert run("ls", tmp_path / "copy", "--json") == run("ls", tasks, "--json")
+    assert "already" in refused("copy", tasks, tmp_path / "copy", code=3)
+    with POD(tmp_path / "large") as pod:
+        pod.update((number, "x" * 1000) for number in range(2000))
+        pod.sync()
+        pod.clear()
+    given_back = json.loads(run("compact", tmp_path / "large", "--json"))
+    assert given_back["given_back"] == given_back["before"] - given_back["after"] > 1_000_000
+    assert run("compact", tmp_path / "large").startswith("gave back ")
+    assert run("verify", tmp_path / "large") == f"{tmp_path / 'large'} is sound\n"
+    assert json.loads(run("verify", tasks, "--json")) == {"sound": True, "faults": []}
+    with Child(hold_private, tasks) as child:
+        child.pipe.recv()
+        assert str(child.pid) in refused("compact", tasks, code=3)
+
+
+def test_verify_and_repair_of_a_damaged_store(maintenance, tasks, tmp_path):
+    data = tasks / "data.mdb"
+    data.write_bytes(data.read_bytes().replace(b'"error"', b"\xff" * 7))
+    before = data.read_bytes()
+    out, error = run("verify", tasks, code=1)
+    assert "fault" in out.splitlines()[-1]
+    assert error == ""
+    found = json.loads(run("verify", tasks, "--json", code=1)[0])
+    assert not found["sound"]
+    assert found["faults"]
+    out, _ = run("repair", tasks, tmp_path / "new", "--json", code=1)
+    result = json.loads(out)
+    assert result["lost"]
+    assert len(lines("ls", tmp_path / "new")) == result["kept"]
+    assert "sound" in run("verify", tmp_path / "new")
+    assert "what was lost stands above" in run("repair", tasks, tmp_path / "other", code=1)[0]
+    assert data.read_bytes() == before
 
 
 # Ctrl-C

@@ -21,6 +21,7 @@ def main() -> int:
         name = (error.name or "").partition(".")[0]
         if name not in _EXTRA and "tastypy_fast[" not in str(error):
             raise
-        print(f"tastypy-fast: {f'this needs {name}' if name else error}: pip install 'tastypy_fast[cli]'",
-              file=sys.stderr)
+        # (one that has no name says itself what to install)
+        text = f"this needs {name}: pip install 'tastypy_fast[cli]'" if name else str(error)
+        print(f"tastypy-fast: {text}", file=sys.stderr)
         return 1

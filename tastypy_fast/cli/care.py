@@ -83,5 +83,6 @@ def repair(store: str, target: str, as_object: bool) -> int:
         for text in result.lost:
             out(f"lost: {printable(text)}")
         undone = f", {quantity(result.undone, 'task')} to be done again" if result.undone else ""
-        out(f"{quantity(result.kept, 'key')} kept in {printable(target)}, {len(result.lost):,} lost{undone}")
+        rest = "what was lost stands above" if result.lost else "nothing was lost"
+        out(f"{quantity(result.kept, 'key')} kept in {printable(target)}{undone}; {rest}")
     return NO if result.lost else DONE

@@ -109,7 +109,7 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, cr
                 added += more
                 given += len(chunk)
         finally:
-            report(as_object, f"added {quantity(added, 'task')}; {given - added:,} were there already",
+            report(as_object, f"added {quantity(added, 'task')}, {given - added:,} there already",
                    added=added, there=given - added)
 
 

@@ -50,8 +50,8 @@ class Commands(click.Group):
     epilog="""\b
 Exit codes:
   0    done
-  1    no such key (the others are done), or verify found damage;
-       or the extra is missing that the message names
+  1    no such key (the others are done); verify found damage; repair
+       could not keep all; the extra is missing that the message names
   2    the arguments make no sense
   3    the store cannot be opened: not there, not a store, damaged,
        of a newer format, in the hands of a private process
