@@ -34,8 +34,9 @@ from tastypy_fast import (
 from tastypy_fast._datafile import find_databases
 from tastypy_fast._ownership import EngineLock
 from tastypy_fast._repairing import repair_here
+from tastypy_fast._verifying import verify_here
 from tests.children import Child, outcome_of
-from tests.conftest import CLASSES, is_tracker, logging, value_for
+from tests.conftest import CLASSES, logging, value_for
 from tests.test_damage import (
     INSIDE,
     INSIDE_TRACKER,
@@ -200,11 +201,12 @@ def test_copies_while_another_process_writes_are_of_one_moment(cls, path, target
 def test_a_copy_gives_back_what_was_claimed(path, target):
     with SharedTracker(path) as tracker:
         tracker.add_many(["a", "b", "c"])
-        with tracker.claim():
+        for _ in tracker.try_keys():
             maintenance.copy(path, target)
             assert maintenance.verify(path) == maintenance.verify(target) == []
             with pytest.raises(StoreInUseError):
                 maintenance.compact(path)
+            break
     with SharedTracker(target) as copied:
         copied._check()
         assert list(copied.todo_keys()) == ["a", "b", "c"]
@@ -409,6 +411,7 @@ def read_on(pipe, cls, path):
             assert len(store) == 501
             last = found
         rounds += 1
+    pipe.recv()
     pipe.send((last, rounds))
 
 
@@ -419,20 +422,20 @@ def test_who_opens_a_store_while_it_is_compacted_sees_the_newest(path, one):
         store.update((number, {"value": "x" * 300}) for number in range(500))
     with ExitStack() as stack:
         readers = [stack.enter_context(Child(read_on, one, path)) for _ in range(2)]
-        for generation in range(1, 8):
+        for generation in range(1, 13):
             with one(path) as store:
                 store["generation"] = {"value": generation}
                 for number in range(500):
                     store[number] = {"value": "y" * (300 + generation)}
             in_time(lambda: maintenance.compact(path))
             with one(path, mode="r") as store:
-                assert store["generation"] == {"value": generation}
+                assert store["generation"]["value"] == generation
         for reader in readers:
             reader.pipe.send("stop")
         for reader in readers:
             ((last, rounds),) = reader.receive_all()
             assert reader.wait() == 0
-            assert 0 <= last <= 7
+            assert 0 <= last <= 12
             assert rounds
     assert maintenance.verify(path) == []
     with one(path) as store:
@@ -570,7 +573,8 @@ def test_what_is_no_store_is_found(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_newer_format_is_not_judged(victim, target):
+def test_a_newer_format_is_not_judged(stores, path, target):
+    victim = shutil.copytree(stores[Tracker][0], path)
     with Inside(victim) as inside:
         change_meta(b"format", b"99")(inside)
     with pytest.raises(NewerFormatError):
@@ -588,7 +592,8 @@ def be_killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_crash_of_the_engine_is_a_finding(victim, target, monkeypatch):
+def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
+    victim = shutil.copytree(stores[POD][0], path)
     monkeypatch.setattr(maintenance, "verify_here", crash)
     (fault,) = maintenance.verify(victim)
     assert "SIGABRT" in fault
@@ -887,10 +892,8 @@ def peak_of(pipe, work, *arguments):
 
 
 def test_memory_does_not_grow_with_the_store(tmp_path):
-    from tastypy_fast._verifying import verify_here
-
     peaks = []
-    for count in (10_000, 40_000):
+    for count in (3_000, 18_000):
         path = tmp_path / str(count)
         with Tracker(path) as tracker:
             tracker.update((number, {"x": number}) for number in range(count))
@@ -902,5 +905,4 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
         assert result == []
         peaks.append((repairing, verifying))
     for small, large in zip(*peaks, strict=True):
-        assert large < small + 500_000
-    assert is_tracker(Tracker)
+        assert large < small + 300_000
