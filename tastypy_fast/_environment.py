@@ -149,7 +149,17 @@ class Environment(Access):
 
     def _open_database_files(self, readonly: bool) -> None:
         try:
-            self.db = self._open_engine(readonly)
+            while True:
+                before = None
+                if readonly:
+                    with suppress(OSError):
+                        before = _files.file_identity(self.path)
+                self.db = self._open_engine(readonly)
+                if before is None or _files.is_same_file(self.path, before):
+                    break
+                # The store was compacted in between: who reads has the old data file, and the lock file of the new.
+                self.db.close()
+                self.db = None
             while True:
                 try:
                     self._open_databases()

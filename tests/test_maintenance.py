@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -34,6 +35,7 @@ from tastypy_fast import (
 from tastypy_fast._datafile import find_databases
 from tastypy_fast._ownership import EngineLock
 from tastypy_fast._repairing import repair_here
+from tastypy_fast._verifying import verify_here
 from tests.children import Child, outcome_of
 from tests.conftest import CLASSES, is_tracker, logging, value_for
 from tests.test_damage import (
@@ -54,6 +56,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 HOSTILE = ["", "tab\tand\nline", "\udc80", 0, -1, 2**70, -(2**70), (), ("a", (1, ("",))), "\0", "x" * 5000,
            ("y" * 600,)]
+MOST = 4000
 PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
@@ -170,8 +173,10 @@ def test_a_copy_has_what_only_the_log_has(one, path, target):
 
 def write_on(pipe, cls, path):
     with cls(path, sync_at=10**6) as store:
-        for number in range(10**9):
-            store[number] = value_for(cls, "x" * (number % 50) * 20)
+        for number in itertools.count():
+            # (not without end: what looks at it would have ever more to look at)
+            key = number % MOST
+            store[key] = value_for(cls, "x" * (key % 50) * 20)
             if number % 20 == 0:
                 store.sync()
             if number == 100:
@@ -189,10 +194,12 @@ def test_copies_while_another_process_writes_are_of_one_moment(cls, path, target
             with cls(copied) as store:
                 store._check()
                 assert list(store) == list(range(len(store)))
-                assert all(store[key] == value_for(cls, "x" * (key % 50) * 20) for key in list(store)[-50:])
+                for key in list(store)[-50:]:
+                    value = plain(store[key]) if is_tracker(cls) else store[key]
+                    assert value == value_for(cls, "x" * (key % 50) * 20)
                 lengths.append(len(store))
                 if not issubclass(cls, SharedPOD):
-                    assert len(store) % 20 == 1, "it ends with a sync"
+                    assert len(store) % 20 == 1 or len(store) == MOST, "it ends with a sync"
     assert lengths == sorted(lengths)
     assert lengths[0] > 80
 
@@ -200,11 +207,12 @@ def test_copies_while_another_process_writes_are_of_one_moment(cls, path, target
 def test_a_copy_gives_back_what_was_claimed(path, target):
     with SharedTracker(path) as tracker:
         tracker.add_many(["a", "b", "c"])
-        with tracker.claim():
+        for _ in tracker.try_keys():
             maintenance.copy(path, target)
             assert maintenance.verify(path) == maintenance.verify(target) == []
             with pytest.raises(StoreInUseError):
                 maintenance.compact(path)
+            break
     with SharedTracker(target) as copied:
         copied._check()
         assert list(copied.todo_keys()) == ["a", "b", "c"]
@@ -409,6 +417,7 @@ def read_on(pipe, cls, path):
             assert len(store) == 501
             last = found
         rounds += 1
+    pipe.recv()
     pipe.send((last, rounds))
 
 
@@ -419,20 +428,20 @@ def test_who_opens_a_store_while_it_is_compacted_sees_the_newest(path, one):
         store.update((number, {"value": "x" * 300}) for number in range(500))
     with ExitStack() as stack:
         readers = [stack.enter_context(Child(read_on, one, path)) for _ in range(2)]
-        for generation in range(1, 8):
+        for generation in range(1, 13):
             with one(path) as store:
                 store["generation"] = {"value": generation}
                 for number in range(500):
                     store[number] = {"value": "y" * (300 + generation)}
             in_time(lambda: maintenance.compact(path))
             with one(path, mode="r") as store:
-                assert store["generation"] == {"value": generation}
+                assert store["generation"]["value"] == generation
         for reader in readers:
             reader.pipe.send("stop")
         for reader in readers:
             ((last, rounds),) = reader.receive_all()
             assert reader.wait() == 0
-            assert 0 <= last <= 7
+            assert 0 <= last <= 12
             assert rounds
     assert maintenance.verify(path) == []
     with one(path) as store:
@@ -570,7 +579,8 @@ def test_what_is_no_store_is_found(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_newer_format_is_not_judged(victim, target):
+def test_a_newer_format_is_not_judged(stores, path, target):
+    victim = shutil.copytree(stores[Tracker][0], path)
     with Inside(victim) as inside:
         change_meta(b"format", b"99")(inside)
     with pytest.raises(NewerFormatError):
@@ -588,7 +598,8 @@ def be_killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_crash_of_the_engine_is_a_finding(victim, target, monkeypatch):
+def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
+    victim = shutil.copytree(stores[POD][0], path)
     monkeypatch.setattr(maintenance, "verify_here", crash)
     (fault,) = maintenance.verify(victim)
     assert "SIGABRT" in fault
@@ -887,10 +898,8 @@ def peak_of(pipe, work, *arguments):
 
 
 def test_memory_does_not_grow_with_the_store(tmp_path):
-    from tastypy_fast._verifying import verify_here
-
     peaks = []
-    for count in (10_000, 40_000):
+    for count in (3_000, 18_000):
         path = tmp_path / str(count)
         with Tracker(path) as tracker:
             tracker.update((number, {"x": number}) for number in range(count))
@@ -902,5 +911,4 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
         assert result == []
         peaks.append((repairing, verifying))
     for small, large in zip(*peaks, strict=True):
-        assert large < small + 500_000
-    assert is_tracker(Tracker)
+        assert large < small + 300_000
