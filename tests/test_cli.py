@@ -465,7 +465,7 @@ def maintenance():
 def test_copy_compact_and_verify(maintenance, tasks, tmp_path):
     assert str(tmp_path / "copy") in run("copy", tasks, tmp_path / "copy")
     assert run("ls", tmp_path / "copy", "--json") == run("ls", tasks, "--json")
-    assert "already" in refused("copy", tasks, tmp_path / "copy", code=3)
+    assert "not empty" in refused("copy", tasks, tmp_path / "copy", code=3)
     with POD(tmp_path / "large") as pod:
         pod.update((number, "x" * 1000) for number in range(2000))
         pod.sync()

@@ -663,9 +663,10 @@ def content(store):
 @pytest.mark.parametrize(
     ("cls", "steps", "sync_at"),
     [
-        (POD, STEPS, 2), (POD, STEPS, 1000), (Tracker, STEPS, 1000), (Tracker, TASK_STEPS, 2),
-        (Tracker, TASK_STEPS, 99), (SharedPOD, SHARED_STEPS, 2), (SharedPOD, SHARED_STEPS, 99),
-        (SharedTracker, CLAIM_STEPS, 2),
+        (POD, STEPS, 2), (POD, STEPS, 1000), (Tracker, STEPS, 1000),
+        pytest.param(Tracker, TASK_STEPS, 2, marks=pytest.mark.storm), (Tracker, TASK_STEPS, 99),
+        (SharedPOD, SHARED_STEPS, 2), (SharedPOD, SHARED_STEPS, 99),
+        pytest.param(SharedTracker, CLAIM_STEPS, 2, marks=pytest.mark.storm),
     ],
     ids=["pod-2", "pod-1000", "tracker-1000", "tasks-2", "tasks-99", "shared-2", "shared-99", "claims-2"],
 )

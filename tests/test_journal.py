@@ -203,7 +203,7 @@ def test_a_reader_keeps_up_with_a_log_that_is_written_and_merged(cls, path):
         rng = random.Random(0)
         lengths = set()
         with Child(read) as child:
-            for number in range(60):
+            for number in range(30):
                 for key in range(rng.choice((1, 5, 30))):
                     store[rng.randrange(100)] = value_for(cls, [number, key])
                 if store and rng.random() < 0.5:

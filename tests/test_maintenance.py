@@ -93,7 +93,13 @@ def state_of(cls, path):
         return state(store)
 
 
-@pytest.fixture(params=CLASSES.values(), ids=CLASSES.keys())
+# (each part of the code that differs has one of them in the ordinary run)
+ORDINARY = ("pod", "shared_tracker")
+
+
+@pytest.fixture(params=[
+    pytest.param(cls, id=name, marks=() if name in ORDINARY else pytest.mark.storm) for name, cls in CLASSES.items()
+])
 def cls(request):
     return request.param
 
@@ -391,6 +397,7 @@ def compact_on(pipe, path):
         in_time(lambda: maintenance.compact(path))
 
 
+@pytest.mark.storm
 def test_kills_at_random_points_of_compacting_cost_nothing(stores, cls, victim):
     """The caller is killed, and the process in which it is done ends with it."""
     rng = random.Random(cls.__name__)
@@ -420,6 +427,7 @@ def read_on(pipe, cls, path):
     pipe.send((last, rounds))
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("one", [POD, Tracker])
 def test_who_opens_a_store_while_it_is_compacted_sees_the_newest(path, one):
     with one(path) as store:
@@ -645,6 +653,7 @@ def no_worse(before, found, lost, undone, after):
     assert not changed or lost or undone or after == []
 
 
+@pytest.mark.storm
 def test_no_flipped_bit_ends_anything_or_goes_untold(stores, path, tmp_path):
     """(What is data, a digit for another one, cannot be known.)"""
     seed = random.SystemRandom().randrange(2**32)
@@ -712,7 +721,7 @@ STATUSES = {"a status block cut short", "an empty status block", "a status block
 
 
 @pytest.mark.parametrize("damage", [damage for damage in {**INSIDE, **INSIDE_TRACKER} if damage != "no values"])
-@pytest.mark.parametrize("one", [POD, Tracker])
+@pytest.mark.parametrize("one", [pytest.param(POD, marks=pytest.mark.storm), Tracker])
 def test_damage_inside_is_repaired(stores, path, target, one, damage):
     if damage in INSIDE_TRACKER and one is POD:
         pytest.skip("a plain dict has no statuses")
@@ -760,7 +769,7 @@ def dict_of(rows):
     return {row[0]: row for row in rows if row[0] != "key 5"}
 
 
-@pytest.mark.parametrize("one", [POD, Tracker])
+@pytest.mark.parametrize("one", [POD, pytest.param(Tracker, marks=pytest.mark.storm)])
 def test_any_page_may_be_lost(stores, path, tmp_path, one):
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
@@ -897,6 +906,7 @@ def peak_of(pipe, work, *arguments):
     pipe.send((result, tracemalloc.get_traced_memory()[1]))
 
 
+@pytest.mark.storm
 def test_memory_does_not_grow_with_the_store(tmp_path):
     peaks = []
     for count in (3_000, 18_000):

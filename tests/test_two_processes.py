@@ -650,7 +650,7 @@ class TwoWorkers(RuleBasedStateMachine):
 
 
 # (each step is a message to a process and an answer, and each example makes some processes)
-TwoProcesses.TestCase.settings = TwoWorkers.TestCase.settings = settings(ORDINARY, max_examples=25)
+TwoProcesses.TestCase.settings = TwoWorkers.TestCase.settings = settings(ORDINARY, max_examples=15)
 
 
 class TestTwoProcesses(TwoProcesses.TestCase):
