@@ -73,8 +73,8 @@ __all__ = ["repeat_until_handled", "stop"]
 
 
 def repeat_until_handled(int number):
-    """Send the signal again, ten times a second, from when it comes until ``stop()``. It has a handler written in Python
-    already; in a forked child this is to be called again. One signal in a process can have this."""
+    """Send the signal again, ten times a second, from when it comes until ``stop()``. It has a handler written in
+    Python already; in a forked child this is to be called again. One signal in a process can have this."""
     begin_repeating(number)
 
 
