@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from tastypy_fast._extras import needed
 from tastypy_fast.exceptions import DamagedInputError
 
-__all__ = ["joined", "lines_of", "writing"]
+__all__ = ["joined", "reading", "writing"]
 
 _LEVEL = 6
 # (so few that what they unpack to is small, too)
@@ -49,17 +49,19 @@ def writing(path: str) -> Iterator[Any]:
         os.fsync(file.fileno())
 
 
-def lines_of(path: str) -> Iterator[bytes]:
-    """The lines of a file, with their ends. Raises DamagedInputError where it does not unpack."""
+@contextmanager
+def reading(path: str) -> Iterator[Iterator[bytes]]:
+    """The lines of a file, with their ends, as long as the block lasts. They raise DamagedInputError where it does not
+    unpack."""
     kind = os.path.splitext(path)[1]
     with open(path, "rb") as file:
         if kind == ".gz":
-            yield from _unpacked(_gunzipped(file), (zlib.error, gzip.BadGzipFile))
+            yield _unpacked(_gunzipped(file), (zlib.error, gzip.BadGzipFile))
         elif kind == ".zst":
             zstandard = _zstandard()
-            yield from _unpacked(io.BufferedReader(_Joining(_frames(file, zstandard))), (zstandard.ZstdError,))
+            yield _unpacked(io.BufferedReader(_Joining(_frames(file, zstandard))), (zstandard.ZstdError,))
         else:
-            yield from file
+            yield file
 
 
 def _unpacked(lines: Iterable[bytes], errors: tuple[type[Exception], ...]) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -95,7 +95,8 @@ class Exporting:
         with beside(target) as made:
             store = open_store(made, **filling)
             try:
-                _fill(store, iter(source), source.where, _refuse_duplicates(source))
+                with closing(iter(source)) as entries:
+                    _fill(store, entries, source.where, _refuse_duplicates(source))
                 store.close()
             except BaseException:
                 # (what was not saved is not wanted any more)
@@ -148,7 +149,9 @@ class Exporting:
         [('a', 1), (('b', 2), [])]
         """
         lines = JsonLines(source)
-        return _fill(self, iter(lines), lines.where)
+        # (an error leaves no file open)
+        with closing(iter(lines)) as entries:
+            return _fill(self, entries, lines.where)
 
 
 # Called after each batch, with how many keys there should be, and the keys of the batch.
@@ -207,13 +210,14 @@ def _refuse_duplicates(source: Original) -> Check:
         # The new ones are among these, the old ones may be anywhere before.
         wanted = set(keys)
         seen: dict[Any, int] = {}
-        for place, key, _ in source:
-            if key in wanted:
-                if key in seen:
-                    raise DamagedInputError(
-                        f"{source.where(place)}: the key {describe(key)} is there already, in line {seen[key]} of all; "
-                        f"delete one of them"
-                    )
-                seen[key] = place
+        with closing(iter(source)) as entries:
+            for place, key, _ in entries:
+                if key in wanted:
+                    if key in seen:
+                        raise DamagedInputError(
+                            f"{source.where(place)}: the key {describe(key)} is there already, in line {seen[key]} of "
+                            f"all; delete one of them"
+                        )
+                    seen[key] = place
 
     return check

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tastypy_fast._beside import beside, new_path, system_errors
-from tastypy_fast._compressed import joined, lines_of, writing
+from tastypy_fast._compressed import joined, reading, writing
 from tastypy_fast._json_text import compact_json, key_json, key_of, parse_json
 from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
 
@@ -64,25 +65,27 @@ class JsonLines:
     """
 
     def __init__(self, source: Any) -> None:
-        self._lines: Iterator[str | bytes]
+        # Of the block in which they can be read.
+        self._lines: AbstractContextManager[Iterable[str | bytes]]
         if isinstance(source, (str, bytes, os.PathLike)):
             self._name = os.fsdecode(source)
-            self._lines = lines_of(self._name)
+            self._lines = reading(self._name)
         else:
             name = getattr(source, "name", None)
             self._name = name if isinstance(name, str) else "the input"
-            self._lines = iter(source)
+            self._lines = nullcontext(source)
 
-    def __iter__(self) -> Iterator[tuple[int, Any, Any]]:
+    def __iter__(self) -> Generator[tuple[int, Any, Any], None, None]:
         number = 0
         try:
-            for number, line in enumerate(self._lines, 1):
-                data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
-                if number == 1:
-                    data = data.removeprefix(_BYTE_ORDER_MARK)
-                if not data.isspace() and data:
-                    key, value = _pair(data)
-                    yield number, key, value
+            with self._lines as lines:
+                for number, line in enumerate(lines, 1):
+                    data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+                    if number == 1:
+                        data = data.removeprefix(_BYTE_ORDER_MARK)
+                    if not data.isspace() and data:
+                        key, value = _pair(data)
+                        yield number, key, value
         except DamagedInputError as error:  # it does not unpack
             raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
         except UnicodeDecodeError as error:  # a text file is decoded some lines at a time

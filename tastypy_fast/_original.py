@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from tastypy_fast._compressed import joined, lines_of, writing
+from tastypy_fast._compressed import joined, reading, writing
 from tastypy_fast._json_text import key_json, key_of, parse_json, spaced_json
 from tastypy_fast.exceptions import DamagedInputError, StoreNotFoundError, StorePathError
 
@@ -109,16 +109,17 @@ class Original:
                 raise self._damaged(f"{missing} is missing; bring it back")
         return [numbered[number] for number in range(len(numbered))]
 
-    def __iter__(self) -> Iterator[tuple[int, Any, Any]]:
+    def __iter__(self) -> Generator[tuple[int, Any, Any], None, None]:
         self._before = []
         total = 0
         for name in self._names:
             self._before.append(total)
             try:
-                for line in lines_of(os.path.join(self.folder, name)):
-                    total += 1
-                    key, value = _pair(line)
-                    yield total, key, value
+                with reading(os.path.join(self.folder, name)) as lines:
+                    for line in lines:
+                        total += 1
+                        key, value = _pair(line)
+                        yield total, key, value
             except DamagedInputError as error:  # it does not unpack
                 raise self._damaged(f"{self._at(total + 1)}: {error}") from error
             except ValueError as error:

@@ -16,7 +16,7 @@ from tastypy_fast import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from tastypy_fast._compressed import lines_of
+from tastypy_fast._compressed import reading
 from tastypy_fast._facts import facts_of
 from tastypy_fast._json_text import parse_json
 from tastypy_fast.cli.choosing import store_argument
@@ -143,7 +143,8 @@ def _first_line(source: str) -> tuple[bytes, Any]:
         if not name:
             raise Failure(f"the folder {source!r} has no 0.json, with which the original's files begin", REFUSED)
     try:
-        return next(lines_of(name), b""), source
+        with reading(name) as lines:
+            return next(lines, b""), source
     except DamagedInputError:  # the import says where
         return b"", source
 
