@@ -12,8 +12,8 @@ TRACE = os.environ.get("TASTYPY_FAST_TRACE") == "1"
 # TASTYPY_FAST_SANITIZE=1 builds them with the address and undefined-behaviour sanitizers.
 SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("TASTYPY_FAST_SANITIZE") == "1" else []
 
-# Without what debuggers want, which would be four fifths of the wheel. Somebody's own choice stands, such as CFLAGS=-O0
-# for a quick build.
+# Without what debuggers want, which would be four fifths of the modules. Somebody's own choice
+# stands, such as CFLAGS=-O0 for a quick build.
 OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2", "-g0"]
 
 MODULES = [path.stem for path in sorted(Path("src_cython/tastypy_fast").glob("*.pyx"))]

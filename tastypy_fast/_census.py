@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timezone
 from functools import lru_cache
-from struct import Struct
 from typing import Any, NamedTuple
 
+from tastypy_fast._blocks import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
 from tastypy_fast._claims import key_at, read_claim
 from tastypy_fast._engine import NotFound
 from tastypy_fast._environment import Environment
@@ -19,10 +19,6 @@ from tastypy_fast._workers import facts_of_workers
 
 __all__ = ["Census", "Counts", "InHand", "hands"]
 
-# As in _status.pxd.
-_HEAD = Struct("=8H")
-_BLOCK = 500
-_OPEN_MASK, _PRESENT, _TRIES_SHIFT = 1 | 2 | 4, 1, 4
 # Blocks whose failures are remembered, of 2 kB each.
 _REMEMBERED = 2048
 
@@ -77,7 +73,7 @@ def hands(environment: Environment) -> list[InHand]:
     return [
         InHand(order, workers[claim.worker].process, workers[claim.worker].host,
                datetime.fromtimestamp(claim.since, timezone.utc),
-               claim.lane > 0 and claim.place + 1 < workers[claim.worker].handed_out[claim.lane])
+               workers[claim.worker].has_passed(claim))
         for order, claim in found if claim.worker in workers
     ]
 
@@ -85,10 +81,10 @@ def hands(environment: Environment) -> list[InHand]:
 @lru_cache(maxsize=_REMEMBERED)
 def _failing(raw: bytes, least: int) -> dict[int, int]:
     """The open tasks of a block that were tried at least so often: place in the block to tries."""
-    entries = memoryview(raw)[_HEAD.size:].cast("i")
+    entries = memoryview(raw)[HEAD.size:].cast("i")
     return {
-        slot: entry >> _TRIES_SHIFT for slot, entry in enumerate(entries)
-        if entry & _OPEN_MASK == _PRESENT and entry >> _TRIES_SHIFT >= least
+        slot: entry >> TRIES_SHIFT for slot, entry in enumerate(entries)
+        if entry & (PRESENT | DONE | ABORTED) == PRESENT and entry >> TRIES_SHIFT >= least
     }
 
 
@@ -112,7 +108,7 @@ class Census:
         lately: dict[int, int] = {}
         with self._environment.lock, self._environment.begin_reading() as txn:
             for raw_number, raw in txn.cursor(self._environment.status):
-                present, here, _, attempted, available, *_ = _HEAD.unpack_from(raw)
+                present, here, _, attempted, available, *_ = HEAD.unpack_from(raw)
                 tasks += present
                 done += here
                 still_open += available
@@ -121,7 +117,7 @@ class Census:
                     continue
                 number = int.from_bytes(raw_number, sys.byteorder)
                 failing = _failing(raw, self._least)
-                first = number * _BLOCK
+                first = number * BLOCK
                 failed += len(failing) - sum(order - first in failing for order in in_hand)
                 if failing and len(blocks) < _REMEMBERED:
                     before = self._blocks.get(number, b"")

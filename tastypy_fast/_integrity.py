@@ -9,6 +9,7 @@ from operator import itemgetter
 from struct import Struct
 from typing import Any
 
+from tastypy_fast._blocks import BLOCK
 from tastypy_fast._environment import Environment
 from tastypy_fast._keys import decode_key, describe, index_key
 from tastypy_fast._records import decode_record, decode_value
@@ -18,7 +19,6 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 __all__ = ["faults"]
 
 _NUMBER = Struct("=q")
-_BLOCK = 500
 _NO_PAYLOAD = 0
 _STATUS = 4
 # What is compared, of one block of order numbers each.
@@ -101,7 +101,7 @@ def _status_faults(environment: Environment, txn: Any) -> Iterator[str]:
 
 def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
     numbers = (_NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
-    for block, found in groupby(numbers, key=lambda number: number // _BLOCK):
+    for block, found in groupby(numbers, key=lambda number: number // BLOCK):
         yield block % 2**64, what, set(found)
 
 
@@ -113,8 +113,8 @@ def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int,
         except PersistentOrderedDictIntegrityError:
             yield block % 2**64, UNREADABLE, set()
             continue
-        yield block % 2**64, TASKS, {block * _BLOCK + slot for slot in slots}
-        yield block % 2**64, CLAIMED, {block * _BLOCK + slot for slot in in_hand}
+        yield block % 2**64, TASKS, {block * BLOCK + slot for slot in slots}
+        yield block % 2**64, CLAIMED, {block * BLOCK + slot for slot in in_hand}
 
 
 def _differences(found: dict[int, set[int]], has_claims: bool) -> Iterator[str]:

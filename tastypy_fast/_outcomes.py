@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from struct import Struct
 from typing import Any, NamedTuple
 
+from tastypy_fast._blocks import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
 from tastypy_fast._claims import read_claim
 from tastypy_fast._keys import encode_key, index_key
 from tastypy_fast._workers import facts_of_workers
 
 __all__ = ["Outcome", "outcome"]
 
-# As in _status.pxd.
-_HEAD = Struct("=8H")
-_BLOCK, _PRESENT, _DONE, _ABORTED, _TRIES_AT = 500, 1, 2, 4, 4
 # Where the bytes of the entries begin, from the lowest one.
-_BYTES = [_HEAD.size + (place if sys.byteorder == "little" else 3 - place) for place in range(4)]
+_BYTES = [HEAD.size + (place if sys.byteorder == "little" else 3 - place) for place in range(4)]
 
 
 class Outcome(NamedTuple):
@@ -42,17 +39,17 @@ class _Failing:
         self._by_byte = bytes(map(self, range(256)))
 
     def __call__(self, entry: int) -> bool:
-        if entry & (_PRESENT | _DONE) != _PRESENT:
+        if entry & (PRESENT | DONE) != PRESENT:
             return False
-        is_aborted = bool(entry & _ABORTED) and not self.allow_aborted
-        return is_aborted or (self.max_tries > 0 and entry >> _TRIES_AT >= self.max_tries)
+        is_aborted = bool(entry & ABORTED) and not self.allow_aborted
+        return is_aborted or (self.max_tries > 0 and entry >> TRIES_SHIFT >= self.max_tries)
 
     def count(self, raw: bytes) -> int:
         """How many of a block."""
         lowest, *others = (raw[start::4] for start in _BYTES)
-        if all(part.count(0) == _BLOCK for part in others):
+        if all(part.count(0) == BLOCK for part in others):
             return lowest.translate(self._by_byte).count(1)
-        entries = Counter(memoryview(raw)[_HEAD.size:].cast("i"))
+        entries = Counter(memoryview(raw)[HEAD.size:].cast("i"))
         return sum(times for entry, times in entries.items() if self(entry))
 
 
@@ -99,7 +96,7 @@ def _failed_in_private(tracker: Any, failing: _Failing) -> int:
 def _failed_on_disk(txn: Any, status: Any, failing: _Failing) -> int:
     failed = 0
     for _, raw in txn.cursor(status):
-        present, done, aborted, tried, still_open, *_ = _HEAD.unpack_from(raw)
+        present, done, aborted, tried, still_open, *_ = HEAD.unpack_from(raw)
         if failing.allow_aborted:
             still_open = present - done
         if still_open and tried and failing.max_tries:
@@ -110,8 +107,8 @@ def _failed_on_disk(txn: Any, status: Any, failing: _Failing) -> int:
 
 
 def _entry_on_disk(txn: Any, status: Any, number: int) -> int:
-    raw = txn.get((number // _BLOCK).to_bytes(8, sys.byteorder), db=status)
-    place = _HEAD.size + number % _BLOCK * 4
+    raw = txn.get((number // BLOCK).to_bytes(8, sys.byteorder), db=status)
+    place = HEAD.size + number % BLOCK * 4
     return 0 if raw is None else int.from_bytes(raw[place:place + 4], sys.byteorder, signed=True)
 
 
@@ -120,7 +117,7 @@ def _entry_in_memory(tracker: Any, key: Any) -> int:
         done, aborted, tries = tracker._status_of(key)
     except KeyError:  # deleted
         return 0
-    return int(_PRESENT | _DONE * done | _ABORTED * aborted | tries << _TRIES_AT)
+    return int(PRESENT | DONE * done | ABORTED * aborted | tries << TRIES_SHIFT)
 
 
 def _last_tries_in_hand(environment: Any, store: Any, max_tries: int) -> int:
@@ -133,11 +130,9 @@ def _last_tries_in_hand(environment: Any, store: Any, max_tries: int) -> int:
         return 0
     claimant = environment.claimant
     own = claimant.number if claimant else 0
-    handed_out = {worker.number: worker.handed_out for worker in facts_of_workers(environment.path, own)
-                  if worker.lives}
+    workers = {worker.number: worker for worker in facts_of_workers(environment.path, own) if worker.lives}
     return sum(
         1 for claim in last
-        if claim.worker in handed_out
-        and (not claim.lane or claim.place >= handed_out[claim.worker][claim.lane] - 1)
+        if claim.worker in workers and not workers[claim.worker].has_passed(claim)
         and not (claim.worker == own and claimant.is_free(claim))
     )

@@ -11,6 +11,7 @@ from struct import error as struct_error
 from typing import Any, NamedTuple
 
 from tastypy_fast import _engine
+from tastypy_fast._blocks import ABORTED, BLOCK, CLAIMED, DONE, PRESENT, STATUSES, TRIES_SHIFT
 from tastypy_fast._environment import Environment
 from tastypy_fast._files import DATA, OWNER, require_store
 from tastypy_fast._keys import decode_key, describe, index_key
@@ -18,13 +19,12 @@ from tastypy_fast._options import Options
 from tastypy_fast._ownership import ReaderLock
 from tastypy_fast._records import decode_record, decode_value, encode_record
 from tastypy_fast._salvage import Losses
-from tastypy_fast._source import BLOCK, STATUSES, Source
+from tastypy_fast._source import Source
 from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictIntegrityError
 
 __all__ = ["Repair", "repair_here"]
 
 _NUMBER = Struct("=q")
-_PRESENT, _DONE, _ABORTED, _CLAIMED, _TRIES_SHIFT = 1, 2, 4, 8, 4
 _NO_PAYLOAD, _PLAIN_JSON = 0, 1
 # What the index has of a key that is too long for it begins with this.
 _DIGEST = b"\x1f"
@@ -268,14 +268,14 @@ class _Repairing:
         unknown, without_data = [], 0
         for number in numbers:
             entry = before[number % BLOCK]
-            if not entry & _PRESENT:
+            if not entry & PRESENT:
                 unknown.append(number)
             without_data += number in self._without_data
-            sound = entry & _PRESENT and number not in self._without_data
-            entries[number % BLOCK] = entry & ~_CLAIMED if sound else _PRESENT
+            sound = entry & PRESENT and number not in self._without_data
+            entries[number % BLOCK] = entry & ~CLAIMED if sound else PRESENT
         there = set(numbers)
         gone = [block * BLOCK + slot for slot, entry in enumerate(before)
-                if entry & _PRESENT and block * BLOCK + slot not in there]
+                if entry & PRESENT and block * BLOCK + slot not in there]
         if numbers:
             txn.put(raw_block, STATUSES.pack(*_head(entries), 0, 0, 0, *entries), db=self._new.status)
         else:
@@ -339,11 +339,11 @@ def _key_of(record: bytes) -> bytes:
 
 def _head(entries: Iterable[int]) -> tuple[int, int, int, int, int]:
     """The head of a block with these entries: tasks, done, aborted, tried, neither done nor aborted."""
-    there = [entry for entry in entries if entry & _PRESENT]
+    there = [entry for entry in entries if entry & PRESENT]
     return (
         len(there),
-        sum(1 for entry in there if entry & _DONE),
-        sum(1 for entry in there if entry & _ABORTED),
-        sum(1 for entry in there if 0 < entry >> _TRIES_SHIFT < 1 << 27),
-        sum(1 for entry in there if not entry & (_DONE | _ABORTED)),
+        sum(1 for entry in there if entry & DONE),
+        sum(1 for entry in there if entry & ABORTED),
+        sum(1 for entry in there if 0 < entry >> TRIES_SHIFT < 1 << 27),
+        sum(1 for entry in there if not entry & (DONE | ABORTED)),
     )

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from itertools import chain
 from struct import Struct
 
+from tastypy_fast._blocks import BLOCK, STATUSES
 from tastypy_fast._keys import decode_key
 from tastypy_fast._options import FORMAT, KINDS
 from tastypy_fast._records import decode_record, decode_value
 from tastypy_fast._salvage import Losses, Salvage, read_batches
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
 
-__all__ = ["BLOCK", "STATUSES", "Source", "number_of"]
+__all__ = ["Source", "number_of"]
 
-BLOCK = 500
-# A block of statuses: its head of 8 numbers, and its entries.
-STATUSES = Struct("=8H500I")
 _NUMBER = Struct("=q")
 _CHANGE = Struct("=II")
 # Order numbers from here on were never given out.

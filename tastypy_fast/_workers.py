@@ -47,6 +47,11 @@ class WorkerFacts(NamedTuple):
     handed_out: tuple[int, ...]
     lives: bool
 
+    def has_passed(self, claim: Any) -> bool:
+        """Whether the loop that has claimed a task has gone on to another one, and left it unfinished: it has failed,
+        and stays this worker's for the next loop."""
+        return bool(claim.lane > 0 and claim.place + 1 < self.handed_out[claim.lane])
+
 
 class Worker:
     """This process as a worker on one store. Made inside of the store's write transaction, as only one process

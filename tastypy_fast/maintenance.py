@@ -35,15 +35,15 @@ Path = str | os.PathLike[str]
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a store of any class to ``target``, which must not exist, whoever reads and writes it meanwhile.
+    """Copy a store of any class to ``target``, which must be new or an empty folder, whoever writes it meanwhile.
 
     The copy is the store as of one moment: everything that was synced before, for a shared store everything that any
     process has written. Nobody waits for it, but the file of a store that is written much grows while it is read. The
     copy has no free space inside, and appears at ``target`` when it is whole and on the disk. Cost: reading and writing
     everything once.
 
-    Raises StoreNotFoundError, NotAStoreError (also where ``target`` is there), PersistentOrderedDictIntegrityError,
-    DiskFullError and StorageError; nothing is at ``target`` then.
+    Raises StoreNotFoundError, NotAStoreError (also where there is something at ``target``), DiskFullError, StorageError
+    and PersistentOrderedDictIntegrityError; ``target`` is as it was then.
 
     >>> pod = PersistentOrderedDict(path, init={"a": 1})
     >>> pod.sync()
@@ -117,7 +117,8 @@ def verify(path: Path) -> list[str]:
 
 
 def repair(path: Path, target: Path) -> Repair:
-    """Make a new store at ``target``, which must not exist, of what can be read of a damaged one. That is only read.
+    """Make a new store at ``target``, which must be new or an empty folder, of what can be read of a damaged one. That
+    is only read.
 
     Records keep their order; the index, the counts and the statuses are made anew from what is there, the log included.
     A task whose status or data cannot be read is kept as not done. Everything that is lost is told in ``lost``, by its
@@ -125,8 +126,8 @@ def repair(path: Path, target: Path) -> Repair:
     constant but for what is lost. The new store appears at ``target`` when it is whole and on the disk.
 
     Raises StoreInUseError while a process has the store open to write, PersistentOrderedDictIntegrityError where
-    nothing can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where ``target`` is there),
-    DiskFullError and StorageError; nothing is at ``target`` then.
+    nothing can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where there is something at
+    ``target``), DiskFullError and StorageError; ``target`` is as it was then.
 
     >>> PersistentOrderedDict(path, init={"a": 1, "b": 2}).close()
     >>> repair(path, path + ".new")

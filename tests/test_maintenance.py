@@ -236,6 +236,13 @@ def test_a_target_that_is_there_is_left_alone(victim, stores, cls, tmp_path, mak
 
 
 @pytest.mark.parametrize("make", [maintenance.copy, maintenance.repair])
+def test_a_target_may_be_an_empty_folder(victim, stores, cls, target, make):
+    target.mkdir(parents=True)
+    make(victim, target)
+    assert state_of(cls, target) == stores[cls][1]
+
+
+@pytest.mark.parametrize("make", [maintenance.copy, maintenance.repair])
 def test_what_is_no_store_is_not_copied(tmp_path, target, make):
     with pytest.raises(StoreNotFoundError):
         make(tmp_path / "missing", target)

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from tastypy_fast import PersistentOrderedDictIntegrityError, ProgressTracker
+from tastypy_fast._blocks import ABORTED, CLAIMED, DONE, HEAD, PRESENT, STATUSES, TRIES_SHIFT
 from tastypy_fast._status import block_facts
 
 BLOCK = 500
@@ -202,6 +203,15 @@ def test_facts_of_a_block():
     entries[16] = 1 | 2  # a task that is done, at the first place
     entries[20] = 1 | 8  # one that is claimed, at the second
     assert block_facts(bytes(entries)) == ((0,) * 5, (2, 1, 0, 0, 1), [0, 1], [1])
+
+
+def test_layout_in_python_is_that_of_the_core():
+    assert STATUSES.size == BLOCK_BYTES
+    entries = [PRESENT | DONE, PRESENT | CLAIMED, PRESENT | ABORTED | 3 << TRIES_SHIFT, *[0] * (BLOCK - 3)]
+    head = 3, 1, 1, 1, 1
+    raw = STATUSES.pack(*head, 0, 0, 0, *entries)
+    assert HEAD.unpack_from(raw)[:5] == head
+    assert block_facts(raw) == (head, head, [0, 1, 2], [1])
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, BLOCK_BYTES - 1, BLOCK_BYTES + 1, 4096])

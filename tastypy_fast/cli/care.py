@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-from tastypy_fast.cli.choosing import store_argument
+from tastypy_fast.cli.choosing import json_option, store_argument
 from tastypy_fast.cli.outcome import DONE, NO
 from tastypy_fast.cli.texts import as_json, out, printable, quantity, size_text
 
 __all__ = ["compact", "copy", "repair", "verify"]
 
-json_option = click.option("--json", "as_object", is_flag=True, help="Say what was done as one JSON object.")
 target_argument = click.argument("target", type=click.Path())
 
 
@@ -21,7 +20,7 @@ target_argument = click.argument("target", type=click.Path())
 @target_argument
 @json_option
 def copy(store: str, target: str, as_object: bool) -> None:
-    """Copy a store as it is at one moment, while others write it. TARGET must be new."""
+    """Copy a store as it is at one moment, while others write it. TARGET must be new, or an empty folder."""
     from tastypy_fast import maintenance
 
     maintenance.copy(store, target)
@@ -70,6 +69,8 @@ def verify(store: str, as_object: bool) -> int:
 @json_option
 def repair(store: str, target: str, as_object: bool) -> int:
     """Make a new store at TARGET of what can be read of a damaged one, which is left as it is.
+
+    TARGET must be new, or an empty folder.
 
     The index, the counts and the statuses are made anew from the records. Exit code 1, and a list, when something was
     lost.

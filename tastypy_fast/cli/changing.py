@@ -17,6 +17,7 @@ from tastypy_fast.cli.choosing import (
     filter_options,
     in_chunks,
     json_keys_option,
+    json_option,
     key_options,
     keys_given,
     store_argument,
@@ -33,7 +34,6 @@ CHUNK = 1000
 # Of keys that are not there, so many are named.
 NAMED = 10
 
-json_option = click.option("--json", "as_object", is_flag=True, help="Say what was done as one JSON object.")
 create_option = click.option("--create", is_flag=True, help="Make the store if there is none.")
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "filter_options",
     "in_chunks",
     "json_keys_option",
+    "json_option",
     "key_options",
     "keys_given",
     "max_tries_option",
@@ -84,6 +85,7 @@ json_keys_option = click.option(
     "--json-keys", is_flag=True,
     help='Keys are JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. (Else a key is the string that is there.)',
 )
+json_option = click.option("--json", "as_object", is_flag=True, help="Say what was done as one JSON object.")
 max_tries_option = click.option(
     "--max-tries", type=click.IntRange(min=0), default=0, metavar="N",
     help="How often the pipeline tries a task at most; the store does not know.",

@@ -17,11 +17,10 @@ from tastypy_fast import (
     StoreNotFoundError,
 )
 from tastypy_fast._compressed import reading
-from tastypy_fast._facts import facts_of
 from tastypy_fast._json_text import parse_json
-from tastypy_fast.cli.choosing import store_argument
+from tastypy_fast.cli.choosing import json_option, store_argument
 from tastypy_fast.cli.outcome import REFUSED, USAGE, Failure
-from tastypy_fast.cli.stores import is_tracker, open_reader, open_writer
+from tastypy_fast.cli.stores import Found, look_for, open_reader, open_writer
 from tastypy_fast.cli.texts import as_json, out, quantity
 
 __all__ = ["export", "import_"]
@@ -73,7 +72,7 @@ def export(store: str, target: str) -> None:
 @store_argument
 @click.option("--tracker", "kind", flag_value="tracker", help="A new store is a tracker.")
 @click.option("--dict", "kind", flag_value="dict", help="A new store is a dict.")
-@click.option("--json", "as_object", is_flag=True, help="Say what was done as one JSON object.")
+@json_option
 def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     """Read what export writes into a store, in order.
 
@@ -87,10 +86,11 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     """
     lines = source == "-" or is_json_lines(source)
     stream: Any = source
-    there = _kind_there(store)
-    if there is not None and kind not in (None, there):
-        raise Failure(f"the store at {store} is there, and is a {there}", USAGE)
-    kind = there or kind
+    there = _found_at(store)
+    if there is not None:
+        asked, kind = kind, "tracker" if there.is_tracker else "dict"
+        if asked not in (None, kind):
+            raise Failure(f"the store at {store} is there, and is a {kind}", USAGE)
     if kind is None:
         first, stream = _first_line(source)
         kind = "tracker" if _is_task(first, lines) else "dict"
@@ -108,22 +108,19 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     out(as_json(report) if as_object else f"read {quantity(count, 'line')} into {store}{new}")
 
 
-def _kind_there(store: str) -> str | None:
+def _found_at(store: str) -> Found | None:
     try:
-        with open_reader(store) as reader:
-            return "tracker" if is_tracker(reader) else "dict"
+        return look_for(store)
     except StoreNotFoundError:
         return None
 
 
-def _open(store: str, cls: Any, there: str | None) -> Any:
+def _open(store: str, cls: Any, there: Found | None) -> Any:
     """A store to fill: private, which is quicker, where nobody shares it."""
     if there is None:
         return cls(store)
     try:
-        with open_reader(store) as reader:
-            file_size = facts_of(reader._environment).file_size
-        return cls(store, file_size=file_size)
+        return cls(store, file_size=there.file_size)
     except StoreInUseError:
         return open_writer(store)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from tastypy_fast import (
     PersistentOrderedDict,
@@ -18,7 +18,7 @@ from tastypy_fast._facts import facts_of
 from tastypy_fast._holders import holders_of
 from tastypy_fast.cli.outcome import CANNOT_OPEN, Failure
 
-__all__ = ["Reader", "Writer", "has_store", "is_tracker", "open_reader", "open_writer", "require_tracker"]
+__all__ = ["Found", "Reader", "Writer", "is_tracker", "look_for", "open_reader", "open_writer", "require_tracker"]
 
 Reader = PersistentOrderedDict | ProgressTracker
 Writer = SharedPersistentOrderedDict | SharedProgressTracker
@@ -44,13 +44,18 @@ def require_tracker(store: Any) -> Any:
     return store
 
 
-def has_store(path: str) -> bool:
-    """Whether there is a store at a path. Raises what opening one raises, but for one that is not there."""
-    try:
-        open_reader(path).close()
-    except StoreNotFoundError:
-        return False
-    return True
+class Found(NamedTuple):
+    """What a store is. (Who opens it alone says how it is to be written out later: ``file_size`` leaves it as it was.)
+    """
+
+    is_tracker: bool
+    file_size: int
+
+
+def look_for(path: str) -> Found:
+    """What the store at a path is. Raises what opening it raises."""
+    with open_reader(path) as reader:
+        return Found(is_tracker(reader), facts_of(reader._environment).file_size)
 
 
 def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
@@ -59,17 +64,14 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
     ``create``: what to make where there is no store yet.
     """
     try:
-        reader = open_reader(path)
+        found = look_for(path)
     except StoreNotFoundError:
         if create is None:
             raise
         return create(path)
-    with reader:
-        kind = SharedProgressTracker if is_tracker(reader) else SharedPersistentOrderedDict
-        # (who opens a store alone says how it is to be written out later: leave it as it was)
-        file_size = facts_of(reader._environment).file_size
+    kind = SharedProgressTracker if found.is_tracker else SharedPersistentOrderedDict
     try:
-        return kind(path, file_size=file_size)
+        return kind(path, file_size=found.file_size)
     except StoreInUseError as error:
         owner = holders_of(os.path.realpath(path)).text or "another process"
         raise Failure(
