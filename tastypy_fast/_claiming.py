@@ -154,9 +154,13 @@ class Claimant:
     # Giving back
 
     def release(self, order: int) -> None:
-        """Take the claim of a task away, whoever has it. The try stays counted."""
+        """Take the claim of a task away, whoever has it. The try stays counted, if its worker lives or has handed the
+        task out."""
         self._transaction.cache.sync(False)
-        if self._record(order) is not None:
+        record = self._record(order)
+        if record is not None and record.worker != self.number and self.look_for_lost():
+            record = self._record(order)
+        if record is not None:
             self._give_back({order: None})
 
     def look_for_lost(self) -> bool:

@@ -265,7 +265,8 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
     # Claims
 
     def release(self, key: Key) -> None:
-        """Give the claim on a task back, so that any worker may try it. Its try stays counted.
+        """Give the claim on a task back, so that any worker may try it. Its try stays counted, but
+        for a task that a batch had claimed, and not handed out when its worker died.
 
         Does nothing for a task that nobody has claimed. Raises KeyError when it is not there.
 

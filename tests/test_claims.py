@@ -1284,6 +1284,24 @@ def test_a_try_that_somebody_has_set_back_is_not_given_back(path, tracker, chang
     assert [tracker.tries(key) for key in range(1, 5)] == [tries + (end == "gate") + 1] * 4
 
 
+@pytest.mark.parametrize("is_worker", [False, True])
+def test_a_task_of_a_dead_worker_that_is_released_has_its_try_back_if_it_was_not_handed_out(path, tracker, is_worker):
+    tracker.add_many(range(6))
+    with Child(_begin_a_batch, path) as child:
+        assert child.pipe.recv() == 0
+        if is_worker:
+            assert next(tracker.try_keys()) == 5
+        # (its try counts while its worker lives: it may be handed out at this moment)
+        tracker.release(1)
+        assert tracker.tries(1) == 1
+        child.kill()
+        child.wait()
+    for key in (0, 2):
+        tracker.release(key)
+        assert key not in tracker.claims()
+    assert [tracker.tries(key) for key in range(3)] == [1, 1, 0]
+
+
 def _begin_a_batch(pipe, path):
     with SharedTracker(path) as tracker:
         loop = tracker.try_keys(batch=5)

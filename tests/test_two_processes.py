@@ -486,8 +486,11 @@ class TwoWorkers(RuleBasedStateMachine):
             task.tries += 1
         elif method == "reset_tries":
             task.tries = 0
+        if method == "release":
+            self.give_back_try_of_the_dead(task)
         if method in ("mark_done", "mark_not_done", "abort", "release"):
-            task.claim = None
+            # (with the claim goes what told that its task was never handed out)
+            task.claim = task.dead_claim = None
 
     @precondition(lambda self: self.tasks)
     @rule(which=which, data=st.data())
