@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from benchmarks.plan import CURVES
 from benchmarks.results import Case, Result
 from benchmarks.stores import OURS
-from benchmarks.tables import DICT, NAMES, STORES, TRACKER, TWINS, Measured, Row, rate
+from benchmarks.tables import ASIDE, DICT, NAMES, STORES, TRACKER, Measured, Row, rate
 from benchmarks.workloads import WORKLOADS
 
 # A picture is drawn anew when its numbers change, and when this does.
 DRAWING = 1
 MARK = "drawn from "
-_COLOURS = ("c8102e", "1f77b4", "2ca02c", "98df8a", "ff7f0e", "ffbb78", "17becf", "9467bd", "8c564b", "e377c2",
-            "7f7f7f", "bcbd22", "aec7e8", "1f77b4")  # fmt: skip
+_COLOURS = ("c8102e", "1f77b4", "000000", "2ca02c", "98df8a", "ff7f0e", "ffbb78", "17becf", "9467bd", "8c564b",
+            "e377c2", "7f7f7f", "bcbd22", "aec7e8", "1f77b4")  # fmt: skip
 COLOURS = {store: f"#{colour}" for store, colour in zip(STORES, _COLOURS, strict=True)}
 
 
@@ -65,7 +65,7 @@ def _curves(measured: Measured) -> list[Panel]:
         for n in measured.sizes(workload):
             row = measured.row(workload, Case(workload, n))
             for store, result in row.results.items() if row else ():
-                if result.reached == n and store not in TWINS:
+                if result.reached == n and store not in ASIDE:
                     points.setdefault(store, []).append((n, _value(result)))
         if max(map(len, points.values()), default=0) > 1:
             panels.append(Panel(WORKLOADS[workload].about, "/s", points))
@@ -77,7 +77,7 @@ def _bars(rows: list[Row]) -> list[Panel]:
         Panel(
             row.title,
             "ms" if row.results[OURS].milliseconds else "/s",
-            {store: [(result.reached, _value(result))] for store, result in row.results.items() if store not in TWINS},
+            {store: [(result.reached, _value(result))] for store, result in row.results.items() if store not in ASIDE},
         )
         for row in rows
     ]

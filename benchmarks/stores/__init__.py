@@ -5,7 +5,8 @@ The promises are: keys stay in the order in which they were first added, overwri
 values are JSON, and at most 1,000 changes are lost when the process is killed. "By hand" means as somebody would
 write it who knows the library well and needs nothing else: no checks of types, no cache, no second process,
 no key over 511 bytes, every setting chosen for speed as long as these promises hold. A package is driven as its
-documentation says that it is quick. What each has to do is said in ``common``.
+documentation says that it is quick. One, "lmdb layout", loses everything when it is killed: it tells what LMDB would
+allow. What each has to do is said in ``common``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import orjson
 import tastypy_fast
 from benchmarks.stores.common import Peer
 from benchmarks.stores.lmdb_by_hand import LmdbDict, LmdbTasks
+from benchmarks.stores.lmdb_layout import LayoutDict, LayoutTasks
 from benchmarks.stores.own import TastypyDict, TastypyTasks
 from benchmarks.stores.packages import (
     DiskcacheDict,
@@ -35,7 +37,7 @@ from benchmarks.stores.sqlite_by_hand import SqliteDict, SqliteFlushedDict, Sqli
 
 OURS = "tastypy_fast"
 # Names in the tables of what is written by hand, and always there.
-BY_HAND = ("lmdb", "sqlite3", "sqlite3 full")
+BY_HAND = ("lmdb", "lmdb layout", "sqlite3", "sqlite3 full")
 ENGINE = ".".join(map(str, lmdb.version()))
 SQLITE = f"SQLite {sqlite3.sqlite_version}"
 # What keeps a killed process's last commits, and what a power cut leaves, in one phrase each.
@@ -120,6 +122,14 @@ PEERS = {
         LmdbTasks,
         "written by hand",
         "each batch",
+    ),
+    "lmdb layout": Peer(
+        f"py-lmdb {lmdb.__version__} (engine {ENGINE}), orjson {orjson.__version__}",
+        "the limit: all in memory, then one transaction, flushed once; a kill loses everything",
+        LayoutDict,
+        LayoutTasks,
+        "tastypy_fast's databases by hand",
+        "once",
     ),
     "sqlite3": Peer(
         f"{SQLITE}, orjson {orjson.__version__}",

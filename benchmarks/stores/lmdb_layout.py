@@ -1,0 +1,146 @@
+"""The layout of tastypy_fast in py-lmdb, and nothing else: the most that it allows.
+
+An index from keys to numbers, records in the order of their numbers, statuses in blocks, as tastypy_fast has them. But
+all that a workload changes is kept in memory, sorted, and written in one transaction which is flushed once, so that a
+kill loses everything: no log, no cache and no size of batches can be quicker than that, where LMDB takes the time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain, count, islice
+from struct import Struct
+from typing import Any
+
+import lmdb
+import orjson
+
+from benchmarks.stores.common import BATCH, Batches, Ordered, Tasks
+
+_NUMBER = Struct("=Q")
+_BLOCK = 500
+_DONE = 2
+
+
+class Layout:
+    """Three databases in one environment."""
+
+    def __init__(self, path: str, **options: Any) -> None:
+        os.makedirs(path, exist_ok=True)
+        self._env = lmdb.open(path, map_size=1 << 37, max_dbs=3, metasync=False, **options)
+        self._index = self._env.open_db(b"index")
+        self._records = self._env.open_db(b"records", integerkey=True)
+        self._status = self._env.open_db(b"status", integerkey=True)
+
+    def __len__(self) -> int:
+        with self._env.begin() as txn:
+            return int(txn.stat(self._records)["entries"])
+
+    def _add(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Append keys that are new, with their values."""
+        index = []
+
+        def records() -> Iterator[tuple[bytes, bytes]]:
+            for number, (key, value) in zip(map(_NUMBER.pack, count()), pairs, strict=False):
+                index.append((key, number))
+                yield number, b"%c%b%b" % (len(key), key, value)
+
+        with self._env.begin(write=True) as txn:
+            txn.cursor(self._records).putmulti(records(), append=True)
+            index.sort()
+            txn.cursor(self._index).putmulti(index)
+
+    def sync(self) -> None:
+        self._env.sync(True)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class LayoutDict(Layout, Ordered):
+    """An ordered dict."""
+
+    @classmethod
+    def for_reading(cls, path: str) -> LayoutDict:
+        return cls(path, readonly=True)
+
+    def fill(self, batches: Batches) -> None:
+        dumps = orjson.dumps
+        self._add((key.encode(), dumps(value)) for batch in batches for key, value in batch)
+
+    def overwrite(self, batches: Batches) -> None:
+        dumps = orjson.dumps
+        changes = sorted([(key.encode(), dumps(value)) for batch in batches for key, value in batch])
+        with self._env.begin(write=True) as txn:
+            numbers = txn.cursor(self._index).getmulti([key for key, _ in changes])
+            txn.cursor(self._records).putmulti(sorted([
+                (number, b"%c%b%b" % (len(key), key, value))
+                for (key, number), (_, value) in zip(numbers, changes, strict=True)
+            ]))
+
+    def update(self) -> None:
+        loads, dumps = orjson.loads, orjson.dumps
+        with self._env.begin(write=True) as txn:
+            cursor, writing = txn.cursor(self._records), txn.cursor(self._records)
+            cursor.first()
+            items = cursor.iternext()
+            while batch := list(islice(items, BATCH)):
+                changed = []
+                for number, raw in batch:
+                    start = 1 + raw[0]
+                    value = loads(raw[start:])
+                    value["status"] += 1
+                    changed.append((number, raw[:start] + dumps(value)))
+                writing.putmulti(changed)
+
+    def read(self, batches: Batches) -> int:
+        loads, index, records = orjson.loads, self._index, self._records
+        total = 0
+        with self._env.begin() as txn:
+            get = txn.get
+            for key in chain.from_iterable(batches):
+                raw = get(get(key.encode(), None, index), None, records)
+                total += loads(raw[1 + raw[0]:])["status"]
+        return total
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        loads = orjson.loads
+        with self._env.begin(db=self._records) as txn:
+            for raw in txn.cursor().iternext(keys=False):
+                start = 1 + raw[0]
+                yield raw[1:start].decode(), loads(raw[start:])
+
+    def __iter__(self) -> Iterator[str]:
+        with self._env.begin(db=self._records) as txn:
+            for raw in txn.cursor().iternext(keys=False):
+                yield raw[1:1 + raw[0]].decode()
+
+    def get(self, key: str) -> Any:
+        with self._env.begin() as txn:
+            raw = txn.get(txn.get(key.encode(), b"", self._index), b"\0null", self._records)
+        return orjson.loads(raw[1 + raw[0]:])
+
+
+class LayoutTasks(Layout, Tasks):
+    """A list of tasks, which can be added, and marked done by their keys."""
+
+    def add(self, batches: Batches) -> None:
+        self._add((key.encode(), b"") for batch in batches for key in batch)
+        with self._env.begin(write=True) as txn:
+            blocks = range(-(-len(self) // _BLOCK))
+            txn.cursor(self._status).putmulti([(_NUMBER.pack(block), bytes(4 * _BLOCK)) for block in blocks])
+
+    def mark_done(self, batches: Batches) -> None:
+        keys = sorted([key.encode() for batch in batches for key in batch])
+        with self._env.begin(write=True) as txn:
+            cursor = txn.cursor(self._status)
+            blocks = [bytearray(raw) for raw in cursor.iternext(keys=False)]
+            for _, number in txn.cursor(self._index).getmulti(keys):
+                block, slot = divmod(_NUMBER.unpack(number)[0], _BLOCK)
+                blocks[block][4 * slot] |= _DONE
+            cursor.putmulti([(_NUMBER.pack(block), bytes(raw)) for block, raw in enumerate(blocks)])
+
+    def counts(self) -> tuple[int, int, None]:
+        with self._env.begin(db=self._status) as txn:
+            return len(self), sum(raw[::4].count(_DONE) for raw in txn.cursor().iternext(keys=False)), None
