@@ -174,16 +174,28 @@ class _Repairing:
             self._lost[number] = reason, key
 
     def _keep(self, run: list[_Kept]) -> None:
-        for earlier, key in self._new.write(partial(self._put, run=run)) if run else ():
+        twice, ousted = self._new.write(partial(self._put, run=run)) if run else ([], [])
+        for earlier, key in twice:
             self._losses.tell(f"key {describe(decode_key(key))} was there twice; what record {earlier} had is left out")
+        for kept in ousted:
+            self._losses.tell(f"key {describe(decode_key(kept.key))} has the number of another one, which keeps it: "
+                              f"its own place is lost, it is the last one now")
+            self._strays.append(kept.record)
+            # (whose status this is cannot be known)
+            self._without_data.add(kept.number)
 
-    def _put(self, txn: Any, run: list[_Kept]) -> list[tuple[int, bytes]]:
+    def _put(self, txn: Any, run: list[_Kept]) -> tuple[list[tuple[int, bytes]], list[_Kept]]:
         """Put records and their index entries. Of two of the same key the later one stays: a key that is added again
-        gets a new number, and the old record was about to go. Returns (number, key) of those that do not stay."""
+        gets a new number, and the old record was about to go. Returns (number, key) of those that do not stay, and
+        the records whose number another key has."""
         values, order = self._new.values, self._new.order
-        twice = []
+        twice, ousted = [], []
         for kept in run:
             number, index = _NUMBER.pack(kept.number), index_key(kept.key)
+            there = txn.get(number, db=values)
+            if there is not None and _key_of(there) != kept.key:
+                ousted.append(kept)
+                continue
             before = txn.get(index, db=order)
             if before is not None and before != number:
                 earlier = min(kept.number, _NUMBER.unpack(before)[0])
@@ -193,7 +205,7 @@ class _Repairing:
                 txn.delete(before, db=values)
             txn.put(index, number, db=order)
             txn.put(number, kept.record, db=values)
-        return twice
+        return twice, ousted
 
     # Statuses
 
@@ -300,12 +312,21 @@ class _Repairing:
         entries = self._source.index()
         while run := list(islice(entries, _RUN)):
             with self._new.begin_reading() as txn:
-                there = {key for key, _ in txn.cursor(self._new.order).getmulti(sorted(key for key, _ in run))}
+                there = dict(txn.cursor(self._new.order).getmulti(sorted(key for key, _ in run)))
                 for key, number in run:
                     if key not in there:
                         self._name_lost(txn, key, number)
+                    elif number is not None and number < self._last:
+                        self._name_misplaced(txn, there[key], number)
         for number, (reason, name) in sorted(self._lost.items()):
             self._losses.tell(f"{f'key {name}' if name else f'record {number}'} is lost: {reason}")
+
+    def _name_misplaced(self, txn: Any, raw: bytes, number: int) -> None:
+        """A key that the index had at another ``number``. Where no other record has that, it may be the right one."""
+        if raw != _NUMBER.pack(number) and txn.get(_NUMBER.pack(number), db=self._new.values) is None:
+            key = describe(decode_key(_key_of(txn.get(raw, db=self._new.values))))
+            self._losses.tell(f"the place of key {key} may be wrong: its record has number {_NUMBER.unpack(raw)[0]}, "
+                              f"and the index {number} for it; it is where its record was")
 
     def _name_lost(self, txn: Any, index: bytes, number: int | None) -> None:
         """An entry of the index whose key is not in the new store. (The entry may be what is damaged.)"""

@@ -22,6 +22,8 @@ __all__ = ["verify_here"]
 
 # More are not told.
 MOST = 1000
+# So often a file is looked at that grows meanwhile.
+LOOKS = 20
 
 
 def verify_here(path: str) -> Iterator[str]:
@@ -48,7 +50,7 @@ def verify_here(path: str) -> Iterator[str]:
         if found:
             # Somebody writes. The engine keeps what this reads now from being overwritten.
             with store.begin_reading():
-                found, _ = _look_at_pages(path)
+                found = _look_while_it_grows(path)
         yield from map(_named, found)
         if not found:
             if not (store.file_size() or b"").isdigit():
@@ -69,6 +71,19 @@ def _look_at_pages(path: str) -> tuple[list[str], bool]:
     before = last_transaction(name)
     found = page_faults(path)
     return found, before is not None and before == last_transaction(name)
+
+
+def _look_while_it_grows(path: str) -> list[str]:
+    """What is wrong with the pages, in a read transaction. lmdb.verify asks how large the file is before it reads which
+    transaction is the last: one that comes in between, and makes the file larger, looks like damage. That is gone at
+    another look, and damage is not."""
+    name = os.path.join(path, DATA)
+    for _ in range(LOOKS):
+        size = os.stat(name).st_size
+        found = page_faults(path)
+        if not found or os.stat(name).st_size == size:
+            break
+    return found
 
 
 def _named(fault: str) -> str:

@@ -30,6 +30,7 @@ from tastypy_fast import (
     Tracker,
     _compacting,
     _engine,
+    _verifying,
     maintenance,
 )
 from tastypy_fast._datafile import find_databases
@@ -528,6 +529,24 @@ def test_a_claim_that_nobody_has_is_found(path):
     ]
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_file_that_grows_while_it_is_looked_at_is_not_damaged(victim, monkeypatch, is_damaged):
+    """lmdb.verify sees pages beyond the end that it has asked for before."""
+    looks = iter(range(4))
+
+    def look(path):
+        if next(looks, None) is not None:
+            os.truncate(victim / "data.mdb", os.stat(victim / "data.mdb").st_size + PAGE)
+            return ["page 738 is beyond EOF"]
+        return ["damage"] if is_damaged else _engine.page_faults(path)
+
+    monkeypatch.setattr(_verifying, "page_faults", look)
+    # (somebody writes)
+    transactions = itertools.count()
+    monkeypatch.setattr(_verifying, "last_transaction", lambda name: next(transactions))
+    assert list(verify_here(str(victim))) == (["data.mdb: damage"] if is_damaged else [])
+
+
 @pytest.fixture
 def logged(path):
     """A store that has much in its log, as a killed process has left it."""
@@ -882,6 +901,39 @@ def test_two_records_of_one_key_are_one(stores, path, target):
     with POD(target) as store:
         assert list(store)[-1] == "key 5"
         assert store[LONG_KEY] == {"number": 400}
+
+
+def number_record(path, before, after):
+    """A record has another number now, with which nothing else goes."""
+    with Inside(path) as inside:
+        record = inside.record(before)
+    file = path / "data.mdb"
+    data = file.read_bytes()
+    assert data.count(NUMBER.pack(before) + record) == 1
+    file.write_bytes(data.replace(NUMBER.pack(before) + record, NUMBER.pack(after) + record))
+
+
+@pytest.mark.parametrize("after", [4, 6, 9000])
+@pytest.mark.parametrize("one", [POD, Tracker])
+def test_a_record_at_a_wrong_place_is_told(stores, path, target, one, after):
+    shutil.copytree(stores[one][0], path)
+    number_record(path, 5, after)
+    assert maintenance.verify(path)
+    kept, lost, undone = maintenance.repair(path, target)
+    assert maintenance.verify(target) == []
+    found, before = state_of(one, target), stores[one][1]
+    assert kept == len(before)
+    assert sorted(map(repr, (row[:2] for row in found))) == sorted(map(repr, (row[:2] for row in before)))
+    displaced = {row[0] for row, right in zip(found, before, strict=True) if row[0] != right[0]}
+    assert any("'key 5'" in text and "place" in text for text in lost)
+    if one is Tracker:
+        # Nobody's status becomes another one's.
+        assert undone >= 1
+        rows = {row[0]: row for row in before}
+        wrong = [row for row in found if row != rows[row[0]]]
+        assert len(wrong) <= undone
+        assert not any(row[2] for row in wrong)
+    assert displaced
 
 
 def repair_on(pipe, path, folder):
