@@ -24,6 +24,7 @@ from tastypy_fast import (
     StoreNotFoundError,
     UnstorableValueError,
 )
+from tests.children import Child
 from tests.conftest import is_tracker
 
 # Enough to need several chunks of an iterator and several blocks of statuses.
@@ -726,6 +727,72 @@ def test_loop_comes_to_a_key_that_was_deleted_and_added_again(kit, synced):
             del store[3]
             store[3] = kit.value("again")
     assert seen == [0, 1, 2, 0, 3]
+
+
+def _assigned_in_part(kit, store, key):
+    kit.plain(store[key])
+    store[key] = kit.value("now")
+
+
+def _added_again(kit, store, key):
+    del store[key]
+    store[key] = kit.value("now")
+
+
+# What may come between the moment when a loop hands a key out and that when its value is read.
+BETWEEN = {
+    "nothing": (lambda kit, store, key: None, None),
+    "assigned": (lambda kit, store, key: store.__setitem__(key, kit.value("now")), "now"),
+    "read and assigned": (_assigned_in_part, "now"),
+    "deleted": (lambda kit, store, key: store.__delitem__(key), KeyError),
+    "deleted and added again": (_added_again, "now"),
+    "another key assigned": (lambda kit, store, key: store.__setitem__(29 - key, kit.value(29 - key)), None),
+}
+
+
+@STEPS
+@pytest.mark.parametrize("then", ["", "sync", "revert"])
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
+def test_loop_over_keys_finds_the_newest_value(kit, synced, between, then, walk):
+    store = numbered(kit, 30, synced)
+    change, value = BETWEEN[between]
+    model, seen = {key: key for key in range(30)}, set()
+    for key in walk(store):
+        if key % 3 == 0 and key not in seen:
+            change(kit, store, key)
+            if value is KeyError:
+                del model[key]
+            elif value:
+                model[key] = value
+            if then == "sync":
+                store.sync()
+            elif then == "revert" and synced:
+                store.revert()
+                model = {key: key for key in range(30)}
+        seen.add(key)
+        assert (key in store) == (key in model)
+        if key in model:
+            assert kit.plain(store[key]) == model[key]
+        else:
+            with pytest.raises(KeyError):
+                store[key]
+    assert seen >= set(range(30))
+
+
+def test_loop_over_keys_finds_what_another_instance_has_synced(private_kit):
+    kit = private_kit
+    one = numbered(kit, 300, True, clone=False)
+    other = kit.open(clone=False)
+    for key in one:
+        if key % 3 == 0:
+            other[key] = kit.value("now")
+        elif key % 3 == 1:
+            del other[key]
+        other.sync()
+        assert (key in one) == (key % 3 != 1)
+        if key in one:
+            assert kit.plain(one[key]) == ("now" if key % 3 == 0 else key)
 
 
 @STEPS
@@ -1721,6 +1788,36 @@ def test_reader_in_another_process_sees_the_last_sync(private_kit, run_python):
     store.sync()
     count, items = json.loads(run_python(READ_IN_ANOTHER_PROCESS, kit.cls.__name__, store.path))
     assert {key: kit.plain(value) for key, value in items} == {"b": 2, "c": 3, "d": 4}
+
+
+def _write_what_is_asked_for(pipe, kit):
+    store = kit.open()
+    pipe.send("open")
+    while True:
+        key = pipe.recv()
+        if key % 3 == 0:
+            store[key] = kit.value("now")
+        elif key % 3 == 1:
+            del store[key]
+        store.sync()
+        pipe.send("written")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_loop_over_keys_finds_what_another_process_writes(kit):
+    numbered(kit, 100, True).close()
+    with Child(_write_what_is_asked_for, kit) as child:
+        assert child.pipe.recv() == "open"
+        with kit.open() if kit.is_shared else kit.open(mode="r") as reader:
+            loops = [iter(reader), reader.todo_keys()] if is_tracker(kit.cls) else [iter(reader)]
+            for number, loop in enumerate(loops):
+                for key in loop:
+                    if number == 0:
+                        child.pipe.send(key)
+                        assert child.pipe.recv() == "written"
+                    assert (key in reader) == (key % 3 != 1)
+                    if key in reader:
+                        assert kit.plain(reader[key]) == ("now" if key % 3 == 0 else key)
 
 
 WRITE_IN_ANOTHER_PROCESS = """

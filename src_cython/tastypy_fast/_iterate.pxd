@@ -37,6 +37,7 @@ cdef class StoreIterator:
     cdef object offer_now(self, long long order, object item)
     cdef bint is_overtaken(self, long long order) except -1
     cdef Entry look_at(self, long long order, object item, Record* record)
+    cdef int note_passing(self, long long order, object item) except -1
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order)
     cdef object decode(self, Cache cache, Entry entry, Record* record, long long order)
     cdef int refill(self) except -1

@@ -83,6 +83,7 @@ cdef class StoreIterator:
                 self.refill()
                 if not self.records:
                     self.finished = True
+                    self.cache.passing = None
                     raise StopIteration
             order = self.orders[self.at]
             item = self.records[self.at]
@@ -134,6 +135,8 @@ cdef class StoreIterator:
         entry = self.look_at(order, item, &record)
         if entry is not None and (not entry.alive or entry.order != order and (entry is item or entry.moved)):
             return GONE
+        if entry is None and self.kind == KEYS and not self.bare:
+            self.note_passing(order, item)
         return self.hand(self.cache, entry, &record, order)
 
     cdef Entry look_at(self, long long order, object item, Record* record):
@@ -156,6 +159,15 @@ cdef class StoreIterator:
         if self.cache.entries:
             return self.cache.entries.get(record.key[:record.key_size])
         return None
+
+    cdef int note_passing(self, long long order, object item) except -1:
+        """Keep the record of a key that is handed out: who loops over keys often asks for the value next."""
+        cdef Cache cache = self.cache
+        cache.passing = item
+        cache.passing_order = order
+        cache.passing_epoch = self.epoch
+        cache.passing_seen = cache.seen
+        return 0
 
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order):
         cdef object key = None, value

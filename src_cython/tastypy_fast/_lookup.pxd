@@ -24,6 +24,11 @@ cdef class Lookup:
     cdef bytes recent_payload
     cdef set handed_out
     cdef long long recent_order
+    # The record whose key a loop handed out last, and when it was read.
+    cdef bytes passing
+    cdef long long passing_order
+    cdef long long passing_epoch
+    cdef long long passing_seen
 
     cdef int enter(self) except -1
     cdef int leave(self) except -1
@@ -44,6 +49,7 @@ cdef class Lookup:
     cdef object key_of(self, bytes key)
     cdef object get(self, bytes key, object database)
     cdef dict get_many(self, list keys, object database)
+    cdef bint is_passing(self, bytes key) except -1
     cdef bytes find(self, bytes key, long long* order)
     cdef long long locate(self, bytes key) except? -3
     cdef list locate_many(self, list keys)

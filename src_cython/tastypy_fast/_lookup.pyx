@@ -7,7 +7,7 @@ somebody is in a locked section.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from tastypy_fast._entries cimport ABSENT, UNKNOWN, Entry, make_entry, pack
 from tastypy_fast._keys cimport decode_key, describe, index_key, is_digest
@@ -40,6 +40,7 @@ cdef class Lookup:
         self.writable = self.environment.writable
         self.recent_key = self.recent_value = None
         self.recent_order = ABSENT
+        self.passing = None
         self.handed_out = set()
         self.epoch += 1
         self.seen = -1
@@ -178,10 +179,24 @@ cdef class Lookup:
         except Exception as error:
             raise self.environment.translated(error) from error
 
+    cdef bint is_passing(self, bytes key) except -1:
+        """Whether a loop has just handed this key out, so that its record need not be looked for. (As long as the rest
+        of the loop's chunk holds; the caller holds the lock, and has found no entry.)"""
+        cdef Record record
+        if self.passing is None or self.passing_epoch != self.epoch or (
+                self.environment.transient and self.passing_seen != self.seen):
+            return False
+        parse_record(<const unsigned char*>PyBytes_AS_STRING(self.passing), PyBytes_GET_SIZE(self.passing), &record)
+        return record.key_size == PyBytes_GET_SIZE(key) and not memcmp(record.key, PyBytes_AS_STRING(key),
+                                                                       record.key_size)
+
     cdef bytes find(self, bytes key, long long* order):
         """The record of a key on disk, or None. The caller holds the lock."""
         cdef Record record
         cdef bytes raw
+        if self.is_passing(key):
+            order[0] = self.passing_order
+            return self.passing
         number = self.get(index_key(key), self.environment.order)
         if number is None:
             return None
@@ -207,6 +222,8 @@ cdef class Lookup:
                 self.resolve()
                 entry = self.entries[key]
             return entry.order if entry.alive else ABSENT
+        if self.is_passing(key):
+            return self.passing_order
         index = index_key(key)
         if is_digest(index):
             return order if self.find(key, &order) is not None else ABSENT

@@ -108,6 +108,8 @@ cdef class TaskIterator(StoreIterator):
                 return GONE
             tasks.set_status(order, entry, make_entry(status & FLAGS, tries_of(status) + 1))
         if self.kind == KEYS:
+            if entry is None:
+                self.note_passing(order, item)
             tasks.settle(self.owner.threshold())
             value = None
         else:
