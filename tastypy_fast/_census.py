@@ -54,6 +54,10 @@ class InHand(NamedTuple):
     since: datetime
     passed: bool
 
+    def as_dict(self) -> dict[str, Any]:
+        """What a program gets, beside the task."""
+        return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "passed": self.passed}
+
 
 def hands(environment: Environment) -> list[InHand]:
     """What the workers that live have claimed, in order. Cost: of as many claims as there are."""
@@ -102,7 +106,10 @@ class Census:
 
     def count(self) -> Counts:
         """The counts as they are on disk now."""
-        in_hand = {hand.order for hand in hands(self._environment) if not hand.passed}
+        in_hand: dict[int, set[int]] = {}
+        for hand in hands(self._environment):
+            if not hand.passed:
+                in_hand.setdefault(hand.order // BLOCK, set()).add(hand.order % BLOCK)
         tasks = done = still_open = tried = failed = 0
         blocks: dict[int, bytes] = {}
         lately: dict[int, int] = {}
@@ -117,19 +124,20 @@ class Census:
                     continue
                 number = int.from_bytes(raw_number, sys.byteorder)
                 failing = _failing(raw, self._least)
-                first = number * BLOCK
-                failed += len(failing) - sum(order - first in failing for order in in_hand)
+                held = in_hand.get(number, set())
+                failed += len(failing) - len(held & failing.keys())
                 if failing and len(blocks) < _REMEMBERED:
                     before = self._blocks.get(number, b"")
                     blocks[number] = raw
                     if before != raw:
                         known = _failing(before, self._least) if before else {}
-                        lately.update({first + slot: tries for slot, tries in failing.items()
-                                       if known.get(slot) != tries and first + slot not in in_hand})
+                        lately.update({number * BLOCK + slot: tries for slot, tries in failing.items()
+                                       if known.get(slot) != tries and slot not in held})
         self._blocks = blocks
         self.lately = lately
         left = still_open - failed if self._max_tries else still_open
-        return Counts(tasks, done, tasks - still_open - done, failed, left, len(in_hand), tried)
+        return Counts(tasks, done, tasks - still_open - done, failed, left, sum(map(len, in_hand.values())),
+                      tried)
 
     def task(self, order: int) -> tuple[Any, dict[str, Any]] | None:
         """Key and task of an order number, if the task is there and has still failed."""

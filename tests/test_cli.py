@@ -278,6 +278,22 @@ def test_the_census_counts_what_a_walk_finds(tmp_path_factory, statuses, max_tri
 # ls and get
 
 
+def test_what_is_in_hand_has_not_failed_in_any_block(path):
+    with SharedTracker(path) as tracker:
+        tracker.add_many(range(1700))
+        with tracker.locked():
+            for key in range(0, 1700, 2):
+                tracker.increment_tries(key)
+        loop = tracker.try_keys(batch=1200)
+        assert next(loop) == 0
+        status = json.loads(run("status", path, "--json"))
+        assert (status["claimed"], status["failed"], status["left"], status["tried"]) == (1200, 250, 1700, 1450)
+        assert [int(key) for key in lines("ls", path, "--failed")] == list(range(1200, 1700, 2))
+        loop.close()
+    status = json.loads(run("status", path, "--json"))
+    assert (status["claimed"], status["failed"]) == (0, 850)
+
+
 @pytest.mark.parametrize(("options", "keys"), [
     ("", "abcdefg"), ("--done", "ab"), ("--todo", "cefg"), ("--aborted", "d"), ("--failed", "c"), ("--claimed", ""),
     ("--failed --max-tries 3", "c"), ("--failed --max-tries 4", ""), ("--todo --max-tries 3", "efg"),

@@ -80,7 +80,7 @@ class Chosen(NamedTuple):
 
 # Options
 
-store_argument = click.argument("store", type=click.Path(file_okay=True))
+store_argument = click.argument("store", type=click.Path())
 json_keys_option = click.option(
     "--json-keys", is_flag=True,
     help='Keys are JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. (Else a key is the string that is there.)',
@@ -176,19 +176,15 @@ def choose(store: Reader, choice: Choice, json_keys: bool, values: bool) -> Iter
     end = _place(store, choice.last, json_keys)
     walk = _claimed(store) if choice.statuses == {"claimed"} else _walk(store, choice, values, start)
     fits = _fits(choice.match)
-    found = (
-        chosen for order, chosen in walk
-        if (start is None or order >= start) and fits(chosen.key)
-    ) if end is None else _until(walk, start, end, fits)
+    found = (chosen for chosen in _between(walk, start, end) if fits(chosen.key))
     return islice(found, choice.offset, None if choice.limit is None else choice.offset + choice.limit)
 
 
-def _until(walk: Iterator[tuple[int, Chosen]], start: int | None, end: int, fits: Callable[[Any], bool]
-           ) -> Iterator[Chosen]:
+def _between(walk: Iterator[tuple[int, Chosen]], start: int | None, end: int | None) -> Iterator[Chosen]:
     for order, chosen in walk:
-        if order > end:
+        if end is not None and order > end:
             return
-        if (start is None or order >= start) and fits(chosen.key):
+        if start is None or order >= start:
             yield chosen
 
 

@@ -20,13 +20,12 @@ from tastypy_fast._compressed import reading
 from tastypy_fast._json_text import parse_json
 from tastypy_fast.cli.choosing import json_option, store_argument
 from tastypy_fast.cli.outcome import REFUSED, USAGE, Failure
-from tastypy_fast.cli.stores import Found, look_for, open_reader, open_writer
+from tastypy_fast.cli.stores import SPECIAL, Found, look_for, open_reader, open_writer
 from tastypy_fast.cli.texts import as_json, out, quantity
 
 __all__ = ["export", "import_"]
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-SPECIAL = {"_done", "_aborted", "_tries"}
 FORMATS = ("NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSON Lines on stdin and stdout, a folder "
            "has the files of the original tastypy")
 

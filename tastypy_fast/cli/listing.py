@@ -19,13 +19,10 @@ from tastypy_fast.cli.choosing import (
     store_argument,
 )
 from tastypy_fast.cli.outcome import DONE, NO, USAGE, Failure, warn
-from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
+from tastypy_fast.cli.stores import SPECIAL, Reader, is_tracker, open_reader
 from tastypy_fast.cli.texts import as_json, key_text, out, pair_as_json, printable
 
 __all__ = ["get", "ls", "no_such_key"]
-
-SPECIAL = ("_done", "_aborted", "_tries")
-
 
 @click.command()
 @store_argument
@@ -63,10 +60,7 @@ def ls(store: str, choice: Choice, json_keys: bool, long: bool, as_lines: bool) 
 def _json_line(chosen: Chosen, with_claim: bool) -> str:
     line = pair_as_json(chosen.key, chosen.value)
     if with_claim and chosen.hand:
-        hand = chosen.hand
-        claim = {"process": hand.process, "host": hand.host, "since": hand.since.isoformat(),
-                 "passed": hand.passed}
-        line = f'{line[:-1]},"claim":{as_json(claim)}}}'
+        line = f'{line[:-1]},"claim":{as_json(chosen.hand.as_dict())}}}'
     return line
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tastypy_fast._counting import percent
 from tastypy_fast.cli.texts import printable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def picture(view: View, width: int, height: int, no_color: bool) -> Any:
                              ("left", counts.left), ("in hand", counts.claimed)):
             if name != "in hand" or number:
                 table.add_row(Text(name, colors.get(name, "default")), f"{number:,}",
-                              f"{100 * number / share:.2f} %" if name != "in hand" else "")
+                              percent(number / share, 2) if name != "in hand" else "")
         table.add_row("tasks", f"{counts.tasks:,}", "")
         lines += [bar, Text(), table]
     else:

@@ -18,7 +18,7 @@ from tastypy_fast.cli.choosing import max_tries_option, store_argument
 from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
 from tastypy_fast.cli.texts import as_json, console, key_text, out, printable, quantity, size_text
 
-__all__ = ["count_lines", "duration", "status"]
+__all__ = ["duration", "status"]
 
 # Of the claims, so many are shown to people.
 SHOWN = 10
@@ -51,7 +51,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
             return
         rows = [("store", printable(reader.path)),
                 ("what", f"a {'tracker' if counts else 'dict'}, format {facts.format}")]
-        rows += count_lines(counts) if counts else [("keys", f"{len(reader):,}")]
+        rows += _count_lines(counts) if counts else [("keys", f"{len(reader):,}")]
         rows += [
             ("disk", f"{size_text(facts.bytes)}, {size_text(facts.free)} of it free inside"),
             ("open", printable(_who(holders))),
@@ -78,13 +78,11 @@ def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holde
         "disk": {"bytes": facts["bytes"], "free": facts["free"]},
         "open": {"how": holders.how, "processes": holders.processes, "owner": holders.text or None},
         "durability": holders.durability or None,
-        **({"claims": [{"key": key, "process": hand.process, "host": hand.host, "since": hand.since.isoformat(),
-                        "passed": hand.passed}
-                       for key, hand in claims]} if counts else {}),
+        **({"claims": [{"key": key, **hand.as_dict()} for key, hand in claims]} if counts else {}),
     }
 
 
-def count_lines(counts: Counts) -> list[tuple[str, str]]:
+def _count_lines(counts: Counts) -> list[tuple[str, str]]:
     """How far a tracker is, for people."""
     share = max(counts.tasks, 1)
     return [("tasks", f"{counts.tasks:,}")] + [

@@ -18,7 +18,20 @@ from tastypy_fast._facts import facts_of
 from tastypy_fast._holders import holders_of
 from tastypy_fast.cli.outcome import CANNOT_OPEN, Failure
 
-__all__ = ["Found", "Reader", "Writer", "is_tracker", "look_for", "open_reader", "open_writer", "require_tracker"]
+__all__ = [
+    "SPECIAL",
+    "Found",
+    "Reader",
+    "Writer",
+    "is_tracker",
+    "look_for",
+    "open_reader",
+    "open_writer",
+    "require_tracker",
+]
+
+# What a task has beside its data.
+SPECIAL = {"_done", "_aborted", "_tries"}
 
 Reader = PersistentOrderedDict | ProgressTracker
 Writer = SharedPersistentOrderedDict | SharedProgressTracker
