@@ -106,6 +106,18 @@ def start(program, *arguments):
     )
 
 
+def send_to_waiting(process, number):
+    """Send a signal to a program that has said that it will wait, and not before it does.
+
+    Python looks for signals between two steps: one that comes after the last look and before the call that waits is
+    seen when that returns, which may be never.
+    """
+    state = Path(f"/proc/{process.pid}/stat")
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] in "RD":
+        os.sched_yield()
+    process.send_signal(number)
+
+
 def run(program, *arguments):
     """``start()``, and wait for the end: exit status, output and errors."""
     with start(program, *arguments) as process:

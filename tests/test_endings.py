@@ -7,12 +7,13 @@ import random
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker, UnstorableValueError
-from tests.children import Child, Progress, run, start
+from tests.children import Child, Progress, run, send_to_waiting, start
 from tests.conftest import changing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -177,7 +178,7 @@ def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
     program += "print('ready', flush=True); "
     with start(begin + program + WAITS[name], tmp_path) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
+        send_to_waiting(process, number)
         _, errors = process.communicate()
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
@@ -358,8 +359,11 @@ def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
 
             for thread in range(3):
                 threading.Thread(target=write, args=(thread,)).start()
+            # (not signal.pause(): a signal just before it would be seen after it)
+            while True:
+                time.sleep(0.1)
 
-        with Child(lambda pipe, live=live: (live(pipe), signal.pause())) as child:
+        with Child(live) as child:
             for progress in counts:
                 wait_for(progress, 50)
             before = [progress.count for progress in counts]

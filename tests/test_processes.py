@@ -34,7 +34,7 @@ from tastypy_fast import (
     _engine,
 )
 from tastypy_fast._sharing import SharedEnvironment
-from tests.children import Child, outcome_of
+from tests.children import Child, outcome_of, send_to_waiting
 from tests.workers import PROCESSES, THREADS, apart, in_processes, in_workers, result_of, started, tell, told
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -1113,7 +1113,7 @@ def test_a_signal_inside_and_outside_of_a_block(path, block, number, left):
     with SharedPOD(path) as pod, started(SIGNALLED.format(block=block), path) as process:
         assert told(process) == "ready"
         assert pod["n"] == (AFTER if "null" in block else BEFORE)
-        process.send_signal(number)
+        send_to_waiting(process, number)
         output, errors = process.communicate()
         assert process.returncode == -number
         assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
@@ -1141,7 +1141,7 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
         """
     with SharedPOD(path, init={"n": 0}) as pod, started(program, path) as process:
         assert told(process) == "ready"
-        process.send_signal(signal.SIGTERM)
+        send_to_waiting(process, signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
         assert pod["n"] == 1
         pod.set["n"] += 1
