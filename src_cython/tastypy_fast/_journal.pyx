@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from tastypy_fast._entries cimport pack
 from tastypy_fast._overlay cimport MISSING, Layer, Overlay, OverlayCursor
-from tastypy_fast._status cimport ENTRIES, Layout, add as add_to_head, decode_block
+from tastypy_fast._status cimport ENTRIES, Layout, StatusChange, add as add_to_head, decode_block
 
 from zlib import crc32
 
@@ -50,10 +50,6 @@ cdef struct Head:
 cdef struct ChangeHead:
     uint32_t key
     uint32_t value
-
-cdef struct StatusChange:
-    uint32_t slot
-    uint32_t entry
 
 
 cdef tuple make_layers():
@@ -257,6 +253,8 @@ cdef class Recorder(Overlay):
 
     cdef object under
     cdef list batch
+    # What changed in blocks of statuses, by their keys, where it was told.
+    cdef dict told
     # What came of it in the log.
     cdef list pieces
     cdef Py_ssize_t size
@@ -267,6 +265,14 @@ cdef class Recorder(Overlay):
             under = Overlay(txn, journal.handles, journal.layers, journal.count)
         Overlay.__init__(self, under, journal.handles, make_layers(), under.stat(journal.handles[VALUES])["entries"])
         self.under = txn
+        self.told = {}
+
+    def note_statuses(self, list items not None, list changes not None):
+        """Put blocks of statuses, pairs as putmulti() takes them, of which it is known what changes."""
+        cdef Layer layer = self.layers[STATUS]
+        for item, change in zip(items, changes):
+            layer.change(item[0], item[1])
+            self.told[item[0]] = self.told.get(item[0], b"") + change
 
     def cursor(self, db):
         """A cursor that changes, too."""
@@ -336,11 +342,14 @@ cdef class Recorder(Overlay):
         return 0
 
     cdef bytes status_changes(self, bytes key, object value):
-        """The entries of a block of statuses that differ from those before."""
+        """The entries of a block of statuses that differ from those before, or may."""
         cdef Layout before, after
         cdef StatusChange change
         cdef Py_ssize_t slot
         cdef list found = []
+        told = self.told.get(key)
+        if told is not None:
+            return told
         decode_block(self.txn.get(key, None, self.handles[STATUS]), &before)
         decode_block(value, &after)
         for slot in range(ENTRIES):

@@ -24,6 +24,11 @@ cdef struct Layout:
     Head head
     uint32_t entry[ENTRIES]
 
+# What a log says of a block.
+cdef struct StatusChange:
+    uint32_t slot
+    uint32_t entry
+
 cdef inline int32_t tries_of(uint32_t entry) noexcept:
     return <int32_t>entry >> TRIES_SHIFT
 
@@ -44,6 +49,7 @@ cdef class Block:
     cdef Layout data
     cdef unsigned char touched[ENTRIES]
     cdef int touched_count
+    cdef bytes changes(self, Block target)
 
 cdef class StatusTable:
     cdef StoreState environment
