@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tastypy_fast import _engine
 from tastypy_fast._engine import EngineError, MapFull, MapResized, ReadersFull
+from tastypy_fast._heads import HEADS
 from tastypy_fast._state import StoreState
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
 
@@ -171,6 +172,15 @@ class Access(StoreState):
         for db, run in self.journal.runs(RUN, RUN_BYTES):
             self.journal.merge(txn, db, run)
         self.journal.empty(txn)
+
+    def leave_heads(self) -> None:
+        """Leave the heads of all blocks of statuses to who opens the store next, if they are known. (Who has only read
+        writes nothing.)"""
+        if not self.generation or self.options.shared or self.heads is None or not self.heads.are_in_step():
+            return
+        heads = bytes(self.heads)
+        if self._look().get(HEADS, db=self.meta) != heads:
+            self.write(lambda txn: txn.put(HEADS, heads, db=self.meta))
 
     def flush(self) -> None:
         """Wait until everything that was committed is on the disk."""

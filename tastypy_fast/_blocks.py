@@ -1,4 +1,4 @@
-"""The layout of a block of statuses, for those who read whole blocks in Python. ``_status`` says what it means."""
+"""The layout of a block of statuses, for those who read whole blocks in Python. ``_statusblock`` says what it means."""
 
 from __future__ import annotations
 

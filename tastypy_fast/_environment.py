@@ -6,7 +6,7 @@ grow), flushes, and gets through a fork. Above it, a store is five databases and
     values   order number, 8 bytes  ->  record (key and value)
     order    encoded key            ->  order number
     status   block number           ->  the statuses of 500 tasks (trackers)
-    meta     name                   ->  b"format", b"kind", b"file_size", b"next"
+    meta     name                   ->  b"format", b"kind", b"file_size", b"next", b"heads" (see _heads)
     log      number                 ->  changes that are not in the first three yet (private stores, see _journal)
 
 An order number is given once; ``next`` is written when the last ones are deleted, so that it stays so.
@@ -24,6 +24,7 @@ from tastypy_fast import _engine, _files
 from tastypy_fast._access import Access
 from tastypy_fast._directly import give_back
 from tastypy_fast._engine import EngineError, MapResized, NotFound, NotWritable
+from tastypy_fast._heads import HEADS
 from tastypy_fast._journal import Journal
 from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
 from tastypy_fast._ownership import OwnerLock, ReaderLock, SharedLock
@@ -113,8 +114,12 @@ class Environment(Access):
     def _drop_leftovers(self, txn: Any) -> None:
         """Claims of workers that are gone, and what the changes since the last sync were: they are synced now."""
         images, claims = self._open_shared_databases(txn)
-        if txn.stat(claims)["entries"]:
+        given_back = txn.stat(claims)["entries"]
+        if given_back:
             give_back(txn, self.status, claims, lost_claims(txn, claims, self.path))
+        if given_back or self.options.shared:
+            # Shared classes do not keep them in step.
+            txn.delete(HEADS, db=self.meta)
         if txn.stat(images)["entries"]:
             txn.drop(images, delete=False)
         txn.delete(b"held", db=self.meta)
@@ -277,6 +282,7 @@ class Environment(Access):
                 with suppress(PersistentOrderedDictException):
                     self._look()
                     self.merge()
+                    self.leave_heads()
             self._close_files()
 
     def _close_files(self) -> None:
@@ -302,7 +308,7 @@ class Environment(Access):
         """The inherited environment may not be used, nor another one be opened beside it: close it."""
         self.lock = Lock()
         self.forked_from = self.forked_from or os.getppid()
-        self.journal = None
+        self.journal = self.heads = None
         if self.db is not None:
             self.db.close()
             self.db = None

@@ -9,11 +9,12 @@ from operator import itemgetter
 from struct import Struct
 from typing import Any
 
-from tastypy_fast._blocks import BLOCK
+from tastypy_fast._blocks import BLOCK, HEAD
 from tastypy_fast._environment import Environment
+from tastypy_fast._heads import HEADS, Heads
 from tastypy_fast._keys import decode_key, describe, index_key
 from tastypy_fast._records import decode_record, decode_value
-from tastypy_fast._status import block_facts
+from tastypy_fast._statusblock import block_facts
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["faults"]
@@ -77,17 +78,27 @@ def _record_faults(environment: Environment, txn: Any, number: int, raw_number: 
 
 
 def _status_faults(environment: Environment, txn: Any) -> Iterator[str]:
+    heads, is_sound = {}, True
     for raw_block, raw in txn.cursor(environment.status):
         block = _NUMBER.unpack(raw_block)[0]
+        heads[block] = raw[: HEAD.size]
         try:
             head, expected, slots, _ = block_facts(raw)
         except PersistentOrderedDictIntegrityError as error:
+            is_sound = False
             yield f"status block {block}: {error}"
             continue
         if head != expected:
+            is_sound = False
             yield f"the head of status block {block} says {head}, its entries {expected}"
         if not slots:
             yield f"status block {block} is empty"
+    if is_sound:
+        left = txn.get(HEADS, db=environment.meta)
+        if left is not None:
+            yield from _heads_faults(Heads(left), heads, "noted")
+        if environment.heads is not None and environment.heads.are_in_step():
+            yield from _heads_faults(environment.heads, heads, "in memory")
     # Everything in the order of LMDB, in which negative numbers (there should be none) come last.
     parts = [_in_blocks(RECORDS, txn.cursor(environment.values)), _in_status(txn.cursor(environment.status))]
     if environment.claims is not None:
@@ -97,6 +108,11 @@ def _status_faults(environment: Environment, txn: Any) -> Iterator[str]:
         if UNREADABLE in found:
             continue
         yield from _differences(found, environment.claims is not None)
+
+
+def _heads_faults(heads: Heads, expected: dict[int, bytes], where: str) -> Iterator[str]:
+    if heads.are_damaged() or dict(heads.each()) != expected:
+        yield f"the heads of status blocks that are {where} are not those of the blocks"
 
 
 def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:

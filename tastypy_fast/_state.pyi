@@ -38,5 +38,6 @@ class StoreState:
     images: Any
     claims: Any
     journal: Any
+    heads: Any
     wrote: bool
     image_count: int

@@ -1,15 +1,9 @@
 from typing import final
 
-__all__ = ["StatusTable", "block_facts"]
-
-@final
-class Block: ...
+__all__ = ["StatusTable"]
 
 @final
 class StatusTable:
     def __init__(self, environment: object) -> None: ...
     @property
     def touched(self) -> int: ...
-
-def order_of(item: tuple[bytes, bytes]) -> int: ...
-def block_facts(raw: bytes) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[int]]: ...

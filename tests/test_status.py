@@ -8,7 +8,7 @@ import pytest
 
 from tastypy_fast import PersistentOrderedDictIntegrityError, ProgressTracker
 from tastypy_fast._blocks import ABORTED, CLAIMED, DONE, HEAD, PRESENT, STATUSES, TRIES_SHIFT
-from tastypy_fast._status import block_facts
+from tastypy_fast._statusblock import block_facts
 
 BLOCK = 500
 BLOCK_BYTES = 16 + 4 * BLOCK

@@ -17,7 +17,7 @@ from tastypy_fast._entries cimport Entry, pack
 from tastypy_fast._iterate cimport KEYS, VALUES
 from tastypy_fast._records cimport Record, parse_record
 from tastypy_fast._state cimport StoreState
-from tastypy_fast._status cimport (
+from tastypy_fast._statusblock cimport (
     ABORTED,
     CLAIMED,
     DONE,

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._status cimport Layout
+from tastypy_fast._statusblock cimport Layout
 from tastypy_fast._tracking cimport TrackerCache
 
 cdef class Blocks:

@@ -14,7 +14,7 @@ from tastypy_fast._entries cimport ABSENT, pack
 from tastypy_fast._keys cimport encode_key
 from tastypy_fast._records cimport build_record, dump_value
 from tastypy_fast._state cimport StoreState
-from tastypy_fast._status cimport (
+from tastypy_fast._statusblock cimport (
     ABORTED,
     CLAIMED,
     DONE,

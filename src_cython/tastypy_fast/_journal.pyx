@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from tastypy_fast._entries cimport pack
 from tastypy_fast._overlay cimport MISSING, Layer, Overlay, OverlayCursor
-from tastypy_fast._status cimport ENTRIES, Layout, StatusChange, add as add_to_head, decode_block
+from tastypy_fast._statusblock cimport ENTRIES, Layout, StatusChange, add as add_to_head, decode_block
 
 from zlib import crc32
 

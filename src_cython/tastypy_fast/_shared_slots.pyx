@@ -8,7 +8,7 @@ from tastypy_fast._directly cimport assign_directly, change_directly
 from tastypy_fast._iterate cimport Owner, StoreIterator
 from tastypy_fast._keys cimport encode_key
 from tastypy_fast._proxy cimport Operation, is_done, make_proxy
-from tastypy_fast._status cimport CLAIMED, DONE
+from tastypy_fast._statusblock cimport CLAIMED, DONE
 from tastypy_fast._tracking cimport TrackerCache
 from tastypy_fast._transaction cimport STEP, Transaction
 

@@ -37,6 +37,8 @@ cdef class StoreState:
     cdef public object images
     cdef public object claims
     cdef public object journal
+    # The heads of all blocks of statuses (see _heads), or None.
+    cdef public object heads
     cdef public bint wrote
     cdef public long long image_count
     cdef bint next_is_old

@@ -1,25 +1,33 @@
-"""The status of a tracker's tasks: which are done or aborted and how often each was tried.
-
-On disk a block holds the status of 500 consecutive order numbers, so that two blocks fill a page of
-4 kB and a million tasks are 4 MB that one loop scans. All numbers are in the machine's byte order, as
-LMDB's own are:
-
-    head        8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
-    entry * 500 32 bits       bit 0 there is such a task, bit 1 done, bit 2 aborted, bit 3 claimed,
-                              bits 4..31 tries, signed
-
-In memory are the blocks that differ from the disk, and for a while those that lately did.
+"""The statuses of a tracker's tasks in memory: the blocks that differ from the disk, and for a while those that lately
+did; what scans and counts make of them and of the disk.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from tastypy_fast._entries cimport pack
+from tastypy_fast._heads cimport Heads, begin_writing, heads_left, heads_now, know
+from tastypy_fast._state cimport StoreState
+from tastypy_fast._statusblock cimport (
+    ABORTED,
+    CLAIMED,
+    DONE,
+    ENTRIES,
+    PRESENT,
+    Block,
+    Head,
+    Layout,
+    add,
+    decode_block,
+    how_many,
+    tries_of,
+)
 
+from tastypy_fast._heads import HEADS
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["StatusTable", "block_facts"]
+__all__ = ["StatusTable"]
 
 cdef enum:
     # Unchanged blocks that are kept in memory after a sync, 5 MB: those of a million tasks.
@@ -28,41 +36,6 @@ cdef enum:
 
 cdef bint is_chosen(long long order, set only, set skip) except -1:
     return (only is None or order in only) and order not in skip
-
-
-cdef int decode_block(object raw, Layout* data) except -1:
-    if raw is None:
-        memset(data, 0, sizeof(Layout))
-    elif PyBytes_GET_SIZE(raw) != sizeof(Layout):
-        raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
-    else:
-        memcpy(data, PyBytes_AS_STRING(raw), sizeof(Layout))
-    return 0
-
-
-@cython.final
-cdef class Block:
-    """One block in memory. ``touched[i]`` tells that entry i differs, or may, from the disk."""
-
-    def __cinit__(self):
-        memset(self.touched, 0, ENTRIES)
-        self.touched_count = 0
-
-    cdef bytes changes(self, Block target):
-        """The entries of ``target`` that were touched here, one StatusChange behind the other."""
-        cdef StatusChange found[ENTRIES]
-        cdef int first, slot, count = 0
-        cdef uint32_t four
-        for first in range(0, ENTRIES, 4):
-            # (few of them are, mostly)
-            memcpy(&four, self.touched + first, 4)
-            if four:
-                for slot in range(first, first + 4):
-                    if self.touched[slot]:
-                        found[count].slot = slot
-                        found[count].entry = target.data.entry[slot]
-                        count += 1
-        return PyBytes_FromStringAndSize(<const char*>found, count * sizeof(StatusChange))
 
 
 @cython.final
@@ -158,13 +131,13 @@ cdef class StatusTable:
         """Up to ``limit`` order numbers above ``after`` whose flags under ``mask`` are ``flags`` and whose
         tries are below ``max_tries`` (0: any number of them). The caller holds the store's lock."""
         cdef list found = []
+        cdef Heads heads = heads_now(self.environment)
         cdef long long number = (after + 1) // ENTRIES, end = 0
         cdef long long on_disk = -1
         cdef int slot = (after + 1) % ENTRIES
         cdef Block block
         cdef const Layout* data
         cdef uint32_t entry
-        cdef int possible
         cursor = self.environment.reader().cursor(self.environment.status)
         blocks = None
         raw = None
@@ -175,6 +148,10 @@ cdef class StatusTable:
             block = self.blocks.get(number)
             if block is not None:
                 data = &block.data
+            elif heads is not None and not how_many(heads.at(number), flags, mask):
+                number += 1
+                slot = 0
+                continue
             else:
                 if on_disk < number:
                     # What lies between was in memory, or the walk begins here.
@@ -190,17 +167,15 @@ cdef class StatusTable:
                             raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
                         memcpy(&on_disk, PyBytes_AS_STRING(pair[0]), 8)
                 if on_disk != number:
+                    if heads is not None:
+                        raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not there")
                     number += 1
                     slot = 0
                     continue
                 data = <const Layout*>PyBytes_AS_STRING(raw)
-            if flags & ABORTED:
-                possible = data.head.aborted
-            elif mask & ABORTED:
-                possible = data.head.open
-            else:
-                possible = data.head.present - data.head.done
-            if possible:
+                if heads is not None and memcmp(&data.head, heads.at(number), sizeof(Head)) != 0:
+                    raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not what it was")
+            if how_many(&data.head, flags, mask):
                 while slot < ENTRIES:
                     entry = data.entry[slot]
                     if entry & mask == flags and (max_tries == 0 or tries_of(entry) < max_tries):
@@ -215,20 +190,28 @@ cdef class StatusTable:
     cdef int count(self) except -1:
         """Fill in ``totals``: tasks, done, aborted, tried. The caller holds the store's lock."""
         cdef Block block
+        cdef Heads heads
         cdef Head head
         cdef long long number, on_disk = 0
         if self.totals_known:
             return 0
         memset(self.totals, 0, sizeof(self.totals))
-        cursor = self.environment.reader().cursor(self.environment.status)
-        for key, raw in cursor:
-            if PyBytes_GET_SIZE(raw) != sizeof(Layout):
-                raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
-            memcpy(&number, PyBytes_AS_STRING(key), 8)
-            memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
-            on_disk += head.present
-            if number not in self.blocks:
-                self.add_head(&head)
+        heads = heads_now(self.environment)
+        if heads is None:
+            heads = heads_left(self.environment)
+        if heads is not None:
+            for number in range(heads.size()):
+                on_disk += self.count_on_disk(number, heads.at(number))
+        else:
+            heads = Heads()
+            for key, raw in self.environment.reader().cursor(self.environment.status):
+                if PyBytes_GET_SIZE(raw) != sizeof(Layout):
+                    raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+                memcpy(&number, PyBytes_AS_STRING(key), 8)
+                memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
+                on_disk += self.count_on_disk(number, &head)
+                heads.put(number, &head)
+            know(self.environment, heads)
         if on_disk != self.environment.count():
             raise PersistentOrderedDictIntegrityError("there are more or fewer statuses than tasks")
         self.compared = True
@@ -237,7 +220,13 @@ cdef class StatusTable:
         self.totals_known = True
         return 0
 
-    cdef int add_head(self, Head* head) except -1:
+    cdef int count_on_disk(self, long long number, const Head* head) except -1:
+        """How many tasks a block on disk has, which counts where none of that number is in memory."""
+        if head.present and number not in self.blocks:
+            self.add_head(head)
+        return head.present
+
+    cdef int add_head(self, const Head* head) except -1:
         self.totals[0] += head.present
         self.totals[1] += head.done
         self.totals[2] += head.aborted
@@ -260,9 +249,12 @@ cdef class StatusTable:
         cdef int slot
         cdef list items = [], changes = []
         cdef set left_out = {order // ENTRIES for order in skip}
+        cdef Heads heads = begin_writing(self.environment, txn)
         status = self.environment.status
         # Where a log takes it, it is told what differs, and need not find out.
         note = getattr(txn, "note_statuses", None)
+        if self.environment.images is None and self.differing:
+            txn.delete(HEADS, db=self.environment.meta)
         for number in self.changed(only):
             target = block = self.differing[number]
             if only is not None or number in left_out:
@@ -274,6 +266,8 @@ cdef class StatusTable:
                         add(&target.data.head, target.data.entry[slot], 1)
             if self.environment.images is not None:
                 self.keep_images(txn, number, target)
+            if heads is not None:
+                heads.stage(number, &target.data.head)
             if target.data.head.present == 0:
                 txn.delete(pack(number), db=status)
             else:
@@ -310,6 +304,8 @@ cdef class StatusTable:
         cdef int slot
         cdef long long number
         cdef bint whole = only is None and not skip
+        if self.environment.heads is not None:
+            (<Heads>self.environment.heads).settle()
         if whole:
             self.touched = 0
         for number in self.changed(only):
@@ -393,20 +389,3 @@ cdef class StatusTable:
             block = value
             orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
         return orders
-
-
-def block_facts(bytes raw):
-    """(head as a tuple, head as it should be, slots that hold a task, claimed ones) of a block, for _check()."""
-    cdef Layout data
-    cdef Head head
-    cdef int slot
-    decode_block(raw, &data)
-    memset(&head, 0, sizeof(Head))
-    for slot in range(ENTRIES):
-        add(&head, data.entry[slot], 1)
-    return (
-        (data.head.present, data.head.done, data.head.aborted, data.head.tried, data.head.open),
-        (head.present, head.done, head.aborted, head.tried, head.open),
-        [slot for slot in range(ENTRIES) if data.entry[slot] & PRESENT],
-        [slot for slot in range(ENTRIES) if data.entry[slot] & CLAIMED],
-    )

@@ -12,15 +12,8 @@ from tastypy_fast._entries cimport ABSENT, Entry
 from tastypy_fast._entries cimport make_entry as make_cache_entry
 from tastypy_fast._keys cimport describe
 from tastypy_fast._records cimport NO_PAYLOAD, load_value
-from tastypy_fast._status cimport (
-    ABORTED,
-    CLAIMED,
-    DONE,
-    ENTRIES,
-    FLAGS,
-    PRESENT,
-    StatusTable,
-)
+from tastypy_fast._status cimport StatusTable
+from tastypy_fast._statusblock cimport ABORTED, CLAIMED, DONE, ENTRIES, FLAGS, PRESENT
 from tastypy_fast._taskdict cimport dump_data, show, status_in
 
 from contextlib import suppress

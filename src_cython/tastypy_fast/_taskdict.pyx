@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from tastypy_fast._keys cimport describe
 from tastypy_fast._records cimport NO_PAYLOAD, dump_value
-from tastypy_fast._status cimport ABORTED, DONE, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._statusblock cimport ABORTED, DONE, MAX_TRIES, PRESENT, make_entry, tries_of
 
 from tastypy_fast.exceptions import UnstorableValueError
 

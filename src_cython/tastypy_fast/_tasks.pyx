@@ -13,7 +13,8 @@ from tastypy_fast._entries cimport Entry, pack
 from tastypy_fast._iterate cimport KEYS, VALUES, Owner, StoreIterator
 from tastypy_fast._records cimport Record
 from tastypy_fast._state cimport StoreState
-from tastypy_fast._status cimport ABORTED, FLAGS, MAX_TRIES, PRESENT, StatusTable, make_entry, tries_of
+from tastypy_fast._status cimport StatusTable
+from tastypy_fast._statusblock cimport ABORTED, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
 from tastypy_fast._tracking cimport TrackerCache
 
 from tastypy_fast._iterate import GONE

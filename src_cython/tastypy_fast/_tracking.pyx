@@ -7,7 +7,7 @@ from tastypy_fast._cache cimport Cache
 from tastypy_fast._entries cimport ABSENT, Entry
 from tastypy_fast._keys cimport describe, encode_key
 from tastypy_fast._records cimport NO_PAYLOAD
-from tastypy_fast._status cimport (
+from tastypy_fast._statusblock cimport (
     ABORTED,
     DONE,
     ENTRIES,

@@ -1,0 +1,58 @@
+from libc.stdint cimport int32_t, uint16_t, uint32_t
+
+cdef enum:
+    PRESENT = 1
+    DONE = 2
+    ABORTED = 4
+    CLAIMED = 8
+    FLAGS = 15
+    TRIES_SHIFT = 4
+    ENTRIES = 500
+    MAX_TRIES = 134217727  # 2**27 - 1: what the 28 bits of an entry hold
+
+cdef struct Head:
+    uint16_t present
+    uint16_t done
+    uint16_t aborted
+    uint16_t tried
+    uint16_t open      # neither done nor aborted
+    uint16_t spare[3]
+
+cdef struct Layout:
+    Head head
+    uint32_t entry[ENTRIES]
+
+# What a log says of a block.
+cdef struct StatusChange:
+    uint32_t slot
+    uint32_t entry
+
+cdef inline int32_t tries_of(uint32_t entry) noexcept:
+    return <int32_t>entry >> TRIES_SHIFT
+
+cdef inline uint32_t make_entry(uint32_t flags, int32_t tries) noexcept:
+    return (<uint32_t>tries << TRIES_SHIFT) | flags
+
+cdef inline void add(Head* head, uint32_t entry, int sign) noexcept:
+    if entry & PRESENT:
+        head.present += sign
+        head.done += sign * ((entry & DONE) != 0)
+        head.aborted += sign * ((entry & ABORTED) != 0)
+        head.tried += sign * (tries_of(entry) > 0)
+        head.open += sign * ((entry & (DONE | ABORTED)) == 0)
+
+cdef inline int how_many(const Head* head, uint32_t flags, uint32_t mask) noexcept:
+    """How many tasks of a block may have these ``flags`` under ``mask``."""
+    if flags & ABORTED:
+        return head.aborted
+    if mask & ABORTED:
+        return head.open
+    return head.present - head.done
+
+cdef int decode_block(object raw, Layout* data) except -1
+
+cdef class Block:
+    cdef Layout data
+    cdef unsigned char touched[ENTRIES]
+    cdef int touched_count
+    cdef bytes changes(self, Block target)

@@ -1,0 +1,70 @@
+"""One block of statuses: which of 500 tasks are done or aborted and how often each was tried.
+
+On disk a block holds the status of 500 consecutive order numbers, so that two blocks fill a page of
+4 kB and a million tasks are 4 MB that one loop scans. All numbers are in the machine's byte order, as
+LMDB's own are:
+
+    head        8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
+    entry * 500 32 bits       bit 0 there is such a task, bit 1 done, bit 2 aborted, bit 3 claimed,
+                              bits 4..31 tries, signed
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcpy, memset
+
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+
+__all__ = ["Block", "block_facts"]
+
+
+cdef int decode_block(object raw, Layout* data) except -1:
+    if raw is None:
+        memset(data, 0, sizeof(Layout))
+    elif PyBytes_GET_SIZE(raw) != sizeof(Layout):
+        raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+    else:
+        memcpy(data, PyBytes_AS_STRING(raw), sizeof(Layout))
+    return 0
+
+
+@cython.final
+cdef class Block:
+    """One block in memory. ``touched[i]`` tells that entry i differs, or may, from the disk."""
+
+    def __cinit__(self):
+        memset(self.touched, 0, ENTRIES)
+        self.touched_count = 0
+
+    cdef bytes changes(self, Block target):
+        """The entries of ``target`` that were touched here, one StatusChange behind the other."""
+        cdef StatusChange found[ENTRIES]
+        cdef int first, slot, count = 0
+        cdef uint32_t four
+        for first in range(0, ENTRIES, 4):
+            # (few of them are, mostly)
+            memcpy(&four, self.touched + first, 4)
+            if four:
+                for slot in range(first, first + 4):
+                    if self.touched[slot]:
+                        found[count].slot = slot
+                        found[count].entry = target.data.entry[slot]
+                        count += 1
+        return PyBytes_FromStringAndSize(<const char*>found, count * sizeof(StatusChange))
+
+
+def block_facts(bytes raw):
+    """(head as a tuple, head as it should be, slots that hold a task, claimed ones) of a block, for _check()."""
+    cdef Layout data
+    cdef Head head
+    cdef int slot
+    decode_block(raw, &data)
+    memset(&head, 0, sizeof(Head))
+    for slot in range(ENTRIES):
+        add(&head, data.entry[slot], 1)
+    return (
+        (data.head.present, data.head.done, data.head.aborted, data.head.tried, data.head.open),
+        (head.present, head.done, head.aborted, head.tried, head.open),
+        [slot for slot in range(ENTRIES) if data.entry[slot] & PRESENT],
+        [slot for slot in range(ENTRIES) if data.entry[slot] & CLAIMED],
+    )
