@@ -17,7 +17,7 @@ from tastypy_fast._engine import NotFound
 from tastypy_fast._environment import Environment
 from tastypy_fast._workers import facts_of_workers
 
-__all__ = ["Census", "Counts", "InHand", "hands"]
+__all__ = ["Census", "Counts", "InHand", "hands", "look_at_claims"]
 
 # Blocks whose failures are remembered, of 2 kB each.
 _REMEMBERED = 2048
@@ -61,6 +61,12 @@ class InHand(NamedTuple):
 
 def hands(environment: Environment) -> list[InHand]:
     """What the workers that live have claimed, in order. Cost: of as many claims as there are."""
+    return look_at_claims(environment)[0]
+
+
+def look_at_claims(environment: Environment) -> tuple[list[InHand], dict[int, int]]:
+    """What the workers that live have claimed, in order; and what dead ones have and never handed out, with the tries
+    as they were counted: it is nobody's, and the next worker that looks for the dead takes one of these tries back."""
     with environment.lock:
         with environment.begin_reading():  # (which opens the files, if they are not)
             db: Any = environment.db
@@ -69,17 +75,22 @@ def hands(environment: Environment) -> list[InHand]:
                 # (in a transaction that reads: without one, it would wait for all that write)
                 database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
             except NotFound:  # never shared
-                return []
+                return [], {}
             found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
     if not found:
-        return []
-    workers = {worker.number: worker for worker in facts_of_workers(environment.path) if worker.lives}
-    return [
-        InHand(order, workers[claim.worker].process, workers[claim.worker].host,
-               datetime.fromtimestamp(claim.since, timezone.utc),
-               workers[claim.worker].has_passed(claim))
-        for order, claim in found if claim.worker in workers
-    ]
+        return [], {}
+    workers = {worker.number: worker for worker in facts_of_workers(environment.path)}
+    held, waiting = [], {}
+    for order, claim in found:
+        worker = workers.get(claim.worker)
+        if worker is None:
+            continue
+        if worker.lives:
+            held.append(InHand(order, worker.process, worker.host, datetime.fromtimestamp(claim.since, timezone.utc),
+                               worker.has_passed(claim)))
+        elif worker.has_not_begun(claim):
+            waiting[order] = claim.tries
+    return held, waiting
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -90,6 +101,13 @@ def _failing(raw: bytes, least: int) -> dict[int, int]:
         slot: entry >> TRIES_SHIFT for slot, entry in enumerate(entries)
         if entry & (PRESENT | DONE | ABORTED) == PRESENT and entry >> TRIES_SHIFT >= least
     }
+
+
+def _begun_again(raw: bytes, waiting: dict[int, int]) -> dict[int, int]:
+    """How often tasks of a block will have been tried, once those that are ``waiting`` got a try back."""
+    entries = memoryview(raw)[HEAD.size:].cast("i")
+    tries = {slot: entries[slot] >> TRIES_SHIFT for slot in waiting if entries[slot] & PRESENT}
+    return {slot: count - 1 for slot, count in tries.items() if waiting[slot] <= count}
 
 
 class Census:
@@ -107,9 +125,13 @@ class Census:
     def count(self) -> Counts:
         """The counts as they are on disk now."""
         in_hand: dict[int, set[int]] = {}
-        for hand in hands(self._environment):
+        waiting: dict[int, dict[int, int]] = {}
+        held_now, given_back = look_at_claims(self._environment)
+        for hand in held_now:
             if not hand.passed:
                 in_hand.setdefault(hand.order // BLOCK, set()).add(hand.order % BLOCK)
+        for order, tries in given_back.items():
+            waiting.setdefault(order // BLOCK, {})[order % BLOCK] = tries
         tasks = done = still_open = tried = failed = 0
         blocks: dict[int, bytes] = {}
         lately: dict[int, int] = {}
@@ -125,6 +147,10 @@ class Census:
                 number = int.from_bytes(raw_number, sys.byteorder)
                 failing = _failing(raw, self._least)
                 held = in_hand.get(number, set())
+                if number in waiting:
+                    once_more = _begun_again(raw, waiting[number])
+                    tried -= sum(not tries for tries in once_more.values())
+                    held = held | {slot for slot, tries in once_more.items() if tries < self._least}
                 failed += len(failing) - len(held & failing.keys())
                 if failing and len(blocks) < _REMEMBERED:
                     before = self._blocks.get(number, b"")

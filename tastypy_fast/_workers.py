@@ -52,6 +52,10 @@ class WorkerFacts(NamedTuple):
         and stays this worker's for the next loop."""
         return bool(claim.lane > 0 and claim.place + 1 < self.handed_out[claim.lane])
 
+    def has_not_begun(self, claim: Any) -> bool:
+        """Whether the loop that has claimed a task has not handed it out yet."""
+        return bool(claim.lane > 0 and claim.place >= self.handed_out[claim.lane])
+
 
 class Worker:
     """This process as a worker on one store. Made inside of the store's write transaction, as only one process
@@ -171,6 +175,6 @@ def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int
         claim = read_claim(raw)
         worker = workers.get(claim.worker)
         if worker is None or not worker.lives:
-            waiting = worker is not None and claim.lane > 0 and claim.place >= worker.handed_out[claim.lane]
-            lost[_NUMBER.unpack(order)[0]] = claim.tries if waiting else None
+            waits = worker is not None and worker.has_not_begun(claim)
+            lost[_NUMBER.unpack(order)[0]] = claim.tries if waits else None
     return lost

@@ -294,6 +294,32 @@ def test_what_is_in_hand_has_not_failed_in_any_block(path):
     assert (status["claimed"], status["failed"]) == (0, 850)
 
 
+def test_what_a_killed_worker_has_not_begun_has_not_failed(path):
+    with SharedTracker(path) as tracker:
+        tracker.add_many(range(1200))
+        tracker.increment_tries(3)
+
+        def live(pipe):
+            worker = SharedTracker(path)
+            loop = worker.try_keys(batch=1000)
+            for _ in range(10):
+                next(loop)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with Child(live) as child:
+            assert child.wait() == -signal.SIGKILL
+        for _ in range(2):
+            # (before a worker has looked for the dead, and after it)
+            for max_tries, failed in ((0, 10), (1, 10), (2, 1)):
+                status = json.loads(run("status", path, "--max-tries", str(max_tries), "--json"))
+                assert (status["claimed"], status["failed"], status["tried"]) == (0, failed, 10)
+                assert len(lines("ls", path, "--failed", "--max-tries", str(max_tries))) == failed
+            with SharedTracker(path) as other:
+                other.release(0)
+        assert tracker.claims() == {}
+        tracker._check()
+
+
 @pytest.mark.parametrize(("options", "keys"), [
     ("", "abcdefg"), ("--done", "ab"), ("--todo", "cefg"), ("--aborted", "d"), ("--failed", "c"), ("--claimed", ""),
     ("--failed --max-tries 3", "c"), ("--failed --max-tries 4", ""), ("--todo --max-tries 3", "efg"),

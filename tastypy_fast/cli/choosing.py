@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from tastypy_fast import ProgressTracker
-from tastypy_fast._census import InHand, hands
+from tastypy_fast._census import InHand, hands, look_at_claims
 from tastypy_fast._claims import key_at
 from tastypy_fast._facts import order_number
 from tastypy_fast._iterate import ITEMS, KEYS, StoreIterator
@@ -237,11 +237,13 @@ def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, 
     """Those that have the status, with who has them. What is claimed is asked after a task was read, and the task once
     more after that: one that was begun or done between the two looks is not taken for one that failed."""
     for chunk in in_chunks(found, LOOKED_AT):
-        claims = {hand.order: hand for hand in hands(store._environment)}
+        held, never_begun = look_at_claims(store._environment)
+        claims = {hand.order: hand for hand in held}
         for order, key, value in chunk:
             hand = claims.get(order)
+            in_hand = order in never_begun if hand is None else not hand.passed
             task = store.get(key) if value["_tries"] and not value["_done"] else value
-            if task is not None and choice.has_status(task, hand is not None and not hand.passed, hand is not None):
+            if task is not None and choice.has_status(task, in_hand, hand is not None):
                 yield order, Chosen(key, task, hand)
 
 
@@ -253,6 +255,8 @@ def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
 
 
 def claimed_keys(store: Reader) -> dict[Any, bool]:
-    """The keys that workers have claimed, and whether they are at them now."""
-    keys = ((key_at(store._open_cache, hand.order), hand) for hand in hands(store._environment))  # type: ignore[arg-type]
-    return {key: not hand.passed for key, hand in keys if key is not None}
+    """The keys that workers have claimed, and whether they are at them now. Also those that one has died before."""
+    held, never_begun = look_at_claims(store._environment)
+    orders = {**dict.fromkeys(never_begun, True), **{hand.order: not hand.passed for hand in held}}
+    keys = ((key_at(store._open_cache, order), in_hand) for order, in_hand in orders.items())  # type: ignore[arg-type]
+    return {key: in_hand for key, in_hand in keys if key is not None}
