@@ -10,9 +10,9 @@ __all__ = ["Counting"]
 class Counting(TrackerSlots):
     """The part of a tracker that counts.
 
-    Cost of each method: the heads of all status blocks at the first count (2,000 for a million tasks), and no
-    more than the tasks that are watched in memory at any later one. Statuses that were set and not yet synced
-    are counted.
+    Cost of each method: the heads of all status blocks at the first count (32 kB for a million tasks, in one piece
+    unless the process before was killed), and no more than the tasks that are watched in memory at any later one.
+    Statuses that were set and not yet synced are counted.
     """
 
     def num_done(self) -> int:
