@@ -148,17 +148,7 @@ class ProgressTracker(TrackerLooks, PersistentOrderedDict, Counting):  # type: i
         self._add_many(keys_iterable, True)
 
     # Changing the status of tasks. Each raises KeyError for a missing key and costs a look into the index,
-    # or nothing for the key that an iterator has just handed out.
-
-    def mark_done(self, key: Key) -> None:
-        """Mark a task done. Raises KeyError when it is not there.
-
-        >>> tracker = ProgressTracker(path, init={"a": {}})
-        >>> tracker.mark_done("a")
-        >>> tracker.done("a"), tracker["a"]["_done"]
-        (True, True)
-        """
-        self._change(key, _CLAIMED, _DONE, 0)
+    # or nothing for the key that an iterator has just handed out. (mark_done() is among the compiled slots.)
 
     def mark_not_done(self, key: Key) -> None:
         """Mark a task not done. Raises KeyError when it is not there.

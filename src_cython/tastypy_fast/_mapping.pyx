@@ -7,6 +7,7 @@ from tastypy_fast._cache cimport Cache
 from tastypy_fast._entries cimport Entry
 from tastypy_fast._iterate cimport KEYS, Owner, StoreIterator
 from tastypy_fast._keys cimport encode_key
+from tastypy_fast._statusblock cimport CLAIMED, DONE
 from tastypy_fast._tracking cimport TrackerCache
 
 __all__ = ["MappingSlots", "TrackerSlots"]
@@ -137,6 +138,16 @@ cdef class TrackerSlots(MappingSlots):
 
     def _change(self, key, uint32_t drop, uint32_t add, int tries):
         tasks_of(self).change(key, drop, add, tries, self.threshold())
+
+    def mark_done(self, key):
+        """Mark a task done. Raises KeyError when it is not there.
+
+        >>> tracker = ProgressTracker(path, init={"a": {}})
+        >>> tracker.mark_done("a")
+        >>> tracker.done("a"), tracker["a"]["_done"]
+        (True, True)
+        """
+        tasks_of(self).change(key, CLAIMED, DONE, 0, self.threshold())
 
     def _gate(self, key, bint allow_aborted, bint add, bint attempt):
         return tasks_of(self).gate(key, self.max_tries, allow_aborted, add, attempt, self.threshold())
