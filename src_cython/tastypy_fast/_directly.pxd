@@ -16,7 +16,8 @@ cdef class Blocks:
     cdef int set(self, uint32_t entry) except -1
     cdef int flush(self) except -1
 
-cdef bint assign_directly(Cache cache, bytes key, object value) except -1
+cdef bytes record_of(Cache cache, bytes key, object value)
+cdef bint assign_directly(Cache cache, bytes key, bytes record) except -1
 cdef int begin_directly(TrackerCache tasks) except -1
 cdef int put_status(TrackerCache tasks, Blocks blocks, bytes number, uint32_t old, uint32_t new) except -1
 cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,

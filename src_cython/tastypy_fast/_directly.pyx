@@ -33,14 +33,22 @@ from tastypy_fast._tracking cimport TrackerCache
 __all__ = ["give_back", "mark_done_many", "restore_status"]
 
 
-cdef bint assign_directly(Cache cache, bytes key, object value) except -1:
+cdef bytes record_of(Cache cache, bytes key, object value):
+    """What assign_directly() takes. Needs no transaction: others may write meanwhile. None where it would not do."""
+    cdef int codec = 0
+    cdef bytes payload
+    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > 511:
+        return None
+    payload = dump_value(value, &codec)
+    return build_record(codec, key, payload, cache.environment.gzipped)
+
+
+cdef bint assign_directly(Cache cache, bytes key, bytes record) except -1:
     """Cache.put() for a transaction of its own. False where it has to go through the cache."""
     cdef StoreState store = cache.environment
-    cdef int codec = 0
-    cdef bytes payload, number
-    if cache.tracks or cache.has_changes() or store.wrote or PyBytes_GET_SIZE(key) > 511:
+    cdef bytes number
+    if record is None or cache.has_changes() or store.wrote:
         return False
-    payload = dump_value(value, &codec)
     cache.enter()
     try:
         txn = store.snapshot
@@ -48,10 +56,10 @@ cdef bint assign_directly(Cache cache, bytes key, object value) except -1:
         if number is None:
             number = pack(store.allocate())
             txn.put(key, number, True, False, False, store.order)
-            txn.put(number, build_record(codec, key, payload, store.gzipped), True, True, False, store.values)
+            txn.put(number, record, True, True, False, store.values)
             image = b""
         else:
-            before = txn.replace(number, build_record(codec, key, payload, store.gzipped), store.values)
+            before = txn.replace(number, record, store.values)
             if before is None:
                 raise cache.damaged(cache.key_of(key), "the index names a record that is not there")
             image = bytes(4) + before

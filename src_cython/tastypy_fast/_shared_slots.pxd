@@ -9,6 +9,8 @@ cdef class Change:
     cdef bytes key
     cdef object original
     cdef object value
+    # What assign_directly() takes, made before the transaction.
+    cdef bytes record
     cdef uint32_t drop
     cdef uint32_t add
     cdef int tries

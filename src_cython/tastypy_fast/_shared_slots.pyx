@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._directly cimport assign_directly, change_directly
+from tastypy_fast._directly cimport assign_directly, change_directly, record_of
 from tastypy_fast._iterate cimport Owner, StoreIterator
 from tastypy_fast._keys cimport encode_key
 from tastypy_fast._proxy cimport Operation, is_done, make_proxy
@@ -112,7 +112,7 @@ cdef class SharedSlots:
     cdef bint do_directly(self, Transaction transaction, Change change) except -1:
         """Do what is all that the transaction does. False where that takes the cache."""
         if change.what == ASSIGN:
-            return assign_directly(transaction.cache, change.key, change.value)
+            return assign_directly(transaction.cache, change.key, change.record)
         if change.what == CHANGE_STATUS:
             return change_directly(<TrackerCache?>transaction.cache, change.key, change.original, change.drop,
                                    change.add, change.tries)
@@ -149,7 +149,7 @@ cdef class SharedSlots:
             return operation.perform(self.inside if operation.is_for_a_key() else self)
         if transaction.incarnation != incarnation:
             raise self.ended_within()
-        if not transaction.is_single() or not assign_directly(cache, encoded, value):
+        if not transaction.is_single() or not assign_directly(cache, encoded, record_of(cache, encoded, value)):
             cache.put(encoded, value, AT)
         return result
 
@@ -201,8 +201,11 @@ cdef class SharedSlots:
 
     def __setitem__(self, key, value):
         cdef Transaction transaction = self.transaction_of()
+        cdef Change change
         if not transaction.is_inside():
-            self.change(make_change(ASSIGN, key, value))
+            change = make_change(ASSIGN, key, value)
+            change.record = record_of(transaction.cache, change.key, value)
+            self.change(change)
             return
         try:
             transaction.cache.put(encode_key(key), value, AT)
