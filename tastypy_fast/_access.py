@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tastypy_fast import _engine
 from tastypy_fast._engine import EngineError, MapFull, MapResized, ReadersFull
 from tastypy_fast._heads import HEADS
 from tastypy_fast._state import StoreState
-from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
+from tastypy_fast.exceptions import (
+    PersistentOrderedDictException,
+    PersistentOrderedDictIntegrityError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     from tastypy_fast._options import Options
@@ -175,12 +180,13 @@ class Access(StoreState):
 
     def leave_heads(self) -> None:
         """Leave the heads of all blocks of statuses to who opens the store next, if they are known. (Who has only read
-        writes nothing.)"""
-        if not self.generation or self.options.shared or self.heads is None or not self.heads.are_in_step():
-            return
-        heads = bytes(self.heads)
-        if self._look().get(HEADS, db=self.meta) != heads:
-            self.write(lambda txn: txn.put(HEADS, heads, db=self.meta))
+        writes nothing.) Where that cannot be done, the next one looks at the blocks."""
+        with self.lock, suppress(PersistentOrderedDictException):
+            if self.writable and self.generation and self.heads is not None and self.heads.are_in_step():
+                heads = bytes(self.heads)
+                if self._look().get(HEADS, db=self.meta) != heads:
+                    self.write(lambda txn: txn.put(HEADS, heads, db=self.meta))
+                    self.flush()
 
     def flush(self) -> None:
         """Wait until everything that was committed is on the disk."""

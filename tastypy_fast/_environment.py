@@ -114,11 +114,10 @@ class Environment(Access):
     def _drop_leftovers(self, txn: Any) -> None:
         """Claims of workers that are gone, and what the changes since the last sync were: they are synced now."""
         images, claims = self._open_shared_databases(txn)
-        given_back = txn.stat(claims)["entries"]
-        if given_back:
+        if txn.stat(claims)["entries"]:
             give_back(txn, self.status, claims, lost_claims(txn, claims, self.path))
-        if given_back or self.options.shared:
-            # Shared classes do not keep them in step.
+        if self.options.shared:
+            # From now on nobody keeps them in step.
             txn.delete(HEADS, db=self.meta)
         if txn.stat(images)["entries"]:
             txn.drop(images, delete=False)
@@ -272,6 +271,7 @@ class Environment(Access):
 
     def save(self, dying: bool = False) -> None:
         """Save what is not in any cache; ``dying``: without waiting for anything."""
+        self.leave_heads()
 
     def close(self) -> None:
         """Let go of the files. What is to be saved was saved before."""

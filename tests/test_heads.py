@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 
 import lmdb
 import pytest
 
-from tastypy_fast import PersistentOrderedDictIntegrityError, SharedTracker, Tracker, maintenance
+from tastypy_fast import PersistentOrderedDictIntegrityError, SharedTracker, Tracker, _engine, maintenance
 from tests.children import Child, run
 
 SIZE = 3_000
@@ -59,10 +60,10 @@ def look_at(tracker, left=LEFT, size=SIZE):
 @pytest.mark.parametrize("mode", ["w", "r"])
 def test_a_scan_looks_where_something_is_left(nearly_done, mode):
     """Block 1, tasks 500 to 999, is full of what no scan may meet."""
+    number = (1).to_bytes(8, sys.byteorder)
     with lmdb.open(str(nearly_done), max_dbs=8) as db, db.begin() as txn:
-        block = txn.get((1).to_bytes(8, "little"), db=db.open_db(b"status", txn=txn, create=False, integerkey=True))
-    junk = block[:16] + b"\xff" * (len(block) - 16)
-    put_into(nearly_done, b"status", (1).to_bytes(8, "little"), junk)
+        block = txn.get(number, db=db.open_db(b"status", txn=txn, create=False, integerkey=True))
+    put_into(nearly_done, b"status", number, block[:16] + b"\xff" * (len(block) - 16))
     with Tracker(nearly_done, mode=mode) as tracker:
         assert list(tracker.todo_keys()) == LEFT
         assert tracker.num_done() == SIZE - len(LEFT)
@@ -132,6 +133,43 @@ def test_who_only_reads_writes_nothing(nearly_done):
     assert (nearly_done / "data.mdb").read_bytes() == bare
 
 
+def are_left_again(path):
+    """There are none; once they were counted they are kept in step."""
+    assert left_in(path) is None
+    with Tracker(path) as tracker:
+        look_at(tracker, LEFT[1:])
+        tracker.mark_done(LEFT[1])
+    assert left_in(path)
+    with Tracker(path) as tracker:
+        look_at(tracker, LEFT[2:])
+
+
+ENDS = {
+    "end": "",
+    "sys.exit": "sys.exit(0)",
+    "exception": "raise ValueError",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "lost": "del tracker",
+}
+
+
+@pytest.mark.parametrize("scattered", [False, True], ids=["no log", "log"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_that_ends_without_closing_leaves_them(nearly_done, end, scattered):
+    program = f"""
+        import os, signal, sys
+        from tastypy_fast import Tracker
+        tracker = Tracker(sys.argv[1])
+        tracker._environment.scattered_at = {0 if scattered else 10**9}
+        tracker.mark_done({LEFT[0]})
+        {ENDS[end]}
+        """
+    run(program, nearly_done)
+    assert left_in(nearly_done)
+    with Tracker(nearly_done) as tracker:
+        look_at(tracker, LEFT[1:])
+
+
 def test_a_killed_process_leaves_none(nearly_done):
     def live(pipe):
         tracker = Tracker(nearly_done)
@@ -141,14 +179,7 @@ def test_a_killed_process_leaves_none(nearly_done):
 
     with Child(live) as child:
         assert child.wait() == -signal.SIGKILL
-    assert left_in(nearly_done) is None
-    with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:])
-        # Once they were counted they are kept in step again.
-        tracker.mark_done(LEFT[1])
-    assert left_in(nearly_done)
-    with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[2:])
+    are_left_again(nearly_done)
 
 
 def test_shared_classes_take_them_away(nearly_done):
@@ -157,13 +188,7 @@ def test_shared_classes_take_them_away(nearly_done):
         with SharedTracker(nearly_done) as other:
             other.mark_done(LEFT[0])
         look_at(tracker, LEFT[1:])
-    assert left_in(nearly_done) is None
-    with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:])
-        tracker.mark_done(LEFT[1])
-    assert left_in(nearly_done)
-    with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[2:])
+    are_left_again(nearly_done)
 
 
 def test_a_worker_that_died_with_a_claim(path):
@@ -217,15 +242,27 @@ def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, scattere
         look_at(tracker, LEFT[1:2])
 
 
-def test_the_map_grows_in_the_middle(path):
+def test_the_map_grows_in_the_middle(path, monkeypatch):
     """The sync is done again; they are still kept in step."""
-    with Tracker(path, sync_at=20_000) as tracker:
-        for start in range(0, 60_000, 20_000):
-            tracker.update({(key, "x" * 300): {"data": "y" * 500} for key in range(start, start + 20_000)})
-            tracker.sync()
-            assert bytes(tracker._environment.heads)
+    written = []
+    monkeypatch.setattr(_engine, "MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(_engine, "SMALLEST_MAP_SIZE", 1 << 16)
+    with Tracker(path, sync_at=2_000) as tracker:
+        write = tracker._environment.write
+
+        def counted(work):
+            def counting(txn):
+                written.append(txn.id())
+                return work(txn)
+
+            return write(counting)
+
+        monkeypatch.setattr(tracker._environment, "write", counted)
+        tracker.update({(key, "x" * 300): {"data": "y" * 500} for key in range(8_000)})
+        tracker.sync()
+        assert len(written) > len(set(written)), "nothing was done again"
         assert tracker._environment.heads.are_in_step()
-        tracker._check()
+        look_at(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
     assert left_in(path)
 
 

@@ -2,9 +2,9 @@
 without a visit to each block.
 
 The process that writes a private store keeps them in step with what it writes, from the beginning or once it has
-visited all blocks. As it closes the store they are left in the database ``meta`` under ``heads``: a checksum (crc32), 4
-bytes, and 16 for each block from number 0 on. Who changes a status first takes them away from there, in the same
-transaction: where they are found, they are right.
+visited all blocks. As it closes the store, or ends, they are left in the database ``meta`` under ``heads``: a checksum
+(crc32), 4 bytes, and 16 for each block from number 0 on. Who changes a status first takes them away from there, in the
+same transaction: where they are found, they are right.
 """
 
 cimport cython
@@ -143,8 +143,8 @@ cdef Heads heads_left(StoreState store):
 cdef Heads begin_writing(StoreState store, object txn):
     """Those that are to be kept in step with a transaction that changes statuses, if they are known."""
     cdef Heads heads = store.heads
-    if heads is None:
-        heads = heads_left(store)
+    if heads is None or heads.is_refused:
+        heads = store.heads = heads_left(store)
         if heads is None and store.images is None and store.count() == 0:
             heads = Heads()
             know(store, heads)

@@ -253,7 +253,7 @@ cdef class Recorder(Overlay):
 
     cdef object under
     cdef list batch
-    # What changed in blocks of statuses, by their keys, where it was told.
+    # What changes in blocks of statuses, by their keys.
     cdef dict told
     # What came of it in the log.
     cdef list pieces
@@ -268,11 +268,12 @@ cdef class Recorder(Overlay):
         self.told = {}
 
     def note_statuses(self, list items not None, list changes not None):
-        """Put blocks of statuses, pairs as putmulti() takes them, of which it is known what changes."""
+        """Put blocks of statuses, pairs as putmulti() takes them. ``changes``: of each, the entries that may differ
+        from those before, one StatusChange behind the other. (Once: a transaction writes them together.)"""
         cdef Layer layer = self.layers[STATUS]
         for item, change in zip(items, changes):
             layer.change(item[0], item[1])
-            self.told[item[0]] = self.told.get(item[0], b"") + change
+            self.told[item[0]] = change
 
     def cursor(self, db):
         """A cursor that changes, too."""
@@ -341,24 +342,6 @@ cdef class Recorder(Overlay):
             self.batch.append(value)
         return 0
 
-    cdef bytes status_changes(self, bytes key, object value):
-        """The entries of a block of statuses that differ from those before, or may."""
-        cdef Layout before, after
-        cdef StatusChange change
-        cdef Py_ssize_t slot
-        cdef list found = []
-        told = self.told.get(key)
-        if told is not None:
-            return told
-        decode_block(self.txn.get(key, None, self.handles[STATUS]), &before)
-        decode_block(value, &after)
-        for slot in range(ENTRIES):
-            if before.entry[slot] != after.entry[slot]:
-                change.slot = slot
-                change.entry = after.entry[slot]
-                found.append(PyBytes_FromStringAndSize(<const char*>&change, sizeof(StatusChange)))
-        return b"".join(found)
-
     def encoded(self):
         """The batch for the log; empty when nothing was changed."""
         cdef Head head
@@ -368,7 +351,7 @@ cdef class Recorder(Overlay):
         for kind in range(len(self.layers)):
             for key, value in (<Layer>self.layers[kind]).changes.items():
                 if kind == STATUS and value is not None:
-                    value = self.status_changes(key, value)
+                    value = self.told[key]
                 self.append_change(kind, key, value)
         if not self.batch:
             return b""
