@@ -1,8 +1,9 @@
 from typing import final
 
-__all__ = ["Block", "block_facts"]
+__all__ = ["Block", "block_facts", "patched"]
 
 @final
 class Block: ...
 
 def block_facts(raw: bytes) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[int]]: ...
+def patched(raw: bytes | None, changes: bytearray) -> bytes: ...

@@ -24,7 +24,9 @@ from tastypy_fast import (
 )
 from tastypy_fast._access import Access
 from tastypy_fast._environment import Environment
+from tastypy_fast._ordering import sorted_items
 from tastypy_fast._overlay import Layer, Overlay
+from tastypy_fast._statusblock import block_facts, patched
 from tests.children import Child, outcome_of
 from tests.conftest import logging, value_for
 
@@ -115,6 +117,49 @@ def test_what_is_laid_over_a_database_reads_as_if_it_were_there(databases, conte
 
 def sorted_before(one, other, number):
     return one < other if number else struct.unpack("=q", one) < struct.unpack("=q", other)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=12), st.integers()), max_size=200), st.binary(max_size=12))
+def test_changes_are_in_the_order_of_their_keys(pairs, beginning):
+    found = {beginning + key: value for key, value in pairs}
+    assert sorted_items(found, False) == sorted(found.items())
+
+
+@given(st.dictionaries(st.integers(0, 2**63 - 1) | st.integers(0, 300), st.integers(), max_size=200))
+def test_changes_are_in_the_order_of_their_numbers(found):
+    changes = {packed(number): value for number, value in found.items()}
+    assert sorted_items(changes, True) == [(packed(number), value) for number, value in sorted(found.items())]
+
+
+# A slot of a block of statuses, and what becomes of it.
+patches = st.lists(st.tuples(st.integers(0, 499), st.integers(0, 2**32 - 1)), max_size=20)
+
+
+def changed(patches):
+    return bytearray().join(struct.pack("=II", *patch) for patch in patches)
+
+
+@given(st.dictionaries(st.integers(0, 5), patches), st.dictionaries(st.integers(0, 5), patches))
+def test_changes_of_statuses_are_laid_over_the_blocks_that_are_there(databases, below, above):
+    blocks = {key: dict(found) for key, found in below.items()}
+    databases.fill({key: patched(None, changed(found)) for key, found in below.items()}, 0)
+    layer = Layer(True)
+    for key, found in above.items():
+        layer.change(packed(key), changed(found))
+        blocks.setdefault(key, {}).update(found)
+    with databases.db.begin() as txn:
+        overlay = Overlay(txn, databases.handles, (layer, Layer(False)), 0)
+        db = databases.handles[0]
+        expected = []
+        for key, found in sorted(blocks.items()):
+            raw = overlay.get(packed(key), db=db)
+            assert list(struct.unpack("=500I", raw[16:])) == [found.get(slot, 0) for slot in range(500)]
+            head, as_it_should_be, *_ = block_facts(raw)
+            assert head == as_it_should_be
+            expected.append((packed(key), raw))
+        assert list(overlay.cursor(db)) == expected
+        assert list(overlay.cursor(db).iterprev()) == expected[::-1]
+        assert sorted(overlay.cursor(db).getmulti([packed(key) for key in range(6)])) == sorted(expected)
 
 
 # What is in the log
@@ -385,3 +430,93 @@ def test_the_log_is_merged_when_it_is_large(cls, path, monkeypatch):
         assert 2000 <= largest < 5000 + 3000
         store._check()
         assert store.items() == [(key, store[key]) for key in scattered(cls, 0, 1000)]
+
+
+def entries_on_disk(path):
+    with lmdb.open(str(path), max_dbs=8, readonly=True) as db, db.begin() as txn:
+        return [txn.stat(db.open_db(name, txn=txn, create=False))["entries"] for name in (b"values", b"order")]
+
+
+def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls, path):
+    def live(pipe):
+        with logging(10**6):
+            store = cls(path)
+            store.update(scattered(cls, 0))
+            store.sync()
+            pipe.send(len(log_of(store)))
+            # (one that is moved to the end is new there, and has left its place)
+            first = next(iter(store))
+            del store[first]
+            store.sync()
+            store[first] = value_for(cls, "again")
+            store["new"] = value_for(cls, "new")
+            store.sync()
+            pipe.send(store.items())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Child(live) as child:
+        logged, expected = child.receive_all()
+        assert child.wait() == -signal.SIGKILL
+    assert logged == 200 + (cls is Tracker)
+    # (all that were ever added, as deletions are in the log)
+    assert entries_on_disk(path) == [202, 0]
+    assert [key for key, _ in expected] == [*list(scattered(cls, 0))[1:], next(iter(scattered(cls, 0))), "new"]
+    with cls(path, mode="r") as reader:
+        reader._check()
+        assert reader.items() == expected
+    with cls(path) as store:
+        store._check()
+        assert store.items() == expected
+    assert entries_on_disk(path) == [201, 201]
+    assert verify(path) == []
+
+
+def test_keys_that_another_instance_adds_meanwhile_are_not_added_again(cls, path):
+    """What was known not to be there, when it was asked for, is asked for again."""
+    with logging(10**6), cls(path, clone=False) as one, cls(path, clone=False) as other:
+        keys = list(scattered(cls, 0))
+        one.update((key, value_for(cls, 1)) for key in keys)
+        expected = one.items()
+        other.update((key, value_for(cls, 2)) for key in keys[::2])
+        other.sync()
+        one.sync()
+        one._check()
+        assert sorted(one) == sorted(keys)
+        assert len(one) == len(keys)
+        assert {key: one[key] for key in keys} == dict(expected)
+    with cls(path) as store:
+        store._check()
+        assert len(store) == 200
+
+
+def test_a_block_of_statuses_changes_more_often_than_it_has_tasks(path):
+    def live(pipe):
+        with logging(10**6):
+            tracker = Tracker(path)
+            tracker.add_many(range(600))
+            tracker.sync()
+            rng = random.Random(0)
+            for _ in range(30):
+                for key in rng.sample(range(600), 200):
+                    tracker.mark_done(key) if rng.random() < 0.5 else tracker.mark_not_done(key)
+                    tracker.increment_tries(key)
+                tracker.sync()
+                tracker._check()
+            # (a block that is gone, and comes back)
+            for key in range(100, 600):
+                del tracker[key]
+            tracker.sync()
+            tracker.add_many(range(700, 705))
+            tracker.sync()
+            pipe.send((log_of(tracker).log_size, [(key, tracker.done(key), tracker.tries(key)) for key in tracker]))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Child(live) as child:
+        ((size, expected),) = child.receive_all()
+        assert child.wait() == -signal.SIGKILL
+    assert size > 30 * 200 * 8
+    for mode in "rww":
+        with Tracker(path, mode=mode) as tracker:
+            tracker._check()
+            assert [(key, tracker.done(key), tracker.tries(key)) for key in tracker] == expected
+    assert verify(path) == []

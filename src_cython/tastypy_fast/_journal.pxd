@@ -12,5 +12,4 @@ cdef class Journal:
 
     cpdef int forget(self) except -1
     cdef int catch_up(self, object txn) except -1
-    cdef int take_batch(self, object txn, bytes batch) except -1
-    cdef int take_statuses(self, object txn, bytes key, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int take_batch(self, bytes batch) except -1

@@ -11,17 +11,19 @@ number of its transaction, and below that its own. A batch is
     database 1 (with 128: deleted), size of the key 4, of the value 4, key, value
 
 where the value of a block of statuses is the entries that differ: slot 4, entry 4 each. Everything is absolute: a
-batch may be laid over databases that have it, or a part of it, already.
+batch may be laid over databases that have it, or a part of it, already. New records are not in it: they are behind all
+others, so that writing them where they belong changes the fewest pages, and is done in the same transaction.
 """
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from tastypy_fast._entries cimport pack
-from tastypy_fast._overlay cimport MISSING, Layer, Overlay, OverlayCursor
-from tastypy_fast._statusblock cimport ENTRIES, Layout, StatusChange, add as add_to_head, decode_block
+from tastypy_fast._overlay cimport Layer, Overlay, OverlayCursor, patched_if
+from tastypy_fast._statusblock cimport check_changes
 
 from zlib import crc32
 
@@ -129,14 +131,14 @@ cdef class Journal:
             batch = data[at:at + <Py_ssize_t>head.size]
             if crc32(batch) != head.checksum:
                 raise PersistentOrderedDictIntegrityError("a batch of the log is not as it was written")
-            self.take_batch(txn, batch)
+            self.take_batch(batch)
             self.count = head.count
             at += head.size
         self.size += len(data)
         self.last = pieces[len(pieces) - 1][0]
         return 0
 
-    cdef int take_batch(self, object txn, bytes batch) except -1:
+    cdef int take_batch(self, bytes batch) except -1:
         cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(batch)
         cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(batch)
         cdef ChangeHead head
@@ -157,27 +159,11 @@ cdef class Journal:
             if kind & DELETED:
                 layer.change(key, None)
             elif kind == STATUS:
-                self.take_statuses(txn, key, data + at, head.value)
+                check_changes(data + at, head.value)
+                layer.patch(key, PyByteArray_FromStringAndSize(<const char*>data + at, head.value))
             else:
                 layer.change(key, PyBytes_FromStringAndSize(<const char*>data + at, head.value))
             at += head.value
-        return 0
-
-    cdef int take_statuses(self, object txn, bytes key, const unsigned char* data, Py_ssize_t size) except -1:
-        cdef Layer layer = self.layers[STATUS]
-        cdef Layout block
-        cdef StatusChange change
-        cdef Py_ssize_t at
-        raw = layer.changes.get(key, MISSING)
-        decode_block(txn.get(key, None, self.handles[STATUS]) if raw is MISSING else raw, &block)
-        for at in range(0, size - <Py_ssize_t>sizeof(StatusChange) + 1, <Py_ssize_t>sizeof(StatusChange)):
-            memcpy(&change, data + at, sizeof(StatusChange))
-            if change.slot >= ENTRIES:
-                raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
-            add_to_head(&block.head, block.entry[change.slot], -1)
-            add_to_head(&block.head, change.entry, 1)
-            block.entry[change.slot] = change.entry
-        layer.change(key, PyBytes_FromStringAndSize(<const char*>&block, sizeof(Layout)))
         return 0
 
     # Writing
@@ -229,13 +215,19 @@ cdef class Journal:
         cursor = txn.cursor(db)
         if numbers and cursor.last():
             memcpy(&last, PyBytes_AS_STRING(cursor.key()), 8)
-        for key, value in run:
+        for change in run:
+            value = (<tuple>change)[1]
             if value is None:
-                txn.delete(key, db=db)
+                txn.delete((<tuple>change)[0], db=db)
                 continue
+            if type(value) is bytearray:
+                change = (<tuple>change)[0], patched_if(value, txn.get((<tuple>change)[0], None, db))
             if numbers:
-                memcpy(&number, PyBytes_AS_STRING(key), 8)
-            (appended if numbers and number > last else placed).append((key, value))
+                memcpy(&number, PyBytes_AS_STRING((<tuple>change)[0]), 8)
+                if number > last:
+                    appended.append(change)
+                    continue
+            placed.append(change)
         if placed:
             cursor.putmulti(placed)
         if appended:
@@ -252,9 +244,6 @@ cdef class Recorder(Overlay):
     """A write transaction whose changes to a journal's databases go into the log. Others go where they belong."""
 
     cdef object under
-    cdef list batch
-    # What changes in blocks of statuses, by their keys.
-    cdef dict told
     # What came of it in the log.
     cdef list pieces
     cdef Py_ssize_t size
@@ -265,15 +254,15 @@ cdef class Recorder(Overlay):
             under = Overlay(txn, journal.handles, journal.layers, journal.count)
         Overlay.__init__(self, under, journal.handles, make_layers(), under.stat(journal.handles[VALUES])["entries"])
         self.under = txn
-        self.told = {}
 
-    def note_statuses(self, list items not None, list changes not None):
-        """Put blocks of statuses, pairs as putmulti() takes them. ``changes``: of each, the entries that may differ
-        from those before, one StatusChange behind the other. (Once: a transaction writes them together.)"""
+    def note_statuses(self, list items not None):
+        """Change blocks of statuses: pairs of a key, and of the entries that may differ, one StatusChange behind the
+        other. (A transaction writes each block once.)"""
         cdef Layer layer = self.layers[STATUS]
-        for item, change in zip(items, changes):
-            layer.change(item[0], item[1])
-            self.told[item[0]] = change
+        for key, changes in items:
+            if key in layer.changes:
+                raise AssertionError("a block of statuses is written twice in one transaction")
+            layer.patch(key, changes)
 
     def cursor(self, db):
         """A cursor that changes, too."""
@@ -287,6 +276,8 @@ cdef class Recorder(Overlay):
         cdef Layer layer = self.layer_of(db)
         if layer is None:
             return self.under.put(key, value, dupdata, overwrite, append, db)
+        if layer is self.layers[STATUS]:
+            raise AssertionError("statuses are noted by note_statuses()")
         if layer.numbers:
             layer.change(key, value)
             return True
@@ -309,16 +300,24 @@ cdef class Recorder(Overlay):
         self.count -= not layer.numbers
         return True
 
+    def add_new(self, items not None):
+        """Put pairs into the index whose keys are known not to be there."""
+        cdef Layer layer = self.layers[ORDER]
+        for key, value in items:
+            layer.change(key, value)
+            self.count += 1
+
     cdef object put_many(self, list items, object db, bint overwrite):
         cdef Layer layer = self.layer_of(db)
         cdef Py_ssize_t added = 0
-        cdef dict there
+        cdef set there
+        if layer is self.layers[STATUS]:
+            raise AssertionError("statuses are noted by note_statuses()")
         if layer.numbers:
             for key, value in items:
                 layer.change(key, value)
             return len(items), len(items)
-        # (in order, so that neighbours are looked up one after the other)
-        there = dict(self.cursor(db).getmulti(sorted([key for key, _ in items])))
+        there = {key for key, _ in self.cursor(db).getmulti([key for key, _ in items])}
         for key, value in items:
             if key in there or layer.changes.get(key) is not None:
                 if not overwrite:
@@ -329,38 +328,41 @@ cdef class Recorder(Overlay):
             added += 1
         return len(items), added
 
-    cdef int append_change(self, int kind, bytes key, object value) except -1:
-        cdef ChangeHead head
-        cdef char data[CHANGE_HEAD]
-        head.key = PyBytes_GET_SIZE(key)
-        head.value = 0 if value is None else PyBytes_GET_SIZE(value)
-        data[0] = <char>(kind | DELETED if value is None else kind)
-        memcpy(data + 1, &head, sizeof(ChangeHead))
-        self.batch.append(PyBytes_FromStringAndSize(data, CHANGE_HEAD))
-        self.batch.append(key)
-        if value is not None:
-            self.batch.append(value)
-        return 0
-
     def encoded(self):
         """The batch for the log; empty when nothing was changed."""
         cdef Head head
-        cdef bytes body
+        cdef ChangeHead change
+        cdef bytes batch
+        cdef Py_ssize_t at = sizeof(Head), size = sizeof(Head)
         cdef int kind
-        self.batch = []
+        cdef char* data
         for kind in range(len(self.layers)):
             for key, value in (<Layer>self.layers[kind]).changes.items():
-                if kind == STATUS and value is not None:
-                    value = self.told[key]
-                self.append_change(kind, key, value)
-        if not self.batch:
+                size += CHANGE_HEAD + PyBytes_GET_SIZE(key) + (0 if value is None else len(value))
+        if size == sizeof(Head):
             return b""
-        body = b"".join(self.batch)
-        head.size = len(body)
-        head.checksum = crc32(body)
+        batch = PyBytes_FromStringAndSize(NULL, size)
+        data = PyBytes_AS_STRING(batch)
+        for kind in range(len(self.layers)):
+            for key, value in (<Layer>self.layers[kind]).changes.items():
+                change.key = PyBytes_GET_SIZE(key)
+                change.value = 0 if value is None else len(value)
+                data[at] = <char>(kind | DELETED if value is None else kind)
+                memcpy(data + at + 1, &change, sizeof(ChangeHead))
+                at += CHANGE_HEAD
+                memcpy(data + at, PyBytes_AS_STRING(key), change.key)
+                at += change.key
+                if type(value) is bytearray:
+                    memcpy(data + at, PyByteArray_AS_STRING(value), change.value)
+                elif value is not None:
+                    memcpy(data + at, PyBytes_AS_STRING(value), change.value)
+                at += change.value
+        head.size = size - sizeof(Head)
+        head.checksum = crc32(memoryview(batch)[sizeof(Head):])
         head.spare = 0
         head.count = self.count
-        return PyBytes_FromStringAndSize(<const char*>&head, sizeof(Head)) + body
+        memcpy(data, &head, sizeof(Head))
+        return batch
 
 
 @cython.final
@@ -377,4 +379,7 @@ cdef class RecordingCursor(OverlayCursor):
 
     def putmulti(self, items, bint dupdata=True, bint overwrite=True, bint append=False):
         """How many pairs there were, and how many were put, as LMDB's."""
+        if append and self.layer.numbers:
+            # Behind all others there is nothing scattered: twice written would be twice the work.
+            return self.recorder.under.cursor(self.db).putmulti(items, dupdata, overwrite, True)
         return self.recorder.put_many(list(items), self.db, overwrite)

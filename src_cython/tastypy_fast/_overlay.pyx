@@ -1,6 +1,9 @@
 """Changes laid over a transaction of LMDB: read through this, the databases are as if they had them.
 
 It has the part of the interface of LMDB's transactions and cursors that a store reads with.
+
+A change is a value, None for what is deleted, or a bytearray: changes of a block of statuses, which are laid over the
+block that is there as it is read, because most are written many times before anybody reads them here.
 """
 
 cimport cython
@@ -8,6 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.string cimport memcpy
 
 from tastypy_fast._entries cimport pack
+from tastypy_fast._ordering cimport sorted_items
+from tastypy_fast._statusblock cimport latest, patched
 
 from bisect import bisect_left, bisect_right
 from itertools import islice
@@ -16,6 +21,9 @@ __all__ = ["Layer", "Overlay", "OverlayCursor"]
 
 # What a layer says of a key that it says nothing of.
 MISSING = object()
+cdef enum:
+    # Changes of a block that are longer are made as short as can be: 4 kB.
+    LONG = 8000
 
 
 cdef object rank(bytes key, bint is_number):
@@ -27,9 +35,16 @@ cdef object rank(bytes key, bint is_number):
     return number
 
 
+cdef object patched_if(object found, object below):
+    """The value that a change makes of the one below it, or of None."""
+    if type(found) is not bytearray:
+        return found
+    return patched(None if below is None else bytes(below), found)
+
+
 @cython.final
 cdef class Layer:
-    """Changes of one database: key to value, or to None for what is deleted. ``numbers``: its keys are numbers."""
+    """Changes of one database, by their keys. ``numbers``: these are numbers."""
 
     def __init__(self, bint numbers):
         self.changes = {}
@@ -49,8 +64,27 @@ cdef class Layer:
 
     cdef int take(self, Layer other) except -1:
         """Note all the changes of another one."""
-        self.changes.update(other.changes)
+        if other.has_patches:
+            for key, value in other.changes.items():
+                if type(value) is bytearray:
+                    self.patch(key, value)
+                else:
+                    self.changes[key] = value
+        else:
+            self.changes.update(other.changes)
         self.largest = max(self.largest, other.largest)
+        return 0
+
+    cdef int patch(self, bytes key, bytearray changes) except -1:
+        """Note changes of a block of statuses; the bytearray is the layer's own from here on."""
+        cdef object found = self.changes.get(key, MISSING)
+        self.has_patches = True
+        if type(found) is bytearray:
+            found += changes
+            if len(found) > LONG:
+                self.changes[key] = latest(found)
+        else:
+            self.change(key, changes if found is MISSING else patched(found, changes))
         return 0
 
     cdef list sort(self):
@@ -75,19 +109,17 @@ cdef class Layer:
 
     def runs(self, Py_ssize_t most, Py_ssize_t size):
         """The changes in order, as lists of pairs, of so many and about so many bytes at the most."""
-        cdef list run = []
-        cdef Py_ssize_t held = 0
-        for place in self.sort():
-            key = self.key_of(place)
-            value = self.changes[key]
-            run.append((key, value))
+        cdef list pairs = sorted_items(self.changes, self.numbers)
+        cdef Py_ssize_t start = 0, at = 0, held = 0
+        for key, value in pairs:
+            at += 1
             held += len(key) + (0 if value is None else len(value))
-            if len(run) == most or held >= size:
-                yield run
-                run = []
+            if at - start == most or held >= size:
+                yield pairs[start:at]
+                start = at
                 held = 0
-        if run:
-            yield run
+        if start < at:
+            yield pairs[start:]
 
 
 cdef class Overlay:
@@ -113,11 +145,11 @@ cdef class Overlay:
     cdef object look(self, bytes key, object db):
         """The value of a key; None when there is none."""
         cdef Layer layer = self.layer_of(db)
-        if layer is not None:
-            found = layer.changes.get(key, MISSING)
-            if found is not MISSING:
-                return found
-        return self.txn.get(key, None, db)
+        found = MISSING if layer is None else layer.changes.get(key, MISSING)
+        if found is MISSING or type(found) is bytearray:
+            below = self.txn.get(key, None, db)
+            return below if found is MISSING else patched_if(found, below)
+        return found
 
     def get(self, bytes key not None, default=None, db=None):
         """The value of a key."""
@@ -227,18 +259,18 @@ cdef class OverlayCursor:
             for key, value in self.cursor.iternext():
                 place = rank(bytes(key), layer.numbers)
                 while at < len(ordered) and ordered[at] < place:
-                    changed = layer.value_of(ordered[at])
+                    changed = patched_if(layer.value_of(ordered[at]), None)
                     if changed is not None:
                         yield layer.key_of(ordered[at]), changed
                     at += 1
                 if at < len(ordered) and ordered[at] == place:
-                    value = layer.value_of(ordered[at])
+                    value = patched_if(layer.value_of(ordered[at]), value)
                     at += 1
                     if value is None:
                         continue
                 yield key, value
         while at < len(ordered):
-            changed = layer.value_of(ordered[at])
+            changed = patched_if(layer.value_of(ordered[at]), None)
             if changed is not None:
                 yield layer.key_of(ordered[at]), changed
             at += 1
@@ -260,30 +292,32 @@ cdef class OverlayCursor:
                 place = rank(bytes(key), layer.numbers)
                 while at > 0 and ordered[at - 1] > place:
                     at -= 1
-                    changed = layer.value_of(ordered[at])
+                    changed = patched_if(layer.value_of(ordered[at]), None)
                     if changed is not None:
                         yield layer.key_of(ordered[at]), changed
                 if at > 0 and ordered[at - 1] == place:
                     at -= 1
-                    value = layer.value_of(ordered[at])
+                    value = patched_if(layer.value_of(ordered[at]), value)
                     if value is None:
                         continue
                 yield key, value
         while at > 0:
             at -= 1
-            changed = layer.value_of(ordered[at])
+            changed = patched_if(layer.value_of(ordered[at]), None)
             if changed is not None:
                 yield layer.key_of(ordered[at]), changed
 
     def getmulti(self, keys):
         """The pairs of those keys that are there."""
-        cdef list wanted = [], found = []
+        cdef list wanted = [], found = [], patches = []
         for key in keys:
             value = self.layer.changes.get(key, MISSING)
             if value is MISSING:
                 wanted.append(key)
+            elif type(value) is bytearray:
+                patches.append((key, patched_if(value, self.cursor.get(key))))
             elif value is not None:
                 found.append((key, value))
         if wanted:
             found += self.cursor.getmulti(wanted)
-        return found
+        return found + patches

@@ -247,11 +247,11 @@ cdef class StatusTable:
         cdef Block block, target
         cdef long long number
         cdef int slot
-        cdef list items = [], changes = []
+        cdef list items = []
         cdef set left_out = {order // ENTRIES for order in skip}
         cdef Heads heads = begin_writing(self.environment, txn)
         status = self.environment.status
-        # Where a log takes it, it is told what differs, and need not find out.
+        # A log takes what differs, and not whole blocks.
         note = getattr(txn, "note_statuses", None)
         if self.environment.images is None and self.differing:
             txn.delete(HEADS, db=self.environment.meta)
@@ -270,13 +270,13 @@ cdef class StatusTable:
                 heads.stage(number, &target.data.head)
             if target.data.head.present == 0:
                 txn.delete(pack(number), db=status)
+            elif note is not None:
+                items.append((pack(number), block.changes(target)))
             else:
                 items.append((pack(number), PyBytes_FromStringAndSize(<const char*>&target.data, sizeof(Layout))))
-                if note is not None:
-                    changes.append(block.changes(target))
         if items:
             if note is not None:
-                note(items, changes)
+                note(items)
             else:
                 txn.cursor(status).putmulti(items)
             self.environment.wrote = True
@@ -307,14 +307,13 @@ cdef class StatusTable:
         if self.environment.heads is not None:
             (<Heads>self.environment.heads).settle()
         if whole:
+            for block in self.differing.values():
+                memset(block.touched, 0, ENTRIES)
+                block.touched_count = 0
+            self.differing = {}
             self.touched = 0
         for number in self.changed(only):
             block = self.differing[number]
-            if whole:
-                memset(block.touched, 0, ENTRIES)
-                block.touched_count = 0
-                del self.differing[number]
-                continue
             for slot in range(ENTRIES):
                 if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
                     self.touched -= block.touched[slot] == 1

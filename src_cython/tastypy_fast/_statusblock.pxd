@@ -50,9 +50,12 @@ cdef inline int how_many(const Head* head, uint32_t flags, uint32_t mask) noexce
     return head.present - head.done
 
 cdef int decode_block(object raw, Layout* data) except -1
+cdef int check_changes(const unsigned char* data, Py_ssize_t size) except -1
+cdef bytearray latest(bytearray changes)
+cpdef bytes patched(object raw, bytearray changes)
 
 cdef class Block:
     cdef Layout data
     cdef unsigned char touched[ENTRIES]
     cdef int touched_count
-    cdef bytes changes(self, Block target)
+    cdef bytearray changes(self, Block target)

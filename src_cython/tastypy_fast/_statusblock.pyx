@@ -10,12 +10,13 @@ LMDB's own are:
 """
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy, memset
 
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["Block", "block_facts"]
+__all__ = ["Block", "block_facts", "patched"]
 
 
 cdef int decode_block(object raw, Layout* data) except -1:
@@ -28,6 +29,42 @@ cdef int decode_block(object raw, Layout* data) except -1:
     return 0
 
 
+cpdef bytes patched(object raw, bytearray changes):
+    """A block on disk, or None, with changes: of each the StatusChange, the later ones last."""
+    cdef Layout data
+    cdef StatusChange change
+    cdef Py_ssize_t at
+    decode_block(raw, &data)
+    for at in range(0, PyByteArray_GET_SIZE(changes), <Py_ssize_t>sizeof(StatusChange)):
+        memcpy(&change, PyByteArray_AS_STRING(changes) + at, sizeof(StatusChange))
+        add(&data.head, data.entry[change.slot], -1)
+        add(&data.head, change.entry, 1)
+        data.entry[change.slot] = change.entry
+    return PyBytes_FromStringAndSize(<const char*>&data, sizeof(Layout))
+
+
+cdef int check_changes(const unsigned char* data, Py_ssize_t size) except -1:
+    """That these can be changes of a block."""
+    cdef StatusChange change
+    cdef Py_ssize_t at
+    if size % <Py_ssize_t>sizeof(StatusChange):
+        raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
+    for at in range(0, size, <Py_ssize_t>sizeof(StatusChange)):
+        memcpy(&change, data + at, sizeof(StatusChange))
+        if change.slot >= ENTRIES:
+            raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
+    return 0
+
+
+cdef bytearray latest(bytearray changes):
+    """Of each slot the last one of its changes."""
+    cdef dict found = {}
+    cdef Py_ssize_t at
+    for at in range(0, PyByteArray_GET_SIZE(changes), <Py_ssize_t>sizeof(StatusChange)):
+        found[bytes(changes[at:at + 4])] = bytes(changes[at + 4:at + 8])
+    return bytearray().join([slot + entry for slot, entry in found.items()])
+
+
 @cython.final
 cdef class Block:
     """One block in memory. ``touched[i]`` tells that entry i differs, or may, from the disk."""
@@ -36,7 +73,7 @@ cdef class Block:
         memset(self.touched, 0, ENTRIES)
         self.touched_count = 0
 
-    cdef bytes changes(self, Block target):
+    cdef bytearray changes(self, Block target):
         """The entries of ``target`` that were touched here, one StatusChange behind the other."""
         cdef StatusChange found[ENTRIES]
         cdef int first, slot, count = 0
@@ -50,7 +87,7 @@ cdef class Block:
                         found[count].slot = slot
                         found[count].entry = target.data.entry[slot]
                         count += 1
-        return PyBytes_FromStringAndSize(<const char*>found, count * sizeof(StatusChange))
+        return PyByteArray_FromStringAndSize(<const char*>found, count * sizeof(StatusChange))
 
 
 def block_facts(bytes raw):

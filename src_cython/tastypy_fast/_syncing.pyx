@@ -145,7 +145,7 @@ cdef class Syncing(Lookup):
         cdef Entry entry
         cdef bytes index
         cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
-        cdef list fresh = [], appended = [], replaced = []
+        cdef list fresh = [], absent = [], appended = [], replaced = []
         cdef bint deleted = False, in_order = True
         # In a block that syncs more than once, a value may be written twice in one transaction. Over the pages of a
         # large one that were written there, the engine puts a small one and keeps all: they are given back first.
@@ -154,6 +154,8 @@ cdef class Syncing(Lookup):
         cdef long long next_order = self.environment.next_free()
         values = self.environment.values
         order_db = self.environment.order
+        # A log need not look for what is known not to be there.
+        add_new = getattr(txn, "add_new", None)
 
         # New keys go into the index blindly. When one was there after all, the index still holds its old
         # number, which tells: one descent of the tree for each key of a fill, not two.
@@ -166,7 +168,9 @@ cdef class Syncing(Lookup):
                     self.find(entry.key, &stored)
                     entry.disk = entry.order = stored
                     continue
-                fresh.append(entry)
+                (absent if add_new is not None and entry.disk == ABSENT else fresh).append(entry)
+        if absent:
+            add_new(IndexItems(absent))
         if fresh:
             cursor = txn.cursor(order_db)
             if cursor.putmulti(IndexItems(fresh), True, False)[1] != len(fresh):

@@ -1,0 +1,1 @@
+cpdef list sorted_items(dict changes, bint numbers)
