@@ -598,6 +598,24 @@ def test_a_block_that_is_undone_claims_nothing(path, tracker):
     tracker._check()
 
 
+@pytest.mark.parametrize("batch", [1, 6])
+def test_what_an_undone_block_claimed_is_not_handed_out_though_its_number_was_used_again(path, tracker, batch):
+    tracker.add_many(range(20))
+    loop = tracker.try_keys(batch=batch)
+    with pytest.raises(KeyError), tracker.transaction():  # noqa: PT012
+        assert next(loop) == 0
+        tracker["never"]
+    with Worker(path) as worker:
+        # (LMDB gives the number of a transaction that was aborted to the next one)
+        assert worker.ask(take) == [0]
+        for key in loop:
+            assert key in tracker.claimed_keys()
+            assert tries(tracker)[key] == 1
+        worker.end("close")
+    assert set(tracker.claimed_keys()) == set(range(batch, 20))
+    tracker._check()
+
+
 def test_dead_workers_are_found_though_a_block_that_looked_was_undone(path, tracker):
     tracker.add_many("ab")
     with Worker(path) as worker:

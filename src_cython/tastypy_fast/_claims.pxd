@@ -10,3 +10,5 @@ cdef struct Claim:
 cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
                      list own, object may_take, Claim* claim)
 cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* claim)
+cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, long long since) except -1
+cdef list keys_at(TrackerCache tasks, list orders)

@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
-from tastypy_fast._directly cimport Blocks, begin_directly, put_status
+from tastypy_fast._directly cimport Blocks, begin_directly, finish, put_status
 from tastypy_fast._entries cimport Entry, pack
 from tastypy_fast._iterate cimport KEYS, VALUES
 from tastypy_fast._records cimport Record, parse_record
@@ -68,12 +68,11 @@ cdef object claim_at(TrackerCache tasks, long long order):
 
 cdef int put_claim(TrackerCache tasks, Blocks blocks, long long order, uint32_t entry, int tries,
                    Claim* claim) except -1:
-    """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``."""
+    """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``. finish() writes it."""
     cdef bytes number = pack(order)
     put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
     claim.tries = tries
-    raw = PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))
-    tasks.environment.snapshot.put(number, raw, True, True, False, tasks.environment.claims)
+    blocks.claims.append((number, PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))))
     return 0
 
 
@@ -121,7 +120,7 @@ cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint 
             entry = blocks.get(order)
             put_claim(tasks, blocks, order, entry, tries_of(entry) + 1, claim)
             claim.place += 1
-        blocks.flush()
+        finish(tasks, blocks)
         return chosen
     finally:
         tasks.leave()
@@ -160,7 +159,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
         if found is not None and not may_take(found):
             return None
         put_claim(tasks, blocks, order, entry, tries + 1, &claim)
-        blocks.flush()
+        finish(tasks, blocks)
         return True
     finally:
         tasks.leave()
@@ -183,21 +182,47 @@ def key_at(TrackerCache tasks not None, long long order):
 cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* claim):
     """What an iterator hands out for a task: its key, its dict or both; None when it is not there any more, or, if a
     ``claim`` is given, not claimed like that."""
-    cdef Claim found
-    cdef bytes number = pack(order)
     tasks.enter()
     try:
-        if claim != NULL:
-            raw = tasks.get(number, tasks.environment.claims)
-            if raw is None:
-                return None
-            decode_claim(raw, &found)
-            if found.worker != claim.worker or found.lane != claim.lane or found.place != claim.place:
-                return None
-        raw = tasks.get(number, tasks.environment.values)
+        if claim != NULL and not is_claimed_as(tasks, order, claim):
+            return None
+        raw = tasks.get(pack(order), tasks.environment.values)
         if raw is None:
             return None
         return task_from_record(tasks, order, raw, kind)
+    finally:
+        tasks.leave()
+
+
+cdef bint is_claimed_as(TrackerCache tasks, long long order, Claim* claim) except -1:
+    cdef Claim found
+    raw = tasks.get(pack(order), tasks.environment.claims)
+    if raw is None:
+        return False
+    decode_claim(raw, &found)
+    return found.worker == claim.worker and found.lane == claim.lane and found.place == claim.place
+
+
+cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, long long since) except -1:
+    """Whether a task is claimed like that, as it was in the transaction of number ``since``: nobody need look where
+    that is the last one. (-1: of a transaction that is not known to have been committed.)"""
+    tasks.enter()
+    try:
+        if since >= 0 and tasks.environment.transient and tasks.seen == since:
+            return True
+        return is_claimed_as(tasks, order, claim)
+    finally:
+        tasks.leave()
+
+
+cdef list keys_at(TrackerCache tasks, list orders):
+    """The keys of tasks, None for those that are not there."""
+    cdef dict found
+    tasks.enter()
+    try:
+        found = tasks.get_many([pack(order) for order in orders], tasks.environment.values)
+        return [task_from_record(tasks, order, found[number], KEYS) if number in found else None
+                for order, number in [(order, pack(order)) for order in orders]]
     finally:
         tasks.leave()
 

@@ -83,15 +83,32 @@ cdef int begin_directly(TrackerCache tasks) except -1:
 
 
 cdef int put_status(TrackerCache tasks, Blocks blocks, bytes number, uint32_t old, uint32_t new) except -1:
-    """Change the status that ``blocks`` got last, from ``old`` to ``new``; ``number`` is its order number, packed."""
+    """Change the status that ``blocks`` got last, from ``old`` to ``new``; ``number`` is its order number, packed.
+    finish() writes it."""
     cdef StoreState store = tasks.environment
     blocks.set(new)
-    image = PyBytes_FromStringAndSize(<const char*>&old, 4)
-    store.image_count += store.snapshot.put(number, image, True, False, False, store.images)
+    blocks.images.append((number, PyBytes_FromStringAndSize(<const char*>&old, 4)))
     if old & ~new & CLAIMED:
         store.snapshot.delete(number, b"", store.claims)
-    store.wrote = True
     return 0
+
+
+cdef int finish(TrackerCache tasks, Blocks blocks) except -1:
+    """Write the statuses that were put, with what revert() comes back to, and the claims."""
+    cdef StoreState store = tasks.environment
+    blocks.flush()
+    store.image_count += put_pairs(store.snapshot, store.images, blocks.images, False)
+    put_pairs(store.snapshot, store.claims, blocks.claims, True)
+    store.wrote = store.wrote or len(blocks.images) > 0
+    return 0
+
+
+cdef Py_ssize_t put_pairs(object txn, object db, list pairs, bint overwrite) except -1:
+    """How many of them were put."""
+    if len(pairs) == 1:
+        number, value = pairs[0]
+        return txn.put(number, value, True, overwrite, False, db)
+    return txn.cursor(db).putmulti(pairs, True, overwrite)[1] if pairs else 0
 
 
 cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
@@ -116,7 +133,7 @@ cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32
         new = make_entry((old & FLAGS & ~drop) | add, count)
         if new != old:
             put_status(tasks, blocks, pack(order), old, new)
-            blocks.flush()
+            finish(tasks, blocks)
         return True
     finally:
         tasks.leave()
@@ -144,7 +161,7 @@ def mark_done_many(TrackerCache tasks not None, list keys not None):
                 raise tasks.damaged(keys[position], "the task has no status")
             if old & (DONE | CLAIMED) != DONE:
                 put_status(tasks, blocks, pack(order), old, (old & ~<uint32_t>CLAIMED) | DONE)
-        blocks.flush()
+        finish(tasks, blocks)
     finally:
         tasks.leave()
 
@@ -198,12 +215,14 @@ def restore_status(txn, status, claims, list images not None):
 
 @cython.final
 cdef class Blocks:
-    """Status blocks in a transaction, changed one after the other."""
+    """Status blocks in a transaction, changed one after the other; and what finish() puts with them, as pairs."""
 
     def __cinit__(self, txn, status):
         self.txn = txn
         self.status = status
         self.number = -1
+        self.images = []
+        self.claims = []
 
     cdef uint32_t get(self, long long order) except? 0xffffffff:
         """The entry of an order number, which the next set() changes."""

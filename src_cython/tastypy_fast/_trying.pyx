@@ -2,8 +2,8 @@
 
 cimport cython
 
-from tastypy_fast._claims cimport Claim, claim_next, read_task
-from tastypy_fast._iterate cimport Owner
+from tastypy_fast._claims cimport Claim, claim_next, is_still_claimed, keys_at, read_task
+from tastypy_fast._iterate cimport KEYS, Owner
 from tastypy_fast._shared_slots cimport SharedSlots
 from tastypy_fast._state cimport Lock
 from tastypy_fast._tracking cimport TrackerCache
@@ -11,6 +11,7 @@ from tastypy_fast._transaction cimport STEP, Transaction
 
 from collections import deque
 from contextlib import suppress
+from itertools import repeat
 from time import monotonic, time
 
 from tastypy_fast._claiming import claimant_of
@@ -44,7 +45,8 @@ cdef class TryIterator:
     cdef object lane
     # As what the next task is claimed: its place is that of the next one to be claimed.
     cdef Claim claim
-    # What is claimed and not handed out: order numbers and places.
+    # What is claimed and not handed out: order number, place, key if keys are handed out, number of the transaction
+    # that claimed it. (Each in one piece: threads may share a loop.)
     cdef object waiting
     # Order numbers of tasks that were this worker's before, and may be tried again.
     cdef list own
@@ -75,6 +77,7 @@ cdef class TryIterator:
 
     def __next__(self):
         cdef Claim claim
+        cdef TrackerCache tasks
         while not self.finished:
             view = self.tracker.view()
             if self.claimant is not self.environment.claimant:
@@ -82,26 +85,31 @@ cdef class TryIterator:
                 self.waiting.clear()
                 self.lane = None
             if self.waiting:
-                order, place = self.waiting.popleft()
+                order, place, found, claimed = self.waiting.popleft()
                 claim = self.claim
                 claim.place = place
                 self.claimant.hand_out(self.lane, place)
-                found = read_task(<TrackerCache?>(<Owner>view).open_cache(), order, self.kind, &claim)
+                tasks = <TrackerCache?>(<Owner>view).open_cache()
+                if self.kind != KEYS:
+                    found = read_task(tasks, order, self.kind, &claim)
+                elif not is_still_claimed(tasks, order, &claim, claimed):
+                    found = None
             else:
-                orders, found = self.tracker.begin().perform(STEP, self._claim_more)
+                orders, found, keys, claimed = self.tracker.begin().perform(STEP, self._claim_more)
                 if orders:
                     # (only now: what failed is as if it had not been)
                     self.position = orders[len(orders) - 1]
-                    for order in orders[1:]:
+                    for order, key in zip(orders[1:], keys):
                         self.claim.place += 1
-                        self.waiting.append((order, self.claim.place))
+                        self.waiting.append((order, self.claim.place, key, claimed))
                     self.claim.place += 1
             if found is not None:
                 return found
         raise StopIteration
 
     def _claim_more(self):
-        """Claim the next tasks: their order numbers, and the first of them as it is handed out."""
+        """Claim the next tasks: their order numbers, the first of them as it is handed out, the keys of the others if
+        it is keys that are handed out, and the number of the transaction if it is one of its own."""
         cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
         cdef Claim claim
         cdef list orders
@@ -128,9 +136,13 @@ cdef class TryIterator:
                 self.position = -1
             else:
                 self._close()
-            return orders, None
+            return orders, None, (), -1
         claimant.hand_out(self.lane, self.claim.place)
-        return orders, read_task(tasks, orders[0], self.kind, NULL)
+        return (
+            orders, read_task(tasks, orders[0], self.kind, NULL),
+            keys_at(tasks, orders[1:]) if self.kind == KEYS and len(orders) > 1 else repeat(None),
+            self.transaction.snapshot.id() if self.transaction.is_single() else -1,
+        )
 
     def close(self):
         """End the loop: what was claimed and not handed out gets its try back."""
@@ -140,7 +152,8 @@ cdef class TryIterator:
 
     def _close(self):
         if self.lane is not None:
-            self.claimant.close_lane(self.lane, self.waiting, set(self.own))
+            left = [(order, place) for order, place, _, _ in self.waiting]
+            self.claimant.close_lane(self.lane, left, set(self.own))
             self.waiting.clear()
             self.lane = None
         self.finished = True
