@@ -2,9 +2,10 @@ from typing import Any, final
 
 from tastypy_fast._tracking import TrackerCache
 
-__all__ = ["give_back", "mark_done_many", "restore_status"]
+__all__ = ["find_tasks", "give_back", "mark_done_many", "restore_status"]
 
-def mark_done_many(tasks: TrackerCache, keys: list[Any]) -> None: ...
+def find_tasks(tasks: TrackerCache, keys: list[Any]) -> tuple[list[Any], list[bytes], list[int]]: ...
+def mark_done_many(tasks: TrackerCache, keys: list[Any], encoded: list[bytes], orders: list[int]) -> None: ...
 def give_back(
     txn: Any, status: Any, claims: Any, lost: dict[int, int | None], images: Any = None,
     kept: dict[int, bytes] | None = None,

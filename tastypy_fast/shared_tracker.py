@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from tastypy_fast._cache import Cache
 from tastypy_fast._claiming import claimant_of
 from tastypy_fast._claims import key_at, order_of, read_claim
-from tastypy_fast._directly import mark_done_many
+from tastypy_fast._directly import find_tasks, mark_done_many
 from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import encode_key
 from tastypy_fast._looks import TrackerLooks
@@ -152,8 +152,10 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         >>> tracker.num_done()
         2
         """
+        # (before the transaction, for which others wait)
+        found = find_tasks(self._view()._open_cache, list(keys_iterable))
         transaction, view = self._begin()
-        transaction.perform(ATOM, mark_done_many, view._open_cache, list(keys_iterable))
+        transaction.perform(ATOM, mark_done_many, view._open_cache, *found)
 
     # Checking the status of tasks
 

@@ -850,6 +850,28 @@ def test_what_does_not_finish_a_task_keeps_its_claim(path, tracker, way):
     assert tracker.claims() == {}
 
 
+def test_a_thread_that_waits_to_claim_does_not_end_the_loop_of_another(tracker):
+    """The last tasks are claimed by one thread while another one is about to, and finds nothing left."""
+    for number in range(20):
+        tracker.add_many(range(5 * number, 5 * number + 5))
+        loop = tracker.try_keys(batch=5)
+        begun = threading.Event()
+        found = []
+
+        def work(loop=loop, begun=begun, found=found):
+            begun.set()
+            found.extend(loop)
+
+        other = threading.Thread(target=work)
+        with tracker.locked():
+            other.start()
+            assert begun.wait(60)
+            found.append(next(loop))
+        other.join()
+        assert sorted([*found, *loop]) == list(range(5 * number, 5 * number + 5))
+        tracker.mark_done_many(found)
+
+
 def test_a_batch_passes_over_what_others_have_finished_meanwhile(path, tracker):
     tracker.add_many(range(10))
     with Worker(path) as worker:
@@ -865,6 +887,44 @@ def test_a_batch_passes_over_what_others_have_finished_meanwhile(path, tracker):
         assert worker.ask(take, 10) == [6, 7, 8, 9]
         worker.end("close")
     assert sorted(tracker.try_keys()) == [0, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("meanwhile", ["deleted", "deleted and added", "reverted", "added"])
+def test_many_are_done_though_others_change_them_as_they_are_looked_for(path, tracker, monkeypatch, meanwhile):
+    """Where tasks are is found out before the transaction, and may not be so in it."""
+    tracker.add_many("abc")
+    tracker.sync()
+    if meanwhile == "reverted":
+        del tracker["b"]
+        tracker.add_many("db")
+    with Worker(path) as worker:
+        begin = type(tracker)._begin
+
+        def begin_late(self):
+            monkeypatch.undo()
+            if meanwhile.startswith("deleted"):
+                worker.ask(call, "__delitem__", "b")
+            if meanwhile == "reverted":
+                worker.ask(call, "revert")
+                worker.ask(call, "add", "e")
+            if meanwhile.endswith("added"):
+                worker.ask(call, "add", "d")
+                if "b" not in tracker:
+                    worker.ask(call, "add", "b")
+            return begin(self)
+
+        monkeypatch.setattr(type(tracker), "_begin", begin_late)
+        keys = ["a", "d", "b"] if meanwhile == "added" else ["a", "b", "b"]
+        if meanwhile == "deleted":
+            with pytest.raises(KeyError, match="'b'"):
+                tracker.mark_done_many(keys)
+        else:
+            tracker.mark_done_many(keys)
+        worker.end("close")
+    assert [key for key in tracker if tracker.done(key)] == {
+        "deleted": [], "deleted and added": ["a", "b"], "reverted": ["a", "b"], "added": ["a", "b", "d"],
+    }[meanwhile]
+    tracker._check()
 
 
 def test_the_claim_that_was_taken_away_may_be_another_ones(path, tracker):

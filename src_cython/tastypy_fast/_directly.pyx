@@ -30,7 +30,7 @@ from tastypy_fast._statusblock cimport (
 )
 from tastypy_fast._tracking cimport TrackerCache
 
-__all__ = ["give_back", "mark_done_many", "restore_status"]
+__all__ = ["find_tasks", "give_back", "mark_done_many", "restore_status"]
 
 
 cdef bytes record_of(Cache cache, bytes key, object value):
@@ -139,26 +139,40 @@ cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32
         tasks.leave()
 
 
-def mark_done_many(TrackerCache tasks not None, list keys not None):
-    """Mark tasks done. KeyError when one is not there; the caller undoes the rest then."""
+def find_tasks(TrackerCache tasks not None, list keys not None):
+    """What mark_done_many() takes: the keys, the same encoded, and the order numbers they have now, -1 for none."""
+    cdef list encoded = [encode_key(key) for key in keys]
+    tasks.enter()
+    try:
+        return keys, encoded, tasks.locate_many(encoded)
+    finally:
+        tasks.leave()
+
+
+def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded not None, list orders not None):
+    """Mark tasks done. KeyError when one is not there; the caller undoes the rest then.
+
+    An order number that was found before the transaction holds if it still is one of a task: none is given out twice.
+    """
     cdef StoreState store = tasks.environment
     cdef Blocks blocks
-    cdef list orders
     cdef Py_ssize_t position
     cdef long long order
     cdef uint32_t old
     tasks.enter()
     try:
         begin_directly(tasks)
-        orders = tasks.locate_many([encode_key(key) for key in keys])
         blocks = Blocks(store.snapshot, store.status)
         for position in range(len(orders)):
             order = orders[position]
-            if order == ABSENT:
-                raise KeyError(keys[position])
-            old = blocks.get(order)
+            old = 0 if order < 0 else blocks.get(order)
             if not old & PRESENT:
-                raise tasks.damaged(keys[position], "the task has no status")
+                order = tasks.locate(encoded[position])
+                if order == ABSENT:
+                    raise KeyError(keys[position])
+                old = blocks.get(order)
+                if not old & PRESENT:
+                    raise tasks.damaged(keys[position], "the task has no status")
             if old & (DONE | CLAIMED) != DONE:
                 put_status(tasks, blocks, pack(order), old, (old & ~<uint32_t>CLAIMED) | DONE)
         finish(tasks, blocks)

@@ -11,7 +11,6 @@ from tastypy_fast._transaction cimport STEP, Transaction
 
 from collections import deque
 from contextlib import suppress
-from itertools import repeat
 from time import monotonic, time
 
 from tastypy_fast._claiming import claimant_of
@@ -45,9 +44,10 @@ cdef class TryIterator:
     cdef object lane
     # As what the next task is claimed: its place is that of the next one to be claimed.
     cdef Claim claim
-    # What is claimed and not handed out: order number, place, key if keys are handed out, number of the transaction
-    # that claimed it. (Each in one piece: threads may share a loop.)
+    # What is claimed and not handed out: order numbers and places.
     cdef object waiting
+    # Of some of these the key, and the number of the transaction that claimed it, by their order numbers.
+    cdef dict known
     # Order numbers of tasks that were this worker's before, and may be tried again.
     cdef list own
     cdef long long ended
@@ -68,6 +68,7 @@ cdef class TryIterator:
         self.batch = batch
         self.position = -1
         self.waiting = deque()
+        self.known = {}
         self.own = []
         self.ended = -1
         self.finished = False
@@ -85,34 +86,43 @@ cdef class TryIterator:
                 self.waiting.clear()
                 self.lane = None
             if self.waiting:
-                order, place, found, claimed = self.waiting.popleft()
+                order, place = self.waiting.popleft()
                 claim = self.claim
                 claim.place = place
                 self.claimant.hand_out(self.lane, place)
                 tasks = <TrackerCache?>(<Owner>view).open_cache()
-                if self.kind != KEYS:
+                found, claimed = self.known.get(order, (None, -1))
+                if found is None:
                     found = read_task(tasks, order, self.kind, &claim)
                 elif not is_still_claimed(tasks, order, &claim, claimed):
                     found = None
             else:
-                orders, found, keys, claimed = self.tracker.begin().perform(STEP, self._claim_more)
+                orders, found, claimed = self.tracker.begin().perform(STEP, self._claim_more)
                 if orders:
-                    # (only now: what failed is as if it had not been)
+                    # (only now: what failed is as if it had not been; and at once: threads may share a loop)
                     self.position = orders[len(orders) - 1]
-                    for order, key in zip(orders[1:], keys):
+                    for order in orders[1:]:
                         self.claim.place += 1
-                        self.waiting.append((order, self.claim.place, key, claimed))
+                        self.waiting.append((order, self.claim.place))
                     self.claim.place += 1
+                    if self.kind == KEYS and len(orders) > 1:
+                        # (not in the transaction, for which others wait; what is wrong is said where it is handed out)
+                        with suppress(PersistentOrderedDictException):
+                            keys = keys_at(<TrackerCache?>(<Owner>view).open_cache(), orders[1:])
+                            self.known = {order: (key, claimed) for order, key in zip(orders[1:], keys)}
             if found is not None:
                 return found
         raise StopIteration
 
     def _claim_more(self):
-        """Claim the next tasks: their order numbers, the first of them as it is handed out, the keys of the others if
-        it is keys that are handed out, and the number of the transaction if it is one of its own."""
+        """Claim the next tasks: their order numbers, the first of them as it is handed out, and the number of the
+        transaction if it is one of its own."""
         cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
         cdef Claim claim
         cdef list orders
+        if self.waiting:
+            # Another thread has claimed for this loop, while this one waited for the lock.
+            return [], None, -1
         claimant = self.environment.claimant
         if claimant is None:
             claimant = claimant_of(self.environment)
@@ -136,13 +146,10 @@ cdef class TryIterator:
                 self.position = -1
             else:
                 self._close()
-            return orders, None, (), -1
+            return orders, None, -1
         claimant.hand_out(self.lane, self.claim.place)
-        return (
-            orders, read_task(tasks, orders[0], self.kind, NULL),
-            keys_at(tasks, orders[1:]) if self.kind == KEYS and len(orders) > 1 else repeat(None),
-            self.transaction.snapshot.id() if self.transaction.is_single() else -1,
-        )
+        number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
+        return orders, read_task(tasks, orders[0], self.kind, NULL), number
 
     def close(self):
         """End the loop: what was claimed and not handed out gets its try back."""
@@ -152,8 +159,7 @@ cdef class TryIterator:
 
     def _close(self):
         if self.lane is not None:
-            left = [(order, place) for order, place, _, _ in self.waiting]
-            self.claimant.close_lane(self.lane, left, set(self.own))
+            self.claimant.close_lane(self.lane, self.waiting, set(self.own))
             self.waiting.clear()
             self.lane = None
         self.finished = True
