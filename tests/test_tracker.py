@@ -6,6 +6,8 @@ import json
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tastypy_fast import (
     POD,
@@ -164,6 +166,56 @@ def test_add_many_takes_more_than_a_chunk_and_keeps_the_order(make):
     assert tracker.keys() == keys
     assert len(tracker.dirty()) < 700
     assert reopened(tracker, make).keys() == keys
+
+
+some_keys = st.lists(st.integers(0, 12) | st.sampled_from(["x" * 600, ("a", 1), "b"]), max_size=9)
+
+
+@of_one_process
+@pytest.mark.parametrize("scattered_at", [0, 10**6], ids=["log", "no log"])
+@given(
+    sync_at=st.integers(1, 4),
+    steps=st.lists(st.tuples(st.sampled_from(["add", "add if absent", "done", "delete", "sync"]), some_keys),
+                   max_size=8),
+)
+def test_add_many_is_as_if_each_was_added_whatever_is_synced_with_it(
+    tmp_path_factory, tracker_class, scattered_at, sync_at, steps
+):
+    """Chunks that are synced at once go past the cache."""
+    path = tmp_path_factory.mktemp("tracker") / "store"
+    model = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tastypy_fast._access.Access.scattered_at", scattered_at)
+        with tracker_class(path, sync_at=sync_at) as tracker, tracker_class(path, clone=False, sync_at=100) as beside:
+            for step, keys in steps:
+                if step == "add" and (len({*keys}) < len(keys) or model.keys() & {*keys}):
+                    with pytest.raises(DuplicateKeyError):
+                        tracker.add_many(iter(keys))
+                elif step == "add":
+                    tracker.add_many(iter(keys))
+                elif step == "add if absent":
+                    tracker.add_many_if_absent(iter(keys))
+                for key in keys:
+                    if step.startswith("add"):
+                        if key in model and step == "add":
+                            break
+                        model.setdefault(key, False)
+                    elif step == "done" and key in model:
+                        tracker.mark_done(key)
+                        model[key] = True
+                    elif step == "delete" and model.pop(key, None) is not None:
+                        del tracker[key]
+                if step == "sync":
+                    tracker.sync()
+                assert [(key, tracker.done(key)) for key in tracker] == list(model.items())
+                assert (len(tracker), tracker.num_done()) == (len(model), sum(model.values()))
+                assert len(tracker.dirty()) < 2 * sync_at
+                tracker._check()
+            tracker.sync()
+            assert list(beside) == list(model)
+    with tracker_class(path, mode="r") as tracker:
+        tracker._check()
+        assert [(key, tracker.done(key)) for key in tracker] == list(model.items())
 
 
 def test_iterable_may_read_the_tracker_that_it_is_added_to(make):

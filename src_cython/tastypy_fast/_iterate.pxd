@@ -43,3 +43,5 @@ cdef class StoreIterator:
     cdef int refill(self) except -1
     cdef int read_disk(self, list orders, list records) except -1
     cdef int add_new(self, list orders, list records, bint cut) except -1
+
+cdef object damaged(Cache cache, long long order, object error)

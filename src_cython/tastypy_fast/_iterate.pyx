@@ -192,16 +192,19 @@ cdef class StoreIterator:
         return key, value
 
     cdef object decode(self, Cache cache, Entry entry, Record* record, long long order):
-        cdef bytes key = record.key[:record.key_size]
         if entry is not None:
             cache.recent_payload = entry.payload
-            return cache.decode(key, order, entry.codec, entry.payload)
+            return cache.decode(entry.key, order, entry.codec, entry.payload)
         try:
             payload = record_payload(record)
         except PersistentOrderedDictIntegrityError as error:
-            raise cache.damaged(cache.key_of(key), error) from error
+            raise cache.damaged(cache.key_of(record.key[:record.key_size]), error) from error
         cache.recent_payload = payload
-        return cache.decode(key, order, record.codec, payload)
+        try:
+            return cache.decode(b"", order, record.codec, payload)
+        except PersistentOrderedDictIntegrityError:
+            # (only an error names the key)
+            return cache.decode(record.key[:record.key_size], order, record.codec, payload)
 
     cdef int refill(self) except -1:
         cdef list orders = [], records = []

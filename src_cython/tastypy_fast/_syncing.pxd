@@ -15,3 +15,5 @@ cdef class Syncing(Lookup):
     cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1
     cdef int keep_images(self, object txn, list changes) except -1
     cdef int written(self, list changes, set failed) except -1
+
+cdef Py_ssize_t count_key_places(list keys) except -1

@@ -344,6 +344,16 @@ cdef Py_ssize_t count_places(list changes) except -1:
     return places
 
 
+cdef Py_ssize_t count_key_places(list keys) except -1:
+    """The same for new keys."""
+    cdef bytes key, last_key = b""
+    cdef Py_ssize_t places = 0
+    for key in keys:
+        places += not are_near(last_key, key)
+        last_key = key
+    return places
+
+
 cdef bint are_near(bytes before, bytes key) noexcept:
     """Whether a key comes after another one and begins with the same half: new ones lie in the index as they come."""
     cdef const char* a = PyBytes_AS_STRING(before)

@@ -10,7 +10,8 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from tastypy_fast._entries cimport Entry, pack
-from tastypy_fast._iterate cimport KEYS, VALUES, Owner, StoreIterator
+from tastypy_fast._iterate cimport KEYS, VALUES, Owner, StoreIterator, damaged
+from tastypy_fast._keys cimport decode_key_at
 from tastypy_fast._records cimport Record
 from tastypy_fast._state cimport StoreState
 from tastypy_fast._status cimport StatusTable
@@ -18,6 +19,7 @@ from tastypy_fast._statusblock cimport ABORTED, FLAGS, MAX_TRIES, PRESENT, make_
 from tastypy_fast._tracking cimport TrackerCache
 
 from tastypy_fast._iterate import GONE
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["TaskIterator"]
 
@@ -101,7 +103,10 @@ cdef class TaskIterator(StoreIterator):
         status = tasks.status.get(order)
         if status & self.mask != self.flags or (self.max_tries and tries_of(status) >= self.max_tries):
             return GONE
-        key = tasks.key_of(record.key[:record.key_size])
+        try:
+            key = decode_key_at(record.key, record.key_size)
+        except PersistentOrderedDictIntegrityError as error:
+            raise damaged(tasks, order, error) from error
         if self.attempt:
             if not tasks.writable:
                 raise tasks.environment.refuse_write()
@@ -138,6 +143,7 @@ cdef class TaskIterator(StoreIterator):
         cdef long long at = NOWHERE
         cdef long long order, seen
         cdef StoreState environment = tasks.environment
+        cdef dict new_entries
         tasks.enter()
         try:
             tasks.resolve()
@@ -151,8 +157,10 @@ cdef class TaskIterator(StoreIterator):
             chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
             cursor = environment.reader().cursor(environment.values)
             pairs = iter(())
-            for order in chosen:
-                entry = tasks.new_entries.get(order)
+            new_entries = tasks.new_entries
+            for place in chosen:
+                order = place
+                entry = new_entries.get(place) if new_entries else None
                 if entry is not None:
                     record = entry
                 else:
@@ -169,7 +177,7 @@ cdef class TaskIterator(StoreIterator):
                     if record is None:
                         raise tasks.damaged("?", f"the task of order number {order} has a status and no record")
                     size += len(record)
-                orders.append(order)
+                orders.append(place)
                 records.append(record)
                 if size >= CHUNK_BYTES:
                     break

@@ -15,4 +15,5 @@ cdef class TrackerCache(TaskCache):
     cdef object count_all(self)
     cdef object add_many(self, object keys, bint if_absent, long long sync_at)
     cdef object merge(self, object key, dict changes, long long sync_at)
-    cdef int add_chunk(self, list keys, list originals, bint if_absent) except -1
+    cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1
+    cdef bint add_synced(self, list keys) except -1

@@ -1,12 +1,14 @@
 """What a tracker does with its tasks: adding, changing and asking for statuses, counting, mixing in data."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._entries cimport ABSENT, Entry
+from tastypy_fast._entries cimport ABSENT, Entry, pack
 from tastypy_fast._keys cimport describe, encode_key
-from tastypy_fast._records cimport NO_PAYLOAD
+from tastypy_fast._records cimport NO_PAYLOAD, build_record
+from tastypy_fast._state cimport StoreState
 from tastypy_fast._statusblock cimport (
     ABORTED,
     DONE,
@@ -17,6 +19,7 @@ from tastypy_fast._statusblock cimport (
     make_entry,
     tries_of,
 )
+from tastypy_fast._syncing cimport count_key_places
 from tastypy_fast._taskcache cimport TaskCache
 from tastypy_fast._taskdict cimport dump_data, status_in
 
@@ -135,11 +138,13 @@ cdef class TrackerCache(TaskCache):
         entry = self.put_new(key, NO_PAYLOAD, None)
         return self.set_status(entry.order, entry, make_entry(PRESENT, 0))
 
-    cdef int add_chunk(self, list keys, list originals, bint if_absent) except -1:
+    cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1:
+        """Add tasks. Whether all of them were new."""
         cdef list orders
         cdef Entry entry
         cdef bytes key
         cdef Py_ssize_t position
+        cdef bint all_new = True
         self.enter()
         try:
             orders = self.locate_many(keys)
@@ -152,16 +157,72 @@ cdef class TrackerCache(TaskCache):
                             f"the task {describe(originals[position])} is in the tracker already; add_if_absent() and "
                             f"add_many_if_absent() pass over such keys"
                         )
+                    all_new = False
                 else:
                     self.add_one(key)
         finally:
             self.leave()
-        return 0
+        return all_new
+
+    cdef bint add_synced(self, list keys) except -1:
+        """Add as many tasks as are synced at once, past the cache. False, and nothing is done, where one of them is
+        there already, or where it cannot be done so: add_chunk() finds out, and says, what there is to say."""
+        cdef StoreState store = self.environment
+        cdef long long first
+        cdef Py_ssize_t position, size = 0
+        cdef bytes key, number
+        cdef list index = [], records = []
+        self.enter()
+        try:
+            if self.has_changes() or store.transient or store.images is not None:
+                return False
+            first = store.next_free()
+            for position in range(len(keys)):
+                key = keys[position]
+                if PyBytes_GET_SIZE(key) > 511:
+                    return False
+                number = pack(first + position)
+                index.append((key, number))
+                records.append((number, build_record(NO_PAYLOAD, key, None, store.gzipped)))
+                size += PyBytes_GET_SIZE(key)
+            try:
+                for position in range(len(keys)):
+                    self.status.set(first + position, make_entry(PRESENT, 0), True)
+                store.next_order = first + len(keys)
+                store.write_sync(lambda txn: self.put_tasks(txn, index, records),
+                                 count_key_places(keys) + self.status_places(), size)
+            except Exception:
+                self.status.forget()
+                store.next_order = first
+                return False
+            except BaseException:
+                # (an interrupt, which may have come after the commit: what is there is found out next time)
+                self.status.forget()
+                raise
+            self.status_written(None, set())
+            self.epoch += 1
+            self.disk_count = -1
+            self.generation = store.generation
+            if store.flushes_each_sync:
+                store.flush()
+            return True
+        finally:
+            self.leave()
+
+    def put_tasks(self, txn, list index not None, list records not None):
+        """What add_synced() writes. May run again after a transaction that failed."""
+        if txn.cursor(self.environment.order).putmulti(index, True, False)[1] != len(index):
+            raise DuplicateKeyError("one of the tasks is in the tracker already")
+        if txn.cursor(self.environment.values).putmulti(records, True, True, True)[1] != len(records):
+            raise self.damaged("?", "records could not be appended in order")
+        self.write_status(txn, None, set())
 
     cdef object add_many(self, object keys, bint if_absent, long long sync_at):
         """Add every key of an iterable, which is read in chunks and never held whole."""
         cdef Py_ssize_t chunk = min(sync_at, CHUNK) if sync_at else CHUNK
         cdef list encoded = [], originals = []
+        # Whether the last ones were new, and the next ones will be, too.
+        cdef bint all_new = True
         if not self.writable:
             raise self.environment.refuse_write()
         try:
@@ -171,8 +232,9 @@ cdef class TrackerCache(TaskCache):
                 if len(encoded) >= chunk:
                     ready, encoded = encoded, []
                     names, originals = originals, []
-                    self.add_chunk(ready, names, if_absent)
-                    self.settle(sync_at)
+                    if not (all_new and chunk == sync_at and self.add_synced(ready)):
+                        all_new = self.add_chunk(ready, names, if_absent)
+                        self.settle(sync_at)
         finally:
             # Also what came before a key that was refused, or before the iterable raised.
             if encoded:
