@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tastypy_fast._directly import restore_status
+from tastypy_fast._iterate import REVERTS
 from tastypy_fast._keys import decode_key, index_key
 from tastypy_fast._records import decode_record
 from tastypy_fast._state import StoreState
@@ -89,5 +90,8 @@ def revert(transaction: Transaction) -> None:
     if store.status is not None:
         restore_status(txn, store.status, store.claims, [(order, image[:_STATUS]) for order, image in images])
     transaction.drop_images()
+    # (loops in all processes look for what comes next anew)
+    reverts = txn.get(REVERTS, db=store.meta)
+    txn.put(REVERTS, struct.pack("=q", 1 + (struct.unpack("=q", reverts)[0] if reverts else 0)), db=store.meta)
     txn.put(b"next", struct.pack("=q", first_free), db=store.meta)
     transaction.written_directly()

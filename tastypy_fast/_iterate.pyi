@@ -2,13 +2,14 @@ from typing import Any, Final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["ITEMS", "KEYS", "VALUES", "Owner", "StoreIterator"]
+__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "Owner", "StoreIterator"]
 
 KEYS: Final[int]
 VALUES: Final[int]
 ITEMS: Final[int]
 
 GONE: Final[object]
+REVERTS: Final[bytes]
 
 @disjoint_base
 class Owner: ...

@@ -1114,6 +1114,37 @@ def test_loop_comes_to_what_is_added_after_an_undone_part(kit, kind, ends):
     assert seen + list(loop) == expected_walk(kind, {**ABC, "x": 7, "y": 8, "d": 4})
 
 
+@pytest.mark.parametrize("loop", ["iter", "reversed", "items", "todo", "todo items"])
+@pytest.mark.parametrize("by", ["this process", "another one"])
+@pytest.mark.parametrize("what", ["deleted", "moved"])
+def test_loop_comes_to_what_a_revert_brings_back_ahead_of_it(kit, loop, by, what):
+    """Though it had read what comes next before."""
+    if loop.startswith("todo") and not is_tracker(kit.cls):
+        return
+    store = kit.open(init=kit.pairs({"a": 1, "b": 2, "c": 3}))
+    store.sync()
+    running = {
+        "iter": iter, "reversed": reversed, "items": lambda store: (key for key, _ in store.iteritems()),
+        "todo": lambda store: store.todo_keys(), "todo items": lambda store: (key for key, _ in store.todo_items()),
+    }[loop]
+    del store["b"]
+    if what == "moved":
+        store["b"] = kit.value(4)
+    running = running(store)
+    seen = [next(running)]
+    if by == "this process":
+        store.revert()
+    else:
+        other = type(store)
+        path = store.path
+        with Child(lambda pipe: other(path).revert()) as child:
+            assert child.wait() == 0
+    # (backwards, what was moved was handed out at its place at the end)
+    expected = {"reversed": ["c", "b", "a"]}.get(loop, ["a", "b", "c"])
+    assert seen + list(running) == (["b", *expected] if loop == "reversed" and what == "moved" else expected)
+    store._check()
+
+
 def test_loop_that_has_ended_stays_at_its_end_in_a_block(kit):
     store = kit.open(init=kit.pairs(ABC))
     loops = [iter(store), store.iteritems(), reversed(store)]

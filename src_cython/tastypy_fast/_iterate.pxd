@@ -23,6 +23,9 @@ cdef class StoreIterator:
     cdef bint backwards
     cdef bint finished
     cdef bint bare
+    # How often a shared store was reverted when the chunk was read, and whether it was again since.
+    cdef object reverts
+    cdef bint is_reverted
     cdef readonly long long position
     cdef long long epoch
     cdef list orders
@@ -35,6 +38,7 @@ cdef class StoreIterator:
     cdef object offer(self, long long order, object item)
     cdef object read_again(self, long long order, object item)
     cdef object offer_now(self, long long order, object item)
+    cdef object count_reverts(self)
     cdef bint is_overtaken(self, long long order) except -1
     cdef Entry look_at(self, long long order, object item, Record* record)
     cdef int note_passing(self, long long order, object item) except -1

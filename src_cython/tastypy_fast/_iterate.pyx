@@ -19,7 +19,7 @@ from tastypy_fast._state cimport StoreState
 
 from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
 
-__all__ = ["ITEMS", "KEYS", "VALUES", "Owner", "StoreIterator"]
+__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "Owner", "StoreIterator"]
 
 cdef enum:
     FIRST_CHUNK = 16
@@ -27,6 +27,8 @@ cdef enum:
     # A chunk ends with the record that takes it past this.
     CHUNK_BYTES = 1 << 20
 
+# Under what name the number of reverts is in the database meta.
+REVERTS = b"reverts"
 # What was in a chunk and is not to be handed out any more.
 GONE = object()
 cdef long long END = <long long>0x7fffffffffffffff
@@ -73,7 +75,7 @@ cdef class StoreIterator:
         self.at = 0
 
     def __next__(self):
-        cdef long long order
+        cdef long long order, before
         if self.finished:
             raise StopIteration
         while True:
@@ -88,10 +90,17 @@ cdef class StoreIterator:
             order = self.orders[self.at]
             item = self.records[self.at]
             self.at += 1
+            before = self.position
             self.position = order
             result = self.offer(order, item)
             if result is not GONE:
                 return result
+            if self.is_reverted:
+                # What comes next is looked for anew: a revert() may have brought back what lies before this one.
+                self.is_reverted = False
+                if self.position == order:
+                    # (else another thread is further in this loop)
+                    self.seek(before)
 
     cdef bint is_outdated(self) except -1:
         """Whether the rest of the chunk may not be what comes next any more."""
@@ -106,12 +115,19 @@ cdef class StoreIterator:
         self.cache.enter()
         try:
             if self.seen != self.cache.seen and self.cache.environment.transient:
+                if self.reverts != self.count_reverts():
+                    self.is_reverted = True
+                    return GONE
                 item = self.read_again(order, item)
                 if item is None:
                     return GONE
             return GONE if self.is_overtaken(order) else self.offer_now(order, item)
         finally:
             self.cache.leave()
+
+    cdef object count_reverts(self):
+        """How often a shared store was reverted so far."""
+        return self.cache.get(REVERTS, self.cache.environment.meta)
 
     cdef bint is_overtaken(self, long long order) except -1:
         """Whether another cache (clone=False) has written since the chunk was looked at, before this thread got the
@@ -219,6 +235,8 @@ cdef class StoreIterator:
                 # Asked again after a sync only: where another process writes, a wrong answer costs time, no more.
                 self.bare = self.kind == KEYS and cache.environment.has_large_values()
                 self.epoch = cache.epoch
+            if cache.environment.transient:
+                self.reverts = self.count_reverts()
             cut = self.read_disk(orders, records)
             if cache.new_entries:
                 self.add_new(orders, records, cut)

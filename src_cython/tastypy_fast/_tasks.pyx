@@ -80,6 +80,9 @@ cdef class TaskIterator(StoreIterator):
         self.tasks.enter()
         try:
             if self.seen != self.tasks.seen and self.tasks.environment.transient:
+                if self.reverts != self.count_reverts():
+                    self.is_reverted = True
+                    return GONE
                 item = self.read_again(order, item)
                 if item is None:
                     return GONE
@@ -154,6 +157,8 @@ cdef class TaskIterator(StoreIterator):
                 # A task without a status would be passed over in silence.
                 tasks.status.count()
             seen = tasks.seen
+            if environment.transient:
+                self.reverts = self.count_reverts()
             chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
             cursor = environment.reader().cursor(environment.values)
             pairs = iter(())

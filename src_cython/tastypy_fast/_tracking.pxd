@@ -17,3 +17,4 @@ cdef class TrackerCache(TaskCache):
     cdef object merge(self, object key, dict changes, long long sync_at)
     cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1
     cdef bint add_synced(self, list keys) except -1
+    cdef int put_tasks(self, object txn, list index, list records) except -1

@@ -209,13 +209,13 @@ cdef class TrackerCache(TaskCache):
         finally:
             self.leave()
 
-    def put_tasks(self, txn, list index not None, list records not None):
+    cdef int put_tasks(self, object txn, list index, list records) except -1:
         """What add_synced() writes. May run again after a transaction that failed."""
         if txn.cursor(self.environment.order).putmulti(index, True, False)[1] != len(index):
             raise DuplicateKeyError("one of the tasks is in the tracker already")
         if txn.cursor(self.environment.values).putmulti(records, True, True, True)[1] != len(records):
             raise self.damaged("?", "records could not be appended in order")
-        self.write_status(txn, None, set())
+        return self.write_status(txn, None, set())
 
     cdef object add_many(self, object keys, bint if_absent, long long sync_at):
         """Add every key of an iterable, which is read in chunks and never held whole."""
