@@ -38,6 +38,7 @@ cdef class StoreIterator:
     cdef object offer(self, long long order, object item)
     cdef object read_again(self, long long order, object item)
     cdef object offer_now(self, long long order, object item)
+    cdef object as_it_is_now(self, long long order, object item)
     cdef object count_reverts(self)
     cdef bint is_overtaken(self, long long order) except -1
     cdef Entry look_at(self, long long order, object item, Record* record)

@@ -114,16 +114,20 @@ cdef class StoreIterator:
         # asked for again if the store is not as it was when the chunk was read.
         self.cache.enter()
         try:
-            if self.seen != self.cache.seen and self.cache.environment.transient:
-                if self.reverts != self.count_reverts():
-                    self.is_reverted = True
-                    return GONE
-                item = self.read_again(order, item)
-                if item is None:
-                    return GONE
-            return GONE if self.is_overtaken(order) else self.offer_now(order, item)
+            item = self.as_it_is_now(order, item)
+            return GONE if item is None or self.is_overtaken(order) else self.offer_now(order, item)
         finally:
             self.cache.leave()
+
+    cdef object as_it_is_now(self, long long order, object item):
+        """An element of the chunk, read again if others have written since; None where it does not come next any more.
+        The caller holds the lock."""
+        if self.seen == self.cache.seen or not self.cache.environment.transient:
+            return item
+        if self.reverts != self.count_reverts():
+            self.is_reverted = True
+            return None
+        return self.read_again(order, item)
 
     cdef object count_reverts(self):
         """How often a shared store was reverted so far."""

@@ -79,14 +79,8 @@ cdef class TaskIterator(StoreIterator):
     cdef object offer(self, long long order, object item):
         self.tasks.enter()
         try:
-            if self.seen != self.tasks.seen and self.tasks.environment.transient:
-                if self.reverts != self.count_reverts():
-                    self.is_reverted = True
-                    return GONE
-                item = self.read_again(order, item)
-                if item is None:
-                    return GONE
-            return GONE if self.is_overtaken(order) else self.offer_task(order, item)
+            item = self.as_it_is_now(order, item)
+            return GONE if item is None or self.is_overtaken(order) else self.offer_task(order, item)
         finally:
             self.tasks.leave()
 
