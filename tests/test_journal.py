@@ -357,6 +357,31 @@ def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
         assert list(store) == list(expected)
 
 
+@pytest.mark.parametrize("failing", ["the sync", "the merge after it"])
+def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(path, monkeypatch, failing):
+    """On a full disk, which there is none any more the next time."""
+    write = Access.write
+    keys = list(scattered(Tracker, 0))
+
+    def write_some(self, work):
+        if failing == "the sync" or self.journal:
+            raise DiskFullError(28, "no room (made up)", str(path))
+        return write(self, work)
+
+    with logging(100), Tracker(path, sync_at=100) as tracker:
+        with monkeypatch.context() as patch:
+            patch.setattr(Access, "write", write_some)
+            with pytest.raises(DiskFullError):
+                tracker.add_many(keys[:100])
+        assert list(tracker) == keys[:100]
+        tracker.add_many_if_absent(keys)
+        assert list(tracker) == keys
+        tracker._check()
+    with Tracker(path) as tracker:
+        tracker._check()
+        assert list(tracker) == keys
+
+
 def test_a_batch_that_is_not_as_it_was_written_is_an_error(cls, path, logged):
     with lmdb.open(str(path), max_dbs=8) as db:
         log = db.open_db(b"log", integerkey=True)

@@ -217,12 +217,13 @@ cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, lo
 
 cdef list keys_at(TrackerCache tasks, list orders):
     """The keys of tasks, None for those that are not there."""
+    cdef list numbers = [pack(order) for order in orders]
     cdef dict found
     tasks.enter()
     try:
-        found = tasks.get_many([pack(order) for order in orders], tasks.environment.values)
+        found = tasks.get_many(numbers, tasks.environment.values)
         return [task_from_record(tasks, order, found[number], KEYS) if number in found else None
-                for order, number in [(order, pack(order)) for order in orders]]
+                for order, number in zip(orders, numbers)]
     finally:
         tasks.leave()
 

@@ -193,6 +193,10 @@ cdef class TrackerCache(TaskCache):
                                  count_key_places(keys) + self.status_places(), size)
             except Exception:
                 self.status.forget()
+                store.end_reading()
+                if store.reader().get(keys[0], None, store.order) == pack(first):
+                    # It is written: what failed came after that, as the log was merged.
+                    raise
                 store.next_order = first
                 return False
             except BaseException:
