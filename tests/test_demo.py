@@ -46,7 +46,9 @@ def waiting(*arguments):
 ast.parse = waiting
 """
 
-STOPS = {signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}
+# The exit statuses of a program that a signal has stopped. Python may end by SIGINT itself although the program has caught
+# KeyboardInterrupt (seen in 5 of 100 runs of Python 3.11 on a busy machine). A shell shows 130 for both.
+STOPS = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGTERM: (-signal.SIGTERM,), signal.SIGKILL: (-signal.SIGKILL,)}
 
 BROKEN = {
     "syntax.py": (b"def f(:\n", "SyntaxError: .*line 1"),
@@ -363,7 +365,7 @@ def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
     for point, wait_at in points.items():
         with OnTerminal(crowd.folder, "--store", "store", cwd=tmp_path, wait_at=wait_at) as run:
             run.wait_for(lambda run=run, point=point: run.done >= point)
-            assert run.stop(number) == STOPS[number], run.shown
+            assert run.stop(number) in STOPS[number], run.shown
         assert "Traceback" not in run.shown
         assert ("Stopped. The same command goes on from here." in run.shown) == (number == signal.SIGINT)
         now = tries_of_done(store)
@@ -398,7 +400,7 @@ def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
     for _ in range(3):
         with OnTerminal(folder, "--store", "store", cwd=tmp_path, wait_at=1) as run:
             run.wait_for(lambda run=run: "\n" in run.shown)
-            assert run.stop(signal.SIGINT) == 130, run.shown
+            assert run.stop(signal.SIGINT) in STOPS[signal.SIGINT], run.shown
     run = demo(folder, "--store", "store", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert set(tries_of_done(tmp_path / "store").values()) == {1}
