@@ -20,11 +20,13 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
     StorageError,
+    StoreAccessError,
     StoreConflictError,
     StoreInUseError,
     StoreKindError,
     StoreNotFoundError,
     StorePathError,
+    UnsafeFileError,
     UnstorableValueError,
 )
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, POD, PersistentOrderedDict
@@ -58,11 +60,13 @@ __all__ = [
     "SharedProgressTracker",
     "SharedTracker",
     "StorageError",
+    "StoreAccessError",
     "StoreConflictError",
     "StoreInUseError",
     "StoreKindError",
     "StoreNotFoundError",
     "StorePathError",
     "Tracker",
+    "UnsafeFileError",
     "UnstorableValueError",
 ]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tastypy_fast import _engine
-from tastypy_fast._engine import EngineError, MapFull, MapResized, ReadersFull
+from tastypy_fast._engine import EngineBroken, EngineError, MapFull, MapResized, ReadersFull
 from tastypy_fast._heads import HEADS
 from tastypy_fast._state import StoreState
 from tastypy_fast.exceptions import (
@@ -34,7 +34,7 @@ class Access(StoreState):
     """An open store, as far as what is in it goes."""
 
     options: Options
-    # Whether the files are opened when they are needed, in a forked child.
+    # Whether the files are opened when they are needed: in a forked child, and where they had to be closed.
     _reopens = False
     _unflushed = False
     # A sync goes into the log if it would change as many places of the databases, and has no more bytes.
@@ -47,6 +47,9 @@ class Access(StoreState):
     # What the whole environment knows
 
     def _open_database_files(self, readonly: bool) -> None:
+        raise NotImplementedError
+
+    def _close_engine(self) -> None:
         raise NotImplementedError
 
     def check_files(self) -> None:
@@ -65,10 +68,8 @@ class Access(StoreState):
 
     def begin_reading(self, buffers: bool = False) -> Any:
         """A read transaction on what is on disk now."""
-        if self.db is None:  # in a forked child
-            if not self._reopens:
-                raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
-            self._open_database_files(readonly=True)
+        if self.db is None:
+            self._open_again()
         for _ in range(10):
             try:
                 txn = self.db.begin(buffers=buffers)
@@ -76,13 +77,35 @@ class Access(StoreState):
             except MapResized:
                 self._adopt_map()
             except ReadersFull:
-                # Slots of processes that were killed.
-                if not self.db.reader_check():
-                    text = f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
-                    raise StorageError(errno.EAGAIN, text) from None
+                self._free_slots()
+            except EngineBroken:
+                self.reopen_engine()
             except (EngineError, PersistentOrderedDictIntegrityError) as error:
                 raise self.translated(error) from error
         raise StorageError(errno.EAGAIN, f"the map of {self.path} does not stop growing")
+
+    def _open_again(self) -> None:
+        """Open the files where they had to be closed."""
+        if not self._reopens:
+            raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+        self._open_database_files(readonly=not self.writable)
+
+    def _free_slots(self) -> None:
+        """The table of readers is full: free the slots of processes that were killed."""
+        if not self.db.reader_check():
+            text = f"{_engine.MAX_READERS} readers have {self.path} open, and there may be no more"
+            raise StorageError(errno.EAGAIN, text) from None
+
+    def reopen_engine(self) -> None:
+        """Close the engine and open it again, under the caches, which ask the disk anew. Where that fails, the next
+        operation tries again."""
+        with self.lock:
+            self.end_reading()
+            self._reopens = True
+            self.generation += 1
+            self.heads = None
+            self._close_engine()
+            self._open_again()
 
     def _adopt_map(self) -> None:
         """Another process has grown the map."""
@@ -123,6 +146,8 @@ class Access(StoreState):
         with self.lock:
             self.check_files()
             while True:
+                if self.db is None:
+                    self._open_again()
                 self.generation += 1
                 try:
                     with self.db.begin(write=True) as txn:
@@ -133,6 +158,8 @@ class Access(StoreState):
                 except MapResized:
                     self._adopt_map()
                 except EngineError as error:
+                    if self._is_broken():
+                        self.reopen_engine()
                     raise self.translated(error) from error
                 else:
                     break
@@ -140,6 +167,17 @@ class Access(StoreState):
             # The snapshot is older than what was just written.
             self.end_reading()
             return result
+
+    def _is_broken(self) -> bool:
+        """Whether the engine refuses everything from now on, because it could not write a meta page."""
+        self.end_reading()
+        try:
+            self.db.begin().abort()
+        except EngineBroken:
+            return True
+        except EngineError:
+            pass
+        return False
 
     def write_sync(self, work: Callable[[Any], object], scattered: int, size: int) -> None:
         """Run ``work``, which a sync consists of: where it changes ``scattered`` places, only in the log. ``size``: of
@@ -192,6 +230,8 @@ class Access(StoreState):
         """Wait until everything that was committed is on the disk."""
         if self._unflushed:
             try:
+                if self.db is None:
+                    self._open_again()
                 self.db.sync(True)
             except EngineError as error:
                 raise self.translated(error) from error

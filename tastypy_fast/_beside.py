@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tastypy_fast._files import flush_folder, not_made
-from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError
+from tastypy_fast._safe_files import open_folder
+from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError, UnsafeFileError
 
 __all__ = ["beside", "new_path", "system_errors"]
 
@@ -103,11 +104,11 @@ def _lock(folder: str) -> int | None:
     """Lock a folder for as long as this process lives; None when another one has it locked, or it is gone."""
     descriptor = None
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = open_folder(folder)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
             return descriptor
-    except (BlockingIOError, FileNotFoundError):
+    except (BlockingIOError, FileNotFoundError, UnsafeFileError):
         pass
     except BaseException:
         if descriptor is not None:

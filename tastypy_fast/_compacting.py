@@ -88,7 +88,7 @@ def _take_over(path: str, compacted: str) -> None:
 def clear_up(path: str) -> None:
     """Remove what a process that was ended in the middle has left, unless another one is at it."""
     compacted = os.path.join(path, COMPACTED)
-    if os.path.exists(compacted):
+    if os.path.lexists(compacted):
         with suppress(OSError):
             owner = OwnerLock(path)
             try:

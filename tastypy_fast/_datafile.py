@@ -25,10 +25,14 @@ from struct import Struct, unpack_from
 from struct import error as struct_error
 from typing import NamedTuple
 
+from tastypy_fast._safe_files import open_regular
+
 __all__ = [
     "BIG_DATA",
     "BRANCH",
+    "FILE_FORMAT",
     "LEAF",
+    "MAGIC",
     "NO_ROOT",
     "RECORD",
     "SUB_DATA",
@@ -41,6 +45,7 @@ __all__ = [
     "last_transaction",
     "looks_begun",
     "newest_meta",
+    "other_format",
     "read_meta",
 ]
 
@@ -48,7 +53,7 @@ _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
 RECORD = Struct("=IHHQQQQQ")
 _NODE = Struct("=HHHH")
-_MAGIC, _FILE_FORMAT = 0xBEEFC0DE, 1
+MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
 _INTEGER_KEY = 8  # database flag
@@ -90,7 +95,7 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
     Safe while another process writes: a finding counts only if no commit came in between. Nobody in this
     process has the file open: closing it here would drop the engine's locks on it.
     """
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_regular(name, os.O_RDONLY)
     try:
         reason: str | None = None
         for _ in range(5):
@@ -121,7 +126,7 @@ def find_databases(name: str) -> list[bytes]:
     Safe while another process writes: the page counts only if it was not given up, and taken for something else,
     while it was read. None, too, where a writer is so busy that this cannot be said.
     """
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_regular(name, os.O_RDONLY)
     try:
         for _ in range(5):
             with suppress(Damage, struct_error):
@@ -144,12 +149,28 @@ def looks_begun(data: bytes) -> bool:
     if len(data) < 16 + _META.size:
         return False
     magic, version, *_, transaction = _META.unpack_from(data)
-    return (magic, version, transaction) == (_MAGIC, _FILE_FORMAT, 0)
+    return (magic, version, transaction) == (MAGIC, FILE_FORMAT, 0)
+
+
+def other_format(name: str) -> int | None:
+    """The number of the file format, where the data file is one of LMDB's and has another than FILE_FORMAT."""
+    descriptor = open_regular(name, os.O_RDONLY)
+    try:
+        head = os.pread(descriptor, 32, 0)
+    finally:
+        os.close(descriptor)
+    # (the head of a page is 16 bytes long in LMDB 0.9 and 24 in 1.0)
+    for at in (16, 24):
+        if len(head) >= at + 8:
+            magic, version = unpack_from("=II", head, at)
+            if magic == MAGIC and version != FILE_FORMAT and version < 256:
+                return int(version)
+    return None
 
 
 def last_transaction(name: str) -> int | None:
     """The number of the last commit to a data file; None when that does not parse."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_regular(name, os.O_RDONLY)
     try:
         return newest_meta(descriptor).transaction
     except (Damage, struct_error):
@@ -166,8 +187,9 @@ def newest_meta(descriptor: int) -> Meta:
     page_size = unpack_from("=I", first, 40)[0]
     if page_size & (page_size - 1) or not 512 <= page_size <= 0x8000:
         raise Damage("its first page is no meta page")
-    metas = [read_meta(descriptor, number, page_size) for number in (0, 1)]
-    return max(metas)
+    first_meta, second_meta = (read_meta(descriptor, number, page_size) for number in (0, 1))
+    # Of two of the same number the engine takes the first: the other one is what a failed write has left.
+    return second_meta if second_meta.transaction > first_meta.transaction else first_meta
 
 
 def read_meta(descriptor: int, number: int, page_size: int) -> Meta:
@@ -177,7 +199,7 @@ def read_meta(descriptor: int, number: int, page_size: int) -> Meta:
         raise Damage("its second meta page is missing")
     own_number, _, flags, _, _ = _PAGE.unpack_from(raw)
     magic, version, _, map_size, free, main, last_page, transaction = _META.unpack_from(raw)
-    if magic != _MAGIC or version != _FILE_FORMAT or own_number != number or flags != _META_PAGE:
+    if magic != MAGIC or version != FILE_FORMAT or own_number != number or flags != _META_PAGE:
         raise Damage(f"page {number} is no meta page")
     meta = Meta(transaction, page_size, Record(*RECORD.unpack(free)), Record(*RECORD.unpack(main)), last_page)
     sound = (

@@ -5,18 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from contextlib import suppress
 from typing import Any
 
 import lmdb
 
 from tastypy_fast import _files
-from tastypy_fast._files import DATA
+from tastypy_fast._address_space import address_space_limit, address_space_used, has_room_for_map
+from tastypy_fast._files import DATA, LMDB_LOCK
 from tastypy_fast._options import DURABILITY
+from tastypy_fast._safe_files import check_regular, close_on_exec, open_regular, standard_descriptors_taken
 from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictIntegrityError, StorageError
 
 __all__ = [
     "MAX_READERS",
+    "EngineBroken",
     "EngineError",
+    "FilesReplaced",
     "MapFull",
     "MapResized",
     "NotFound",
@@ -25,6 +30,7 @@ __all__ = [
     "adopt",
     "damaged",
     "grow",
+    "not_opened",
     "open_engine",
     "page_faults",
     "translated",
@@ -32,6 +38,8 @@ __all__ = [
 ]
 
 EngineError = lmdb.Error
+# It could not write a meta page, and refuses everything until it is opened anew.
+EngineBroken = lmdb.PanicError
 MapFull = lmdb.MapFullError
 MapResized = lmdb.MapResizedError
 NotFound = lmdb.NotFoundError
@@ -57,23 +65,49 @@ _DAMAGE = (
 )
 
 
+class FilesReplaced(Exception):
+    """Somebody has put other files in the place of those that were looked at, before the engine opened them."""
+
+
 def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -> Any:
-    """LMDB's environment in the folder ``path``. Raises NotWritable where the lock file may not be written."""
-    size = MAP_SIZE
+    """Open LMDB's environment in the folder ``path``.
+
+    Raises NotWritable where the lock file may not be written, UnsafeFileError where a file is a link or no regular
+    file, and FilesReplaced.
+    """
+    names = [os.path.join(path, name) for name in ((DATA, LMDB_LOCK) if lock else (DATA,))]
+    before = [check_regular(name) for name in names]
+    db = _open(path, durability, readonly, lock)
+    try:
+        after = [check_regular(name) for name in names]
+        if any(old not in (None, new) for old, new in zip(before, after, strict=True)):
+            raise FilesReplaced
+        close_on_exec(after)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _open(path: str, durability: str, readonly: bool, lock: bool) -> Any:
+    size = _first_map_size()
     while True:
         try:
-            return lmdb.open(
-                os.fsencode(path),
-                map_size=size,
-                readonly=readonly,
-                create=not readonly,
-                lock=lock,
-                mode=0o644,
-                max_dbs=8,
-                max_readers=MAX_READERS,
-                max_spare_txns=0,
-                **DURABILITY[durability],
-            )
+            with standard_descriptors_taken():
+                return lmdb.open(
+                    os.fsencode(path),
+                    map_size=size,
+                    readonly=readonly,
+                    create=not readonly,
+                    lock=lock,
+                    mode=0o666,
+                    max_dbs=8,
+                    max_readers=MAX_READERS,
+                    max_spare_txns=0,
+                    # (LMDB_DEFAULT_LIB_VERSION may ask for an engine whose files this one cannot read)
+                    lib_version=0,
+                    **DURABILITY[durability],
+                )
         except MapResized:
             size *= 2
         except (lmdb.MemoryError, lmdb.InvalidParameterError, MemoryError) as error:
@@ -83,10 +117,22 @@ def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -
                 raise translated(path, error) from error
 
 
+def _first_map_size() -> int:
+    """How large the map is at first. Under a limit on the address space it takes a quarter of what is left, because
+    the rest of the process needs some, too."""
+    limit = address_space_limit()
+    if limit is None:
+        return MAP_SIZE
+    left = max(0, limit - address_space_used())
+    return min(MAP_SIZE, max(SMALLEST_MAP_SIZE, left // 4 // 65536 * 65536))
+
+
 def write_copy(path: str, db: Any, target: str) -> None:
     """Write the data file ``target``: what the store has at this moment, without the free pages in between. It is on
     the disk then. No other process waits for that."""
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with suppress(FileNotFoundError):
+        os.unlink(target)  # what a process that was killed has left, or somebody's link
+    descriptor = open_regular(target, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         try:
             db.copyfd(descriptor, compact=True)
@@ -125,7 +171,7 @@ def grow(path: str, db: Any) -> None:
     for factor in (2.0, 1.5, 1.1):
         more = int(size * (factor - 1)) // 65536 * 65536 + 65536
         # Asked first: the engine gives its old map up before it finds that there is no room for a new one.
-        if _files.has_address_space(more):
+        if has_room_for_map(more):
             db.set_mapsize(size + more)
             return
     raise _no_address_space(path, size)
@@ -144,7 +190,7 @@ def adopt(path: str, db: Any) -> None:
         size *= 2
     for wanted in (size, (size + used) // 2, used + 65536):
         # As in grow(). What the file's own head says the map may be more than this process can have.
-        if _files.has_address_space(max(wanted - before, 65536)):
+        if has_room_for_map(max(wanted - before, 65536)):
             db.set_mapsize(wanted)
             return
     raise _no_address_space(path, used)
@@ -155,6 +201,15 @@ def _no_address_space(path: str, size: int) -> StorageError:
         errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
         f"what was to be written is still in memory", path
     )
+
+
+def not_opened(path: str, error: Exception, writes: bool) -> Exception:
+    """The error of ours for what the engine said as it was to open a store."""
+    for number in (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = os.strerror(number)
+        if reason in str(error):
+            return _files.refused(OSError(number, reason), path, writes)
+    return translated(path, error)
 
 
 def translated(path: str, error: Exception, left: str = "everything is still in memory: free some space and sync() "

@@ -14,7 +14,6 @@ An order number is given once; ``next`` is written when the last ones are delete
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from contextlib import suppress
@@ -23,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from tastypy_fast import _engine, _files
 from tastypy_fast._access import Access
 from tastypy_fast._directly import give_back
-from tastypy_fast._engine import EngineError, MapResized, NotFound, NotWritable
+from tastypy_fast._engine import EngineError, MapResized, NotFound, ReadersFull
 from tastypy_fast._heads import HEADS
 from tastypy_fast._journal import Journal
+from tastypy_fast._open_files import OpenFiles
 from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
-from tastypy_fast._ownership import OwnerLock, ReaderLock, SharedLock
+from tastypy_fast._ownership import OwnerLock, SharedLock
 from tastypy_fast._state import Lock
 from tastypy_fast._workers import lost_claims
 from tastypy_fast.exceptions import (
@@ -35,7 +35,6 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
-    StorageError,
     StoreConflictError,
 )
 
@@ -68,40 +67,38 @@ class Environment(Access):
         self.db = None
         self.buffer_snapshot = None
         self._unflushed = False
-        self._claim: OwnerLock | ReaderLock | SharedLock | None = None
-        self._identity: tuple[int, int] | None = None
+        self._files = OpenFiles(path, options)
         self._open()
 
     # Opening and closing
 
     def _open(self) -> None:
         try:
-            fresh = _files.prepare_folder(self.path) if self._may_write else _files.require_store(self.path)
-            alone = self._take_files()
+            fresh = self._files.prepare()
+            self._alone = alone = self._take_files()
             if alone or not self._may_write:
                 _files.check_data_file(self.path, alone)
-                _files.allocate_lock_file(self.path, _engine.MAX_READERS)
-            self._alone = alone
             self._open_database_files(readonly=not alone)
             if alone:
                 self._begin_alone()
             if fresh:
                 _files.flush_folder(self.path)
-            self._identity = _files.file_identity(self.path)
-        except BaseException:
+        except BaseException as error:
             self._close_files()
+            if isinstance(error, OSError) and not isinstance(error, PersistentOrderedDictException):
+                raise _files.refused(error, self.path, self._may_write) from error
             raise
 
     def _take_files(self) -> bool:
         """Take the right to write the store, if it is to be written. Whether nobody else has it."""
         if self._may_write:
-            self._claim = OwnerLock(self.path)
+            self._files.claim = OwnerLock(self.path)
         return self._may_write
 
     def _begin_alone(self) -> None:
         """What only the first process on a store does: drop what those before it have left."""
-        assert isinstance(self._claim, (OwnerLock, SharedLock))
-        self._claim.write_name(self.options.durability)
+        assert isinstance(self._files.claim, (OwnerLock, SharedLock))
+        self._files.claim.write_name(self.options.durability)
         self.db.reader_check()
         if self.options.shared:
             self.merge()
@@ -128,42 +125,9 @@ class Environment(Access):
         return tuple(self.db.open_db(name, txn=txn, create=txn is not None, integerkey=True)
                      for name in (b"images", b"claims"))
 
-    def _open_engine(self, readonly: bool) -> Any:
-        if self.options.shared and not self._alone:
-            _files.require_lock_file(self.path)
-        try:
-            return _engine.open_engine(self.path, self.options.durability, readonly)
-        except NotWritable as error:
-            if not readonly:
-                raise self.translated(error) from error
-        except EngineError as error:
-            raise self.translated(error) from error
-        # Who may not write the engine's lock file cannot read beside a writer. So keep writers out.
-        try:
-            self._claim = ReaderLock(self.path)
-        except OSError as refused:
-            raise StorageError(
-                errno.EACCES, "to read beside a process that writes takes the right to write lock.mdb, for the "
-                "engine's table of readers", self.path
-            ) from refused
-        try:
-            return _engine.open_engine(self.path, self.options.durability, readonly, lock=False)
-        except EngineError as error:
-            raise self.translated(error) from error
-
     def _open_database_files(self, readonly: bool) -> None:
         try:
-            while True:
-                before = None
-                if readonly:
-                    with suppress(OSError):
-                        before = _files.file_identity(self.path)
-                self.db = self._open_engine(readonly)
-                if before is None or _files.is_same_file(self.path, before):
-                    break
-                # The store was compacted in between: who reads has the old data file, and the lock file of the new.
-                self.db.close()
-                self.db = None
+            self.db = self._files.open_engine(readonly)
             while True:
                 try:
                     self._open_databases()
@@ -171,11 +135,16 @@ class Environment(Access):
                 except MapResized:
                     # Another process has grown the map since.
                     _engine.adopt(self.path, self.db)
+                except ReadersFull:
+                    self._free_slots()
         except BaseException:
-            if self.db is not None:
-                self.db.close()
-                self.db = None
+            self._close_engine()
             raise
+
+    def _close_engine(self) -> None:
+        if self.db is not None:
+            self.db.close()
+            self.db = None
 
     def _open_databases(self) -> None:
         try:
@@ -199,7 +168,7 @@ class Environment(Access):
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
                     raise self.damaged("there are more or fewer index entries than records")
                 self.next_order = max(self.next_order, self.next_number(txn))
-        except MapResized:
+        except (MapResized, ReadersFull):
             raise
         except (EngineError, PersistentOrderedDictIntegrityError, struct.error) as error:
             raise self.translated(error) from error
@@ -287,12 +256,8 @@ class Environment(Access):
 
     def _close_files(self) -> None:
         self.snapshot = self.buffer_snapshot = None
-        if self.db is not None:
-            self.db.close()
-            self.db = None
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        self._close_engine()
+        self._files.release()
 
     # Fork
 
@@ -309,11 +274,8 @@ class Environment(Access):
         self.lock = Lock()
         self.forked_from = self.forked_from or os.getppid()
         self.journal = self.heads = None
-        if self.db is not None:
-            self.db.close()
-            self.db = None
-        if self._claim is not None:
-            self._claim.leave_to_parent()
+        self._close_engine()
+        self._files.leave_to_parent()
         self._reopens = True
         self._may_write = self._alone = self.writable = False
         self.transient = True
@@ -324,14 +286,20 @@ class Environment(Access):
 
     def is_gone(self) -> bool:
         """Whether the files are not those any more that were opened."""
-        return self._identity is not None and not _files.is_same_file(self.path, self._identity)
+        return self._files.are_gone()
 
     def check_files(self) -> None:
         """An error when the files are not those any more that were opened."""
-        if self.is_gone():
-            way_out = "close()" if self.options.shared else "copy what you need to another store and revert()"
-            raise StorageError(errno.ENOENT, f"the files of the store were removed or replaced while it was open, so "
-                                             f"that nothing can be saved; {way_out}", self.path)
+        self._files.check()
+
+    def follow_files(self) -> None:
+        """Before something is read, now and then: go on with the files that are at the path now. Who may write gets an
+        error where they are others."""
+        self.end_reading()
+        if self.options.mode == "w":
+            self.check_files()
+        elif self.db is not None and self._files.are_behind(self.db):
+            self.reopen_engine()
 
     # Errors
 

@@ -6,46 +6,58 @@
     turn.lock    locked by the process that writes a shared store just now
     workers/     a file for each process that works on the tasks of a shared tracker, locked by it
 
-The system lets go of a file lock when its process ends, however it ends, so a stale one cannot be left.
+The system lets go of a file lock when its process ends, however it ends, so a stale one cannot be left. All that have
+the store open lock the data file, too (see ``DataLock``).
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import resource
 import shlex
+import struct
 
-from tastypy_fast._datafile import find_damage, find_databases, looks_begun
+from tastypy_fast._datafile import FILE_FORMAT, MAGIC, find_damage, find_databases, looks_begun, other_format
+from tastypy_fast._safe_files import check_regular, open_folder, open_regular
 from tastypy_fast.exceptions import (
     DiskFullError,
+    NewerFormatError,
     NotAStoreError,
+    PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     StorageError,
+    StoreAccessError,
     StoreNotFoundError,
     StorePathError,
+    UnsafeFileError,
 )
 
 __all__ = [
+    "Identity",
     "allocate_lock_file",
+    "begin_data_file",
+    "changed_files",
     "check_data_file",
-    "file_identity",
     "flush_folder",
-    "has_address_space",
+    "identities",
     "is_full",
-    "is_same_file",
     "not_made",
     "not_there",
     "prepare_folder",
-    "require_lock_file",
+    "refused",
     "require_store",
 ]
+
+# What tells one file from another that has taken its name: device and inode.
+Identity = tuple[int, int]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
 
 # What the system says where there is no room.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# And where this process has not the right.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # The databases in it, with LMDB's flags (8: integer keys).
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8, b"log": 8}
@@ -110,64 +122,115 @@ def _refuse_foreign(path: str) -> None:
     raise NotAStoreError(errno.EEXIST, text, path)
 
 
+def begin_data_file(path: str) -> None:
+    """Make an empty data file where the store is new. An error where a store was there and has lost it."""
+    name = os.path.join(path, DATA)
+    if not os.path.lexists(name):
+        if _was_complete(path):
+            raise _damaged(path, f"{DATA} is missing")
+        os.close(open_regular(name, os.O_RDWR | os.O_CREAT))
+
+
 def check_data_file(path: str, owned: bool) -> None:
     """Refuse a data file that the engine would crash on, as far as a constant number of reads can tell.
 
     ``owned``: this process has the owner lock, so that it may begin again what another one did not complete.
     """
     name = os.path.join(path, DATA)
-    # Its name is written when the store is complete.
-    was_complete = os.path.exists(os.path.join(path, OWNER)) and os.path.getsize(os.path.join(path, OWNER)) > 0
-    if not os.path.exists(name):
-        if was_complete:
-            raise _damaged(path, f"{DATA} is missing")
-        return
-    if not was_complete and _is_beginning(name):
+    if check_regular(name) is None:
+        raise _damaged(path, f"{DATA} is missing")
+    if not _was_complete(path) and _is_beginning(name):
         # A process was killed, or found the disk full, while it made the store.
         if not owned:
             raise not_there(path)
-        os.truncate(name, 0)
+        descriptor = open_regular(name, os.O_RDWR)
+        try:
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
         return
+    version = other_format(name)
+    if version is not None:
+        raise NewerFormatError(
+            f"the store at {path} was written by another version of the LMDB engine (its file format is {version}, not "
+            f"{FILE_FORMAT}), perhaps because LMDB_DEFAULT_LIB_VERSION was set; it is not damaged. Read it with that "
+            f"engine, and add what is in it to a new store"
+        )
     reason = find_damage(name, DATABASES)
     if reason:
         raise _damaged(path, f"{DATA} is not as it was written: {reason}")
 
 
+def _was_complete(path: str) -> bool:
+    """Whether a store was there, whatever is left of it: its owner has written its name when it was complete, and what
+    those have made who shared it came after that."""
+    if any(os.path.lexists(os.path.join(path, name)) for name in (TURN, WORKERS)):
+        return True
+    try:
+        return os.lstat(os.path.join(path, OWNER)).st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def _is_beginning(name: str) -> bool:
     """Whether a data file holds less than the two pages that a new one begins with."""
-    if os.path.getsize(name) >= 2 * os.sysconf("SC_PAGE_SIZE"):
-        return False
-    with open(name, "rb") as file:
-        return looks_begun(file.read())
+    size = 2 * os.sysconf("SC_PAGE_SIZE")
+    descriptor = open_regular(name, os.O_RDONLY)
+    try:
+        return os.fstat(descriptor).st_size < size and looks_begun(os.pread(descriptor, size, 0))
+    finally:
+        os.close(descriptor)
 
 
 def allocate_lock_file(path: str, readers: int) -> None:
     """Have the whole of LMDB's lock file on the disk before the engine maps it, which ends the process where
     a page of it cannot be written. Nobody in this process has the file open."""
+    name = os.path.join(path, LMDB_LOCK)
     # 64 bytes for each reader, and a head (lmdb's mdb.c, MDB_reader and MDB_txninfo).
     wanted = readers * 64 + 4096
     try:
-        descriptor = os.open(os.path.join(path, LMDB_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_regular(name, os.O_RDWR)
+    except UnsafeFileError:
+        raise
     except OSError:  # a folder that one may only read; the engine knows what to make of it
         return
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if status.st_nlink > 1 and os.pread(descriptor, 4, 0) not in (b"", bytes(4), struct.pack("=I", MAGIC)):
+            raise UnsafeFileError(
+                errno.EMLINK, "this file is a hard link to something that is no lock file of LMDB's, so it is not "
+                "written. Remove it from this folder", name
+            )
+        size = status.st_size
         while size < wanted:
             size += os.pwrite(descriptor, bytes(wanted - size), size)
+    except PersistentOrderedDictException:
+        raise
     except OSError as error:
         raise not_made(error, path, "the store cannot be opened", "its lock file") from error
     finally:
         os.close(descriptor)
 
 
-def require_lock_file(path: str) -> None:
-    """An error where LMDB's lock file is missing although others have the store open: with a new one, nobody would
-    wait for anybody, and the store would be lost."""
-    if not os.path.exists(os.path.join(path, LMDB_LOCK)):
-        raise StorageError(
-            errno.ENOENT, f"{LMDB_LOCK} was removed while other processes have the store open; they may go on, and "
-            f"nobody can join them. Open the store when all of them have closed it", path
-        )
+def refused(error: OSError, path: str, writes: bool) -> PersistentOrderedDictException:
+    """The error for a store that the system does not let this process open."""
+    number, reason = error.errno or errno.EIO, error.strerror or str(error)
+    if number in _FULL:
+        text = f"the store cannot be opened, there is no room ({reason}); free some space and try again"
+        return DiskFullError(number, text, path)
+    if number in _FORBIDDEN:
+        way_out = "get the right to read it"
+        if writes:
+            way_out = 'open it with mode="r" if reading is enough, or get the right to write it'
+        return StoreAccessError(number, f"the store cannot be opened ({reason}); {way_out}", path)
+    way_out = {
+        errno.EMFILE: "; this process has too many files open: close some, or raise the limit (ulimit -n)",
+        errno.ENFILE: "; the system has too many files open: close some",
+        errno.ENAMETOOLONG: "; use a shorter path",
+        errno.ELOOP: "; its symbolic links lead in a circle: mend them or use another path",
+        errno.ENOENT: "; a part of it is missing, or was removed just now",
+    }.get(number, "")
+    return StorageError(number, f"the store cannot be opened ({reason}){way_out}", path)
 
 
 def not_made(error: OSError, path: str, effect: str, file: str) -> OSError:
@@ -175,7 +238,8 @@ def not_made(error: OSError, path: str, effect: str, file: str) -> OSError:
     if error.errno in _FULL:
         text = f"{effect}, there is no room for {file} ({error.strerror}); free some space and try again"
         return DiskFullError(error.errno, text, path)
-    return StorageError(error.errno, f"{effect}, {file} cannot be made ({error.strerror})", path)
+    kind = StoreAccessError if error.errno in _FORBIDDEN else StorageError
+    return kind(error.errno, f"{effect}, {file} cannot be made ({error.strerror})", path)
 
 
 def is_full(path: str, reason: str) -> bool:
@@ -190,39 +254,38 @@ def is_full(path: str, reason: str) -> bool:
     return status.f_bavail * status.f_frsize < 1 << 24 or limit != resource.RLIM_INFINITY
 
 
-def has_address_space(size: int) -> bool:
-    """Whether the system would map ``size`` more bytes into this process."""
-    try:
-        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
-    except (OSError, ValueError, OverflowError):
-        return False
-    return True
-
-
 def _damaged(path: str, reason: str) -> PersistentOrderedDictIntegrityError:
     return PersistentOrderedDictIntegrityError(
         f"the store at {path} is damaged: {reason}. Bring back a copy of the folder; nothing in it was changed"
     )
 
 
-def file_identity(path: str) -> tuple[int, int]:
-    """What tells one data file from another that has taken its name."""
-    status = os.stat(os.path.join(path, DATA))
-    return status.st_dev, status.st_ino
+def identities(path: str) -> dict[str, Identity | None]:
+    """The files that may not change while a store is open, with what tells them from others; None for one that is
+    missing. Raises UnsafeFileError where one is no regular file."""
+    return {name: check_regular(os.path.join(path, name)) for name in (DATA, LMDB_LOCK, OWNER)}
 
 
-def is_same_file(path: str, identity: tuple[int, int]) -> bool:
-    """Whether the data file is still the one of that identity."""
-    try:
-        return file_identity(path) == identity
-    except OSError:
-        return False
+def changed_files(path: str, before: dict[str, Identity | None]) -> list[str]:
+    """Which of these files are others now. The data file also if it is missing. A lock file that is missing keeps
+    everybody out until it is made again, which nobody does while somebody has the store open."""
+    changed = []
+    for name, identity in before.items():
+        try:
+            status = os.lstat(os.path.join(path, name))
+        except OSError:
+            if name == DATA:
+                changed.append(name)
+            continue
+        if identity is not None and (status.st_dev, status.st_ino) != identity:
+            changed.append(name)
+    return changed
 
 
 def flush_folder(path: str) -> None:
     """Have the names of new files survive a power cut."""
     for folder in (path, os.path.dirname(path)):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = open_folder(folder, follow=True)
         try:
             os.fsync(descriptor)
         except OSError:  # some file systems cannot

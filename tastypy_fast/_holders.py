@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tastypy_fast._files import OWNER
 from tastypy_fast._ownership import LockFile, read_name
+from tastypy_fast.exceptions import UnsafeFileError
 
 __all__ = ["Holders", "holders_of"]
 
@@ -28,7 +29,9 @@ def holders_of(path: str) -> Holders:
     """Who writes the store at ``path``. Takes its lock for a moment, for which others wait. Cost: O(1), and on Linux a
     look at the system's list of locks."""
     try:
-        file = LockFile(os.path.join(path, OWNER), os.O_RDONLY)
+        file = LockFile(path, OWNER, os.O_RDONLY)
+    except UnsafeFileError:
+        raise
     except OSError:
         return Holders("nobody", "", (), "")
     try:

@@ -17,7 +17,7 @@ import orjson
 
 from tastypy_fast.exceptions import UnstorableValueError
 
-__all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_unusual"]
+__all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_standard", "encode_unusual"]
 
 # As in _records.pxd.
 FAST_JSON = 1
@@ -35,12 +35,16 @@ def encode_unusual(value: object) -> tuple[int, bytes]:
                 return FAST_JSON, orjson.dumps(plain)
             except orjson.JSONEncodeError:  # a lone surrogate, or nested too deep for orjson
                 pass
-        # ensure_ascii=False keeps two lone surrogates in a row apart from the one character that
-        # their escapes would be read as.
-        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+        return STANDARD_JSON, encode_standard(plain)
     except RecursionError:
         raise UnstorableValueError("the value is nested too deeply, or contains itself") from None
-    return STANDARD_JSON, text.encode("utf-8", "surrogatepass")
+
+
+def encode_standard(plain: object) -> bytes:
+    """The JSON of a value of exact JSON types, written by the standard module."""
+    # ensure_ascii=False keeps two lone surrogates in a row apart from the one character that
+    # their escapes would be read as.
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def decode_standard(payload: bytes) -> Any:

@@ -9,23 +9,26 @@ import socket
 import sys
 import time
 
-from tastypy_fast._files import LMDB_LOCK, OWNER
-from tastypy_fast.exceptions import StorageError, StoreInUseError
+from tastypy_fast._files import DATA, LMDB_LOCK, OWNER, allocate_lock_file, begin_data_file, not_made, refused
+from tastypy_fast._safe_files import open_folder, open_regular
+from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, StoreInUseError, UnsafeFileError
 
-__all__ = ["EngineLock", "OwnerLock", "ReaderLock", "SharedLock"]
+__all__ = ["DataLock", "EngineLock", "FolderLock", "LockFile", "OwnerLock", "ReaderLock", "SharedLock", "read_name"]
 
 # How long another process may take to open a store.
 OPENING_SECONDS = 30
+# How long the locks of a process that is ending may outlast one another.
+ENDING_SECONDS = 1
 
 
 class LockFile:
-    """A file or folder to be locked. What is lost on the way, by an interrupt perhaps, is closed. Closing again does
+    """A file of a store to be locked. What is lost on the way, by an interrupt perhaps, is closed. Closing again does
     nothing (a descriptor may be another file's by then)."""
 
     _number = -1
 
-    def __init__(self, path: str, flags: int) -> None:
-        self._number = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    def __init__(self, folder: str, name: str, flags: int) -> None:
+        self._number = open_regular(os.path.join(folder, name), flags, os.path.join(folder, DATA))
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -37,7 +40,112 @@ class LockFile:
         if number >= 0:
             os.close(number)
 
+    def identity(self) -> tuple[int, int]:
+        """What tells this file from another one of its name."""
+        status = os.fstat(self._number)
+        return status.st_dev, status.st_ino
+
     __del__ = close
+
+
+class FolderLock(LockFile):
+    """A folder to be locked."""
+
+    def __init__(self, folder: str) -> None:
+        self._number = open_folder(folder)
+
+
+class DataLock:
+    """The lock on the data file that every process holds which has the store open: shared, and for as long.
+
+    ``lock.mdb`` and ``owner.lock`` keep processes apart only while all of them have the same files. A process that
+    found one of them missing and made another would write beside those that go on with the removed one. So a lock file
+    is made only by a process that has this lock alone, which nobody gets while anybody has the store open.
+    """
+
+    def __init__(self, path: str, writes: bool, readers: int) -> None:
+        """Take the lock, and make the lock files that are missing: ``owner.lock``, and ``lock.mdb`` for so many
+        ``readers``.
+
+        ``writes``: this process is to write; it makes the data file, too, where there is none. Who only reads goes
+        without what the system does not let it make. Waits for a process that is just making them. Raises
+        StoreInUseError where one is missing and others have the store open.
+        """
+        if writes:
+            begin_data_file(path)
+        try:
+            self._file = LockFile(path, DATA, os.O_RDWR if writes else os.O_RDONLY)
+            try:
+                self._take(path, writes)
+                allocate_lock_file(path, readers)
+            except BaseException:
+                self.release()
+                raise
+        except BaseException as error:
+            raise as_ours(error, path, writes) from None
+
+    def _take(self, path: str, writes: bool) -> None:
+        start = time.monotonic()
+        while True:
+            missing = missing_lock_files(path)
+            if missing and self._try(fcntl.LOCK_EX):
+                for name in missing_lock_files(path):
+                    make_lock_file(path, name, writes)
+                # (it is given up before it is taken anew, so that somebody else may have it in between)
+                fcntl.flock(self._file, fcntl.LOCK_SH)
+                return
+            # Who reads does not need owner.lock.
+            is_enough = not missing or not (writes or LMDB_LOCK in missing)
+            waited = time.monotonic() - start
+            if (is_enough or waited > ENDING_SECONDS) and self._try(fcntl.LOCK_SH):
+                missing = missing_lock_files(path)
+                if missing and not is_enough:
+                    raise lock_file_removed(path, missing[0])
+                return
+            if waited > OPENING_SECONDS:
+                text = "another process keeps the data file to itself; wait for it to end"
+                raise StoreInUseError(errno.EWOULDBLOCK, text, path)
+            time.sleep(0.002)
+
+    def _try(self, mode: int) -> bool:
+        try:
+            fcntl.flock(self._file, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def identity(self) -> tuple[int, int]:
+        """Which file it is a lock on."""
+        return self._file.identity()
+
+    def release(self) -> None:
+        """This process has the store open no longer."""
+        self._file.close()
+
+
+def missing_lock_files(path: str) -> list[str]:
+    """Which of the two files are not there that keep the openers of a store apart."""
+    return [name for name in (LMDB_LOCK, OWNER) if not os.path.lexists(os.path.join(path, name))]
+
+
+def make_lock_file(path: str, name: str, writes: bool) -> None:
+    """Make one of them, empty. Who only reads goes without it where the system refuses to make it."""
+    try:
+        LockFile(path, name, os.O_RDWR | os.O_CREAT).close()
+    except UnsafeFileError:
+        raise
+    except OSError as error:
+        if writes or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise not_made(error, path, "the store cannot be opened", name) from error
+
+
+def lock_file_removed(path: str, name: str) -> StoreInUseError:
+    """The error for a lock file that somebody has removed under those who have the store open."""
+    return StoreInUseError(
+        errno.EWOULDBLOCK, f"{name} was removed while other processes have this store open. They may go on, and nobody "
+        f"can join them before all of them have closed it. A lock file of a store is never stale, because the system "
+        f"gives its locks up when a process ends, so there is never a reason to remove it", path
+    )
 
 
 class OwnerLock:
@@ -45,7 +153,7 @@ class OwnerLock:
 
     def __init__(self, path: str) -> None:
         """Take the lock, or raise StoreInUseError at once."""
-        self._file = LockFile(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT)
+        self._file = LockFile(path, OWNER, os.O_RDWR)
         try:
             if not take_patiently(self._file):
                 raise in_use(path, read_name(self._file))
@@ -76,7 +184,7 @@ class SharedLock:
         Waits for a process that is just opening the store; raises StoreInUseError where it is private to one.
         """
         self._path = path
-        self._file = LockFile(os.path.join(path, OWNER), os.O_RDWR | os.O_CREAT)
+        self._file = LockFile(path, OWNER, os.O_RDWR)
         try:
             self.alone = self._take()
             refuse_readers(path)
@@ -132,18 +240,25 @@ class ReaderLock:
     """
 
     def __init__(self, path: str) -> None:
-        self._file = LockFile(path, os.O_RDONLY)
+        self._file = FolderLock(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH)
-            owner = LockFile(os.path.join(path, OWNER), os.O_RDONLY)
-            try:
-                if not take_patiently(owner):
-                    raise in_use(path, read_name(owner))
-            finally:
-                owner.close()
+            self._refuse_owner(path)
         except BaseException as error:
             self.release()
             raise as_ours(error, path) from None
+
+    @staticmethod
+    def _refuse_owner(path: str) -> None:
+        """An error where somebody writes the store."""
+        # (a copy may have come without it; then any process with the data file open may be one that writes)
+        name = OWNER if os.path.lexists(os.path.join(path, OWNER)) else DATA
+        owner = LockFile(path, name, os.O_RDONLY)
+        try:
+            if not take_patiently(owner):
+                raise in_use(path, read_name(owner)) if name == OWNER else lock_file_removed(path, OWNER)
+        finally:
+            owner.close()
 
     def release(self) -> None:
         """Let others write."""
@@ -162,7 +277,7 @@ class EngineLock:
 
     def __init__(self, path: str, patience: float = 0.1) -> None:
         """Take it within so many seconds, or raise StoreInUseError."""
-        self._file = LockFile(os.path.join(path, LMDB_LOCK), os.O_RDWR)
+        self._file = LockFile(path, LMDB_LOCK, os.O_RDWR)
         until = time.monotonic() + patience
         try:
             while True:
@@ -202,7 +317,7 @@ def take_patiently(file: LockFile) -> bool:
 
 def refuse_readers(path: str) -> None:
     """An error where somebody reads the store in a way that lets nobody write (see ReaderLock)."""
-    folder = LockFile(path, os.O_RDONLY)
+    folder = FolderLock(path)
     try:
         if not take_patiently(folder):
             raise StoreInUseError(
@@ -213,13 +328,16 @@ def refuse_readers(path: str) -> None:
         folder.close()
 
 
-def as_ours(error: BaseException, path: str) -> BaseException:
+def as_ours(error: BaseException, path: str, writes: bool = True) -> BaseException:
     """What the system said about a lock, in our words; anything else as it is."""
-    if isinstance(error, StoreInUseError) or not isinstance(error, OSError):
+    if isinstance(error, PersistentOrderedDictException) or not isinstance(error, OSError):
         return error
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return StorageError(error.errno, f"no file can be opened to lock the store ({error.strerror})", path)
-    return StorageError(error.errno, f"the file system cannot lock files ({error.strerror})", path)
+    if isinstance(error, FileNotFoundError) and error.filename == os.path.join(path, OWNER):
+        return lock_file_removed(path, OWNER)
+    if error.errno in (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        text = f"the file system cannot lock files ({error.strerror}); use a local disk"
+        return StorageError(error.errno, text, path)
+    return refused(error, path, writes)
 
 
 def read_name(file: LockFile) -> str:
@@ -239,6 +357,9 @@ def read_name(file: LockFile) -> str:
 def write_name(file: LockFile, name: str, durability: str) -> None:
     """Note who has the lock, in a line, and the durability, in another. (A full disk is no reason to fail here.)"""
     data = f"{name}\n{f'durability {durability}' if durability else ''}\n".encode("utf-8", "replace")
+    before = os.pread(file.fileno(), 8, 0)
+    if os.fstat(file.fileno()).st_nlink > 1 and before[:6] not in (b"", b"proces", b"those ", b"\n\n"):
+        return  # a hard link to some other file, which is locked as well as any and not written
     try:
         os.pwrite(file.fileno(), data, 0)
         os.ftruncate(file.fileno(), len(data))
@@ -258,4 +379,5 @@ def in_use(path: str, name: str) -> StoreInUseError:
             f"{name or 'another process'} has this private store open. Wait for it to end, read "
             f'with mode="r", or use SharedPersistentOrderedDict or SharedProgressTracker in every process'
         )
+    text += f". (Removing {OWNER} does not help: it is never stale)"
     return StoreInUseError(errno.EWOULDBLOCK, text, path)

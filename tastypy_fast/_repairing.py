@@ -18,6 +18,7 @@ from tastypy_fast._keys import decode_key, describe, index_key
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import ReaderLock
 from tastypy_fast._records import decode_record, decode_value, encode_record
+from tastypy_fast._safe_files import open_regular
 from tastypy_fast._salvage import Losses
 from tastypy_fast._source import Source
 from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictIntegrityError
@@ -56,8 +57,8 @@ def repair_here(path: str, folder: str) -> Iterator[Repair]:
     """Make a store in ``folder`` of what can be read of the one at ``path``."""
     require_store(path)
     # Nobody writes meanwhile. (Without the file nobody can have.)
-    lock = ReaderLock(path) if os.path.exists(os.path.join(path, OWNER)) else None
-    descriptor = os.open(os.path.join(path, DATA), os.O_RDONLY | os.O_CLOEXEC)
+    lock = ReaderLock(path) if os.path.lexists(os.path.join(path, OWNER)) else None
+    descriptor = open_regular(os.path.join(path, DATA), os.O_RDONLY)
     try:
         losses = Losses()
         source = Source(path, descriptor, losses)

@@ -18,15 +18,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tastypy_fast import _engine
-from tastypy_fast._engine import MapResized, ReadersFull
+from tastypy_fast._engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._environment import Environment
-from tastypy_fast._files import TURN, not_made
+from tastypy_fast._files import DATA, TURN, not_made
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import SharedLock
+from tastypy_fast._safe_files import open_regular
 from tastypy_fast._state import Lock
 from tastypy_fast._transaction import STEP, Transaction
 from tastypy_fast._turn import Turn
-from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
+from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
 
 if TYPE_CHECKING:
     from tastypy_fast._claiming import Claimant
@@ -56,15 +57,15 @@ class SharedEnvironment(Environment):
     # Opening and closing
 
     def _take_files(self) -> bool:
-        claim = self._claim = SharedLock(self.path)
+        claim = self._files.claim = SharedLock(self.path)
         return claim.alone
 
     def _begin_alone(self) -> None:
         super()._begin_alone()
         self._attach_databases()
-        assert isinstance(self._claim, SharedLock)
+        assert isinstance(self._files.claim, SharedLock)
         self._alone = False
-        self._claim.share()
+        self._files.claim.share()
 
     def _open_database_files(self, readonly: bool) -> None:
         # Only for reading as long as that is enough: LMDB takes the lock of all writers to open databases for writing,
@@ -149,7 +150,10 @@ class SharedEnvironment(Environment):
     def make_turn(self) -> Turn:
         """What this process waits with for its turn to write."""
         try:
-            return Turn(os.path.join(self.path, TURN))
+            name, model = os.path.join(self.path, TURN), os.path.join(self.path, DATA)
+            return Turn(open_regular(name, os.O_RDWR | os.O_CREAT, model))
+        except UnsafeFileError:
+            raise
         except OSError as error:
             raise not_made(error, self.path, "nothing can be written", TURN) from error
 
@@ -163,6 +167,9 @@ class SharedEnvironment(Environment):
             self._adopt_map()
         elif isinstance(error, ReadersFull):
             self.db.reader_check()
+        elif isinstance(error, EngineBroken):
+            with self.lock:
+                self._open_to_write()
         else:
             raise self.translated(error) from error
 
@@ -172,13 +179,12 @@ class SharedEnvironment(Environment):
         # (where it fails, the next one tries again)
         self._reopens = True
         self.end_reading()
-        if self.db is not None:
-            self.db.close()
-            self.db = None
+        self._close_engine()
         self._open_database_files(readonly=False)
 
     def sync(self) -> None:
         """Make what is there now what ``revert()`` comes back to, and have it on the disk."""
+        self.check_files()
         self.transaction.perform(STEP, self._sync)
 
     def _sync(self) -> None:
@@ -196,6 +202,16 @@ class SharedEnvironment(Environment):
             with self.transaction.lock, self.lock:
                 self.end_reading()
                 _engine.adopt(self.path, self.db)
+        finally:
+            if depth:
+                self.lock.resume(depth)
+
+    def reopen_engine(self) -> None:
+        # As in _adopt_map(): no thread may be about to begin a transaction.
+        depth = self.lock.suspend() if self.lock.is_mine() else 0
+        try:
+            with self.transaction.lock:
+                super().reopen_engine()
         finally:
             if depth:
                 self.lock.resume(depth)

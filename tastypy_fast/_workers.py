@@ -16,6 +16,7 @@ number is there for the others when the process was killed.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import mmap
 import os
 import secrets
@@ -25,8 +26,9 @@ import time
 from typing import Any, NamedTuple
 
 from tastypy_fast._claims import read_claim
-from tastypy_fast._files import WORKERS, not_made
-from tastypy_fast.exceptions import PersistentOrderedDictException
+from tastypy_fast._files import DATA, WORKERS, not_made
+from tastypy_fast._safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
+from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
 
 __all__ = ["Worker", "WorkerFacts", "facts_of_workers", "lost_claims"]
 
@@ -66,13 +68,16 @@ class Worker:
         self.number = secrets.randbits(62) + 1
         self._folder = os.path.join(path, WORKERS)
         try:
-            os.makedirs(self._folder, exist_ok=True)
-            self._file = self._take_file(needed)
+            self._file = self._take_file(os.path.join(path, DATA), needed)
             try:
-                self._map = mmap.mmap(self._file, SIZE)
+                # (the map has a descriptor of its own)
+                with standard_descriptors_taken():
+                    self._map = mmap.mmap(self._file, SIZE)
             except BaseException:
                 os.close(self._file)
                 raise
+        except UnsafeFileError:
+            raise
         except OSError as error:
             raise not_made(error, path, "no task can be claimed", "this worker's file") from error
         self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
@@ -83,26 +88,27 @@ class Worker:
         host = socket.gethostname().encode("utf-8", "replace")[:64]
         self._map[: _HEAD.size] = _HEAD.pack(self.number, os.getpid(), time.time(), host)
 
-    def _take_file(self, needed: set[int]) -> int:
-        name = 0
-        while True:
-            file = os.open(os.path.join(self._folder, str(name)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def _take_file(self, model: str, needed: set[int]) -> int:
+        make_folder(self._folder, model)
+        for number in itertools.count():
+            file = open_regular(os.path.join(self._folder, str(number)), os.O_RDWR | os.O_CREAT, model)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Written and not just made longer: a page that the disk has no room for ends the process later.
-                size = os.fstat(file).st_size
-                while size < SIZE:
-                    size += os.pwrite(file, bytes(SIZE - size), size)
-                if _NUMBER.unpack(os.pread(file, 8, 0))[0] not in needed:
+                status = os.fstat(file)
+                # (a file with another name, a hard link, may be something else there)
+                if status.st_nlink == 1 and _NUMBER.unpack(os.pread(file, 8, 0).ljust(8, b"\0"))[0] not in needed:
+                    # Written and not just made longer: a page that the disk has no room for ends the process later.
+                    size = status.st_size
+                    while size < SIZE:
+                        size += os.pwrite(file, bytes(SIZE - size), size)
                     return file
-                os.close(file)
-                name += 1
             except BlockingIOError:
-                os.close(file)
-                name += 1
+                pass
             except BaseException:
                 os.close(file)
                 raise
+            os.close(file)
+        raise AssertionError("there are always more numbers")
 
     def open_lane(self) -> int:
         """A lane for an iterator; its places begin with what the one before it has left there."""
@@ -137,12 +143,13 @@ def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
     found = []
     folder = os.path.join(path, WORKERS)
     try:
+        os.close(open_folder(folder))
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
     for name in names:
         try:
-            file = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
+            file = open_regular(os.path.join(folder, name), os.O_RDONLY)
         except FileNotFoundError:
             continue
         try:

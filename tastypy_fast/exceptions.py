@@ -20,6 +20,8 @@ also the builtin that a caller would think of first::
      ├── NewerFormatError                        (NotImplementedError)
      ├── DiskFullError                           (OSError)
      ├── StorageError                            (OSError)           any other refusal of the system or of LMDB
+     │    ├── StoreAccessError              (PermissionError)   no right to open it, or a read-only file system
+     │    └── UnsafeFileError                                        a link, a pipe or a device in a store's folder
      └── PersistentOrderedDictIntegrityError                         the files are damaged
           └── DamagedInputError                  (ValueError)        a file to be imported is not in its format
 
@@ -42,11 +44,13 @@ __all__ = [
     "PersistentOrderedDictIntegrityError",
     "ReadOnlyStoreError",
     "StorageError",
+    "StoreAccessError",
     "StoreConflictError",
     "StoreInUseError",
     "StoreKindError",
     "StoreNotFoundError",
     "StorePathError",
+    "UnsafeFileError",
     "UnstorableValueError",
 ]
 
@@ -117,6 +121,14 @@ class DiskFullError(PersistentOrderedDictException, OSError):
 
 class StorageError(PersistentOrderedDictException, OSError):
     """The system or the storage engine refused an operation."""
+
+
+class StoreAccessError(StorageError, PermissionError):
+    """The system does not let this process open a store, because of the rights of its files or a read-only disk."""
+
+
+class UnsafeFileError(StorageError):
+    """A symbolic link, a pipe or a device stands where a store has a file or folder. Nothing was written through it."""
 
 
 class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):

@@ -21,7 +21,7 @@ from tastypy_fast._shared_slots import SharedSlots
 from tastypy_fast._sharing import SharedEnvironment
 from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP
 from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
-from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
 
 __all__ = ["SharedPOD", "SharedPersistentOrderedDict"]
@@ -146,7 +146,8 @@ class SharedPersistentOrderedDict(Looks, SharedSlots, Exporting, MutableMapping[
 
         What this process has claimed and not finished is given back then. Any later use of the instance raises
         CalledClosedTrackerError; other instances and other processes go on. Called inside of a block, it ends the
-        block first, and keeps what was done in it.
+        block first, and keeps what was done in it. Raises StorageError where the files were removed or replaced
+        meanwhile; the instance is closed all the same.
 
         >>> pod = SharedPersistentOrderedDict(path)
         >>> pod.close()
@@ -157,13 +158,21 @@ class SharedPersistentOrderedDict(Looks, SharedSlots, Exporting, MutableMapping[
             return
         transaction = self._environment.transaction
         transaction.leave_all()
+        lost = None
         with transaction.lock:  # other threads wait, and find it closed
             # (closed already where an interrupt came into the middle of this, which completes it then)
-            if not self._cache.closed and not self._environment.is_gone():
-                self._environment.sync()
+            if not self._cache.closed:
+                try:
+                    self._environment.check_files()
+                except StorageError as error:
+                    lost = error
+                else:
+                    self._environment.sync()
             _registry.release(self._environment, self._cache)
             self._finalizer.detach()
             self._detach()
+        if lost is not None:
+            raise lost
 
     def __enter__(self: Self) -> Self:
         self._view()

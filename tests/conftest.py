@@ -50,7 +50,7 @@ CLASSES = {
 
 
 # What these modules test is promised by all four classes; the others are about stores of one process.
-FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings"}
+FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings", "test_files"}
 # These are run also with every sync in the log; most of it with ``-m storm``.
 WITH_LOG = {"test_contract", "test_damage", "test_endings", "test_fork", "test_kills", "test_threads"}
 ALWAYS = {("test_damage", "pod")}

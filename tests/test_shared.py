@@ -2029,7 +2029,9 @@ def test_a_store_that_was_deleted_can_be_closed_and_made_anew(shared_class, tmp_
         run_program(shared_class, path, "store['other'] = {}")
     with pytest.raises(StorageError, match="close"):
         write_for_ever(store)  # (it is looked for once a second)
-    store.close()
+    with pytest.raises(StorageError, match="removed or replaced"):
+        store.close()
+    assert store.closed
     with shared_class(path) as again:
         assert again.keys() == (["other"] if replaced else [])
 

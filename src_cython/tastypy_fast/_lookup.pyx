@@ -55,6 +55,8 @@ cdef class Lookup:
             try:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
+                if self.environment.transient and self.environment.snapshot is None:
+                    self.environment.look_at_files()
                 if self.is_stale():
                     if self.environment.journal is not None:
                         # (an interrupt may have come between a commit and the end of the snapshot before it)
@@ -330,6 +332,7 @@ cdef class Lookup:
         if self.entries:
             self.drop_unchanged()
         self.generation = self.environment.generation
+        self.seen = -1
         self.disk_count = -1
         self.delta = 0
         self.epoch += 1

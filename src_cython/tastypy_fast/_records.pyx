@@ -21,12 +21,14 @@ from orjson import JSONDecodeError, JSONEncodeError
 from orjson import dumps as orjson_dumps
 from orjson import loads as orjson_loads
 
-from tastypy_fast._json import decode_standard, encode_unusual
+from tastypy_fast._address_space import address_space_limit
+from tastypy_fast._json import decode_standard, encode_standard, encode_unusual
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
     double PyFloat_AS_DOUBLE(object value)
+    Py_ssize_t PyUnicode_GET_LENGTH(object value)
 
 __all__ = ["decode_record", "decode_value", "encode_record", "encode_value"]
 
@@ -37,10 +39,13 @@ cdef enum:
     MAX_FAST_NESTING = 250
     # Below this zlib's own header eats the gain.
     WORTH_COMPRESSING = 64
+    # Under a limit on the address space, values of more bytes are left to the standard json module.
+    LARGE = 1 << 20
 
 
-cdef bint is_plain(object value, int depth) except -1:
-    """Whether orjson writes the value exactly as it is, nothing changed in silence.
+cdef bint is_plain(object value, int depth, Py_ssize_t* size) except -1:
+    """Whether orjson writes the value exactly as it is, nothing changed in silence. ``size`` grows by what its JSON
+    takes, about.
 
     Only the exact types that JSON has, finite floats, ints in 64 bits, str keys. (A lone surrogate is not
     looked for here: orjson refuses those by itself.)
@@ -50,7 +55,11 @@ cdef bint is_plain(object value, int depth) except -1:
     cdef PyObject* key
     cdef PyObject* item
     cdef Py_ssize_t position = 0
-    if kind is str or value is None or kind is bool:
+    size[0] += 8
+    if kind is str:
+        size[0] += PyUnicode_GET_LENGTH(value)
+        return True
+    if value is None or kind is bool:
         return True
     if kind is int:
         PyLong_AsLongLongAndOverflow(value, &overflow)
@@ -61,17 +70,17 @@ cdef bint is_plain(object value, int depth) except -1:
         return False
     if kind is dict:
         while PyDict_Next(value, &position, &key, &item):
-            if type(<object>key) is not str or not is_plain(<object>item, depth + 1):
+            if type(<object>key) is not str or not is_plain(<object>item, depth + 1, size):
                 return False
         return True
     if kind is list:
         for part in <list>value:
-            if not is_plain(part, depth + 1):
+            if not is_plain(part, depth + 1, size):
                 return False
         return True
     if kind is tuple:
         for part in <tuple>value:
-            if not is_plain(part, depth + 1):
+            if not is_plain(part, depth + 1, size):
                 return False
         return True
     return False
@@ -80,7 +89,12 @@ cdef bint is_plain(object value, int depth) except -1:
 cdef bytes dump_value(object value, int* codec):
     """The JSON of a value, and who can read it. Raises UnstorableValueError."""
     cdef bytes payload
-    if is_plain(value, 0):
+    cdef Py_ssize_t size = 0
+    if is_plain(value, 0, &size):
+        if size > LARGE and address_space_limit() is not None:
+            # orjson ends the process where it cannot allocate memory; the standard module raises MemoryError.
+            codec[0] = STANDARD_JSON
+            return encode_standard(value)
         try:
             codec[0] = FAST_JSON
             return orjson_dumps(value)
@@ -94,6 +108,8 @@ cdef object load_value(int codec, bytes payload):
     """The value that dump_value() wrote. Raises PersistentOrderedDictIntegrityError."""
     try:
         if codec == FAST_JSON:
+            if PyBytes_GET_SIZE(payload) > LARGE and address_space_limit() is not None:
+                return decode_standard(payload)  # as in dump_value()
             return orjson_loads(payload)
         if codec == STANDARD_JSON:
             return decode_standard(payload)

@@ -101,8 +101,9 @@ cdef class SharedSlots:
                     result = None
                     if not self.do_directly(transaction, change):
                         result = self.do(transaction, change)
-                except BaseException:
+                except BaseException as error:
                     transaction.leave_if(incarnation, True)
+                    transaction.raise_translated(error)
                     raise
                 transaction.leave_if(incarnation, False)
                 return result

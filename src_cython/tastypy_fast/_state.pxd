@@ -42,7 +42,10 @@ cdef class StoreState:
     cdef public bint wrote
     cdef public long long image_count
     cdef bint next_is_old
+    # The second in which the files were looked at last, by the system's clock that never goes back.
+    cdef public long long files_checked
 
+    cdef int look_at_files(self) except -1
     cdef object reader(self)
     cdef int end_snapshot(self) except -1
     cdef long long next_free(self) except -1

@@ -4,6 +4,7 @@ The Environment, in Python, is a StoreState: it fills these fields in and does e
 """
 
 cimport cython
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tastypy_fast.exceptions import NotLockedError
 
@@ -188,6 +189,15 @@ cdef class StoreState:
                     pass  # another process has grown the map, or has the last slot; or the log is damaged
             self.snapshot = self.begin_reading()
         return self.snapshot
+
+    cdef int look_at_files(self) except -1:
+        """Have ``follow_files()`` look, once a second, whether the files are still those at the path."""
+        cdef timespec now
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        if now.tv_sec != self.files_checked:
+            self.follow_files()
+            self.files_checked = now.tv_sec
+        return 0
 
     cdef int end_snapshot(self) except -1:
         """Give the current read transaction back, if it is not the only one."""

@@ -41,14 +41,17 @@ cdef class Syncing(Lookup):
 
     def finish(self):
         """Sync, and refuse whatever comes later. A thread that waits in an operation finds out there."""
-        self.enter()
+        # (not by enter(): who only reads closes a store whose files are gone, too)
+        self.environment.lock.acquire()
+        self.busy += 1
         try:
             self.sync(True)
             self.forget_entries()
             self.disk_count = -1
             self.closed = True
         finally:
-            self.leave()
+            self.busy -= 1
+            self.environment.lock.release()
 
     def sync_one(self, bytes key, original):
         """Write one key. KeyError when it is neither there nor deleted since the last sync."""

@@ -25,13 +25,13 @@ cdef class Transaction(StoreState):
     cdef list parents
     cdef object failure
     cdef long long expected
-    cdef long long files_checked
 
     cpdef int enter(self, int kind) except -1
     cpdef int leave(self, bint failed) except -1
     cpdef int leave_all(self) except -1
     cdef bint is_inside(self)
     cdef bint is_single(self)
+    cdef int raise_translated(self, object error) except -1
     cdef int make_way(self, object error) except -1
     cdef int leave_if(self, long long incarnation, bint failed) except -1
     cdef int spoil(self) except -1

@@ -8,8 +8,6 @@ handler may raise between taking a lock and noting that it is taken.
 
 cimport cython
 
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
 
@@ -101,6 +99,17 @@ cdef class Transaction(StoreState):
 
     def flush(self):
         """Nothing is there to be flushed before the commit."""
+
+    def follow_files(self):
+        self.environment.check_files()
+
+    cdef int raise_translated(self, object error) except -1:
+        """Raise the engine's error as one of ours; nothing where it is another."""
+        if isinstance(error, Exception):
+            translated = self.translated(error)
+            if translated is not error:
+                raise translated from error
+        return 0
 
     def translated(self, error):
         return self.environment.translated(error)
@@ -206,16 +215,12 @@ cdef class Transaction(StoreState):
 
     cdef int begin(self, int kind) except -1:
         cdef long long number
-        cdef timespec now
         if self.closed:
             raise CalledClosedTrackerError("this store was closed; open it again to use it")
         if self.is_too_small:
             self.environment.grow()
             self.is_too_small = False
-        clock_gettime(CLOCK_MONOTONIC, &now)
-        if now.tv_sec != self.files_checked:
-            self.environment.check_files()
-            self.files_checked = now.tv_sec
+        self.look_at_files()
         self.begin_writing()
         if kind != STEP:
             self.make_room()
@@ -369,8 +374,9 @@ cdef class Transaction(StoreState):
                 incarnation = self.incarnation
                 try:
                     result = function(*arguments, **keywords)
-                except BaseException:
+                except BaseException as error:
                     self.leave_if(incarnation, True)
+                    self.raise_translated(error)
                     raise
                 self.leave_if(incarnation, False)
                 return result

@@ -32,13 +32,14 @@ __all__ = ["Turn"]
 
 @cython.final
 cdef class Turn:
-    """The turns of this process. To close one loses those of any other one on the same file in this process."""
+    """The turns of this process, on the descriptor of a file, which it closes at its end. To close one loses those of
+    any other one on the same file in this process."""
 
     def __cinit__(self):
         self.file = -1
 
-    def __init__(self, str path not None):
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def __init__(self, int file):
+        self.file = file
 
     def __dealloc__(self):
         if self.file >= 0:

@@ -1,0 +1,189 @@
+"""Open the files of a store without trusting its folder, which may come from a stranger.
+
+A symbolic link in the place of a lock file would lead the engine to overwrite some file of the user's, and a pipe
+would make ``open()`` wait for ever. So every file that is opened here is a regular file, reached through no link. Its
+descriptor is above those of the standard streams, because a program may have closed them, and a child's error messages
+would go into the file then. It is closed at ``exec``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from tastypy_fast.exceptions import UnsafeFileError
+
+__all__ = [
+    "check_regular",
+    "close_on_exec",
+    "make_folder",
+    "open_folder",
+    "open_regular",
+    "standard_descriptors_taken",
+]
+
+# O_NONBLOCK: a pipe without a writer is opened, and refused, at once.
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: "a regular file",
+}
+
+
+def open_regular(name: str, flags: int, model: str | None = None) -> int:
+    """Open the regular file ``name`` and return its descriptor. Raises UnsafeFileError for anything else.
+
+    ``flags`` are those of ``os.open()``. A file that O_CREAT makes gets the owner, the group and the mode of the file
+    ``model`` where there is one, as far as the system permits. So a file that root, or another member of the group,
+    adds to a store can be used by all who may use the store.
+    """
+    with standard_descriptors_taken():
+        while True:
+            if not flags & os.O_EXCL:
+                try:
+                    return _open(name, flags & ~os.O_CREAT)
+                except FileNotFoundError:
+                    if not flags & os.O_CREAT:
+                        raise
+            try:
+                descriptor = _open(name, flags | os.O_CREAT | os.O_EXCL)
+            except FileExistsError:
+                if flags & os.O_EXCL:
+                    raise
+                continue  # somebody else has just made it
+            if model is not None:
+                _adopt_rights(descriptor, model)
+            return descriptor
+
+
+def open_folder(name: str, follow: bool = False) -> int:
+    """Open a folder to lock it, flush it or open files in it. ``follow``: where it is reached through a link, too."""
+    with standard_descriptors_taken():
+        flags = _FLAGS | os.O_RDONLY | os.O_DIRECTORY
+        try:
+            return os.open(name, flags & ~os.O_NOFOLLOW if follow else flags)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _kind_of(name) != stat.S_IFDIR:
+                raise _unsafe(name, stat.S_IFDIR) from error
+            raise
+
+
+def make_folder(name: str, model: str) -> None:
+    """Make a folder, with the owner, the group and the mode that fit to the file ``model``, if it is not there. Raises
+    UnsafeFileError where something else is."""
+    try:
+        os.mkdir(name)
+    except FileExistsError:
+        os.close(open_folder(name))
+        return
+    descriptor = open_folder(name)
+    try:
+        _adopt_rights(descriptor, model)
+    finally:
+        os.close(descriptor)
+
+
+def check_regular(name: str) -> tuple[int, int] | None:
+    """Check that ``name`` is a regular file, and return what tells it from others: device and inode. None where it is
+    missing. For the files that the engine opens by their names."""
+    try:
+        status = os.lstat(name)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise _unsafe(name, stat.S_IFREG)
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def standard_descriptors_taken() -> Iterator[None]:
+    """Nothing that is opened in this block gets a descriptor below 3.
+
+    The root folder stands in for the closed ones: writing to it fails as writing to a closed descriptor does.
+    """
+    taken: list[int] = []
+    try:
+        while any(not _is_open(number) for number in range(3)):
+            taken.append(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+        yield
+    finally:
+        for number in taken:
+            os.close(number)
+
+
+def close_on_exec(files: Iterable[tuple[int, int] | None]) -> None:
+    """Close the descriptors of some files at ``exec``, where a library has opened them without saying so.
+
+    ``files``: device and inode of each. Cost: a look at each descriptor of this process.
+    """
+    wanted = set(files)
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # (that of the list itself is closed by now)
+            status = os.fstat(int(name))
+            if (status.st_dev, status.st_ino) in wanted:
+                os.set_inheritable(int(name), False)
+
+
+def _open(name: str, flags: int) -> int:
+    try:
+        descriptor = os.open(name, flags | _FLAGS, 0o666)
+    except OSError as error:
+        # ELOOP: a link, here or further up. ENXIO: a socket, or a pipe that nobody reads. EISDIR: a folder.
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and _kind_of(name) != stat.S_IFREG:
+            raise _unsafe(name, stat.S_IFREG) from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise _unsafe(name, stat.S_IFREG)
+
+
+def _kind_of(name: str) -> int:
+    return stat.S_IFMT(os.lstat(name).st_mode)
+
+
+def _unsafe(name: str, wanted: int) -> UnsafeFileError:
+    kind = _kind_of(name)
+    return UnsafeFileError(
+        errno.ELOOP if kind == stat.S_IFLNK else errno.EINVAL,
+        f"this is {_KINDS.get(kind, 'something')} where a store has {_KINDS[wanted]}, so it was neither followed nor "
+        f"opened. Remove it if it does not belong there", name,
+    )
+
+
+def _adopt_rights(descriptor: int, model: str) -> None:
+    try:
+        status = os.lstat(model)
+    except OSError:  # nothing to go by: the file's creator and umask decide
+        return
+    own = os.fstat(descriptor)
+    with suppress(OSError):
+        if own.st_uid != status.st_uid:
+            os.fchown(descriptor, status.st_uid, -1)
+    with suppress(OSError):
+        if own.st_gid != status.st_gid:
+            os.fchown(descriptor, -1, status.st_gid)
+    # The engine writes the lock file of those who only read, too.
+    mode = status.st_mode & 0o666 | 0o600
+    if stat.S_ISDIR(own.st_mode):
+        # Who may read it may search it. What the folder inherits from the one around it stays.
+        mode |= (mode & 0o444) >> 2 | own.st_mode & 0o7000
+    with suppress(OSError):
+        os.fchmod(descriptor, mode)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
