@@ -46,8 +46,8 @@ def waiting(*arguments):
 ast.parse = waiting
 """
 
-# The exit statuses of a program that a signal has stopped. Python may end by SIGINT itself although the program has caught
-# KeyboardInterrupt (seen in 5 of 100 runs of Python 3.11 on a busy machine). A shell shows 130 for both.
+# The exit statuses of a program that a signal has stopped. Python may end by SIGINT itself although the program has
+# caught KeyboardInterrupt (seen in 5 of 100 runs of Python 3.11 on a busy machine). A shell shows 130 for both.
 STOPS = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGTERM: (-signal.SIGTERM,), signal.SIGKILL: (-signal.SIGKILL,)}
 
 BROKEN = {
