@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tastypy_fast._files import flush_folder, not_made
+from tastypy_fast._paths import Path, refuse_inside, resolved
 from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError
 
 __all__ = ["beside", "new_path", "system_errors"]
@@ -21,9 +22,14 @@ _MARK = ".tastypy_fast-"
 _RANDOM = re.compile("[a-z0-9_]{8}")
 
 
-def new_path(path: str | os.PathLike[str], what: str) -> str:
-    """The resolved path, at which there is nothing yet but perhaps an empty folder. Raises NotAStoreError."""
-    real = os.path.realpath(os.fsdecode(path))
+def new_path(path: Path, what: str, source: str, whose: str) -> str:
+    """Return the resolved path of a target, at which there is nothing yet but perhaps an empty folder.
+
+    Raises NotAStoreError for any other, and StorePathError for one inside of the folder ``source``, which ``whose``
+    names.
+    """
+    real = resolved(path, "target")
+    refuse_inside(real, source, whose)
     try:
         if os.listdir(real):
             raise NotAStoreError(errno.EEXIST, f"this folder is not empty; {what} a new path or an empty folder", real)
@@ -34,6 +40,10 @@ def new_path(path: str | os.PathLike[str], what: str) -> str:
             raise NotAStoreError(errno.EEXIST, f"there is a file at this path already; {what} a new path", real
                                  ) from None
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", real) from None
+    except OSError as error:
+        if isinstance(error, NotAStoreError):
+            raise
+        raise not_made(error, real, "nothing was written", "it") from error
     return real
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import islice
@@ -13,6 +12,7 @@ from tastypy_fast._json_lines import JsonLines, write_json_lines
 from tastypy_fast._keys import describe
 from tastypy_fast._options import at_least
 from tastypy_fast._original import Original, write_original
+from tastypy_fast._paths import Path, resolved
 from tastypy_fast.exceptions import (
     DamagedInputError,
     InvalidKeyError,
@@ -24,7 +24,6 @@ __all__ = ["Exporting"]
 
 _BATCH = 1000
 
-Path = str | os.PathLike[str]
 Entries = Iterator[tuple[int, Any, Any]]
 Made = TypeVar("Made", bound="Exporting")
 
@@ -32,6 +31,8 @@ Made = TypeVar("Made", bound="Exporting")
 class Store(Protocol):
     """What a store has for this: the public interface."""
 
+    @property
+    def path(self) -> str: ...
     @property
     def gzipped(self) -> bool: ...
     @property
@@ -63,7 +64,7 @@ class Exporting:
         >>> Path("files/0.json").read_text(), Path("files/1.json").read_text()
         ('"a\\\\\\\\tb"\\t[1]\\n', '["c", 2]\\tnull\\n')
         """
-        target = new_path(folder, "export to")
+        target = new_path(folder, "export to", self.path, "the store that is exported")
         with system_errors(target), beside(target) as made:
             return write_original(made, self.iteritems(), self.file_size, self.gzipped)
 
@@ -90,7 +91,7 @@ class Exporting:
         size = arguments.get("file_size")
         source = Original(folder, None if size is None else at_least("file_size", size, 1))
         open_store: Any = cls
-        target = new_path(path, "import into")
+        target = new_path(path, "import into", resolved(source.folder), "the folder that is imported")
         filling = {name: value for name, value in arguments.items() if name not in ("init", "mode")}
         with beside(target) as made:
             store = open_store(made, **filling)
@@ -127,7 +128,7 @@ class Exporting:
         {"key":["b",2],"value":null}
         2
         """
-        return write_json_lines(target, self.iteritems())
+        return write_json_lines(target, self.iteritems(), self.path)
 
     def import_jsonl(self: Store, source: Any) -> int:
         """Assign the keys and values of JSON Lines, as ``update()`` does; the number of lines.

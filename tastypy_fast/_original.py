@@ -16,6 +16,7 @@ from typing import Any
 
 from tastypy_fast._compressed import joined, reading, writing
 from tastypy_fast._json_text import key_json, key_of, parse_json, spaced_json
+from tastypy_fast._paths import Path, checked
 from tastypy_fast.exceptions import DamagedInputError, StoreNotFoundError, StorePathError
 
 __all__ = ["Original", "write_original"]
@@ -74,8 +75,8 @@ class Original:
     file and line, StoreNotFoundError and StorePathError.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], file_size: int | None) -> None:
-        self.folder = os.fsdecode(folder)
+    def __init__(self, folder: Path, file_size: int | None) -> None:
+        self.folder = checked(folder, "folder")
         self._file_size = file_size
         self._names = self._find()
         self._before: list[int] = []

@@ -18,7 +18,7 @@ from tastypy_fast import (
 )
 from tastypy_fast._compressed import reading
 from tastypy_fast._json_text import parse_json
-from tastypy_fast.cli.choosing import json_option, store_argument
+from tastypy_fast.cli.choosing import PathType, json_option, store_argument
 from tastypy_fast.cli.outcome import REFUSED, USAGE, Failure
 from tastypy_fast.cli.stores import SPECIAL, Found, look_for, open_reader, open_writer
 from tastypy_fast.cli.texts import as_json, out, quantity
@@ -42,7 +42,7 @@ def is_json_lines(name: str) -> bool:
 
 @click.command()
 @store_argument
-@click.argument("target", type=click.Path(allow_dash=True))
+@click.argument("target", type=PathType(allow_dash=True))
 def export(store: str, target: str) -> None:
     """Write a store out, in order, beside whoever writes it.
 
@@ -67,7 +67,7 @@ def export(store: str, target: str) -> None:
 
 
 @click.command(name="import")
-@click.argument("source", type=click.Path(exists=True, allow_dash=True))
+@click.argument("source", type=PathType(exists=True, allow_dash=True))
 @store_argument
 @click.option("--tracker", "kind", flag_value="tracker", help="A new store is a tracker.")
 @click.option("--dict", "kind", flag_value="dict", help="A new store is a dict.")
