@@ -53,8 +53,9 @@ class Framing:
         """All tasks as a ``pandas.DataFrame``; columns, cost and errors as of ``to_arrow()``.
 
         Ints and bools have pandas's types for those that may be missing (``Int64``, ``boolean``), so that they stay
-        exact. ``options`` are those of ``pyarrow.Table.to_pandas``. Raises ImportError without pyarrow or pandas, which
-        come with the extra ``frames``.
+        exact. Dicts and lists are Python's own, with the same ints and None inside. A dict has every name that the
+        column's dicts have, None where its task has none. ``options`` are those of ``pyarrow.Table.to_pandas``.
+        Raises ImportError without pyarrow or pandas, which come with the extra ``frames``.
 
         >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
         >>> int(tracker.to_pandas().query("done")["size"].sum())
@@ -63,7 +64,7 @@ class Framing:
         pandas = needed("pandas", "frames", "to_pandas()")
         arrow = needed("pyarrow", "frames", "to_pandas()")
         types = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}
-        return self.to_arrow(as_json=as_json).to_pandas(**{"types_mapper": types.get, **options})
+        return frame_of(arrow, pandas, self.to_arrow(as_json=as_json), {"types_mapper": types.get, **options})
 
     def to_polars(self, *, as_json: Collection[str] = ()) -> Any:
         """All tasks as a ``polars.DataFrame``; columns, cost and errors as of ``to_arrow()``.
@@ -96,6 +97,19 @@ def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: C
     table = joined(arrow, tables)
     table = table.rename_columns(names_of_columns(table.column_names))
     return table.add_column(0, "key", in_one_type(arrow, keys))
+
+
+def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> Any:
+    """The pandas.DataFrame of a table."""
+    mapper: Callable[[Any], Any] = options["types_mapper"] or (lambda kind: None)
+    nested = [field.name for field in table.schema
+              if arrow.types.is_nested(field.type) and mapper(field.type) is None]
+    if not nested:
+        return table.to_pandas(**options)
+    # pyarrow would make numpy arrays of what is nested, in which ints beside None become floats.
+    frame = table.drop_columns(nested).to_pandas(**options)
+    objects = {name: pandas.Series(table[name].to_pylist(), index=frame.index, dtype=object) for name in nested}
+    return pandas.concat([frame, pandas.DataFrame(objects)], axis="columns")[table.column_names]
 
 
 def batches(pairs: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:

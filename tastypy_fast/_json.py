@@ -58,10 +58,7 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
         number = int.__int__(value)
         if number in _INT64:
             return number, True
-        try:
-            str(number)
-        except ValueError as error:  # sys.set_int_max_str_digits()
-            raise UnstorableValueError(f"the int at {where} has too many digits for JSON: {error}") from None
+        _text_of(number, f"the int at {where}")
         return number, False
     if isinstance(value, float):
         real = float.__float__(value)
@@ -75,8 +72,10 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
+            _refuse_kind(value.dtype, where)
             return _plain(value.tolist(), where)
-        if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)):
+        # (a timedelta64 is an integer to numpy, and an int without its unit to .item())
+        if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)) and value.dtype.kind != "m":
             number = value.item()
             # (a longdouble has no Python number that holds it, and stays what it is)
             if not isinstance(number, numpy.generic):
@@ -85,6 +84,25 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
         f"JSON cannot hold a {type(value).__module__}.{type(value).__qualname__}, and there is one at {where}; "
         f"store a str, a number, a list or a dict instead"
     )
+
+
+def _text_of(number: int, what: str) -> str:
+    """The digits of an int. Raises UnstorableValueError for more than Python writes (sys.set_int_max_str_digits)."""
+    try:
+        return str(number)
+    except ValueError as error:
+        raise UnstorableValueError(f"{what} has too many digits for JSON: {error}") from None
+
+
+def _refuse_kind(dtype: Any, where: str) -> None:
+    """Raise UnstorableValueError for an array whose ``tolist()`` drops what its elements mean: units, names."""
+    if dtype.kind in "mM":
+        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number beside its unit"
+    elif dtype.kind == "V":
+        what, instead = f"an array of records (dtype {dtype!s:.80})", "store a list of dicts, or a list for each field"
+    else:
+        return
+    raise UnstorableValueError(f"JSON cannot hold {what}, and there is one at {where}; {instead}")
 
 
 def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool]:
@@ -106,7 +124,9 @@ def _plain_name(key: object, where: str) -> str:
     """The key of a dict as ``json.dumps`` writes it."""
     if isinstance(key, str):
         return str.__str__(key)
-    if key is None or isinstance(key, (int, float)):
+    if isinstance(key, int) and not isinstance(key, bool):
+        return _text_of(int.__int__(key), f"a key of the dict at {where}")
+    if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
     raise UnstorableValueError(
         f"JSON cannot hold a dict key of type {type(key).__module__}.{type(key).__qualname__}, "
