@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from tastypy_fast._extras import needed
+from tastypy_fast._json_text import spaced_json
 from tastypy_fast._keys import describe
 from tastypy_fast.exceptions import UnstorableValueError
 
@@ -148,8 +149,16 @@ def span(keys: list[Any]) -> str:
     return f"the tasks from {first} to {last}" if len(keys) > 1 else f"the task {first}"
 
 
+def text_of(value: Any) -> str:
+    """The JSON of a value or a key, in ASCII."""
+    try:
+        return json.dumps(value)
+    except ValueError:  # an int of more digits than Python writes
+        return spaced_json(value).decode("utf-8", "backslashreplace")
+
+
 def in_json(task: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: json.dumps(value) if name in names and name not in STATUS else value for name, value in task.items()}
+    return {name: text_of(value) if name in names and name not in STATUS else value for name, value in task.items()}
 
 
 def names_of_columns(names: list[str]) -> list[str]:
@@ -242,6 +251,6 @@ def in_one_type(arrow: Any, columns: list[Any]) -> Any:
     """One column out of those of the batches."""
     kinds = {column.type if isinstance(column, arrow.Array) else None for column in columns}
     if len(kinds) > 1 or None in kinds:
-        columns = [arrow.array(list(map(json.dumps, column.to_pylist() if isinstance(column, arrow.Array) else column)))
+        columns = [arrow.array(list(map(text_of, column.to_pylist() if isinstance(column, arrow.Array) else column)))
                    for column in columns]
     return arrow.chunked_array(columns)

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from tastypy_fast._digits import has_digits, int_of
 from tastypy_fast.exceptions import UnstorableValueError
 
 __all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_unusual"]
@@ -23,6 +24,9 @@ __all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_unusual"]
 FAST_JSON = 1
 STANDARD_JSON = 2
 
+# Python may be told to read no more than 640 digits.
+_LONG = 640
+_patient = json.JSONDecoder(parse_int=int_of)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -44,8 +48,12 @@ def encode_unusual(value: object) -> tuple[int, bytes]:
 
 
 def decode_standard(payload: bytes) -> Any:
-    """The value that ``encode_unusual`` wrote with the standard module."""
-    return json.loads(payload.decode("utf-8", "surrogatepass"))
+    """The value that ``encode_unusual`` wrote with the standard module.
+
+    Also an int of more digits than Python reads: another process may have stored it with another limit.
+    """
+    text = payload.decode("utf-8", "surrogatepass")
+    return _patient.decode(text) if has_digits(payload, _LONG) else json.loads(text)
 
 
 def _plain(value: object, where: str) -> tuple[Any, bool]:
@@ -112,10 +120,10 @@ def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool
         name = _plain_name(key, where)
         if name in plain:
             raise UnstorableValueError(
-                f"two keys of the dict at {where} are both {name!r} in JSON, where every key is a str; "
+                f"two keys of the dict at {where} are both {name[:80]!r} in JSON, where every key is a str; "
                 f"one of the values would be lost"
             )
-        plain[name], exact = _plain(item, f"{where}.{name}")
+        plain[name], exact = _plain(item, f"{where}.{name:.80}")
         all_exact = all_exact and exact
     return plain, all_exact
 
