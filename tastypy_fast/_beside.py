@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tastypy_fast._files import flush_folder, not_made
+from tastypy_fast._paths import Path, refuse_inside, resolved
 from tastypy_fast._safe_files import open_folder
 from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError, UnsafeFileError
 
@@ -22,9 +23,15 @@ _MARK = ".tastypy_fast-"
 _RANDOM = re.compile("[a-z0-9_]{8}")
 
 
-def new_path(path: str | os.PathLike[str], what: str) -> str:
-    """The resolved path, at which there is nothing yet but perhaps an empty folder. Raises NotAStoreError."""
-    real = os.path.realpath(os.fsdecode(path))
+def new_path(path: Path, what: str, source: str | None = None, whose: str = "") -> str:
+    """Return the resolved path of a target, at which there is nothing yet but perhaps an empty folder.
+
+    Raises NotAStoreError for any other, and StorePathError for one inside of the folder ``source``, which ``whose``
+    names.
+    """
+    real = resolved(path, "target")
+    if source is not None:
+        refuse_inside(real, source, whose)
     try:
         if os.listdir(real):
             raise NotAStoreError(errno.EEXIST, f"this folder is not empty; {what} a new path or an empty folder", real)
@@ -35,6 +42,10 @@ def new_path(path: str | os.PathLike[str], what: str) -> str:
             raise NotAStoreError(errno.EEXIST, f"there is a file at this path already; {what} a new path", real
                                  ) from None
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", real) from None
+    except OSError as error:
+        if isinstance(error, NotAStoreError):
+            raise
+        raise not_made(error, real, "nothing was written", "it") from error
     return real
 
 
@@ -52,25 +63,42 @@ def system_errors(target: str) -> Iterator[None]:
 @contextmanager
 def beside(target: str) -> Iterator[str]:
     """A path at which to make a file or folder. When the block ends it is renamed to ``target``, and flushed to the
-    disk; when it raises, it is removed.
+    disk; when it raises, it is removed, with the folders above it that were made for it.
 
     If the process is killed, a folder ``NAME.tastypy_fast-...`` is left, which the next one that makes ``target``
     removes.
     """
     parent, name = os.path.split(target)
-    with system_errors(target):
-        os.makedirs(parent, exist_ok=True)
-        _sweep(parent, name)
-        place, lock = _place(parent, name)
+    missing = _missing(parent)
     try:
-        made = os.path.join(place, name)
-        yield made
         with system_errors(target):
-            _rename(made, target)
-            flush_folder(target if os.path.isdir(target) else parent)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(lock)
+            os.makedirs(parent, exist_ok=True)
+            _sweep(parent, name)
+            place, lock = _place(parent, name)
+        try:
+            made = os.path.join(place, name)
+            yield made
+            with system_errors(target):
+                _rename(made, target)
+                flush_folder(target if os.path.isdir(target) else parent)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            os.close(lock)
+    except BaseException:
+        # (one in which somebody has made something meanwhile is not empty, and stays)
+        for folder in missing:
+            with suppress(OSError):
+                os.rmdir(folder)
+        raise
+
+
+def _missing(folder: str) -> list[str]:
+    """The folders that are to be made so that there is ``folder``, the innermost first."""
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
 
 
 def _rename(made: str, target: str) -> None:

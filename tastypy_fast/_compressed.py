@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 
 from tastypy_fast._extras import needed
-from tastypy_fast.exceptions import DamagedInputError
+from tastypy_fast.exceptions import DamagedInputError, StorageError
 
-__all__ = ["joined", "reading", "writing"]
+__all__ = ["joined", "no_memory", "reading", "writing"]
 
 _LEVEL = 6
 # (so few that what they unpack to is small, too)
 _PACKED_AT_ONCE = 1 << 14
 _LINES_AT_ONCE = 500
+# No value of a store is longer. (A file without an end, such as /dev/zero, or one that unpacks to such, is one line.)
+LONGEST_LINE = 1 << 32
 
 
 def joined(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -52,16 +56,29 @@ def writing(path: str) -> Iterator[Any]:
 @contextmanager
 def reading(path: str) -> Iterator[Iterator[bytes]]:
     """The lines of a file, with their ends, as long as the block lasts. They raise DamagedInputError where it does not
-    unpack."""
+    unpack, and for a line that is longer than any of a store.
+    """
     kind = os.path.splitext(path)[1]
     with open(path, "rb") as file:
         if kind == ".gz":
             yield _unpacked(_gunzipped(file), (zlib.error, gzip.BadGzipFile))
         elif kind == ".zst":
             zstandard = _zstandard()
-            yield _unpacked(io.BufferedReader(_Joining(_frames(file, zstandard))), (zstandard.ZstdError,))
+            yield _unpacked(_lines(io.BufferedReader(_Joining(_frames(file, zstandard)))), (zstandard.ZstdError,))
         else:
-            yield file
+            yield _lines(file)
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    for line in iter(partial(file.readline, LONGEST_LINE), b""):
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            raise DamagedInputError(f"this line is longer than {LONGEST_LINE:,} bytes, which no store holds")
+        yield line
+
+
+def no_memory(where: str) -> StorageError:
+    """The error for a line that is too long for the memory of this process."""
+    return StorageError(errno.ENOMEM, f"{where}: there is not enough memory for this line; nothing of it was taken")
 
 
 def _unpacked(lines: Iterable[bytes], errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
@@ -74,7 +91,7 @@ def _unpacked(lines: Iterable[bytes], errors: tuple[type[Exception], ...]) -> It
 
 
 def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
-    yield from gzip.GzipFile("", "rb", fileobj=file)
+    yield from _lines(gzip.GzipFile("", "rb", fileobj=file))
     if not file.tell():  # (which the library takes for nothing, packed)
         raise EOFError
 

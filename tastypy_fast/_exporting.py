@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import islice
@@ -13,6 +12,7 @@ from tastypy_fast._json_lines import JsonLines, write_json_lines
 from tastypy_fast._keys import describe
 from tastypy_fast._options import at_least
 from tastypy_fast._original import Original, write_original
+from tastypy_fast._paths import Path, resolved
 from tastypy_fast.exceptions import (
     DamagedInputError,
     InvalidKeyError,
@@ -20,11 +20,10 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 
-__all__ = ["Exporting"]
+__all__ = ["Exporting", "make_store"]
 
 _BATCH = 1000
 
-Path = str | os.PathLike[str]
 Entries = Iterator[tuple[int, Any, Any]]
 Made = TypeVar("Made", bound="Exporting")
 
@@ -32,6 +31,8 @@ Made = TypeVar("Made", bound="Exporting")
 class Store(Protocol):
     """What a store has for this: the public interface."""
 
+    @property
+    def path(self) -> str: ...
     @property
     def gzipped(self) -> bool: ...
     @property
@@ -63,7 +64,7 @@ class Exporting:
         >>> Path("files/0.json").read_text(), Path("files/1.json").read_text()
         ('"a\\\\\\\\tb"\\t[1]\\n', '["c", 2]\\tnull\\n')
         """
-        target = new_path(folder, "export to")
+        target = new_path(folder, "export to", self.path, "the store that is exported")
         with system_errors(target), beside(target) as made:
             return write_original(made, self.iteritems(), self.file_size, self.gzipped)
 
@@ -89,22 +90,8 @@ class Exporting:
         """
         size = arguments.get("file_size")
         source = Original(folder, None if size is None else at_least("file_size", size, 1))
-        open_store: Any = cls
-        target = new_path(path, "import into")
-        filling = {name: value for name, value in arguments.items() if name not in ("init", "mode")}
-        with beside(target) as made:
-            store = open_store(made, **filling)
-            try:
-                with closing(iter(source)) as entries:
-                    _fill(store, entries, source.where, _refuse_duplicates(source))
-                store.close()
-            except BaseException:
-                # (what was not saved is not wanted any more)
-                with suppress(PersistentOrderedDictException):
-                    store.revert()
-                    store.close()
-                raise
-        opened: Made = open_store(target, **arguments)
+        with closing(iter(source)) as entries:
+            opened: Made = make_store(cls, path, source, entries, **arguments)[0]
         return opened
 
     def export_jsonl(self: Store, target: Any) -> int:
@@ -127,7 +114,7 @@ class Exporting:
         {"key":["b",2],"value":null}
         2
         """
-        return write_json_lines(target, self.iteritems())
+        return write_json_lines(target, self.iteritems(), self.path)
 
     def import_jsonl(self: Store, source: Any) -> int:
         """Assign the keys and values of JSON Lines, as ``update()`` does; the number of lines.
@@ -137,9 +124,9 @@ class Exporting:
         tasks are mixed in. Empty lines are passed over.
 
         Cost: of so many assignments; memory for a thousand lines. A shared store takes a thousand lines as one
-        transaction. Raises DamagedInputError for a line that is not in the format, InvalidKeyError and
-        UnstorableValueError for what the store cannot hold: the message names the line and tells how many before it are
-        in the store, which stay there.
+        transaction. Raises DamagedInputError for a line that is not in the format or has a number of more than a
+        million digits, InvalidKeyError and UnstorableValueError for what the store cannot hold: the message names the
+        line and tells how many before it are in the store, which stay there.
 
         >>> import io
         >>> pod = PersistentOrderedDict(path)
@@ -154,12 +141,44 @@ class Exporting:
             return _fill(self, entries, lines.where)
 
 
+def make_store(open_store: Any, path: Path, source: Original | JsonLines, entries: Entries,
+               **arguments: Any) -> tuple[Any, int]:
+    """Make a store at ``path`` of the entries of ``source``, and open it; also how many entries there were.
+
+    The store appears whole and on the disk, or not at all. ``open_store`` is its class, and ``arguments`` are those of
+    the class.
+    """
+    folder = resolved(source.folder) if isinstance(source, Original) else None
+    check = _refuse_duplicates(source) if isinstance(source, Original) else None
+    target = new_path(path, "import into", folder, "the folder that is imported")
+    later = {name: arguments.pop(name) for name in ("init", "mode") if name in arguments}
+    with beside(target) as made:
+        store = open_store(made, **arguments)
+        try:
+            total = _fill(store, entries, source.where, check, whole=True)
+            store.close()
+        except BaseException:
+            # (what was not saved is not wanted any more)
+            with suppress(PersistentOrderedDictException):
+                store.revert()
+                store.close()
+            raise
+        if later:  # (what is wrong with these leaves nothing either)
+            open_store(made, **arguments, **later).close()
+    later.pop("init", None)
+    return open_store(target, **arguments, **later), total
+
+
 # Called after each batch, with how many keys there should be, and the keys of the batch.
 Check = Callable[[Store, int, list[Any]], None]
 
 
-def _fill(store: Store, entries: Entries, where: Callable[[int], str], check: Check | None = None) -> int:
-    """Put entries, which are (place, key, value), into a store. How many there were."""
+def _fill(store: Store, entries: Entries, where: Callable[[int], str], check: Check | None = None,
+          whole: bool = False) -> int:
+    """Put entries, which are (place, key, value), into a store. How many there were.
+
+    ``whole``: an error leaves nothing of the store, and says so.
+    """
     total = 0
     while True:
         batch: list[tuple[int, Any, Any]] = []
@@ -170,22 +189,21 @@ def _fill(store: Store, entries: Entries, where: Callable[[int], str], check: Ch
                 batch.append(entry)
         except Exception as error:
             damage = error
-        if damage is not None and check is not None:
-            raise damage
-        if batch:
-            _put(store, batch, where, total)
+        if batch and not (damage and whole):
+            _put(store, batch, where, total, whole)
             total += len(batch)
             if check is not None:
                 check(store, total, [key for _, key, _ in batch])
         if isinstance(damage, DamagedInputError):
-            raise DamagedInputError(f"{damage}; {_so_far(total)}") from damage
+            raise DamagedInputError(f"{damage}; {_so_far(total, whole)}") from damage
         if damage is not None:
             raise damage
         if len(batch) < _BATCH:
             return total
 
 
-def _put(store: Store, batch: list[tuple[int, Any, Any]], where: Callable[[int], str], before: int) -> None:
+def _put(store: Store, batch: list[tuple[int, Any, Any]], where: Callable[[int], str], before: int,
+         whole: bool) -> None:
     try:
         store.update((key, value) for _, key, value in batch)
     except (InvalidKeyError, UnstorableValueError):
@@ -194,10 +212,12 @@ def _put(store: Store, batch: list[tuple[int, Any, Any]], where: Callable[[int],
             try:
                 store.update(((key, value),))
             except (InvalidKeyError, UnstorableValueError) as error:
-                raise type(error)(f"{where(place)}: {error}; {_so_far(before + number)}") from error
+                raise type(error)(f"{where(place)}: {error}; {_so_far(before + number, whole)}") from error
 
 
-def _so_far(count: int) -> str:
+def _so_far(count: int, whole: bool) -> str:
+    if whole:
+        return "nothing was imported"
     return f"the {count} before it are in the store" if count != 1 else "the one before it is in the store"
 
 

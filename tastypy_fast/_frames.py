@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from tastypy_fast._extras import needed
+from tastypy_fast._json_text import spaced_json
 from tastypy_fast._keys import describe
 from tastypy_fast.exceptions import UnstorableValueError
 
@@ -53,8 +54,9 @@ class Framing:
         """All tasks as a ``pandas.DataFrame``; columns, cost and errors as of ``to_arrow()``.
 
         Ints and bools have pandas's types for those that may be missing (``Int64``, ``boolean``), so that they stay
-        exact. ``options`` are those of ``pyarrow.Table.to_pandas``. Raises ImportError without pyarrow or pandas, which
-        come with the extra ``frames``.
+        exact. Dicts and lists are Python's own, with the same ints and None inside. A dict has every name that the
+        column's dicts have, None where its task has none. ``options`` are those of ``pyarrow.Table.to_pandas``.
+        Raises ImportError without pyarrow or pandas, which come with the extra ``frames``.
 
         >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
         >>> int(tracker.to_pandas().query("done")["size"].sum())
@@ -63,7 +65,7 @@ class Framing:
         pandas = needed("pandas", "frames", "to_pandas()")
         arrow = needed("pyarrow", "frames", "to_pandas()")
         types = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}
-        return self.to_arrow(as_json=as_json).to_pandas(**{"types_mapper": types.get, **options})
+        return frame_of(arrow, pandas, self.to_arrow(as_json=as_json), {"types_mapper": types.get, **options})
 
     def to_polars(self, *, as_json: Collection[str] = ()) -> Any:
         """All tasks as a ``polars.DataFrame``; columns, cost and errors as of ``to_arrow()``.
@@ -96,6 +98,19 @@ def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: C
     table = joined(arrow, tables)
     table = table.rename_columns(names_of_columns(table.column_names))
     return table.add_column(0, "key", in_one_type(arrow, keys))
+
+
+def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> Any:
+    """The pandas.DataFrame of a table."""
+    mapper: Callable[[Any], Any] = options["types_mapper"] or (lambda kind: None)
+    nested = [field.name for field in table.schema
+              if arrow.types.is_nested(field.type) and mapper(field.type) is None]
+    if not nested:
+        return table.to_pandas(**options)
+    # pyarrow would make numpy arrays of what is nested, in which ints beside None become floats.
+    frame = table.drop_columns(nested).to_pandas(**options)
+    objects = {name: pandas.Series(table[name].to_pylist(), index=frame.index, dtype=object) for name in nested}
+    return pandas.concat([frame, pandas.DataFrame(objects)], axis="columns")[table.column_names]
 
 
 def batches(pairs: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
@@ -134,8 +149,16 @@ def span(keys: list[Any]) -> str:
     return f"the tasks from {first} to {last}" if len(keys) > 1 else f"the task {first}"
 
 
+def text_of(value: Any) -> str:
+    """The JSON of a value or a key, in ASCII."""
+    try:
+        return json.dumps(value)
+    except ValueError:  # an int of more digits than Python writes
+        return spaced_json(value).decode("utf-8", "backslashreplace")
+
+
 def in_json(task: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: json.dumps(value) if name in names and name not in STATUS else value for name, value in task.items()}
+    return {name: text_of(value) if name in names and name not in STATUS else value for name, value in task.items()}
 
 
 def names_of_columns(names: list[str]) -> list[str]:
@@ -228,6 +251,6 @@ def in_one_type(arrow: Any, columns: list[Any]) -> Any:
     """One column out of those of the batches."""
     kinds = {column.type if isinstance(column, arrow.Array) else None for column in columns}
     if len(kinds) > 1 or None in kinds:
-        columns = [arrow.array(list(map(json.dumps, column.to_pylist() if isinstance(column, arrow.Array) else column)))
+        columns = [arrow.array(list(map(text_of, column.to_pylist() if isinstance(column, arrow.Array) else column)))
                    for column in columns]
     return arrow.chunked_array(columns)

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from tastypy_fast._digits import has_digits, int_of
 from tastypy_fast.exceptions import UnstorableValueError
 
 __all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_standard", "encode_unusual"]
@@ -23,6 +24,9 @@ __all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_standard", "
 FAST_JSON = 1
 STANDARD_JSON = 2
 
+# Python may be told to read no more than 640 digits.
+_LONG = 640
+_patient = json.JSONDecoder(parse_int=int_of)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -48,8 +52,12 @@ def encode_standard(plain: object) -> bytes:
 
 
 def decode_standard(payload: bytes) -> Any:
-    """The value that ``encode_unusual`` wrote with the standard module."""
-    return json.loads(payload.decode("utf-8", "surrogatepass"))
+    """The value that ``encode_unusual`` wrote with the standard module.
+
+    Also an int of more digits than Python reads: another process may have stored it with another limit.
+    """
+    text = payload.decode("utf-8", "surrogatepass")
+    return _patient.decode(text) if has_digits(payload, _LONG) else json.loads(text)
 
 
 def _plain(value: object, where: str) -> tuple[Any, bool]:
@@ -62,10 +70,7 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
         number = int.__int__(value)
         if number in _INT64:
             return number, True
-        try:
-            str(number)
-        except ValueError as error:  # sys.set_int_max_str_digits()
-            raise UnstorableValueError(f"the int at {where} has too many digits for JSON: {error}") from None
+        _text_of(number, f"the int at {where}")
         return number, False
     if isinstance(value, float):
         real = float.__float__(value)
@@ -79,8 +84,10 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
+            _refuse_kind(value.dtype, where)
             return _plain(value.tolist(), where)
-        if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)):
+        # (a timedelta64 is an integer to numpy, and an int without its unit to .item())
+        if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)) and value.dtype.kind != "m":
             number = value.item()
             # (a longdouble has no Python number that holds it, and stays what it is)
             if not isinstance(number, numpy.generic):
@@ -91,6 +98,25 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
     )
 
 
+def _text_of(number: int, what: str) -> str:
+    """The digits of an int. Raises UnstorableValueError for more than Python writes (sys.set_int_max_str_digits)."""
+    try:
+        return str(number)
+    except ValueError as error:
+        raise UnstorableValueError(f"{what} has too many digits for JSON: {error}") from None
+
+
+def _refuse_kind(dtype: Any, where: str) -> None:
+    """Raise UnstorableValueError for an array whose ``tolist()`` drops what its elements mean: units, names."""
+    if dtype.kind in "mM":
+        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number beside its unit"
+    elif dtype.kind == "V":
+        what, instead = f"an array of records (dtype {dtype!s:.80})", "store a list of dicts, or a list for each field"
+    else:
+        return
+    raise UnstorableValueError(f"JSON cannot hold {what}, and there is one at {where}; {instead}")
+
+
 def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool]:
     plain: dict[str, Any] = {}
     all_exact = True
@@ -98,10 +124,10 @@ def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool
         name = _plain_name(key, where)
         if name in plain:
             raise UnstorableValueError(
-                f"two keys of the dict at {where} are both {name!r} in JSON, where every key is a str; "
+                f"two keys of the dict at {where} are both {name[:80]!r} in JSON, where every key is a str; "
                 f"one of the values would be lost"
             )
-        plain[name], exact = _plain(item, f"{where}.{name}")
+        plain[name], exact = _plain(item, f"{where}.{name:.80}")
         all_exact = all_exact and exact
     return plain, all_exact
 
@@ -110,7 +136,9 @@ def _plain_name(key: object, where: str) -> str:
     """The key of a dict as ``json.dumps`` writes it."""
     if isinstance(key, str):
         return str.__str__(key)
-    if key is None or isinstance(key, (int, float)):
+    if isinstance(key, int) and not isinstance(key, bool):
+        return _text_of(int.__int__(key), f"a key of the dict at {where}")
+    if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
     raise UnstorableValueError(
         f"JSON cannot hold a dict key of type {type(key).__module__}.{type(key).__qualname__}, "

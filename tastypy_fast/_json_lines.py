@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tastypy_fast._beside import beside, new_path, system_errors
-from tastypy_fast._compressed import joined, reading, writing
-from tastypy_fast._json_text import compact_json, key_json, key_of, parse_json
+from tastypy_fast._compressed import joined, no_memory, reading, writing
+from tastypy_fast._json_text import compact_json, key_of, parse_json
+from tastypy_fast._paths import checked
 from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
 
 __all__ = ["JsonLines", "write_json_lines"]
@@ -19,16 +20,18 @@ __all__ = ["JsonLines", "write_json_lines"]
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]]) -> int:
-    """Write the pairs to a path or an open file. The number of lines."""
-    lines = (b'{"key":%s,"value":%s}\n' % (key_json(key, compact_json), compact_json(value)) for key, value in pairs)
+def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
+    """Write the pairs of the store at ``source`` to a path or an open file. The number of lines."""
+    lines = (b'{"key":%s,"value":%s}\n' % (compact_json(key), compact_json(value)) for key, value in pairs)
     if not isinstance(target, (str, bytes, os.PathLike)):
+        if not hasattr(target, "write"):
+            raise TypeError(f"the target must be a path or an open file, not {type(target).__name__}")
         return _write(target, lines)
-    path = os.fsdecode(target)
+    path = checked(target, "target")
     if _is_special(path):
         with open(path, "wb") as file:
             return _write(file, lines)
-    path = new_path(path, "write to")
+    path = new_path(path, "write to", source, "the store that is exported")
     with system_errors(path), beside(path) as made, writing(made) as file:
         return _write(file, lines)
 
@@ -68,8 +71,11 @@ class JsonLines:
         # Of the block in which they can be read.
         self._lines: AbstractContextManager[Iterable[str | bytes]]
         if isinstance(source, (str, bytes, os.PathLike)):
-            self._name = os.fsdecode(source)
+            self._name = checked(source, "source")
             self._lines = reading(self._name)
+        elif not isinstance(source, Iterable):
+            raise TypeError(f"the source must be a path, an open file or an iterable of lines, not "
+                            f"{type(source).__name__}")
         else:
             name = getattr(source, "name", None)
             self._name = name if isinstance(name, str) else "the input"
@@ -84,9 +90,14 @@ class JsonLines:
                     if number == 1:
                         data = data.removeprefix(_BYTE_ORDER_MARK)
                     if not data.isspace() and data:
-                        key, value = _pair(data)
+                        try:
+                            key, value = _pair(data)
+                        except MemoryError as error:
+                            raise no_memory(self.where(number)) from error
                         yield number, key, value
-        except DamagedInputError as error:  # it does not unpack
+        except MemoryError as error:
+            raise no_memory(self.where(number + 1)) from error
+        except DamagedInputError as error:  # it does not unpack, or has no end
             raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
         except UnicodeDecodeError as error:  # a text file is decoded some lines at a time
             raise DamagedInputError(f"{self.where(number + 1)}, or soon after it: {error}") from error
@@ -105,5 +116,5 @@ def _pair(line: bytes) -> tuple[Any, Any]:
     except ValueError as error:
         raise ValueError(f"this is no JSON: {error}") from None
     if not isinstance(found, dict) or found.keys() != {"key", "value"}:
-        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, and this one is {line.strip()!r:.80}')
+        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, and this one is {line.strip()[:80]!r:.80}')
     return key_of(found["key"]), found["value"]

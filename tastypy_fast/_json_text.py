@@ -10,26 +10,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import orjson
 
+from tastypy_fast._digits import digits_of, has_digits, int_of
 from tastypy_fast._json import FAST_JSON
 from tastypy_fast._records import encode_value
+from tastypy_fast.exceptions import UnstorableValueError
 
-__all__ = ["compact_json", "key_json", "key_of", "parse_json", "spaced_json"]
+__all__ = ["compact_json", "key_of", "parse_json", "spaced_json"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-# So many digits may be an int past 64 bits, of which orjson would make a float. (Found many times as fast as by re.)
-_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
-_LONG = b"0" * 19
+# So many digits may be an int past 64 bits, of which orjson would make a float.
+_LONG = 19
+# A number of more digits is not read: its time grows faster than its length.
+MOST_DIGITS = 1_000_000
 
 
 def spaced_json(value: Any) -> bytes:
     """As ``json.dumps`` writes by default: ASCII, with a space after ``,`` and ``:``."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except ValueError:
+        return _in_parts(value, spaced_json, b", ", b": ")
     if "\\ud" in text:
         raw = json.dumps(value, ensure_ascii=False)
         if _PAIR.search(raw):
@@ -39,10 +45,27 @@ def spaced_json(value: Any) -> bytes:
 
 def compact_json(value: Any) -> bytes:
     """In as few bytes as possible: UTF-8, without spaces."""
-    if isinstance(value, tuple):  # a key, which may be nested deeper than a value
+    if not isinstance(value, tuple):  # a key, which may be nested deeper than a value
+        try:
+            codec, payload = encode_value(value)
+            return payload if codec == FAST_JSON else _readable(payload.decode("utf-8", "surrogatepass"))
+        except UnstorableValueError:  # too many digits, or nested too deeply from here
+            pass
+    try:
         return _readable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-    codec, payload = encode_value(value)
-    return payload if codec == FAST_JSON else _readable(payload.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return _in_parts(value, compact_json, b",", b":")
+
+
+def _in_parts(value: Any, write: Callable[[Any], bytes], comma: bytes, colon: bytes) -> bytes:
+    """JSON with an int of more digits in it than Python writes (sys.set_int_max_str_digits)."""
+    if isinstance(value, int):
+        return digits_of(value).encode()
+    if isinstance(value, dict):
+        return b"{" + comma.join([write(name) + colon + write(item) for name, item in value.items()]) + b"}"
+    if isinstance(value, (list, tuple)):
+        return b"[" + comma.join([write(part) for part in value]) + b"]"
+    raise  # (the error that is being handled)
 
 
 def _readable(text: str) -> bytes:
@@ -51,24 +74,21 @@ def _readable(text: str) -> bytes:
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
-def key_json(key: Any, write: Callable[[Any], bytes]) -> bytes:
-    """The JSON of a key, as ``write`` writes it; of an int of any size, too."""
-    try:
-        return write(key)
-    except ValueError:  # an int of more digits than Python writes (sys.set_int_max_str_digits)
-        if isinstance(key, tuple):
-            return b"[" + b", ".join(key_json(part, write) for part in key) + b"]"
-        return format(Decimal(key), "f").encode()
-
-
 def key_of(parsed: Any) -> Any:
-    """The key whose JSON was parsed: arrays are tuples."""
-    return tuple(map(key_of, parsed)) if isinstance(parsed, list) else parsed
+    """The key whose JSON was parsed: arrays are tuples. Raises ValueError."""
+    try:
+        return _with_tuples(parsed)
+    except RecursionError:
+        raise ValueError("the key is nested too deeply") from None
+
+
+def _with_tuples(parsed: Any) -> Any:
+    return tuple(map(_with_tuples, parsed)) if isinstance(parsed, list) else parsed
 
 
 def parse_json(data: bytes) -> Any:
-    """What JSON says, exactly. Raises ValueError."""
-    if _LONG not in data.translate(_DIGITS):
+    """What JSON says, exactly. Raises ValueError, also for a number of more than a million digits."""
+    if not has_digits(data, _LONG):
         try:
             return orjson.loads(data)
         except ValueError:  # NaN, a lone surrogate, deep nesting, or no JSON
@@ -79,11 +99,4 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _whole(digits: str) -> int:
-    try:
-        return int(digits)
-    except ValueError:  # more digits than Python reads
-        return int(Decimal(digits))
-
-
-_decoder = json.JSONDecoder(parse_int=_whole)
+_decoder = json.JSONDecoder(parse_int=partial(int_of, most=MOST_DIGITS))

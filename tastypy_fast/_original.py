@@ -14,8 +14,9 @@ from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from tastypy_fast._compressed import joined, reading, writing
-from tastypy_fast._json_text import key_json, key_of, parse_json, spaced_json
+from tastypy_fast._compressed import joined, no_memory, reading, writing
+from tastypy_fast._json_text import key_of, parse_json, spaced_json
+from tastypy_fast._paths import Path, checked
 from tastypy_fast.exceptions import DamagedInputError, StoreNotFoundError, StorePathError
 
 __all__ = ["Original", "write_original"]
@@ -44,7 +45,7 @@ def write_original(folder: str, pairs: Iterator[tuple[Any, Any]], file_size: int
 
 
 def _line(key: Any, value: Any) -> bytes:
-    return b"%s\t%s\n" % (key_json(key, spaced_json).replace(b"\\", b"\\\\"), spaced_json(value))
+    return b"%s\t%s\n" % (spaced_json(key).replace(b"\\", b"\\\\"), spaced_json(value))
 
 
 def _pair(line: bytes) -> tuple[Any, Any]:
@@ -74,8 +75,8 @@ class Original:
     file and line, StoreNotFoundError and StorePathError.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], file_size: int | None) -> None:
-        self.folder = os.fsdecode(folder)
+    def __init__(self, folder: Path, file_size: int | None) -> None:
+        self.folder = checked(folder, "folder")
         self._file_size = file_size
         self._names = self._find()
         self._before: list[int] = []
@@ -118,9 +119,14 @@ class Original:
                 with reading(os.path.join(self.folder, name)) as lines:
                     for line in lines:
                         total += 1
-                        key, value = _pair(line)
+                        try:
+                            key, value = _pair(line)
+                        except MemoryError as error:
+                            raise no_memory(self.where(total)) from error
                         yield total, key, value
-            except DamagedInputError as error:  # it does not unpack
+            except MemoryError as error:
+                raise no_memory(self.where(total + 1)) from error
+            except DamagedInputError as error:  # it does not unpack, or has no end
                 raise self._damaged(f"{self._at(total + 1)}: {error}") from error
             except ValueError as error:
                 raise self._damaged(f"{self._at(total)}: {error}") from None

@@ -13,6 +13,7 @@ from tastypy_fast import _ending
 from tastypy_fast._cache import Cache
 from tastypy_fast._environment import Environment
 from tastypy_fast._options import Options
+from tastypy_fast._paths import resolved
 from tastypy_fast._sharing import SharedEnvironment
 from tastypy_fast._state import Lock
 
@@ -29,7 +30,7 @@ PATIENCE = 50_000
 def acquire(path: str | os.PathLike[str], options: Options, make_cache: Callable[[Any], Cache],
             clone: bool) -> tuple[Any, Cache]:
     """Open a store, or join the instances that this process has on it. ``release`` undoes it."""
-    real = os.path.realpath(os.fsdecode(path))
+    real = resolved(path)
     with _registry_lock:
         environment = _registry.get(real)
         if environment is not None:

@@ -11,7 +11,7 @@ also the builtin that a caller would think of first::
      ├── ReadOnlyStoreError                      (io.UnsupportedOperation)
      ├── ForkedStoreError                        (RuntimeError)      a private store written in a forked child
      ├── StoreConflictError                      (ValueError)        options that disagree with an open instance
-     ├── StorePathError                          (NotADirectoryError)
+     ├── StorePathError                          (NotADirectoryError, ValueError)
      ├── StoreNotFoundError                      (FileNotFoundError)
      ├── NotAStoreError                          (FileExistsError)   the folder holds something else
      ├── StoreInUseError                         (BlockingIOError)   another process has it
@@ -87,8 +87,8 @@ class StoreConflictError(PersistentOrderedDictException, ValueError):
     """The options disagree with those of an instance that this process has open on the same path."""
 
 
-class StorePathError(PersistentOrderedDictException, NotADirectoryError):
-    """The path of a store, or a part of it, is a file."""
+class StorePathError(PersistentOrderedDictException, NotADirectoryError, ValueError):
+    """A path, or a part of it, is a file; or it is empty or names nothing; or a target is inside of its source."""
 
 
 class StoreNotFoundError(PersistentOrderedDictException, FileNotFoundError):

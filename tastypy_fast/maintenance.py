@@ -19,6 +19,7 @@ from tastypy_fast._apart import Ended, apart
 from tastypy_fast._beside import beside, new_path
 from tastypy_fast._compacting import clear_up, compact_here, copy_here
 from tastypy_fast._files import not_there
+from tastypy_fast._paths import Path, resolved
 from tastypy_fast._repairing import Repair, repair_here
 from tastypy_fast._verifying import verify_here
 from tastypy_fast.exceptions import (
@@ -31,7 +32,6 @@ from tastypy_fast.exceptions import (
 __all__ = ["Repair", "compact", "copy", "repair", "verify"]
 
 T = TypeVar("T")
-Path = str | os.PathLike[str]
 
 
 def copy(path: Path, target: Path) -> None:
@@ -42,8 +42,9 @@ def copy(path: Path, target: Path) -> None:
     copy has no free space inside, and appears at ``target`` when it is whole and on the disk. Cost: reading and writing
     everything once.
 
-    Raises StoreNotFoundError, NotAStoreError (also where there is something at ``target``), DiskFullError, StorageError
-    and PersistentOrderedDictIntegrityError; ``target`` is as it was then.
+    Raises StoreNotFoundError, NotAStoreError (also where there is something at ``target``), StorePathError (also where
+    ``target`` is inside of the store), DiskFullError, StorageError and PersistentOrderedDictIntegrityError; ``target``
+    is as it was then.
 
     >>> pod = PersistentOrderedDict(path, init={"a": 1})
     >>> pod.sync()
@@ -51,10 +52,9 @@ def copy(path: Path, target: Path) -> None:
     >>> PersistentOrderedDict(path + ".copy").items()
     [('a', 1)]
     """
-    source = _resolved(path)
-    _require(source)
-    target = new_path(target, "copy to")
-    with _our_errors(source), beside(target) as folder:
+    source = _found(path)
+    place = new_path(target, "copy to", source, "the store that is copied")
+    with _our_errors(source), beside(place) as folder:
         os.mkdir(folder)
         _result(apart(copy_here, source, folder))
 
@@ -66,8 +66,8 @@ def compact(path: Path) -> tuple[int, int]:
     meanwhile; cost: reading and writing everything once. A kill at any moment leaves the old store or the new one,
     whole and on the disk. It may leave the file ``data.compacted`` besides, which goes away with the next compaction.
 
-    Raises StoreInUseError, StoreNotFoundError, NotAStoreError, PersistentOrderedDictIntegrityError, DiskFullError and
-    StorageError; the store is as it was then.
+    Raises StoreInUseError, StoreNotFoundError, StorePathError, NotAStoreError, PersistentOrderedDictIntegrityError,
+    DiskFullError and StorageError; the store is as it was then.
 
     >>> with PersistentOrderedDict(path, init={number: "x" * 1000 for number in range(1000)}) as pod:
     ...     pod.sync()
@@ -77,8 +77,7 @@ def compact(path: Path) -> tuple[int, int]:
     >>> before > 1_000_000, after < 50_000
     (True, True)
     """
-    path = _resolved(path)
-    _require(path)
+    path = _found(path)
     try:
         with _our_errors(path):
             return _result(apart(compact_here, path))
@@ -96,15 +95,14 @@ def verify(path: Path) -> list[str]:
     has lost without ceasing to be JSON (a digit for another one) cannot be found. Cost: a walk over everything, in
     constant memory. At most some thousand findings are told.
 
-    Raises StoreNotFoundError where there is nothing at ``path``, NewerFormatError, and StorageError when it cannot be
-    read.
+    Raises StoreNotFoundError where there is nothing at ``path``, StorePathError where that is no path (it is empty),
+    NewerFormatError, and StorageError when it cannot be read.
 
     >>> PersistentOrderedDict(path, init={"a": 1}).close()
     >>> verify(path)
     []
     """
-    path = _resolved(path)
-    _require(path)
+    path = _found(path)
     found = []
     with closing(apart(verify_here, path)) as findings:
         try:
@@ -127,27 +125,26 @@ def repair(path: Path, target: Path) -> Repair:
 
     Raises StoreInUseError while a process has the store open to write, PersistentOrderedDictIntegrityError where
     nothing can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where there is something at
-    ``target``), DiskFullError and StorageError; ``target`` is as it was then.
+    ``target``), StorePathError (also where ``target`` is inside of the store), DiskFullError and StorageError;
+    ``target`` is as it was then.
 
     >>> PersistentOrderedDict(path, init={"a": 1, "b": 2}).close()
     >>> repair(path, path + ".new")
     Repair(kept=2, lost=[], undone=0)
     """
-    source = _resolved(path)
-    _require(source)
-    target = new_path(target, "repair into")
-    with _our_errors(source), beside(target) as folder:
+    source = _found(path)
+    place = new_path(target, "repair into", source, "the store that is repaired")
+    with _our_errors(source), beside(place) as folder:
         os.mkdir(folder)
         return _result(apart(repair_here, source, folder))
 
 
-def _resolved(path: Path) -> str:
-    return os.path.realpath(os.fsdecode(path))
-
-
-def _require(path: str) -> None:
-    if not os.path.lexists(path):
-        raise not_there(path)
+def _found(path: Path) -> str:
+    """The resolved path of what is there. Raises StoreNotFoundError and StorePathError."""
+    real = resolved(path)
+    if not os.path.lexists(real):
+        raise not_there(real)
+    return real
 
 
 def _result(values: Generator[T, None, None]) -> T:

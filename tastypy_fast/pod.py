@@ -34,8 +34,9 @@ Self = TypeVar("Self", bound="PersistentOrderedDict")
 class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
     """A dict that keeps itself on disk, in the order in which its keys were added.
 
-    ``path`` is a folder, made when it is not there. ``init`` is a mapping or an iterable of pairs, applied
-    as by ``update(init)``. With ``gzipped`` values are stored compressed where that makes them smaller.
+    ``path`` is a folder, made when it is not there; ``~`` at its start is the home folder.
+    ``init`` is a mapping or an iterable of pairs, applied as by ``update(init)``. With ``gzipped`` values are
+    stored compressed where that makes them smaller.
     ``sync_at`` is the number of dirty values at which the store syncs by itself. ``file_size`` is the number
     of lines in each file when a store is written out in the original's JSON format. Instances on one path in
     one process share what they have in memory, unless ``clone`` is False. ``mode="r"`` only reads, also while

@@ -240,6 +240,44 @@ def test_arguments_are_those_of_the_class(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["files", "pod", "store"]
 
 
+@pytest.mark.parametrize("wrong", [
+    {"init": {"a": object()}}, {"init": [("b", {}), (1.5, {})]}, {"mode": "x"}, {"mode": "r", "init": {"c": {}}},
+    {"gzipped": True, "durability": "none"}, {"init": 5},
+], ids=range(6))
+def test_arguments_that_make_no_sense_leave_no_store(tmp_path, cls, wrong):
+    folder = write_folder(tmp_path / "files", {"0.json": '"a"\t{}\n'})
+    with pytest.raises((TypeError, ValueError, ReadOnlyStoreError)):
+        cls.import_json(folder, tmp_path / "new" / "store", **wrong)
+    assert os.listdir(tmp_path) == ["files"]
+
+
+def test_init_is_applied_once(tmp_path, cls):
+    folder = write_folder(tmp_path / "files", {"0.json": '"a"\t{}\n'})
+    with cls.import_json(folder, tmp_path / "store", init=((key, {}) for key in ("b", "c"))) as store:
+        assert store.keys() == ["a", "b", "c"]
+
+
+def test_what_fails_leaves_no_new_folders(tmp_path, cls):
+    folder = write_folder(tmp_path / "files", {"0.json": '"a"\t{}\n"b"'})
+    (tmp_path / "here").mkdir()
+    with pytest.raises(DamagedInputError, match=r"line 2: .*; nothing was imported"):
+        cls.import_json(folder, tmp_path / "here" / "far" / "below")
+    assert os.listdir(tmp_path / "here") == []
+
+    class Broken(cls):
+        def iteritems(self):
+            yield "a", value_for(cls, 1)
+            (tmp_path / "here" / "two").mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+
+    with Broken(tmp_path / "store") as store:
+        for work in (store.export_json, store.export_jsonl):
+            for target in ("one/target", "two/three/target"):
+                with pytest.raises(KeyboardInterrupt):
+                    work(tmp_path / "here" / target)
+    assert sorted(tmp_path.joinpath("here").rglob("*")) == [tmp_path / "here" / "two"]
+
+
 def test_a_class_of_the_users_is_what_comes_back(tmp_path):
     class Mine(POD):
         pass

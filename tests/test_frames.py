@@ -86,6 +86,61 @@ def test_pandas_has_the_same_exactly(make, batch):
     assert frame["deep"][2] == {"n": 1, "m": None}
 
 
+# Values of one field, and what pandas has in its column: the same, but for names that a dict of another task has.
+NESTED = {
+    "dict without the name": ([{"n": 1}, {}], [{"n": 1}, {"n": None}]),
+    "dict with None": ([{"n": 2**53 + 1}, {"n": None}, None], ...),
+    "list with None": ([[1, None], [2**53 + 1], [], None], ...),
+    "list of lists": ([[[1], [None]], [[]], None], ...),
+    "list of dicts": ([[{"n": 1}, {}], []], [[{"n": 1}, {"n": None}], []]),
+    "deep": ([{"x": {"y": [1, None]}}, {"x": {}}], [{"x": {"y": [1, None]}}, {"x": {"y": None}}]),
+    "bools": ([[True, None], [False]], ...),
+    "text": ([["a", None], ["b"]], ...),
+    "floats": ([[0.5, None], [math.inf]], ...),
+    "ints among floats": ([{"n": 1}, {"n": 0.5}], [{"n": 1.0}, {"n": 0.5}]),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_nested_values_stay_what_they_are(make, batch, case):
+    pytest.importorskip("pandas")
+    pytest.importorskip("polars")
+    values, expected = NESTED[case]
+    expected = values if expected is ... else expected
+    tracker = make([(number, {"first": number, "x": value, "last": "z"}) for number, value in enumerate(values)])
+    assert repr(tracker.to_arrow()["x"].to_pylist()) == repr(expected)
+    assert repr(tracker.to_polars()["x"].to_list()) == repr(expected)
+    frame = tracker.to_pandas()
+    assert repr(list(frame["x"])) == repr(expected)
+    assert frame.columns.tolist() == ["key", "done", "aborted", "tries", "first", "x", "last"]
+    assert frame["first"].tolist() == list(range(len(values)))
+    assert frame.index.tolist() == list(range(len(values)))
+
+
+def test_values_at_the_top_stay_what_they_are(make, batch):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("polars")
+    columns = {"int": [2**53 + 1, None, 2**63 - 1], "bool": [True, None, False], "none": [None] * 3,
+               "float": [0.5, None, 1.5], "text": ["a", None, "b"]}
+    tracker = make([(number, {name: values[number] for name, values in columns.items()}) for number in range(3)])
+    arrow_table, frame, polars_frame = tracker.to_arrow(), tracker.to_pandas(), tracker.to_polars()
+    for name, values in columns.items():
+        assert arrow_table[name].to_pylist() == polars_frame[name].to_list() == values
+        assert [None if pandas.isna(value) else value for value in frame[name]] == values
+    assert frame["int"].dtype == pandas.Int64Dtype()
+    assert frame["bool"].dtype == pandas.BooleanDtype()
+
+
+def test_nested_columns_are_of_arrow_where_that_is_asked_for(make):
+    pandas = pytest.importorskip("pandas")
+    tracker = make({"a": {"x": {"n": 1}, "y": [1]}, "b": {"x": {}, "y": [None]}})
+    frame = tracker.to_pandas(types_mapper=pandas.ArrowDtype)
+    assert all(isinstance(frame[name].dtype, pandas.ArrowDtype) for name in "xy")
+    frame = tracker.to_pandas(types_mapper=None)
+    assert frame["x"][0] == {"n": 1}
+    assert frame["tries"].dtype == "int64"
+
+
 def test_pandas_takes_the_options_of_arrow(make):
     pandas = pytest.importorskip("pandas")
     frame = make(DATA).to_pandas(types_mapper=pandas.ArrowDtype)

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from tastypy_fast.cli.choosing import json_option, store_argument
+from tastypy_fast.cli.choosing import PathType, json_option, store_argument
 from tastypy_fast.cli.outcome import DONE, NO
 from tastypy_fast.cli.texts import as_json, out, printable, quantity, size_text
 
 __all__ = ["compact", "copy", "repair", "verify"]
 
-target_argument = click.argument("target", type=click.Path())
+target_argument = click.argument("target", type=PathType())
 
 
 @click.command()

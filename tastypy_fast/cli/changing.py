@@ -10,6 +10,8 @@ import click
 
 from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker
 from tastypy_fast._json_text import parse_json
+from tastypy_fast._keys import encode_key
+from tastypy_fast._records import encode_value
 from tastypy_fast.cli.choosing import (
     Choice,
     choose,
@@ -71,6 +73,9 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
         parsed = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise Failure(f"the value is not JSON ({error}); a string takes double quotes, or --text", USAGE) from None
+    # (what cannot be stored makes no store)
+    encode_key(parsed_key)
+    encode_value(parsed)
     with open_writer(store, SharedPersistentOrderedDict if create else None) as writer, writer.transaction():
         if is_tracker(writer) and not isinstance(parsed, dict):
             raise Failure("the value of a task is a JSON object", USAGE)

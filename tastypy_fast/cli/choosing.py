@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from tastypy_fast import ProgressTracker
+from tastypy_fast import ProgressTracker, StorePathError
 from tastypy_fast._census import InHand, hands, look_at_claims
 from tastypy_fast._claims import key_at
 from tastypy_fast._facts import order_number
 from tastypy_fast._iterate import ITEMS, KEYS, StoreIterator
+from tastypy_fast._paths import checked
 from tastypy_fast.cli.outcome import CANNOT_OPEN, NO, USAGE, Failure
 from tastypy_fast.cli.stores import Reader, is_tracker
 from tastypy_fast.cli.texts import as_json, key_from, lines_of
@@ -22,6 +23,7 @@ from tastypy_fast.cli.texts import as_json, key_from, lines_of
 __all__ = [
     "Choice",
     "Chosen",
+    "PathType",
     "choose",
     "claimed_keys",
     "filter_options",
@@ -80,7 +82,21 @@ class Chosen(NamedTuple):
 
 # Options
 
-store_argument = click.argument("store", type=click.Path())
+
+class PathType(click.Path):
+    """The type of every argument that is a path: ``~`` is expanded, and what is no path is a usage error."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as a command gets it."""
+        if not (self.allow_dash and value == "-"):
+            try:
+                value = checked(value)
+            except StorePathError as error:
+                self.fail(str(error.strerror), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+store_argument = click.argument("store", type=PathType())
 json_keys_option = click.option(
     "--json-keys", is_flag=True,
     help='Keys are JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. (Else a key is the string that is there.)',
@@ -127,7 +143,7 @@ def key_options(command: F) -> F:
     """Keys one by one: arguments, a file, stdin."""
     command = json_keys_option(command)
     command = click.option(
-        "--file", "file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True),
+        "--file", "file", metavar="FILE", type=PathType(dir_okay=False, allow_dash=True),
         help="Keys from a file, one in a line; - is stdin, which a lone - among the keys means too.",
     )(command)
     return click.argument("keys", nargs=-1)(command)

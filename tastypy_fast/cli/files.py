@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain
+from typing import Any
 
 import click
 
@@ -16,10 +18,11 @@ from tastypy_fast import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from tastypy_fast._compressed import reading
-from tastypy_fast._json_text import parse_json
-from tastypy_fast.cli.choosing import json_option, store_argument
-from tastypy_fast.cli.outcome import REFUSED, USAGE, Failure
+from tastypy_fast._exporting import make_store
+from tastypy_fast._json_lines import JsonLines
+from tastypy_fast._original import Original
+from tastypy_fast.cli.choosing import PathType, json_option, store_argument
+from tastypy_fast.cli.outcome import USAGE, Failure
 from tastypy_fast.cli.stores import SPECIAL, Found, look_for, open_reader, open_writer
 from tastypy_fast.cli.texts import as_json, out, quantity
 
@@ -28,6 +31,9 @@ __all__ = ["export", "import_"]
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 FORMATS = ("NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSON Lines on stdin and stdout, a folder "
            "has the files of the original tastypy")
+
+
+CLASSES: dict[str, Any] = {"tracker": ProgressTracker, "dict": PersistentOrderedDict}
 
 
 def is_json_lines(name: str) -> bool:
@@ -42,7 +48,7 @@ def is_json_lines(name: str) -> bool:
 
 @click.command()
 @store_argument
-@click.argument("target", type=click.Path(allow_dash=True))
+@click.argument("target", type=PathType(allow_dash=True))
 def export(store: str, target: str) -> None:
     """Write a store out, in order, beside whoever writes it.
 
@@ -67,7 +73,7 @@ def export(store: str, target: str) -> None:
 
 
 @click.command(name="import")
-@click.argument("source", type=click.Path(exists=True, allow_dash=True))
+@click.argument("source", type=PathType(exists=True, allow_dash=True))
 @store_argument
 @click.option("--tracker", "kind", flag_value="tracker", help="A new store is a tracker.")
 @click.option("--dict", "kind", flag_value="dict", help="A new store is a dict.")
@@ -76,33 +82,32 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     """Read what export writes into a store, in order.
 
     SOURCE tells the format by its name, as the TARGET of export. JSON Lines go into a new store or one that is there,
-    where keys get their new values. The files of the original tastypy make a new store, whole or not at all; every one
-    of them is checked first. A new store is a tracker when the first value is a task, if nothing else is said.
+    where keys get their new values. The files of the original tastypy make a new store; every one of them is checked
+    first. A new store appears whole or not at all.
+
+    A new store is a tracker when all values are tasks (with _done, _aborted and _tries), and a dict when the first one
+    is none, if nothing else is said. An empty input does not tell.
 
     \b
     tastypy-fast import crawl.jsonl.gz crawl
     tastypy-fast import crawl-2017 crawl --tracker
     """
-    lines = source == "-" or is_json_lines(source)
-    stream: Any = source
-    there = _found_at(store)
-    if there is not None:
-        asked, kind = kind, "tracker" if there.is_tracker else "dict"
-        if asked not in (None, kind):
-            raise Failure(f"the store at {store} is there, and is a {kind}", USAGE)
-    if kind is None:
-        first, stream = _first_line(source)
-        kind = "tracker" if _is_task(first, lines) else "dict"
-    elif source == "-":
-        stream = sys.stdin.buffer
-    cls: Any = ProgressTracker if kind == "tracker" else PersistentOrderedDict
-    if lines:
-        with _open(store, cls, there) as target:
-            count = target.import_jsonl(stream)
+    given: Original | JsonLines
+    if source == "-" or is_json_lines(source):
+        given = JsonLines(sys.stdin.buffer if source == "-" else source)
     else:
-        with cls.import_json(source, store) as target:
-            count = len(target)
-    new = "" if there else f", a new {kind}"
+        given = Original(source, None)
+    there = _found_at(store)
+    found = None if there is None else "tracker" if there.is_tracker else "dict"
+    if found and kind not in (None, found):
+        raise Failure(f"the store at {store} is there, and is a {found}", USAGE)
+    kind = kind or found
+    if there is None or isinstance(given, Original):
+        count, kind = _import_new(given, store, kind)
+    else:
+        with _open(store, there) as target:
+            count = target.import_jsonl(sys.stdin.buffer if source == "-" else source)
+    new = f", a new {kind}" if there is None else ""
     report = {"lines": count, "kind": kind, "new": there is None}
     out(as_json(report) if as_object else f"read {quantity(count, 'line')} into {store}{new}")
 
@@ -114,59 +119,39 @@ def _found_at(store: str) -> Found | None:
         return None
 
 
-def _open(store: str, cls: Any, there: Found | None) -> Any:
+def _open(store: str, there: Found) -> Any:
     """A store to fill: private, which is quicker, where nobody shares it."""
-    if there is None:
-        return cls(store)
     try:
-        return cls(store, file_size=there.file_size)
+        return CLASSES["tracker" if there.is_tracker else "dict"](store, file_size=there.file_size)
     except StoreInUseError:
         return open_writer(store)
 
 
-# What a new store is, by its first line
+def _import_new(given: Original | JsonLines, store: str, kind: str | None) -> tuple[int, str]:
+    """Make a store of what was given, whole or not at all. How many lines there were, and which kind it is."""
+    with closing(iter(given)) as entries:
+        first = next(entries, None)
+        lines: Iterator[tuple[int, Any, Any]] = chain(() if first is None else (first,), entries)
+        if kind is None:
+            if first is None:
+                raise Failure("there is nothing in it, which does not tell what the new store is: say --tracker or "
+                              "--dict. None was made", USAGE)
+            kind = "tracker" if _is_task(first[2]) else "dict"
+            if kind == "tracker":
+                lines = _tasks(given, lines)
+        made, count = make_store(CLASSES[kind], store, given, lines)
+        made.close()
+    return count, kind
 
 
-def _first_line(source: str) -> tuple[bytes, Any]:
-    """The first line of a source, and the source to be read from its beginning."""
-    if source == "-":
-        line = sys.stdin.buffer.readline()
-        return line, io.BufferedReader(_Again(line, sys.stdin.buffer))
-    name = source
-    if os.path.isdir(source):
-        names = [os.path.join(source, name) for name in ("0.json", "0.json.gz")]
-        name = next(filter(os.path.exists, names), "")
-        if not name:
-            raise Failure(f"the folder {source!r} has no 0.json, with which the original's files begin", REFUSED)
-    try:
-        with reading(name) as lines:
-            return next(lines, b""), source
-    except DamagedInputError:  # the import says where
-        return b"", source
-
-
-def _is_task(line: bytes, lines: bool) -> bool:
-    try:
-        value = parse_json(line)["value"] if lines else parse_json(line.split(b"\t", 1)[1])
-    except (ValueError, KeyError, IndexError, TypeError):  # the import says what is wrong with it
-        return False
+def _is_task(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() >= SPECIAL
 
 
-class _Again(io.RawIOBase):
-    """A stream with the part in front of it that was read already."""
-
-    def __init__(self, before: bytes, rest: BinaryIO) -> None:
-        self._before = before
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._before or self._rest.read1(len(buffer))  # type: ignore[attr-defined]
-        part = data[: len(buffer)]
-        if self._before:
-            self._before = data[len(part):]
-        buffer[: len(part)] = part
-        return len(part)
+def _tasks(given: Original | JsonLines, lines: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, Any, Any]]:
+    """Refuse the first line that is no task: what a tracker would make of it was not asked for."""
+    for line in lines:
+        if not _is_task(line[2]):
+            raise DamagedInputError(f"{given.where(line[0])}: this value is no task, and those before it are; say "
+                                    f"--tracker or --dict")
+        yield line

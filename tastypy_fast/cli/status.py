@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from datetime import datetime, timezone
 from typing import Any
@@ -14,6 +13,7 @@ from tastypy_fast._claims import key_at
 from tastypy_fast._counting import percent
 from tastypy_fast._facts import facts_of
 from tastypy_fast._holders import Holders, holders_of
+from tastypy_fast._paths import resolved
 from tastypy_fast.cli.choosing import max_tries_option, store_argument
 from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
 from tastypy_fast.cli.texts import as_json, console, key_text, out, printable, quantity, size_text
@@ -40,7 +40,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
     --max-tries N, else at least once, and then they count as left, too. It is what was last synced. Cost: 16 bytes for
     every 500 tasks, and 2 kB for those 500 of which some have failed.
     """
-    holders = holders_of(os.path.realpath(store))  # (before this process has a part in it)
+    holders = holders_of(resolved(store))  # (before this process has a part in it)
     with open_reader(store) as reader:
         facts = facts_of(reader._environment)
         counts = Census(reader, max_tries).count() if is_tracker(reader) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 from tastypy_fast import (
@@ -16,6 +15,7 @@ from tastypy_fast import (
 )
 from tastypy_fast._facts import facts_of
 from tastypy_fast._holders import holders_of
+from tastypy_fast._paths import resolved
 from tastypy_fast.cli.outcome import CANNOT_OPEN, Failure
 
 __all__ = [
@@ -86,7 +86,7 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
     try:
         return kind(path, file_size=found.file_size)
     except StoreInUseError as error:
-        owner = holders_of(os.path.realpath(path)).text or "another process"
+        owner = holders_of(resolved(path)).text or "another process"
         raise Failure(
             f"{owner} has the store at {path} to itself, so that nothing was changed; wait for it to end (reading "
             f"works meanwhile), or use the shared classes there", CANNOT_OPEN

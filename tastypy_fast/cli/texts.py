@@ -7,9 +7,10 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
-from tastypy_fast._json_text import compact_json, key_json, key_of, parse_json
+from tastypy_fast._json_text import compact_json, key_of, parse_json
 
 __all__ = [
     "as_json",
@@ -40,14 +41,16 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 def as_json(value: Any, indent: int | None = None) -> str:
     """The JSON of a value, as export writes it; with ``indent`` over several lines."""
     if indent is not None:
-        text = json.dumps(value, ensure_ascii=False, indent=indent)
-        return _SURROGATE.sub(lambda found: ascii(found[0])[1:-1], text)
+        # (a very long int or deep nesting comes in one line)
+        with suppress(ValueError, RecursionError):
+            text = json.dumps(value, ensure_ascii=False, indent=indent)
+            return _SURROGATE.sub(lambda found: ascii(found[0])[1:-1], text)
     return compact_json(value).decode("utf-8", "surrogateescape")
 
 
 def key_as_json(key: Any) -> str:
     """The JSON of a key."""
-    return key_json(key, compact_json).decode("utf-8", "surrogateescape")
+    return compact_json(key).decode("utf-8", "surrogateescape")
 
 
 def pair_as_json(key: Any, value: Any) -> str:
@@ -78,8 +81,11 @@ def key_from(text: str, json_keys: bool) -> Any:
     try:
         key = key_of(parse_json(text.encode("utf-8", "surrogateescape")))
     except ValueError as error:
-        raise ValueError(f"{text!r} is not JSON ({error}); a string takes double quotes") from None
-    _check_key(key)
+        raise ValueError(f"{text[:80]!r} is not JSON ({error}); a string takes double quotes") from None
+    try:
+        _check_key(key)
+    except RecursionError:
+        raise ValueError("the key is nested too deeply") from None
     return key
 
 
