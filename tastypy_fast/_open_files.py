@@ -9,7 +9,7 @@ from typing import Any
 from tastypy_fast import _engine, _files
 from tastypy_fast._datafile import last_transaction
 from tastypy_fast._engine import EngineError, FilesReplaced, NotWritable
-from tastypy_fast._files import DATA, LMDB_LOCK, Identity
+from tastypy_fast._files import DATA, LMDB_LOCK, OWNER, Identity
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import DataLock, OwnerLock, ReaderLock, SharedLock, lock_file_removed
 from tastypy_fast.exceptions import StorageError, StoreAccessError
@@ -39,30 +39,40 @@ class OpenFiles:
         return fresh
 
     def _lock_data(self) -> None:
+        self._unlock_data()
+        self._data_lock = DataLock(self._path, self._writes, _engine.MAX_READERS)
+
+    def _unlock_data(self) -> None:
         if self._data_lock is not None:
             self._data_lock.release()
-        self._data_lock = DataLock(self._path, self._writes, _engine.MAX_READERS)
+        self._data_lock = None
 
     def open_engine(self, readonly: bool) -> Any:
         """Have the engine open the files that this process has locked. Who only reads takes the new ones where the
         store was compacted, or replaced, meanwhile."""
         for _ in range(OPENINGS):
             now = _files.identities(self._path)
-            if self._writes:
-                self._require_same(now)
-            elif now[DATA] is None:
+            if now[DATA] is None and not self._writes:
                 raise _files.not_there(self._path)
-            elif self.claim is None and (self._data_lock is None or self._data_lock.identity() != now[DATA]):
+            is_locked = self._data_lock is not None and self._data_lock.identity() == now[DATA] and (
+                now[LMDB_LOCK] is not None or self._identities)
+            if not is_locked and not isinstance(self.claim, ReaderLock):
                 self._lock_data()
                 now = _files.identities(self._path)
+            if self._writes:
+                self._require_same(now)
             try:
                 db = self._open_engine(readonly)
             except FilesReplaced:
+                self._unlock_data()
                 continue
-            if _files.identities(self._path)[DATA] == now[DATA]:
+            if _files.identities(self._path) | {OWNER: now[OWNER]} == now:
                 self._identities = now
+                if self._data_lock is not None:
+                    self._data_lock.share()
                 return db
             db.close()
+            self._unlock_data()
         raise StorageError(errno.EAGAIN, "the files of this store do not stop being replaced", self._path)
 
     def _open_engine(self, readonly: bool) -> Any:
@@ -85,10 +95,13 @@ class OpenFiles:
 
     def _require_same(self, now: dict[str, Identity | None]) -> None:
         """An error where the engine would be opened on other files than those that this process has locked."""
+        if now[LMDB_LOCK] is None:
+            raise lock_file_removed(self._path, LMDB_LOCK)
+        if self.claim is not None and now[OWNER] not in (None, self.claim.identity()):
+            # Somebody else has opened the store since, and locked another file of that name.
+            raise lock_file_removed(self._path, OWNER)
         if not self._identities:
             self._identities = now
-        if self._identities[LMDB_LOCK] is not None and now[LMDB_LOCK] is None:
-            raise lock_file_removed(self._path, LMDB_LOCK)
         if any(now[name] != self._identities[name] for name in (DATA, LMDB_LOCK)):
             raise self._replaced(self._changed())
 
@@ -132,12 +145,14 @@ class OpenFiles:
 
     def release(self) -> None:
         """Let go of all locks. The engine was closed before."""
-        for lock in (self.claim, self._data_lock):
-            if lock is not None:
-                lock.release()
-        self.claim = self._data_lock = None
+        if self.claim is not None:
+            self.claim.release()
+        self.claim = None
+        self._unlock_data()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the right to write is the parent's. The lock on the data file is that of both."""
+        """In a forked child: the right to write is the parent's. The child locks the data file for itself when it opens
+        the engine."""
+        self._unlock_data()
         if self.claim is not None:
             self.claim.leave_to_parent()

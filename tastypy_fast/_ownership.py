@@ -9,9 +9,10 @@ import socket
 import sys
 import time
 
-from tastypy_fast._files import DATA, LMDB_LOCK, OWNER, allocate_lock_file, begin_data_file, not_made, refused
+from tastypy_fast._files import DATA, LMDB_LOCK, OWNER, allocate_lock_file, begin_data_file, refused
 from tastypy_fast._safe_files import open_folder, open_regular
-from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, StoreInUseError, UnsafeFileError
+from tastypy_fast._turn import is_locked_elsewhere, try_lock_opening, unlock_opening
+from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, StoreInUseError
 
 __all__ = ["DataLock", "EngineLock", "FolderLock", "LockFile", "OwnerLock", "ReaderLock", "SharedLock", "read_name"]
 
@@ -55,21 +56,40 @@ class FolderLock(LockFile):
         self._number = open_folder(folder)
 
 
-class DataLock:
+class HeldLock:
+    """What a process holds by a locked file."""
+
+    _file: LockFile
+
+    def identity(self) -> tuple[int, int]:
+        """Which file it is a lock on."""
+        return self._file.identity()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+
+class DataLock(HeldLock):
     """The lock on the data file that every process holds which has the store open: shared, and for as long.
 
-    ``lock.mdb`` and ``owner.lock`` keep processes apart only while all of them have the same files. A process that
-    found one of them missing and made another would write beside those that go on with the removed one. So a lock file
-    is made only by a process that has this lock alone, which nobody gets while anybody has the store open.
+    ``lock.mdb`` and ``owner.lock`` keep processes apart only while all of them have the same files. A process that made
+    another one in the place of a removed one, or found one that somebody else has put there, would write beside those
+    that go on with the removed one. So there are two ways in. Who gets this lock alone, which nobody does while anybody
+    has the store open, makes the lock files that are missing, and keeps the lock alone until the engine is open. Who
+    does not get it alone joins others, and only by a ``lock.mdb`` that they have open, as its record lock tells.
+
+    A second lock, on one byte, lets one process open the store at a time, because the engine makes a ``lock.mdb`` where
+    it finds none: which one it got is looked at afterwards, and until then nobody may take it for the others'.
     """
 
     def __init__(self, path: str, writes: bool, readers: int) -> None:
         """Take the lock, and make the lock files that are missing: ``owner.lock``, and ``lock.mdb`` for so many
-        ``readers``.
+        ``readers``. ``share()`` is to be called when the engine is open.
 
         ``writes``: this process is to write; it makes the data file, too, where there is none. Who only reads goes
-        without what the system does not let it make. Waits for a process that is just making them. Raises
-        StoreInUseError where one is missing and others have the store open.
+        without what the system does not let it make. Waits for a process that is just opening the store. Raises
+        StoreInUseError where others have the store open and one of the lock files is not theirs.
         """
         if writes:
             begin_data_file(path)
@@ -86,26 +106,23 @@ class DataLock:
 
     def _take(self, path: str, writes: bool) -> None:
         start = time.monotonic()
+        while not try_lock_opening(self._file.fileno(), writes):
+            _wait(path, start)
         while True:
-            missing = missing_lock_files(path)
-            if missing and self._try(fcntl.LOCK_EX):
-                for name in missing_lock_files(path):
+            if self._try(fcntl.LOCK_EX):
+                for name in (LMDB_LOCK, OWNER):
                     make_lock_file(path, name, writes)
-                # (it is given up before it is taken anew, so that somebody else may have it in between)
-                fcntl.flock(self._file, fcntl.LOCK_SH)
                 return
-            # Who reads does not need owner.lock.
-            is_enough = not missing or not (writes or LMDB_LOCK in missing)
             waited = time.monotonic() - start
-            if (is_enough or waited > ENDING_SECONDS) and self._try(fcntl.LOCK_SH):
-                missing = missing_lock_files(path)
-                if missing and not is_enough:
-                    raise lock_file_removed(path, missing[0])
-                return
-            if waited > OPENING_SECONDS:
-                text = "another process keeps the data file to itself; wait for it to end"
-                raise StoreInUseError(errno.EWOULDBLOCK, text, path)
-            time.sleep(0.002)
+            if (waited > ENDING_SECONDS or foreign_lock_file(path, writes) is None) and self._try(fcntl.LOCK_SH):
+                # (looked at again: nobody opens the store alone from here on)
+                foreign = foreign_lock_file(path, writes)
+                if foreign is None:
+                    return
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+                if waited > ENDING_SECONDS:
+                    raise lock_file_removed(path, foreign)
+            _wait(path, start)
 
     def _try(self, mode: int) -> bool:
         try:
@@ -114,29 +131,46 @@ class DataLock:
             return False
         return True
 
-    def identity(self) -> tuple[int, int]:
-        """Which file it is a lock on."""
-        return self._file.identity()
-
-    def release(self) -> None:
-        """This process has the store open no longer."""
-        self._file.close()
+    def share(self) -> None:
+        """Let others have the store open, too: this process has the engine's own lock on ``lock.mdb`` now."""
+        # (the system gives the lock up before it takes it anew; nobody comes in between who opens the store)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+        unlock_opening(self._file.fileno())
 
 
-def missing_lock_files(path: str) -> list[str]:
-    """Which of the two files are not there that keep the openers of a store apart."""
-    return [name for name in (LMDB_LOCK, OWNER) if not os.path.lexists(os.path.join(path, name))]
+def _wait(path: str, start: float) -> None:
+    """Wait for another process that opens the store, since ``start``."""
+    if time.monotonic() - start > OPENING_SECONDS:
+        text = f"another process has been opening this store for {OPENING_SECONDS} seconds; wait for it, or end it"
+        raise StoreInUseError(errno.EWOULDBLOCK, text, path)
+    time.sleep(0.002)
+
+
+def foreign_lock_file(path: str, writes: bool) -> str | None:
+    """Which lock file is missing, or not the one of those who have the store open; None where both are theirs."""
+    name = os.path.join(path, LMDB_LOCK)
+    # (where this process cannot write one, the engine reads without, or ReaderLock takes its place)
+    if writes or os.access(name if os.path.lexists(name) else path, os.W_OK):
+        try:
+            file = LockFile(path, LMDB_LOCK, os.O_RDONLY)
+        except FileNotFoundError:
+            return LMDB_LOCK
+        try:
+            if not is_locked_elsewhere(file.fileno()):
+                return LMDB_LOCK
+        finally:
+            file.close()
+    # Who reads does not need it.
+    return OWNER if writes and not os.path.lexists(os.path.join(path, OWNER)) else None
 
 
 def make_lock_file(path: str, name: str, writes: bool) -> None:
     """Make one of them, empty. Who only reads goes without it where the system refuses to make it."""
     try:
         LockFile(path, name, os.O_RDWR | os.O_CREAT).close()
-    except UnsafeFileError:
-        raise
     except OSError as error:
         if writes or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise not_made(error, path, "the store cannot be opened", name) from error
+            raise
 
 
 def lock_file_removed(path: str, name: str) -> StoreInUseError:
@@ -148,7 +182,7 @@ def lock_file_removed(path: str, name: str) -> StoreInUseError:
     )
 
 
-class OwnerLock:
+class OwnerLock(HeldLock):
     """The right to write a private store, held by one process at a time."""
 
     def __init__(self, path: str) -> None:
@@ -167,15 +201,11 @@ class OwnerLock:
         program = os.path.basename(sys.argv[0]) or "python"
         write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})", durability)
 
-    def release(self) -> None:
-        """Let another process have the store."""
-        self._file.close()
-
     # A forked child closes its copy; the lock stays with the parent's. To unlock it would take it from both.
-    leave_to_parent = release
+    leave_to_parent = HeldLock.release
 
 
-class SharedLock:
+class SharedLock(HeldLock):
     """The right to write a store together with all others that have it like this."""
 
     def __init__(self, path: str) -> None:
@@ -223,15 +253,11 @@ class SharedLock:
         except BlockingIOError:  # between two locks a private owner may come
             raise in_use(self._path, read_name(self._file)) from None
 
-    def release(self) -> None:
-        """Let this process's part of it go."""
-        self._file.close()
-
     def leave_to_parent(self) -> None:
         """A forked child has a part of its own in its parent's lock, and keeps it."""
 
 
-class ReaderLock:
+class ReaderLock(HeldLock):
     """The right to read a store without LMDB's table of readers, which this process may not write: any number of
     processes have it at once, and then nobody writes.
 
@@ -260,15 +286,11 @@ class ReaderLock:
         finally:
             owner.close()
 
-    def release(self) -> None:
-        """Let others write."""
-        self._file.close()
-
     # (as OwnerLock)
-    leave_to_parent = release
+    leave_to_parent = HeldLock.release
 
 
-class EngineLock:
+class EngineLock(HeldLock):
     """That no other process has the engine open on a store, to read perhaps. Whoever opens it meanwhile waits.
 
     It is the engine's own lock on the first byte of its lock file. The engine of this process is closed when it is
@@ -298,10 +320,6 @@ class EngineLock:
         """Have the next one who opens the engine begin its lock file anew: it fits to the data file, which is about to
         be another one."""
         os.pwrite(self._file.fileno(), bytes(4), 0)
-
-    def release(self) -> None:
-        """Let others open it."""
-        self._file.close()
 
 
 def take_patiently(file: LockFile) -> bool:

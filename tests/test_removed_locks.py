@@ -1,0 +1,102 @@
+"""Lock files removed at any moment, while processes open, write, share, read and are killed: nothing synced is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+
+from tastypy_fast import POD, SharedPOD, StorageError, StoreInUseError, StoreNotFoundError, maintenance
+from tests.children import Child
+
+pytestmark = [pytest.mark.storm, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
+
+SECONDS = float(os.environ.get("TASTYPY_FAST_STORM", "60"))
+# What somebody who comes in, or goes on, may be told.
+REFUSED = (StoreInUseError, StorageError, StoreNotFoundError)
+
+
+def new_key():
+    return f"{os.getpid()}-{time.monotonic_ns()}"
+
+
+def write_alone(path, note):
+    with POD(path) as store:
+        for _ in range(random.randint(1, 20)):
+            key = new_key()
+            store[key] = [1] * random.randint(1, 300)
+            store.sync()
+            note(key)
+
+
+def write_together(path, note):
+    store = SharedPOD(path)
+    try:
+        for _ in range(random.randint(1, 60)):
+            key = new_key()
+            store[key] = [1] * random.randint(1, 300)
+            note(key)
+    finally:
+        store.close()
+
+
+def read(path, note):
+    with POD(path, mode="r") as store:
+        for _ in range(5):
+            store.items()
+
+
+def again_and_again(pipe, work, path, notes):
+    random.seed(os.getpid())
+    with open(notes, "a") as file:
+        def note(key):
+            file.write(f"{key}\n")
+            file.flush()
+
+        while True:
+            try:
+                work(path, note)
+            except REFUSED:
+                pass
+
+
+@pytest.mark.timeout(SECONDS * 3 + 300)
+@pytest.mark.parametrize("names", [["owner.lock", "lock.mdb"], ["owner.lock", "lock.mdb", "turn.lock"]], ids=len)
+@pytest.mark.parametrize("works", [
+    [write_alone] * 3, [write_together] * 3, [write_alone, write_alone, write_together, write_together, read],
+], ids=["alone", "together", "all"])
+def test_removed_lock_files_cost_nothing(tmp_path, works, names):
+    path = tmp_path / "store"
+    POD(path).close()
+    children = {}
+
+    def begin(work):
+        notes = tmp_path / f"notes-{time.monotonic_ns()}"
+        children[Child(again_and_again, work, path, notes)] = work
+
+    for work in works:
+        begin(work)
+    end = time.monotonic() + SECONDS / 6
+    removed = 0
+    while time.monotonic() < end:
+        time.sleep(random.random() * 0.05)
+        try:
+            os.unlink(path / random.choice(names))
+            removed += 1
+        except FileNotFoundError:
+            pass
+        if random.random() < 0.15:
+            child = random.choice(list(children))
+            work = children.pop(child)
+            child.__exit__()
+            begin(work)
+    for child in children:
+        child.__exit__()
+    assert removed
+    noted = set().union(*(file.read_text().split("\n")[:-1] for file in tmp_path.glob("notes-*")))
+    assert noted
+    assert maintenance.verify(path) == []
+    with POD(path, mode="r") as store:
+        assert noted <= set(store)
