@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -56,10 +57,8 @@ def again_and_again(pipe, work, path, notes):
             file.flush()
 
         while True:
-            try:
+            with contextlib.suppress(*REFUSED):
                 work(path, note)
-            except REFUSED:
-                pass
 
 
 @pytest.mark.timeout(SECONDS * 3 + 300)
