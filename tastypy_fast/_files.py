@@ -17,7 +17,8 @@ import os
 import resource
 import shlex
 
-from tastypy_fast._datafile import find_damage, find_databases, looks_begun
+from tastypy_fast._datafile import find_damage, find_databases
+from tastypy_fast._page_format import looks_begun
 from tastypy_fast.exceptions import (
     DiskFullError,
     NotAStoreError,
