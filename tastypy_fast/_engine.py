@@ -32,7 +32,6 @@ __all__ = [
     "grow",
     "not_opened",
     "open_engine",
-    "page_faults",
     "translated",
     "write_copy",
 ]
@@ -150,19 +149,6 @@ def write_copy(path: str, db: Any, target: str) -> None:
         raise translated(path, error) from error
     finally:
         os.close(descriptor)
-
-
-def page_faults(path: str) -> list[str]:
-    """What is wrong with the pages of a data file, found without the engine: safe on any file. Cost: a walk over
-    all."""
-    from lmdb.verify import VerifyError, verify
-
-    try:
-        return [str(fault) for fault in verify(path)]  # type: ignore[no-untyped-call]
-    except VerifyError as error:
-        return [str(error)]
-    except (ArithmeticError, LookupError, TypeError, ValueError, struct.error, RecursionError, MemoryError) as error:
-        return [f"it cannot be walked through ({type(error).__name__}: {error})"]
 
 
 def grow(path: str, db: Any) -> None:

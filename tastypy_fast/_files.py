@@ -18,7 +18,8 @@ import resource
 import shlex
 import struct
 
-from tastypy_fast._datafile import FILE_FORMAT, MAGIC, find_damage, find_databases, looks_begun, other_format
+from tastypy_fast._datafile import find_damage, find_databases, other_format
+from tastypy_fast._page_format import FILE_FORMAT, MAGIC, looks_begun
 from tastypy_fast._safe_files import check_regular, open_folder, open_regular
 from tastypy_fast.exceptions import (
     DiskFullError,

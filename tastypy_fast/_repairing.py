@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
 from struct import Struct
-from struct import error as struct_error
 from typing import Any, NamedTuple
 
 from tastypy_fast import _engine
@@ -21,7 +20,11 @@ from tastypy_fast._records import decode_record, decode_value, encode_record
 from tastypy_fast._safe_files import open_regular
 from tastypy_fast._salvage import Losses
 from tastypy_fast._source import Source
-from tastypy_fast.exceptions import DiskFullError, PersistentOrderedDictIntegrityError
+from tastypy_fast.exceptions import (
+    DiskFullError,
+    PersistentOrderedDictException,
+    PersistentOrderedDictIntegrityError,
+)
 
 __all__ = ["Repair", "repair_here"]
 
@@ -67,10 +70,15 @@ def repair_here(path: str, folder: str) -> Iterator[Repair]:
             yield _Repairing(source, new, losses).run()
         finally:
             new.close()
-    except (PersistentOrderedDictIntegrityError, struct_error) as error:
+    except PersistentOrderedDictIntegrityError as error:
         raise _engine.damaged(path, f"{error}. Nothing of it can be kept") from error
     except DiskFullError as error:
         raise DiskFullError(error.errno, "there is no room for the new store; nothing was made", folder) from error
+    except (OSError, PersistentOrderedDictException):
+        raise
+    except Exception as error:
+        # What nobody has thought of is damage, too.
+        raise _engine.damaged(path, f"it cannot be read through ({type(error).__name__}: {error})") from error
     finally:
         os.close(descriptor)
         if lock is not None:
@@ -99,8 +107,8 @@ class _Repairing:
         self._keep_all(self._source.records())
         self._keep_blocks(self._source.statuses() if self._tracks else ())
         blocks: list[tuple[int, bytes]] = []
-        self._keep_all(self._orphaned_records(blocks))
-        self._keep_blocks(blocks)
+        self._keep_all(self._orphaned_records(blocks), overwrite=False)
+        self._keep_blocks(blocks, overwrite=False)
         if self._tracks:
             self._keep_logged_entries()
         strays = enumerate(self._strays, max(self._last + 1, self._source.next))
@@ -123,7 +131,7 @@ class _Repairing:
             elif self._tracks:
                 blocks.append((number, data))
 
-    def _keep_all(self, records: Iterable[tuple[int | None, bytes]]) -> None:
+    def _keep_all(self, records: Iterable[tuple[int | None, bytes]], overwrite: bool = True) -> None:
         run: list[_Kept] = []
         size = 0
         for number, record in records:
@@ -133,9 +141,9 @@ class _Repairing:
             run.append(kept)
             size += len(kept.record)
             if len(run) >= _RUN or size >= _RUN_BYTES:
-                self._keep(run)
+                self._keep(run, overwrite)
                 run, size = [], 0
-        self._keep(run)
+        self._keep(run, overwrite)
 
     def _sound(self, number: int | None, record: bytes) -> _Kept | None:
         """What is to be kept of a record; None when nothing, which is noted."""
@@ -174,8 +182,8 @@ class _Repairing:
         else:
             self._lost[number] = reason, key
 
-    def _keep(self, run: list[_Kept]) -> None:
-        twice, ousted = self._new.write(partial(self._put, run=run)) if run else ([], [])
+    def _keep(self, run: list[_Kept], overwrite: bool) -> None:
+        twice, ousted = self._new.write(partial(self._put, run=run, overwrite=overwrite)) if run else ([], [])
         for earlier, key in twice:
             self._losses.tell(f"key {describe(decode_key(key))} was there twice; what record {earlier} had is left out")
         for kept in ousted:
@@ -185,15 +193,19 @@ class _Repairing:
             # (whose status this is cannot be known)
             self._without_data.add(kept.number)
 
-    def _put(self, txn: Any, run: list[_Kept]) -> tuple[list[tuple[int, bytes]], list[_Kept]]:
+    def _put(
+        self, txn: Any, run: list[_Kept], overwrite: bool
+    ) -> tuple[list[tuple[int, bytes]], list[_Kept]]:
         """Put records and their index entries. Of two of the same key the later one stays: a key that is added again
         gets a new number, and the old record was about to go. Returns (number, key) of those that do not stay, and
-        the records whose number another key has."""
+        the records whose number another key has. Unless ``overwrite``, what is there already stays."""
         values, order = self._new.values, self._new.order
         twice, ousted = [], []
         for kept in run:
             number, index = _NUMBER.pack(kept.number), index_key(kept.key)
             there = txn.get(number, db=values)
+            if there is not None and not overwrite:
+                continue
             if there is not None and _key_of(there) != kept.key:
                 ousted.append(kept)
                 continue
@@ -210,22 +222,22 @@ class _Repairing:
 
     # Statuses
 
-    def _keep_blocks(self, blocks: Iterable[tuple[int, bytes]]) -> None:
+    def _keep_blocks(self, blocks: Iterable[tuple[int, bytes]], overwrite: bool = True) -> None:
         """Put blocks as they are, for now."""
         blocks = iter(blocks)
         while run := list(islice(blocks, _RUN)):
             self._doubtful.update(number for number, block in run if _head(STATUSES.unpack(block)[8:]) !=
                                   STATUSES.unpack(block)[:5])
             pairs = [(_NUMBER.pack(number), block) for number, block in run]
-            self._new.write(partial(self._put_blocks, pairs=pairs))
+            self._new.write(partial(self._put_blocks, pairs=pairs, overwrite=overwrite))
 
     def _keep_logged_entries(self) -> None:
         entries = self._source.logged_entries()
         while run := list(islice(entries, _RUN_BLOCKS)):
             self._new.write(partial(self._change_blocks, run=run))
 
-    def _put_blocks(self, txn: Any, pairs: list[tuple[bytes, bytes]]) -> None:
-        txn.cursor(self._new.status).putmulti(pairs)
+    def _put_blocks(self, txn: Any, pairs: list[tuple[bytes, bytes]], overwrite: bool) -> None:
+        txn.cursor(self._new.status).putmulti(pairs, overwrite=overwrite)
 
     def _change_blocks(self, txn: Any, run: list[tuple[int, dict[int, int]]]) -> None:
         for number, changes in run:

@@ -11,6 +11,7 @@ from tastypy_fast._keys import decode_key
 from tastypy_fast._options import FORMAT, KINDS
 from tastypy_fast._records import decode_record, decode_value
 from tastypy_fast._salvage import Losses, Salvage, read_batches
+from tastypy_fast._statusblock import block_facts
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
 
 __all__ = ["Source", "number_of"]
@@ -20,6 +21,8 @@ _CHANGE = Struct("=II")
 # Order numbers from here on were never given out.
 _END = 2**62
 _VALUES, _ORDER, _STATUS = range(3)
+# The engine's limit on keys.
+_LONGEST = 511
 
 
 def number_of(raw: bytes) -> int | None:
@@ -35,7 +38,7 @@ class Source:
         """Raises PersistentOrderedDictIntegrityError where nothing can be read."""
         self._salvage = Salvage(descriptor, losses)
         self._losses = losses
-        meta = dict(self._salvage.items(b"meta"))
+        meta = dict(self._salvage.items(b"meta", any_page=True))
         version = meta.get(b"format", b"")
         if version.isdigit() and int(version) > FORMAT:
             raise NewerFormatError(
@@ -53,11 +56,13 @@ class Source:
         self.kind = self._find_kind(meta)
 
     def _read_log(self) -> None:
-        for database, key, value in read_batches(self._salvage.items(b"log"), self._losses):
+        # (each batch has a checksum)
+        for database, key, value in read_batches(self._salvage.items(b"log", any_page=True), self._losses):
             number = number_of(key)
             if database == _ORDER:
-                self._index[key] = value
-            elif number is None:
+                if 0 < len(key) <= _LONGEST:
+                    self._index[key] = value
+            elif number is None or database not in (_VALUES, _STATUS):
                 continue
             elif database == _VALUES:
                 self._records[number] = value
@@ -78,7 +83,12 @@ class Source:
         for name in self._salvage.databases:
             for _ in self._salvage.items(name, quiet=True):
                 pass
-        found = {_is_record(data) for _, data in self._salvage.orphans() if _is_record(data) or _is_block(data)}
+        found = set()
+        for key, data in self._salvage.orphans():
+            if key == b"kind" and data in KINDS:
+                return data
+            if _is_record(data) or _is_block(data):
+                found.add(_is_record(data))
         if not found and b"values" not in self._salvage.databases:
             raise PersistentOrderedDictIntegrityError("its list of databases cannot be read, nor any record")
         kind = b"tracker" if False in found else b"dict"
@@ -129,7 +139,11 @@ class Source:
 
 
 def _is_block(data: bytes) -> bool:
-    return len(data) == STATUSES.size
+    try:
+        head, expected, _, _ = block_facts(data)
+    except PersistentOrderedDictIntegrityError:
+        return False
+    return head == expected
 
 
 def _is_record(data: bytes) -> bool:

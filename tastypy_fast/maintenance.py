@@ -92,8 +92,9 @@ def verify(path: Path) -> list[str]:
     Looks at every page of the data file, then at every record, the index, the statuses, the claims and the log. Only
     reads, also beside processes that write. Safe on a file from a stranger: the storage engine gets it only when its
     structure was found to be sound, and in a process of its own. A folder that is no store is one finding. What a value
-    has lost without ceasing to be JSON (a digit for another one) cannot be found. Cost: a walk over everything, in
-    constant memory. At most some thousand findings are told.
+    has lost without ceasing to be JSON (a digit for another one) cannot be found, nor an older value under its key, nor
+    that the last commit is gone where nothing in the file refers to it. Cost: a walk over everything; memory is
+    constant but for a byte for each page of 4 kB. At most some thousand findings are told.
 
     Raises StoreNotFoundError where there is nothing at ``path``, StorePathError where that is no path (it is empty),
     NewerFormatError, and StorageError when it cannot be read.
@@ -119,9 +120,11 @@ def repair(path: Path, target: Path) -> Repair:
     is only read.
 
     Records keep their order; the index, the counts and the statuses are made anew from what is there, the log included.
-    A task whose status or data cannot be read is kept as not done. Everything that is lost is told in ``lost``, by its
-    key where the index has it still. The engine does not get the damaged file. Cost: a walk over everything; memory is
-    constant but for what is lost. The new store appears at ``target`` when it is whole and on the disk.
+    A task whose status or data cannot be read is kept as not done. Of a damaged page, everything is kept that the store
+    itself could still read. All that is lost is told in ``lost``, by its key where the index has it still, and every
+    page that may be another one or an older one. The engine does not get the damaged file. Cost: a walk over
+    everything; memory is constant but for what is lost. The new store appears at ``target`` when it is whole and on the
+    disk.
 
     Raises StoreInUseError while a process has the store open to write, PersistentOrderedDictIntegrityError where
     nothing can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where there is something at

@@ -1,0 +1,316 @@
+"""The pages of LMDB's data file, read and checked one by one without the engine.
+
+The layout is that of LMDB 0.9, file format 1, 64 bits (``mdb.c``: MDB_page, MDB_meta, MDB_db, MDB_node):
+
+    page     number 8, pad 2, flags 2, lower 2, upper 2, then offsets of nodes up to lower
+    meta     page, magic 4, version 4, address 8, map size 8, free list record, main record, last page 8,
+             transaction 8
+    record   pad 4, flags 2, depth 2, branch, leaf and overflow pages 8 each, entries 8, root 8
+    node     size or child in 2 + 2 (+ flags 2 in a branch), flags 2, key size 2, key, data
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from operator import lt
+from struct import Struct, unpack_from
+from sys import byteorder
+from typing import NamedTuple
+
+__all__ = [
+    "BIG_DATA",
+    "BRANCH",
+    "DEEPEST",
+    "FILE_FORMAT",
+    "INTEGER_KEY",
+    "LEAF",
+    "MAGIC",
+    "NO_ROOT",
+    "RECORD",
+    "SUB_DATA",
+    "Damage",
+    "Meta",
+    "Node",
+    "PageReader",
+    "Record",
+    "check_free_list_age",
+    "follows",
+    "looks_begun",
+    "newest_meta",
+    "read_free_record",
+    "read_meta",
+]
+
+_PAGE = Struct("=QHHHH")
+_META = Struct("=16x II QQ 48s 48s QQ")
+RECORD = Struct("=IHHQQQQQ")
+_NODE = Struct("=HHHH")
+MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
+BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
+BIG_DATA, SUB_DATA = 1, 2  # node flags
+INTEGER_KEY = 8  # database flag
+NO_ROOT = 2**64 - 1
+# No store reaches a transaction of this number. The engine cannot count beyond twice as many.
+_NO_TRANSACTION = 2**62
+# No processor has as many addresses.
+_LARGEST_MAP = 2**60
+# Child page or size of the data, key, data, flags.
+Node = tuple[int, bytes, bytes, int]
+# The engine's limit on the levels of a tree.
+DEEPEST = 32
+
+
+class Damage(Exception):
+    """Why a file is damaged."""
+
+
+class Record(NamedTuple):
+    """What a database record says of its tree."""
+
+    pad: int
+    flags: int
+    depth: int
+    branches: int
+    leaves: int
+    overflows: int
+    entries: int
+    root: int
+
+
+class Meta(NamedTuple):
+    """What a meta page says."""
+
+    transaction: int
+    page_size: int
+    free: Record
+    main: Record
+    last_page: int
+
+
+def looks_begun(data: bytes) -> bool:
+    """Whether this may be the first part of a data file that nothing was committed to yet."""
+    if not any(data):
+        return True
+    if len(data) < 16 + _META.size:
+        return False
+    magic, version, *_, transaction = _META.unpack_from(data)
+    return (magic, version, transaction) == (MAGIC, FILE_FORMAT, 0)
+
+
+def newest_meta(descriptor: int) -> Meta:
+    """What the newest meta page says. Raises Damage where either of them does not parse or both disagree."""
+    first = os.pread(descriptor, 16 + _META.size, 0)
+    if len(first) < 16 + _META.size:
+        raise Damage(f"its {len(first)} bytes are too few")
+    page_size = unpack_from("=I", first, 40)[0]
+    if page_size & (page_size - 1) or not 512 <= page_size <= 0x8000:
+        raise Damage("its first page is no meta page")
+    newest, older = (read_meta(descriptor, number, page_size) for number in (0, 1))
+    # Of two of the same number the engine takes the first. The other one is what a failed write has left.
+    if older.transaction > newest.transaction:
+        newest, older = older, newest
+    # No transaction makes a file smaller.
+    if older.last_page > newest.last_page:
+        raise Damage("its first two pages contradict each other: the older one has the larger file")
+    return newest
+
+
+def read_meta(descriptor: int, number: int, page_size: int, any_numbers: bool = False) -> Meta:
+    """What one of the two meta pages says. Raises Damage where it does not parse. ``any_numbers``: even if its
+    transaction or its sizes cannot be."""
+    raw = os.pread(descriptor, 16 + _META.size, number * page_size)
+    if len(raw) < 16 + _META.size:
+        raise Damage("its second meta page is missing")
+    own_number, _, flags, _, _ = _PAGE.unpack_from(raw)
+    magic, version, _, map_size, free, main, last_page, transaction = _META.unpack_from(raw)
+    if magic != MAGIC or version != FILE_FORMAT or own_number != number or flags != _META_PAGE:
+        raise Damage(f"page {number} is no meta page")
+    meta = Meta(transaction, page_size, Record(*RECORD.unpack(free)), Record(*RECORD.unpack(main)), last_page)
+    has_numbers = (
+        transaction < _NO_TRANSACTION
+        and (transaction == 0 or transaction & 1 == number)
+        and 1 <= last_page < map_size // page_size
+        and map_size < _LARGEST_MAP
+    )
+    sound = (
+        (has_numbers or any_numbers)
+        and meta.free.pad == page_size
+        and meta.free.flags == INTEGER_KEY
+        and not meta.main.flags & ~0x7F
+    )
+    if not sound:
+        raise Damage(f"meta page {number} contradicts itself")
+    return meta
+
+
+def follows(newest: Meta, older: Meta) -> bool:
+    """Whether a meta page is of the transaction after the one that the other is of, as it is but for power cuts."""
+    return newest.transaction - older.transaction == (1 if newest.transaction else 0)
+
+
+def check_free_list_age(meta: Meta, newest: bytes | None) -> None:
+    """Raise Damage where the free list is not that of the last transaction. ``newest``: its greatest key."""
+    # Every transaction changes the list of databases, and so gives up a page of it. Only the first one finds none.
+    if meta.main.root != NO_ROOT and meta.transaction > 1:
+        found = unpack_from("=Q", newest or bytes(8))[0]
+        if found != meta.transaction:
+            raise Damage(f"an older part of it has taken the place of a newer one: its last transaction is "
+                         f"{meta.transaction}, and the free list ends with transaction {found}")
+
+
+def read_free_record(meta: Meta, key: bytes, data: bytes) -> tuple[int, ...]:
+    """The pages that one transaction gave up, highest first. Raises Damage where the record does not parse."""
+    numbers = unpack_from(f"={len(data) // 8}Q", data) if len(data) % 8 == 0 else ()
+    transaction = unpack_from("=Q", key)[0]
+    sound = (
+        1 <= transaction <= meta.transaction
+        and len(numbers) >= 1
+        and numbers[0] == len(numbers) - 1
+        and all(a > b for a, b in pairwise(numbers[1:]))
+        and (len(numbers) == 1 or 2 <= numbers[-1] <= numbers[1] <= meta.last_page)
+    )
+    if not sound:
+        raise Damage("the free list has a record that does not parse")
+    return numbers[1:]
+
+
+class PageReader:
+    """Reads and checks single pages and the edges of trees."""
+
+    def __init__(self, descriptor: int, meta: Meta) -> None:
+        self._descriptor = descriptor
+        self._meta = meta
+        # Pages that all trees together say they have, and the two meta pages.
+        self.claimed = 2
+
+    def check_tree(
+        self, record: Record, where: str, visit: Callable[[bytes, bytes, int], object] | None
+    ) -> bytes | None:
+        """Check a record and the pages on the two edges of its tree. The greatest key, None where there is none."""
+        pages = record.branches + record.leaves + record.overflows
+        if record.root == NO_ROOT:
+            if record.depth or pages or record.entries:
+                raise Damage(f"{where} has entries and no root")
+            return None
+        self.claimed += pages
+        sound = (
+            2 <= record.root <= self._meta.last_page
+            and 1 <= record.depth <= DEEPEST
+            and 1 <= record.leaves <= record.entries
+            and self.claimed <= self._meta.last_page + 1
+            and (record.depth == 1) == (record.branches == 0)
+            and (record.depth > 1 or record.leaves == 1)
+        )
+        if not sound:
+            raise Damage(f"the record of {where} contradicts itself")
+        nodes: list[Node] = []
+        for edge in (0, -1) if record.depth > 1 else (0,):
+            page = record.root
+            for level in range(1, record.depth + 1):
+                nodes = self.nodes(page, level == record.depth, where)
+                page = nodes[edge][0]
+            self.check_order(nodes, record, where)
+            for size, key, data, flags in nodes:
+                if flags & BIG_DATA:
+                    self.overflow(unpack_from("=Q", data)[0], size, where)
+                elif visit:
+                    visit(key, data, flags)
+        if record.depth == 1 and len(nodes) != record.entries:
+            raise Damage(f"{where} has {len(nodes)} entries, and its record says {record.entries}")
+        return nodes[-1][1]
+
+    def ordered(self, key: bytes, record: Record) -> bytes:
+        """A key in a form that Python orders as the engine does."""
+        return key[::-1] if record.flags & INTEGER_KEY and byteorder == "little" else key
+
+    def check_order(self, nodes: list[Node], record: Record, where: str) -> list[bytes]:
+        """The keys of some nodes, as ordered() gives them. They have to ascend."""
+        keys = [key for _, key, _, _ in nodes]
+        if record.flags & INTEGER_KEY:
+            for key in keys:
+                if len(key) != 8:
+                    raise Damage(f"{where} has a key of {len(key)} bytes")
+            if byteorder == "little":
+                keys = [key[::-1] for key in keys]
+        if not all(map(lt, keys, keys[1:])):
+            raise Damage(f"{where} has keys out of order")
+        return keys
+
+    def nodes(self, number: int, is_leaf: bool, where: str, any_flags: bool = False) -> list[Node]:
+        """The nodes of a page, checked. ``any_flags``: but for flags that mean nothing, which the engine overlooks."""
+        meta = self._meta
+        if not 2 <= number <= meta.last_page:
+            raise Damage(f"{where} refers to page {number}")
+        page = os.pread(self._descriptor, meta.page_size, number * meta.page_size)
+        if len(page) < meta.page_size:
+            raise Damage(f"it is truncated: page {number} of {where} is missing")
+        own_number, _, flags, lower, upper = _PAGE.unpack_from(page)
+        sound = own_number == number and flags == (LEAF if is_leaf else BRANCH)
+        if not sound or not 16 < lower <= upper <= meta.page_size or lower & 1:
+            raise Damage(f"page {number} of {where} is overwritten")
+        offsets = unpack_from(f"={(lower - 16) // 2}H", page, 16)
+        if min(offsets) < upper or max(offsets) + 8 > meta.page_size:
+            raise Damage(f"page {number} of {where} has a node outside")
+        found, used, odd, unpack = [], 0, 0, _NODE.unpack_from
+        for offset in offsets:
+            low, high, flags, key_size = unpack(page, offset)
+            start = offset + 8 + key_size
+            first = low | high << 16
+            if is_leaf:
+                end = start + (8 if flags & BIG_DATA else first)
+                odd |= flags
+            else:
+                first |= flags << 32
+                end = start
+            if end > meta.page_size or key_size > 511 or (key_size == 0 and is_leaf):
+                raise Damage(f"page {number} of {where} has a node that does not parse")
+            # (each begins at an even place)
+            used += end - offset + (end - offset & 1)
+            odd |= (offset & 1) << 16
+            found.append((first, page[offset + 8 : start], page[start:end], flags))
+        if odd & ~(0xFFFF if any_flags else BIG_DATA | SUB_DATA):
+            raise Damage(f"page {number} of {where} has a node that does not parse")
+        if used != meta.page_size - upper:
+            raise Damage(f"page {number} of {where} has nodes that overlap")
+        return found
+
+    def overflow(self, number: int, size: int, where: str) -> int:
+        """Check the head of the pages of a large value. How many there are: perhaps more than it needs, as one that is
+        made smaller again in the transaction that made it keeps them."""
+        head = os.pread(self._descriptor, 16, number * self._meta.page_size) if number <= self._meta.last_page else b""
+        own_number, _, flags, pages = Struct("=QHHI").unpack(head) if len(head) == 16 else (0, 0, 0, 0)
+        if own_number != number or flags != _OVERFLOW or number + pages - 1 > self._meta.last_page \
+                or pages < (15 + size) // self._meta.page_size + 1:
+            raise Damage(f"a large value of {where} is overwritten")
+        return int(pages)
+
+    def large(self, number: int, size: int, where: str, any_pages: bool = False) -> bytes:
+        """The data of a large value, checked; ``any_pages``: but for what its pages say of themselves."""
+        if not any_pages:
+            self.overflow(number, size, where)
+        at = number * self._meta.page_size + 16
+        if number < 2 or at + size > os.fstat(self._descriptor).st_size:
+            raise Damage(f"a large value of {where} is cut short")
+        return os.pread(self._descriptor, size, at)
+
+    def free_pages(self) -> Iterator[int]:
+        """Every page number in the free list. Cost: its size."""
+        record = self._meta.free
+        pages = [(record.root, 1)] if record.root != NO_ROOT else []
+        seen = 0
+        while pages:
+            number, level = pages.pop()
+            seen += 1
+            if seen > record.branches + record.leaves:
+                raise Damage("the free list has more pages than its record says")
+            for first, _, data, flags in self.nodes(number, level == record.depth, "the free list"):
+                if level < record.depth:
+                    pages.append((first, level + 1))
+                    continue
+                if flags & BIG_DATA:
+                    data = self.large(unpack_from("=Q", data)[0], first, "the free list")
+                if first % 8 or len(data) != first:
+                    raise Damage("the free list has a record that does not parse")
+                yield from unpack_from(f"={first // 8}Q", data)[1:]
