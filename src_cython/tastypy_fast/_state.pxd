@@ -14,6 +14,9 @@ cdef class Lock:
     cpdef bint is_mine(self)
     cpdef bint try_acquire(self)
     cpdef bint acquire_within(self, long long microseconds) except -1
+    cpdef int acquire_anyway(self) except -1
+    cdef bint take_at_once(self) noexcept
+    cdef bint take(self, long long microseconds) except -1
     cdef bint wait(self, long long microseconds) except -1
     cpdef int suspend(self) except -1
     cpdef int resume(self, int depth) except -1
