@@ -2,19 +2,20 @@
 
 A claim belongs to the process. Inside of it a task is in the hand of the iterator that handed it out, which is
 told by the claim's lane, or, for a gate, of the thread that asked (lane 0; its place is the thread's number).
-What an iterator that has ended, or a thread, leaves unfinished is for the next one of this process.
+What an iterator that has ended leaves unfinished is for the next one of its thread. When the thread ends, it is for all
+threads of this process.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from tastypy_fast._claims import ClaimRecord, claim_one, pack_claim, read_claim
 from tastypy_fast._directly import give_back
+from tastypy_fast._state import lives, this_thread
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tastypy_fast._sharing import SharedEnvironment
 
 __all__ = ["Claimant", "claimant_of"]
+
 
 class Lane(NamedTuple):
     """The lane of a running iterator."""
@@ -38,11 +40,6 @@ def claimant_of(environment: SharedEnvironment) -> Claimant:
         environment.save_at_exit()
         environment.claimant = Claimant(environment)
     return environment.claimant
-
-
-def threads_alive() -> set[int | None]:
-    """The numbers of the threads of this process."""
-    return {thread.ident for thread in threading.enumerate()}
 
 
 class Claimant:
@@ -79,7 +76,7 @@ class Claimant:
     def open_lane(self) -> Lane:
         """A lane for an iterator of this thread."""
         number = self._worker.open_lane()
-        lane = self._running[number] = Lane(number, self._worker.lanes[number], threading.get_ident())
+        lane = self._running[number] = Lane(number, self._worker.lanes[number], this_thread())
         return lane
 
     def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
@@ -96,10 +93,9 @@ class Claimant:
                 if order in own:
                     kept[order] = pack_claim(record._replace(lane=0, place=lane.thread))
         self._give_back(lost, kept)
-        alive = threads_alive()
         left: list[tuple[int, int]] = []
         for end, thread in (*self._left.get(lane.number, ()), (self._worker.lanes[lane.number], lane.thread)):
-            holder = thread if thread in alive else 0
+            holder = thread if lives(thread) else 0
             if left and left[-1][1] == holder:
                 left.pop()
             left.append((end, holder))
@@ -117,19 +113,19 @@ class Claimant:
         """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
         if record.worker != self.number:
             return False
-        holder: int | None = record.place
+        holder = record.place
         if record.lane:
             lane = self._running.get(record.lane)
             if lane is not None and record.place >= lane.start:
                 return False
             left = self._left.get(record.lane, ())
-            holder = next((thread for end, thread in left if record.place < end), None)
-        return holder == threading.get_ident() or holder not in threads_alive()
+            holder = next((thread for end, thread in left if record.place < end), 0)
+        return holder == this_thread() or not lives(holder)
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
         """The same, or it is in the hand of an iterator of this thread."""
         lane = self._running.get(record.lane)
-        is_mine = record.worker == self.number and lane is not None and lane.thread == threading.get_ident()
+        is_mine = record.worker == self.number and lane is not None and lane.thread == this_thread()
         return is_mine or self.is_free(record)
 
     def waits(self, record: ClaimRecord) -> bool:
@@ -142,7 +138,7 @@ class Claimant:
 
     def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
         """Claim a task for this thread, if it is to be done and nobody else has it."""
-        record = ClaimRecord(self.number, 0, threading.get_ident(), time.time())
+        record = ClaimRecord(self.number, 0, this_thread(), time.time())
         tasks = self._transaction.cache
         claimed = None
         while claimed is None:

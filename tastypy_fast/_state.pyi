@@ -3,7 +3,10 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["Lock", "StoreState"]
+__all__ = ["Lock", "StoreState", "lives", "this_thread"]
+
+def this_thread() -> int: ...
+def lives(number: int) -> bool: ...
 
 @final
 class Lock:

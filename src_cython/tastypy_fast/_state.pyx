@@ -8,7 +8,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tastypy_fast.exceptions import NotLockedError
 
-__all__ = ["Lock", "StoreState"]
+__all__ = ["Lock", "StoreState", "lives", "this_thread"]
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:
@@ -35,12 +35,17 @@ cdef enum:
     PATIENCE = 1000000
 
 
-cdef inline unsigned long long this_thread() noexcept:
-    """A number that no other thread has, nor gets when this one has ended. (The system's are used again.)"""
+# A thread that Python did not start (a C library's) has a number only while it runs Python code: each call from C into
+# Python makes a thread state, with a new number, and ends it when it returns. So what belongs to such a thread belongs
+# to that call: a claim to the callback that made it. The interpreter counts these numbers up and never uses one again,
+# which the numbers of the system (get_ident()) are; and threading.enumerate() does not know all threads.
+
+cpdef unsigned long long this_thread() noexcept:
+    """A number that no other thread of this process has, nor gets when this one has ended."""
     return PyThreadState_GetID(PyThreadState_Get())
 
 
-cdef bint lives(unsigned long long number) noexcept:
+cpdef bint lives(unsigned long long number) noexcept:
     """Whether there is a thread of that number."""
     cdef PyThreadState* state = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
     while state != NULL:
@@ -82,7 +87,7 @@ cdef class Lock:
             PyThread_free_lock(self.gate)
 
     cpdef int acquire(self) except -1:
-        """Wait until the lock is free or this thread's own, and take it. A signal handler that raises ends the waiting."""
+        """Wait until the lock is free or this thread's own, and take it. A signal handler that raises ends this."""
         if not self.take_at_once():
             self.take(-1)
         return 0
@@ -142,7 +147,7 @@ cdef class Lock:
         return True
 
     cpdef int acquire_anyway(self) except -1:
-        """acquire() where there is no way back. What signal handlers raise meanwhile, the first of it, is raised when the
+        """acquire() where there is no way back. The first thing that signal handlers raise meanwhile is raised when the
         lock is taken. Where its owner has ended it is not taken, and NotLockedError says so."""
         kept = None
         while True:
