@@ -1,4 +1,4 @@
-"""This process as a worker on the tasks of a shared tracker.
+"""This process as a worker on a shared store: its claims on the tasks of a tracker.
 
 A claim belongs to the process. Inside of it a task is in the hand of the iterator that handed it out, which is
 told by the claim's lane, or, for a gate, of the thread that asked (lane 0; its place is the thread's number).
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tastypy_fast._claims import ClaimRecord, claim_one, pack_claim, read_claim
 from tastypy_fast._directly import give_back
+from tastypy_fast._holding import drop_holder
 from tastypy_fast._state import lives, this_thread
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
@@ -62,7 +63,7 @@ class Claimant:
         self.look_for_lost()
 
     def end(self) -> None:
-        """Give back all that is not finished. What claims after this is another worker."""
+        """Give back all that is not finished, and end its hold. What claims after this is another worker."""
         self._transaction.perform(STEP, self._give_back_own)
         self._environment.claimant = None
         self._worker.end()
@@ -172,6 +173,7 @@ class Claimant:
         return bool(lost)
 
     def _give_back_own(self) -> None:
+        drop_holder(self._transaction, self.number)
         lanes = self._worker.lanes
         self._give_back({order: record.tries if record.lane and record.place >= lanes[record.lane] else None
                          for order, record in self._records()})

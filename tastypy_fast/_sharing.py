@@ -21,6 +21,7 @@ from tastypy_fast import _engine
 from tastypy_fast._engine import MapResized, ReadersFull
 from tastypy_fast._environment import Environment
 from tastypy_fast._files import TURN, not_made
+from tastypy_fast._holding import Hold
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import SharedLock
 from tastypy_fast._state import Lock
@@ -46,8 +47,9 @@ class SharedEnvironment(Environment):
 
     def __init__(self, path: str, options: Options) -> None:
         self.transaction = Transaction(path, options.gzipped, self)
-        # This process as a worker on the tasks of a tracker.
+        # This process as a worker on the tasks of a tracker, or as one that holds the automatic sync.
         self.claimant: Claimant | None = None
+        self.hold = Hold(self)
         self._opened_to_write = False
         # Has what is claimed given back at the end of this process, a forked child perhaps.
         self.save_at_exit: Callable[[], None] = do_nothing

@@ -1,4 +1,4 @@
-"""The processes that work on the tasks of one shared tracker, and which of them live.
+"""The processes that work on the tasks of a shared tracker, or hold the sync of a shared store, and which of them live.
 
 Each has a file ``workers/N`` in the store's folder, which it keeps locked: the system lets go of the lock when the
 process ends, however it ends. N is reused, the worker's number never is.
@@ -74,7 +74,7 @@ class Worker:
                 os.close(self._file)
                 raise
         except OSError as error:
-            raise not_made(error, path, "no task can be claimed", "this worker's file") from error
+            raise not_made(error, path, "no task can be claimed and no sync held", "this worker's file") from error
         self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
         self._free_lanes = list(range(LANES - 1, 0, -1))
         self._map[:8] = bytes(8)
