@@ -27,6 +27,7 @@ from tastypy_fast._ownership import SharedLock
 from tastypy_fast._state import Lock
 from tastypy_fast._transaction import STEP, Transaction
 from tastypy_fast._turn import Turn
+from tastypy_fast._workers import stops
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
 
 if TYPE_CHECKING:
@@ -207,6 +208,13 @@ class SharedEnvironment(Environment):
         with self.transaction.lock, self.lock:
             self.end_reading()
             _engine.grow(self.path, self.db)
+
+    # Claims
+
+    def stops_other(self, worker: int, lane: int, place: int) -> bool:
+        """Whether a task that another worker has claimed was not handed out, and is not before it has had a
+        transaction. The caller is in one."""
+        return stops(self.path, worker, lane, place)
 
     # Errors
 

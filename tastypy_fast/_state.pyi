@@ -3,6 +3,8 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
+from tastypy_fast._lanes import Lanes
+
 __all__ = ["Lock", "StoreState", "lives", "this_thread"]
 
 def this_thread() -> int: ...
@@ -42,6 +44,8 @@ class StoreState:
     images: Any
     claims: Any
     journal: Any
+    worker: int
+    lanes: Lanes | None
     heads: Any
     wrote: bool
     image_count: int
