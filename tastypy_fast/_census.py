@@ -12,12 +12,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tastypy_fast._blocks import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
-from tastypy_fast._claims import key_at, read_claim
+from tastypy_fast._claimrecord import read_claim
+from tastypy_fast._claims import key_at
 from tastypy_fast._engine import NotFound
 from tastypy_fast._environment import Environment
-from tastypy_fast._workers import facts_of_workers
+from tastypy_fast._workers import ClaimState, facts_of_workers
 
-__all__ = ["Census", "Counts", "InHand", "hands", "look_at_claims"]
+__all__ = ["Census", "Counts", "InHand", "claims_in", "hands", "look_at_claims"]
 
 # Blocks whose failures are remembered, of 2 kB each.
 _REMEMBERED = 2048
@@ -44,19 +45,26 @@ class Counts(NamedTuple):
 class InHand(NamedTuple):
     """A task that a living worker has claimed: its order number, the worker's process and host, and since when.
 
-    ``passed``: the loop that had it in hand has gone on to another, and left it unfinished. A task that failed stays
-    its worker's like this, for the next loop.
+    ``state``: "running"; "failed", where the loop that had it in hand has ended or gone on to another, and left it
+    unfinished, so that it stays its worker's for the next loop; or "waiting", where a batch has claimed it and not
+    handed it out yet.
     """
 
     order: int
     process: int
     host: str
     since: datetime
-    passed: bool
+    state: ClaimState
+
+    @property
+    def failed(self) -> bool:
+        """Whether its worker is not at it any more."""
+        return self.state == "failed"
 
     def as_dict(self) -> dict[str, Any]:
         """What a program gets, beside the task."""
-        return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "passed": self.passed}
+        return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "state": self.state,
+                "passed": self.failed}
 
 
 def hands(environment: Environment) -> list[InHand]:
@@ -76,10 +84,15 @@ def look_at_claims(environment: Environment) -> tuple[list[InHand], dict[int, in
                 database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
             except NotFound:  # never shared
                 return [], {}
-            found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
+            return claims_in(txn, database, environment.path)
+
+
+def claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[InHand], dict[int, int]]:
+    """The same of a transaction. ``own``: the number of this process's worker."""
+    found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
     if not found:
         return [], {}
-    workers = {worker.number: worker for worker in facts_of_workers(environment.path)}
+    workers = {worker.number: worker for worker in facts_of_workers(path, own)}
     held, waiting = [], {}
     for order, claim in found:
         worker = workers.get(claim.worker)
@@ -87,8 +100,8 @@ def look_at_claims(environment: Environment) -> tuple[list[InHand], dict[int, in
             continue
         if worker.lives:
             held.append(InHand(order, worker.process, worker.host, datetime.fromtimestamp(claim.since, timezone.utc),
-                               worker.has_passed(claim)))
-        elif worker.has_not_begun(claim):
+                               worker.state_of(claim)))
+        elif worker.state_of(claim) == "waiting":
             waiting[order] = claim.tries
     return held, waiting
 
@@ -128,7 +141,7 @@ class Census:
         waiting: dict[int, dict[int, int]] = {}
         held_now, given_back = look_at_claims(self._environment)
         for hand in held_now:
-            if not hand.passed:
+            if not hand.failed:
                 in_hand.setdefault(hand.order // BLOCK, set()).add(hand.order % BLOCK)
         for order, tries in given_back.items():
             waiting.setdefault(order // BLOCK, {})[order % BLOCK] = tries

@@ -1,20 +1,24 @@
-"""This process as a worker on the tasks of a shared tracker.
+"""This process as a worker on a shared store: its claims on the tasks of a tracker.
 
 A claim belongs to the process. Inside of it a task is in the hand of the iterator that handed it out, which is
-told by the claim's lane, or, for a gate, of the thread that asked (lane 0; its place is the thread's number).
-What an iterator that has ended, or a thread, leaves unfinished is for the next one of this process.
+told by the claim's lane, or, for a gate, of the thread that asked (see _claimrecord).
+What an iterator that has ended leaves unfinished is for the next one of its thread. When the thread ends, it is for all
+threads of this process.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from tastypy_fast._claims import ClaimRecord, claim_one, pack_claim, read_claim
+from tastypy_fast._claimrecord import ClaimRecord, pack_claim, read_claim
+from tastypy_fast._claims import claim_one
 from tastypy_fast._directly import give_back
+from tastypy_fast._holding import drop_holder
+from tastypy_fast._lanes import LEFT
+from tastypy_fast._state import lives, this_thread
 from tastypy_fast._transaction import STEP
 from tastypy_fast._workers import Worker, facts_of_workers, lost_claims
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from tastypy_fast._sharing import SharedEnvironment
 
 __all__ = ["Claimant", "claimant_of"]
+
 
 class Lane(NamedTuple):
     """The lane of a running iterator."""
@@ -38,11 +43,6 @@ def claimant_of(environment: SharedEnvironment) -> Claimant:
         environment.save_at_exit()
         environment.claimant = Claimant(environment)
     return environment.claimant
-
-
-def threads_alive() -> set[int | None]:
-    """The numbers of the threads of this process."""
-    return {thread.ident for thread in threading.enumerate()}
 
 
 class Claimant:
@@ -62,16 +62,20 @@ class Claimant:
         snapshot, claims = self._transaction.snapshot, self._transaction.claims
         self._worker = Worker(environment.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
         self.number = self._worker.number
+        self._lanes = self._worker.lanes
+        self._transaction.worker, self._transaction.lanes = self.number, self._lanes
         self.look_for_lost()
 
     def end(self) -> None:
-        """Give back all that is not finished. What claims after this is another worker."""
+        """Give back all that is not finished, and end its hold. What claims after this is another worker."""
         self._transaction.perform(STEP, self._give_back_own)
         self._environment.claimant = None
+        self._transaction.lanes = None
         self._worker.end()
 
     def leave_to_parent(self) -> None:
         """In a forked child: all of it is the parent's."""
+        self._transaction.lanes = None
         self._worker.leave_to_parent()
 
     # Lanes
@@ -79,7 +83,7 @@ class Claimant:
     def open_lane(self) -> Lane:
         """A lane for an iterator of this thread."""
         number = self._worker.open_lane()
-        lane = self._running[number] = Lane(number, self._worker.lanes[number], threading.get_ident())
+        lane = self._running[number] = Lane(number, self._lanes.begin(number), this_thread())
         return lane
 
     def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
@@ -94,12 +98,12 @@ class Claimant:
             if record is not None and record[:3] == (self.number, lane.number, place):
                 lost[order] = record.tries
                 if order in own:
-                    kept[order] = pack_claim(record._replace(lane=0, place=lane.thread))
+                    kept[order] = pack_claim(record._replace(lane=LEFT, place=lane.thread))
         self._give_back(lost, kept)
-        alive = threads_alive()
+        self._lanes.end(lane.number)
         left: list[tuple[int, int]] = []
-        for end, thread in (*self._left.get(lane.number, ()), (self._worker.lanes[lane.number], lane.thread)):
-            holder = thread if thread in alive else 0
+        for end, thread in (*self._left.get(lane.number, ()), (self._lanes.count(lane.number), lane.thread)):
+            holder = thread if lives(thread) else 0
             if left and left[-1][1] == holder:
                 left.pop()
             left.append((end, holder))
@@ -107,34 +111,31 @@ class Claimant:
         self._worker.close_lane(lane.number)
         self.ended += 1
 
-    def hand_out(self, lane: Lane, place: int) -> None:
-        """Note that a key is handed out, before it is. Needs no transaction."""
-        self._worker.lanes[lane.number] = place + 1
-
     # Claiming
 
     def is_free(self, record: ClaimRecord) -> bool:
         """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
         if record.worker != self.number:
             return False
-        holder: int | None = record.place
-        if record.lane:
+        holder = record.place
+        if record.lane not in (0, LEFT):
             lane = self._running.get(record.lane)
             if lane is not None and record.place >= lane.start:
                 return False
             left = self._left.get(record.lane, ())
-            holder = next((thread for end, thread in left if record.place < end), None)
-        return holder == threading.get_ident() or holder not in threads_alive()
+            holder = next((thread for end, thread in left if record.place < end), 0)
+        return holder == this_thread() or not lives(holder)
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
         """The same, or it is in the hand of an iterator of this thread."""
         lane = self._running.get(record.lane)
-        is_mine = record.worker == self.number and lane is not None and lane.thread == threading.get_ident()
+        is_mine = record.worker == self.number and lane is not None and lane.thread == this_thread()
         return is_mine or self.is_free(record)
 
     def waits(self, record: ClaimRecord) -> bool:
-        """Whether a running iterator of this process has claimed a task and not handed it out yet."""
-        return record.lane in self._running and record.place >= self._worker.lanes[record.lane]
+        """Whether a running iterator of this process has claimed a task and not handed it out, and never will: the
+        caller ends this claim."""
+        return record.lane in self._running and self._lanes.stop(record.lane, record.place)
 
     def free_ones(self) -> list[int]:
         """The order numbers of this worker's unfinished tasks that nobody has in hand."""
@@ -142,7 +143,7 @@ class Claimant:
 
     def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
         """Claim a task for this thread, if it is to be done and nobody else has it."""
-        record = ClaimRecord(self.number, 0, threading.get_ident(), time.time())
+        record = ClaimRecord(self.number, 0, this_thread(), time.time())
         tasks = self._transaction.cache
         claimed = None
         while claimed is None:
@@ -154,14 +155,17 @@ class Claimant:
     # Giving back
 
     def release(self, order: int) -> None:
-        """Take the claim of a task away, whoever has it. The try stays counted, if its worker lives or has handed the
-        task out."""
+        """Take the claim of a task away, whoever has it. The try stays counted, if the task was handed out."""
         self._transaction.cache.sync(False)
         record = self._record(order)
         if record is not None and record.worker != self.number and self.look_for_lost():
             record = self._record(order)
         if record is not None:
-            self._give_back({order: None})
+            if record.worker == self.number:
+                waits = self._lanes.stop(record.lane, record.place)
+            else:
+                waits = self._environment.stops_other(record.worker, record.lane, record.place)
+            self._give_back({order: record.tries if waits else None})
 
     def look_for_lost(self) -> bool:
         """Give back what dead workers have left. Whether that was anything."""
@@ -176,8 +180,8 @@ class Claimant:
         return bool(lost)
 
     def _give_back_own(self) -> None:
-        lanes = self._worker.lanes
-        self._give_back({order: record.tries if record.lane and record.place >= lanes[record.lane] else None
+        drop_holder(self._transaction, self.number)
+        self._give_back({order: record.tries if self._lanes.stop(record.lane, record.place) else None
                          for order, record in self._records()})
 
     def _give_back(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:

@@ -1,26 +1,11 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from tastypy_fast._claimrecord import ClaimRecord
 from tastypy_fast._tracking import TrackerCache
 
-__all__ = [
-    "ClaimRecord",
-    "claim_one",
-    "key_at",
-    "order_of",
-    "pack_claim",
-    "read_claim",
-]
+__all__ = ["claim_one", "key_at", "order_of"]
 
-class ClaimRecord(NamedTuple):
-    worker: int
-    lane: int
-    place: int
-    since: float
-    tries: int = 0
-
-def read_claim(raw: bytes) -> ClaimRecord: ...
-def pack_claim(record: ClaimRecord) -> bytes: ...
 def claim_one(
     tasks: TrackerCache,
     key: bytes,

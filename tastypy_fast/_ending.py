@@ -72,4 +72,4 @@ def die() -> None:
 
 def report(path: str, error: BaseException) -> None:
     """Tell, in one line, of a save that failed where nobody is left to catch the error."""
-    print(f"tastypy_fast: not everything in {path} could be saved: {error}", file=sys.stderr)
+    print(f"tastypy_fast: not everything in {path} could be saved: {str(error) or repr(error)}", file=sys.stderr)

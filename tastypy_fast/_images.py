@@ -12,7 +12,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from tastypy_fast._claiming import claimant_of
 from tastypy_fast._directly import restore_status
+from tastypy_fast._holding import drop_all, keep_holder
 from tastypy_fast._iterate import REVERTS
 from tastypy_fast._keys import decode_key, index_key
 from tastypy_fast._records import decode_record
@@ -55,12 +57,11 @@ def sync_key(transaction: Transaction, key: bytes) -> bool:
 
 
 def set_hold(transaction: Transaction, held: bool) -> None:
-    """Suspend the automatic sync for all processes, or take it up again."""
-    txn, meta = transaction.snapshot, transaction.meta
+    """Suspend the automatic sync for all processes, as long as this one lives, or take it up again."""
     if held:
-        txn.put(b"held", b"1", db=meta)
-    if held or txn.delete(b"held", db=meta):
-        transaction.wrote = True
+        keep_holder(transaction, claimant_of(transaction.environment).number)
+    else:
+        drop_all(transaction)
     # The automatic sync comes with the next change, not with this one.
     transaction.sync_at = sys.maxsize
 

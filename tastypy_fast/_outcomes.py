@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from tastypy_fast._blocks import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
-from tastypy_fast._claims import read_claim
+from tastypy_fast._claimrecord import read_claim
 from tastypy_fast._keys import encode_key, index_key
 from tastypy_fast._workers import facts_of_workers
 
@@ -124,8 +124,11 @@ def _last_tries_in_hand(environment: Any, store: Any, max_tries: int) -> int:
     """How many tasks are with a worker that lives, for their last try. (A failed one stays its worker's, too.)"""
     if not max_tries:
         return 0
-    claims = (read_claim(raw) for _, raw in store.snapshot.cursor(store.claims))
-    last = [claim for claim in claims if claim.tries >= max_tries]
+    claims = ((int.from_bytes(order, sys.byteorder), read_claim(raw))
+              for order, raw in store.snapshot.cursor(store.claims))
+    # (the claim may know of tries that were set back since)
+    last = [claim for order, claim in claims if claim.tries >= max_tries
+            and _entry_on_disk(store.snapshot, store.status, order) >> TRIES_SHIFT >= max_tries]
     if not last:
         return 0
     claimant = environment.claimant
@@ -133,6 +136,6 @@ def _last_tries_in_hand(environment: Any, store: Any, max_tries: int) -> int:
     workers = {worker.number: worker for worker in facts_of_workers(environment.path, own) if worker.lives}
     return sum(
         1 for claim in last
-        if claim.worker in workers and not workers[claim.worker].has_passed(claim)
+        if claim.worker in workers and workers[claim.worker].state_of(claim) != "failed"
         and not (claim.worker == own and claimant.is_free(claim))
     )

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from tastypy_fast import _ending
 from tastypy_fast._cache import Cache
@@ -16,8 +16,11 @@ from tastypy_fast._options import Options
 from tastypy_fast._paths import resolved
 from tastypy_fast._sharing import SharedEnvironment
 from tastypy_fast._state import Lock
+from tastypy_fast.exceptions import NotLockedError
 
 __all__ = ["acquire", "finish", "release"]
+
+T = TypeVar("T")
 
 _registry: dict[str, Environment] = {}
 _registry_lock = threading.RLock()
@@ -116,10 +119,11 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
 
 
 def _save(environment: Environment, work: Callable[[], object]) -> bool:
-    """Save something of a store. An error is reported, so that one store does not cost another."""
+    """Save something of a store. An error is reported, so that one store does not cost another; so is a Ctrl-C, which
+    may end the waiting for another thread."""
     try:
         work()
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         _ending.report(environment.path, error)
         return False
     return True
@@ -154,28 +158,47 @@ def _end_by_sigterm() -> None:
 
 
 def _before_fork() -> None:
-    """Have no other thread in a transaction, nor opening or closing a store."""
+    """Have no other thread in a transaction, nor opening or closing a store.
+
+    Signal handlers run while this waits. What they raise cannot call the fork off: it is raised when all is taken, and
+    Python reports it.
+    """
     taken: list[Lock] = []
+    raised: list[BaseException] = []
     while True:
-        _registry_lock.acquire()
+        _whatever_comes(_registry_lock.acquire, raised)
         wanted = _transaction_locks()
         missing = next((lock for lock in wanted if lock not in taken), None)
         if missing is None:
             break
         _registry_lock.release()
-        if taken and not missing.acquire_within(PATIENCE):
+        if taken and not _whatever_comes(functools.partial(missing.acquire_within, PATIENCE), raised):
             # Its thread may be in a block, and wait for a store that is held here.
             for one in taken:
                 one.release()
             taken = []
         if not taken:
-            missing.acquire()
+            _whatever_comes(missing.acquire, raised)
         taken.append(missing)
     for lock in taken:
         if lock not in wanted:  # closed meanwhile
             lock.release()
     for environment in _registry.values():
-        environment.before_fork()
+        _whatever_comes(environment.before_fork, raised)
+    if raised:
+        raise raised[0]
+
+
+def _whatever_comes(wait: Callable[[], T], raised: list[BaseException]) -> T:
+    """What ``wait`` returns, which is called again after a signal handler has ended it; ``raised`` keeps what that one
+    has raised."""
+    while True:
+        try:
+            return wait()
+        except NotLockedError:
+            raise
+        except BaseException as error:
+            raised.append(error)
 
 
 def _transaction_locks() -> list[Lock]:

@@ -21,12 +21,14 @@ from tastypy_fast import _engine
 from tastypy_fast._engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._environment import Environment
 from tastypy_fast._files import DATA, TURN, not_made
+from tastypy_fast._holding import Hold
 from tastypy_fast._options import Options
 from tastypy_fast._ownership import SharedLock
 from tastypy_fast._safe_files import open_regular
 from tastypy_fast._state import Lock
 from tastypy_fast._transaction import STEP, Transaction
 from tastypy_fast._turn import Turn
+from tastypy_fast._workers import stops
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
 
 if TYPE_CHECKING:
@@ -47,8 +49,9 @@ class SharedEnvironment(Environment):
 
     def __init__(self, path: str, options: Options) -> None:
         self.transaction = Transaction(path, options.gzipped, self)
-        # This process as a worker on the tasks of a tracker.
+        # This process as a worker on the tasks of a tracker, or as one that holds the automatic sync.
         self.claimant: Claimant | None = None
+        self.hold = Hold(self)
         self._opened_to_write = False
         # Has what is claimed given back at the end of this process, a forked child perhaps.
         self.save_at_exit: Callable[[], None] = do_nothing
@@ -221,6 +224,13 @@ class SharedEnvironment(Environment):
         with self.transaction.lock, self.lock:
             self.end_reading()
             _engine.grow(self.path, self.db)
+
+    # Claims
+
+    def stops_other(self, worker: int, lane: int, place: int) -> bool:
+        """Whether a task that another worker has claimed was not handed out, and is not before it has had a
+        transaction. The caller is in one."""
+        return stops(self.path, worker, lane, place)
 
     # Errors
 

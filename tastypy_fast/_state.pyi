@@ -3,7 +3,12 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["Lock", "StoreState"]
+from tastypy_fast._lanes import Lanes
+
+__all__ = ["Lock", "StoreState", "lives", "this_thread"]
+
+def this_thread() -> int: ...
+def lives(number: int) -> bool: ...
 
 @final
 class Lock:
@@ -12,6 +17,7 @@ class Lock:
     def release(self) -> int: ...
     def is_mine(self) -> bool: ...
     def try_acquire(self) -> bool: ...
+    def acquire_anyway(self) -> int: ...
     def acquire_within(self, microseconds: int) -> bool: ...
     def suspend(self) -> int: ...
     def resume(self, depth: int) -> int: ...
@@ -38,6 +44,8 @@ class StoreState:
     images: Any
     claims: Any
     journal: Any
+    worker: int
+    lanes: Lanes | None
     heads: Any
     wrote: bool
     image_count: int

@@ -1,4 +1,4 @@
-"""The processes that work on the tasks of one shared tracker, and which of them live.
+"""The processes that work on the tasks of a shared tracker, or hold the sync of a shared store, and which of them live.
 
 Each has a file ``workers/N`` in the store's folder, which it keeps locked: the system lets go of the lock when the
 process ends, however it ends. N is reused, the worker's number never is.
@@ -7,7 +7,7 @@ process ends, however it ends. N is reused, the worker's number never is.
            8    process number, 8 bytes
           16    when it began, 8 bytes (seconds since 1970, double)
           24    name of the host, 64 bytes
-         128    496 lanes of 8 bytes: how many keys the iterators that use it have handed out (the first: unused)
+         128    496 lanes of 8 bytes: how many keys the iterators that use it have handed out (see _lanes)
 
 All is in the machine's byte order, and the file is mapped: handing out a key is one store into memory, and the
 number is there for the others when the process was killed.
@@ -23,18 +23,20 @@ import secrets
 import socket
 import struct
 import time
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tastypy_fast._claims import read_claim
+from tastypy_fast._claimrecord import ClaimRecord, read_claim
 from tastypy_fast._files import DATA, WORKERS, not_made
+from tastypy_fast._lanes import LANES, LEFT, Lanes, count_of, has_ended
 from tastypy_fast._safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
 from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
 
-__all__ = ["Worker", "WorkerFacts", "facts_of_workers", "lost_claims"]
+__all__ = ["ClaimState", "Worker", "WorkerFacts", "facts_of_workers", "lost_claims", "stops"]
+
+ClaimState = Literal["running", "failed", "waiting"]
 
 SIZE = 4096
 LANES_AT = 128
-LANES = (SIZE - LANES_AT) // 8
 _NUMBER = struct.Struct("=q")
 _HEAD = struct.Struct("=QQd64s")
 
@@ -46,17 +48,24 @@ class WorkerFacts(NamedTuple):
     process: int
     since: float
     host: str
-    handed_out: tuple[int, ...]
+    lanes: tuple[int, ...]
     lives: bool
 
-    def has_passed(self, claim: Any) -> bool:
-        """Whether the loop that has claimed a task has gone on to another one, and left it unfinished: it has failed,
-        and stays this worker's for the next loop."""
-        return bool(claim.lane > 0 and claim.place + 1 < self.handed_out[claim.lane])
+    def state_of(self, claim: ClaimRecord) -> ClaimState:
+        """What has become of a task that this worker has claimed.
 
-    def has_not_begun(self, claim: Any) -> bool:
-        """Whether the loop that has claimed a task has not handed it out yet."""
-        return bool(claim.lane > 0 and claim.place >= self.handed_out[claim.lane])
+        "waiting": its loop has not handed it out yet. "failed": its loop has ended, or gone on to another one, and left
+        it unfinished; it stays this worker's for the next loop. "running": its loop, or its gate, has handed it out.
+        """
+        if claim.lane == LEFT:
+            return "failed"
+        if claim.lane == 0:
+            return "running"
+        lane = self.lanes[claim.lane]
+        count = count_of(lane)
+        if claim.place >= count:
+            return "waiting"
+        return "failed" if claim.place + 1 < count or has_ended(lane) else "running"
 
 
 class Worker:
@@ -79,12 +88,11 @@ class Worker:
         except UnsafeFileError:
             raise
         except OSError as error:
-            raise not_made(error, path, "no task can be claimed", "this worker's file") from error
-        self.lanes = memoryview(self._map)[LANES_AT:].cast("Q")
+            raise not_made(error, path, "no task can be claimed and no sync held", "this worker's file") from error
         self._free_lanes = list(range(LANES - 1, 0, -1))
         self._map[:8] = bytes(8)
-        for lane in range(LANES):
-            self.lanes[lane] = 0
+        self.lanes = lanes_in(self._map)
+        self.lanes.clear()
         host = socket.gethostname().encode("utf-8", "replace")[:64]
         self._map[: _HEAD.size] = _HEAD.pack(self.number, os.getpid(), time.time(), host)
 
@@ -130,9 +138,36 @@ class Worker:
 
     def leave_to_parent(self) -> None:
         """A forked child is another worker; the lock stays with the parent's copy of the file."""
-        self.lanes.release()
+        self.lanes.close()
         self._map.close()
         os.close(self._file)
+
+
+def lanes_in(file: mmap.mmap) -> Lanes:
+    """The lanes of a mapped file."""
+    return Lanes(memoryview(file)[LANES_AT:])
+
+
+def stops(path: str, number: int, lane: int, place: int) -> bool:
+    """Lanes.stop() of another worker. (False, too, where its file cannot be written, or is there no more: it cannot be
+    told that the task was not handed out.)"""
+    folder = os.path.join(path, WORKERS)
+    for name in os.listdir(folder):
+        try:
+            file = open_regular(os.path.join(folder, name), os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            if os.fstat(file).st_size == SIZE and _NUMBER.unpack(os.pread(file, 8, 0))[0] == number:
+                with standard_descriptors_taken(), mmap.mmap(file, SIZE) as mapped:
+                    lanes = lanes_in(mapped)
+                    try:
+                        return lanes.stop(lane, place)
+                    finally:
+                        lanes.close()
+        finally:
+            os.close(file)
+    return False
 
 
 def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
@@ -156,11 +191,11 @@ def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
             data = os.pread(file, SIZE, 0)
             if len(data) == SIZE:
                 number, process, since, host = _HEAD.unpack_from(data)
-                handed_out = struct.unpack_from(f"={LANES}Q", data, LANES_AT)
+                lanes = struct.unpack_from(f"={LANES}Q", data, LANES_AT)
                 if number:
                     lives = number == own or _is_locked(file)
                     text = host.rstrip(b"\0").decode("utf-8", "replace")
-                    found.append(WorkerFacts(number, process, since, text, handed_out, lives))
+                    found.append(WorkerFacts(number, process, since, text, lanes, lives))
         finally:
             os.close(file)
     return found
@@ -182,6 +217,6 @@ def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int
         claim = read_claim(raw)
         worker = workers.get(claim.worker)
         if worker is None or not worker.lives:
-            waits = worker is not None and worker.has_not_begun(claim)
+            waits = worker is not None and worker.state_of(claim) == "waiting"
             lost[_NUMBER.unpack(order)[0]] = claim.tries if waits else None
     return lost

@@ -322,7 +322,8 @@ class SharedPersistentOrderedDict(Looks, SharedSlots, Exporting, MutableMapping[
             return builtins.set(_images.changed_keys(cache.environment, cache.environment.snapshot))
 
     def hold(self) -> None:
-        """Suspend the automatic sync, for all processes, until ``unhold()`` or until nobody has the store open.
+        """Suspend the automatic sync, for all processes, until any of them calls ``unhold()``, or this one closes the
+        store or ends, also by SIGKILL. Others see the end of a killed process within half a second.
 
         Everything is committed all the same; what is suspended is that ``revert()`` would come back to it.
         """

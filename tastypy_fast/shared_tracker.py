@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
 
 from tastypy_fast._cache import Cache
+from tastypy_fast._census import claims_in
 from tastypy_fast._claiming import claimant_of
-from tastypy_fast._claims import key_at, order_of, read_claim
+from tastypy_fast._claims import key_at, order_of
 from tastypy_fast._directly import find_tasks, mark_done_many
 from tastypy_fast._iterate import ITEMS, KEYS, VALUES
 from tastypy_fast._keys import encode_key
@@ -23,7 +23,7 @@ from tastypy_fast._tracking import TrackerCache
 from tastypy_fast._transaction import ATOM, STEP
 from tastypy_fast._trying import TryIterator
 from tastypy_fast._views import iterates, reads, view_type, writes
-from tastypy_fast._workers import facts_of_workers
+from tastypy_fast._workers import ClaimState
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs
 from tastypy_fast.shared import SharedPersistentOrderedDict
 from tastypy_fast.tracker import ProgressTracker
@@ -34,11 +34,18 @@ Private = ProgressTracker
 
 
 class Claim(NamedTuple):
-    """Who works on a task: the number of the process, the name of its host, and since when (in UTC)."""
+    """Who has a task: the number of the process, the name of its host, since when (in UTC), and the state of the task.
+
+    ``state`` is ``"running"`` where the worker has the task in hand; ``"failed"`` where its loop has ended or gone on
+    to another task and left this one unfinished, so that it stays the worker's for its next loop; ``"waiting"`` where
+    it is one of a batch and was not handed out yet. What ``should_try()`` has claimed is running until it is finished
+    or released.
+    """
 
     process: int
     host: str
     since: datetime
+    state: ClaimState
 
 
 class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTrackerSlots):
@@ -267,8 +274,8 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
     # Claims
 
     def release(self, key: Key) -> None:
-        """Give the claim on a task back, so that any worker may try it. Its try stays counted, but
-        for a task that a batch had claimed, and not handed out when its worker died.
+        """Give the claim on a task back, so that any worker may try it. Its try stays counted, but for a task that a
+        batch has claimed and not handed out: that one is not handed out then.
 
         Does nothing for a task that nobody has claimed. Raises KeyError when it is not there.
 
@@ -288,7 +295,10 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         claimant_of(self._environment).release(order)
 
     def claimed_keys(self) -> list[Any]:
-        """The keys of the tasks that workers have in hand, in order.
+        """The keys of all tasks that workers have claimed, in order.
+
+        These are more than workers are at: also what is left to a worker's next loop, and what waits in a batch.
+        ``claims()`` tells them apart: ``[key for key, claim in tracker.claims().items() if claim.state == "running"]``.
 
         >>> tracker = SharedProgressTracker(path, init={"a": {}, "b": {}})
         >>> loop = tracker.try_keys()
@@ -298,11 +308,17 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         return list(self.claims())
 
     def claims(self) -> dict[Any, Claim]:
-        """Who works on what: key to Claim. Cost: of as many claims as there are.
+        """Who has which task, and whether it is running, failed or waiting: key to Claim, in order.
 
-        >>> tracker = SharedProgressTracker(path, init={"a": {}})
-        >>> tracker.should_try("a")
-        True
+        Claims of workers that are gone are left out. Cost: a look at each claim and at each worker's file.
+
+        >>> tracker = SharedProgressTracker(path)
+        >>> tracker.add_many("abc")
+        >>> loop = tracker.try_keys(batch=3)
+        >>> next(loop), next(loop)
+        ('a', 'b')
+        >>> {key: claim.state for key, claim in tracker.claims().items()}
+        {'a': 'failed', 'b': 'running', 'c': 'waiting'}
         >>> tracker.claims()["a"].process == os.getpid()
         True
         """
@@ -312,17 +328,8 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         with view._one_step:
             cache.sync(False)
             store = cache.environment
-            found = [(int.from_bytes(order, sys.byteorder), read_claim(raw))
-                     for order, raw in store.snapshot.cursor(store.claims)]
-            workers = {worker.number: worker
-                       for worker in facts_of_workers(self.path, claimant.number if claimant else 0) if worker.lives}
-            return {
-                key_at(cache, order): Claim(
-                    workers[claim.worker].process, workers[claim.worker].host,
-                    datetime.fromtimestamp(claim.since, timezone.utc),
-                )
-                for order, claim in found if claim.worker in workers
-            }
+            held, _ = claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
+            return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 
 SharedTracker = SharedProgressTracker

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
+import ctypes
 import gc
 import itertools
 import os
+import queue
 import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,11 +24,14 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
+    Claim,
     PersistentOrderedDictException,
     SharedTracker,
     Tracker,
     _workers,
 )
+from tastypy_fast._census import hands
+from tastypy_fast._state import lives, this_thread
 from tests.children import Child
 from tests.workers import in_processes, in_workers, result_of, started, tell, told
 
@@ -1363,21 +1371,186 @@ def test_a_try_that_somebody_has_set_back_is_not_given_back(path, tracker, chang
 
 
 @pytest.mark.parametrize("is_worker", [False, True])
-def test_a_task_of_a_dead_worker_that_is_released_has_its_try_back_if_it_was_not_handed_out(path, tracker, is_worker):
+def test_a_task_that_is_released_has_its_try_back_if_it_was_not_handed_out(path, tracker, is_worker):
     tracker.add_many(range(6))
     with Child(_begin_a_batch, path) as child:
         assert child.pipe.recv() == 0
         if is_worker:
             assert next(tracker.try_keys()) == 5
-        # (its try counts while its worker lives: it may be handed out at this moment)
         tracker.release(1)
-        assert tracker.tries(1) == 1
+        assert tracker.tries(1) == 0
         child.kill()
         child.wait()
     for key in (0, 2):
         tracker.release(key)
         assert key not in tracker.claims()
-    assert [tracker.tries(key) for key in range(3)] == [1, 1, 0]
+    assert [tracker.tries(key) for key in range(3)] == [1, 0, 0]
+
+
+# What somebody does with a task that waits in a batch of another process, which was tried three times before: the tries
+# after it, those after the loop has ended, and those after it was handed out, None where it is not.
+ON_WAITING = {
+    "mark_done": (lambda tracker: tracker.mark_done("w"), 3, 3, None),
+    "mark_done_many": (lambda tracker: tracker.mark_done_many(["w"]), 3, 3, None),
+    "mark_done, mark_not_done": (lambda tracker: (tracker.mark_done("w"), tracker.mark_not_done("w")), 3, 3, None),
+    "mark_not_done": (lambda tracker: tracker.mark_not_done("w"), 3, 3, None),
+    "abort": (lambda tracker: tracker.abort("w"), 3, 3, None),
+    "abort, unabort": (lambda tracker: (tracker.abort("w"), tracker.unabort("w")), 3, 3, None),
+    "release": (lambda tracker: tracker.release("w"), 3, 3, None),
+    "release twice": (lambda tracker: (tracker.release("w"), tracker.release("w")), 3, 3, None),
+    "set done": (lambda tracker: tracker.set["w"].__setitem__("_done", True), 3, 3, None),
+    "set aborted": (lambda tracker: tracker.set["w"].update(_aborted=True, x=1), 3, 3, None),
+    "update aborted": (lambda tracker: tracker.update(w={"_aborted": True}), 3, 3, None),
+    "assign what was read": (lambda tracker: tracker.update(w={**tracker["w"], "_done": True}), 3, 3, None),
+    "assign done with tries": (lambda tracker: tracker.update(w={"_done": True, "_tries": 7}), 7, 7, None),
+    "increment, abort": (lambda tracker: (tracker.increment_tries("w"), tracker.abort("w")), 4, 4, None),
+    "decrement, release": (lambda tracker: (tracker.decrement_tries("w"), tracker.release("w")), 2, 2, None),
+    "reset, mark_not_done": (lambda tracker: (tracker.reset_tries("w"), tracker.mark_not_done("w")), 0, 0, None),
+    "set tries, abort": (lambda tracker: (tracker.set["w"].update(_tries=5), tracker.abort("w")), 5, 5, None),
+    # These leave the claim.
+    "nothing": (lambda tracker: None, 4, 3, 4),
+    "unabort": (lambda tracker: tracker.unabort("w"), 4, 3, 4),
+    "set data": (lambda tracker: tracker.set["w"].update(x=1), 4, 3, 4),
+    "increment_tries": (lambda tracker: tracker.increment_tries("w"), 5, 4, 5),
+    "decrement_tries": (lambda tracker: tracker.decrement_tries("w"), 3, 2, 3),
+    "reset_tries": (lambda tracker: tracker.reset_tries("w"), 0, 0, 0),
+    "reset, increment": (lambda tracker: (tracker.reset_tries("w"), tracker.increment_tries("w")), 1, 1, 1),
+    "set tries": (lambda tracker: tracker.set["w"].update(_tries=5), 5, 5, 5),
+    "assign tries": (lambda tracker: tracker.update(w={"_tries": 2}), 2, 2, 2),
+    # A revert takes the count of the try away, and the claim is a fact.
+    "revert": (SharedTracker.revert, 3, 3, 3),
+    # Another task, which the loop comes to in its turn.
+    "delete and add": (lambda tracker: (tracker.__delitem__("w"), tracker.add("w")), 0, 0, 1),
+}
+
+
+def shown(tracker):
+    """The tries of the task, by each way to ask for them."""
+    found = {tracker.tries("w"), tracker["w"]["_tries"], dict(tracker.items())["w"]["_tries"]}
+    assert len(found) == 1
+    return found.pop()
+
+
+@pytest.mark.parametrize("end", ["hand out", "close_loop", "close", "SIGKILL", "SIGKILL, looked for", "os._exit"])
+@pytest.mark.parametrize("in_block", [False, True])
+@pytest.mark.parametrize("way", ON_WAITING)
+def test_the_try_of_a_task_that_waits_in_a_batch_is_counted_if_it_is_handed_out(path, tracker, way, in_block, end):
+    change, now, after, handed_out = ON_WAITING[way]
+    tracker.update([("first", {}), ("w", {"_tries": 3}), ("last", {})])
+    tracker.sync()
+    with Worker(path) as worker:
+        assert worker.ask(take, 1, 3) == ["first"]
+        assert shown(tracker) == 4
+        if in_block:
+            with tracker.locked():
+                change(tracker)
+                assert shown(tracker) == now
+        else:
+            change(tracker)
+        assert shown(tracker) == now
+        assert worker.ask(call, "tries", "w") == now
+        if end == "hand out":
+            assert ("w" in worker.ask(take, 9)) == (handed_out is not None)
+            assert shown(tracker) == (after if handed_out is None else handed_out)
+            worker.end("close")
+            assert shown(tracker) == (after if handed_out is None else handed_out)
+        else:
+            if end == "close_loop":
+                worker.ask(close_loop)
+                assert shown(tracker) == after
+            worker.end("close" if end == "close_loop" else end.partition(",")[0])
+            if "looked for" in end:
+                tracker.release("first")
+            elif end in ("SIGKILL", "os._exit"):
+                # (whoever is alone, or looks for the dead)
+                tracker.close()
+                with SharedTracker(path) as again:
+                    assert shown(again) == after
+                return
+            assert shown(tracker) == after
+        tracker._check()
+
+
+@pytest.mark.parametrize("way", ["release", "mark_not_done", "abort", "mark_done"])
+def test_who_ends_the_claim_of_a_task_and_its_loop_agree_whether_it_was_handed_out(path, tracker, way):
+    """They meet at any moment. What was handed out is counted, nothing else is."""
+    tracker.add_many(range(400))
+
+    def work(pipe):
+        with SharedTracker(path) as mine:
+            log = []
+            for number in range(40):
+                loop = mine.try_keys(batch=1 + number % 7)
+                log += itertools.islice(loop, 1 + number % 30)
+                loop.close()
+            pipe.send(log)
+
+    rng = random.Random(way)
+    with Child(work) as child:
+        while not child.pipe.poll():
+            claims = tracker.claims()
+            for key in rng.sample(list(claims), min(4, len(claims))):
+                getattr(tracker, way)(key)
+                if way == "abort":
+                    tracker.unabort(key)
+        counts = Counter(child.pipe.recv())
+        assert child.wait() == 0
+    assert tries(tracker) == [counts[key] for key in range(400)]
+
+
+def test_threads_that_share_a_loop_agree_with_who_ends_claims(path, tracker):
+    tracker.add_many(range(600))
+
+    def work(pipe):
+        with SharedTracker(path) as mine:
+            sys.setswitchinterval(1e-5)
+            log = []
+            for batch in range(2, 12):
+                loop = mine.try_keys(batch=batch)
+                with ThreadPoolExecutor(3) as pool:
+                    found = pool.map(lambda _: list(itertools.islice(loop, 20)), range(3))  # noqa: B023
+                    log += itertools.chain(*found)
+                loop.close()
+            pipe.send(log)
+
+    with Child(work) as child:
+        while not child.pipe.poll():
+            for key in itertools.islice(tracker.claims(), 5, 12, 3):
+                tracker.release(key)
+        counts = Counter(child.pipe.recv())
+        assert child.wait() == 0
+    assert tries(tracker) == [counts[key] for key in range(600)]
+
+
+def test_an_interrupt_as_a_batch_is_claimed_costs_no_try_and_no_task(tracker):
+    """The keys of a batch are read after it was claimed, and that may wait for another thread."""
+    tracker.add_many(range(6))
+    loop = tracker.try_keys(batch=4)
+    lock = tracker._environment.lock
+    held, end = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            end.wait()
+
+    def interrupt(*_):
+        end.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    thread = threading.Thread(target=hold)
+    try:
+        thread.start()
+        held.wait()
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            next(loop)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        thread.join()
+    assert list(loop) == list(range(6))
+    assert tries(tracker) == [1] * 6
 
 
 def _begin_a_batch(pipe, path):
@@ -1390,3 +1563,184 @@ def _begin_a_batch(pipe, path):
         elif end == "gate":
             assert all(tracker.should_try(key) for key in range(1, 5))
     pipe.send("ended")
+
+
+# Threads
+
+START = {
+    "threading": lambda work: threading.Thread(target=work).start(),
+    "_thread": lambda work: _thread.start_new_thread(work, ()),
+    "a C library": lambda work: start_in_c(work),
+}
+CALLBACK = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+callbacks = []
+
+
+def start_in_c(work):
+    """A thread that Python has not started, and that calls Python once."""
+    callback = CALLBACK(lambda _: work())
+    callbacks.append(callback)
+    library, number = ctypes.CDLL(None), ctypes.c_ulong()
+    assert library.pthread_create(ctypes.byref(number), None, callback, None) == 0
+    library.pthread_detach(number)
+
+
+def in_thread(start, work):
+    """``work(ready, end)`` in a thread; what it calls ``ready`` with is there when this returns, with a function that
+    has the thread end and waits until it has."""
+    told, end, ended = queue.SimpleQueue(), threading.Event(), weakref.WeakSet()
+
+    class Local:
+        """It goes with its thread."""
+
+    local = threading.local()
+
+    def run():
+        local.kept = Local()
+        ended.add(local.kept)
+        try:
+            work(told.put, end.wait)
+        except BaseException as error:
+            told.put(error)
+
+    START[start](run)
+    found = told.get(timeout=60)
+    if isinstance(found, BaseException):
+        raise found
+
+    def finish():
+        end.set()
+        while len(ended):
+            os.sched_yield()
+
+    return found, finish
+
+
+@pytest.mark.parametrize("start", START)
+def test_any_thread_keeps_what_it_has_claimed_as_long_as_it_lives(tracker, start):
+    tracker.add_many("abcd")
+
+    def work(tell, wait):
+        loop = tracker.try_keys()
+        failed = next(loop)
+        loop.close()
+        assert tracker.should_try("b")
+        tell(failed)
+        wait()
+
+    failed, finish = in_thread(start, work)
+    assert failed == "a"
+    assert not tracker.should_try("a")
+    assert not tracker.should_try("b")
+    assert list(tracker.try_keys()) == ["c", "d"]
+    for other in START:
+        # Nor do other threads get them, of whatever kind.
+        found, end = in_thread(other, lambda tell, wait: tell([tracker.should_try("b"), *tracker.try_keys(batch=2)]))
+        end()
+        assert found == [False]
+    finish()
+    assert tracker.should_try("b")
+    assert list(tracker.try_keys()) == ["a", "b", "c", "d"]
+    assert tries(tracker) == [2, 3, 2, 2]
+
+
+@pytest.mark.parametrize("start", START)
+def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(tracker, start):
+    """The system gives numbers again; the interpreter's are never used twice."""
+    tracker.add_many("ab")
+
+    def fail(tell, wait):
+        loop = tracker.try_keys()
+        next(loop)
+        loop.close()
+        assert tracker.should_try("b")
+        tell(threading.get_ident())
+
+    first, finish = in_thread(start, fail)
+    finish()
+    ends = []
+    for _ in range(1000):
+        second, finish = in_thread(start, lambda tell, wait: (tell(threading.get_ident()), wait()))
+        ends.append(finish)
+        if second == first:
+            break
+    if second != first:
+        pytest.skip("this system does not give them again")
+    try:
+        # Whatever the new one does meanwhile.
+        assert tracker.should_try("b")
+        assert list(tracker.try_keys()) == ["a", "b"]
+    finally:
+        for finish in ends:
+            finish()
+
+
+def test_numbers_of_threads():
+    assert lives(this_thread())
+    assert not lives(0)
+    number, finish = in_thread("_thread", lambda tell, wait: (tell(this_thread()), wait()))
+    assert number != this_thread()
+    assert lives(number)
+    finish()
+    assert not lives(number)
+
+
+# In which state a claimed task is
+
+
+def states(tracker):
+    return {key: claim.state for key, claim in tracker.claims().items()}
+
+
+def states_of(state):
+    return states(state.tracker)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_claims_tell_what_is_running_from_what_has_failed_and_what_waits(path, tracker, batch):
+    tracker.add_many(range(6))
+    with Worker(path) as worker:
+
+        def everywhere():
+            found = states(tracker)
+            assert worker.ask(states_of) == found
+            with tracker.locked():
+                assert states(tracker) == found
+            assert [state for _, state in sorted((hand.order, hand.state) for hand in hands(tracker._environment))] \
+                == list(found.values())
+            return "".join(f"{key}{state[0]}" for key, state in found.items())
+
+        assert worker.ask(take, 2, batch) == [0, 1]
+        assert everywhere() == {1: "0f1r", 4: "0f1r2w3w"}[batch]
+        worker.ask(call, "mark_done", 1)
+        assert everywhere() == {1: "0f", 4: "0f2w3w"}[batch]
+        assert worker.ask(take, 1) == [2]
+        assert everywhere() == {1: "0f2r", 4: "0f2r3w"}[batch]
+        worker.ask(close_loop)
+        # The last one, too, has failed now.
+        assert everywhere() == "0f2f"
+        assert worker.ask(call, "should_try", 5)
+        assert everywhere() == "0f2f5r"
+        worker.ask(drop_loop)
+        assert worker.ask(take, 1, 3) == [0]
+        # (these are claimed again, and wait for their next try)
+        assert everywhere() == "0r2w3w5r"
+        worker.ask(drop_loop)
+        assert everywhere() == "0f2f5r"
+        assert next(tracker.try_keys()) == 3
+        gc.collect()
+        assert everywhere() == "0f2f3f5r"
+        assert tracker.claimed_keys() == list(tracker.claims()) == [0, 2, 3, 5]
+        worker.end("SIGKILL")
+    assert states(tracker) == {3: "failed"}
+    assert sorted(tracker.try_keys()) == [0, 2, 3, 4, 5]
+
+
+def test_a_loop_that_came_to_its_end_has_left_all_of_it(tracker):
+    tracker.add_many("abc")
+    assert list(tracker.try_keys(batch=2)) == ["a", "b", "c"]
+    assert states(tracker) == dict.fromkeys("abc", "failed")
+    loop = tracker.try_keys()
+    assert next(loop) == "a"
+    assert states(tracker) == {"a": "running", "b": "failed", "c": "failed"}
+    assert tracker.claims()["a"] == Claim(os.getpid(), socket.gethostname(), tracker.claims()["a"].since, "running")

@@ -319,13 +319,15 @@ class TryWalk(Walk):
 
 @dataclass(eq=False)
 class Claim:
-    """Whose a task is: a TryWalk's, or that of one of the two threads, by a gate."""
+    """Whose a task is: a TryWalk's, or that of one of the two threads, by a gate, and nobody's when that has ended; and
+    its tries, with the one that the claim has counted, as far as nobody has set them since."""
 
     holder: Any
+    tries: int
 
     def is_free(self):
         """Whether a loop of the machine's thread may have it."""
-        return self.holder == "this thread" or (isinstance(self.holder, TryWalk) and self.holder.finished)
+        return self.holder in ("this thread", "nobody") or (isinstance(self.holder, TryWalk) and self.holder.finished)
 
 
 class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
@@ -334,32 +336,53 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     cls = SharedTracker
 
     change_status_by_reference = change_what_a_walk_hands_out = None
+    # Whether the tries that change are not set, so that those of a claim follow.
+    adds_tries = False
 
     def open(self):
         self.claims = {}
         super().open()
 
     def snapshot(self):
-        return super().snapshot(), dict(self.claims)
+        return super().snapshot(), {key: (claim, claim.tries) for key, claim in self.claims.items()}
 
     def restore(self, before):
-        before, self.claims = before
+        before, claims = before
+        self.claims = {key: claim for key, (claim, _) in claims.items()}
+        for claim, tries in claims.values():
+            claim.tries = tries
         super().restore(before)
 
     @contextlib.contextmanager
     def step(self, which, *changed):
         before = {key: self.facts_of(key) for key in self.claims}
+        before_claims = dict(self.claims)
         with super().step(which, *changed) as store:
             yield store
             for key, facts in before.items():
                 # A claim ends with its task, however that ends.
-                place, done, aborted = self.facts_of(key) or (None, None, None)
-                if place != facts[0] or done > facts[1] or aborted > facts[2]:
+                place, done, aborted, tries = self.facts_of(key) or (None, None, None, None)
+                if place != facts[0]:
                     self.claims.pop(key, None)
+                elif done > facts[1] or aborted > facts[2]:
+                    self.end_claim(key, has_begun=tries != facts[3])
+                elif tries != facts[3] and self.claims.get(key) is before_claims[key] and not self.adds_tries:
+                    # They were set.
+                    self.claims[key].tries = tries + 1
 
     def facts_of(self, key):
         item = self.now.get(key)
-        return item and (item.place, item.value["_done"], item.value["_aborted"])
+        return item and (item.place, item.value["_done"], item.value["_aborted"], item.value["_tries"])
+
+    def waits(self, claim):
+        """Whether it is one of a batch that was not handed out."""
+        return isinstance(claim.holder, TryWalk) and any(claim is other for _, other in claim.holder.waiting)
+
+    def end_claim(self, key, has_begun=False):
+        """A claim ends, and its try is taken back if it never begins."""
+        claim = self.claims.pop(key, None)
+        if claim is not None and not has_begun and self.waits(claim) and claim.tries <= self.now[key].value["_tries"]:
+            self.now[key].value["_tries"] -= 1
 
     # Adding and finishing many
 
@@ -387,15 +410,20 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             store.mark_done_many(iter(some))
             for key in some:
                 self.now[key].value["_done"] = True
-                self.claims.pop(key, None)
+                self.end_claim(key)
 
     # Status
 
     @rule(which=instances, key=keys, method=status_methods)
     def change_status(self, which, key, method):
+        added = {"increment_tries": 1, "decrement_tries": -1}.get(method, 0)
+        self.adds_tries = added != 0
         super().change_status(which, key, method)
+        self.adds_tries = False
+        if key in self.claims:
+            self.claims[key].tries += added
         if method in ("mark_done", "mark_not_done", "abort"):
-            self.claims.pop(key, None)
+            self.end_claim(key)
 
     @rule(which=instances, key=keys, name=st.sampled_from(STATUS), flag=st.booleans(), tries=st.integers(-2, 5))
     def change_status_by_keying(self, which, key, name, flag, tries):
@@ -406,7 +434,9 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     @rule(which=instances)
     def revert(self, which):
         before = {key: self.now[key].place for key in self.claims}
+        self.adds_tries = True
         super().revert(which)
+        self.adds_tries = False
         found = self.stores[0].claimed_keys()
         for key, place in before.items():
             item = self.saved.get(key)
@@ -427,7 +457,13 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         # (another thread would wait for the end of the block)
         elsewhere = elsewhere and not self.blocks
         is_new, tries = key not in self.now, "try" in gate
-        opens = is_new or self.open_task(self.now[key].value, allow_aborted)
+        task = {} if is_new else dict(self.now[key].value)
+        if tries and key in self.claims:
+            claim = self.claims[key]
+            if self.may_take(claim, elsewhere) and self.waits(claim) and claim.tries <= task["_tries"]:
+                # This is that try.
+                task["_tries"] -= 1
+        opens = is_new or self.open_task(task, allow_aborted)
         if tries and key in self.claims:
             opens = opens and self.may_take(self.claims[key], elsewhere)
         with self.step(which, *[key] * (is_new or (opens and tries))) as store:
@@ -437,13 +473,14 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             found = self.thread.submit(ask, key, allow_aborted).result(30) if elsewhere else ask(key, allow_aborted)
             assert found is opens
             if opens and tries:
-                self.now[key].value["_tries"] += 1
-                self.claims[key] = Claim("the other thread" if elsewhere else "this thread")
+                now = self.now[key].value
+                now["_tries"] = task.get("_tries", 0) + 1
+                self.claims[key] = Claim("the other thread" if elsewhere else "this thread", now["_tries"])
 
     def may_take(self, claim, elsewhere):
         if isinstance(claim.holder, TryWalk):
             return not elsewhere
-        return claim.holder == ("the other thread" if elsewhere else "this thread")
+        return claim.holder in ("the other thread" if elsewhere else "this thread", "nobody")
 
     @rule()
     def other_thread_ends(self):
@@ -451,14 +488,14 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         self.thread = ThreadPoolExecutor(1)
         for claim in self.claims.values():
             if claim.holder == "the other thread":
-                claim.holder = "this thread"
+                claim.holder = "nobody"
 
     @rule(which=instances, key=keys)
     def release(self, which, key):
         with self.step(which, *[key] * (key in self.claims)) as store:
             if key in self.now:
                 store.release(key)
-                self.claims.pop(key, None)
+                self.end_claim(key)
             else:
                 with pytest.raises(KeyError):
                     store.release(key)
@@ -498,8 +535,7 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     def give_back(self, walk):
         for key, claim in walk.waiting:
             if self.claims.get(key) is claim:
-                self.now[key].value["_tries"] -= 1
-                del self.claims[key]
+                self.end_claim(key)
         walk.finished = True
         walk.waiting = []
 
@@ -525,7 +561,7 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             walk.position = self.now[chosen[-1]].place
             for key in chosen:
                 self.now[key].value["_tries"] += 1
-                self.claims[key] = Claim(walk)
+                self.claims[key] = Claim(walk, self.now[key].value["_tries"])
             walk.waiting = [(key, self.claims[key]) for key in chosen[1:]]
             self.touch(chosen)
             self.compare(walk, handed_out, chosen[0])

@@ -349,7 +349,7 @@ MAX_TRIES = 4
 keys = st.integers(0, 11)
 gates = st.sampled_from(["should_try", "should_try_add"])
 methods = st.sampled_from(
-    ["mark_done", "mark_not_done", "abort", "unabort", "increment_tries", "reset_tries", "release"]
+    ["mark_done", "mark_not_done", "abort", "unabort", "increment_tries", "decrement_tries", "reset_tries", "release"]
 )
 
 
@@ -404,6 +404,13 @@ class Task:
         """A claim ends; what it was not handed out for does not count, unless somebody has set the tries back."""
         if claim is not None and claim.waits and self.tries >= claim.tries:
             self.tries -= 1
+
+    def change_tries(self, added):
+        """Add to the tries, which those of a claim follow; None: set them to zero."""
+        self.tries = 0 if added is None else self.tries + added
+        for claim in (self.claim, self.dead_claim):
+            if claim is not None:
+                claim.tries = 1 if added is None else claim.tries + added
 
     def less_dead(self):
         """How many tries there are when the dead have been noticed."""
@@ -482,15 +489,13 @@ class TwoWorkers(RuleBasedStateMachine):
             task.done = method == "mark_done"
         elif method in ("abort", "unabort"):
             task.aborted = method == "abort"
-        elif method == "increment_tries":
-            task.tries += 1
-        elif method == "reset_tries":
-            task.tries = 0
-        if method == "release":
-            self.give_back_try_of_the_dead(task)
+        elif method.endswith("_tries"):
+            task.change_tries({"increment_tries": 1, "decrement_tries": -1}.get(method))
         if method in ("mark_done", "mark_not_done", "abort", "release"):
-            # (with the claim goes what told that its task was never handed out)
-            task.claim = task.dead_claim = None
+            # What was not handed out never is.
+            task.give_back_try(task.claim)
+            self.give_back_try_of_the_dead(task)
+            task.claim = None
 
     @precondition(lambda self: self.tasks)
     @rule(which=which, data=st.data())

@@ -1,11 +1,5 @@
+from tastypy_fast._claimrecord cimport Claim
 from tastypy_fast._tracking cimport TrackerCache
-
-cdef struct Claim:
-    unsigned long long worker
-    unsigned long long lane
-    unsigned long long place
-    double since
-    long long tries
 
 cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
                      list own, object may_take, Claim* claim)

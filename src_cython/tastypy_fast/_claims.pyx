@@ -1,17 +1,12 @@
 """Claims: which worker has a task of a shared tracker in hand, so that no other one gets it.
 
-A claimed task has a flag in its status, for the scans, and an entry in the database ``claims``: order number to
-
-    worker 8, lane 8, place 8, since 8 (seconds since 1970, double), tries 8 bytes (with the one that it counted)
-
-A claim with a lane is one of a batch. It was handed out if its place is below what the worker's file says that
-it has handed out in this lane; one without a lane (0) was handed out when it was committed.
+A claimed task has a flag in its status, for the scans, and an entry in the database ``claims`` (see _claimrecord).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
 
+from tastypy_fast._claimrecord cimport Claim, decode_claim, encode_claim
 from tastypy_fast._directly cimport Blocks, begin_directly, finish, put_status
 from tastypy_fast._entries cimport Entry, pack
 from tastypy_fast._iterate cimport KEYS, VALUES
@@ -31,33 +26,11 @@ from tastypy_fast._statusblock cimport (
 from tastypy_fast._tracking cimport TrackerCache
 
 from bisect import bisect_right
-from collections import namedtuple
 
+from tastypy_fast._claimrecord import read_claim
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["ClaimRecord", "claim_one", "key_at", "order_of", "pack_claim", "read_claim"]
-
-ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since", "tries"), defaults=(0,))
-
-cdef int decode_claim(object raw, Claim* claim) except -1:
-    if PyBytes_GET_SIZE(raw) != sizeof(Claim):
-        raise PersistentOrderedDictIntegrityError("a claim has the wrong size")
-    memcpy(claim, PyBytes_AS_STRING(raw), sizeof(Claim))
-    return 0
-
-
-def read_claim(bytes raw):
-    """The ClaimRecord in an entry of the database."""
-    cdef Claim claim
-    decode_claim(raw, &claim)
-    return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since, claim.tries)
-
-
-def pack_claim(record not None):
-    """The entry of the database for a ClaimRecord."""
-    cdef Claim claim
-    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
-    return PyBytes_FromStringAndSize(<const char*>&claim, sizeof(Claim))
+__all__ = ["claim_one", "key_at", "order_of"]
 
 
 cdef object claim_at(TrackerCache tasks, long long order):
@@ -72,7 +45,7 @@ cdef int put_claim(TrackerCache tasks, Blocks blocks, long long order, uint32_t 
     cdef bytes number = pack(order)
     put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
     claim.tries = tries
-    blocks.claims.append((number, PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))))
+    blocks.claims.append((number, encode_claim(claim)))
     return 0
 
 

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcpy
 
 from tastypy_fast._cache cimport Cache
+from tastypy_fast._claimrecord cimport note_tries, try_comes_back
 from tastypy_fast._entries cimport ABSENT, pack
 from tastypy_fast._keys cimport encode_key
 from tastypy_fast._records cimport build_record, dump_value
@@ -119,6 +120,7 @@ cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32
     cdef long long order
     cdef uint32_t old, new
     cdef int32_t count
+    cdef bytes number
     tasks.enter()
     try:
         begin_directly(tasks)
@@ -130,6 +132,12 @@ cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32
         count = 0 if tries == 2 else tries_of(old) + tries
         if not old & PRESENT or not -MAX_TRIES <= count <= MAX_TRIES:
             return False
+        if old & CLAIMED:
+            number = pack(order)
+            if drop & CLAIMED:
+                count -= tries == 0 and try_comes_back(store, number, old)
+            elif tries:
+                note_tries(store, number, 0 if tries == 2 else tries, count)
         new = make_entry((old & FLAGS & ~drop) | add, count)
         if new != old:
             put_status(tasks, blocks, pack(order), old, new)
@@ -159,6 +167,8 @@ def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded
     cdef Py_ssize_t position
     cdef long long order
     cdef uint32_t old
+    cdef int32_t count
+    cdef bytes number
     tasks.enter()
     try:
         begin_directly(tasks)
@@ -174,7 +184,11 @@ def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded
                 if not old & PRESENT:
                     raise tasks.damaged(keys[position], "the task has no status")
             if old & (DONE | CLAIMED) != DONE:
-                put_status(tasks, blocks, pack(order), old, (old & ~<uint32_t>CLAIMED) | DONE)
+                number = pack(order)
+                count = tries_of(old)
+                if old & CLAIMED:
+                    count -= try_comes_back(store, number, old)
+                put_status(tasks, blocks, number, old, make_entry((old & FLAGS & ~<uint32_t>CLAIMED) | DONE, count))
         finish(tasks, blocks)
     finally:
         tasks.leave()

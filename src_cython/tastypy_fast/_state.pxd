@@ -1,6 +1,8 @@
 cdef extern from "pythread.h":
     ctypedef void* PyThread_type_lock
 
+from tastypy_fast._lanes cimport Lanes
+
 cdef class Lock:
     cdef PyThread_type_lock gate
     cdef bint gate_held
@@ -14,6 +16,9 @@ cdef class Lock:
     cpdef bint is_mine(self)
     cpdef bint try_acquire(self)
     cpdef bint acquire_within(self, long long microseconds) except -1
+    cpdef int acquire_anyway(self) except -1
+    cdef bint take_at_once(self) noexcept
+    cdef bint take(self, long long microseconds) except -1
     cdef bint wait(self, long long microseconds) except -1
     cpdef int suspend(self) except -1
     cpdef int resume(self, int depth) except -1
@@ -37,6 +42,9 @@ cdef class StoreState:
     cdef public object images
     cdef public object claims
     cdef public object journal
+    # Of this process as a worker: its number and its lanes, None while it is none.
+    cdef public unsigned long long worker
+    cdef public Lanes lanes
     # The heads of all blocks of statuses (see _heads), or None.
     cdef public object heads
     cdef public bint wrote

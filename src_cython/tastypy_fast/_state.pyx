@@ -8,7 +8,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tastypy_fast.exceptions import NotLockedError
 
-__all__ = ["Lock", "StoreState"]
+__all__ = ["Lock", "StoreState", "lives", "this_thread"]
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:
@@ -20,6 +20,7 @@ cdef extern from "Python.h":
     PyInterpreterState* PyInterpreterState_Get()
     PyThreadState* PyInterpreterState_ThreadHead(PyInterpreterState* interpreter)
     PyThreadState* PyThreadState_Next(PyThreadState* state)
+    int PyErr_CheckSignals() except -1
 
 cdef extern from "pythread.h":
     PyThread_type_lock PyThread_allocate_lock()
@@ -34,12 +35,17 @@ cdef enum:
     PATIENCE = 1000000
 
 
-cdef inline unsigned long long this_thread() noexcept:
-    """A number that no other thread has, nor gets when this one has ended. (The system's are used again.)"""
+# A thread that Python did not start (a C library's) has a number only while it runs Python code: each call from C into
+# Python makes a thread state, with a new number, and ends it when it returns. So what belongs to such a thread belongs
+# to that call: a claim to the callback that made it. The interpreter counts these numbers up and never uses one again,
+# which the numbers of the system (get_ident()) are; and threading.enumerate() does not know all threads.
+
+cpdef unsigned long long this_thread() noexcept:
+    """A number that no other thread of this process has, nor gets when this one has ended."""
     return PyThreadState_GetID(PyThreadState_Get())
 
 
-cdef bint lives(unsigned long long number) noexcept:
+cpdef bint lives(unsigned long long number) noexcept:
     """Whether there is a thread of that number."""
     cdef PyThreadState* state = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
     while state != NULL:
@@ -47,6 +53,13 @@ cdef bint lives(unsigned long long number) noexcept:
             return True
         state = PyThreadState_Next(state)
     return False
+
+
+cdef inline long long now() noexcept:
+    """The time, in microseconds."""
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <long long>time.tv_sec * 1000000 + time.tv_nsec // 1000
 
 
 @cython.final
@@ -74,26 +87,49 @@ cdef class Lock:
             PyThread_free_lock(self.gate)
 
     cpdef int acquire(self) except -1:
-        """Wait until the lock is free or this thread's own, and take it."""
+        """Wait until the lock is free or this thread's own, and take it. A signal handler that raises ends this."""
+        if not self.take_at_once():
+            self.take(-1)
+        return 0
+
+    cdef inline bint take_at_once(self) noexcept:
+        """Take the lock if that takes no waiting. Whether it was taken."""
         cdef unsigned long long me = this_thread()
         if self.depth:
-            if self.owner == me:
-                self.depth += 1
-                return 0
-        elif self.waiting == 0:
+            if self.owner != me:
+                return False
+        elif self.waiting:
+            return False
+        else:
             self.owner = me
-            self.depth = 1
-            return 0
-        while not self.wait(PATIENCE):
-            if not lives(self.owner):
+        self.depth += 1
+        return True
+
+    cdef bint take(self, long long microseconds) except -1:
+        """Take the lock, and wait for it no longer than this (-1: as long as its owner lives). Whether it was taken.
+
+        Signal handlers run in between, as only the main thread runs them, and may use the store themselves. So all is
+        looked at again after each step: the lock may be free by then, and nobody left to open the gate.
+        """
+        cdef long long until = -1 if microseconds < 0 else now() + microseconds
+        cdef long long step = PATIENCE
+        while not self.take_at_once():
+            if until >= 0:
+                step = min(until - now(), PATIENCE)
+                if step <= 0:
+                    return False
+            if self.wait(step):
+                return True
+            PyErr_CheckSignals()
+            if until < 0 and self.depth and not lives(self.owner):
                 raise NotLockedError(
                     "a thread has ended in the middle of a block of this store, between lock() and unlock() perhaps; "
                     "nothing of the block can be kept, and nothing more be done before this process ends"
                 )
-        return 0
+        return True
 
     cdef bint wait(self, long long microseconds) except -1:
-        """Wait for somebody else's lock, no longer than this. Whether it is ours now."""
+        """Wait for somebody else's lock, no longer than this, nor than until a signal comes. Whether it is ours now."""
         cdef PyThread_type_lock gate = self.gate
         cdef int status
         if self.waiting == 0 and not self.gate_held:
@@ -101,7 +137,7 @@ cdef class Lock:
             self.gate_held = True
         self.waiting += 1
         with nogil:
-            status = PyThread_acquire_lock_timed(gate, microseconds, 0)
+            status = PyThread_acquire_lock_timed(gate, microseconds, 1)
         self.waiting -= 1
         if status != 1:
             return False
@@ -109,6 +145,22 @@ cdef class Lock:
         self.owner = this_thread()
         self.depth = 1
         return True
+
+    cpdef int acquire_anyway(self) except -1:
+        """acquire() where there is no way back. The first thing that signal handlers raise meanwhile is raised when the
+        lock is taken. Where its owner has ended it is not taken, and NotLockedError says so."""
+        kept = None
+        while True:
+            try:
+                self.acquire()
+                break
+            except BaseException as error:
+                if self.depth and not lives(self.owner):
+                    raise
+                kept = error if kept is None else kept
+        if kept is not None:
+            raise kept
+        return 0
 
     cpdef int release(self) except -1:
         """Give the lock back, as often as it was taken."""
@@ -132,14 +184,11 @@ cdef class Lock:
 
     cpdef bint try_acquire(self):
         """Take the lock if that takes no waiting. Whether it was taken."""
-        if (self.depth and self.owner != this_thread()) or (self.depth == 0 and self.waiting):
-            return False
-        self.acquire()
-        return True
+        return self.take_at_once()
 
     cpdef bint acquire_within(self, long long microseconds) except -1:
         """Take the lock, waiting for it no longer than this. Whether it was taken."""
-        return self.try_acquire() or self.wait(microseconds)
+        return self.take(microseconds)
 
     cpdef int suspend(self) except -1:
         """Give the lock back altogether, however often it was taken: what ``resume`` wants to be told."""
@@ -149,9 +198,13 @@ cdef class Lock:
         return depth
 
     cpdef int resume(self, int depth) except -1:
-        """Take the lock again as it was before ``suspend``."""
-        self.acquire()
-        self.depth = depth
+        """Take the lock again as it was before ``suspend``, which those count on that have it; then raise what a signal
+        handler has raised meanwhile."""
+        try:
+            self.acquire_anyway()
+        finally:
+            if self.is_mine():
+                self.depth = depth
         return 0
 
     def __enter__(self):

@@ -8,6 +8,7 @@ cdef class TaskCache(Cache):
     cdef StatusTable status
     cdef int absorb(self, Entry entry) except -1
     cdef int absorb_all(self) except -1
+    cdef uint32_t with_claim(self, long long order, uint32_t status) except? 0xffffffff
     cdef int absorb_handed_out(self) except -1
     cdef uint32_t status_at(self, long long order, Entry entry) except? 0xffffffff
     cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1

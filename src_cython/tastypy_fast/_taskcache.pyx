@@ -8,12 +8,13 @@ a status; a status that is set by a method is written into the dict at once. So 
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._entries cimport ABSENT, Entry
+from tastypy_fast._claimrecord cimport note_tries, try_comes_back
+from tastypy_fast._entries cimport ABSENT, Entry, pack
 from tastypy_fast._entries cimport make_entry as make_cache_entry
 from tastypy_fast._keys cimport describe
 from tastypy_fast._records cimport NO_PAYLOAD, load_value
 from tastypy_fast._status cimport StatusTable
-from tastypy_fast._statusblock cimport ABORTED, CLAIMED, DONE, ENTRIES, FLAGS, PRESENT
+from tastypy_fast._statusblock cimport ABORTED, CLAIMED, DONE, ENTRIES, FLAGS, PRESENT, make_entry, tries_of
 from tastypy_fast._taskdict cimport dump_data, show, status_in
 
 from contextlib import suppress
@@ -141,7 +142,7 @@ cdef class TaskCache(Cache):
         if entry is not None:
             order = entry.order if entry.alive else self.environment.next_free()
             # (everything that can fail comes first, so that a task never has data and no status)
-            status = with_claim(status, self.status.get(order))
+            status = self.with_claim(order, status)
             self.put_payload(entry, key, codec, payload)
         else:
             order = self.locate(key)
@@ -149,13 +150,30 @@ cdef class TaskCache(Cache):
                 self.status.load(self.environment.next_free() // ENTRIES)
                 entry = self.put_new(key, codec, payload)
             else:
-                status = with_claim(status, self.status.get(order))
+                status = self.with_claim(order, status)
                 entry = make_cache_entry(key, order, order)
                 self.adopt(entry)
                 self.count_in(entry)
                 self.put_payload(entry, key, codec, payload)
         self.set_status(entry.order, entry, status)
         return 0
+
+    cdef uint32_t with_claim(self, long long order, uint32_t status) except? 0xffffffff:
+        """The status that a task gets which is assigned ``status``. A claim stays as it is, unless that ends the task.
+
+        Where the tries are what they were, they were not assigned: the one of a claim that has not begun is taken back.
+        """
+        cdef uint32_t before = self.status.get(order)
+        cdef bint same = tries_of(status) == tries_of(before)
+        if not before & CLAIMED:
+            return status
+        if status & ~before & (DONE | ABORTED):
+            if same and try_comes_back(self.environment, pack(order), before):
+                return make_entry(status & FLAGS, tries_of(status) - 1)
+            return status
+        if not same:
+            note_tries(self.environment, pack(order), 0, tries_of(status))
+        return status | CLAIMED
 
     # Status
 
@@ -220,10 +238,3 @@ cdef class TaskCache(Cache):
         if entry.value is not None:
             show(entry.value, status)
         return 0
-
-
-cdef uint32_t with_claim(uint32_t status, uint32_t before) noexcept:
-    """What is assigned by keying leaves a claim as it is, unless it ends the task."""
-    if status & ~before & (DONE | ABORTED):
-        return status
-    return status | (before & CLAIMED)

@@ -5,12 +5,14 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._cache cimport Cache
+from tastypy_fast._claimrecord cimport note_tries, try_comes_back
 from tastypy_fast._entries cimport ABSENT, Entry, pack
 from tastypy_fast._keys cimport describe, encode_key
 from tastypy_fast._records cimport NO_PAYLOAD, build_record
 from tastypy_fast._state cimport StoreState
 from tastypy_fast._statusblock cimport (
     ABORTED,
+    CLAIMED,
     DONE,
     ENTRIES,
     FLAGS,
@@ -83,6 +85,11 @@ cdef class TrackerCache(TaskCache):
             count = 0 if tries == 2 else tries_of(status) + tries
             if not -MAX_TRIES <= count <= MAX_TRIES:
                 raise UnstorableValueError(f"the tries of task {describe(key)} must lie within +-{MAX_TRIES}")
+            if status & CLAIMED:  # (in the transaction of a shared store)
+                if drop & CLAIMED:
+                    count -= tries == 0 and try_comes_back(self.environment, pack(order), status)
+                elif tries:
+                    note_tries(self.environment, pack(order), 0 if tries == 2 else tries, count)
             self.set_status(order, entry, make_entry((status & FLAGS & ~drop) | add, count))
             self.settle(sync_at)
         finally:

@@ -316,8 +316,10 @@ cdef class Transaction(StoreState):
             # Where others write too, all are counted only now and then: it is a third of a small transaction.
             self.image_count = self.images_counted = self.snapshot.stat(self.images)["entries"]
             self.is_unsure = self.is_unknown = False
-        return self.image_count >= self.sync_at \
-            and self.snapshot.get(b"held", None, self.meta) is None
+        if self.image_count < self.sync_at:
+            return False
+        held = self.snapshot.get(b"held", None, self.meta)
+        return held is None or not self.environment.hold.lasts(held)
 
     cdef int drop(self) except -1:
         """End the transaction as if it had not been, and its scope if that was entered."""

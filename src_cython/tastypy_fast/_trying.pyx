@@ -2,9 +2,11 @@
 
 cimport cython
 
-from tastypy_fast._claims cimport Claim, claim_next, is_still_claimed, keys_at, read_task
+from tastypy_fast._claimrecord cimport Claim
+from tastypy_fast._claims cimport claim_next, is_still_claimed, keys_at, read_task
 from tastypy_fast._iterate cimport KEYS, Owner
 from tastypy_fast._shared_slots cimport SharedSlots
+from tastypy_fast._lanes cimport Lanes
 from tastypy_fast._state cimport Lock
 from tastypy_fast._tracking cimport TrackerCache
 from tastypy_fast._transaction cimport STEP, Transaction
@@ -14,7 +16,7 @@ from contextlib import suppress
 from time import monotonic, time
 
 from tastypy_fast._claiming import claimant_of
-from tastypy_fast.exceptions import PersistentOrderedDictException
+from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOrderedDictIntegrityError
 
 __all__ = ["TryIterator"]
 
@@ -42,6 +44,8 @@ cdef class TryIterator:
     # This process as a worker, and the lane in which it hands out: None before the first task and after the last one.
     cdef object claimant
     cdef object lane
+    # Where that lane counts.
+    cdef Lanes lanes
     # As what the next task is claimed: its place is that of the next one to be claimed.
     cdef Claim claim
     # What is claimed and not handed out: order numbers and places.
@@ -77,8 +81,6 @@ cdef class TryIterator:
         return self
 
     def __next__(self):
-        cdef Claim claim
-        cdef TrackerCache tasks
         while not self.finished:
             view = self.tracker.view()
             if self.claimant is not self.environment.claimant:
@@ -86,33 +88,71 @@ cdef class TryIterator:
                 self.waiting.clear()
                 self.lane = None
             if self.waiting:
-                order, place = self.waiting.popleft()
-                claim = self.claim
-                claim.place = place
-                self.claimant.hand_out(self.lane, place)
-                tasks = <TrackerCache?>(<Owner>view).open_cache()
-                found, claimed = self.known.get(order, (None, -1))
-                if found is None:
-                    found = read_task(tasks, order, self.kind, &claim)
-                elif not is_still_claimed(tasks, order, &claim, claimed):
-                    found = None
+                found = self.next_waiting(<TrackerCache?>(<Owner>view).open_cache())
             else:
-                orders, found, claimed = self.tracker.begin().perform(STEP, self._claim_more)
-                if orders:
-                    # (only now: what failed is as if it had not been; and at once: threads may share a loop)
-                    self.position = orders[len(orders) - 1]
-                    for order in orders[1:]:
-                        self.claim.place += 1
-                        self.waiting.append((order, self.claim.place))
-                    self.claim.place += 1
-                    if self.kind == KEYS and len(orders) > 1:
-                        # (not in the transaction, for which others wait; what is wrong is said where it is handed out)
-                        with suppress(PersistentOrderedDictException):
-                            keys = keys_at(<TrackerCache?>(<Owner>view).open_cache(), orders[1:])
-                            self.known = {order: (key, claimed) for order, key in zip(orders[1:], keys)}
+                found = self.next_claimed(<Owner>view)
             if found is not None:
                 return found
         raise StopIteration
+
+    cdef object next_waiting(self, TrackerCache tasks):
+        """Hand out the next one that is claimed already. None where it is not any more, or not to be handed out yet."""
+        cdef Claim claim = self.claim
+        failure = found = None
+        if not self.waiting:
+            return None
+        item = self.waiting[0]
+        order, claim.place = item
+        try:
+            found, claimed = self.known.get(order, (None, -1))
+            if found is None:
+                found = read_task(tasks, order, self.kind, &claim)
+            elif not is_still_claimed(tasks, order, &claim, claimed):
+                found = None
+        except PersistentOrderedDictIntegrityError as error:
+            # (it is handed out all the same, as the error that the caller sees)
+            failure = error
+        # From here on no other thread comes between: nothing waits, and no Python is called.
+        if not self.waiting or self.waiting[0] is not item:
+            return None  # another one of those that share this loop has it
+        if found is None and failure is None:
+            # Whoever has ended the claim has taken its try back.
+            self.waiting.popleft()
+            return None
+        # (whoever ends it after this line finds that the task was handed out)
+        if not self.lanes.hand_out(claim.lane, claim.place):
+            self.tracker.begin().perform(STEP, self._go_on)
+            return None
+        self.waiting.popleft()
+        if failure is not None:
+            raise failure
+        return found
+
+    def _go_on(self):
+        self.lanes.go_on(self.claim.lane)
+
+    cdef object next_claimed(self, Owner view):
+        """Claim the next ones, and hand out the first."""
+        orders, found, claimed = self.tracker.begin().perform(STEP, self._claim_more)
+        if orders:
+            # (only now: what failed is as if it had not been; and at once: threads may share a loop)
+            self.position = orders[len(orders) - 1]
+            first = self.claim.place
+            for order in orders[1:]:
+                self.claim.place += 1
+                self.waiting.append((order, self.claim.place))
+            self.claim.place += 1
+            if self.kind == KEYS and len(orders) > 1:
+                # (not in the transaction, for which others wait; what is wrong is said where it is handed out)
+                try:
+                    keys = keys_at(<TrackerCache?>view.open_cache(), orders[1:])
+                    self.known = {order: (key, claimed) for order, key in zip(orders[1:], keys)}
+                except PersistentOrderedDictException:
+                    pass
+                except BaseException:
+                    self.waiting.appendleft((orders[0], first))
+                    raise
+        return found
 
     def _claim_more(self):
         """Claim the next tasks: their order numbers, the first of them as it is handed out, and the number of the
@@ -129,6 +169,7 @@ cdef class TryIterator:
         if self.lane is None:
             self.claimant = claimant
             self.lane = claimant.open_lane()
+            self.lanes = self.transaction.lanes
             self.claim.worker, self.claim.lane, self.claim.place = claimant.number, self.lane.number, self.lane.start
             self.ended = -1
         if self.ended != claimant.ended:
@@ -147,7 +188,8 @@ cdef class TryIterator:
             else:
                 self._close()
             return orders, None, -1
-        claimant.hand_out(self.lane, self.claim.place)
+        self.lanes.go_on(claim.lane)
+        self.lanes.hand_out(claim.lane, self.claim.place)
         number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
         return orders, read_task(tasks, orders[0], self.kind, NULL), number
 

@@ -257,7 +257,7 @@ def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, 
         claims = {hand.order: hand for hand in held}
         for order, key, value in chunk:
             hand = claims.get(order)
-            in_hand = order in never_begun if hand is None else not hand.passed
+            in_hand = order in never_begun if hand is None else not hand.failed
             task = store.get(key) if value["_tries"] and not value["_done"] else value
             if task is not None and choice.has_status(task, in_hand, hand is not None):
                 yield order, Chosen(key, task, hand)
@@ -273,6 +273,6 @@ def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
 def claimed_keys(store: Reader) -> dict[Any, bool]:
     """The keys that workers have claimed, and whether they are at them now. Also those that one has died before."""
     held, never_begun = look_at_claims(store._environment)
-    orders = {**dict.fromkeys(never_begun, True), **{hand.order: not hand.passed for hand in held}}
+    orders = {**dict.fromkeys(never_begun, True), **{hand.order: not hand.failed for hand in held}}
     keys = ((key_at(store._open_cache, order), in_hand) for order, in_hand in orders.items())  # type: ignore[arg-type]
     return {key: in_hand for key, in_hand in keys if key is not None}

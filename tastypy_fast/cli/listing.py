@@ -75,7 +75,7 @@ def _long_line(chosen: Chosen, tracker: bool, json_keys: bool) -> str:
 
 
 def _open_one(chosen: Chosen) -> str:
-    return "open" if chosen.hand is None else "failed" if chosen.hand.passed else "in hand"
+    return "open" if chosen.hand is None else "failed" if chosen.hand.failed else "in hand"
 
 
 @click.command()

@@ -103,7 +103,7 @@ def _who(holders: Holders) -> str:
 
 
 def _claim_lines(claims: list[tuple[Any, InHand]]) -> list[tuple[str, str]]:
-    claims, passed = [claim for claim in claims if not claim[1].passed], sum(hand.passed for _, hand in claims)
+    claims, passed = [claim for claim in claims if not claim[1].failed], sum(hand.failed for _, hand in claims)
     workers = Counter((hand.process, hand.host) for _, hand in claims)
     lines = [("in hand", f"{quantity(len(claims), 'task')} of {quantity(len(workers), 'worker')}")]
     now = datetime.now(timezone.utc)
