@@ -1531,13 +1531,54 @@ def test_set_refuses_a_bad_value(kit, store, way):
     assert kit.contents(store) == {"a": [1]}
 
 
+AS_A_VALUE = {
+    "truth": "bool(p)", "not": "not p", "if": "1 if p else 0", "and": "p and 1", "while": "while p: pass",
+    "length": "len(p)", "hash": "hash(p)", "in a set": "{p}", "as a key": "{p: 1}", "iter": "iter(p)",
+    "unpacked": "[*p]", "list": "list(p)", "reversed": "reversed(p)", "in": "'x' in p", "is in": "p in [1]",
+    **{sign: f"p {sign} 5" for sign in ("==", "!=", "<", "<=", ">", ">=")},
+    **{f"{sign} reversed": f"5 {sign} p" for sign in ("==", "!=", "<", "<=", ">", ">=")},
+    "None": "p == None", "text equal": "p == 'x'", "list equal": "[1] == p", "dict equal": "p == {}",
+    "itself": "p == p",
+    **{sign: f"p {sign} 2" for sign in ("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "^", "|")},
+    **{f"{sign} on the right": f"2 {sign} p"
+       for sign in ("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "^", "|")},
+    "text + it": "'a' + p", "list + it": "[] + p", "dict | it": "{} | p", "divmod": "divmod(p, 2)",
+    "reversed divmod": "divmod(2, p)", "pow": "pow(p, 2, 3)", "n += it": "n = 1; n += p",
+    "list += it": "n = []; n += p",
+    "-": "-p", "+": "+p", "~": "~p", "abs": "abs(p)", "round": "round(p)", "round to digits": "round(p, 2)",
+    "int": "int(p)", "float": "float(p)", "complex": "complex(p)", "index": "[1, 2][p]", "range": "range(p)",
+    "sum": "sum([p])", "max": "max(p, 2)", "sorted": "sorted([p, 2])", "str": "str(p)", "print": "print(p)",
+    "f-string": "f'{p}'", "format": "f'{p:>5}'", "%s": "'%s' % p", "bytes": "bytes(p)",
+    "copy": "copy.copy(p)", "deepcopy": "copy.deepcopy(p)", "pickle": "pickle.dumps(p)",
+}
+
+
 def test_set_is_not_for_reading(kit, abc):
-    proxy = abc.set["a"]["x"][0]
-    assert "['a']['x'][0]" in repr(proxy)
-    with pytest.raises(TypeError):
-        iter(proxy)
-    with pytest.raises(TypeError):
-        "x" in proxy  # noqa: B015
+    before = kit.contents(abc)
+    for place in (abc.set, abc.set["a"], abc.set["a"]["x"][0], abc.set["missing"], abc.set["a"].x):
+        for name, statement in AS_A_VALUE.items():
+            with pytest.raises(TypeError, match=r"leave off \.set"):
+                pytest.fail(f"{name}: {exec(statement, {'p': place, 'copy': copy, 'pickle': pickle})}")
+    assert kit.contents(abc) == before
+
+
+def test_place_behind_set_shows_itself_for_debugging(abc):
+    place = abc.set["a"]["x"][0].y
+    assert "['a']['x'][0].y" in repr(place)
+    assert "leave off .set" in f"{place!r}"
+    assert place is not None
+    assert callable(place)
+
+
+def test_place_behind_set_is_no_value_to_store(kit, abc):
+    before = kit.contents(abc)
+    for use in (
+        lambda: abc.set.__setitem__("a", kit.value(abc.set["b"])), lambda: abc.update(a=kit.value([abc.set["b"]])),
+        lambda: abc.__setitem__("new", kit.value(abc.set["b"])), lambda: abc.__setitem__(abc.set["b"], kit.value(1)),
+    ):
+        with pytest.raises(PersistentOrderedDictException, match="DeepProxy"):
+            use()
+    assert kit.contents(abc) == before
 
 
 def test_set_itself_cannot_be_assigned(abc):
