@@ -17,6 +17,7 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
+    ForkedStoreError,
     InvalidKeyError,
     PersistentOrderedDictException,
     ReadOnlyStoreError,
@@ -24,7 +25,7 @@ from tastypy_fast import (
     StoreNotFoundError,
     UnstorableValueError,
 )
-from tests.children import Child
+from tests.children import Child, outcome_of
 from tests.conftest import is_tracker
 
 # Enough to need several chunks of an iterator and several blocks of statuses.
@@ -1767,6 +1768,83 @@ def test_reader_refuses_to_write(private_kit):
         assert kit.contents(reader) == ABC
     with pytest.raises(ReadOnlyStoreError):
         reader.set["a"] = {}
+
+
+THROUGH_SET = {
+    "assign a key": "p['k'] = {}", "assign a new key": "p['new'] = {}", "delete a key": "del p['k']",
+    "assign": "p['k']['d']['x'] = 3", "delete": "del p['k']['d']['x']", "append": "p['k']['l'].append(3)",
+    "update": "p['k']['d'].update(x=1)", "pop": "p['k']['l'].pop()", "setdefault": "p['k'].setdefault('new', 1)",
+    "add to a number": "p['k']['n'] += 1", "extend": "p['k']['l'] += [1]", "mix in": "p['k']['d'] |= {'x': 1}",
+    "a slice": "p['k']['l'][:] = []", "delete a slice": "del p['k']['l'][1:]",
+    "extend a slice": "p['k']['l'][1:] += [1]",
+    "a dict as a key": "p['k'] |= {'x': 1}", "update the store": "p.update(k={})",
+    "mix into the store": "s.set |= {'k': {}}",
+    "update with nothing": "p.update({})", "pop a key": "p.pop('k')", "pop what is missing": "p.pop('none', 5)",
+    "setdefault of what is there": "p.setdefault('k', {})", "clear": "p.clear()", "missing": "p['none']['x'] = 1",
+    "no such method": "p['k'].nope()", "read": "p['k']['l'].count(1)",
+    "iterator": "p['k']['l'].extend(unread())", "with a reference": "append = p['k']['l'].append; append(1)",
+}
+TO_CHANGE = {"n": 1, "l": [1, 2], "d": {"x": 0}}
+
+
+def refuses_every_change_through_set(pipe, store, places, error):
+    before = store.items()
+
+    def unread():
+        raise AssertionError("something was done before it was refused")
+        yield
+
+    for statement in THROUGH_SET.values():
+        for place in places:
+            with pytest.raises(error) as refused:
+                exec(statement, {"p": place, "s": store, "unread": unread})
+            assert str(refused.value) == str(store._environment.refuse_write())
+    assert store.items() == before
+
+
+def test_reader_refuses_every_change_through_set(private_kit):
+    kit = private_kit
+    # (the changes are of the dict that a tracker has for a task, too)
+    kit.open(init={"k": dict(TO_CHANGE)}).close()
+    with kit.open(mode="r") as reader:
+        refuses_every_change_through_set(None, reader, [reader.set], ReadOnlyStoreError)
+        assert '"w"' in str(reader._environment.refuse_write())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_forked_child_refuses_every_change_through_set(private_kit, mode):
+    kit = private_kit
+    store = kit.open(init={"k": dict(TO_CHANGE)})
+    if mode == "r":
+        store.close()
+        store = kit.open(mode="r")
+    else:
+        store.sync()
+    before = store.items()
+
+    def child(pipe):
+        error = ForkedStoreError if mode == "w" else ReadOnlyStoreError
+        refuses_every_change_through_set(pipe, store, [store.set, from_the_parent], error)
+
+    from_the_parent = store.set
+    outcome_of(child)
+    assert store.items() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child_changes_a_shared_store_through_set(kit):
+    if not kit.is_shared:
+        pytest.skip("a private store is not written by a child")
+    store = kit.open(init={"k": dict(TO_CHANGE)})
+
+    def child(pipe):
+        store.set["k"]["l"].append(3)
+        from_the_parent["d"]["x"] += 5
+
+    from_the_parent = store.set["k"]
+    outcome_of(child)
+    assert (store["k"]["l"], store["k"]["d"]) == ([1, 2, 3], {"x": 5})
 
 
 def test_reader_reads_everything(private_kit):
