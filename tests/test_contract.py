@@ -26,7 +26,7 @@ from tastypy_fast import (
     UnstorableValueError,
 )
 from tests.children import Child, outcome_of
-from tests.conftest import is_tracker
+from tests.conftest import changing, is_tracker
 
 # Enough to need several chunks of an iterator and several blocks of statuses.
 MANY = 1300
@@ -952,13 +952,53 @@ def test_deletions_count_towards_sync_at(kit):
     assert store.keys() == ["c"]
 
 
-def test_hold_suspends_the_automatic_sync_until_unhold(kit):
-    store = kit.open(sync_at=2)
+@pytest.mark.parametrize(("sync_at", "left"), [(2, set()), (3, set()), (4, {"a", "b", "c"})])
+def test_unhold_syncs_at_once_when_enough_is_dirty(kit, sync_at, left):
+    store = kit.open(sync_at=sync_at)
     store.hold()
     store.update(kit.pairs(ABC))
     assert store.dirty() == {"a", "b", "c"}
     store.unhold()
+    assert store.dirty() == left
     store["d"] = kit.value(4)
+    assert store.dirty() == ({"d"} if sync_at < 4 else set())
+
+
+def test_unhold_syncs_what_is_dirty_also_without_a_hold(kit):
+    patient, hasty = kit.open(sync_at=100), kit.open(sync_at=3)
+    patient.update(kit.pairs(ABC))
+    assert patient.dirty() == {"a", "b", "c"}
+    hasty.unhold()
+    assert patient.dirty() == set()
+
+
+def test_unhold_counts_deletions_and_changes_of_values(kit):
+    store = kit.open(sync_at=3, init=kit.pairs({"a": [1], "b": [2], "c": [3]}))
+    store.sync()
+    store.hold()
+    del store["a"]
+    for key in "bc":
+        value = changing(store)[key]
+        (value["value"] if is_tracker(kit.cls) else value).append(4)
+    assert store.dirty() == {"a", "b", "c"}
+    store.unhold()
+    assert store.dirty() == set()
+    store.revert()
+    assert kit.contents(store) == {"b": [2, 4], "c": [3, 4]}
+
+
+def test_unhold_raises_what_its_sync_raises_and_ends_the_hold(private_kit):
+    kit = private_kit
+    store = kit.open(sync_at=2, init=kit.pairs({"bad": [], "good": []}))
+    store.sync()
+    store.hold()
+    kit.plain(store["bad"]).append({1})
+    kit.plain(store["good"]).append(1)
+    with pytest.raises(UnstorableValueError, match="'bad'"):
+        store.unhold()
+    assert store.dirty() == {"bad"}
+    kit.plain(store["bad"]).clear()
+    store["new"] = kit.value(1)
     assert store.dirty() == set()
 
 

@@ -507,9 +507,11 @@ class PodMachine(MachineOnDisk):
 
     @rule(which=instances, held=st.booleans())
     def hold_or_unhold(self, which, held):
-        which %= len(self.stores)
-        (self.stores[which].hold if held else self.stores[which].unhold)()
-        self.held[which] = held
+        with self.step(which) as store:
+            self.held[which % len(self.stores)] = held
+            (store.hold if held else store.unhold)()
+        if not held:
+            assert len(store.dirty()) < self.sync_at[which % len(self.stores)]
 
     @rule()
     def reopen(self):
@@ -669,7 +671,8 @@ class TrackerMachine(PodMachine):
             self.held[index], held = True, self.held[index]
         self.held[index] = held
         if not held:
-            store.unhold()
+            with self.step(which):
+                store.unhold()
 
     # Status
 

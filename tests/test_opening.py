@@ -284,8 +284,9 @@ def test_each_instance_has_its_own_threshold_and_hold(any_class, path):
         often.hold()
         often["a"] = {}
         assert len(seldom.dirty()) == 11
+        seldom.unhold()
+        assert len(seldom.dirty()) == 11
         often.unhold()
-        often["b"] = {}
         assert seldom.dirty() == set()
 
 

@@ -579,9 +579,10 @@ def test_sync_hold_and_revert_are_for_all_processes(path):
             pipe.recv()
             assert pod.items() == [("both", [])]
             assert pod.dirty() == set()
-            pod.unhold()
             pod.update({1: 1, 2: 2, 3: 3})
+            assert pod.dirty() == {1, 2, 3}
             # (enough for the automatic sync)
+            pod.unhold()
             pipe.send(pod.dirty())
 
     with SharedPOD(path, init={"both": []}, sync_at=100) as pod, Child(other) as child:
