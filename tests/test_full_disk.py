@@ -216,10 +216,8 @@ def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
         tracker._check()
 
 
-def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk):
+def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk, seed):
     """An operation that raises is done all the same or not at all, and nothing else is touched."""
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
     path = disk.folder / "store"
 
     def work():

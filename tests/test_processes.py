@@ -1151,10 +1151,8 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_at_any_moment_of_work(path, number):
+def test_signals_at_any_moment_of_work(path, number, seed):
     """What a method has returned from is there; the one that the signal came into is there or not."""
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
     rng = random.Random(seed)
 
     def work(pipe, worker):

@@ -1005,9 +1005,7 @@ def test_writer_waits_for_the_end_of_a_block_and_a_reader_does_not(kit, abc):
 
 
 @pytest.mark.usefixtures("switching_often")
-def test_readers_see_transfers_as_a_whole_and_nothing_of_those_that_fail(kit):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
+def test_readers_see_transfers_as_a_whole_and_nothing_of_those_that_fail(kit, seed):
     stores = instances_for_threads(kit)
     stores[0].update(kit.pairs(dict.fromkeys(range(5), 100)))
     ended = threading.Event()

@@ -509,6 +509,87 @@ def test_status_changes_count_towards_sync_at(make):
     assert (tracker.num_done(), tracker.num_aborted(), tracker.num_tried()) == (2, 1, 2)
 
 
+def change_in_the_dict(tracker, key, **status):
+    tracker[key].update(status)
+
+
+def change_in_a_loop(tracker, key, **status):
+    task = next(task for found, task in tracker.todo_items() if found == key)
+    task.update(status)
+
+
+THERE_AND_BACK = {
+    "mark_done": (lambda tracker: tracker.mark_done(1), lambda tracker: tracker.mark_not_done(1)),
+    "mark_not_done": (lambda tracker: tracker.mark_not_done(5), lambda tracker: tracker.mark_done(5)),
+    "abort": (lambda tracker: tracker.abort(1), lambda tracker: tracker.unabort(1)),
+    "tries": (lambda tracker: tracker.increment_tries(1), lambda tracker: tracker.decrement_tries(1)),
+    "gate": (lambda tracker: tracker.should_try(1), lambda tracker: tracker.decrement_tries(1)),
+    "reset": (lambda tracker: tracker.reset_tries(6), lambda tracker: tracker.increment_tries(6)),
+    "by keying": (lambda tracker: change_in_the_dict(tracker, 1, _done=True, _tries=7),
+                  lambda tracker: change_in_the_dict(tracker, 1, _done=False, _tries=0)),
+    "by keying and method": (lambda tracker: change_in_the_dict(tracker, 1, _done=True),
+                             lambda tracker: tracker.mark_not_done(1)),
+    "by method and keying": (lambda tracker: tracker.mark_done(1),
+                             lambda tracker: change_in_the_dict(tracker, 1, _done=False)),
+    "in a loop": (lambda tracker: change_in_a_loop(tracker, 1, _aborted=True), lambda tracker: tracker.unabort(1)),
+    "loop of tries": (lambda tracker: next(tracker.try_keys()), lambda tracker: tracker.decrement_tries(0)),
+    "task and its tries": (lambda tracker: next(tracker.try_items()), lambda tracker: tracker.reset_tries(0)),
+    "added": (lambda tracker: tracker.add("new"), lambda tracker: tracker.pop("new")),
+    "nothing": (lambda tracker: tracker.mark_done(5), lambda tracker: tracker.reset_tries(1)),
+}
+
+
+@of_one_process
+@pytest.mark.parametrize("asked", [False, True], ids=["", "asked in between"])
+@pytest.mark.parametrize("way", THERE_AND_BACK)
+def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked):
+    there, back = THERE_AND_BACK[way]
+    tracker = make(init={number: {"x": number} for number in range(700)})
+    tracker.update({5: {"_done": True}, 6: {"_tries": 1}})
+    tracker.sync()
+    before, generation = tracker.items(), tracker._environment.generation
+    for _ in range(2):
+        there(tracker)
+        if asked:
+            assert len(tracker.dirty()) == (way != "nothing")
+            assert tracker.num_done() in (0, 1, 2)
+        back(tracker)
+        assert tracker.dirty() == set()
+        tracker._check()
+    tracker.sync()
+    assert tracker._environment.generation == generation, "the sync has written something"
+    assert tracker.items() == before
+    # Beside one that did change, in the same block of statuses.
+    there(tracker)
+    tracker.increment_tries(3)
+    back(tracker)
+    assert tracker.dirty() == {3}
+    tracker.sync_key(3)
+    assert tracker.dirty() == set()
+    tracker._check()
+    assert reopened(tracker, make).tries(3) == 1
+
+
+@of_one_process
+def test_status_that_was_changed_back_does_not_count_towards_sync_at(make):
+    tracker = make(sync_at=3, init={number: {} for number in range(10)})
+    tracker.sync()
+    generation = tracker._environment.generation
+    for number in range(10):
+        tracker.mark_done(number)
+        tracker.mark_not_done(number)
+    tracker.mark_done(8)
+    tracker.mark_done(9)
+    assert tracker.dirty() == {8, 9}
+    assert tracker._environment.generation == generation
+    tracker.mark_done(0)
+    assert tracker.dirty() == set()
+    tracker.mark_not_done(0)
+    assert tracker.dirty() == {0}
+    tracker.revert()
+    assert [tracker.done(number) for number in range(10)] == [number in (0, 8, 9) for number in range(10)]
+
+
 def test_hold_keeps_status_changes_in_memory(make):
     tracker = make(init={number: {} for number in range(10)}, sync_at=2)
     tracker.sync()

@@ -204,15 +204,16 @@ cdef class Cache(Syncing):
         try:
             for item in list(self.entries.values()):
                 entry = item
-                if not (entry.dirty or entry.status_dirty):
-                    if entry.value is None:
-                        continue
+                if entry.value is not None and not entry.dirty:
+                    # (what the value says of a status is taken over there, before the status is asked for)
                     try:
                         payload = self.serialise(entry, &codec)
                         if codec == entry.codec and payload == entry.payload and not entry.status_dirty:
                             continue
                     except (TypeError, ValueError):
                         pass
+                elif not entry.dirty and not entry.status_dirty:
+                    continue
                 keys.append(self.key_of(entry.key))
             for order in self.dirty_status_orders():
                 raw = self.record_at(order)

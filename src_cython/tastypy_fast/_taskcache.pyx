@@ -212,9 +212,8 @@ cdef class TaskCache(Cache):
         if entry is None:
             self.status.set(order, status, True)
             return 0
-        self.status.set(order, status, False)
-        entry.status_dirty = True
-        if not entry.counted:
+        entry.status_dirty = self.status.set(order, status, False)
+        if entry.status_dirty and not entry.counted:
             entry.counted = True
             self.counted += 1
         if entry.value is not None:
