@@ -202,8 +202,10 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
     def mark_dirty(self, key: Key) -> None:
         """Have the next sync write the value of ``key``, changed or not. Raises KeyError when it is not there.
 
-        A value that an iterator has just handed out is not watched as one that was read by keying is; after
-        changing it in the loop, this saves it.
+        What ``iteritems()`` has just handed out is a copy. After changing it in the loop, this saves it. When the
+        object that was read by keying was changed too, the copy counts: it takes its place, as by assignment.
+        A copy is not saved when it was not changed, when its key was assigned after the loop handed it out, or when its
+        value was saved with other changes since. Copies in the lists of ``items()`` and ``values()`` are never saved.
 
         >>> pod = PersistentOrderedDict(path, init={"a": [1], "b": [2]})
         >>> pod.sync()
