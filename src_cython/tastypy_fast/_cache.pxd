@@ -8,6 +8,8 @@ cdef class Cache(Syncing):
     cdef int remove_entry(self, Entry entry) except -1
     cdef object copy_of(self, Entry entry, Copy copied)
     cdef bint is_changed(self, Entry entry, Copy copied) except -1
+    cdef list running_loops(self)
+    cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1
     cdef int take_copy(self, Entry entry, object original) except -1
     cdef object fetch(self, bytes key, object original, long long sync_at)
     cdef int put(self, bytes key, object value, long long sync_at) except -1

@@ -207,7 +207,7 @@ cdef class Cache(Syncing):
         keys = []
         self.enter()
         try:
-            for item in [*self.shelf.values(), *self.entries.values()]:
+            for item in [*self.on_shelf(), *self.entries.values()]:
                 entry = item
                 if entry.value is not None and not entry.dirty:
                     # (what the value says of a status is taken over there, before the status is asked for)
@@ -286,32 +286,47 @@ cdef class Cache(Syncing):
 
     cdef int take_copy(self, Entry entry, object original) except -1:
         """Save the copy that a loop has handed out, if the caller, who says that the key is dirty, has changed it."""
-        cdef Copy copied, last = None
-        cdef list found = [self.recent] if self.recent is not None else []
+        cdef Copy copied
+        cdef list found
         if entry.order < 0:
             self.resolve()
-        for loop in reversed(self.loops):
-            iterator = loop()
-            if iterator is not None:
-                found.append(iterator.at_copy())
+        found = [one for one in (self.recent, *[iterator.at_copy() for iterator in self.running_loops()])
+                 if one is not None and self.may_be_saved(one, entry, original)]
+        if not found:
+            return 0
+        # (let go of at the end: that may run anybody's code)
+        _before = entry.value
+        if entry.value is None and len(found) == 1 and found[0] is self.recent:
+            entry.value = self.recent.value
+            return 0
         for item in found:
             copied = item
-            if copied is None or copied.era != self.era or copied.order != entry.order or copied.key != original:
-                continue
-            # What was assigned since counts, and not the copy.
-            if (entry.value is None or entry.value is not copied.watched) and (
-                    entry.payload != copied.payload or entry.codec != copied.codec):
-                continue
             if self.is_changed(entry, copied):
-                # (let go of at the end: that may run anybody's code)
-                _before = entry.value
                 entry.value = copied.value
                 return 0
-            last = copied if last is None else last
-        if last is not None and entry.value is None:
+        if entry.value is None:
             # It may be changed later.
-            entry.value = last.value
+            copied = found[0]
+            entry.value = copied.value
         return 0
+
+    cdef list running_loops(self):
+        """The loops over values that are not at their end, but for the one that has handed out something last; the one
+        that began last comes first."""
+        cdef list found = []
+        if len(self.loops) > 1 or self.recent is None:
+            for loop in reversed(self.loops):
+                iterator = loop()
+                if iterator is not None and iterator.at_copy() is not self.recent:
+                    found.append(iterator)
+        return found
+
+    cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1:
+        """Whether a copy is one of this key, and nothing was assigned to the key since."""
+        if copied.era != self.era or copied.order != entry.order or copied.key != original:
+            return False
+        return (entry.value is not None and entry.value is copied.watched) or (
+            entry.payload == copied.payload and entry.codec == copied.codec)
 
     def check(self):
         """Raise AssertionError where what is in memory contradicts itself or the disk."""

@@ -59,8 +59,8 @@ cdef class Entry:
 cdef class Copy:
     """A value that a loop over a store has handed out: a copy, which is saved if it is changed and its key is marked.
 
-    ``payload`` is the JSON that it was made of. ``watched`` is the object that was handed out by keying before, if there
-    was one: its unsaved changes are in the copy.
+    ``payload`` is the JSON that it was made of. ``watched`` is the object that was handed out by keying before, if
+    there was one: its unsaved changes are in the copy.
     ``status`` is that of a task, as it was last shown in the copy. ``era``: see Lookup.
     """
 

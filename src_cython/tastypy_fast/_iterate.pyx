@@ -203,7 +203,13 @@ cdef class StoreIterator:
                 raise damaged(cache, order, error) from error
             if self.kind == KEYS:
                 return key
-        copied = Copy.__new__(Copy)
+        # One for the whole loop: it says what was handed out last.
+        copied = self.copied
+        if copied is None:
+            copied = self.copied = Copy.__new__(Copy)
+            cache.loops = [loop for loop in cache.loops if loop() is not None] + [ref(self)]
+        if copied.watched is not None:
+            copied.watched = None
         if entry is None:
             value = self.decode(cache, record, order, copied)
         elif entry.value is not None:
@@ -217,9 +223,7 @@ cdef class StoreIterator:
         copied.value = value
         copied.status = cache.shown
         copied.era = cache.era
-        if self.copied is None:
-            cache.loops = [loop for loop in cache.loops if loop() is not None] + [ref(self)]
-        self.copied = cache.recent = copied
+        cache.recent = copied
         cache.recent_key = key
         cache.recent_order = order
         return value if self.kind == VALUES else (key, value)

@@ -206,7 +206,7 @@ cdef class TaskCache(Cache):
     cdef int absorb_all(self, bint shelved) except -1:
         """absorb() for all that is watched; also for what is on the shelf, if asked for."""
         cdef Entry entry
-        for item in [*(self.shelf.values() if shelved else ()), *self.entries.values()]:
+        for item in [*(self.on_shelf() if shelved else ()), *self.entries.values()]:
             entry = item
             if entry.value is not None and entry.alive:
                 try:

@@ -14,6 +14,7 @@ cdef class Watching(Lookup):
     cdef int count_entry(self, Entry entry) except -1
     cdef int take_down(self, Entry entry) except -1
     cdef int take_all_down(self) except -1
+    cdef list on_shelf(self)
     cdef int put_on_shelf(self, list entries) except -1
     cdef int look_through_shelf(self) except -1
     cdef list drop_unchanged(self)

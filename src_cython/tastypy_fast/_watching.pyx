@@ -71,6 +71,11 @@ cdef class Watching(Lookup):
         self.turns.clear()
         return 0
 
+    cdef list on_shelf(self):
+        """The entries on the shelf."""
+        # (a dict that was large takes long to look through, also when it is empty)
+        return list(self.shelf.values()) if self.shelf else []
+
     cdef int put_on_shelf(self, list entries) except -1:
         """Have automatic syncs pass over entries that are only watched. The oldest one is the last of the list."""
         cdef Entry entry
@@ -97,6 +102,8 @@ cdef class Watching(Lookup):
             else:
                 entry.in_turns = False
                 self.take_down(entry)
+        if not self.shelf:
+            self.shelf = {}
         return 0
 
     # Another cache has written
