@@ -3,6 +3,9 @@ from typing import final
 __all__ = ["Entry"]
 
 @final
+class Copy: ...
+
+@final
 class Entry: ...
 
 @final

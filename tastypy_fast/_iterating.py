@@ -32,7 +32,8 @@ class Iterating(MappingSlots):
     def itervalues(self) -> Iterator[Any]:
         """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()``.
 
-        What it hands out is for reading: unlike by keying, a list or dict is not watched for changes.
+        A list or dict that it hands out is a copy, with all that was changed in the value by then. Unlike by keying, it
+        is not watched: assign it to save what is changed in it.
 
         >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).itervalues())
         [1, 2]
@@ -40,7 +41,7 @@ class Iterating(MappingSlots):
         return StoreIterator(self, VALUES)
 
     def iteritems(self) -> Iterator[tuple[Any, Any]]:
-        """Iterate over pairs of key and value; live as ``iterkeys()``, for reading as ``itervalues()``.
+        """Iterate over pairs of key and value; live as ``iterkeys()``, the values copies as of ``itervalues()``.
 
         >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).iteritems())
         [('a', 1), ('b', 2)]
@@ -60,7 +61,9 @@ class Iterating(MappingSlots):
         return list(self.iterkeys())
 
     def values(self) -> list[Any]:
-        """A list of the values in the order in which their keys were added. Cost: all of them in memory.
+        """A list of the values in the order in which their keys were added, copies as of ``itervalues()``.
+
+        Cost: all of them in memory.
 
         >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
         [1, 2]
@@ -68,7 +71,9 @@ class Iterating(MappingSlots):
         return list(self.itervalues())
 
     def items(self) -> list[tuple[Any, Any]]:
-        """A list of the pairs of key and value, in order. Cost: all of them in memory.
+        """A list of the pairs of key and value, in order, the values copies as of ``itervalues()``.
+
+        Cost: all of them in memory.
 
         >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()
         [('b', 1), ('a', 2)]

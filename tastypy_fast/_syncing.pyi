@@ -1,8 +1,8 @@
-from tastypy_fast._lookup import Lookup
+from tastypy_fast._watching import Watching
 
 __all__ = ["Syncing"]
 
-class Syncing(Lookup):
+class Syncing(Watching):
     def sync(self, flush: bool) -> int: ...
     def finish(self) -> None: ...
     def sync_one(self, key: bytes, original: object) -> None: ...

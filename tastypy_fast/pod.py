@@ -17,7 +17,7 @@ from tastypy_fast._keys import encode_key
 from tastypy_fast._looks import Looks
 from tastypy_fast._options import Options, at_least
 from tastypy_fast._pairs import pairs_of
-from tastypy_fast._proxy import DeepProxy, is_done
+from tastypy_fast._proxy import DeepProxy, Operation, is_done
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "POD", "Key", "Pairs", "PersistentOrderedDict"]
@@ -46,7 +46,7 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
 
     Keys are ``str``, ``int`` and tuples of these. Values are JSON: what ``json.dumps`` takes, and numpy's
     numbers and arrays. A value is stored as it is when it is assigned. A list or dict that was read by keying
-    is watched, and saved with the next sync if it was changed.
+    is watched, and saved with the next sync if it was changed. With ``mode="r"``, and in a forked child, it is a copy.
 
     Costs: assigning does not touch the disk; every ``sync_at`` changes there is one commit. Reading a key
     that is not in memory is two looks into the memory-mapped file, O(log n). Opening costs the same at any
@@ -203,8 +203,10 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
     def mark_dirty(self, key: Key) -> None:
         """Have the next sync write the value of ``key``, changed or not. Raises KeyError when it is not there.
 
-        A value that an iterator has just handed out is not watched as one that was read by keying is; after
-        changing it in the loop, this saves it.
+        What ``iteritems()`` has just handed out is a copy. After changing it in the loop, this saves it. When the
+        object that was read by keying was changed too, the copy counts: it takes its place, as by assignment.
+        A copy is not saved when it was not changed, when its key was assigned after the loop handed it out, or when its
+        value was saved with other changes since. Copies in the lists of ``items()`` and ``values()`` are never saved.
 
         >>> pod = PersistentOrderedDict(path, init={"a": [1], "b": [2]})
         >>> pod.sync()
@@ -247,7 +249,10 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
 
     @property
     def set(self) -> DeepProxy:
-        """For code that moves between the private and the shared classes: changes through here are saved.
+        """A place to change what is stored, for code that moves between the private and the shared classes.
+
+        Every change that is made through it is saved, at any depth. With ``mode="r"``, and in a forked child, it raises
+        ReadOnlyStoreError or ForkedStoreError and does nothing. To read, leave off ``.set``.
 
         >>> pod = PersistentOrderedDict(path)
         >>> pod.set["a"] = {"n": 1, "list": []}
@@ -257,13 +262,19 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
         {'n': 42, 'list': ['x']}
         """
         self._open_cache  # noqa: B018
-        return DeepProxy(lambda operation: operation.perform(self))
+        return DeepProxy(self._apply)
 
     @set.setter
     def set(self, value: object) -> None:
         # "pod.set |= {...}" ends with this assignment.
         if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")
+
+    def _apply(self, operation: Operation) -> Any:
+        # Asked first: a store that cannot be written hands out copies, and a change of a copy would be lost.
+        if not self._open_cache.writable:
+            raise self._environment.refuse_write()
+        return operation.perform(self)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Assign the pairs of mappings (``iteritems()``, ``items()``), of iterables of pairs, and of keywords.

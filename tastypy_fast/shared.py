@@ -19,7 +19,7 @@ from tastypy_fast._pairs import pairs_of
 from tastypy_fast._scope import Scope
 from tastypy_fast._shared_slots import SharedSlots
 from tastypy_fast._sharing import SharedEnvironment
-from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP
+from tastypy_fast._transaction import ATOM, BLOCK, EXPLICIT, STEP, Transaction
 from tastypy_fast._views import iterates, reads, reads_whole, view_type, writes, writes_many
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs, PersistentOrderedDict
@@ -331,9 +331,24 @@ class SharedPersistentOrderedDict(Looks, SharedSlots, Exporting, MutableMapping[
         transaction.perform(STEP, _images.set_hold, transaction, True)
 
     def unhold(self) -> None:
-        """Take up the automatic sync again, which happens with the next change that finds enough to sync."""
-        transaction, _ = self._begin()
+        """Take up the automatic sync again, and sync at once when as many keys are dirty as ``sync_at`` says.
+
+        Inside of a block this happens when the block ends. Raises what ``sync()`` raises when that sync fails; the hold
+        has ended then all the same.
+        """
+        transaction, view = self._begin()
+        in_block = self._view() is view
         transaction.perform(STEP, _images.set_hold, transaction, False)
+        # (set_hold() has put the automatic sync off; this takes that back for the end of the block)
+        transaction, _ = self._begin()
+        if not in_block:
+            # (a transaction of its own: when it fails, the one above is kept)
+            transaction.perform(STEP, self._sync_if_due, transaction)
+
+    def _sync_if_due(self, transaction: Transaction) -> None:
+        txn = transaction.snapshot
+        if txn.get(b"held", db=transaction.meta) is None and txn.stat(transaction.images)["entries"] >= self._sync_at:
+            self._environment.sync()
 
     def revert(self) -> None:
         """Undo what any process has changed since the last sync. Cost: of as many changes again.

@@ -298,7 +298,8 @@ class ProgressTracker(TrackerLooks, PersistentOrderedDict, Counting):  # type: i
         return self._tasks(KEYS, allow_aborted, attempt=False)
 
     def todo_values(self, allow_aborted: bool = False) -> Iterator[dict[str, Any]]:
-        """As ``todo_keys()``, the tasks' dicts, watched as by keying: what is changed in one is saved.
+        """As ``todo_keys()``, the tasks' dicts, watched as by keying: what is changed in one is saved as long as
+        somebody holds it, in the latest 1,000 of them by every sync and in the others by ``sync()`` and ``close()``.
 
         >>> list(ProgressTracker(path, init={"a": {"x": 1}}).todo_values())
         [{'_done': False, '_aborted': False, '_tries': 0, 'x': 1}]
@@ -306,7 +307,7 @@ class ProgressTracker(TrackerLooks, PersistentOrderedDict, Counting):  # type: i
         return self._tasks(VALUES, allow_aborted, attempt=False)
 
     def todo_items(self, allow_aborted: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """As ``todo_keys()``, pairs of key and task, watched as by keying: what is changed in one is saved.
+        """As ``todo_keys()``, pairs of key and task, watched as by keying: see ``todo_values()``.
 
         >>> tracker = ProgressTracker(path, init={"a": {}})
         >>> for key, task in tracker.todo_items():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import random
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -24,18 +26,44 @@ from tastypy_fast._environment import Environment
 # Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
 # phase "explain" traces every line, which takes minutes.
 settings.register_profile(
-    "tastypy_fast",
+    "storm",
     deadline=None,
     print_blob=True,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.load_profile("tastypy_fast")
+# The ordinary run has the same examples each time, so that it never fails by luck. (And no database of examples.)
+settings.register_profile("ordinary", settings.get_profile("storm"), derandomize=True)
+
+
+def is_storm(config):
+    """Whether what is marked ``storm`` was asked for by that name."""
+    return "storm" in config.option.markexpr
+
+
+def pytest_configure(config):
+    # (before any test module is imported: what they call settings() is made of this)
+    settings.load_profile("storm" if is_storm(config) else "ordinary")
+
+
+@pytest.fixture
+def seed(request):
+    """What random operations are derived from: the same in each ordinary run, another one in each storm.
+    TASTYPY_FAST_SEED chooses it."""
+    chosen = os.environ.get("TASTYPY_FAST_SEED")
+    if chosen:
+        number = int(chosen)
+    elif is_storm(request.config):
+        number = random.SystemRandom().randrange(2**32)
+    else:
+        number = zlib.crc32(request.node.nodeid.encode())
+    print("seed", number)
+    return number
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is marked ``storm`` runs when it is asked for by that name."""
-    if "storm" not in config.option.markexpr:
+    """What is marked ``storm`` runs when it is asked for."""
+    if not is_storm(config):
         storms = [item for item in items if item.get_closest_marker("storm")]
         items[:] = [item for item in items if item not in storms]
         config.hook.pytest_deselected(items=storms)

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import io
 import pickle
 import tempfile
+import threading
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
+    ForkedStoreError,
     InvalidKeyError,
     PersistentOrderedDictException,
     ReadOnlyStoreError,
@@ -24,8 +27,8 @@ from tastypy_fast import (
     StoreNotFoundError,
     UnstorableValueError,
 )
-from tests.children import Child
-from tests.conftest import is_tracker
+from tests.children import Child, outcome_of
+from tests.conftest import changing, is_tracker
 
 # Enough to need several chunks of an iterator and several blocks of statuses.
 MANY = 1300
@@ -951,13 +954,53 @@ def test_deletions_count_towards_sync_at(kit):
     assert store.keys() == ["c"]
 
 
-def test_hold_suspends_the_automatic_sync_until_unhold(kit):
-    store = kit.open(sync_at=2)
+@pytest.mark.parametrize(("sync_at", "left"), [(2, set()), (3, set()), (4, {"a", "b", "c"})])
+def test_unhold_syncs_at_once_when_enough_is_dirty(kit, sync_at, left):
+    store = kit.open(sync_at=sync_at)
     store.hold()
     store.update(kit.pairs(ABC))
     assert store.dirty() == {"a", "b", "c"}
     store.unhold()
+    assert store.dirty() == left
     store["d"] = kit.value(4)
+    assert store.dirty() == ({"d"} if sync_at < 4 else set())
+
+
+def test_unhold_syncs_what_is_dirty_also_without_a_hold(kit):
+    patient, hasty = kit.open(sync_at=100), kit.open(sync_at=3)
+    patient.update(kit.pairs(ABC))
+    assert patient.dirty() == {"a", "b", "c"}
+    hasty.unhold()
+    assert patient.dirty() == set()
+
+
+def test_unhold_counts_deletions_and_changes_of_values(kit):
+    store = kit.open(sync_at=3, init=kit.pairs({"a": [1], "b": [2], "c": [3]}))
+    store.sync()
+    store.hold()
+    del store["a"]
+    for key in "bc":
+        value = changing(store)[key]
+        (value["value"] if is_tracker(kit.cls) else value).append(4)
+    assert store.dirty() == {"a", "b", "c"}
+    store.unhold()
+    assert store.dirty() == set()
+    store.revert()
+    assert kit.contents(store) == {"b": [2, 4], "c": [3, 4]}
+
+
+def test_unhold_raises_what_its_sync_raises_and_ends_the_hold(private_kit):
+    kit = private_kit
+    store = kit.open(sync_at=2, init=kit.pairs({"bad": [], "good": []}))
+    store.sync()
+    store.hold()
+    kit.plain(store["bad"]).append({1})
+    kit.plain(store["good"]).append(1)
+    with pytest.raises(UnstorableValueError, match="'bad'"):
+        store.unhold()
+    assert store.dirty() == {"bad"}
+    kit.plain(store["bad"]).clear()
+    store["new"] = kit.value(1)
     assert store.dirty() == set()
 
 
@@ -1264,8 +1307,6 @@ def test_value_that_is_held_past_a_sync_is_watched_on(private_kit, nested, data)
 
 
 def test_value_that_another_thread_holds_is_saved(private_kit, nested, data):
-    import threading
-
     holds, synced = threading.Event(), threading.Event()
 
     def work():
@@ -1308,11 +1349,80 @@ def test_popped_value_is_a_value_of_ones_own(private_kit, nested, data):
     assert data() == []
 
 
-def test_values_of_a_loop_are_for_reading(private_kit, nested):
-    for _, value in nested.iteritems():
-        private_kit.plain(value).clear()
-    nested.sync()
-    assert private_kit.contents(private_kit.reopened(nested))["other"] == [5]
+WALKS = {
+    "items": lambda store: store.items(), "values": lambda store: zip(store, store.values(), strict=True),
+    "iteritems": lambda store: store.iteritems(),
+    "itervalues": lambda store: zip(store, store.itervalues(), strict=True),
+}
+
+
+@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
+@pytest.mark.parametrize("touched", ["nothing", "read", "changed", "held past a sync", "assigned"])
+def test_values_of_a_loop_are_copies(kit, walk, touched):
+    """Whatever happened to the key before: ``for k, v in pod.items(): v.pop("secret")`` saves nothing at all."""
+    store = kit.open(init=kit.pairs({key: {"l": [1], "secret": 1} for key in "abcd"}))
+    store.sync()
+    held = kit.plain(store["b"])
+    expected = {"l": [1], "secret": 1}
+    if touched == "changed":
+        place = changing(store)["b"]
+        (place["value"] if is_tracker(kit.cls) else place)["l"].append(2)
+    elif touched == "held past a sync":
+        store.sync()
+    elif touched == "assigned":
+        store["b"] = kit.value({"l": [1, 2], "secret": 1})
+    if touched in ("changed", "assigned"):
+        expected = {"l": [1, 2], "secret": 1}
+    for key, value in walk(store):
+        assert kit.plain(value) == (expected if key == "b" else {"l": [1], "secret": 1})
+        assert kit.plain(value) is not held
+        kit.plain(value).pop("secret")
+        kit.plain(value)["l"].append("in the loop")
+    everything = {key: expected if key == "b" else {"l": [1], "secret": 1} for key in "abcd"}
+    assert store.dirty() == ({"b"} if touched in ("changed", "assigned") else set())
+    for state in kit.states(store):
+        assert kit.contents(state) == everything
+
+
+def test_walks_and_comparisons_see_unsaved_changes_of_what_was_read_by_keying(private_kit, nested, data):
+    kit = private_kit
+    data()["l"].append(2)
+    expected = [("k", {"l": [1, 2], "d": {"x": [0]}}), ("other", [5])]
+    for walk in WALKS.values():
+        assert [(key, kit.plain(value)) for key, value in walk(nested)] == expected
+    other = {key: kit.value(plain) for key, plain in expected}
+    if is_tracker(kit.cls):
+        other = {key: {"_done": False, "_aborted": False, "_tries": 0, **task} for key, task in other.items()}
+    assert nested == other
+    assert other == nested
+    other["other"] = kit.value([6])
+    assert nested != other
+    lines = io.StringIO()
+    nested.export_jsonl(lines)
+    assert '"l":[1,2]' in lines.getvalue().replace(" ", "")
+    nested.export_json(kit.folder / "files")
+    assert '"l":[1,2]' in (kit.folder / "files" / "0.json").read_text().replace(" ", "")
+    assert nested.dirty() == {"k"}
+    assert kit.plain(nested.popitem(last=False)[1]) == expected[0][1]
+
+
+def test_walk_over_a_value_that_cannot_be_stored_reads_it(private_kit, spoilt, data):
+    kit = private_kit
+    found = kit.contents(spoilt)
+    assert found == {"k": {"l": [1, {1}], "d": {"x": [0]}}, "other": [5, 6], "third": [5, 6]}
+    found["k"]["l"].clear()
+    for key, _ in spoilt.iteritems():
+        spoilt.mark_dirty(key)
+    assert data()["l"] == [1, {1}]
+    data()["l"].remove({1})
+    assert kit.contents(kit.reopened(spoilt))["k"]["l"] == [1]
+
+
+def test_walk_over_what_can_be_neither_stored_nor_copied_names_the_key(private_kit, nested, data):
+    data()["l"].append(threading.Lock())
+    with pytest.raises(PersistentOrderedDictException, match="'k'"):
+        nested.items()
+    nested.revert()
 
 
 @pytest.mark.parametrize("assigned", [False, True], ids=["on disk", "in memory"])
@@ -1349,6 +1459,229 @@ def test_mark_dirty_in_a_loop_does_not_bring_back_what_was_changed_by_keying(pri
                 nested.sync()
             nested.mark_dirty(key)
     assert private_kit.plain(private_kit.reopened(nested)["k"])["l"] == [1, 2]
+
+
+@pytest.mark.parametrize("inside", [
+    lambda store: store.values(), lambda store: store.items(), lambda store: store == {"k": 1, "other": 2},
+    lambda store: store == dict(store.items()), lambda store: [dict(store.iteritems()), store.keys()],
+    lambda store: next(store.iteritems()), lambda store: store.export_jsonl(io.StringIO()),
+    lambda store: store.pop("none", None), lambda store: store.sync(), lambda store: store.__delitem__("last"),
+    lambda store: store["other"], lambda store: store["k"],
+], ids=["values", "items", "unequal", "equal", "dict", "next", "export", "pop", "sync", "delete", "read", "read it"])
+def test_mark_dirty_in_a_loop_saves_whatever_was_read_meanwhile(private_kit, nested, inside):
+    nested["last"] = private_kit.value([])
+    nested.sync()
+    for key, value in nested.iteritems():
+        private_kit.plain(value).clear()
+        if key == "k":
+            inside(nested)
+            nested.mark_dirty(key)
+    assert private_kit.plain(private_kit.reopened(nested)["k"]) == {}
+
+
+def test_mark_dirty_saves_the_changed_copy_of_a_loop_in_a_loop(private_kit, nested):
+    kit = private_kit
+    for key, value in nested.iteritems():
+        for inner, copied in nested.iteritems():
+            if inner == "other":
+                kit.plain(copied).append(key)
+                nested.mark_dirty(inner)
+        if key == "k":
+            kit.plain(value)["l"].append("outer")
+            nested.mark_dirty(key)
+    assert kit.contents(kit.reopened(nested)) == {"k": {"l": [1, "outer"], "d": {"x": [0]}}, "other": [5, "k", "other"]}
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_mark_dirty_in_a_loop_brings_back_no_change_that_an_assignment_has_dropped(private_kit, nested, data, synced):
+    before = private_kit.plain(copy.deepcopy(nested["k"]))
+    data()["l"].append("dropped")
+    for key, _ in nested.iteritems():
+        if key == "k":
+            nested[key] = private_kit.value(before)
+            if synced:
+                nested.sync()
+            nested.mark_dirty(key)
+    assert private_kit.plain(private_kit.reopened(nested)["k"]) == before
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_changed_copy_takes_the_place_of_what_was_read_by_keying(private_kit, nested, data, synced):
+    kit = private_kit
+    watched = data()
+    watched["l"].append(2)
+    for key, value in nested.iteritems():
+        if key == "k":
+            copied = kit.plain(value)
+            assert copied["l"] == [1, 2]
+            watched["l"].append("in what was read")
+            if synced:
+                nested.sync()
+            copied["l"].append("in the copy")
+            nested.mark_dirty(key)
+    assert data()["l"] == [1, 2, "in the copy"]
+    # As after an assignment: it is the copy that is watched now.
+    watched["l"].append("in vain")
+    copied["l"].append("at last")
+    assert kit.plain(kit.reopened(nested)["k"])["l"] == [1, 2, "in the copy", "at last"]
+
+
+@pytest.mark.parametrize("walk", ["items", "values"])
+def test_mark_dirty_after_a_list_of_copies_saves_none_of_them(private_kit, nested, walk):
+    kit = private_kit
+    keys = nested.keys()
+    for key, found in zip(keys, getattr(nested, walk)(), strict=True):
+        kit.plain(found[1] if walk == "items" else found).clear()
+        nested.mark_dirty(key)
+    assert kit.contents(kit.reopened(nested)) == {"k": {"l": [1], "d": {"x": [0]}}, "other": [5]}
+
+
+@pytest.mark.parametrize("block", ["none", "locked", "transaction"])
+def test_mark_dirty_saves_no_copy_of_a_shared_store(kit, block):
+    if not kit.is_shared:
+        pytest.skip("a private store saves the copy that its loop has just handed out")
+    store = kit.open(init=kit.pairs({"k": [1], "other": [5]}))
+    store.sync()
+    with getattr(store, block)() if block != "none" else contextlib.nullcontext():
+        for key, value in store.iteritems():
+            kit.plain(value).append(2)
+            store.mark_dirty(key)
+    assert store.dirty() == {"k", "other"}
+    assert kit.contents(store) == {"k": [1], "other": [5]}
+
+
+# Values that somebody holds
+
+
+def of_many(kit, count=3000, **options):
+    store = kit.open(init=kit.pairs({number: {"l": []} for number in range(count)}), **options)
+    store.sync()
+    return store
+
+
+@pytest.mark.parametrize("sync_at", [1000, 50])
+@pytest.mark.parametrize("how", ["sync", "close", "revert", "automatic"])
+def test_all_values_that_are_held_are_watched(private_kit, sync_at, how):
+    kit = private_kit
+    store = of_many(kit, sync_at=sync_at)
+    held = [kit.plain(store[number]) for number in range(3000)]
+    store.update(kit.pairs({-number: 0 for number in range(1, 2500)}))
+    store._check()
+    for number, value in enumerate(held):
+        value["l"].append(number)
+    assert store.dirty() >= set(range(3000))
+    expected = {number: {"l": [number]} for number in range(3000)}
+    if how == "revert":
+        store.revert()
+        expected = {number: {"l": []} for number in range(3000)}
+        assert store.dirty() == set()
+    elif how == "sync":
+        store.sync()
+        assert store.dirty() == set()
+        store.revert()
+    elif how == "automatic":
+        # Whether or not somebody holds them still.
+        del value
+        held.clear()
+        store.update(kit.pairs({-number: 1 for number in range(1, 2500)}))
+    store._check()
+    found = kit.contents(kit.reopened(store) if how == "close" else store)
+    assert {key: value for key, value in found.items() if key >= 0} == expected
+
+
+def test_values_that_are_held_are_the_ones_that_keying_gives(private_kit):
+    kit = private_kit
+    store = of_many(kit, sync_at=100)
+    held = [kit.plain(store[number]) for number in range(3000)]
+    held[5]["l"].append("changed")
+    for number in range(3000):
+        assert kit.plain(store[number]) is held[number]
+    store._check()
+    assert store.dirty() == {5}
+
+
+@pytest.mark.parametrize("change", ["assign", "update", "delete", "add again", "pop", "sync_key", "mark_dirty"])
+def test_value_that_is_held_beside_thousands_is_replaced_as_any_other(private_kit, change):
+    kit = private_kit
+    store = of_many(kit, sync_at=100)
+    held = [kit.plain(store[number]) for number in range(3000)]
+    held[0]["l"].append("changed")
+    new = kit.value({"l": ["new"]})
+    expected = {"l": ["changed"]}
+    if change in ("assign", "update"):
+        store[0] = new if change == "assign" else store.update({0: new}) or new
+        expected = {"l": ["new"]}
+    elif change == "sync_key":
+        store.sync_key(0)
+        assert 0 not in store.dirty()
+    elif change == "mark_dirty":
+        store.mark_dirty(0)
+    else:
+        found = store.pop(0) if change == "pop" else store[0]
+        assert kit.plain(found) is held[0]
+        if change != "pop":
+            del store[0]
+        assert 0 not in store
+        if change == "add again":
+            store[0] = new
+            assert store.keys()[-1] == 0
+        expected = {"l": ["new"]} if change == "add again" else None
+    held[0]["l"].append("later")
+    if change in ("sync_key", "mark_dirty"):
+        expected = {"l": ["changed", "later"]}
+    store._check()
+    assert kit.contents(store).get(0) == expected
+    held[1]["l"].append("beside")
+    again = kit.reopened(store)
+    assert kit.contents(again).get(0) == expected
+    assert kit.plain(again[1]) == {"l": ["beside"]}
+
+
+def test_values_are_let_go_of_when_nobody_holds_them(private_kit):
+    """However many went by: what a program holds for a while only does not stay in memory."""
+    import gc
+
+    def in_memory():
+        gc.collect()
+        return sum(type(thing) is dict and thing.keys() == {"l"} for thing in gc.get_objects())
+
+    kit = private_kit
+    store = of_many(kit, 6000, sync_at=100)
+    window = collections.deque(maxlen=1500)
+    for number in range(6000):
+        window.append(kit.plain(store[number]))
+        window[0]["l"].append(number)
+    # (those that nobody holds any more are found out bit by bit)
+    assert 1500 <= in_memory() < 3000
+    store._check()
+    window.clear()
+    store.sync()
+    assert in_memory() == 0
+    assert sum(len(value["l"]) for value in kit.contents(kit.reopened(store)).values()) == 6000
+
+
+def test_value_that_is_held_is_watched_also_when_another_memory_has_written(private_kit):
+    """``clone=False``: what the other one has not changed stays watched, what it has changed is let go."""
+    kit = private_kit
+    store = of_many(kit, 1500, sync_at=100)
+    held = [kit.plain(store[number]) for number in range(1500)]
+    held[4]["l"].append("unsaved")
+    with kit.cls(store.path, clone=False) as other:
+        other[3] = kit.value({"l": ["of the other"]})
+        other["new"] = kit.value(1)
+        del other[5]
+        other.sync()
+        assert kit.plain(store["new"]) == 1
+        for value in held:
+            value["l"].append("held")
+        store.sync()
+        found = kit.contents(other)
+    assert found.pop(3) == {"l": ["of the other"]}
+    assert found.pop(4) == {"l": ["unsaved", "held"]}
+    assert 5 not in found
+    assert found.pop("new") == 1
+    assert found == {number: {"l": ["held"]} for number in range(1500) if number not in (3, 4, 5)}
+    store._check()
 
 
 # A mutation that cannot be stored
@@ -1531,13 +1864,54 @@ def test_set_refuses_a_bad_value(kit, store, way):
     assert kit.contents(store) == {"a": [1]}
 
 
+AS_A_VALUE = {
+    "truth": "bool(p)", "not": "not p", "if": "1 if p else 0", "and": "p and 1", "while": "while p: pass",
+    "length": "len(p)", "hash": "hash(p)", "in a set": "{p}", "as a key": "{p: 1}", "iter": "iter(p)",
+    "unpacked": "[*p]", "list": "list(p)", "reversed": "reversed(p)", "in": "'x' in p", "is in": "p in [1]",
+    **{sign: f"p {sign} 5" for sign in ("==", "!=", "<", "<=", ">", ">=")},
+    **{f"{sign} reversed": f"5 {sign} p" for sign in ("==", "!=", "<", "<=", ">", ">=")},
+    "None": "p == None", "text equal": "p == 'x'", "list equal": "[1] == p", "dict equal": "p == {}",
+    "itself": "p == p",
+    **{sign: f"p {sign} 2" for sign in ("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "^", "|")},
+    **{f"{sign} on the right": f"2 {sign} p"
+       for sign in ("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "^", "|")},
+    "text + it": "'a' + p", "list + it": "[] + p", "dict | it": "{} | p", "divmod": "divmod(p, 2)",
+    "reversed divmod": "divmod(2, p)", "pow": "pow(p, 2, 3)", "n += it": "n = 1; n += p",
+    "list += it": "n = []; n += p",
+    "-": "-p", "+": "+p", "~": "~p", "abs": "abs(p)", "round": "round(p)", "round to digits": "round(p, 2)",
+    "int": "int(p)", "float": "float(p)", "complex": "complex(p)", "index": "[1, 2][p]", "range": "range(p)",
+    "sum": "sum([p])", "max": "max(p, 2)", "sorted": "sorted([p, 2])", "str": "str(p)", "print": "print(p)",
+    "f-string": "f'{p}'", "format": "f'{p:>5}'", "%s": "'%s' % p", "bytes": "bytes(p)",
+    "copy": "copy.copy(p)", "deepcopy": "copy.deepcopy(p)", "pickle": "pickle.dumps(p)",
+}
+
+
 def test_set_is_not_for_reading(kit, abc):
-    proxy = abc.set["a"]["x"][0]
-    assert "['a']['x'][0]" in repr(proxy)
-    with pytest.raises(TypeError):
-        iter(proxy)
-    with pytest.raises(TypeError):
-        "x" in proxy  # noqa: B015
+    before = kit.contents(abc)
+    for place in (abc.set, abc.set["a"], abc.set["a"]["x"][0], abc.set["missing"], abc.set["a"].x):
+        for name, statement in AS_A_VALUE.items():
+            with pytest.raises(TypeError, match=r"leave off \.set"):
+                pytest.fail(f"{name}: {exec(statement, {'p': place, 'copy': copy, 'pickle': pickle})}")
+    assert kit.contents(abc) == before
+
+
+def test_place_behind_set_shows_itself_for_debugging(abc):
+    place = abc.set["a"]["x"][0].y
+    assert "['a']['x'][0].y" in repr(place)
+    assert "leave off .set" in f"{place!r}"
+    assert place is not None
+    assert callable(place)
+
+
+def test_place_behind_set_is_no_value_to_store(kit, abc):
+    before = kit.contents(abc)
+    for use in (
+        lambda: abc.set.__setitem__("a", kit.value(abc.set["b"])), lambda: abc.update(a=kit.value([abc.set["b"]])),
+        lambda: abc.__setitem__("new", kit.value(abc.set["b"])), lambda: abc.__setitem__(abc.set["b"], kit.value(1)),
+    ):
+        with pytest.raises(PersistentOrderedDictException, match="DeepProxy"):
+            use()
+    assert kit.contents(abc) == before
 
 
 def test_set_itself_cannot_be_assigned(abc):
@@ -1726,6 +2100,83 @@ def test_reader_refuses_to_write(private_kit):
         assert kit.contents(reader) == ABC
     with pytest.raises(ReadOnlyStoreError):
         reader.set["a"] = {}
+
+
+THROUGH_SET = {
+    "assign a key": "p['k'] = {}", "assign a new key": "p['new'] = {}", "delete a key": "del p['k']",
+    "assign": "p['k']['d']['x'] = 3", "delete": "del p['k']['d']['x']", "append": "p['k']['l'].append(3)",
+    "update": "p['k']['d'].update(x=1)", "pop": "p['k']['l'].pop()", "setdefault": "p['k'].setdefault('new', 1)",
+    "add to a number": "p['k']['n'] += 1", "extend": "p['k']['l'] += [1]", "mix in": "p['k']['d'] |= {'x': 1}",
+    "a slice": "p['k']['l'][:] = []", "delete a slice": "del p['k']['l'][1:]",
+    "extend a slice": "p['k']['l'][1:] += [1]",
+    "a dict as a key": "p['k'] |= {'x': 1}", "update the store": "p.update(k={})",
+    "mix into the store": "s.set |= {'k': {}}",
+    "update with nothing": "p.update({})", "pop a key": "p.pop('k')", "pop what is missing": "p.pop('none', 5)",
+    "setdefault of what is there": "p.setdefault('k', {})", "clear": "p.clear()", "missing": "p['none']['x'] = 1",
+    "no such method": "p['k'].nope()", "read": "p['k']['l'].count(1)",
+    "iterator": "p['k']['l'].extend(unread())", "with a reference": "append = p['k']['l'].append; append(1)",
+}
+TO_CHANGE = {"n": 1, "l": [1, 2], "d": {"x": 0}}
+
+
+def refuses_every_change_through_set(pipe, store, places, error):
+    before = store.items()
+
+    def unread():
+        raise AssertionError("something was done before it was refused")
+        yield
+
+    for statement in THROUGH_SET.values():
+        for place in places:
+            with pytest.raises(error) as refused:
+                exec(statement, {"p": place, "s": store, "unread": unread})
+            assert str(refused.value) == str(store._environment.refuse_write())
+    assert store.items() == before
+
+
+def test_reader_refuses_every_change_through_set(private_kit):
+    kit = private_kit
+    # (the changes are of the dict that a tracker has for a task, too)
+    kit.open(init={"k": dict(TO_CHANGE)}).close()
+    with kit.open(mode="r") as reader:
+        refuses_every_change_through_set(None, reader, [reader.set], ReadOnlyStoreError)
+        assert '"w"' in str(reader._environment.refuse_write())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_forked_child_refuses_every_change_through_set(private_kit, mode):
+    kit = private_kit
+    store = kit.open(init={"k": dict(TO_CHANGE)})
+    if mode == "r":
+        store.close()
+        store = kit.open(mode="r")
+    else:
+        store.sync()
+    before = store.items()
+
+    def child(pipe):
+        error = ForkedStoreError if mode == "w" else ReadOnlyStoreError
+        refuses_every_change_through_set(pipe, store, [store.set, from_the_parent], error)
+
+    from_the_parent = store.set
+    outcome_of(child)
+    assert store.items() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child_changes_a_shared_store_through_set(kit):
+    if not kit.is_shared:
+        pytest.skip("a private store is not written by a child")
+    store = kit.open(init={"k": dict(TO_CHANGE)})
+
+    def child(pipe):
+        store.set["k"]["l"].append(3)
+        from_the_parent["d"]["x"] += 5
+
+    from_the_parent = store.set["k"]
+    outcome_of(child)
+    assert (store["k"]["l"], store["k"]["d"]) == ([1, 2, 3], {"x": 5})
 
 
 def test_reader_reads_everything(private_kit):

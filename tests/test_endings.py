@@ -291,9 +291,7 @@ def work_until_interrupted(store, work, progress):
      if (number, work) != (signal.SIGINT, in_thread)],
     ids=lambda value: value.__name__ if callable(value) else value.name,
 )
-def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number, work):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
+def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number, work, seed):
     rng = random.Random(seed)
     cls = Tracker if work is try_and_mark else rng.choice((POD, Tracker))
     interrupts = number == signal.SIGINT

@@ -114,6 +114,7 @@ WRITES = {
     "sync_key": lambda store: store.sync_key("a"),
     "mark_dirty": lambda store: store.mark_dirty("a"),
     "set": lambda store: store.set.__setitem__("a", {}),
+    "set deep": lambda store: store.set["a"].update(x=2),
 }
 TRACKER_WRITES = {
     "add": lambda store: store.add("b"),

@@ -161,6 +161,30 @@ def test_an_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, di
         assert numbers(store) == list(range(701))
 
 
+def test_unhold_on_a_full_disk_raises_and_ends_the_hold(any_class, disk):
+    path = disk.folder / "store"
+
+    def work():
+        store = any_class(path, sync_at=50)
+        store.hold()
+        store.update((number, entry(number)) for number in range(100))
+        store.sync()
+        disk.fill(0)
+        store.update((number, entry(number)) for number in range(100, 1000))
+        dirty = store.dirty()
+        with pytest.raises(DiskFullError):
+            store.unhold()
+        assert store.dirty() == dirty
+        disk.free()
+        store["last"] = entry(1000)
+        assert store.dirty() == set()
+        store.close()
+
+    in_child(work)
+    with any_class(path) as store:
+        assert numbers(store) == list(range(1001))
+
+
 def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
     path = disk.folder / "store"
 
@@ -192,10 +216,8 @@ def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
         tracker._check()
 
 
-def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk):
+def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk, seed):
     """An operation that raises is done all the same or not at all, and nothing else is touched."""
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
     path = disk.folder / "store"
 
     def work():

@@ -303,9 +303,7 @@ def test_long_runs_of_deleted_tasks(path, gap):
             tracker._check()
 
 
-def test_random_sessions(path):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
+def test_random_sessions(path, seed):
     rng = random.Random(seed)
     done, there = set(), set()
     for session in range(12):

@@ -109,9 +109,7 @@ def is_empty(path):
 @pytest.mark.parametrize(
     "rounds", [ROUNDS, pytest.param(STORM_ROUNDS, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])]
 )
-def test_what_was_synced_outlives_a_kill(any_class, path, rounds):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
+def test_what_was_synced_outlives_a_kill(any_class, path, rounds, seed):
     endings = storm(any_class, path, rounds, seed)
-    # That the kills came at different moments.
-    assert len(endings) == 3, endings
+    # That the kills came at different moments, which is luck, and certain only where there are many.
+    assert len(endings) == 3 or rounds == ROUNDS, endings

@@ -162,9 +162,11 @@ class PodMachine(MachineOnDisk):
     @initialize(
         sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
         looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(), merge_at=merges,
+        watched=st.sampled_from([0, 1, 1000, 1000]),
     )
-    def begin(self, sync_at, gzipped, looks, max_tries, filled, merge_at):
+    def begin(self, sync_at, gzipped, looks, max_tries, filled, merge_at, watched):
         self.begin_in_a_folder(merge_at)
+        self.watched = watched
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
         # Looking resolves what was put off; without it, longer chains of such things come about.
         self.looks = looks
@@ -183,6 +185,7 @@ class PodMachine(MachineOnDisk):
 
     def open(self):
         self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
+        self.stores[0]._cache.watched_by_each = self.watched
         self.witness = self.resources.enter_context(self.cls(self.path, clone=False, **self.options()))
         self.held = [False] * len(self.stores)
         self.walks, self.references = [], []
@@ -219,12 +222,16 @@ class PodMachine(MachineOnDisk):
         }
 
     @contextlib.contextmanager
-    def step(self, which, *changed):
-        """An operation of one instance that may change some keys, and may sync before or after it has done so."""
+    def step(self, which, *changed, marks=True):
+        """An operation of one instance that may change some keys, and may sync before or after it has done so.
+
+        ``marks``: keys that it changes are dirty also where they are afterwards what they were.
+        """
         which %= len(self.stores)
         before = copy.deepcopy(self.now)
         yield self.stores[which]
-        self.touched.update(changed)
+        marked = set(changed) if marks else set()
+        self.touched |= marked
         disk = self.on_disk()
         if disk != listed(self.saved):
             assert not self.held[which], "a sync while on hold"
@@ -232,7 +239,7 @@ class PodMachine(MachineOnDisk):
                 self.is_saved()
             else:
                 assert disk == listed(before), "the sync wrote neither what was before this step nor what is after it"
-                self.saved, self.touched = before, set(changed)
+                self.saved, self.touched = before, marked
         dirty = self.stores[which].dirty()
         if not self.differing() <= dirty and disk == listed(self.now) and not self.held[which]:
             # Synced, and the disk looks as it did: a key was deleted and added again with the same value.
@@ -241,6 +248,14 @@ class PodMachine(MachineOnDisk):
         if changed and not self.held[which]:
             # (a value that is held past a sync does not count again)
             assert len(dirty - {key for key, _, _ in self.references}) <= self.sync_at[which]
+
+    @contextlib.contextmanager
+    def step_by_reference(self, which):
+        """The same, for a change of a value that is held: an automatic sync may pass over it."""
+        with self.step(which):
+            yield
+        if self.watched < 1000:
+            self.sync(which)
 
     def is_saved(self):
         self.saved, self.touched = copy.deepcopy(self.now), set()
@@ -373,7 +388,7 @@ class PodMachine(MachineOnDisk):
         number %= len(self.references)
         key, value, model = self.references[number]
         if key in self.now and self.now[key].value is model:
-            with self.step(which):
+            with self.step_by_reference(which):
                 change(value, deep, how, part)
                 change(model, deep, how, part)
         else:
@@ -399,7 +414,11 @@ class PodMachine(MachineOnDisk):
             self.assign(which, wanted, newer)
         with self.step(which, wanted):
             if newer is None:
+                before = text_of(value)
                 change(value, deep, how, part)
+                if text_of(value) != before:
+                    # The copy takes the place of what was read by keying.
+                    self.now[wanted].value = copy.deepcopy(self.now[wanted].value)
                 change(self.now[wanted].value, deep, how, part)
             store.mark_dirty(wanted)
 
@@ -507,9 +526,11 @@ class PodMachine(MachineOnDisk):
 
     @rule(which=instances, held=st.booleans())
     def hold_or_unhold(self, which, held):
-        which %= len(self.stores)
-        (self.stores[which].hold if held else self.stores[which].unhold)()
-        self.held[which] = held
+        with self.step(which) as store:
+            self.held[which % len(self.stores)] = held
+            (store.hold if held else store.unhold)()
+        if not held:
+            assert len(store.dirty() - {key for key, _, _ in self.references}) < self.sync_at[which % len(self.stores)]
 
     @rule()
     def reopen(self):
@@ -568,7 +589,7 @@ class PodMachine(MachineOnDisk):
                 assert next(walk.iterator, self) is self
             return
         walk.position, key = found
-        with self.step(walk.which, *[key] * walk.attempt):
+        with self.step(walk.which, *[key] * walk.attempt, marks=False):
             if walk.attempt:
                 self.now[key].value["_tries"] += 1
             handed_out = next(walk.iterator, self)
@@ -585,7 +606,7 @@ class PodMachine(MachineOnDisk):
 
     @invariant()
     def everything_is_as_it_should_be(self):
-        if hasattr(self, "folder") and self.looks:
+        if hasattr(self, "path") and self.looks:
             self.look()
 
     @rule()
@@ -603,6 +624,10 @@ class PodMachine(MachineOnDisk):
         assert len(store) == len(self.now)
         expected = listed(self.now)
         assert [(key, text_of(value)) for key, value in store.iteritems()] == expected
+        for value in store.values():
+            if isinstance(value, (dict, list)):
+                # A copy, in which everybody may scribble.
+                value.clear()
         assert store.keys() == [key for key, _ in expected]
         assert list(reversed(store)) == store.keys()[::-1]
         assert [key in store for key in KEYS] == [key in self.now for key in KEYS]
@@ -669,7 +694,8 @@ class TrackerMachine(PodMachine):
             self.held[index], held = True, self.held[index]
         self.held[index] = held
         if not held:
-            store.unhold()
+            with self.step(which):
+                store.unhold()
 
     # Status
 
@@ -682,7 +708,7 @@ class TrackerMachine(PodMachine):
 
     @rule(which=instances, key=keys, method=status_methods)
     def change_status(self, which, key, method):
-        with self.step(which, *self.if_there(key)) as store:
+        with self.step(which, *self.if_there(key), marks=False) as store:
             if key not in self.now:
                 with pytest.raises(KeyError):
                     getattr(store, method)(key)
@@ -710,7 +736,7 @@ class TrackerMachine(PodMachine):
     def change_status_by_reference(self, which, number, name, flag):
         key, task, model = self.references[number % len(self.references)]
         if key in self.now and self.now[key].value is model:
-            with self.step(which):
+            with self.step_by_reference(which):
                 task[name] = model[name] = int(flag) if name == "_tries" else flag
 
     @rule(which=instances, key=keys)
@@ -733,7 +759,7 @@ class TrackerMachine(PodMachine):
         is_new = key not in self.now
         opens = is_new or self.open_task(self.now[key].value, allow_aborted)
         changed = [key] * (is_new or (opens and "try" in gate))
-        with self.step(which, *changed) as store:
+        with self.step(which, *changed, marks=False) as store:
             if is_new:
                 self.add(key, {})
             assert getattr(store, gate)(key, allow_aborted) is opens

@@ -808,10 +808,8 @@ def no_worse(before, found, lost, undone, after):
 
 
 @pytest.mark.storm
-def test_no_flipped_bit_ends_anything_or_goes_untold(stores, path, tmp_path):
+def test_no_flipped_bit_ends_anything_or_goes_untold(stores, path, tmp_path, seed):
     """(What is data, a digit for another one, cannot be known.)"""
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
     rng = random.Random(seed)
     for number in range(25):
         one = rng.choice(list(CLASSES.values()))
@@ -924,9 +922,7 @@ def dict_of(rows):
 
 
 @pytest.mark.parametrize("one", [POD, pytest.param(Tracker, marks=pytest.mark.storm)])
-def test_any_page_may_be_lost(stores, path, tmp_path, one):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
+def test_any_page_may_be_lost(stores, path, tmp_path, one, seed):
     rng = random.Random(seed)
     before = stores[one][1]
     pages = rng.sample(range(2, pages_of(stores[one][0])), 12)

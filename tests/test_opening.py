@@ -284,8 +284,9 @@ def test_each_instance_has_its_own_threshold_and_hold(any_class, path):
         often.hold()
         often["a"] = {}
         assert len(seldom.dirty()) == 11
+        seldom.unhold()
+        assert len(seldom.dirty()) == 11
         often.unhold()
-        often["b"] = {}
         assert seldom.dirty() == set()
 
 
@@ -454,12 +455,8 @@ def test_a_reader_writes_nothing(any_class, path, write):
         pass
     before = (path / "data.mdb").read_bytes()
     with any_class(path, mode="r") as reader:
-        if write == "set":
-            # A copy is changed, as by keying.
-            reader.set["a"].update(x=1)
-        else:
-            with pytest.raises(ReadOnlyStoreError, match='mode="w"'):
-                WRITES[write](reader)
+        with pytest.raises(ReadOnlyStoreError, match='mode="w"'):
+            WRITES[write](reader)
         reader["a"]["x"] = 5
         assert reader["a"]["x"] == 0
         assert reader.dirty() == set()

@@ -6,11 +6,14 @@ import ast
 import doctest
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import tastypy_fast
+from tests.conftest import is_storm
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tastypy_fast"
@@ -58,6 +61,16 @@ def test_every_error_is_below_the_packages_own():
 ])
 def test_error_is_also_the_builtin_that_fits(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)
+
+
+# The tests themselves
+
+
+def test_ordinary_run_of_the_tests_does_not_depend_on_luck(request):
+    assert settings.default.derandomize is not is_storm(request.config)
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        unseeded = re.findall(r"\brandom\.(?!Random\b)(\w+)\(", path.read_text())
+        assert unseeded == (["SystemRandom"] if path.name == "conftest.py" else []), path.name
 
 
 # Imports run one way

@@ -579,9 +579,10 @@ def test_sync_hold_and_revert_are_for_all_processes(path):
             pipe.recv()
             assert pod.items() == [("both", [])]
             assert pod.dirty() == set()
-            pod.unhold()
             pod.update({1: 1, 2: 2, 3: 3})
+            assert pod.dirty() == {1, 2, 3}
             # (enough for the automatic sync)
+            pod.unhold()
             pipe.send(pod.dirty())
 
     with SharedPOD(path, init={"both": []}, sync_at=100) as pod, Child(other) as child:
@@ -1150,10 +1151,8 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_at_any_moment_of_work(path, number):
+def test_signals_at_any_moment_of_work(path, number, seed):
     """What a method has returned from is there; the one that the signal came into is there or not."""
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
     rng = random.Random(seed)
 
     def work(pipe, worker):

@@ -129,8 +129,9 @@ def test_manual_control(cls):
     pod["d"] = "new"
     pod.revert()
     assert pod.items() == [("a", [1]), ("b", [2]), ("c", [3])]
-    pod.unhold()
     pod.update(a=1, b=2)
+    assert pod.dirty() == {"a", "b"}
+    pod.unhold()
     assert pod.dirty() == set()
 
 

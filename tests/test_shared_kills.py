@@ -26,12 +26,6 @@ from tests.workers import started, told
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def new_seed():
-    seed = int(os.environ.get('SEED', random.SystemRandom().randrange(2**32)))
-    print("seed", seed)
-    return seed
-
-
 def some_time(rng):
     for _ in range(rng.randrange(rng.choice((1, 1_000, 100_000, 300_000)))):
         pass
@@ -256,8 +250,7 @@ def check_round(path, tasks):
     ("rounds", "kills"),
     [(3, 25), pytest.param(40, 30, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])],
 )
-def test_workers_killed_at_random_lose_no_task_and_share_none(path, tmp_path, rounds, kills):
-    seed = new_seed()
+def test_workers_killed_at_random_lose_no_task_and_share_none(path, tmp_path, rounds, kills, seed):
     rng = random.Random(seed)
     log = Log(tmp_path / "log")
     tasks = storm(path, rounds, kills, rng, log)
@@ -333,9 +326,8 @@ def live(pipe, cls, path, seed, largest, options, progress):
 @pytest.mark.parametrize(
     "rounds", [ROUNDS, pytest.param(1000, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])]
 )
-def test_each_commit_outlives_a_kill_and_no_part_of_one_does(path, cls, rounds):
+def test_each_commit_outlives_a_kill_and_no_part_of_one_does(path, cls, rounds, seed):
     """Also beside a neighbour, which is not held up."""
-    seed = new_seed()
     rng = random.Random(seed)
     state = {}
     endings = Counter()
@@ -439,8 +431,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("batch", [1, 20])
 @pytest.mark.parametrize("whom", [os.kill, os.killpg], ids=["the parent", "all of them"])
-def test_a_killed_parent_loses_nothing(path, tmp_path, whom, batch):
-    seed = new_seed()
+def test_a_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
     rng = random.Random(seed)
     kills = 0
     with SharedTracker(path, init=[(number, {}) for number in range(1500)]) as tracker:

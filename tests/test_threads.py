@@ -106,10 +106,8 @@ def test_no_mutation_in_place_is_lost(instances):
     assert [found[thread]["list"] for thread in range(THREADS)] == [list(range(800))] * THREADS
 
 
-def test_each_thread_finds_its_own_state(instances):
+def test_each_thread_finds_its_own_state(instances, seed):
     """Random operations against a model, each thread on keys of its own."""
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
     models = [{} for _ in range(THREADS)]
 
     def work(thread):

@@ -509,6 +509,87 @@ def test_status_changes_count_towards_sync_at(make):
     assert (tracker.num_done(), tracker.num_aborted(), tracker.num_tried()) == (2, 1, 2)
 
 
+def change_in_the_dict(tracker, key, **status):
+    tracker[key].update(status)
+
+
+def change_in_a_loop(tracker, key, **status):
+    task = next(task for found, task in tracker.todo_items() if found == key)
+    task.update(status)
+
+
+THERE_AND_BACK = {
+    "mark_done": (lambda tracker: tracker.mark_done(1), lambda tracker: tracker.mark_not_done(1)),
+    "mark_not_done": (lambda tracker: tracker.mark_not_done(5), lambda tracker: tracker.mark_done(5)),
+    "abort": (lambda tracker: tracker.abort(1), lambda tracker: tracker.unabort(1)),
+    "tries": (lambda tracker: tracker.increment_tries(1), lambda tracker: tracker.decrement_tries(1)),
+    "gate": (lambda tracker: tracker.should_try(1), lambda tracker: tracker.decrement_tries(1)),
+    "reset": (lambda tracker: tracker.reset_tries(6), lambda tracker: tracker.increment_tries(6)),
+    "by keying": (lambda tracker: change_in_the_dict(tracker, 1, _done=True, _tries=7),
+                  lambda tracker: change_in_the_dict(tracker, 1, _done=False, _tries=0)),
+    "by keying and method": (lambda tracker: change_in_the_dict(tracker, 1, _done=True),
+                             lambda tracker: tracker.mark_not_done(1)),
+    "by method and keying": (lambda tracker: tracker.mark_done(1),
+                             lambda tracker: change_in_the_dict(tracker, 1, _done=False)),
+    "in a loop": (lambda tracker: change_in_a_loop(tracker, 1, _aborted=True), lambda tracker: tracker.unabort(1)),
+    "loop of tries": (lambda tracker: next(tracker.try_keys()), lambda tracker: tracker.decrement_tries(0)),
+    "task and its tries": (lambda tracker: next(tracker.try_items()), lambda tracker: tracker.reset_tries(0)),
+    "added": (lambda tracker: tracker.add("new"), lambda tracker: tracker.pop("new")),
+    "nothing": (lambda tracker: tracker.mark_done(5), lambda tracker: tracker.reset_tries(1)),
+}
+
+
+@of_one_process
+@pytest.mark.parametrize("asked", [False, True], ids=["", "asked in between"])
+@pytest.mark.parametrize("way", THERE_AND_BACK)
+def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked):
+    there, back = THERE_AND_BACK[way]
+    tracker = make(init={number: {"x": number} for number in range(700)})
+    tracker.update({5: {"_done": True}, 6: {"_tries": 1}})
+    tracker.sync()
+    before, generation = tracker.items(), tracker._environment.generation
+    for _ in range(2):
+        there(tracker)
+        if asked:
+            assert len(tracker.dirty()) == (way != "nothing")
+            assert tracker.num_done() in (0, 1, 2)
+        back(tracker)
+        assert tracker.dirty() == set()
+        tracker._check()
+    tracker.sync()
+    assert tracker._environment.generation == generation, "the sync has written something"
+    assert tracker.items() == before
+    # Beside one that did change, in the same block of statuses.
+    there(tracker)
+    tracker.increment_tries(3)
+    back(tracker)
+    assert tracker.dirty() == {3}
+    tracker.sync_key(3)
+    assert tracker.dirty() == set()
+    tracker._check()
+    assert reopened(tracker, make).tries(3) == 1
+
+
+@of_one_process
+def test_status_that_was_changed_back_does_not_count_towards_sync_at(make):
+    tracker = make(sync_at=3, init={number: {} for number in range(10)})
+    tracker.sync()
+    generation = tracker._environment.generation
+    for number in range(10):
+        tracker.mark_done(number)
+        tracker.mark_not_done(number)
+    tracker.mark_done(8)
+    tracker.mark_done(9)
+    assert tracker.dirty() == {8, 9}
+    assert tracker._environment.generation == generation
+    tracker.mark_done(0)
+    assert tracker.dirty() == set()
+    tracker.mark_not_done(0)
+    assert tracker.dirty() == {0}
+    tracker.revert()
+    assert [tracker.done(number) for number in range(10)] == [number in (0, 8, 9) for number in range(10)]
+
+
 def test_hold_keeps_status_changes_in_memory(make):
     tracker = make(init={number: {} for number in range(10)}, sync_at=2)
     tracker.sync()
@@ -865,6 +946,140 @@ def test_what_is_changed_in_a_task_that_a_loop_hands_out_is_saved(make, family, 
     again = reopened(tracker, make)
     assert [task["l"] for task in again.values()] == [[number] for number in range(20)]
     assert again.num_done() == 20
+
+
+@of_one_process
+class TestThousandsOfTasksThatAreHeld:
+    """``tasks = list(tracker.todo_items())``: what such a list promises holds for all of it."""
+
+    COUNT = 3000
+
+    @pytest.fixture(params=[1000, 100])
+    def tracker(self, request, make):
+        tracker = make(sync_at=request.param, init={number: {"x": number} for number in range(self.COUNT)})
+        tracker.sync()
+        return tracker
+
+    @pytest.fixture(params=["todo", "try"])
+    def tasks(self, request, tracker):
+        tasks = dict(getattr(tracker, f"{request.param}_items")())
+        assert len(tasks) == self.COUNT
+        # (as many changes as make several automatic syncs)
+        tracker.add_many(range(-2000, 0))
+        return tasks
+
+    def test_data_and_status_are_saved(self, make, tracker, tasks):
+        for key, task in tasks.items():
+            task["x"] = -key
+            task["_done"] = key % 2 == 0
+            task["_aborted"] = key % 3 == 0
+            task["_tries"] = key % 5
+        assert tracker.dirty() >= tasks.keys()
+        tracker.sync()
+        assert tracker.dirty() == set()
+        tracker._check()
+        again = reopened(tracker, make)
+        assert all(again[key] == task for key, task in tasks.items())
+        assert again.num_done() == self.COUNT / 2
+
+    def test_status_by_method_shows_in_the_dicts(self, tracker, tasks):
+        for key in tasks:
+            tracker.mark_done(key)
+            tracker.increment_tries(key)
+        assert all(task["_done"] and task["_tries"] for task in tasks.values())
+        tracker._check()
+        for key in tasks:
+            tracker.mark_not_done(key)
+            tracker.abort(key)
+        assert all(not task["_done"] and task["_aborted"] for task in tasks.values())
+
+    def test_status_in_the_dicts_shows_by_method(self, tracker, tasks):
+        for key, task in tasks.items():
+            task["_done"] = key % 2 == 0
+            task["_aborted"] = key % 3 == 0
+        assert tracker.num_done() == self.COUNT / 2
+        assert tracker.num_aborted() == self.COUNT / 3
+        assert all(tracker.done(key) is task["_done"] and tracker.aborted(key) is task["_aborted"]
+                   and tracker.should_do(key) is not (task["_done"] or task["_aborted"]) for key, task in tasks.items())
+        tracker._check()
+
+    def test_loops_see_the_status_in_the_dicts(self, tracker, tasks):
+        for key, task in tasks.items():
+            task["_done"] = key % 2 == 0
+            task["_aborted"] = key % 3 == 0
+        wanted = [key for key, task in tasks.items() if not task["_done"] and not task["_aborted"]]
+        assert [key for key in tracker.todo_keys() if key >= 0] == wanted
+        assert all(task is tasks[key] for key, task in tracker.todo_items() if key >= 0)
+        assert list(tracker.aborted_keys()) == [key for key, task in tasks.items() if task["_aborted"]]
+        assert [task["_done"] for key, task in tracker.items() if key >= 0] == [
+            task["_done"] for task in tasks.values()
+        ]
+        tracker.sync()
+        # Tasks that are opened again while a loop runs, and lie ahead.
+        loop = tracker.todo_keys()
+        assert next(loop) == wanted[0]
+        for task in tasks.values():
+            task["_done"] = task["_aborted"] = False
+        seen = [wanted[0], *(key for key in loop if key >= 0)]
+        assert set(wanted) <= set(seen)
+        assert seen == sorted(set(seen))
+        assert [key for key in tracker.todo_keys() if key >= 0] == list(tasks)
+
+    def test_revert_drops_all_and_a_loop_begins_anew(self, make, tracker, tasks):
+        tracker.sync()
+        for task in tasks.values():
+            task.update(x="dropped", _done=True)
+        tracker.mark_done(5)
+        tracker.revert()
+        assert tracker.dirty() == set()
+        assert tracker.num_done() == 0
+        assert tracker[7]["x"] == 7
+        for task in tasks.values():
+            task["x"] = "nobody's business"
+        tracker.sync()
+        assert all(task["x"] == key for key, task in reopened(tracker, make).items() if key >= 0)
+
+    def test_tasks_that_were_deleted_or_replaced_are_nobodys(self, make, tracker, tasks):
+        del tracker[0], tracker[1]
+        tracker.add(1)
+        tracker[2] = {"x": "new"}
+        tracker.update({3: {"y": "mixed in"}})
+        assert (tasks[3]["x"], tasks[3]["y"]) == (3, "mixed in")
+        for key in range(4):
+            tasks[key]["x"] = "changed"
+            tasks[key]["_done"] = True
+        again = reopened(tracker, make)
+        assert 0 not in again
+        assert (again[1], again[2]["x"]) == (FRESH, "new")
+        assert (again[3]["x"], again[3]["y"], again.num_done()) == ("changed", "mixed in", 1)
+
+    def test_status_of_another_memory_shows_in_the_dicts(self, tracker, tasks):
+        tracker.sync()
+        with ProgressTracker(tracker.path, clone=False) as other:
+            for key in range(0, self.COUNT, 2):
+                other.mark_done(key)
+            other.sync()
+        assert tracker.num_done() == self.COUNT / 2
+        assert all(task["_done"] is (key % 2 == 0) for key, task in tasks.items())
+        for task in tasks.values():
+            task["x"] = "changed"
+        tracker.sync()
+        tracker.revert()
+        assert all(task["x"] == "changed" and task["_done"] is (key % 2 == 0)
+                   for key, task in tracker.items() if key >= 0)
+        tracker._check()
+
+    def test_bad_status_in_one_is_told_and_the_others_are_saved(self, make, tracker, tasks):
+        for task in tasks.values():
+            task["x"] = "changed"
+        tasks[1]["_done"] = "maybe"
+        with pytest.raises(UnstorableValueError, match="_done"):
+            tracker.sync()
+        assert tracker.dirty() == {1}
+        tasks[1]["_done"] = True
+        again = reopened(tracker, make)
+        assert again.num_done() == 1
+        assert all(task["x"] == "changed" for key, task in again.items() if key >= 0)
 
 
 @of_one_process

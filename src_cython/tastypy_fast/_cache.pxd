@@ -1,4 +1,4 @@
-from tastypy_fast._entries cimport Entry
+from tastypy_fast._entries cimport Copy, Entry
 from tastypy_fast._syncing cimport Syncing
 
 cdef class Cache(Syncing):
@@ -6,6 +6,11 @@ cdef class Cache(Syncing):
     cdef Entry put_new(self, bytes key, int codec, bytes payload)
     cdef int adopt(self, Entry entry) except -1
     cdef int remove_entry(self, Entry entry) except -1
+    cdef object copy_of(self, Entry entry, Copy copied)
+    cdef bint is_changed(self, Entry entry, Copy copied) except -1
+    cdef list running_loops(self)
+    cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1
+    cdef int take_copy(self, Entry entry, object original) except -1
     cdef object fetch(self, bytes key, object original, long long sync_at)
     cdef int put(self, bytes key, object value, long long sync_at) except -1
     cdef int delete(self, bytes key, object original, long long sync_at) except -1

@@ -7,11 +7,21 @@ is new is found out for many keys at once. The cache holds what lies between two
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from tastypy_fast._entries cimport ABSENT, UNKNOWN, Entry, make_entry
+from tastypy_fast._entries cimport ABSENT, UNKNOWN, Copy, Entry, make_entry
+from tastypy_fast._keys cimport describe
 from tastypy_fast._records cimport NO_PAYLOAD, Record, dump_value, parse_record
 from tastypy_fast._syncing cimport Syncing
 
+from copy import deepcopy
+
+from tastypy_fast.exceptions import UnstorableValueError
+
 __all__ = ["Cache"]
+
+
+cdef enum:
+    # Of a copy whose value could not be stored.
+    UNSTORABLE = -1
 
 
 cdef class Cache(Syncing):
@@ -42,9 +52,7 @@ cdef class Cache(Syncing):
         entry.codec = codec
         entry.payload = payload
         entry.dirty = True
-        if not entry.counted:
-            entry.counted = True
-            self.counted += 1
+        self.count_entry(entry)
         return entry
 
     cdef int put(self, bytes key, object value, long long sync_at) except -1:
@@ -55,11 +63,11 @@ cdef class Cache(Syncing):
         if not self.writable:
             raise self.environment.refuse_write()
         payload = dump_value(value, &codec)
-        entry = self.entries.get(key)
+        entry = self.entry_of(key)
         if self.busy or self.closed or (entry is not None and not entry.alive):
             self.enter()
             try:
-                self.put_payload(self.entries.get(key), key, codec, payload)
+                self.put_payload(self.entry_of(key), key, codec, payload)
                 self.settle(sync_at)
             finally:
                 self.leave()
@@ -94,17 +102,16 @@ cdef class Cache(Syncing):
         cdef bytes raw
         self.enter()
         try:
-            entry = self.entries.get(key)
+            entry = self.entry_of(key)
             if entry is not None:
                 if not entry.alive:
                     raise KeyError(original)
                 value = self.hand_out(entry)
                 if self.tracks and self.writable:
                     self.handed_out.add(entry)
-                if not entry.counted and value is entry.value and self.writable:
-                    # Watched past a sync, and handed out anew: it counts again.
-                    entry.counted = True
-                    self.counted += 1
+                if value is entry.value and self.writable:
+                    # (also where it was watched past a sync, and is handed out anew)
+                    self.count_entry(entry)
                 return value
             raw = self.find(key, &order)
             if raw is None:
@@ -139,7 +146,7 @@ cdef class Cache(Syncing):
             raise self.environment.refuse_write()
         self.enter()
         try:
-            entry = self.entries.get(key)
+            entry = self.entry_of(key)
             if entry is not None and entry.disk == UNKNOWN:
                 self.resolve()
                 entry = self.entries.get(key)
@@ -162,7 +169,7 @@ cdef class Cache(Syncing):
         self.entry_gone(entry)
         self.count_out(entry)
         self.unplace(entry)
-        self.recent_key = self.recent_value = None
+        self.recent_key = None
         entry.alive = False
         entry.moved = False
         entry.order = ABSENT
@@ -173,9 +180,7 @@ cdef class Cache(Syncing):
             del self.entries[entry.key]
             self.counted -= entry.counted
         else:
-            if not entry.counted:
-                entry.counted = True
-                self.counted += 1
+            self.count_entry(entry)
             self.count_in(entry)
         return 0
 
@@ -202,17 +207,18 @@ cdef class Cache(Syncing):
         keys = []
         self.enter()
         try:
-            for item in list(self.entries.values()):
+            for item in [*self.on_shelf(), *self.entries.values()]:
                 entry = item
-                if not (entry.dirty or entry.status_dirty):
-                    if entry.value is None:
-                        continue
+                if entry.value is not None and not entry.dirty:
+                    # (what the value says of a status is taken over there, before the status is asked for)
                     try:
                         payload = self.serialise(entry, &codec)
                         if codec == entry.codec and payload == entry.payload and not entry.status_dirty:
                             continue
                     except (TypeError, ValueError):
                         pass
+                elif not entry.dirty and not entry.status_dirty:
+                    continue
                 keys.append(self.key_of(entry.key))
             for order in self.dirty_status_orders():
                 raw = self.record_at(order)
@@ -233,7 +239,7 @@ cdef class Cache(Syncing):
             raise self.environment.refuse_write()
         self.enter()
         try:
-            entry = self.entries.get(key)
+            entry = self.entry_of(key)
             if entry is None:
                 raw = self.find(key, &order)
                 if raw is None:
@@ -242,18 +248,85 @@ cdef class Cache(Syncing):
                 self.adopt(entry)
             elif not entry.alive:
                 raise KeyError(original)
-            elif not entry.counted:
-                entry.counted = True
-                self.counted += 1
-            if (entry.value is None and self.recent_value is not None and self.recent_key == original
-                    and entry.payload == self.recent_payload):
-                # An iterator handed it out last, and the caller says that it was changed. (If the value was
-                # assigned anew since, that is what counts.)
-                entry.value = self.recent_value
+            self.count_entry(entry)
+            if not self.copies:
+                self.take_copy(entry, original)
             entry.dirty = True
             self.settle(sync_at)
         finally:
             self.leave()
+
+    # What loops hand out
+
+    cdef object copy_of(self, Entry entry, Copy copied):
+        """A copy of a value that was handed out by keying, with all that was changed in it since."""
+        copied.watched = entry.value
+        try:
+            copied.payload = self.serialise(entry, &copied.codec)
+        except (TypeError, ValueError):
+            # It cannot be stored as it is, and the next sync says so. To read it is no error.
+            copied.codec = UNSTORABLE
+        if copied.codec == UNSTORABLE:
+            try:
+                return deepcopy(copied.watched)
+            except Exception as error:
+                raise UnstorableValueError(
+                    f"the value of key {describe(self.key_of(entry.key))} was changed to something that can be neither "
+                    f"stored nor copied: {error}. Change the value, or revert()"
+                ) from error
+        return self.decode(entry.key, entry.order, copied.codec, copied.payload)
+
+    cdef bint is_changed(self, Entry entry, Copy copied) except -1:
+        """Whether the caller has changed a copy."""
+        cdef int codec = 0
+        try:
+            return self.dump(copied.value, &codec) != copied.payload or codec != copied.codec
+        except (TypeError, ValueError):
+            return copied.codec != UNSTORABLE
+
+    cdef int take_copy(self, Entry entry, object original) except -1:
+        """Save the copy that a loop has handed out, if the caller, who says that the key is dirty, has changed it."""
+        cdef Copy copied
+        cdef list found
+        if entry.order < 0:
+            self.resolve()
+        found = [one for one in (self.recent, *[iterator.at_copy() for iterator in self.running_loops()])
+                 if one is not None and self.may_be_saved(one, entry, original)]
+        if not found:
+            return 0
+        # (let go of at the end: that may run anybody's code)
+        _before = entry.value
+        if entry.value is None and len(found) == 1 and found[0] is self.recent:
+            entry.value = self.recent.value
+            return 0
+        for item in found:
+            copied = item
+            if self.is_changed(entry, copied):
+                entry.value = copied.value
+                return 0
+        if entry.value is None:
+            # It may be changed later.
+            copied = found[0]
+            entry.value = copied.value
+        return 0
+
+    cdef list running_loops(self):
+        """The loops over values that are not at their end, but for the one that has handed out something last; the one
+        that began last comes first."""
+        cdef list found = []
+        if len(self.loops) > 1 or self.recent is None:
+            for loop in reversed(self.loops):
+                iterator = loop()
+                if iterator is not None and iterator.at_copy() is not self.recent:
+                    found.append(iterator)
+        return found
+
+    cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1:
+        """Whether a copy is one of this key, and nothing was assigned to the key since."""
+        if copied.era != self.era or copied.order != entry.order or copied.key != original:
+            return False
+        return (entry.value is not None and entry.value is copied.watched) or (
+            entry.payload == copied.payload and entry.codec == copied.codec)
 
     def check(self):
         """Raise AssertionError where what is in memory contradicts itself or the disk."""
@@ -262,8 +335,12 @@ cdef class Cache(Syncing):
         self.enter()
         try:
             self.resolve()
-            for key, item in self.entries.items():
+            for key, item in [*self.shelf.items(), *self.entries.items()]:
                 entry = item
+                ensure(entry.shelved == (key in self.shelf), "an entry is on the shelf, or is not")
+                ensure(not entry.shelved or (entry.alive and entry.value is not None and not entry.counted
+                                             and not entry.status_dirty and entry.order == entry.disk),
+                       "what is on the shelf is not only watched")
                 counted += entry.counted
                 delta += entry.alive - (entry.disk >= 0)
                 on_disk = self.find(key, &order)

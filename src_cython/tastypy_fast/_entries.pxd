@@ -1,4 +1,5 @@
 from cpython.ref cimport PyObject
+from libc.stdint cimport uint32_t
 
 cdef enum:
     UNKNOWN = -2
@@ -14,6 +15,8 @@ cdef class Entry:
     cdef bint counted
     cdef bint status_dirty
     cdef bint held
+    cdef bint shelved
+    cdef bint in_turns
     cdef int codec
     cdef bytes payload
     cdef object value
@@ -26,6 +29,16 @@ cdef class RecordItems:
     cdef list entries
     cdef Py_ssize_t at
     cdef bint compress
+
+cdef class Copy:
+    cdef object key
+    cdef long long order
+    cdef object value
+    cdef int codec
+    cdef bytes payload
+    cdef object watched
+    cdef uint32_t status
+    cdef long long era
 
 cdef bytes pack(long long number)
 cdef bint is_held(PyObject* value, int depth) except -1

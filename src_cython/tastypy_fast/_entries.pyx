@@ -49,7 +49,19 @@ cdef class Entry:
 
     ``disk`` is the order number under which the disk has the key (ABSENT: it has not; UNKNOWN: nobody has
     looked yet), ``order`` the one it has now. ``payload`` is the JSON as last assigned or read, ``value`` the
-    list or dict that was handed out of it. ``dirty``: payload, place or existence differ from the disk.
+    list or dict that was handed out of it. ``dirty``: payload, place or existence differ from the disk. ``shelved``: it
+    is only watched, and automatic syncs pass it over (see Syncing); ``in_turns``: it is in the queue of these.
+    """
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Copy:
+    """A value that a loop over a store has handed out: a copy, which is saved if it is changed and its key is marked.
+
+    ``payload`` is the JSON that it was made of. ``watched`` is the object that was handed out by keying before, if
+    there was one: its unsaved changes are in the copy.
+    ``status`` is that of a task, as it was last shown in the copy. ``era``: see Lookup.
     """
 
 
@@ -102,6 +114,6 @@ cdef Entry make_entry(bytes key, long long disk, long long order):
     entry.disk = disk
     entry.order = order
     entry.alive = True
-    entry.moved = entry.dirty = entry.counted = entry.status_dirty = False
+    entry.moved = entry.dirty = entry.counted = entry.status_dirty = entry.shelved = entry.in_turns = False
     entry.codec = NO_PAYLOAD
     return entry

@@ -1,5 +1,5 @@
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._entries cimport Entry
+from tastypy_fast._entries cimport Copy, Entry
 from tastypy_fast._records cimport Record
 
 cpdef enum:
@@ -17,8 +17,11 @@ cdef class Owner:
     cdef long long threshold(self)
 
 cdef class StoreIterator:
+    cdef object __weakref__
     cdef Owner owner
     cdef Cache cache
+    # What was handed out last, where that is a value.
+    cdef Copy copied
     cdef int kind
     cdef bint backwards
     cdef bint finished
@@ -44,7 +47,7 @@ cdef class StoreIterator:
     cdef Entry look_at(self, long long order, object item, Record* record)
     cdef int note_passing(self, long long order, object item) except -1
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order)
-    cdef object decode(self, Cache cache, Entry entry, Record* record, long long order)
+    cdef object decode(self, Cache cache, Record* record, long long order, Copy copied)
     cdef int refill(self) except -1
     cdef int read_disk(self, list orders, list records) except -1
     cdef int add_new(self, list orders, list records, bint cut) except -1

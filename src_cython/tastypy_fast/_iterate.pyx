@@ -7,12 +7,13 @@ its own stays open between two steps.
 """
 
 from bisect import bisect_left, bisect_right
+from weakref import ref
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from tastypy_fast._cache cimport Cache
-from tastypy_fast._entries cimport Entry, pack
+from tastypy_fast._entries cimport Copy, Entry, pack
 from tastypy_fast._keys cimport decode_key_at
 from tastypy_fast._records cimport Record, parse_record, record_payload
 from tastypy_fast._state cimport StoreState
@@ -86,6 +87,9 @@ cdef class StoreIterator:
                 if not self.records:
                     self.finished = True
                     self.cache.passing = None
+                    if self.cache.recent is self.copied:
+                        self.cache.recent = None
+                    self.copied = None
                     raise StopIteration
             order = self.orders[self.at]
             item = self.records[self.at]
@@ -176,8 +180,8 @@ cdef class StoreIterator:
                 parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), record)
             except PersistentOrderedDictIntegrityError as error:
                 raise damaged(self.cache, order, error) from error
-        if self.cache.entries:
-            return self.cache.entries.get(record.key[:record.key_size])
+        if self.cache.entries or self.cache.shelf:
+            return self.cache.entry_of(record.key[:record.key_size])
         return None
 
     cdef int note_passing(self, long long order, object item) except -1:
@@ -191,6 +195,7 @@ cdef class StoreIterator:
 
     cdef object hand(self, Cache cache, Entry entry, Record* record, long long order):
         cdef object key = None, value
+        cdef Copy copied
         if self.kind != VALUES:
             try:
                 key = decode_key_at(record.key, record.key_size)
@@ -198,28 +203,43 @@ cdef class StoreIterator:
                 raise damaged(cache, order, error) from error
             if self.kind == KEYS:
                 return key
-        if entry is not None and entry.value is not None:
-            value = entry.value
-            cache.recent_value = None
+        # One for the whole loop: it says what was handed out last.
+        copied = self.copied
+        if copied is None:
+            copied = self.copied = Copy.__new__(Copy)
+            cache.loops = [loop for loop in cache.loops if loop() is not None] + [ref(self)]
+        if copied.watched is not None:
+            copied.watched = None
+        if entry is None:
+            value = self.decode(cache, record, order, copied)
+        elif entry.value is not None:
+            value = cache.copy_of(entry, copied)
         else:
-            value = self.decode(cache, entry, record, order)
-            cache.recent_value = value
-        if self.kind == VALUES:
-            cache.recent_key = None
-            return value
+            copied.codec = entry.codec
+            copied.payload = entry.payload
+            value = cache.decode(entry.key, order, entry.codec, entry.payload)
+        copied.key = key
+        copied.order = order
+        copied.value = value
+        copied.status = cache.shown
+        copied.era = cache.era
+        cache.recent = copied
         cache.recent_key = key
         cache.recent_order = order
-        return key, value
+        return value if self.kind == VALUES else (key, value)
 
-    cdef object decode(self, Cache cache, Entry entry, Record* record, long long order):
-        if entry is not None:
-            cache.recent_payload = entry.payload
-            return cache.decode(entry.key, order, entry.codec, entry.payload)
+    def at_copy(self):
+        """The copy that was handed out last, of a loop that is not at its end."""
+        return self.copied
+
+    cdef object decode(self, Cache cache, Record* record, long long order, Copy copied):
+        cdef bytes payload
         try:
             payload = record_payload(record)
+            copied.codec = record.codec
+            copied.payload = payload
         except PersistentOrderedDictIntegrityError as error:
             raise cache.damaged(cache.key_of(record.key[:record.key_size]), error) from error
-        cache.recent_payload = payload
         try:
             return cache.decode(b"", order, record.codec, payload)
         except PersistentOrderedDictIntegrityError:

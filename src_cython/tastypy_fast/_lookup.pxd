@@ -1,4 +1,6 @@
-from tastypy_fast._entries cimport Entry
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._entries cimport Copy, Entry
 from tastypy_fast._state cimport StoreState
 
 cdef class Lookup:
@@ -20,8 +22,12 @@ cdef class Lookup:
     cdef readonly long long seen
     cdef readonly bint closed
     cdef object recent_key
-    cdef object recent_value
-    cdef bytes recent_payload
+    # The copy that a loop handed out last; weak references to the loops that are at one; and what changes where no
+    # copy is to be saved any more. ``shown`` is the status that decode() has shown last.
+    cdef Copy recent
+    cdef list loops
+    cdef long long era
+    cdef uint32_t shown
     cdef set handed_out
     cdef long long recent_order
     # The record whose key a loop handed out last, and when it was read.
@@ -38,6 +44,8 @@ cdef class Lookup:
     cdef object hand_out(self, Entry entry)
     cdef object decode(self, bytes key, long long order, int codec, bytes payload)
     cdef bytes serialise(self, Entry entry, int* codec)
+    cdef bytes dump(self, object value, int* codec)
+    cdef int show_status(self, object value, long long order) except -1
     cdef int entry_made(self, Entry entry) except -1
     cdef int entry_gone(self, Entry entry) except -1
     cdef int write_status(self, object txn, set only, set skip) except -1
@@ -63,4 +71,3 @@ cdef class Lookup:
     cdef int count_out(self, Entry entry) except -1
     cdef int resolve(self) except -1
     cdef int refresh(self) except -1
-    cdef int drop_unchanged(self) except -1

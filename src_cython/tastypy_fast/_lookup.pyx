@@ -38,8 +38,10 @@ cdef class Lookup:
         self.generation = self.environment.generation
         self.busy = 0
         self.writable = self.environment.writable
-        self.recent_key = self.recent_value = None
+        self.recent_key = self.recent = None
         self.recent_order = ABSENT
+        self.loops = []
+        self.era += 1
         self.passing = None
         self.handed_out = set()
         self.epoch += 1
@@ -118,7 +120,14 @@ cdef class Lookup:
 
     cdef bytes serialise(self, Entry entry, int* codec):
         """The JSON of a value that was handed out and may have been changed since."""
-        return dump_value(entry.value, codec)
+        return self.dump(entry.value, codec)
+
+    cdef bytes dump(self, object value, int* codec):
+        return dump_value(value, codec)
+
+    cdef int show_status(self, object value, long long order) except -1:
+        """Have a task's dict say what its status is."""
+        return 0
 
     cdef int entry_made(self, Entry entry) except -1:
         return 0
@@ -140,6 +149,10 @@ cdef class Lookup:
 
     cdef list dirty_status_orders(self):
         return []
+
+    cdef int refresh(self) except -1:
+        """The store was written through another cache: what was known of the disk is not known any more."""
+        raise NotImplementedError
 
     # Finding
 
@@ -302,46 +315,6 @@ cdef class Lookup:
         self.unplace(entry)
         self.entries.pop(entry.key, None)
         self.counted -= entry.counted
-        return 0
-
-    cdef int drop_unchanged(self) except -1:
-        """Stop watching the values that are as they were read: the disk may have others now. The rest is dirty
-        from here on, because the disk may not even have their keys any more."""
-        cdef Entry entry
-        cdef int codec = 0
-        for item in list(self.entries.values()):
-            entry = item
-            if entry.value is None or entry.dirty:
-                continue
-            try:
-                payload = self.serialise(entry, &codec)
-            except (TypeError, ValueError):
-                continue
-            if payload != entry.payload or codec != entry.codec:
-                entry.dirty = True
-                self.counted += not entry.counted
-                entry.counted = True
-            elif not entry.status_dirty:
-                self.count_out(entry)
-                self.drop(entry)
-        return 0
-
-    cdef int refresh(self) except -1:
-        """The store was written through another cache: what was known of the disk is not known any more."""
-        cdef Entry entry
-        if self.entries:
-            self.drop_unchanged()
-        self.generation = self.environment.generation
-        self.seen = -1
-        self.disk_count = -1
-        self.delta = 0
-        self.epoch += 1
-        self.recent_key = self.recent_value = None
-        self.unresolved = list(self.entries.values())
-        for item in self.unresolved:
-            entry = item
-            entry.disk = UNKNOWN
-        self.resolve()
         return 0
 
     cdef int count_in(self, Entry entry) except -1:

@@ -70,18 +70,24 @@ cdef class MappingSlots(Owner):
         self.held = True
 
     def unhold(self):
-        """Take up the automatic sync again, which happens with the next change that finds enough to write.
+        """Take up the automatic sync again, and sync at once when as many keys are dirty as ``sync_at`` says.
+
+        Raises what ``sync()`` raises when that sync fails; the hold has ended then all the same.
 
         >>> pod = PersistentOrderedDict(path, sync_at=2)
         >>> pod.hold()
         >>> pod.update(a=1, b=2, c=3)
         >>> pod.unhold()
-        >>> pod["d"] = 4
         >>> pod.dirty()
         set()
         """
-        self.open_cache()
+        cdef Cache cache = self.open_cache()
         self.held = False
+        cache.enter()
+        try:
+            cache.settle(self.threshold())
+        finally:
+            cache.leave()
 
     def __getitem__(self, key):
         cdef Cache cache = self.open_cache()

@@ -104,7 +104,8 @@ cdef class DeepProxy:
     """A place inside a store, to change what is there.
 
     Keys, indexes and slices lead further in; calling a method, assigning, ``del`` and every augmented
-    assignment do something there and are saved. To read, leave ``.set`` away.
+    assignment do something there and are saved. A place is not the value that is stored there: whatever would take
+    it for the value raises TypeError, except ``repr()``, and ``is``, which Python does not let a class define.
     """
 
     def __init__(self, apply):
@@ -128,14 +129,6 @@ cdef class DeepProxy:
         proxy.is_done = True
         return proxy
 
-    # Either would otherwise be tried through __getitem__, and a loop would never end.
-
-    def __iter__(self):
-        raise TypeError("what is behind .set is changed, not read; leave .set away to iterate")
-
-    def __contains__(self, item):
-        raise TypeError("what is behind .set is changed, not read; leave .set away to ask what is in it")
-
     def __getitem__(self, key):
         return self.at(True, key)
 
@@ -156,7 +149,7 @@ cdef class DeepProxy:
 
     def __repr__(self):
         where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps])
-        return f"<DeepProxy .set{where}: changes what is there; leave .set away to read it>"
+        return f"<DeepProxy .set{where}: changes what is there; leave off .set to read it>"
 
     def __iadd__(self, operand):
         return self.augment(operator.iadd, operand)
@@ -197,6 +190,165 @@ cdef class DeepProxy:
     def __ior__(self, operand):
         return self.augment(operator.ior, operand)
 
+    # Using a place as the value that is stored there. Python would otherwise find an answer of its own to most of
+    # these: a place is true, equal to nothing else, and iterates over __getitem__ without an end.
+
+    def __bool__(self):
+        raise not_a_value(self, "test its truth")
+
+    def __len__(self):
+        raise not_a_value(self, "get its length")
+
+    def __iter__(self):
+        raise not_a_value(self, "iterate over it")
+
+    def __contains__(self, item):
+        raise not_a_value(self, "ask what is in it")
+
+    def __eq__(self, other):
+        raise not_a_value(self, "compare it")
+
+    def __ne__(self, other):
+        raise not_a_value(self, "compare it")
+
+    def __lt__(self, other):
+        raise not_a_value(self, "compare it")
+
+    def __le__(self, other):
+        raise not_a_value(self, "compare it")
+
+    def __gt__(self, other):
+        raise not_a_value(self, "compare it")
+
+    def __ge__(self, other):
+        raise not_a_value(self, "compare it")
+
+    def __hash__(self):
+        raise not_a_value(self, "hash it")
+
+    def __str__(self):
+        raise not_a_value(self, "get its text")
+
+    def __format__(self, specification):
+        raise not_a_value(self, "format it")
+
+    def __bytes__(self):
+        raise not_a_value(self, "get its bytes")
+
+    def __int__(self):
+        raise not_a_value(self, "convert it")
+
+    def __float__(self):
+        raise not_a_value(self, "convert it")
+
+    def __complex__(self):
+        raise not_a_value(self, "convert it")
+
+    def __index__(self):
+        raise not_a_value(self, "use it as an index")
+
+    def __round__(self, digits=None):
+        raise not_a_value(self, "round it")
+
+    def __reduce__(self):
+        raise not_a_value(self, "copy or pickle it")
+
+    def __neg__(self):
+        raise not_a_value(self, "calculate with it")
+
+    def __pos__(self):
+        raise not_a_value(self, "calculate with it")
+
+    def __abs__(self):
+        raise not_a_value(self, "calculate with it")
+
+    def __invert__(self):
+        raise not_a_value(self, "calculate with it")
+
+    def __add__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __radd__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __sub__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rsub__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __mul__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rmul__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __matmul__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rmatmul__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __truediv__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rtruediv__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __floordiv__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rfloordiv__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __mod__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rmod__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __divmod__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rdivmod__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __lshift__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rlshift__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rshift__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rrshift__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __and__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rand__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __xor__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __rxor__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __or__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __ror__(self, other):
+        raise not_a_value(self, "calculate with it")
+
+    def __pow__(self, other, modulus):
+        raise not_a_value(self, "calculate with it")
+
+    def __rpow__(self, other, modulus):
+        raise not_a_value(self, "calculate with it")
+
 
 cdef DeepProxy make_proxy(object apply, tuple steps):
     """A proxy for the place to which the steps lead; ``apply`` is given the Operation."""
@@ -204,6 +356,11 @@ cdef DeepProxy make_proxy(object apply, tuple steps):
     proxy.apply = apply
     proxy.steps = steps
     return proxy
+
+
+cdef object not_a_value(DeepProxy proxy, str what):
+    """The error for using a place as the value that is stored there."""
+    return TypeError(f"what is behind .set is changed, not read; leave off .set to {what} ({proxy!r})")
 
 
 cpdef bint is_done(object value, tuple steps):

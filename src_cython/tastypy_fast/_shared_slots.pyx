@@ -175,7 +175,7 @@ cdef class SharedSlots:
 
         Keys, indexes and slices lead into a value, as deep as you like. At the end of them a method is called,
         something is assigned, deleted, or assigned in place: all of it is atomic, so that
-        ``pod.set["n"] += 1`` needs no lock. An exception changes nothing. Reading leaves ``.set`` away.
+        ``pod.set["n"] += 1`` needs no lock. An exception changes nothing. To read, leave off ``.set``.
 
         >>> pod = SharedPersistentOrderedDict(path, init={"n": 1, "list": [3, 1, 2]})
         >>> pod.set["n"] += 41

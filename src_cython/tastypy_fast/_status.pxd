@@ -20,6 +20,7 @@ cdef class StatusTable:
     cdef long long last_aborted
     cdef uint32_t get(self, long long order) except? 0xffffffff
     cdef int set(self, long long order, uint32_t entry, bint count) except -1
+    cdef int note_change(self, long long order, Block block, uint32_t entry, bint count) except -1
     cdef bint untouch(self, long long order) except -1
     cdef list scan(self, long long after, int limit, uint32_t flags, uint32_t mask, long long max_tries)
     cdef int count(self) except -1

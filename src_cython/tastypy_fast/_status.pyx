@@ -78,12 +78,14 @@ cdef class StatusTable:
         return self.load(order // ENTRIES).data.entry[order % ENTRIES]
 
     cdef int set(self, long long order, uint32_t entry, bint count) except -1:
-        """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it."""
+        """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it. Whether it
+        differs from the disk then."""
         cdef Block block = self.load(order // ENTRIES)
         cdef int slot = order % ENTRIES
         cdef uint32_t before = block.data.entry[slot]
         cdef Head change
         if before != entry:
+            self.note_change(order, block, entry, count)
             # For loops that have looked at this task already and passed it over.
             if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
                 self.openings += 1
@@ -107,13 +109,21 @@ cdef class StatusTable:
                 self.totals[1] -= change.done
                 self.totals[2] -= change.aborted
                 self.totals[3] -= change.tried
-        # 1: counts as dirty on its own, 2: a cache entry counts for it
+        return block.touched[slot] != 0
+
+    cdef int note_change(self, long long order, Block block, uint32_t entry, bint count) except -1:
+        """An entry is about to be changed. One that becomes again what the disk has is not dirty any more."""
+        cdef int slot = order % ENTRIES
         if block.touched[slot] == 0:
-            block.touched[slot] = 1 if count else 2
-            if block.touched_count == 0:
+            block.touch(slot, 1 if count else 2)
+            if block.touched_count == 1:
                 self.differing[order // ENTRIES] = block
-            block.touched_count += 1
             self.touched += count
+        elif block.before[slot] == entry:
+            self.touched -= block.touched[slot] == 1
+            block.settle(slot)
+            if block.touched_count == 0:
+                del self.differing[order // ENTRIES]
         return 0
 
     cdef bint untouch(self, long long order) except -1:
@@ -308,8 +318,7 @@ cdef class StatusTable:
             (<Heads>self.environment.heads).settle()
         if whole:
             for block in self.differing.values():
-                memset(block.touched, 0, ENTRIES)
-                block.touched_count = 0
+                block.settle_all()
             self.differing = {}
             self.touched = 0
         for number in self.changed(only):
@@ -317,8 +326,7 @@ cdef class StatusTable:
             for slot in range(ENTRIES):
                 if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
                     self.touched -= block.touched[slot] == 1
-                    block.touched[slot] = 0
-                    block.touched_count -= 1
+                    block.settle(slot)
             if block.touched_count == 0:
                 del self.differing[number]
         if len(self.blocks) > KEPT:
@@ -352,21 +360,10 @@ cdef class StatusTable:
     cdef int check(self) except -1:
         """Raise AssertionError where the blocks in memory contradict themselves."""
         cdef Block block
-        cdef Head head
-        cdef int slot, touched
+        cdef int slot
         cdef Py_ssize_t alone = 0
-        for value in self.blocks.values():
-            block = value
-            memset(&head, 0, sizeof(Head))
-            touched = 0
-            for slot in range(ENTRIES):
-                add(&head, block.data.entry[slot], 1)
-                touched += block.touched[slot] != 0
-                alone += block.touched[slot] == 1
-            if (head.present, head.done, head.aborted, head.tried, head.open) != (
-                    block.data.head.present, block.data.head.done, block.data.head.aborted,
-                    block.data.head.tried, block.data.head.open) or touched != block.touched_count:
-                raise AssertionError("a block of statuses contradicts its own head")
+        for block in self.blocks.values():
+            alone += block.check()
         if self.differing != {number: value for number, value in self.blocks.items() if (<Block>value).touched_count}:
             raise AssertionError("the blocks that differ from the disk are others")
         if alone != self.touched:

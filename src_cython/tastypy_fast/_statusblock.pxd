@@ -56,6 +56,12 @@ cpdef bytes patched(object raw, bytearray changes)
 
 cdef class Block:
     cdef Layout data
+    # What the disk has in the slots that were touched; NULL before the first one was.
+    cdef uint32_t* before
     cdef unsigned char touched[ENTRIES]
     cdef int touched_count
+    cdef int touch(self, int slot, unsigned char how) except -1
+    cdef int settle(self, int slot) except -1
+    cdef int settle_all(self) except -1
+    cdef int check(self) except -1
     cdef bytearray changes(self, Block target)

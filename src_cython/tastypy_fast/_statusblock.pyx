@@ -12,7 +12,9 @@ LMDB's own are:
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy, memset
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport uint16_t, uint32_t
+from libc.string cimport memcmp, memcpy, memset
 
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
@@ -67,11 +69,55 @@ cdef bytearray latest(bytearray changes):
 
 @cython.final
 cdef class Block:
-    """One block in memory. ``touched[i]`` tells that entry i differs, or may, from the disk."""
+    """One block in memory. ``touched[i]`` tells that entry i differs from the disk: 1 where it counts as dirty on its
+    own, 2 where an entry of the cache counts for it."""
 
     def __cinit__(self):
         memset(self.touched, 0, ENTRIES)
         self.touched_count = 0
+
+    def __dealloc__(self):
+        PyMem_Free(self.before)
+
+    cdef int touch(self, int slot, unsigned char how) except -1:
+        """Note what the disk has in a slot, whose entry is about to differ from it."""
+        if self.before == NULL:
+            self.before = <uint32_t*>PyMem_Malloc(ENTRIES * sizeof(uint32_t))
+            if self.before == NULL:
+                raise MemoryError("no memory for a block of statuses")
+        self.before[slot] = self.data.entry[slot]
+        self.touched[slot] = how
+        self.touched_count += 1
+        return 0
+
+    cdef int settle(self, int slot) except -1:
+        """A slot that was touched is as the disk has it."""
+        self.touched[slot] = 0
+        self.touched_count -= 1
+        return 0
+
+    cdef int settle_all(self) except -1:
+        """Every slot is as the disk has it."""
+        memset(self.touched, 0, ENTRIES)
+        self.touched_count = 0
+        PyMem_Free(self.before)
+        self.before = NULL
+        return 0
+
+    cdef int check(self) except -1:
+        """Raise AssertionError where the block contradicts itself. How many slots count as dirty on their own."""
+        cdef Head head
+        cdef int slot, touched = 0, alone = 0
+        memset(&head, 0, sizeof(Head))
+        for slot in range(ENTRIES):
+            add(&head, self.data.entry[slot], 1)
+            touched += self.touched[slot] != 0
+            alone += self.touched[slot] == 1
+            if self.touched[slot] and self.before[slot] == self.data.entry[slot]:
+                raise AssertionError("a status is dirty, and is what the disk has")
+        if memcmp(&head, &self.data.head, 5 * sizeof(uint16_t)) or touched != self.touched_count:
+            raise AssertionError("a block of statuses contradicts its own head")
+        return alone
 
     cdef bytearray changes(self, Block target):
         """The entries of ``target`` that were touched here, one StatusChange behind the other."""

@@ -1,7 +1,7 @@
 from tastypy_fast._entries cimport Entry
-from tastypy_fast._lookup cimport Lookup
+from tastypy_fast._watching cimport Watching
 
-cdef class Syncing(Lookup):
+cdef class Syncing(Watching):
     cdef int settle(self, long long sync_at) except -1
     cdef bint has_changes(self) except -1
     cdef bint status_differs(self) except -1
@@ -11,7 +11,7 @@ cdef class Syncing(Lookup):
     cdef int forget_entries(self) except -1
     cpdef int sync(self, bint flush) except -1
     cpdef int revert(self) except -1
-    cdef int sync_entries(self, bint flush, Entry only, set orders) except -1
+    cdef int sync_entries(self, bint flush, Entry only, set orders, bint automatic) except -1
     cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1
     cdef int keep_images(self, object txn, list changes) except -1
     cdef int written(self, list changes, set failed) except -1

@@ -3,16 +3,9 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 
-from tastypy_fast._entries cimport (
-    ABSENT,
-    Entry,
-    IndexItems,
-    RecordItems,
-    is_held,
-    pack,
-)
+from tastypy_fast._entries cimport ABSENT, Entry, IndexItems, RecordItems, is_held, pack
 from tastypy_fast._keys cimport describe, index_key
-from tastypy_fast._lookup cimport Lookup
+from tastypy_fast._watching cimport Watching
 
 from tastypy_fast._entries import order_of_entry
 from tastypy_fast.exceptions import UnstorableValueError
@@ -22,22 +15,20 @@ __all__ = ["Syncing"]
 cdef enum:
     # Records of order numbers that are no further apart are in one page, most likely.
     NEAR = 8
-    # Values that somebody still holds a reference to are watched past a sync; at most so many of them.
-    WATCHED = 1000
 
 
-cdef class Syncing(Lookup):
-    """A Lookup that can write what it has."""
+cdef class Syncing(Watching):
+    """What can write all that it knows of."""
 
     cdef int settle(self, long long sync_at) except -1:
         """Sync when there is enough to sync. ``sync_at`` is 0 for an instance on hold."""
         if sync_at and self.pending() >= sync_at:
-            self.sync(self.environment.flushes_each_sync)
+            self.sync_entries(self.environment.flushes_each_sync, None, None, True)
         return 0
 
     cpdef int sync(self, bint flush) except -1:
         """Write everything that differs. ``flush``: the data is on the disk when this returns."""
-        return self.sync_entries(flush, None, None)
+        return self.sync_entries(flush, None, None, False)
 
     def finish(self):
         """Sync, and refuse whatever comes later. A thread that waits in an operation finds out there."""
@@ -62,19 +53,21 @@ cdef class Syncing(Lookup):
         self.enter()
         try:
             self.resolve()
-            entry = self.entries.get(key)
+            entry = self.entry_of(key)
             if entry is None:
                 order = self.locate(key)
                 if order == ABSENT:
                     raise KeyError(original)
                 orders = {order}
             else:
+                if entry.shelved:
+                    self.take_down(entry)
                 orders = {entry.disk, entry.order}
-            self.sync_entries(True, entry, orders)
+            self.sync_entries(True, entry, orders, False)
         finally:
             self.leave()
 
-    cdef int sync_entries(self, bint flush, Entry only, set orders) except -1:
+    cdef int sync_entries(self, bint flush, Entry only, set orders, bint automatic) except -1:
         """Sync everything, or if ``orders`` are given only the status at these and the entry ``only``."""
         cdef Entry entry
         cdef int codec = 0
@@ -86,6 +79,10 @@ cdef class Syncing(Lookup):
             return 0
         self.enter()
         try:
+            if automatic:
+                self.look_through_shelf()
+            elif not single:
+                self.take_all_down()
             for item in ([only] if only is not None else [] if single else list(self.entries.values())):
                 entry = item
                 if entry.value is not None:
@@ -133,7 +130,7 @@ cdef class Syncing(Lookup):
 
     cdef bint has_changes(self) except -1:
         """Whether a sync has anything to look at."""
-        return len(self.entries) > 0 or self.status_differs()
+        return len(self.entries) > 0 or len(self.shelf) > 0 or self.status_differs()
 
     cdef bint status_differs(self) except -1:
         return False
@@ -272,24 +269,27 @@ cdef class Syncing(Lookup):
 
     cdef int written(self, list changes, set failed) except -1:
         """All that differed is on disk, but for what failed: let it go. Values that somebody still holds a
-        reference to (``pod[k].append(f(pod))`` is in the middle of it) stay watched, the latest of them."""
+        reference to (``pod[k].append(f(pod))`` is in the middle of it) stay watched; the latest of them are looked at
+        by each sync, and the others go on the shelf."""
         cdef Entry entry
         cdef dict entries = self.entries
         cdef long long left = 0
         if changes:
             self.epoch += 1
         kept = []
+        older = []
         for item in reversed(list(entries.values())):
             entry = item
             if entry in failed:
                 kept.append(entry)
                 left += entry.counted
-            elif entry.alive and entry.value is not None and entry.held and len(kept) < WATCHED:
+            elif entry.alive and entry.value is not None and entry.held:
                 entry.disk = entry.order
                 entry.dirty = entry.moved = entry.counted = entry.status_dirty = False
-                kept.append(entry)
+                (kept if len(kept) < self.watched_by_each else older).append(entry)
         kept.reverse()
         self.entries = {(<Entry>item).key: item for item in kept}
+        self.put_on_shelf(older)
         self.handed_out = set()
         self.unresolved = []
         self.new_entries = {}
@@ -317,15 +317,18 @@ cdef class Syncing(Lookup):
 
     cdef int forget_entries(self) except -1:
         # (let go of at the end, when all is in place: that may run anybody's code)
-        _entries = self.entries
+        _entries, _shelf = self.entries, self.shelf
         self.entries = {}
+        self.shelf = {}
+        self.turns.clear()
         self.unresolved = []
         self.new_orders = []
         self.new_entries = {}
         self.handed_out = set()
         self.delta = self.counted = 0
         self.epoch += 1
-        self.recent_key = self.recent_value = None
+        self.recent_key = self.recent = None
+        self.era += 1
         return 0
 
 

@@ -7,7 +7,7 @@ from tastypy_fast._status cimport StatusTable
 cdef class TaskCache(Cache):
     cdef StatusTable status
     cdef int absorb(self, Entry entry) except -1
-    cdef int absorb_all(self) except -1
+    cdef int absorb_all(self, bint shelved) except -1
     cdef uint32_t with_claim(self, long long order, uint32_t status) except? 0xffffffff
     cdef int absorb_handed_out(self) except -1
     cdef uint32_t status_at(self, long long order, Entry entry) except? 0xffffffff

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t
 
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._claimrecord cimport note_tries, try_comes_back
-from tastypy_fast._entries cimport ABSENT, Entry, pack
+from tastypy_fast._entries cimport ABSENT, Copy, Entry, pack
 from tastypy_fast._entries cimport make_entry as make_cache_entry
 from tastypy_fast._keys cimport describe
 from tastypy_fast._records cimport NO_PAYLOAD, load_value
@@ -46,6 +46,7 @@ cdef class TaskCache(Cache):
         if not status & PRESENT:
             raise self.damaged(self.key_of(key), "the task has no status")
         show(value, status)
+        self.shown = status & ~<uint32_t>CLAIMED
         if codec != NO_PAYLOAD:
             try:
                 value.update(load_value(codec, payload))
@@ -56,6 +57,23 @@ cdef class TaskCache(Cache):
     cdef bytes serialise(self, Entry entry, int* codec):
         self.absorb(entry)
         return dump_data(entry.value, codec)
+
+    cdef bytes dump(self, object value, int* codec):
+        return dump_data(value, codec)
+
+    cdef int show_status(self, object value, long long order) except -1:
+        return show(value, self.status.get(order))
+
+    cdef bint is_changed(self, Entry entry, Copy copied) except -1:
+        # (what was set in the dict that is watched comes first)
+        with suppress(UnstorableValueError):
+            self.absorb(entry)
+        with suppress(UnstorableValueError):
+            if status_in(copied.value) == copied.status:
+                copied.status = self.status.get(entry.order) & ~<uint32_t>CLAIMED
+                show(copied.value, copied.status)
+                return Cache.is_changed(self, entry, copied)
+        return True
 
     cdef int entry_made(self, Entry entry) except -1:
         entry.status_dirty = self.status.untouch(entry.order)
@@ -86,12 +104,12 @@ cdef class TaskCache(Cache):
     cdef int refresh(self) except -1:
         cdef Entry entry
         cdef dict changed
-        cdef list kept
+        cdef list kept, held
         if not self.has_changes():
             Cache.refresh(self)
             self.status.forget()
             return 0
-        self.drop_unchanged()
+        held = self.drop_unchanged()
         changed = self.status.changes()
         kept = [(item, self.status.get((<Entry>item).order)) for item in self.entries.values()
                 if (<Entry>item).alive and ((<Entry>item).dirty or (<Entry>item).status_dirty)]
@@ -111,7 +129,7 @@ cdef class TaskCache(Cache):
             # What the other cache has deleted stays deleted.
             if self.status.get(order) & PRESENT:
                 self.status.set(order, status, True)
-        return 0
+        return self.watch_again(held)
 
     cdef list dirty_status_orders(self):
         return self.status.touched_orders()
@@ -137,7 +155,7 @@ cdef class TaskCache(Cache):
         cdef int codec = 0
         cdef uint32_t status = status_in(value)
         cdef bytes payload = dump_data(value, &codec)
-        cdef Entry entry = self.entries.get(key)
+        cdef Entry entry = self.entry_of(key)
         cdef long long order
         if entry is not None:
             order = entry.order if entry.alive else self.environment.next_free()
@@ -196,16 +214,17 @@ cdef class TaskCache(Cache):
             self.handed_out = set()
             for item in entries:
                 entry = item
-                if self.entries.get(entry.key) is entry:
+                if self.entry_of(entry.key) is entry:
                     with suppress(UnstorableValueError):  # the sync will say so
                         self.absorb(entry)
         finally:
             self.leave()
         return 0
 
-    cdef int absorb_all(self) except -1:
+    cdef int absorb_all(self, bint shelved) except -1:
+        """absorb() for all that is watched; also for what is on the shelf, if asked for."""
         cdef Entry entry
-        for item in list(self.entries.values()):
+        for item in [*(self.on_shelf() if shelved else ()), *self.entries.values()]:
             entry = item
             if entry.value is not None and entry.alive:
                 try:
@@ -225,16 +244,15 @@ cdef class TaskCache(Cache):
         return status
 
     cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1:
-        if order == self.recent_order and self.recent_value is not None:
-            show(self.recent_value, status)
+        if self.recent is not None and self.recent.order == order:
+            show(self.recent.value, status)
+            self.recent.status = status & ~<uint32_t>CLAIMED
         if entry is None:
             self.status.set(order, status, True)
             return 0
-        self.status.set(order, status, False)
-        entry.status_dirty = True
-        if not entry.counted:
-            entry.counted = True
-            self.counted += 1
+        entry.status_dirty = self.status.set(order, status, False)
+        if entry.status_dirty:
+            self.count_entry(entry)
         if entry.value is not None:
             show(entry.value, status)
         return 0

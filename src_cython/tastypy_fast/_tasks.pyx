@@ -122,13 +122,11 @@ cdef class TaskIterator(StoreIterator):
             value = tasks.hand_out(entry)
             if tasks.writable and (self.attempt or not entry.counted) and entry.value is not None:
                 tasks.settle(self.owner.threshold())
-                if tasks.entries.get(entry.key) is not entry:
+                if tasks.entry_of(entry.key) is not entry:
                     tasks.adopt(entry)
-                elif not entry.counted:
-                    entry.counted = True
-                    tasks.counted += 1
+                else:
+                    tasks.count_entry(entry)
         tasks.recent_key = key
-        tasks.recent_value = None
         tasks.recent_order = order
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 
@@ -144,7 +142,8 @@ cdef class TaskIterator(StoreIterator):
         tasks.enter()
         try:
             tasks.resolve()
-            tasks.absorb_all()
+            # (all of them once, as the loop begins: somebody may hold ever more while it runs)
+            tasks.absorb_all(self.epoch == -1)
             self.epoch = tasks.epoch
             self.changes = tasks.status.abortions if self.flags & ABORTED else tasks.status.openings
             if not tasks.status.compared:
@@ -154,6 +153,10 @@ cdef class TaskIterator(StoreIterator):
             if environment.transient:
                 self.reverts = self.count_reverts()
             chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
+            if not chosen and tasks.shelf:
+                # At the end once more: what lies ahead may have become wanted since.
+                tasks.absorb_all(True)
+                chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
             cursor = environment.reader().cursor(environment.values)
             pairs = iter(())
             new_entries = tasks.new_entries

@@ -45,10 +45,11 @@ cdef class TrackerCache(TaskCache):
         """Where a task is (ABSENT: nowhere); ``found`` is then its entry, if the cache has one."""
         cdef bytes encoded
         self.found = None
-        if key is self.recent_key and key is not None and self.writable and not self.entries:
+        if key is self.recent_key and key is not None and self.writable and not self.entries \
+                and not self.shelf:
             return self.recent_order
         encoded = encode_key(key)
-        self.found = self.entries.get(encoded)
+        self.found = self.entry_of(encoded)
         return self.locate(encoded)
 
     cdef object status_of(self, object key):
@@ -128,7 +129,7 @@ cdef class TrackerCache(TaskCache):
         self.enter()
         try:
             self.resolve()
-            self.absorb_all()
+            self.absorb_all(True)
             try:
                 self.status.count()
             except Exception as error:
@@ -263,7 +264,7 @@ cdef class TrackerCache(TaskCache):
             raise self.environment.refuse_write()
         self.enter()
         try:
-            entry = self.entries.get(encoded)
+            entry = self.entry_of(encoded)
             if entry is None:
                 raw = self.find(encoded, &order)
                 value = {}
@@ -278,9 +279,7 @@ cdef class TrackerCache(TaskCache):
                 dump_data(value, &codec)
                 entry.value.update(changes)
                 self.absorb(entry)
-                if not entry.counted:
-                    entry.counted = True
-                    self.counted += 1
+                self.count_entry(entry)
             else:
                 value = self.decode(encoded, entry.order, entry.codec, entry.payload) if entry.alive else {}
                 self.assign(encoded, {**value, **changes})
@@ -293,7 +292,7 @@ cdef class TrackerCache(TaskCache):
         Cache.check(self)
         self.enter()
         try:
-            self.absorb_all()
+            self.absorb_all(True)
             self.status.check()
         finally:
             self.leave()
