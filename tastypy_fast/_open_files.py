@@ -151,8 +151,11 @@ class OpenFiles:
         self._unlock_data()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the right to write is the parent's. The child locks the data file for itself when it opens
-        the engine."""
+        """In a forked child: the right to write alone is the parent's. In a lock that is shared the child has a part of
+        its own. It locks the data file for itself when it opens the engine."""
+        # (to close is enough: to unlock would take the lock from both)
+        if not isinstance(self.claim, SharedLock):
+            if self.claim is not None:
+                self.claim.release()
+            self.claim = None
         self._unlock_data()
-        if self.claim is not None:
-            self.claim.leave_to_parent()

@@ -201,9 +201,6 @@ class OwnerLock(HeldLock):
         program = os.path.basename(sys.argv[0]) or "python"
         write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})", durability)
 
-    # A forked child closes its copy; the lock stays with the parent's. To unlock it would take it from both.
-    leave_to_parent = HeldLock.release
-
 
 class SharedLock(HeldLock):
     """The right to write a store together with all others that have it like this."""
@@ -253,9 +250,6 @@ class SharedLock(HeldLock):
         except BlockingIOError:  # between two locks a private owner may come
             raise in_use(self._path, read_name(self._file)) from None
 
-    def leave_to_parent(self) -> None:
-        """A forked child has a part of its own in its parent's lock, and keeps it."""
-
 
 class ReaderLock(HeldLock):
     """The right to read a store without LMDB's table of readers, which this process may not write: any number of
@@ -285,9 +279,6 @@ class ReaderLock(HeldLock):
                 raise in_use(path, read_name(owner)) if name == OWNER else lock_file_removed(path, OWNER)
         finally:
             owner.close()
-
-    # (as OwnerLock)
-    leave_to_parent = HeldLock.release
 
 
 class EngineLock(HeldLock):

@@ -198,8 +198,6 @@ def test_damaged_pages_are_told_and_what_they_hold_is_kept(lives, path, first):
 
 
 @pytest.mark.storm
-def test_a_storm_of_damaged_pages(lives, path):
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
+def test_a_storm_of_damaged_pages(lives, path, seed):
     for number in range(1500):
         check_case(lives, path, seed + number)

@@ -23,34 +23,34 @@ def new_key():
     return f"{os.getpid()}-{time.monotonic_ns()}"
 
 
-def write_alone(path, note):
+def write_alone(path, note, rng):
     with POD(path) as store:
-        for _ in range(random.randint(1, 20)):
+        for _ in range(rng.randint(1, 20)):
             key = new_key()
-            store[key] = [1] * random.randint(1, 300)
+            store[key] = [1] * rng.randint(1, 300)
             store.sync()
             note(key)
 
 
-def write_together(path, note):
+def write_together(path, note, rng):
     store = SharedPOD(path)
     try:
-        for _ in range(random.randint(1, 60)):
+        for _ in range(rng.randint(1, 60)):
             key = new_key()
-            store[key] = [1] * random.randint(1, 300)
+            store[key] = [1] * rng.randint(1, 300)
             note(key)
     finally:
         store.close()
 
 
-def read(path, note):
+def read(path, note, rng):
     with POD(path, mode="r") as store:
         for _ in range(5):
             store.items()
 
 
-def again_and_again(pipe, work, path, notes):
-    random.seed(os.getpid())
+def again_and_again(pipe, work, path, notes, seed):
+    rng = random.Random(seed)
     with open(notes, "a") as file:
         def note(key):
             file.write(f"{key}\n")
@@ -58,7 +58,7 @@ def again_and_again(pipe, work, path, notes):
 
         while True:
             with contextlib.suppress(*REFUSED):
-                work(path, note)
+                work(path, note, rng)
 
 
 @pytest.mark.timeout(SECONDS * 3 + 300)
@@ -66,28 +66,29 @@ def again_and_again(pipe, work, path, notes):
 @pytest.mark.parametrize("works", [
     [write_alone] * 3, [write_together] * 3, [write_alone, write_alone, write_together, write_together, read],
 ], ids=["alone", "together", "all"])
-def test_removed_lock_files_cost_nothing(tmp_path, works, names):
+def test_removed_lock_files_cost_nothing(tmp_path, works, names, seed):
+    rng = random.Random(seed)
     path = tmp_path / "store"
     POD(path).close()
     children = {}
 
     def begin(work):
         notes = tmp_path / f"notes-{time.monotonic_ns()}"
-        children[Child(again_and_again, work, path, notes)] = work
+        children[Child(again_and_again, work, path, notes, rng.random())] = work
 
     for work in works:
         begin(work)
     end = time.monotonic() + SECONDS / 6
     removed = 0
     while time.monotonic() < end:
-        time.sleep(random.random() * 0.05)
+        time.sleep(rng.random() * 0.05)
         try:
-            os.unlink(path / random.choice(names))
+            os.unlink(path / rng.choice(names))
             removed += 1
         except FileNotFoundError:
             pass
-        if random.random() < 0.15:
-            child = random.choice(list(children))
+        if rng.random() < 0.15:
+            child = rng.choice(list(children))
             work = children.pop(child)
             child.__exit__()
             begin(work)
