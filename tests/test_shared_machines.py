@@ -120,8 +120,11 @@ class SharedPodMachine(PodMachine):
         self.now, self.saved, self.touched, self.touched_places, self.held = before
 
     @contextlib.contextmanager
-    def step(self, which, *changed):
-        """An operation of one instance that may change some keys; it syncs, if at all, when it ends."""
+    def step(self, which, *changed, marks=True):
+        """An operation of one instance that may change some keys; it syncs, if at all, when it ends.
+
+        (What any process has changed is dirty, also where it was changed back: ``marks`` makes no difference.)
+        """
         self.touch(changed)
         yield self.stores[which % len(self.stores)]
         self.touch(changed)
@@ -347,9 +350,9 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         super().restore(before)
 
     @contextlib.contextmanager
-    def step(self, which, *changed):
+    def step(self, which, *changed, marks=True):
         before = {key: self.facts_of(key) for key in self.claims}
-        with super().step(which, *changed) as store:
+        with super().step(which, *changed, marks=marks) as store:
             yield store
             for key, facts in before.items():
                 # A claim ends with its task, however that ends.
