@@ -121,7 +121,10 @@ class SharedPodMachine(PodMachine):
 
     @contextlib.contextmanager
     def step(self, which, *changed, marks=True):
-        """An operation of one instance that may change some keys; it syncs, if at all, when it ends."""
+        """An operation of one instance that may change some keys; it syncs, if at all, when it ends.
+
+        (What any process has changed is dirty, also where it was changed back: ``marks`` makes no difference.)
+        """
         self.touch(changed)
         yield self.stores[which % len(self.stores)]
         self.touch(changed)
