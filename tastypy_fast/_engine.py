@@ -210,6 +210,9 @@ def translated(path: str, error: Exception, left: str = "everything is still in 
         text = str(error.__cause__ or error)
     if isinstance(error, _DAMAGE):
         return damaged(path, text)
+    if isinstance(error, lmdb.MemoryError):
+        return StorageError(errno.ENOMEM, f"there is no memory for this ({text}), perhaps because of a limit (ulimit "
+                                          f"-v); nothing of it was written", path)
     if isinstance(error, lmdb.DiskError) or _files.is_full(path, text):
         return DiskFullError(
             errno.ENOSPC, f"the disk is full ({text}); nothing of this sync was written and {left}", path

@@ -124,8 +124,8 @@ class Exporting:
         tasks are mixed in. Empty lines are passed over.
 
         Cost: of so many assignments; memory for a thousand lines. A shared store takes a thousand lines as one
-        transaction. Raises DamagedInputError for a line that is not in the format or has a number of more than a
-        million digits, InvalidKeyError and UnstorableValueError for what the store cannot hold: the message names the
+        transaction. Raises DamagedInputError for a line that is not in the format or has a number of more than
+        100,000 digits, InvalidKeyError and UnstorableValueError for what the store cannot hold: the message names the
         line and tells how many before it are in the store, which stay there.
 
         >>> import io

@@ -17,6 +17,7 @@ import os
 import resource
 import shlex
 import struct
+from collections.abc import Iterator
 
 from tastypy_fast._datafile import find_damage, find_databases, other_format
 from tastypy_fast._page_format import FILE_FORMAT, MAGIC, looks_begun
@@ -45,6 +46,7 @@ __all__ = [
     "is_full",
     "not_made",
     "not_there",
+    "odd_files",
     "prepare_folder",
     "refused",
     "require_store",
@@ -70,6 +72,8 @@ def prepare_folder(path: str) -> bool:
         os.makedirs(path)
     except FileExistsError:
         if not os.path.isdir(path):
+            if os.path.islink(path):
+                raise refused(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path, True) from None
             raise StorePathError(errno.ENOTDIR, "a store is a folder, and this path is a file; use another path",
                                  path) from None
     except NotADirectoryError:
@@ -90,6 +94,8 @@ def require_store(path: str) -> bool:
         raise not_there(path) from None
     _refuse_foreign(path)
     if DATA not in names:
+        if _was_complete(path):
+            raise _damaged(path, f"{DATA} is missing")
         raise not_there(path)
     return False
 
@@ -220,8 +226,8 @@ def refused(error: OSError, path: str, writes: bool) -> PersistentOrderedDictExc
         text = f"the store cannot be opened, there is no room ({reason}); free some space and try again"
         return DiskFullError(number, text, path)
     if number in _FORBIDDEN:
-        way_out = "get the right to read it"
-        if writes:
+        way_out = "get the right to use it"
+        if writes and os.path.lexists(path):
             way_out = 'open it with mode="r" if reading is enough, or get the right to write it'
         return StoreAccessError(number, f"the store cannot be opened ({reason}); {way_out}", path)
     way_out = {
@@ -265,6 +271,24 @@ def identities(path: str) -> dict[str, Identity | None]:
     """The files that may not change while a store is open, with what tells them from others; None for one that is
     missing. Raises UnsafeFileError where one is no regular file."""
     return {name: check_regular(os.path.join(path, name)) for name in (DATA, LMDB_LOCK, OWNER)}
+
+
+def odd_files(path: str) -> Iterator[UnsafeFileError]:
+    """An error for each file of a store that is a link, a pipe or another thing, the workers' included."""
+    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN)]
+    folder = os.path.join(path, WORKERS)
+    try:
+        os.close(open_folder(folder))
+        names += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except FileNotFoundError:
+        pass
+    except UnsafeFileError as error:
+        yield error
+    for name in names:
+        try:
+            check_regular(name)
+        except UnsafeFileError as error:
+            yield error
 
 
 def changed_files(path: str, before: dict[str, Identity | None]) -> list[str]:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 _registry: dict[str, Environment] = {}
 _registry_lock = threading.RLock()
 _exiting = False
+# Of the fork that is going on: locks of threads that have ended in a block.
+_abandoned: list[Lock] = []
 
 # How long, in microseconds, a fork waits for one store while it holds another.
 PATIENCE = 50_000
@@ -165,10 +167,11 @@ def _before_fork() -> None:
     """
     taken: list[Lock] = []
     raised: list[BaseException] = []
+    _abandoned.clear()
     while True:
         _whatever_comes(_registry_lock.acquire, raised)
         wanted = _transaction_locks()
-        missing = next((lock for lock in wanted if lock not in taken), None)
+        missing = next((lock for lock in wanted if lock not in taken and lock not in _abandoned), None)
         if missing is None:
             break
         _registry_lock.release()
@@ -178,7 +181,12 @@ def _before_fork() -> None:
                 one.release()
             taken = []
         if not taken:
-            _whatever_comes(missing.acquire, raised)
+            try:
+                _whatever_comes(missing.acquire, raised)
+            except NotLockedError:
+                # Its thread has ended in a block, so that nobody is at work there.
+                _abandoned.append(missing)
+                continue
         taken.append(missing)
     for lock in taken:
         if lock not in wanted:  # closed meanwhile
@@ -209,6 +217,8 @@ def _transaction_locks() -> list[Lock]:
 def _after_fork_in_parent() -> None:
     for environment in _registry.values():
         environment.after_fork_in_parent()
+        if isinstance(environment, SharedEnvironment) and environment.transaction.lock not in _abandoned:
+            environment.transaction.lock.release()
     _registry_lock.release()
 
 
@@ -216,8 +226,14 @@ def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
     _ending.watch_sigterm_in_child()
-    for environment in _registry.values():
-        environment.after_fork_in_child()
+    abandoned = [environment for environment in _registry.values()
+                 if isinstance(environment, SharedEnvironment) and environment.transaction.lock in _abandoned]
+    for environment in abandoned:
+        environment.leave_to_parent()
+    for inherited in _registry.values():
+        inherited.after_fork_in_child()
+    for environment in abandoned:
+        environment.close_for_good()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

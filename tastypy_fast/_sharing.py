@@ -131,11 +131,18 @@ class SharedEnvironment(Environment):
 
     # Fork
 
-    # (Before it, the registry takes the locks of all transactions.)
+    # (Around it, the registry takes the locks of all transactions and gives them back.)
 
-    def after_fork_in_parent(self) -> None:
-        super().after_fork_in_parent()
-        self.transaction.lock.release()
+    def leave_to_parent(self) -> None:
+        """In a forked child, before all else: a thread of the parent's has ended in the middle of a block. The engine
+        can be neither closed nor opened again, so that the store cannot be used here."""
+        self.transaction.leave_to_parent(self.db)
+        self.db = None
+
+    def close_for_good(self) -> None:
+        """Refuse every use of the store, without opening or closing anything."""
+        self._reopens = False
+        self.transaction.closed = True
 
     def after_fork_in_child(self) -> None:
         """A child shares the store as any other process does, once it has opened the files for itself."""

@@ -49,3 +49,4 @@ class StoreState:
     heads: Any
     wrote: bool
     image_count: int
+    files_checked: int

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from tastypy_fast._datafile import last_transaction
-from tastypy_fast._files import DATA, check_data_file, require_store
+from tastypy_fast._files import DATA, check_data_file, odd_files, require_store
 from tastypy_fast._integrity import faults
 from tastypy_fast._looking import LookedAt, look_at
 from tastypy_fast._page_check import find_page_faults
@@ -28,12 +28,13 @@ MOST = 1000
 
 def verify_here(path: str) -> Iterator[str]:
     """What is wrong with the store at ``path``, a sentence each."""
+    odd = [str(error) for error in odd_files(path)]
+    if odd:
+        yield from odd
+        return
     try:
         require_store(path)
         check_data_file(path, owned=False)
-    except UnsafeFileError as error:
-        yield str(error)
-        return
     except (NotAStoreError, PersistentOrderedDictIntegrityError, StoreNotFoundError, StorePathError) as error:
         yield str(error)
         if os.path.isfile(os.path.join(path, DATA)):

@@ -158,6 +158,8 @@ def test_a_file_that_is_none_is_neither_followed_nor_waited_for(tmp_path, cls, n
         assert not (tmp_path / "nowhere").exists(), what
         assert not (path / "nowhere").exists(), what
         # What a use does not need is not looked at, or is made anew.
+        if what == "verify":
+            assert name in said or name == "data.compacted", said
         if name in ({"data.mdb", "owner.lock"} if what == "repair" else {"data.mdb", "lock.mdb", "owner.lock"}):
             assert name in said, (what, said)
 
@@ -243,6 +245,21 @@ def test_no_file_of_a_store_is_a_standard_stream(any_class, path):
     assert (status, errors) == (0, "")
     assert report.read_text() == "[] []\n"
     assert contents(path, any_class) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "1 2", "0 1 2"])
+def test_the_command_works_without_standard_streams(path, closed):
+    made(POD, path)
+    program = """
+        import os, sys
+        for number in map(int, sys.argv[2].split()):
+            os.close(number)
+        os.execv(sys.executable, [sys.executable, "-m", "tastypy_fast", *sys.argv[3:], sys.argv[1]])
+    """
+    for words, expected in ((["status"], 0), (["verify"], 0)):
+        status, _, errors = run(program, path, closed, *words)
+        assert (status, errors) == (expected, ""), words
+    assert maintenance.verify(path) == []
 
 
 INHERITED = """

@@ -362,3 +362,42 @@ def test_a_grandchild_reads(any_class, path):
                 store["b"] = {}
 
         outcome_of(lambda pipe: outcome_of(grandchild))
+
+
+ABANDONED = """
+    import _thread, os, sys
+    from tastypy_fast import PersistentOrderedDictException, SharedPOD
+
+    store = SharedPOD(sys.argv[1], init={"a": 1})
+    other = SharedPOD(sys.argv[2], init={"b": 2})
+    ended = _thread.allocate_lock()
+    ended.acquire()
+
+    def begin():
+        store.lock()
+        store["c"] = 3
+        ended.release()
+
+    _thread.start_new_thread(begin, ())
+    ended.acquire()
+    while _thread._count():
+        pass
+    child = os.fork()
+    if child == 0:
+        said = []
+        for work in (lambda: store["a"], lambda: store.__setitem__("d", 4)):
+            try:
+                work()
+            except PersistentOrderedDictException as error:
+                said.append("closed" in str(error))
+        other["e"] = 5
+        os._exit(0 if said == [True, True] else 1)
+    print(os.waitpid(child, 0)[1], other["e"], store["a"])
+    os._exit(0)
+"""
+
+
+def test_a_fork_beside_a_block_whose_thread_has_ended_hangs_nobody(tmp_path):
+    """The child can neither end the transaction nor use the store; other stores it uses as any child."""
+    status, output, errors = run(ABANDONED, tmp_path / "store", tmp_path / "other")
+    assert (status, output, errors) == (0, "0 5 1\n", "")

@@ -7,6 +7,7 @@ handler may raise between taking a lock and noting that it is taken.
 """
 
 cimport cython
+from cpython.ref cimport Py_INCREF
 
 from tastypy_fast._cache cimport Cache
 from tastypy_fast._state cimport Lock, StoreState
@@ -59,6 +60,12 @@ cdef class Transaction(StoreState):
         self.turn = None
         if self.cache is not None:
             self.cache.forget()
+
+    def leave_to_parent(self, db):
+        """In a forked child: leave LMDB's environment ``db``, and the open transaction of a thread that has ended, as they
+        are. To close or abort them would wait for that thread's lock for ever, so they are never freed."""
+        for item in (db, self.snapshot, *self.parents):
+            Py_INCREF(item)
 
     def attach(self, Cache cache not None):
         """Work through this cache."""

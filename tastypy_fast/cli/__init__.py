@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -11,6 +12,10 @@ _EXTRA = ("click", "rich", "plotext", "zstandard")
 
 def main() -> int:
     """Run the command with the arguments of this process. Returns its exit code."""
+    # A program that has detached itself may have closed them. (The lowest numbers are free, so they are theirs again.)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (as long as the process)
     try:
         from tastypy_fast.cli.group import run
 
