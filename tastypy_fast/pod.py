@@ -236,6 +236,8 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
     def revert(self) -> None:
         """Drop every change since the last sync, of all instances that share this memory. Cost: O(1).
 
+        What was handed out before is not watched any more, because its changes were dropped: read it again.
+
         >>> pod = PersistentOrderedDict(path, init={"a": 1})
         >>> pod.sync()
         >>> pod["a"] = 2
