@@ -91,14 +91,19 @@ cdef class Lanes:
         """Begin a loop: the place of the first task that it claims. The last one that the loop before it has handed out
         has failed now."""
         cdef uint64_t* at = self.at(lane)
-        cdef uint64_t value = load(at)
+        cdef uint64_t value
+        if at == NULL:
+            raise ValueError("these lanes are closed, or have no such lane")
+        value = load(at)
         value = (value & COUNT) + (value & ENDED != 0)
         store(at, value)
         return value
 
     def end(self, unsigned long long lane):
         """The loop has ended."""
-        mark(self.at(lane), ENDED)
+        cdef uint64_t* at = self.at(lane)
+        if at != NULL:
+            mark(at, ENDED)
 
     cdef bint hand_out(self, unsigned long long lane, unsigned long long place) noexcept:
         """Note that a task is handed out, before it is, and those before it. False, and it must not be, where somebody
