@@ -28,13 +28,16 @@ MOST = 1000
 
 def verify_here(path: str) -> Iterator[str]:
     """What is wrong with the store at ``path``, a sentence each."""
-    odd = [str(error) for error in odd_files(path)]
-    if odd:
-        yield from odd
-        return
     try:
         require_store(path)
+        odd = [str(error) for error in odd_files(path)]
+        if odd:
+            yield from odd
+            return
         check_data_file(path, owned=False)
+    except UnsafeFileError as error:
+        yield str(error)
+        return
     except (NotAStoreError, PersistentOrderedDictIntegrityError, StoreNotFoundError, StorePathError) as error:
         yield str(error)
         if os.path.isfile(os.path.join(path, DATA)):

@@ -62,8 +62,8 @@ cdef class Transaction(StoreState):
             self.cache.forget()
 
     def leave_to_parent(self, db):
-        """In a forked child: leave LMDB's environment ``db``, and the open transaction of a thread that has ended, as they
-        are. To close or abort them would wait for that thread's lock for ever, so they are never freed."""
+        """In a forked child: leave LMDB's environment ``db``, and the open transaction of a thread that has ended, as
+        they are. To close or abort them would wait for that thread's lock for ever, so they are never freed."""
         for item in (db, self.snapshot, *self.parents):
             Py_INCREF(item)
 
