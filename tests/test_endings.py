@@ -745,3 +745,29 @@ def test_an_interrupt_at_any_line_of_a_loop_over_keys_leaves_out_what_is_deleted
             break
     # (the iterators of the shared classes are compiled altogether)
     assert number > 5 or any_class in (SharedPOD, SharedTracker)
+
+
+@pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
+def test_an_interrupt_as_the_files_are_looked_at_leaves_out_nothing(any_class, tmp_path, walk):
+    """Once a second, who reads what others write looks at the files before the next element."""
+    before_tracing = sys.gettrace()
+    for number in range(1, 10**6):
+        with any_class(tmp_path / str(number), durability="process") as store:
+            store.update((key, {"x": 1}) for key in range(4))
+            store.sync()
+            keys = walk(store)
+            begun = next(keys)
+            store._environment.files_checked = 0
+            interrupt = InterruptAt(number)
+            sys.settrace(interrupt)
+            rest = []
+            try:
+                rest.append(next(keys))
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before_tracing)
+            rest += keys
+            assert [begun, *rest] == list(walk(range(4))), interrupt.where
+        if interrupt.where is None:
+            break

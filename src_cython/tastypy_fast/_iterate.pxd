@@ -38,7 +38,8 @@ cdef class StoreIterator:
     cdef long long seen
 
     cdef bint is_outdated(self) except -1
-    cdef object offer(self, long long order, object item)
+    cdef int enter_for(self, long long order, long long before) except -1
+    cdef object offer(self, long long order, object item, long long before)
     cdef object read_again(self, long long order, object item)
     cdef object offer_now(self, long long order, object item)
     cdef object as_it_is_now(self, long long order, object item)

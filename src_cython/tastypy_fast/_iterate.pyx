@@ -96,7 +96,7 @@ cdef class StoreIterator:
             self.at += 1
             before = self.position
             self.position = order
-            result = self.offer(order, item)
+            result = self.offer(order, item, before)
             if result is not GONE:
                 return result
             if self.is_reverted:
@@ -110,13 +110,24 @@ cdef class StoreIterator:
         """Whether the rest of the chunk may not be what comes next any more."""
         return self.epoch != self.cache.epoch or self.cache.is_stale()
 
-    cdef object offer(self, long long order, object item):
-        """What to hand out for an element of the chunk, or GONE."""
+    cdef int enter_for(self, long long order, long long before) except -1:
+        """Have the cache to hand out an element, to which the loop came from ``before``."""
+        try:
+            self.cache.enter()
+        except BaseException:
+            # Nothing was handed out, so that it comes when the loop is asked again, unless another thread is further.
+            if self.position == order:
+                self.seek(before)
+            raise
+        return 0
+
+    cdef object offer(self, long long order, object item, long long before):
+        """What to hand out for an element of the chunk, or GONE. The loop came from ``before``."""
         if not self.cache.environment.transient and (not self.cache.tracks or self.kind == KEYS):
             return self.offer_now(order, item)
         # A task has its status to be read, too: nobody may come between. And where others write, the record is
         # asked for again if the store is not as it was when the chunk was read.
-        self.cache.enter()
+        self.enter_for(order, before)
         try:
             item = self.as_it_is_now(order, item)
             return GONE if item is None or self.is_overtaken(order) else self.offer_now(order, item)

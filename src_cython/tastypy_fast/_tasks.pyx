@@ -76,8 +76,8 @@ cdef class TaskIterator(StoreIterator):
         finally:
             self.tasks.leave()
 
-    cdef object offer(self, long long order, object item):
-        self.tasks.enter()
+    cdef object offer(self, long long order, object item, long long before):
+        self.enter_for(order, before)
         try:
             item = self.as_it_is_now(order, item)
             return GONE if item is None or self.is_overtaken(order) else self.offer_task(order, item)
