@@ -108,6 +108,9 @@ class DataLock(HeldLock):
         start = time.monotonic()
         while not try_lock_opening(self._file.fileno(), writes):
             _wait(path, start)
+        # Patience begins now, however long the queue was, because a process that closes the engine to open it again, to
+        # write, has lock.mdb unlocked for a moment.
+        start = time.monotonic()
         while True:
             if self._try(fcntl.LOCK_EX):
                 for name in (LMDB_LOCK, OWNER):
