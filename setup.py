@@ -1,9 +1,18 @@
-"""Builds the compiled modules; everything else about the project stands in pyproject.toml."""
+"""Build the compiled modules. Everything else about the project is in pyproject.toml."""
 
 import os
 import sys
+
+if sys.platform == "win32":
+    sys.exit(
+        "tastypy_fast runs on Linux and macOS only, because it needs POSIX file locks and memory maps. "
+        "On Windows, install it inside WSL (Windows Subsystem for Linux)."
+    )
+
+import hashlib
 from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -12,34 +21,79 @@ TRACE = os.environ.get("TASTYPY_FAST_TRACE") == "1"
 # TASTYPY_FAST_SANITIZE=1 builds them with the address and undefined-behaviour sanitizers.
 SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("TASTYPY_FAST_SANITIZE") == "1" else []
 
-# Without what debuggers want, which would be four fifths of the modules. Somebody's own choice
-# stands, such as CFLAGS=-O0 for a quick build.
+# No debug information, because it would be four fifths of each module. A level in CFLAGS takes precedence, such as
+# CFLAGS=-O0 for a quick build.
 OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2", "-g0"]
 
-MODULES = [path.stem for path in sorted(Path("src_cython/tastypy_fast").glob("*.pyx"))]
+SOURCES = Path("src_cython")
+MODULES = [".".join(path.relative_to(SOURCES).with_suffix("").parts) for path in sorted(SOURCES.rglob("*.pyx"))]
 
 CPUS = os.cpu_count() or 1
 
-# (the processes that Cython starts for its part may import this module)
-if __name__ == "__main__":
-    setup(
-        ext_modules=cythonize(
-            [
-                Extension(
-                    f"tastypy_fast.{name}",
-                    [f"src_cython/tastypy_fast/{name}.pyx"],
-                    define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
-                    extra_compile_args=[*OPTIMIZE, *SANITIZE],
-                    extra_link_args=SANITIZE,
-                    # Where the timers are in older versions of the system's library.
-                    libraries=["rt"] if sys.platform == "linux" else [],
-                )
-                for name in MODULES
-            ],
-            include_path=["src_cython"],
-            build_dir="build/cython",
-            nthreads=CPUS,
-            compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
-        ),
-        options={"build_ext": {"parallel": CPUS}},
+# The C files. Tracing has its own, because it is a choice of the translation to C.
+C_FILES = Path("build/cython-trace" if TRACE else "build/cython")
+
+
+def record(name, *inputs):
+    """Write a digest of ``inputs`` to a file, unless the file holds it already. Return its path, and whether it did."""
+    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()
+    path = Path("build", name)
+    if path.exists() and path.read_text() == digest:
+        return path, True
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(digest)
+    return path, False
+
+
+def translated(extensions):
+    """Translate to C what has changed since the last build.
+
+    Cython compares the times of files, those of its own .pxd files included. ``pip install`` unpacks Cython anew for
+    each build, so that these are always newer and everything would be translated and compiled again. Therefore the
+    contents decide first.
+    """
+    sources = [(str(path), path.read_bytes()) for path in sorted(SOURCES.rglob("*.p[yx][xd]"))]
+    stamp, same = record(f"{C_FILES.name}.sha256", Cython.__version__, sources)
+    c_files = [C_FILES / Path(*extension.sources).with_suffix(".c") for extension in extensions]
+    if same and all(path.exists() for path in c_files):
+        for extension, path in zip(extensions, c_files, strict=True):
+            extension.sources = [str(path)]
+        return extensions
+    # A translation that fails or is interrupted leaves no stamp.
+    stamp.unlink()
+    extensions = cythonize(
+        extensions,
+        include_path=[str(SOURCES)],
+        build_dir=str(C_FILES),
+        nthreads=CPUS,
+        compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
     )
+    record(stamp.name, Cython.__version__, sources)
+    return extensions
+
+
+def extensions():
+    """Describe the compiled modules to setuptools."""
+    found = translated([
+        Extension(
+            name,
+            [str(SOURCES / f"{name.replace('.', '/')}.pyx")],
+            define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
+            extra_compile_args=[*OPTIMIZE, *SANITIZE],
+            extra_link_args=SANITIZE,
+            # Older versions of the C library have the timers in librt.
+            libraries=["rt"] if sys.platform == "linux" else [],
+        )
+        for name in MODULES
+    ])
+    # Other flags of the compiler make other modules: setuptools compiles what is older than this file.
+    chosen = [os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS")]
+    flags, _ = record("flags.sha256", TRACE, SANITIZE, OPTIMIZE, chosen)
+    for extension in found:
+        extension.depends = [*extension.depends, str(flags.absolute())]
+    return found
+
+
+# Processes that Cython starts may import this module.
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), options={"build_ext": {"parallel": CPUS}})
