@@ -25,6 +25,7 @@ from tastypy_fast._directly import give_back
 from tastypy_fast._engine import EngineError, MapResized, NotFound, ReadersFull
 from tastypy_fast._heads import HEADS
 from tastypy_fast._journal import Journal
+from tastypy_fast._lmdb import network_fs
 from tastypy_fast._open_files import OpenFiles
 from tastypy_fast._options import FORMAT, KINDS, Options, check_meta
 from tastypy_fast._ownership import OwnerLock, SharedLock
@@ -75,6 +76,7 @@ class Environment(Access):
     def _open(self) -> None:
         try:
             fresh = self._files.prepare()
+            network_fs.warn_once(self.path)
             self._alone = alone = self._take_files()
             if alone or not self._may_write:
                 _files.check_data_file(self.path, alone)
