@@ -25,9 +25,9 @@ def test_exported_names_are_these():
         DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD SharedPOD SharedPersistentOrderedDict SharedProgressTracker SharedTracker
         Claim NotLockedError CalledClosedTrackerError DamagedInputError DiskFullError DuplicateKeyError ForkedStoreError
         InvalidKeyError NetworkFileSystemWarning NewerFormatError NotAStoreError PersistentOrderedDict
-        PersistentOrderedDictException PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError StorageError StoreConflictError
-        StoreAccessError StoreInUseError StoreKindError StoreNotFoundError StorePathError Tracker UnsafeFileError
-        UnstorableValueError
+        PersistentOrderedDictException PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError
+        StorageError StoreConflictError StoreAccessError StoreInUseError StoreKindError StoreNotFoundError
+        StorePathError Tracker UnsafeFileError UnstorableValueError
     """
     assert sorted(tastypy_fast.__all__) == sorted(names.split())
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
