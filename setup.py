@@ -94,6 +94,24 @@ def extensions():
     return found
 
 
+def remove_stale():
+    """Remove what was built of modules that have since been renamed or deleted.
+
+    setuptools keeps it in build/lib*, puts it into each wheel, and Python goes on importing it.
+    """
+    compiled = {path.parent / path.stem for path in SOURCES.rglob("*.pyx")}
+    for base in [Path("."), *Path("build").glob("lib*")]:
+        for path in (base / "tastypy_fast").rglob("*"):
+            source = path.relative_to(base)
+            if path.suffix == ".so":
+                stale = SOURCES / source.parent / path.name.partition(".")[0] not in compiled
+            else:
+                stale = base.name != "" and path.is_file() and not source.exists()
+            if stale:
+                path.unlink()
+
+
 # Processes that Cython starts may import this module.
 if __name__ == "__main__":
+    remove_stale()
     setup(ext_modules=extensions(), options={"build_ext": {"parallel": CPUS}})
