@@ -111,6 +111,16 @@ def test_opening_warns_once_for_each_path(on_network):
     assert {warning.filename for warning in caught} == {__file__}
 
 
+def test_command_prints_the_warning_as_one_line(on_network, capfd):
+    group = pytest.importorskip("tastypy_fast.cli.group", reason="needs the extra cli")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert group.run(["add", str(on_network / "one"), "--create", "a"]) == 0
+    printed = capfd.readouterr().err.splitlines()
+    assert len([line for line in printed if line.startswith("tastypy-fast: warning: the store at ")]) == 1
+    assert not [line for line in printed if ".py" in line]
+
+
 def test_warning_as_an_error_leaves_the_store_closed(on_network, no_leaks):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
