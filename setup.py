@@ -10,6 +10,7 @@ if sys.platform == "win32":
     )
 
 import hashlib
+import json
 from pathlib import Path
 
 import Cython
@@ -25,6 +26,10 @@ SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("TASTYPY_FAS
 # CFLAGS=-O0 for a quick build.
 OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2", "-g0"]
 
+# TASTYPY_FAST_PURE=1 leaves the compiled modules out: "make build" compiles them in place, where pip would compile
+# them in a temporary folder first.
+PURE = os.environ.get("TASTYPY_FAST_PURE") == "1"
+
 SOURCES = Path("src_cython")
 MODULES = [".".join(path.relative_to(SOURCES).with_suffix("").parts) for path in sorted(SOURCES.rglob("*.pyx"))]
 
@@ -34,17 +39,6 @@ CPUS = os.cpu_count() or 1
 C_FILES = Path("build/cython-trace" if TRACE else "build/cython")
 
 
-def record(name, *inputs):
-    """Write a digest of ``inputs`` to a file, unless the file holds it already. Return its path, and whether it did."""
-    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()
-    path = Path("build", name)
-    if path.exists() and path.read_text() == digest:
-        return path, True
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(digest)
-    return path, False
-
-
 def translated(extensions):
     """Translate to C what has changed since the last build.
 
@@ -52,23 +46,30 @@ def translated(extensions):
     each build, so that these are always newer and everything would be translated and compiled again. Therefore the
     contents decide first.
     """
-    sources = [(str(path), path.read_bytes()) for path in sorted(SOURCES.rglob("*.p[yx][xd]"))]
-    stamp, same = record(f"{C_FILES.name}.sha256", Cython.__version__, sources)
+    stamp = Path("build", f"{C_FILES.name}.json")
+    last = json.loads(stamp.read_text()) if stamp.exists() else {}
+    now = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(SOURCES.rglob("*.p[yx][xd]"))}
     c_files = [C_FILES / Path(*extension.sources).with_suffix(".c") for extension in extensions]
-    if same and all(path.exists() for path in c_files):
+    if last == {"Cython": Cython.__version__, **now} and all(path.exists() for path in c_files):
         for extension, path in zip(extensions, c_files, strict=True):
             extension.sources = [str(path)]
         return extensions
-    # A translation that fails or is interrupted leaves no stamp.
-    stamp.unlink()
+    # A changed file may have an old time (cp -p, tar). It counts as changed until a translation has succeeded.
+    same = {path: digest for path, digest in now.items() if last.get(path) == digest}
+    if last:
+        for path in now.keys() - same.keys():
+            os.utime(path)
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(json.dumps(same))
     extensions = cythonize(
         extensions,
         include_path=[str(SOURCES)],
         build_dir=str(C_FILES),
         nthreads=CPUS,
         compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
+        force=not last,
     )
-    record(stamp.name, Cython.__version__, sources)
+    stamp.write_text(json.dumps({"Cython": Cython.__version__, **now}))
     return extensions
 
 
@@ -87,8 +88,10 @@ def extensions():
         for name in MODULES
     ])
     # Other flags of the compiler make other modules: setuptools compiles what is older than this file.
-    chosen = [os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS")]
-    flags, _ = record("flags.sha256", TRACE, SANITIZE, OPTIMIZE, chosen)
+    flags = Path("build/flags")
+    chosen = repr([TRACE, SANITIZE, OPTIMIZE, *map(os.environ.get, ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS"))])
+    if not flags.exists() or flags.read_text() != chosen:
+        flags.write_text(chosen)
     for extension in found:
         extension.depends = [*extension.depends, str(flags.absolute())]
     return found
@@ -114,4 +117,4 @@ def remove_stale():
 # Processes that Cython starts may import this module.
 if __name__ == "__main__":
     remove_stale()
-    setup(ext_modules=extensions(), options={"build_ext": {"parallel": CPUS}})
+    setup(ext_modules=[] if PURE else extensions(), options={"build_ext": {"parallel": CPUS}})
