@@ -38,7 +38,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	touch $@
 
 build: $(VENV)/.dev ## compile what has changed, in place and quickly (makes .venv where it is missing)
-	@$(PY) $(BUILD) >build/log 2>&1 || { cat build/log; exit 1; }
+	@mkdir -p build && $(PY) $(BUILD) >build/log 2>&1 || { cat build/log; exit 1; }
 
 test: build ## run the whole suite
 	$(PY) -m pytest $(ARGS)
@@ -68,7 +68,7 @@ docs: build $(VENV)/.docs ## build the documentation into docs/_build/html
 
 # (optimized, because a quick build is several times slower)
 bench: $(VENV)/.bench ## compile with optimization and run the benchmarks (ARGS="-n 100000")
-	CFLAGS= $(PY) $(BUILD) >build/log 2>&1 || { cat build/log; exit 1; }
+	mkdir -p build && CFLAGS= $(PY) $(BUILD) >build/log 2>&1 || { cat build/log; exit 1; }
 	$(PY) -m benchmarks $(if $(ARGS),$(ARGS),-n 100000)
 
 storm: build ## run the long tests: thousands of kills, long random histories
