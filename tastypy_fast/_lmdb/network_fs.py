@@ -29,10 +29,10 @@ NETWORK_TYPES = frozenset({
 # FUSE serves local file systems, too (ntfs-3g, fuse-overlayfs, gocryptfs, mergerfs). These programs serve remote ones.
 # Their names are a FUSE type's second half, or the source of a mount without one.
 NETWORK_PROGRAMS = frozenset({
-    "afp", "beegfs", "blobfuse", "blobfuse2", "ceph", "ceph-fuse", "curlftpfs", "cvmfs2", "davfs", "davfs2", "gcsfuse",
-    "geesefs", "glusterfs", "goofys", "google-drive-ocamlfuse", "gvfsd-fuse", "hdfs", "fuse_dfs", "juicefs", "kio-fuse",
-    "lizardfs", "mfs", "moosefs", "mount-s3", "mountpoint-s3", "onedriver", "rclone", "s3fs", "s3ql", "seaweedfs",
-    "smbnetfs", "sshfs", "vmhgfs-fuse", "weed", "xtreemfs",
+    "afp", "beegfs", "blobfuse", "blobfuse2", "ceph", "ceph-fuse", "curlftpfs", "cvmfs2", "davfs", "davfs2", "fuse_dfs",
+    "gcsfuse", "geesefs", "glusterfs", "goofys", "google-drive-ocamlfuse", "grpcfuse", "gvfsd-fuse", "hdfs", "juicefs",
+    "kio-fuse", "lizardfs", "mfs", "moosefs", "mount-s3", "mountpoint-s3", "onedriver", "osxfs", "prl_fsd", "rclone",
+    "s3fs", "s3ql", "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse", "weed", "xtreemfs",
 })
 # A mount's source that names a host or a service: "host:/folder", "host:", "user@host:folder", "https://host/". (The
 # source of a mergerfs mount is a list of folders, such as "disk1:disk2".)
@@ -137,7 +137,7 @@ def _callers_level() -> int:
     """Return the ``stacklevel`` at which a warning names the line of the program that opens the store."""
     level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "tastypy_fast":
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "tastypy_fast":
         frame = frame.f_back
         level += 1
     return level
