@@ -36,10 +36,9 @@ NETWORK_PROGRAMS = frozenset({
 })
 # A mount's source that names a host or a service: "host:/folder", "host:", "user@host:folder", "https://host/". (The
 # source of a mergerfs mount is a list of folders, such as "disk1:disk2".)
-_REMOTE_SOURCE = re.compile(rb"[^/:]+(:/|:$|@[^/:]+:)")
+_REMOTE_SOURCE = rb"[^/:]+(:/|:$|@[^/:]+:)"
 
 _MOUNTS = "/proc/self/mountinfo"
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 # Device number -> the type of the network file system there, or None for a local one. The kernel may give a number
 # out again after an unmount, so that a process that sees that happen may warn too often or not at all.
@@ -114,7 +113,7 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
 
 def _unescaped(text: bytes) -> bytes:
     """Decode the octal escapes that the kernel writes for spaces, tabs, newlines and backslashes."""
-    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), text)
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), text)
 
 
 def is_network(kind: bytes, source: bytes) -> bool:
@@ -130,7 +129,7 @@ def is_network(kind: bytes, source: bytes) -> bool:
         return name in NETWORK_TYPES
     if not program:
         program = source.decode("ascii", "replace")
-    return program in NETWORK_PROGRAMS or _REMOTE_SOURCE.match(source) is not None
+    return program in NETWORK_PROGRAMS or re.match(_REMOTE_SOURCE, source) is not None
 
 
 def _callers_level() -> int:
