@@ -35,8 +35,8 @@ MODULES = [".".join(path.relative_to(SOURCES).with_suffix("").parts) for path in
 
 CPUS = os.cpu_count() or 1
 
-# The C files. Tracing has its own, because it is a choice of the translation to C.
-C_FILES = Path("build/cython-trace" if TRACE else "build/cython")
+C_FILES = Path("build/cython")
+DIRECTIVES = {"language_level": "3", "linetrace": TRACE, "auto_pickle": False}
 
 
 def translated(extensions):
@@ -46,19 +46,23 @@ def translated(extensions):
     each build, so that these are always newer and everything would be translated and compiled again. Therefore the
     contents decide first.
     """
-    stamp = Path("build", f"{C_FILES.name}.json")
+    stamp = Path("build/cython.json")
     last = json.loads(stamp.read_text()) if stamp.exists() else {}
-    now = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(SOURCES.rglob("*.p[yx][xd]"))}
+    now = {"made by": f"Cython {Cython.__version__}, {DIRECTIVES}"}
+    for path in sorted(SOURCES.rglob("*.p[yx][xd]")):
+        now[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
     c_files = [C_FILES / Path(*extension.sources).with_suffix(".c") for extension in extensions]
-    if last == {"Cython": Cython.__version__, **now} and all(path.exists() for path in c_files):
+    if last == now and all(path.exists() for path in c_files):
         for extension, path in zip(extensions, c_files, strict=True):
             extension.sources = [str(path)]
         return extensions
-    # A changed file may have an old time (cp -p, tar). It counts as changed until a translation has succeeded.
-    same = {path: digest for path, digest in now.items() if last.get(path) == digest}
-    if last:
+    same = {name: value for name, value in now.items() if last.get(name) == value}
+    everything = "made by" not in same
+    if not everything:
+        # A changed file may have an old time (cp -p, tar).
         for path in now.keys() - same.keys():
             os.utime(path)
+    # What has changed counts as changed until its translation has succeeded.
     stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(json.dumps(same))
     extensions = cythonize(
@@ -66,10 +70,10 @@ def translated(extensions):
         include_path=[str(SOURCES)],
         build_dir=str(C_FILES),
         nthreads=CPUS,
-        compiler_directives={"language_level": "3", "linetrace": TRACE, "auto_pickle": False},
-        force=not last,
+        compiler_directives=DIRECTIVES,
+        force=everything,
     )
-    stamp.write_text(json.dumps({"Cython": Cython.__version__, **now}))
+    stamp.write_text(json.dumps(now))
     return extensions
 
 
