@@ -16,7 +16,10 @@ SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("TASTYPY_FAS
 # stands, such as CFLAGS=-O0 for a quick build.
 OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2", "-g0"]
 
-MODULES = [path.stem for path in sorted(Path("src_cython/tastypy_fast").glob("*.pyx"))]
+SOURCES = Path("src_cython")
+MODULES = {
+    ".".join(path.relative_to(SOURCES).with_suffix("").parts): str(path) for path in sorted(SOURCES.rglob("*.pyx"))
+}
 
 CPUS = os.cpu_count() or 1
 
@@ -26,15 +29,15 @@ if __name__ == "__main__":
         ext_modules=cythonize(
             [
                 Extension(
-                    f"tastypy_fast.{name}",
-                    [f"src_cython/tastypy_fast/{name}.pyx"],
+                    name,
+                    [path],
                     define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
                     extra_compile_args=[*OPTIMIZE, *SANITIZE],
                     extra_link_args=SANITIZE,
                     # Where the timers are in older versions of the system's library.
                     libraries=["rt"] if sys.platform == "linux" else [],
                 )
-                for name in MODULES
+                for name, path in MODULES.items()
             ],
             include_path=["src_cython"],
             build_dir="build/cython",
