@@ -18,7 +18,7 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.inputs import key_of, value_of
+from benchmarks.inputs import url_of, value_of
 from tastypy_fast import (
     PersistentOrderedDict,
     ProgressTracker,
@@ -34,7 +34,7 @@ ROUNDS = 30
 @pytest.fixture
 def pod(tmp_path):
     """A store with values on disk, none in memory, that syncs only when told to."""
-    with PersistentOrderedDict(tmp_path / "pod", init=((key_of(i), value_of(i)) for i in range(KEYS))) as pod:
+    with PersistentOrderedDict(tmp_path / "pod", init=((url_of(i), value_of(i)) for i in range(KEYS))) as pod:
         pod.sync()
         pod.hold()
         yield pod
@@ -45,7 +45,7 @@ def pod(tmp_path):
 def tracker(tmp_path):
     """The same with tasks."""
     with ProgressTracker(tmp_path / "tracker") as tracker:
-        tracker.add_many(map(key_of, range(KEYS)))
+        tracker.add_many(map(url_of, range(KEYS)))
         tracker.sync()
         tracker.hold()
         yield tracker
@@ -55,7 +55,7 @@ def tracker(tmp_path):
 @pytest.fixture
 def shared_pod(tmp_path):
     """A store for many processes, that syncs only when told to."""
-    with SharedPersistentOrderedDict(tmp_path / "pod", init=((key_of(i), value_of(i)) for i in range(KEYS))) as pod:
+    with SharedPersistentOrderedDict(tmp_path / "pod", init=((url_of(i), value_of(i)) for i in range(KEYS))) as pod:
         pod.sync()
         pod.hold()
         yield pod
@@ -65,7 +65,7 @@ def shared_pod(tmp_path):
 def shared_tracker(tmp_path):
     """The same with tasks."""
     with SharedProgressTracker(tmp_path / "tracker") as tracker:
-        tracker.add_many(map(key_of, range(KEYS)))
+        tracker.add_many(map(url_of, range(KEYS)))
         tracker.sync()
         tracker.hold()
         yield tracker
@@ -74,13 +74,13 @@ def shared_tracker(tmp_path):
 @pytest.fixture
 def some():
     """1,000 keys that are there, scattered."""
-    return [key_of(i * 7919 % KEYS) for i in range(MANY)]
+    return [url_of(i * 7919 % KEYS) for i in range(MANY)]
 
 
 @pytest.fixture
 def new():
     """1,000 keys that are not there."""
-    return [key_of(KEYS + i) for i in range(MANY)]
+    return [url_of(KEYS + i) for i in range(MANY)]
 
 
 def run(benchmark, operation, setup=None):
@@ -128,12 +128,12 @@ def test_contains_not(benchmark, pod, new):
 
 def test_iterate_items(benchmark, pod):
     last = run(benchmark, lambda: deque(islice(pod.iteritems(), MANY), maxlen=1))
-    assert last[0] == (key_of(MANY - 1), value_of(MANY - 1))
+    assert last[0] == (url_of(MANY - 1), value_of(MANY - 1))
 
 
 def test_sync_new(benchmark, pod):
     numbers = iter(range(KEYS, KEYS + (ROUNDS + 2) * MANY))
-    run(benchmark, pod.sync, lambda: set_all(pod, map(key_of, islice(numbers, MANY)), value_of(0)))
+    run(benchmark, pod.sync, lambda: set_all(pod, map(url_of, islice(numbers, MANY)), value_of(0)))
     assert not pod.dirty()
 
 
@@ -159,7 +159,7 @@ def test_mark_done(benchmark, tracker, some):
 
 def test_try_next(benchmark, tracker):
     last = run(benchmark, lambda: deque(islice(tracker.try_keys(), MANY), maxlen=1), tracker.revert)
-    assert last[0] == key_of(MANY - 1)
+    assert last[0] == url_of(MANY - 1)
     assert tracker.num_tried() == MANY
 
 
@@ -253,5 +253,5 @@ def test_shared_try_next(benchmark, shared_tracker, batch):
             return deque(islice(loop, MANY), maxlen=1)
 
     last = run(benchmark, try_some, shared_tracker.revert)
-    assert last[0] == key_of(MANY - 1)
+    assert last[0] == url_of(MANY - 1)
     assert shared_tracker.num_tried() == MANY
