@@ -22,7 +22,7 @@ from benchmarks.tables import COLUMNS, MAIN_BATCHES, NAMES, VARIANTS, Measured, 
 from benchmarks.workloads import WORKLOADS
 
 # Increase it with every change to how a chart is drawn, because the digest contains it.
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 MARK = "drawn from "
 # The panels of the summary: workloads of one process, and one of two processes.
 SUMMARY = ("fill", "overwrite", "update", "read", "tracker_loop")
@@ -252,8 +252,9 @@ def _draw_panel(axis: Any, panel: Panel, width: float) -> None:
 def _draw_lines(pyplot: Any, chart: Chart) -> Any:
     columns = 3
     height = -(-(len(chart.panels) + 1) // columns)
-    total = 2.5 * height + 0.45
+    total = 2.4 * height + 0.4
     figure, axes = pyplot.subplots(height, columns, figsize=(10, total), squeeze=False)
+    figure.subplots_adjust(left=0.065, right=0.99, bottom=0.45 / total, top=1 - 0.72 / total, wspace=0.24, hspace=0.42)
     ticker = import_module("matplotlib.ticker")
     sizes = sorted({size for panel in chart.panels for points in panel.points.values() for size, _ in points})
     rates = [value for panel in chart.panels for points in panel.points.values() for _, value in points]
@@ -277,13 +278,13 @@ def _draw_lines(pyplot: Any, chart: Chart) -> Any:
         axis.grid(True, color=GRID, linewidth=0.8)
         axis.set_axisbelow(True)
         axis.tick_params(left=False, bottom=False)
-        title = "\n".join(textwrap.wrap(panel.title, 32))
+        title = "\n".join(textwrap.wrap(panel.title, 34))
         axis.set_title(title, fontsize=9, fontweight="bold", loc="left")
         axis.set_xlabel("keys in the store (log scale)", fontsize=8)
         axis.set_ylabel("items per second (log scale)", fontsize=8)
     for axis in axes.flat[len(chart.panels) :]:
         axis.set_axis_off()
-    figure.suptitle(chart.title, fontsize=12, fontweight="bold", x=0.008, ha="left")
+    figure.text(0.008, 1 - 0.24 / total, chart.title, fontsize=12, fontweight="bold", va="baseline")
     shown = [store for store in COLUMNS if any(store in panel.points for panel in chart.panels)]
     handles = [
         pyplot.Line2D([], [], color=LINES[store][0], marker=LINES[store][1], dashes=LINES[store][2] or (None, None),
@@ -293,7 +294,6 @@ def _draw_lines(pyplot: Any, chart: Chart) -> Any:
     free = axes.flat[len(chart.panels)]
     free.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 1.05), frameon=False, ncols=2, fontsize=9,
                 handlelength=3.2, title="stores", alignment="left")  # fmt: skip
-    figure.tight_layout(rect=(0, 0, 1, 0.995), w_pad=1.2, h_pad=1.2)
     return figure
 
 

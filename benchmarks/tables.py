@@ -24,6 +24,8 @@ REFERENCES = ("lmdb layout", "bare lmdb")
 NAMES = {"lmdb": "LMDB by hand", "lmdb layout": "LMDB upper bound", "sqlite3": "sqlite3 by hand",
          "sqlite3 full": "sqlite3 by hand, flushed", "Manager": "`Manager` dict",
          "bare lmdb": "bare LMDB put"}  # fmt: skip
+# A title in a table is broken into lines of this length.
+TITLE_WIDTH = 24
 # Batches that the main page shows. The details have all of them.
 MAIN_BATCHES = (1, 100)
 
@@ -141,9 +143,16 @@ def main_page(measured: Measured) -> str:
             "One process. Keys are URLs as a crawler finds them: consecutive keys are often of the same host. Random "
             "workloads read or change 200,000 keys."
         ),
-        _table(measured.private(DICT), ALL_STORES, resources=True, without=VARIANTS),
+        _table(_compared(measured.private(DICT)), ALL_STORES, resources=True, without=VARIANTS),
         _image("A dict on disk: one bar per store", "dict"),
     ]
+    formats = [row for row in measured.private(DICT) if row not in _compared([row])]
+    if formats:
+        parts += [
+            f"### Import and export, {_n(formats):,} keys",
+            _paragraph("In items per second. No other store of this page has these formats."),
+            markdown([["workload", OURS], *([row.title, rate(row.results[OURS].value())] for row in formats)]),
+        ]
     digests = measured.private(DICT, "digest")
     if digests:
         parts += [
@@ -228,6 +237,11 @@ def _list(*items: str) -> str:
 
 def _image(text: str, name: str) -> str:
     return f"![{text}]({name}.svg)"
+
+
+def _compared(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that have more stores than tastypy_fast."""
+    return [row for row in rows if len(row.results) > 1]
 
 
 def _n(rows: Sequence[Row]) -> int:
@@ -354,6 +368,8 @@ def best_texts(cells: Iterable[Cell | None], higher_is_better: bool) -> set[str]
 
 def _row(title: str, cells: Sequence[Cell | None], higher_is_better: bool = False) -> list[str]:
     best = best_texts(cells, higher_is_better)
+    # With no-break spaces, because a browser would otherwise break the title after each word.
+    title = " ".join(line.replace(" ", "\u00a0") for line in textwrap.wrap(title, TITLE_WIDTH))
     return [title, *(cell.markdown(cell.comparable and cell.text in best) if cell else "" for cell in cells)]
 
 
@@ -366,7 +382,7 @@ def _cell(result: Result | None, spread: bool) -> Cell | None:
         notes.append(f"{low} to {high}")
     fewer = result.measured_n < result.case.n
     if fewer:
-        notes.append(f"at {result.measured_n:,} keys")
+        notes.append(f"at\u00a0{result.measured_n:,} keys")
     return Cell(
         rate(result.value(), result.in_milliseconds),
         result.value(),
@@ -412,7 +428,7 @@ def _disk(result: Result | None) -> Cell | None:
 
 def _size(size: int, result: Result) -> Cell:
     fewer = result.measured_n < result.case.n
-    note = f" (at {result.measured_n:,} keys)" if fewer else ""
+    note = f" (at\u00a0{result.measured_n:,} keys)" if fewer else ""
     return Cell(megabytes(size), size, note, result.store not in REFERENCES and not fewer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -32,7 +32,7 @@ def expect_keys(store: Any, expected: Iterable[str], overwritten: bool = False) 
             expect(key, right, f"key {number}")
 
 
-def sample(numbers: list[int]) -> list[int]:
+def sample(numbers: Sequence[int]) -> Sequence[int]:
     """Return some thousands of the numbers, evenly spread."""
     return numbers[:: max(1, len(numbers) // MAX_VERIFIED)]
 

@@ -205,8 +205,8 @@ def test_rate_with_fewer_keys_can_be_the_best_but_a_time_cannot():
     samples = [Sample(1.0, 1.0, 500, None, 0)]
     rate = tables._cell(Result(Case("fill", 1000), "lmdb", 500, False, samples), spread=False)
     time = tables._cell(Result(Case("open", 1000), "lmdb", 500, True, samples), spread=False)
-    assert (rate.markdown(True), rate.comparable) == ("**500** (at 500 keys)", True)
-    assert (time.markdown(False), time.comparable) == ("1,000 ms (at 500 keys)", False)
+    assert (rate.markdown(True), rate.comparable) == ("**500** (at\u00a0500 keys)", True)
+    assert (time.markdown(False), time.comparable) == ("1,000 ms (at\u00a0500 keys)", False)
 
 
 # The pages and the charts

@@ -100,7 +100,7 @@ class LayoutDict(Layout, OrderedDict):
         with self._env.begin() as txn:
             get = txn.get
             for key in chain.from_iterable(batches):
-                raw = get(get(key.encode(), None, index), None, records)
+                raw = get(get(key.encode(), b"", index), b"", records)
                 total += loads(raw[1 + raw[0]:])["status"]
         return total
 
