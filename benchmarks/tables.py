@@ -133,6 +133,8 @@ def main_page(measured: Measured) -> str:
         _paragraph(measured.machine()),
         "## How to read the tables",
         _LEGEND,
+        "## The columns",
+        _COLUMNS,
         "## Speed by number of keys",
         _paragraph(
             "Both axes are logarithmic. A store that was too slow at a size has no point there."
@@ -254,8 +256,7 @@ _RATES = (
 )
 _BOLD = (
     "**Bold** is the best value of a row; equal values are all bold. Three kinds of cells are never bold: the only "
-    "value of a row, a reference (LMDB upper bound, bare LMDB put), and a time or size that was measured with fewer "
-    "keys."
+    "value of a row, a reference ({}), and a time or size that was measured with fewer keys."
 )
 _FEWER_KEYS = (
     "*(at 200,000 keys)*: measured with fewer keys, because larger runs were too slow. The rate with "
@@ -273,18 +274,27 @@ _DURABLE = (
 _EMPTY = "An empty cell: the store does not support the workload, or was not measured."
 _LEGEND = _list(
     f"{_RATES} Each cell is the median of the rounds.",
-    _BOLD,
+    _BOLD.format("bare LMDB put"),
     _FEWER_KEYS,
     _MEMORY,
     _DURABLE,
-    "*Bare LMDB put* writes keys and values alone, without order and status. It is a reference for the cost of the "
-    "engine, not a store.",
     _EMPTY,
+)
+_COLUMNS = _list(
+    "*tastypy_fast*: this library with its default settings.",
+    "*LMDB by hand*, *sqlite3 by hand*: an ordered dict and a list of tasks, written with py-lmdb or sqlite3, and "
+    "orjson.",
+    "*rocksdict*, *lmdbm*, *sqlitedict*, *diskcache*: dicts on disk. rocksdict and lmdbm sort their keys instead of "
+    "keeping the order. sqlitedict moves an overwritten key to the end.",
+    "*persist-queue*, *litequeue*, *huey*: task queues on SQLite. They do not count tries, and have no lookup by key.",
+    "*`Manager` dict*: a dict in a server process of `multiprocessing`. It is not stored on disk.",
+    "*Bare LMDB put*: keys and values in one LMDB database, without order and status. It is a reference for the cost "
+    "of the engine, not a store.",
 )
 _DETAILS_LEGEND = _list(
     f"{_RATES} Each cell is the median, followed by the lowest and the highest value of all rounds, if there were "
     "several.",
-    _BOLD,
+    _BOLD.format("LMDB upper bound, bare LMDB put"),
     _FEWER_KEYS,
     _MEMORY,
     _DURABLE,

@@ -272,14 +272,14 @@ WORKLOADS = {
     "iterate": _dict_reads("iterate over all items", iterate, "items"),
     "keys": _dict_reads("iterate over all keys", keys, "keys"),
     "open": _dict_reads("open the store, read one value", open_one, "get", unit="ms"),
-    "open_count": _dict_reads("open the store, get its length, read one value", open_count, "__len__", unit="ms"),
+    "open_count": _dict_reads("open the store, read length and one value", open_count, "__len__", unit="ms"),
     "export_lines": _formats("export to JSON Lines", export_lines, "export_lines"),
     "import_lines": _formats("import JSON Lines into a new store", import_lines, "import_lines"),
     "export_files": _formats("export to tastypy's JSON files", export_files, "export_files"),
     "import_files": _formats("import tastypy's JSON files into a new store", import_files, "import_files"),
     "delete": _dict_writes("delete every second key", delete, verify.has_every_second_key, "delete"),
     "reopen": _dict_writes(
-        "open the store after SIGKILL, read one value", reopen, verify.is_overwritten_until_kill, "overwrite"
+        "reopen after SIGKILL, read one value", reopen, verify.is_overwritten_until_kill, "overwrite"
     )._replace(unit="ms"),
     "tracker_fill": Workload("add tasks", tasks_fill, verify.has_new_tasks, "add", True),
     "tracker_loop": Workload(
@@ -293,7 +293,7 @@ WORKLOADS = {
         False, unit="ms",
     ),
     "tracker_counts": Workload(
-        "open the store, count tasks, done and tried", tasks_counts, verify.has_few_remaining_tasks, "mark_done", True,
+        "open the store, count tasks by status", tasks_counts, verify.has_few_remaining_tasks, "mark_done", True,
         "tracker_finish", False, unit="ms",
     ),
     "tracker_crawl": Workload(

@@ -104,7 +104,7 @@ def test_package_that_is_not_installed_is_reported():
 @pytest.mark.parametrize(
     ("seconds", "measured_n"),
     [(lambda n: n * 1e-6, 1_000_000), (lambda n: n * 1e-3, 20_000), (lambda n: n * n * 2e-8, 20_000)],
-    ids=["quick", "slow", "squared"],
+    ids=["fast", "slow", "quadratic"],
 )
 def test_slow_store_is_measured_with_fewer_keys(seconds, measured_n, tmp_path):
     def fake_measure(_store, case, path):
@@ -121,7 +121,7 @@ def test_slow_store_is_measured_with_fewer_keys(seconds, measured_n, tmp_path):
 # The results file
 
 
-def results(stores, seconds, case=Case("fill", 1000)):  # noqa: B008  (it cannot change)
+def results(stores, seconds, case=Case("fill", 1000)):  # noqa: B008  (a Case is immutable)
     return [Result(case, store, case.n, False, [Sample(seconds, 0.5, case.n, 4096, 8192)]) for store in stores]
 
 
