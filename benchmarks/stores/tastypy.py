@@ -1,4 +1,4 @@
-"""tastypy_fast, as it comes."""
+"""tastypy_fast with its default settings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import tastypy_fast
-from benchmarks.stores.common import Batches, Ordered, Tasks, Visit
+from benchmarks.stores.base import Batches, OrderedDict, Tasks, Visit
 
 
-class TastypyDict(Ordered):
+class TastypyDict(OrderedDict):
     """A PersistentOrderedDict."""
 
     def __init__(self, path: str, mode: str = "w") -> None:

@@ -1,4 +1,4 @@
-"""tastypy_fast's shared classes, as they come."""
+"""tastypy_fast's shared classes, with their default settings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import tastypy_fast
-from benchmarks.shared_stores.common import COUNTER, Blocks, Shared
-from benchmarks.stores.common import Batches, Tasks
+from benchmarks.shared_stores.base import COUNTER, Blocks, Shared
+from benchmarks.stores.base import Batches, Tasks
 
 
 class TastypyDict(Shared):
@@ -83,6 +83,15 @@ class TastypyTasks(Shared, Tasks):
         for batch in batches:
             self._tracker.mark_done_many(batch)
 
+    def abort_each(self, keys: list[str]) -> None:
+        tracker = self._tracker
+        for key in keys:
+            tracker.abort(key)
+
+    def count_done_each(self, keys: list[str]) -> int:
+        tracker = self._tracker
+        return sum(tracker.done(key) for key in keys)
+
     def claim_done(self, _batch: int = 1) -> int:
         tracker = self._tracker
         done = 0
@@ -106,6 +115,9 @@ class TastypyTasks(Shared, Tasks):
 
     def counts(self) -> tuple[int, int, int]:
         return len(self._tracker), self._tracker.num_done(), self._tracker.num_tried()
+
+    def num_aborted(self) -> int:
+        return self._tracker.num_aborted()
 
     def close(self) -> None:
         self._tracker.close()
