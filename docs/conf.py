@@ -6,6 +6,7 @@ Build it with ``python -m sphinx -W --keep-going -n -b html docs docs/_build/htm
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import importlib
 import importlib.util
@@ -13,6 +14,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from docutils import nodes
 
 import tastypy_fast
 
@@ -28,6 +31,8 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 highlight_language = "none"
+# (otherwise --option is shown with one long dash)
+smartquotes = False
 
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -39,6 +44,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
 
 # Every cross-reference must lead somewhere. The exceptions:
 nitpicky = True
@@ -49,9 +55,9 @@ nitpick_ignore_regex = [
     # Names in the signatures of stubs, which are written without their modules.
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Iterator|Mapping|MutableMapping|Self|[KVT]|PathLike)(\[.*)?"),
     (r"py:.*", r"(str|bytes|int|float|bool|object|None|dict|list|set|tuple|type)"),
-    # Private types. A public method should not name one: see tastypy_fast.types.
+    # Private types. (A public method should not name one: see tastypy_fast.types.)
     (r"py:.*", r"tastypy_fast\.(.*\.)?_\w+\..*"),
-    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|ClaimState)"),
+    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Made|Store|DeepProxy|Scope|TryIterator)"),
 ]
 
 # The module of the command was called "group" before the packages were made.
@@ -60,25 +66,54 @@ sys.modules["tastypy_fast_command"] = importlib.import_module(COMMAND)
 
 
 @functools.cache
-def stub_of(module: str) -> dict[tuple[str, str], ast.FunctionDef]:
-    """Read the functions of the classes of a compiled module from its stub."""
-    stub = Path(tastypy_fast.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".pyi")
-    classes = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ClassDef)]
-    return {(cls.name, node.name): node for cls in classes for node in cls.body if isinstance(node, ast.FunctionDef)}
+def functions_of(module: str) -> dict[tuple[str, str], list[ast.FunctionDef]]:
+    """Read the methods of a module's classes: from its stub if it is compiled, otherwise from its source.
+
+    An overloaded method has several.
+    """
+    path = Path(tastypy_fast.__file__).parent.joinpath(*module.split(".")[1:])
+    files = (path.with_suffix(".pyi"), path.with_suffix(".py"), path / "__init__.py")
+    tree = ast.parse(next(file for file in files if file.exists()).read_text())
+    found: dict[tuple[str, str], list[ast.FunctionDef]] = {}
+    for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for function in (node for node in cls.body if isinstance(node, ast.FunctionDef)):
+            found.setdefault((cls.name, function.name), []).append(function)
+    for name, functions in found.items():
+        # (a source has the method itself, too)
+        overloads = [function for function in functions if "overload" in map(ast.unparse, function.decorator_list)]
+        found[name] = overloads or functions[:1]
+    return found
 
 
-def signature_from_stub(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
-    """Show the signature of a compiled method as its stub has it, because a compiled method has no annotations."""
-    *module, class_name, method = name.split(".")
-    if what != "method" or module != ["tastypy_fast"]:
+class Qualified(ast.NodeTransformer):
+    """Give the public types their full names, so that they become links. They are shown without."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """Replace ``Key`` by ``tastypy_fast.types.Key``."""
+        public = getattr(sys.modules.get("tastypy_fast.types"), "__all__", ())
+        return ast.parse(f"tastypy_fast.types.{node.id}", mode="eval").body if node.id in public else node
+
+
+def signature_as_written(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
+    """Show the signature of a method as it is written, because a compiled method has no annotations.
+
+    A stub has those of a compiled method. Besides, Sphinx would show the definition of a type and not its name.
+    """
+    *module, class_name, method = (name if what == "method" else f"{name}.__init__").split(".")
+    if what not in ("class", "method") or module != ["tastypy_fast"]:
         return None
-    owner = next(cls for cls in getattr(tastypy_fast, class_name).__mro__ if method in vars(cls))
-    if not owner.__module__.startswith("tastypy_fast.") or sys.modules[owner.__module__].__file__.endswith(".py"):
-        return None
-    function = stub_of(owner.__module__)[owner.__name__, method]
-    for parameters in (function.args.posonlyargs, function.args.args):
-        del parameters[:1 if parameters and parameters[0].arg == "self" else 0]
-    return f"({ast.unparse(function.args)})", ast.unparse(function.returns) if function.returns else None
+    owner = next((cls for cls in getattr(tastypy_fast, class_name).__mro__ if method in vars(cls)), object)
+    is_ours = owner.__module__.startswith("tastypy_fast.")
+    functions = functions_of(owner.__module__).get((owner.__name__, method), []) if is_ours else []
+    lines = []
+    for function in map(Qualified().visit, copy.deepcopy(functions)):
+        for parameters in (function.args.posonlyargs, function.args.args):
+            del parameters[:1 if parameters and parameters[0].arg in ("self", "cls") else 0]
+        result = f" -> {ast.unparse(function.returns)}" if what == "method" and function.returns else ""
+        lines.append(f"({ast.unparse(function.args)}){result}")
+    # (the directive of Sphinx takes one signature a line, each with the name)
+    shown = f"{class_name}.{method}" if what == "method" else class_name
+    return (f"\n    {shown}".join(lines), None) if lines else None
 
 
 def only_ours(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
@@ -106,9 +141,17 @@ def help_as_text(app: Any, context: Any, lines: list[str]) -> None:
         lines.append(f"    {line[2:]}" if line.startswith("| ") else line)
 
 
+def without_empty_ends(app: Any, doctree: nodes.document) -> None:
+    """Remove the empty line at the end of an example, which only pytest needs."""
+    for block in doctree.findall(nodes.literal_block):
+        block.rawsource = block.astext().rstrip("\n")
+        block[:] = [nodes.Text(block.rawsource)]
+
+
 def setup(app: Any) -> None:
     """Connect the functions above."""
-    app.connect("autodoc-process-signature", signature_from_stub)
+    app.connect("doctree-read", without_empty_ends)
+    app.connect("autodoc-process-signature", signature_as_written)
     app.connect("autodoc-process-docstring", keep_colons, priority=100)
     app.connect("autodoc-skip-member", only_ours)
     for part in ("description", "options", "epilog"):

@@ -1,7 +1,7 @@
 """Every program and every command in README.md and in the pages of docs/ runs, and prints what the page says.
 
-Examples with ``>>>`` are collected by pytest itself. Here are the other blocks. Those of one page run in their order, in
-one empty folder:
+Examples with ``>>>`` are collected by pytest itself. Here are the other blocks. Those of one page run in their order,
+in one empty folder:
 
 - ``python``: a program. It is run, unless it begins with ``# NAME.py``. Then it is saved under that name, and commands
   after it run it.
@@ -30,10 +30,10 @@ import tastypy_fast
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*) *\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*) *\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
 PRINTS = re.compile(r"\s*(((It|This|The program) )?prints:\s*)?", re.IGNORECASE)
 # What an "sh" block may hold. (The README's two commands are run by CI, which pastes them.)
-NOT_RUN = re.compile(r"^(#|pip install |python3 -m venv |python -m benchmarks|git clone |cd |eval |python -m sphinx )")
+NOT_RUN = re.compile(r"(pip install|python3 -m venv|eval|python -m (benchmarks|tastypy_fast\.demo|sphinx)) ")
 KNOWN = {"python", "console", "text", "sh", "json", "mermaid", ""}
 
 
