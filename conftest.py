@@ -4,6 +4,9 @@ import pytest
 
 import tastypy_fast
 
+# (it needs Sphinx)
+collect_ignore = ["docs/conf.py"]
+
 
 @pytest.fixture(autouse=True)
 def _names_for_examples(request, doctest_namespace, tmp_path, monkeypatch):
