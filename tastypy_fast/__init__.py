@@ -40,9 +40,10 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, POD, PersistentOrderedDict
-from tastypy_fast.shared import SharedPersistentOrderedDict, SharedPOD
-from tastypy_fast.shared_tracker import Claim, SharedProgressTracker, SharedTracker
+from tastypy_fast.shared_pod import SharedPersistentOrderedDict, SharedPOD
+from tastypy_fast.shared_tracker import SharedProgressTracker, SharedTracker
 from tastypy_fast.tracker import ProgressTracker, Tracker
+from tastypy_fast.types import Claim
 
 __version__ = "0.1.0"
 

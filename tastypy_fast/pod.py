@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any, ClassVar, NoReturn, TypeVar, Union
+from collections.abc import Mapping, MutableMapping
+from typing import Any, ClassVar, NoReturn, TypeVar
 
-from tastypy_fast import _registry
-from tastypy_fast._cache import Cache
-from tastypy_fast._environment import Environment
-from tastypy_fast._exporting import Exporting
-from tastypy_fast._integrity import faults
-from tastypy_fast._iterating import Iterating
-from tastypy_fast._keys import encode_key
-from tastypy_fast._looks import Looks
-from tastypy_fast._options import Options, at_least
-from tastypy_fast._pairs import pairs_of
-from tastypy_fast._proxy import DeepProxy, Operation, is_done
+from tastypy_fast._core.key_codec import encode_key
+from tastypy_fast._core.set_proxy import DeepProxy, Operation, is_done
+from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._mixins.display import DisplayMixin
+from tastypy_fast._mixins.import_export import ImportExportMixin
+from tastypy_fast._mixins.iteration import IterationMixin
+from tastypy_fast._mixins.pairs import pairs_of
+from tastypy_fast._store import registry
+from tastypy_fast._store.integrity import find_violations
+from tastypy_fast._store.options import Options, at_least
+from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+from tastypy_fast.types import Key, Pairs
 
-__all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "POD", "Key", "Pairs", "PersistentOrderedDict"]
+__all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "POD", "PersistentOrderedDict"]
 
 DEFAULT_FILE_SIZE = 1000
 DEFAULT_SYNC_AT = 1000
 
-Key = Union[str, int, tuple["Key", ...]]  # noqa: UP007  (a string cannot be joined by |)
-Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 _ABSENT = object()
 Self = TypeVar("Self", bound="PersistentOrderedDict")
 
 
-class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
+class PersistentOrderedDict(DisplayMixin, IterationMixin, ImportExportMixin, MutableMapping[Any, Any]):  # type: ignore[misc]  # keys() are lists
     """A dict that keeps itself on disk, in the order in which its keys were added.
 
     ``path`` is a folder, made when it is not there; ``~`` at its start is the home folder.
@@ -86,11 +85,11 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
         options = Options(self._kind, mode, durability, gzipped, file_size)
         sync_at = at_least("sync_at", sync_at, 1)
         self._options = options
-        self._environment: Environment
-        self._environment, cache = _registry.acquire(path, options, self._make_cache, clone)
+        self._store: Store
+        self._store, cache = registry.acquire(path, options, Store, self._make_cache, clone)
         self._cache = cache
         # An instance that nobody refers to any more syncs and lets go, as a file does.
-        self._finalizer = weakref.finalize(self, _registry.finish, self._environment, cache)
+        self._finalizer = weakref.finalize(self, registry.finish, self._store, cache)
         self._finalizer.atexit = False
         self._attach(cache, sync_at, self._max_tries)
         try:
@@ -100,15 +99,15 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
             raise
 
     @staticmethod
-    def _make_cache(environment: Environment) -> Cache:
-        return Cache(environment)
+    def _make_cache(store: Store) -> WriteCache:
+        return WriteCache(store)
 
     # What it is
 
     @property
     def path(self) -> str:
         """The folder of the store, resolved."""
-        return self._environment.path
+        return self._store.path
 
     @property
     def mode(self) -> str:
@@ -160,7 +159,7 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
         # (closed already where an interrupt came into the middle of this, which completes it then)
         if not self._cache.closed:
             self._cache.sync(True)
-        _registry.release(self._environment, self._cache)
+        registry.release(self._store, self._cache)
         self._finalizer.detach()
         self._detach()
 
@@ -275,7 +274,7 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
     def _apply(self, operation: Operation) -> Any:
         # Asked first: a store that cannot be written hands out copies, and a change of a copy would be lost.
         if not self._open_cache.writable:
-            raise self._environment.refuse_write()
+            raise self._store.refuse_write()
         return operation.perform(self)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
@@ -367,9 +366,9 @@ class PersistentOrderedDict(Looks, Iterating, Exporting, MutableMapping[Any, Any
     def _check(self) -> None:
         """Raise when an invariant of the store does not hold, in memory or on disk. Cost: a walk over all."""
         cache = self._open_cache
-        with self._environment.lock:
+        with self._store.lock:
             cache.check()
-            found = list(faults(self._environment))
+            found = list(find_violations(self._store))
         if found:
             raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
 

@@ -4,51 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from tastypy_fast._cache import Cache
-from tastypy_fast._census import claims_in
-from tastypy_fast._claiming import claimant_of
-from tastypy_fast._claims import key_at, order_of
-from tastypy_fast._directly import find_tasks, mark_done_many
-from tastypy_fast._iterate import ITEMS, KEYS, VALUES
-from tastypy_fast._keys import encode_key
-from tastypy_fast._looks import TrackerLooks
-from tastypy_fast._options import at_least
-from tastypy_fast._outcomes import Outcome, outcome
-from tastypy_fast._pairs import pairs_of
-from tastypy_fast._shared_slots import SharedTrackerSlots
-from tastypy_fast._tracking import TrackerCache
-from tastypy_fast._transaction import ATOM, STEP
-from tastypy_fast._trying import TryIterator
-from tastypy_fast._views import iterates, reads, view_type, writes
-from tastypy_fast._workers import ClaimState
-from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, Key, Pairs
-from tastypy_fast.shared import SharedPersistentOrderedDict
+from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
+from tastypy_fast._core.key_codec import encode_key
+from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
+from tastypy_fast._inspect.task_counts import claims_in
+from tastypy_fast._mixins.display import TrackerDisplayMixin
+from tastypy_fast._mixins.pairs import pairs_of
+from tastypy_fast._shared.claim_iterator import TryIterator
+from tastypy_fast._shared.claims import key_at, order_of
+from tastypy_fast._shared.delegation import iterates, reads, view_type, writes
+from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
+from tastypy_fast._shared.handles import SharedTrackerHandle
+from tastypy_fast._shared.worker import claimant_of
+from tastypy_fast._shared.write_transaction import OPERATION, SAVEPOINT
+from tastypy_fast._store.options import at_least
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
+from tastypy_fast.shared_pod import SharedPersistentOrderedDict
 from tastypy_fast.tracker import ProgressTracker
+from tastypy_fast.types import Claim, Key, Pairs
 
-__all__ = ["Claim", "SharedProgressTracker", "SharedTracker"]
+__all__ = ["SharedProgressTracker", "SharedTracker"]
 
 Private = ProgressTracker
 
 
-class Claim(NamedTuple):
-    """Who has a task: the number of the process, the name of its host, since when (in UTC), and the state of the task.
-
-    ``state`` is ``"running"`` where the worker has the task in hand; ``"failed"`` where its loop has ended or gone on
-    to another task and left this one unfinished, so that it stays the worker's for its next loop; ``"waiting"`` where
-    it is one of a batch and was not handed out yet. What ``should_try()`` has claimed is running until it is finished
-    or released.
-    """
-
-    process: int
-    host: str
-    since: datetime
-    state: ClaimState
-
-
-class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTrackerSlots):
+class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, SharedTrackerHandle):
     """A ProgressTracker that any number of workers use at once.
 
     What ``try_keys()`` and its like, ``should_try()`` and ``should_try_add()`` hand out is claimed first: its try is
@@ -71,7 +55,7 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
 
     _kind: ClassVar[bytes] = b"tracker"
     _view_type: ClassVar[type[Any]] = view_type(ProgressTracker)
-    _cache_type: ClassVar[type[Cache]] = TrackerCache
+    _cache_type: ClassVar[type[WriteCache]] = TrackerCache
 
     def __init__(
         self,
@@ -95,8 +79,8 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
     def _arguments(self) -> dict[str, Any]:
         return {"max_tries": self._max_tries, **super()._arguments()}
 
-    def _outcome(self, allow_aborted: bool) -> Outcome:
-        return outcome(self._view(), self._max_tries, allow_aborted)
+    def _outcome(self, allow_aborted: bool) -> TaskCounts:
+        return count_tasks(self._view(), self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.
@@ -111,7 +95,7 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         """
         transaction, view = self._begin()
         read = [list(pairs_of(mapping)) for mapping in mappings]
-        transaction.perform(ATOM, view.update, *read, list(pairs.items()))
+        transaction.perform(SAVEPOINT, view.update, *read, list(pairs.items()))
 
     # Adding tasks
 
@@ -129,7 +113,7 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         [0, 1, 2]
         """
         transaction, view = self._begin()
-        transaction.perform(ATOM, view.add_many, list(keys_iterable))
+        transaction.perform(SAVEPOINT, view.add_many, list(keys_iterable))
 
     def add_many_if_absent(self, keys_iterable: Iterable[Key]) -> None:
         """As ``add_many()``, but pass over keys that are there already.
@@ -140,7 +124,7 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         ['a', 'b', 'c']
         """
         transaction, view = self._begin()
-        transaction.perform(ATOM, view.add_many_if_absent, list(keys_iterable))
+        transaction.perform(SAVEPOINT, view.add_many_if_absent, list(keys_iterable))
 
     # Changing the status of tasks
 
@@ -162,7 +146,7 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         # (before the transaction, for which others wait)
         found = find_tasks(self._view()._open_cache, list(keys_iterable))
         transaction, view = self._begin()
-        transaction.perform(ATOM, mark_done_many, view._open_cache, *found)
+        transaction.perform(SAVEPOINT, mark_done_many, view._open_cache, *found)
 
     # Checking the status of tasks
 
@@ -211,14 +195,14 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
 
     def _gate(self, key: Key, allow_aborted: bool, add: bool) -> bool:
         transaction, view = self._begin()
-        return bool(transaction.perform(STEP, self._try_one, view, key, allow_aborted, add))
+        return bool(transaction.perform(OPERATION, self._try_one, view, key, allow_aborted, add))
 
     def _try_one(self, view: Any, key: Key, allow_aborted: bool, add: bool) -> bool:
         if add:
             view.add_if_absent(key)
         elif key not in view:
             raise KeyError(key)
-        return claimant_of(self._environment).claim_one(encode_key(key), allow_aborted, self._max_tries)
+        return claimant_of(self._store).claim_one(encode_key(key), allow_aborted, self._max_tries)
 
     # Iterating over tasks, without claiming them
 
@@ -268,7 +252,7 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
     def _try(self, kind: int, allow_aborted: bool, batch: int) -> TryIterator:
         self._view()  # raises for a closed store
         return TryIterator(
-            self, self._environment, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
+            self, self._store, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
         )
 
     # Claims
@@ -286,13 +270,13 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         ([], 1)
         """
         transaction, view = self._begin()
-        transaction.perform(STEP, self._release, view, key)
+        transaction.perform(OPERATION, self._release, view, key)
 
     def _release(self, view: Any, key: Key) -> None:
         order = order_of(view._open_cache, encode_key(key))
         if order < 0:
             raise KeyError(key)
-        claimant_of(self._environment).release(order)
+        claimant_of(self._store).release(order)
 
     def claimed_keys(self) -> list[Any]:
         """The keys of all tasks that workers have claimed, in order.
@@ -324,10 +308,10 @@ class SharedProgressTracker(TrackerLooks, SharedPersistentOrderedDict, SharedTra
         """
         view = self._view()
         cache = view._open_cache
-        claimant = self._environment.claimant
+        claimant = self._store.claimant
         with view._one_step:
             cache.sync(False)
-            store = cache.environment
+            store = cache.store
             held, _ = claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
             return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 

@@ -6,24 +6,23 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
-from tastypy_fast._counting import Counting
-from tastypy_fast._environment import Environment
-from tastypy_fast._iterate import ITEMS, KEYS, VALUES
-from tastypy_fast._keys import describe
-from tastypy_fast._looks import TrackerLooks
-from tastypy_fast._options import at_least
-from tastypy_fast._outcomes import Outcome, outcome
-from tastypy_fast._pairs import pairs_of
-from tastypy_fast._tasks import TaskIterator
-from tastypy_fast._tracking import TrackerCache
+from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
+from tastypy_fast._core.key_codec import describe
+from tastypy_fast._core.task_iterator import TaskIterator
+from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
+from tastypy_fast._mixins.counting import CountingMixin
+from tastypy_fast._mixins.display import TrackerDisplayMixin
+from tastypy_fast._mixins.pairs import pairs_of
+from tastypy_fast._store.options import at_least
+from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import UnstorableValueError
 from tastypy_fast.pod import (
     DEFAULT_FILE_SIZE,
     DEFAULT_SYNC_AT,
-    Key,
-    Pairs,
     PersistentOrderedDict,
 )
+from tastypy_fast.types import Key, Pairs
 
 __all__ = ["ProgressTracker", "Tracker"]
 
@@ -32,7 +31,7 @@ _DONE, _ABORTED, _CLAIMED = 2, 4, 8
 _RESET = 2
 
 
-class ProgressTracker(TrackerLooks, PersistentOrderedDict, Counting):  # type: ignore[misc]
+class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin):  # type: ignore[misc]
     """A PersistentOrderedDict of tasks: which are done or aborted, how often each was tried, and their data.
 
     The value of a task is a dict with ``_done`` (bool), ``_aborted`` (bool), ``_tries`` (int) and whatever
@@ -74,16 +73,16 @@ class ProgressTracker(TrackerLooks, PersistentOrderedDict, Counting):  # type: i
         super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability)
 
     @staticmethod
-    def _make_cache(environment: Environment) -> TrackerCache:
-        return TrackerCache(environment)
+    def _make_cache(store: Store) -> TrackerCache:
+        return TrackerCache(store)
 
     @property
     def max_tries(self) -> int:
         """How often a task is tried at most; 0 is no limit."""
         return self._max_tries
 
-    def _outcome(self, allow_aborted: bool) -> Outcome:
-        return outcome(self, self._max_tries, allow_aborted)
+    def _outcome(self, allow_aborted: bool) -> TaskCounts:
+        return count_tasks(self, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.

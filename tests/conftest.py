@@ -21,7 +21,7 @@ from tastypy_fast import (
     SharedPersistentOrderedDict,
     SharedProgressTracker,
 )
-from tastypy_fast._environment import Environment
+from tastypy_fast._store.store import Store
 
 # Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
 # phase "explain" traces every line, which takes minutes.
@@ -86,11 +86,11 @@ LOGGED = "-logged"
 
 
 @contextlib.contextmanager
-def logging(merge_at):
+def logging(checkpoint_at):
     """Every sync of a private store goes into its log, out of which that many changes are merged."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Environment, "scattered_at", 0)
-        patch.setattr(Environment, "merge_at", merge_at)
+        patch.setattr(Store, "wal_min_places", 0)
+        patch.setattr(Store, "checkpoint_at", checkpoint_at)
         yield
 
 

@@ -18,8 +18,8 @@ from tastypy_fast import (
     SharedProgressTracker,
     UnstorableValueError,
 )
-from tastypy_fast._keys import decode_key, encode_key
-from tastypy_fast._records import decode_record, encode_record, encode_value
+from tastypy_fast._core.key_codec import decode_key, encode_key
+from tastypy_fast._core.record_codec import decode_record, encode_record, encode_value
 
 KEYS = ["", "plain", "\ud800", "a\x00b", "x" * 600, "x" * 700, 0, -1, 2**63, -(2**63), 2**200, -(2**200)]
 KEYS += [(key, (key, ())) for key in KEYS]
@@ -86,7 +86,7 @@ def exercise_log(folder: Path, seed: random.Random) -> None:
             for key in seed.sample(tracker.keys(), 20):
                 del tracker[key]
             tracker.sync()
-            assert tracker._environment.journal
+            assert tracker._store.wal
             tracker._check()
             assert [key for key, _ in tracker.items()][::-1] == list(reversed(tracker))
             list(tracker.todo_keys())

@@ -28,10 +28,10 @@ from tastypy_fast import (
     PersistentOrderedDictException,
     SharedTracker,
     Tracker,
-    _workers,
 )
-from tastypy_fast._census import hands
-from tastypy_fast._state import lives, this_thread
+from tastypy_fast._core.store_base import lives, this_thread
+from tastypy_fast._inspect.task_counts import active_claims
+from tastypy_fast._store import worker_files
 from tests.children import Child
 from tests.workers import in_processes, in_workers, result_of, started, tell, told
 
@@ -645,14 +645,14 @@ def test_who_dies_while_it_becomes_a_worker_takes_no_try_away(path, tracker, mon
         worker.ask(take, 2, 5)
         worker.end("SIGKILL")
 
-    class Killed(_workers.Worker):
+    class Killed(worker_files.WorkerFile):
         def __init__(self, *arguments):
             if when == "after":
                 super().__init__(*arguments)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def die(pipe):
-        monkeypatch.setattr("tastypy_fast._claiming.Worker", Killed)
+        monkeypatch.setattr("tastypy_fast._shared.worker.WorkerFile", Killed)
         SharedTracker(path).should_try(9)
 
     for _ in range(2):
@@ -1196,7 +1196,7 @@ def test_a_child_works_beside_its_parent(path, tracker):
 
 
 def test_loops_without_end_raise_when_there_are_too_many(tracker):
-    lanes = _workers.LANES - 1
+    lanes = worker_files.LANES - 1
     tracker.add_many(range(lanes + 3))
     loops = [tracker.try_keys() for _ in range(lanes)]
     assert [next(loop) for loop in loops] == list(range(lanes))
@@ -1526,7 +1526,7 @@ def test_an_interrupt_as_a_batch_is_claimed_costs_no_try_and_no_task(tracker):
     """The keys of a batch are read after it was claimed, and that may wait for another thread."""
     tracker.add_many(range(6))
     loop = tracker.try_keys(batch=4)
-    lock = tracker._environment.lock
+    lock = tracker._store.lock
     held, end = threading.Event(), threading.Event()
 
     def hold():
@@ -1706,7 +1706,7 @@ def test_claims_tell_what_is_running_from_what_has_failed_and_what_waits(path, t
             assert worker.ask(states_of) == found
             with tracker.locked():
                 assert states(tracker) == found
-            assert [state for _, state in sorted((hand.order, hand.state) for hand in hands(tracker._environment))] \
+            assert [state for _, state in sorted((hand.order, hand.state) for hand in active_claims(tracker._store))] \
                 == list(found.values())
             return "".join(f"{key}{state[0]}" for key, state in found.items())
 

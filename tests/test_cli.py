@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import tastypy_fast
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._census import Census
-from tastypy_fast._holders import holders_of
-from tastypy_fast.cli import group
-from tastypy_fast.cli.texts import key_as_json, key_from, key_text
+from tastypy_fast._inspect.lock_holders import holders_of
+from tastypy_fast._inspect.task_counts import TaskCounter
+from tastypy_fast.cli import app
+from tastypy_fast.cli.formatting import key_as_json, key_from, key_text
 from tests.children import Child, start
 
 COMMANDS = """
@@ -268,7 +268,7 @@ def test_the_census_counts_what_a_walk_finds(tmp_path_factory, statuses, max_tri
     with Tracker(path, init=[(n, {"_done": d, "_aborted": a, "_tries": t}) for n, (d, a, t) in enumerate(statuses)]):
         pass
     with Tracker(path, mode="r") as tracker:
-        counts = Census(tracker, max_tries).count()
+        counts = TaskCounter(tracker, max_tries).count()
     is_open = [tries for done, aborted, tries in statuses if not done and not aborted]
     failed = sum(tries >= max(max_tries, 1) for tries in is_open)
     assert counts == (len(statuses), sum(done for done, _, _ in statuses),
@@ -330,7 +330,7 @@ def test_what_a_killed_worker_has_not_begun_has_not_failed(path):
     ("--from d --to b", ""),
 ])
 def test_ls_filters(tasks, options, keys, capsys):
-    assert group.run(["ls", str(tasks), *options.split()]) == 0
+    assert app.run(["ls", str(tasks), *options.split()]) == 0
     assert capsys.readouterr().out.split() == [*keys]
 
 

@@ -2130,7 +2130,7 @@ def refuses_every_change_through_set(pipe, store, places, error):
         for place in places:
             with pytest.raises(error) as refused:
                 exec(statement, {"p": place, "s": store, "unread": unread})
-            assert str(refused.value) == str(store._environment.refuse_write())
+            assert str(refused.value) == str(store._store.refuse_write())
     assert store.items() == before
 
 
@@ -2140,7 +2140,7 @@ def test_reader_refuses_every_change_through_set(private_kit):
     kit.open(init={"k": dict(TO_CHANGE)}).close()
     with kit.open(mode="r") as reader:
         refuses_every_change_through_set(None, reader, [reader.set], ReadOnlyStoreError)
-        assert '"w"' in str(reader._environment.refuse_write())
+        assert '"w"' in str(reader._store.refuse_write())
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

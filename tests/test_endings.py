@@ -757,7 +757,7 @@ def test_an_interrupt_as_the_files_are_looked_at_leaves_out_nothing(any_class, t
             store.sync()
             keys = walk(store)
             begun = next(keys)
-            store._environment.files_checked = 0
+            store._store.files_checked = 0
             interrupt = InterruptAt(number)
             sys.settrace(interrupt)
             rest = []

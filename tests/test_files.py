@@ -27,9 +27,9 @@ from tastypy_fast import (
     StoreNotFoundError,
     Tracker,
     UnsafeFileError,
-    _engine,
     maintenance,
 )
+from tastypy_fast._lmdb import engine
 from tests.children import Child, outcome_of, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -578,7 +578,7 @@ def test_an_empty_data_file_is_begun_again_where_there_was_none(any_class, path)
 
 def look_again(store):
     """What a reader sees in another second."""
-    store._environment.files_checked = 0
+    store._store.files_checked = 0
 
 
 def test_a_reader_goes_on_with_the_files_that_replaced_its_own(any_class, tmp_path):
@@ -711,8 +711,8 @@ def test_killed_readers_leave_room_for_others(any_class, path, opening):
     made(any_class, path)
 
     def read(pipe):
-        db = lmdb.open(str(path), readonly=True, max_readers=_engine.MAX_READERS, max_dbs=8)
-        transactions = [db.begin() for _ in range(_engine.MAX_READERS)]
+        db = lmdb.open(str(path), readonly=True, max_readers=engine.MAX_READERS, max_dbs=8)
+        transactions = [db.begin() for _ in range(engine.MAX_READERS)]
         pipe.send(len(transactions))
         pipe.recv()
 
@@ -724,7 +724,7 @@ def test_killed_readers_leave_room_for_others(any_class, path, opening):
     with Child(stay) as stays:
         stays.pipe.recv()
         with Child(read) as child:
-            assert child.pipe.recv() == _engine.MAX_READERS
+            assert child.pipe.recv() == engine.MAX_READERS
         if opening == "write":
             use(any_class, path)
         elif opening == "read":

@@ -17,8 +17,8 @@ from tastypy_fast import (
     SharedPOD,
     SharedProgressTracker,
     UnstorableValueError,
-    _frames,
 )
+from tastypy_fast._mixins import dataframes
 
 arrow = pytest.importorskip("pyarrow")
 
@@ -41,7 +41,7 @@ def make(request, path):
 
 @pytest.fixture(params=[2, 10_000], ids=["batches of 2", "one batch"])
 def batch(request, monkeypatch):
-    monkeypatch.setattr(_frames, "BATCH", request.param)
+    monkeypatch.setattr(dataframes, "BATCH", request.param)
     return request.param
 
 
@@ -285,7 +285,7 @@ def test_names_of_fields_are_no_text(make):
 
 
 def test_fields_that_come_late_are_null_before(make, monkeypatch):
-    monkeypatch.setattr(_frames, "BATCH", 100)
+    monkeypatch.setattr(dataframes, "BATCH", 100)
     tracker = make([(number, {"x": 1} if number == 999 else {}) for number in range(1000)])
     table = tracker.to_arrow()
     assert table["x"].null_count == 999
@@ -315,7 +315,7 @@ def test_batch_that_is_too_large_is_halved(make, monkeypatch):
             return arrow.array(values, *arguments)
 
     tracker = make([(number, {"x": number}) for number in range(20)])
-    table = _frames.table_of(Small(), tracker.iteritems(), ())
+    table = dataframes.table_of(Small(), tracker.iteritems(), ())
     assert table["x"].to_pylist() == table["key"].to_pylist() == list(range(20))
     assert table["x"].num_chunks == 8
 
@@ -336,7 +336,7 @@ KEYS = st.text() | st.integers() | st.tuples(st.text(), st.integers())
 @given(tasks=st.dictionaries(KEYS, TASKS, max_size=9), size=st.integers(1, 5))
 def test_table_tells_what_the_tracker_has(tmp_path_factory, tasks, size):
     with pytest.MonkeyPatch.context() as patch, ProgressTracker(tmp_path_factory.mktemp("store") / "store") as tracker:
-        patch.setattr(_frames, "BATCH", size)
+        patch.setattr(dataframes, "BATCH", size)
         tracker.update(tasks)
         rows = tracker.to_arrow().to_pylist()
     keys = [row.pop("key") for row in rows]

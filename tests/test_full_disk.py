@@ -14,7 +14,8 @@ import subprocess
 import pytest
 from lmdb.verify import verify
 
-from tastypy_fast import POD, DiskFullError, StorageError, Tracker, _engine
+from tastypy_fast import POD, DiskFullError, StorageError, Tracker
+from tastypy_fast._lmdb import engine
 from tests.children import Child, outcome_of, run
 from tests.operations import Player, change_model, operations_of
 
@@ -362,8 +363,8 @@ def test_reading_a_copy_without_a_lock_file_on_a_full_disk(any_class, disk):
 
 
 def test_a_full_map_grows_unseen(any_class, path, monkeypatch):
-    monkeypatch.setattr(_engine, "MAP_SIZE", 1 << 16)
-    monkeypatch.setattr(_engine, "SMALLEST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", 1 << 16)
     with any_class(path, sync_at=100) as store:
         iterator = store.iteritems()
         for number in range(3000):
@@ -384,7 +385,7 @@ def numbers_of_first(store, count):
 
 
 def test_a_map_that_another_process_grew_is_taken_up(any_class, path, monkeypatch):
-    monkeypatch.setattr(_engine, "MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     with any_class(path, init={"a": {"number": 0}}):
         pass
 

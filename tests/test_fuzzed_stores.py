@@ -24,9 +24,9 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._looking import look_at
-from tastypy_fast._repairing import repair_here
-from tastypy_fast._verifying import verify_here
+from tastypy_fast._store.read_only import look_at
+from tastypy_fast.maintenance._repair import repair_here
+from tastypy_fast.maintenance._verify import verify_here
 from tests.children import Child
 from tests.conftest import is_tracker, logging
 from tests.page_damage import DAMAGES, overwrite_bytes

@@ -11,7 +11,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from tastypy_fast import PersistentOrderedDictIntegrityError, SharedTracker, Tracker, _engine, maintenance
+from tastypy_fast import PersistentOrderedDictIntegrityError, SharedTracker, Tracker, maintenance
+from tastypy_fast._lmdb import engine
 from tests.children import Child, run
 
 SIZE = 3_000
@@ -21,8 +22,8 @@ LEFT = [7, 1_999, 2_600]
 def left_in(path):
     """The heads that a store has for who opens it next; it may be given by an instance that has it open."""
     if not isinstance(path, Path):
-        with path._environment.begin_reading() as txn:
-            return txn.get(b"heads", db=path._environment.meta)
+        with path._store.begin_reading() as txn:
+            return txn.get(b"heads", db=path._store.meta)
     with lmdb.open(str(path), max_dbs=8, readonly=True, lock=False) as db:
         meta = db.open_db(b"meta", create=False)
         with db.begin() as txn:
@@ -160,7 +161,7 @@ def test_a_program_that_ends_without_closing_leaves_them(nearly_done, end, scatt
         import os, signal, sys
         from tastypy_fast import Tracker
         tracker = Tracker(sys.argv[1])
-        tracker._environment.scattered_at = {0 if scattered else 10**9}
+        tracker._store.wal_min_places = {0 if scattered else 10**9}
         tracker.mark_done({LEFT[0]})
         {ENDS[end]}
         """
@@ -209,13 +210,13 @@ def test_a_worker_that_died_with_a_claim(path):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("scattered_at", [0, 10**9], ids=["log", "no log"])
-def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, scattered_at):
+@pytest.mark.parametrize("wal_min_places", [0, 10**9], ids=["log", "no log"])
+def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, wal_min_places):
     """Whether it came is then told by the number of the transaction."""
     with Tracker(nearly_done) as tracker:
         look_at(tracker)
-        monkeypatch.setattr(tracker._environment, "scattered_at", scattered_at)
-        write = tracker._environment.write
+        monkeypatch.setattr(tracker._store, "wal_min_places", wal_min_places)
+        write = tracker._store.write
 
         def interrupted(work):
             if moment == "after":
@@ -228,7 +229,7 @@ def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, scattere
 
             return write(failing)
 
-        monkeypatch.setattr(tracker._environment, "write", interrupted)
+        monkeypatch.setattr(tracker._store, "write", interrupted)
         tracker.mark_done(LEFT[0])
         with pytest.raises(KeyboardInterrupt):
             tracker.sync()
@@ -245,10 +246,10 @@ def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, scattere
 def test_the_map_grows_in_the_middle(path, monkeypatch):
     """The sync is done again; they are still kept in step."""
     written = []
-    monkeypatch.setattr(_engine, "MAP_SIZE", 1 << 16)
-    monkeypatch.setattr(_engine, "SMALLEST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", 1 << 16)
     with Tracker(path, sync_at=2_000) as tracker:
-        write = tracker._environment.write
+        write = tracker._store.write
 
         def counted(work):
             def counting(txn):
@@ -257,11 +258,11 @@ def test_the_map_grows_in_the_middle(path, monkeypatch):
 
             return write(counting)
 
-        monkeypatch.setattr(tracker._environment, "write", counted)
+        monkeypatch.setattr(tracker._store, "write", counted)
         tracker.update({(key, "x" * 300): {"data": "y" * 500} for key in range(8_000)})
         tracker.sync()
         assert len(written) > len(set(written)), "nothing was done again"
-        assert tracker._environment.heads.are_in_step()
+        assert tracker._store.summary.are_in_step()
         look_at(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
     assert left_in(path)
 

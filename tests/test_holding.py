@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from tastypy_fast import SharedPOD, SharedTracker, _holding, maintenance
+from tastypy_fast import SharedPOD, SharedTracker, maintenance
+from tastypy_fast._shared import hold
 from tests.children import Child
 from tests.workers import started, tell, told
 
@@ -31,7 +32,7 @@ def store(cls, path):
 @pytest.fixture
 def always_looks(monkeypatch):
     """Nobody is taken to live because it did a moment ago."""
-    monkeypatch.setattr(_holding, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(hold, "LOOK_AGAIN", 0.0)
 
 
 def syncs(store):
@@ -76,8 +77,8 @@ def _serve(pipe, cls, path):
 
 def holders(store):
     with store.locked():
-        transaction = store._environment.transaction
-        return _holding._read(transaction)
+        transaction = store._store.transaction
+        return hold._read(transaction)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, "exit"])
@@ -126,9 +127,9 @@ def test_many_changes_on_hold_do_not_look_at_the_holder_each_time(cls, path, sto
         looks.append(arguments)
         return found(*arguments)
 
-    found = _holding.facts_of_workers
-    monkeypatch.setattr(_holding, "facts_of_workers", count)
-    monkeypatch.setattr(_holding, "LOOK_AGAIN", 1000.0)
+    found = hold.facts_of_workers
+    monkeypatch.setattr(hold, "facts_of_workers", count)
+    monkeypatch.setattr(hold, "LOOK_AGAIN", 1000.0)
     with Holder(cls, path) as holder:
         holder.ask("hold")
         for number in range(50):
@@ -276,7 +277,7 @@ def test_what_an_earlier_version_has_noted_holds_nobody(cls, path):
     for is_open in (True, False):
         with cls(path, sync_at=3) as store:
             with store.locked():
-                transaction = store._environment.transaction
+                transaction = store._store.transaction
                 transaction.snapshot.put(b"held", b"1", db=transaction.meta)
                 transaction.wrote = True
             if is_open:

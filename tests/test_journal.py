@@ -22,11 +22,11 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._access import Access
-from tastypy_fast._environment import Environment
-from tastypy_fast._ordering import sorted_items
-from tastypy_fast._overlay import Layer, Overlay
-from tastypy_fast._statusblock import block_facts, patched
+from tastypy_fast._core.memtable import Memtable, MergedTransaction
+from tastypy_fast._core.sorted_changes import sorted_items
+from tastypy_fast._core.status_block import block_facts, patched
+from tastypy_fast._store.access import Access
+from tastypy_fast._store.store import Store
 from tests.children import Child, outcome_of
 from tests.conftest import logging, value_for
 
@@ -82,12 +82,12 @@ def test_what_is_laid_over_a_database_reads_as_if_it_were_there(databases, conte
     model = {encode(key): value for key, value in content.items()}
     with databases.db.begin() as txn:
         for layer in layers:
-            found = Layer(True), Layer(False)
+            found = Memtable(True), Memtable(False)
             for key, value in layer.items():
                 found[number].change(encode(key), value)
                 model[encode(key)] = value
             model = {key: value for key, value in model.items() if value is not None}
-            txn = Overlay(txn, databases.handles, found, len(model))
+            txn = MergedTransaction(txn, databases.handles, found, len(model))
         expected = sorted(model.items(), key=lambda pair: pair[0] if number else struct.unpack("=q", pair[0]))
         db = databases.handles[number]
         wanted = encode(max(probe, 0))
@@ -143,12 +143,12 @@ def changed(patches):
 def test_changes_of_statuses_are_laid_over_the_blocks_that_are_there(databases, below, above):
     blocks = {key: dict(found) for key, found in below.items()}
     databases.fill({key: patched(None, changed(found)) for key, found in below.items()}, 0)
-    layer = Layer(True)
+    layer = Memtable(True)
     for key, found in above.items():
         layer.change(packed(key), changed(found))
         blocks.setdefault(key, {}).update(found)
     with databases.db.begin() as txn:
-        overlay = Overlay(txn, databases.handles, (layer, Layer(False)), 0)
+        overlay = MergedTransaction(txn, databases.handles, (layer, Memtable(False)), 0)
         db = databases.handles[0]
         expected = []
         for key, found in sorted(blocks.items()):
@@ -171,7 +171,7 @@ def cls(request):
 
 
 def log_of(store):
-    return store._environment.journal
+    return store._store.wal
 
 
 def scattered(cls, seed, most=200):
@@ -280,7 +280,7 @@ def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
 
         with Child(read) as child:
             child.pipe.recv()
-            store._environment.merge()
+            store._store.merge()
             assert not len(log_of(store))
             child.pipe.send("go on")
             assert child.pipe.recv() == store.items()
@@ -290,7 +290,7 @@ def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
 @pytest.mark.parametrize("at", range(1, 9))
 def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch, at):
     """A process that is killed between two of its transactions, and a reader meanwhile."""
-    monkeypatch.setattr("tastypy_fast._access.RUN", 40)
+    monkeypatch.setattr("tastypy_fast._store.access.RUN", 40)
 
     def live(pipe):
         write = Access.write
@@ -306,7 +306,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
 
         store = cls(path)
         monkeypatch.setattr(Access, "write", write_some)
-        store._environment.merge()
+        store._store.merge()
 
     with Child(live) as child:
         assert child.pipe.recv() == "in the middle"
@@ -321,7 +321,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
     with cls(path) as store:
         store._check()
         assert store.items() == logged
-        store._environment.merge()
+        store._store.merge()
         store._check()
         assert store.items() == logged
         assert len(store) == len(logged)
@@ -329,7 +329,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
 
 
 def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
-    monkeypatch.setattr("tastypy_fast._access.RUN", 20)
+    monkeypatch.setattr("tastypy_fast._store.access.RUN", 20)
     write = Access.write
     left = 3
 
@@ -364,7 +364,7 @@ def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(pa
     keys = list(scattered(Tracker, 0))
 
     def write_some(self, work):
-        if failing == "the sync" or self.journal:
+        if failing == "the sync" or self.wal:
             raise DiskFullError(28, "no room (made up)", str(path))
         return write(self, work)
 
@@ -445,7 +445,7 @@ def test_scattered_changes_go_into_the_log_and_others_do_not(cls, path):
 
 
 def test_the_log_is_merged_when_it_is_large(cls, path, monkeypatch):
-    monkeypatch.setattr(Environment, "merge_at", 5000)
+    monkeypatch.setattr(Store, "checkpoint_at", 5000)
     with cls(path) as store:
         largest = 0
         for seed in range(12):

@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tastypy_fast import PersistentOrderedDictIntegrityError, UnstorableValueError
-from tastypy_fast._keys import decode_key, encode_key
-from tastypy_fast._records import decode_record, decode_value, encode_record, encode_value
+from tastypy_fast._core.key_codec import decode_key, encode_key
+from tastypy_fast._core.record_codec import decode_record, decode_value, encode_record, encode_value
 
 FAST, STANDARD = 1, 2
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tastypy_fast import InvalidKeyError, PersistentOrderedDictIntegrityError
-from tastypy_fast._keys import decode_key, encode_key, index_key
+from tastypy_fast._core.key_codec import decode_key, encode_key, index_key
 
 # LMDB's limit for a key.
 LONGEST_INDEX_KEY = 511

@@ -16,7 +16,7 @@ from collections import Counter
 import pytest
 from lmdb.verify import verify
 
-from tastypy_fast import _engine
+from tastypy_fast._lmdb import engine
 from tests.children import Child
 from tests.operations import Player, change_model, operations_of
 
@@ -29,7 +29,7 @@ STORM_ROUNDS = 1000
 def live(pipe, cls, path, seed, options):
     """What the child does until it is killed."""
     # So small that it grows again and again.
-    _engine.MAP_SIZE = 1 << 17
+    engine.MAP_SIZE = 1 << 17
     player = Player(cls(path, **options))
     model = dict(player.store.items())
     for number, step in operations_of(cls, seed, model):

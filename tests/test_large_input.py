@@ -21,12 +21,11 @@ from tastypy_fast import (
     StorageError,
     Tracker,
     UnstorableValueError,
-    _compressed,
-    _digits,
-    _json_lines,
-    _json_text,
+    jsonl,
     maintenance,
 )
+from tastypy_fast._core import decimal_digits
+from tastypy_fast._formats import compression, json_text
 from tests.conftest import CLASSES, is_tracker, value_for
 from tests.test_cli import refused, run
 from tests.test_formats import contents, same, write_folder
@@ -62,8 +61,8 @@ def test_ints_of_any_size_are_text_and_back(count, first, sign, rng):
         number = int(sign + digits)
         text = str(number)
     with digits_allowed(640):
-        assert _digits.int_of(sign + digits) == number
-        assert _digits.digits_of(number) == text
+        assert decimal_digits.int_of(sign + digits) == number
+        assert decimal_digits.digits_of(number) == text
 
 
 EDGES = ["1" + "0" * 99_999, "9" * 100_000, "-" + "9" * 12_345, "0", "-1", "5" * 500, "5" * 501]
@@ -71,8 +70,8 @@ EDGES = ["1" + "0" * 99_999, "9" * 100_000, "-" + "9" * 12_345, "0", "-1", "5" *
 
 @pytest.mark.parametrize("text", EDGES, ids=range(len(EDGES)))
 def test_ints_at_the_edges_are_text_and_back(text):
-    number = _digits.int_of(text)
-    assert _digits.digits_of(number) == text
+    number = decimal_digits.int_of(text)
+    assert decimal_digits.digits_of(number) == text
     assert abs(number) % 1000 == int(text[-3:].lstrip("-"))
     assert (number < 0) == text.startswith("-")
 
@@ -84,8 +83,8 @@ def test_no_large_piece_is_converted_at_once(monkeypatch):
         lengths.append(len(text))
         return int(text)
 
-    monkeypatch.setattr(_digits, "int", recorded, raising=False)
-    _digits.int_of("7" * 100_000)
+    monkeypatch.setattr(decimal_digits, "int", recorded, raising=False)
+    decimal_digits.int_of("7" * 100_000)
     assert sum(lengths) == 100_000
     assert max(lengths) <= 500
 
@@ -95,7 +94,7 @@ def test_no_large_piece_is_converted_at_once(monkeypatch):
 
 def test_a_key_of_very_many_digits_goes_in_and_out(tmp_path):
     digits = "7" * 90_000
-    number = _digits.int_of(digits)
+    number = decimal_digits.int_of(digits)
     with POD(tmp_path / "one") as one, POD(tmp_path / "two") as two:
         assert one.import_jsonl([f'{{"key": [{digits}], "value": 1}}', f'{{"key": -{digits}, "value": 2}}']) == 2
         assert one.keys() == [(number,), -number]
@@ -161,7 +160,7 @@ def test_what_another_limit_allowed_is_read_and_exported(tmp_path, cls):
                 store.export_json(tmp_path / f"files-{limit}")
                 if is_tracker(cls):
                     table = store.to_arrow(as_json=["value"])
-                    assert _json_text.parse_json(table["value"][1].as_py().encode()) == 10**5000
+                    assert json_text.parse_json(table["value"][1].as_py().encode()) == 10**5000
                 store.revert()
             assert maintenance.verify(path) == []
     assert set(contents(tmp_path / "lines").values()) == {(tmp_path / "lines-0").read_bytes()}
@@ -178,7 +177,7 @@ def test_a_dict_key_of_too_many_digits_is_refused(tmp_path, cls):
 def test_a_table_has_keys_of_any_size(tmp_path):
     with Tracker(tmp_path / "store", init=[(10**5000, {}), ("a", {})]) as tracker:
         keys = tracker.to_arrow()["key"].to_pylist()
-    assert [_json_text.parse_json(key.encode()) for key in keys] == [10**5000, "a"]
+    assert [json_text.parse_json(key.encode()) for key in keys] == [10**5000, "a"]
 
 
 # Nesting
@@ -251,7 +250,7 @@ def test_a_value_that_was_stored_just_so_deep_is_exported_from_deeper_in_a_progr
 
 @pytest.fixture
 def short_lines(monkeypatch):
-    monkeypatch.setattr(_compressed, "LONGEST_LINE", 100)
+    monkeypatch.setattr(compression, "LONGEST_LINE", 100)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -304,7 +303,7 @@ def test_memory_that_is_not_there_names_the_line(tmp_path, cls, monkeypatch):
         with pytest.raises(StorageError, match="line 3 of the input: there is not enough memory"):
             store.import_jsonl(lines())
         assert store.keys() == [1, 2]
-        monkeypatch.setattr(_json_lines, "parse_json", parse)
+        monkeypatch.setattr(jsonl, "parse_json", parse)
         with pytest.raises(StorageError, match="line 2 of the input: there is not enough memory"):
             store.import_jsonl(io.StringIO('{"key": 3, "value": {}}\n{"key": 2, "value": {}}\n'))
         assert store.keys() == [1, 2, 3]

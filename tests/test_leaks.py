@@ -220,7 +220,7 @@ def test_a_store_in_use_elsewhere_leaves_nothing(any_class, filled):
 def test_closed_instances_are_freed(any_class, path):
     store = any_class(path, init={"a": {"list": []}})
     store["a"]["list"].append(1)
-    references = [weakref.ref(store), weakref.ref(store._environment)]
+    references = [weakref.ref(store), weakref.ref(store._store)]
     store.close()
     del store
     gc.collect()

@@ -134,11 +134,11 @@ class MachineOnDisk(RuleBasedStateMachine):
     resources = None
     stores = ()
 
-    def begin_in_a_folder(self, merge_at):
+    def begin_in_a_folder(self, checkpoint_at):
         self.resources = contextlib.ExitStack()
         self.path = Path(self.resources.enter_context(tempfile.TemporaryDirectory(prefix="tastypy_fast-"))) / "store"
-        if merge_at:
-            self.resources.enter_context(logging(merge_at))
+        if checkpoint_at:
+            self.resources.enter_context(logging(checkpoint_at))
 
     def teardown(self):
         if self.resources is not None:
@@ -161,11 +161,11 @@ class PodMachine(MachineOnDisk):
 
     @initialize(
         sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
-        looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(), merge_at=merges,
+        looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(), checkpoint_at=merges,
         watched=st.sampled_from([0, 1, 1000, 1000]),
     )
-    def begin(self, sync_at, gzipped, looks, max_tries, filled, merge_at, watched):
-        self.begin_in_a_folder(merge_at)
+    def begin(self, sync_at, gzipped, looks, max_tries, filled, checkpoint_at, watched):
+        self.begin_in_a_folder(checkpoint_at)
         self.watched = watched
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
         # Looking resolves what was put off; without it, longer chains of such things come about.
@@ -424,7 +424,7 @@ class PodMachine(MachineOnDisk):
 
     @precondition(lambda self: self.mutable())
     @rule(which=instances, number=st.integers(0, 50), mended=st.booleans())
-    def spoil(self, which, number, mended):
+    def poison(self, which, number, mended):
         """A value gets unstorable: the sync saves all others and names it."""
         key = self.mutable()[number % len(self.mutable())]
         with self.step(which) as store:
@@ -818,9 +818,9 @@ class ApartMachine(MachineOnDisk):
 
     GONE = object()
 
-    @initialize(merge_at=merges)
-    def begin(self, merge_at):
-        self.begin_in_a_folder(merge_at)
+    @initialize(checkpoint_at=merges)
+    def begin(self, checkpoint_at):
+        self.begin_in_a_folder(checkpoint_at)
         self.stores = [PersistentOrderedDict(self.path, clone=False) for _ in range(2)]
         self.disk, self.unsaved = {}, [{}, {}]
         self.changes = 0

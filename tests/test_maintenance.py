@@ -28,15 +28,14 @@ from tastypy_fast import (
     StoreInUseError,
     StoreNotFoundError,
     Tracker,
-    _compacting,
-    _engine,
-    _verifying,
     maintenance,
 )
-from tastypy_fast._datafile import find_databases
-from tastypy_fast._ownership import EngineLock
-from tastypy_fast._repairing import repair_here
-from tastypy_fast._verifying import verify_here
+from tastypy_fast._lmdb import engine
+from tastypy_fast._lmdb.data_file import find_databases
+from tastypy_fast._lmdb.file_locks import EngineLock
+from tastypy_fast.maintenance import _compact, _verify
+from tastypy_fast.maintenance._repair import repair_here
+from tastypy_fast.maintenance._verify import verify_here
 from tests.children import Child, outcome_of
 from tests.conftest import CLASSES, is_tracker, logging, value_for
 from tests.test_damage import (
@@ -168,7 +167,7 @@ def test_a_copy_has_what_only_the_log_has(one, path, target):
         store["key 5"] = {"only": "in the log"}
         del store["key 6"]
         store.sync()
-        assert store._environment.journal
+        assert store._store.wal
         expected = state(store)
         maintenance.copy(path, target)
         repaired = maintenance.repair  # (not while it is open)
@@ -317,7 +316,7 @@ def leave_a_log(pipe, path):
     store = POD(path)
     fill(store)
     store.sync()
-    assert store._environment.journal
+    assert store._store.wal
     pipe.send(state(store))
     pipe.recv()
 
@@ -357,8 +356,8 @@ def in_time(work):
             time.sleep(0.002)
 
 
-STEPS = [(_engine, "write_copy"), (EngineLock, "invalidate"), (os, "rename"), (os, "fsync"), (os, "chmod"),
-         (_engine, "open_engine")]
+STEPS = [(engine, "write_copy"), (EngineLock, "invalidate"), (os, "rename"), (os, "fsync"), (os, "chmod"),
+         (engine, "open_engine")]
 
 
 def die_at(pipe, path, owner, name, after, count):
@@ -377,7 +376,7 @@ def die_at(pipe, path, owner, name, after, count):
         return result
 
     setattr(owner, name, deadly)
-    pipe.send(list(_compacting.compact_here(str(path))))
+    pipe.send(list(_compact.compact_here(str(path))))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -443,14 +442,14 @@ def test_who_opens_a_store_while_it_is_compacted_sees_the_newest(path, one):
         store.update((number, {"value": "x" * 300}) for number in range(500))
     with ExitStack() as stack:
         readers = [stack.enter_context(Child(read_on, one, path)) for _ in range(2)]
-        for generation in range(1, 13):
+        for disk_version in range(1, 13):
             with one(path) as store:
-                store["generation"] = {"value": generation}
+                store["generation"] = {"value": disk_version}
                 for number in range(500):
-                    store[number] = {"value": "y" * (300 + generation)}
+                    store[number] = {"value": "y" * (300 + disk_version)}
             in_time(lambda: maintenance.compact(path))
             with one(path, mode="r") as store:
-                assert store["generation"]["value"] == generation
+                assert store["generation"]["value"] == disk_version
         for reader in readers:
             reader.pipe.send("stop")
         for reader in readers:
@@ -669,8 +668,8 @@ def test_a_claim_that_nobody_has_is_found(path):
 def test_findings_beside_a_writer_count_only_in_a_read_transaction(victim, monkeypatch, is_damaged):
     """Without one the writer may overwrite pages that are read."""
     seen = iter([(7, ["page 738 is overwritten"]), (8, ["damage"] if is_damaged else [])])
-    monkeypatch.setattr(_verifying, "find_page_faults", lambda name: next(seen))
-    monkeypatch.setattr(_verifying, "last_transaction", lambda name: 9)
+    monkeypatch.setattr(_verify, "find_page_faults", lambda name: next(seen))
+    monkeypatch.setattr(_verify, "last_transaction", lambda name: 9)
     assert list(verify_here(str(victim))) == (["data.mdb: damage"] if is_damaged else [])
     assert next(seen, None) is None
 

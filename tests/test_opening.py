@@ -27,8 +27,8 @@ from tastypy_fast import (
     StoreNotFoundError,
     StorePathError,
     Tracker,
-    _datafile,
 )
+from tastypy_fast._lmdb import data_file
 from tests.children import Child, outcome_of, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -174,7 +174,7 @@ def test_the_lmdb_environment_of_another_program_is_refused_and_kept(any_class, 
 @pytest.mark.parametrize("busy", [1, 4, 1000])
 def test_a_store_is_known_for_one_while_it_is_written(path, monkeypatch, busy):
     """The page that names its databases is given up by a commit, and taken for another thing by one soon after."""
-    newest_meta = _datafile.newest_meta
+    newest_meta = data_file.newest_meta
     rng = random.Random(busy)
     left = 0
 
@@ -187,12 +187,12 @@ def test_a_store_is_known_for_one_while_it_is_written(path, monkeypatch, busy):
                 store[rng.randrange(1000)] = "x" * rng.randrange(1000)
         return meta
 
-    monkeypatch.setattr(_datafile, "newest_meta", slowly)
+    monkeypatch.setattr(data_file, "newest_meta", slowly)
     with SharedPOD(path) as store:
         store.update(dict.fromkeys(range(1000), "x" * 100))
         for _ in range(30):
             left = busy
-            found = _datafile.find_databases(os.fspath(path / "data.mdb"))
+            found = data_file.find_databases(os.fspath(path / "data.mdb"))
             assert set(found) == ({b"values", b"order", b"meta", b"images", b"claims", b"log"} if busy < 5 else set())
 
 

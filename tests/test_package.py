@@ -34,8 +34,8 @@ def test_exported_names_are_these():
 
 
 def test_every_module_exports_names_that_it_has():
-    for name in sorted(sources()):
-        if name != "demo":
+    for name, path in sorted(sources().items()):
+        if name != "demo" and path.name != "__init__.py":
             module = importlib.import_module(f"tastypy_fast.{name}")
             assert all(hasattr(module, exported) for exported in module.__all__), name
 
@@ -83,38 +83,56 @@ except ImportError as error:
 
 def test_ordinary_run_of_the_tests_does_not_depend_on_luck(request):
     assert settings.default.derandomize is not is_storm(request.config)
-    for path in sorted((ROOT / "tests").glob("*.py")):
+    for path in sorted((ROOT / "tests").rglob("*.py")):
         unseeded = re.findall(r"\brandom\.(?!Random\b)(\w+)\(", path.read_text())
         assert unseeded == (["SystemRandom"] if path.name == "conftest.py" else []), path.name
 
 
 # Imports run one way
 
-# What each module may import from the package; a higher number may import a lower one.
-FRONT, SHARED_TRACKER, SHARED, TRACKER, POD, BELOW, EXCEPTIONS = 6, 5, 4, 3, 2, 1, 0
-LAYERS = {"demo": FRONT, "__main__": FRONT + 1, "cli": FRONT,
-          "shared_tracker": SHARED_TRACKER, "shared": SHARED, "tracker": TRACKER, "pod": POD, "maintenance": POD,
-          "exceptions": EXCEPTIONS}
+# The layers, lowest first. A module imports from its own package and from lower layers only.
+LAYERS = (
+    {"exceptions"},
+    {"types", "_optional", "_paths"},
+    {"_lmdb"},
+    {"_core"},
+    {"_store"},
+    {"_shared"},
+    {"_formats", "_inspect"},
+    {"_mixins", "maintenance"},
+    {"pod"},
+    {"tracker", "shared_pod"},
+    {"shared_tracker"},
+    {"demo", "cli"},
+    {"__main__"},
+)
+# They use the package as a program does, so they import its public names from the root.
+PROGRAMS = {"demo", "cli"}
 
 
 def layer_of(name):
-    return FRONT if name.startswith("cli.") else LAYERS.get(name, BELOW)
+    first = name.partition(".")[0]
+    return next(number for number, layer in enumerate(LAYERS) if first in layer)
 
 
 def sources():
-    """The path of the source of each module, Python's and Cython's."""
-    found = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
-    found.update({path.stem: path for path in CYTHON.rglob("*.pyx")})
-    found.update({f"cli.{path.stem}": path for path in (PACKAGE / "cli").glob("*.py") if path.stem != "__init__"})
-    found["cli"] = PACKAGE / "cli" / "__init__.py"
-    assert {"pod", "tracker", "exceptions", "_environment", "_keys", "_cache"} <= found.keys()
+    """The source of each module, by its name inside the package; a compiled module's ``.pxd`` is read with it."""
+    found = {}
+    for root in (PACKAGE, CYTHON / "tastypy_fast"):
+        for path in [*root.rglob("*.py"), *root.rglob("*.pyx")]:
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+            if name:
+                assert found.get(name, path) == path, f"{name} is there twice"
+                found[name] = path
+    assert {"pod", "exceptions", "_store.store", "_core.key_codec", "_core.write_cache", "cli"} <= found.keys()
     return found
 
 
 def imports_of(path):
     """(module, names) of each import in a source; also of a cimport, which ast does not know."""
     if path.suffix == ".pyx":
-        lines = path.read_text().splitlines()
+        declared = path.with_suffix(".pxd")
+        lines = path.read_text().splitlines() + (declared.read_text().splitlines() if declared.exists() else [])
         code = "\n".join(
             line.replace(" cimport ", " import ").replace("cimport ", "import ") for line in logical_lines(lines)
         )
@@ -140,12 +158,14 @@ def logical_lines(lines):
 
 
 def package_imports(path):
-    """The modules of the package that a source imports."""
+    """The modules of the package that a source imports, also those that only annotations need."""
     for module, names in imports_of(path):
         if module == "tastypy_fast":
-            yield from (f"<{name}>" if not is_module(name) else name for name in names or {"*"})
+            yield from (name if is_module(name) else "" for name in names or {""})
         elif module.startswith("tastypy_fast."):
-            yield module.removeprefix("tastypy_fast.")
+            inner = module.removeprefix("tastypy_fast.")
+            inside = {f"{inner}.{name}" for name in names or () if is_module(f"{inner}.{name}")}
+            yield from inside or {inner}
 
 
 def is_module(name):
@@ -155,19 +175,15 @@ def is_module(name):
 def test_imports_run_one_way():
     for name, path in sources().items():
         for imported in package_imports(path):
-            if layer_of(name) == FRONT and imported.startswith("<"):
-                continue  # (a user of the package imports from its root)
-            assert not imported.startswith("<"), f"{name} imports {imported} from the package's own root"
-            together = layer_of(name) == layer_of(imported) == BELOW or (name + imported).count("cli") == 2
-            assert layer_of(imported) < layer_of(name) or together, (
-                f"{name} imports {imported}, which is not below it"
-            )
+            if not imported:
+                assert name.partition(".")[0] in PROGRAMS, f"{name} imports from the package's own root"
+                continue
+            same = name.partition(".")[0] == imported.partition(".")[0]
+            assert same or layer_of(imported) < layer_of(name), f"{name} imports {imported}, which is not below it"
 
 
 def test_imports_make_no_circle():
-    graph = {name: set(package_imports(path)) - {name} for name, path in sources().items()}
-    # (what is imported for annotations alone does not run)
-    graph = {name: imported - set(type_checking_imports(sources()[name])) for name, imported in graph.items()}
+    graph = {name: set(package_imports(path)) - {name, ""} for name, path in sources().items()}
     done: set[str] = set()
     while left := graph.keys() - done:
         ready = {name for name in left if {other for other in graph[name] if other in graph} <= done}
@@ -175,28 +191,22 @@ def test_imports_make_no_circle():
         done |= ready
 
 
-def type_checking_imports(path):
-    if path.suffix == ".pyx":
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for part in node.body:
-                if isinstance(part, ast.ImportFrom) and part.module.startswith("tastypy_fast."):
-                    yield part.module.removeprefix("tastypy_fast.")
+def test_no_import_is_for_type_checkers_only():
+    assert [name for name, path in sources().items() if "TYPE_CHECKING" in path.read_text()] == []
 
 
 def test_init_hands_names_on_and_imports_only_from_the_modules():
     imported = {module for module, _ in imports_of(PACKAGE / "__init__.py")}
     assert {module for module in imported if module.startswith("tastypy_fast")} == {
-        "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.shared", "tastypy_fast.shared_tracker",
-        "tastypy_fast.tracker",
+        "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.shared_pod", "tastypy_fast.shared_tracker",
+        "tastypy_fast.tracker", "tastypy_fast.types",
     }
 
 
 def test_only_the_engine_imports_lmdb():
     importers = {name for name, path in sources().items() for module, _ in imports_of(path)
                  if module.partition(".")[0] == "lmdb"}
-    assert importers == {"_engine"}
+    assert importers == {"_lmdb.engine"}
 
 
 # Docstrings
@@ -221,7 +231,7 @@ def test_every_module_has_a_docstring():
         assert importlib.import_module(f"tastypy_fast.{name}").__doc__, path
 
 
-COMPILED = sorted(path.stem for path in CYTHON.rglob("*.pyx"))
+COMPILED = sorted(name for name, path in sources().items() if path.suffix == ".pyx")
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -241,10 +251,11 @@ def test_examples_of_compiled_modules_run(name, tmp_path, monkeypatch):
         for example in finder.find(member, title, module=False, globs=names):
             runner.run(example)
     assert runner.failures == 0
-    if name == "_mapping":
+    if name == "_core.handles":
         assert runner.tries >= 10
 
 
 def test_package_is_typed():
     assert (PACKAGE / "py.typed").exists()
-    assert {path.stem for path in PACKAGE.glob("*.pyi")} == set(COMPILED)
+    stubs = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyi")}
+    assert stubs == set(COMPILED)

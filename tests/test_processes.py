@@ -31,9 +31,9 @@ from tastypy_fast import (
     StoreConflictError,
     StoreInUseError,
     Tracker,
-    _engine,
 )
-from tastypy_fast._sharing import SharedEnvironment
+from tastypy_fast._lmdb import engine
+from tastypy_fast._shared.store import SharedStore
 from tests.children import Child, outcome_of, send_to_waiting
 from tests.workers import PROCESSES, THREADS, apart, in_processes, in_workers, result_of, started, tell, told
 
@@ -236,10 +236,10 @@ def test_many_open_a_store_at_once_that_was_private_before(path, monkeypatch):
     """The name of the owner is still there, and its process lives."""
     with POD(path) as pod:
         pod["n"] = 0
-    open_databases = SharedEnvironment._open_databases
+    open_databases = SharedStore._open_databases
     # A slow disk.
     monkeypatch.setattr(
-        SharedEnvironment, "_open_databases", lambda self: (time.sleep(0.2), open_databases(self))
+        SharedStore, "_open_databases", lambda self: (time.sleep(0.2), open_databases(self))
     )
 
     def work(number):
@@ -1327,8 +1327,8 @@ FILLINGS = {
 
 @pytest.mark.parametrize("names", [*([name] * PROCESSES for name in FILLINGS), list(FILLINGS)], ids="-".join)
 def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names):
-    monkeypatch.setattr(_engine, "MAP_SIZE", SMALL)
-    monkeypatch.setattr(_engine, "SMALLEST_MAP_SIZE", SMALL)
+    monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
+    monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
     texts = [f"{number} " * 700 for number in range(200)]
 
     def work(number):
@@ -1351,8 +1351,8 @@ def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_larger_than_the_map_raises_and_works_when_done_again(path, monkeypatch, name):
-    monkeypatch.setattr(_engine, "MAP_SIZE", SMALL)
-    monkeypatch.setattr(_engine, "SMALLEST_MAP_SIZE", SMALL)
+    monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
+    monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
     with SharedPOD(path, init={"before": 1}) as pod:
         failed = 0
         while fill_with_large_ones(pod, BLOCKS[name]) is not None:

@@ -30,8 +30,8 @@ from tastypy_fast import (
     ReadOnlyStoreError,
     SharedPOD,
     SharedProgressTracker,
-    _progress,
 )
+from tastypy_fast._mixins import progress_bar
 from tests.children import Child
 
 tqdm = pytest.importorskip("tqdm")
@@ -411,7 +411,7 @@ def test_outcome_sees_what_was_changed_by_keying(path):
 def test_store_is_looked_at_rarely(make, screen, monkeypatch):
     tracker = make(max_tries=2, init=tasks(1000))
     now = [0.0]
-    monkeypatch.setattr(_progress, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress_bar, "perf_counter", lambda: now[0])
     counted = []
     cls = type(tracker)
     totals, outcome = cls._totals, cls._outcome
@@ -427,7 +427,7 @@ def test_store_is_looked_at_rarely(make, screen, monkeypatch):
 def test_costly_looks_are_rare(make, screen, monkeypatch):
     tracker = make(init=tasks(1000))
     now = [0.0]
-    monkeypatch.setattr(_progress, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress_bar, "perf_counter", lambda: now[0])
     cls = type(tracker)
     totals = cls._totals
     looks = []
@@ -552,7 +552,7 @@ def test_status_without_sense_does_not_end_the_loop(path, screen):
 def test_loop_that_the_garbage_collector_finds_ends_without_a_look_into_an_operation(make, screen, monkeypatch):
     tracker = make(init=tasks(3))
     looked = []
-    monkeypatch.setattr(_progress.Bar, "_look", lambda self: looked.append(self))
+    monkeypatch.setattr(progress_bar.Bar, "_look", lambda self: looked.append(self))
     for inside in (False, True):
         bar = tracker.progress(file=screen)
         loop = iter(bar)
@@ -563,7 +563,7 @@ def test_loop_that_the_garbage_collector_finds_ends_without_a_look_into_an_opera
         try:
             del loop, cycle
             if inside:
-                with tracker._environment.lock:
+                with tracker._store.lock:
                     gc.collect()
             else:
                 gc.collect()

@@ -18,7 +18,8 @@ from contextlib import ExitStack, nullcontext, suppress
 import pytest
 from lmdb.verify import verify
 
-from tastypy_fast import SharedPOD, SharedTracker, _engine
+from tastypy_fast import SharedPOD, SharedTracker
+from tastypy_fast._lmdb import engine
 from tests.children import Child, Progress
 from tests.operations import Player, change_model, pod_operations, tracker_operations
 from tests.workers import started, told
@@ -86,7 +87,7 @@ class Judge:
 def work(pipe, path, name, seed, log):
     """What a worker does until it is killed, or until all is done."""
     # So small that it grows while others are killed.
-    _engine.MAP_SIZE = 1 << 18
+    engine.MAP_SIZE = 1 << 18
     rng = random.Random(seed)
     for life in range(10**9):
         worker = f"{name}.{life}"
@@ -314,7 +315,7 @@ def play(cls, seed, largest, model, store=None):
 def live(pipe, cls, path, seed, largest, options, progress):
     """What the writer does until it is killed."""
     # So small that it grows, where no block can be too large for it.
-    _engine.MAP_SIZE = 1 << 18 if largest == 1 else 1 << 24
+    engine.MAP_SIZE = 1 << 18 if largest == 1 else 1 << 24
     store = cls(path, **options)
     model = dict(store.items())
     del model["0"]

@@ -92,7 +92,7 @@ class SharedPodMachine(PodMachine):
     cls = SharedPOD
     thread = None
 
-    keep_a_reference = change_by_reference = drop_references = change_in_a_loop_and_mark = spoil = None
+    keep_a_reference = change_by_reference = drop_references = change_in_a_loop_and_mark = poison = None
 
     def open(self):
         self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]

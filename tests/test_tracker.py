@@ -172,20 +172,20 @@ some_keys = st.lists(st.integers(0, 12) | st.sampled_from(["x" * 600, ("a", 1), 
 
 
 @of_one_process
-@pytest.mark.parametrize("scattered_at", [0, 10**6], ids=["log", "no log"])
+@pytest.mark.parametrize("wal_min_places", [0, 10**6], ids=["log", "no log"])
 @given(
     sync_at=st.integers(1, 4),
     steps=st.lists(st.tuples(st.sampled_from(["add", "add if absent", "done", "delete", "sync"]), some_keys),
                    max_size=8),
 )
 def test_add_many_is_as_if_each_was_added_whatever_is_synced_with_it(
-    tmp_path_factory, tracker_class, scattered_at, sync_at, steps
+    tmp_path_factory, tracker_class, wal_min_places, sync_at, steps
 ):
     """Chunks that are synced at once go past the cache."""
     path = tmp_path_factory.mktemp("tracker") / "store"
     model = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tastypy_fast._access.Access.scattered_at", scattered_at)
+        patch.setattr("tastypy_fast._store.access.Access.wal_min_places", wal_min_places)
         with tracker_class(path, sync_at=sync_at) as tracker, tracker_class(path, clone=False, sync_at=100) as beside:
             for step, keys in steps:
                 if step == "add" and (len({*keys}) < len(keys) or model.keys() & {*keys}):
@@ -547,7 +547,7 @@ def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked)
     tracker = make(init={number: {"x": number} for number in range(700)})
     tracker.update({5: {"_done": True}, 6: {"_tries": 1}})
     tracker.sync()
-    before, generation = tracker.items(), tracker._environment.generation
+    before, disk_version = tracker.items(), tracker._store.disk_version
     for _ in range(2):
         there(tracker)
         if asked:
@@ -557,7 +557,7 @@ def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked)
         assert tracker.dirty() == set()
         tracker._check()
     tracker.sync()
-    assert tracker._environment.generation == generation, "the sync has written something"
+    assert tracker._store.disk_version == disk_version, "the sync has written something"
     assert tracker.items() == before
     # Beside one that did change, in the same block of statuses.
     there(tracker)
@@ -574,14 +574,14 @@ def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked)
 def test_status_that_was_changed_back_does_not_count_towards_sync_at(make):
     tracker = make(sync_at=3, init={number: {} for number in range(10)})
     tracker.sync()
-    generation = tracker._environment.generation
+    disk_version = tracker._store.disk_version
     for number in range(10):
         tracker.mark_done(number)
         tracker.mark_not_done(number)
     tracker.mark_done(8)
     tracker.mark_done(9)
     assert tracker.dirty() == {8, 9}
-    assert tracker._environment.generation == generation
+    assert tracker._store.disk_version == disk_version
     tracker.mark_done(0)
     assert tracker.dirty() == set()
     tracker.mark_not_done(0)

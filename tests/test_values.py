@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from tastypy_fast import UnstorableValueError
-from tastypy_fast._records import decode_value, encode_value
+from tastypy_fast._core.record_codec import decode_value, encode_value
 from tests.conftest import CLASSES, changing, is_tracker, value_for
 
 # What numpy, pandas and the standard library have beside numbers and lists: what is stored, or ... for what is refused.

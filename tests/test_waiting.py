@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._state import Lock
+from tastypy_fast._core.store_base import Lock
 from tests.children import send_to_waiting
 from tests.workers import apart, started, tell, told
 
@@ -85,10 +85,10 @@ def program(hold, wait):
 CASES = [
     *((SharedPOD, "store.locked()", name, line) for name, line in ON_SHARED.items()),
     *((SharedTracker, "store.locked()", name, line) for name, line in ON_TRACKERS.items()),
-    *((cls, "store._environment.lock", name, line) for cls in (POD, Tracker) for name, line in ON_BOTH.items()
+    *((cls, "store._store.lock", name, line) for cls in (POD, Tracker) for name, line in ON_BOTH.items()
       if name in ("delete", "sync", "revert", "dirty", "close")),  # (the others find all in the cache)
-    (SharedPOD, "store._environment.lock", "read", ON_BOTH["read"]),
-    (SharedTracker, "store._environment.lock", "claims", "store.claims(); store.claimed_keys()"),
+    (SharedPOD, "store._store.lock", "read", ON_BOTH["read"]),
+    (SharedTracker, "store._store.lock", "claims", "store.claims(); store.claimed_keys()"),
 ]
 
 
@@ -121,7 +121,7 @@ def test_sigterm_ends_a_program_whose_main_thread_waits_for_a_block(path, cls, w
 
 @pytest.mark.parametrize("cls", [POD, Tracker])
 def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_ended(path, cls):
-    text = program("store._environment.lock", "store.sync()").replace("end.wait()", "input()")
+    text = program("store._store.lock", "store.sync()").replace("end.wait()", "input()")
     with started(text, path, cls.__name__) as process:
         assert told(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
@@ -132,7 +132,7 @@ def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_
         assert store.keys() == ["mine"]
 
 
-@pytest.mark.parametrize("hold", ["store.locked()", "store._environment.lock"])
+@pytest.mark.parametrize("hold", ["store.locked()", "store._store.lock"])
 @pytest.mark.parametrize("cls", [SharedPOD, POD])
 def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
     """It cannot be called off, and a child without the locks would be lost."""

@@ -17,7 +17,7 @@ def main() -> int:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (as long as the process)
     try:
-        from tastypy_fast.cli.group import run
+        from tastypy_fast.cli.app import run
 
         return run(sys.argv[1:])
     except KeyboardInterrupt:  # before there was a command

@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from tastypy_fast._census import Census, Counts, InHand, hands
-from tastypy_fast._claims import key_at
-from tastypy_fast._counting import percent
-from tastypy_fast._facts import facts_of
-from tastypy_fast._holders import Holders, holders_of
+from tastypy_fast._inspect.lock_holders import Holders, holders_of
+from tastypy_fast._inspect.store_info import facts_of
+from tastypy_fast._inspect.task_counts import ActiveClaim, Counts, TaskCounter, active_claims
+from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
-from tastypy_fast.cli.choosing import max_tries_option, store_argument
-from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
-from tastypy_fast.cli.texts import as_json, console, key_text, out, printable, quantity, size_text
+from tastypy_fast._shared.claims import key_at
+from tastypy_fast.cli.formatting import as_json, console, key_text, out, printable, quantity, size_text
+from tastypy_fast.cli.key_filters import max_tries_option, store_argument
+from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 
 __all__ = ["duration", "status"]
 
@@ -42,10 +42,10 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
     """
     holders = holders_of(resolved(store))  # (before this process has a part in it)
     with open_reader(store) as reader:
-        facts = facts_of(reader._environment)
-        counts = Census(reader, max_tries).count() if is_tracker(reader) else None
+        facts = facts_of(reader._store)
+        counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None
         claims = [(key_at(reader._open_cache, hand.order), hand)  # type: ignore[arg-type]
-                  for hand in hands(reader._environment)] if counts else []
+                  for hand in active_claims(reader._store)] if counts else []
         if as_object:
             out(as_json(_as_dict(reader, facts._asdict(), counts, holders, claims, max_tries)))
             return
@@ -66,7 +66,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
 
 
 def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holders: Holders,
-             claims: list[tuple[Any, InHand]], max_tries: int) -> dict[str, Any]:
+             claims: list[tuple[Any, ActiveClaim]], max_tries: int) -> dict[str, Any]:
     return {
         "path": reader.path,
         "kind": "tracker" if counts else "dict",
@@ -102,7 +102,7 @@ def _who(holders: Holders) -> str:
     return f"shared by {named} {numbers} (and perhaps children of theirs)" if numbers else "shared"
 
 
-def _claim_lines(claims: list[tuple[Any, InHand]]) -> list[tuple[str, str]]:
+def _claim_lines(claims: list[tuple[Any, ActiveClaim]]) -> list[tuple[str, str]]:
     claims, passed = [claim for claim in claims if not claim[1].failed], sum(hand.failed for _, hand in claims)
     workers = Counter((hand.process, hand.host) for _, hand in claims)
     lines = [("in hand", f"{quantity(len(claims), 'task')} of {quantity(len(workers), 'worker')}")]

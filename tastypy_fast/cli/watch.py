@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import click
 
-from tastypy_fast._census import Census, Counts
-from tastypy_fast._counting import percent
-from tastypy_fast.cli.choosing import max_tries_option, store_argument
-from tastypy_fast.cli.picture import picture
+from tastypy_fast._inspect.task_counts import Counts, TaskCounter
+from tastypy_fast._mixins.counting import percent
+from tastypy_fast.cli.formatting import as_json, console, key_text, out, printable
+from tastypy_fast.cli.key_filters import max_tries_option, store_argument
+from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 from tastypy_fast.cli.status import duration
-from tastypy_fast.cli.stores import Reader, is_tracker, open_reader
-from tastypy_fast.cli.texts import as_json, console, key_text, out, printable
+from tastypy_fast.cli.watch_screen import picture
 
 __all__ = ["View", "speed_text", "watch"]
 
@@ -49,7 +49,7 @@ class View:
     def _open(self) -> None:
         self.reader: Reader = open_reader(self._path)
         self.is_tracker = is_tracker(self.reader)
-        self._census = Census(self.reader, self._max_tries) if self.is_tracker else None
+        self._census = TaskCounter(self.reader, self._max_tries) if self.is_tracker else None
 
     def close(self) -> None:
         """Let go of the store."""
@@ -57,7 +57,7 @@ class View:
 
     def look(self, now: float) -> None:
         """Count once more. The store may have been exchanged for another one (``compact`` does so)."""
-        if self.reader._environment.is_gone():
+        if self.reader._store.is_gone():
             self.reader.close()
             self._open()
         if self._census is None:
@@ -71,7 +71,7 @@ class View:
         while self.samples[0].when < now - CHART_OVER:
             self.samples.popleft()
 
-    def _note_failures(self, census: Census, has_moved: bool) -> None:
+    def _note_failures(self, census: TaskCounter, has_moved: bool) -> None:
         # What a private pipeline has just begun looks like what has failed. Once it went on, that is told apart.
         if has_moved or not self._suspects:
             for order, tries in list(self._suspects.items())[-FAILURES:]:

@@ -112,10 +112,10 @@ def test_opening_warns_once_for_each_path(on_network):
 
 
 def test_command_prints_the_warning_as_one_line(on_network, capfd):
-    group = pytest.importorskip("tastypy_fast.cli.group", reason="needs the extra cli")
+    command = pytest.importorskip("tastypy_fast.cli.app", reason="needs the extra cli")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert group.run(["add", str(on_network / "one"), "--create", "a"]) == 0
+        assert command.run(["add", str(on_network / "one"), "--create", "a"]) == 0
     printed = capfd.readouterr().err.splitlines()
     assert len([line for line in printed if line.startswith("tastypy-fast: warning: the store at ")]) == 1
     assert not [line for line in printed if ".py" in line]

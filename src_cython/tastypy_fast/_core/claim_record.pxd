@@ -1,0 +1,15 @@
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._core.store_base cimport StoreBase
+
+cdef struct Claim:
+    unsigned long long worker
+    unsigned long long lane
+    unsigned long long place
+    double since
+    long long tries
+
+cdef int decode_claim(object raw, Claim* claim) except -1
+cdef bytes encode_claim(const Claim* claim)
+cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except -1
+cdef int note_tries(StoreBase store, bytes number, int added, int tries) except -1

@@ -1,0 +1,31 @@
+from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.status_block cimport Head
+
+cdef enum:
+    # In place of the number of a transaction: this process writes them and the blocks.
+    IN_STEP = -1
+
+cdef class StatusSummary:
+    # The transaction after which these are the heads on disk.
+    cdef long long number
+    cdef bytearray table
+    cdef Head nothing
+    # What a transaction of that number writes, or has written.
+    cdef list staged
+    cdef long long staged_by
+    cdef bint is_refused
+
+    cdef bint are_of(self, long long number) noexcept
+    cdef Py_ssize_t size(self) noexcept
+    cdef const Head* at(self, long long number) noexcept
+    cdef int put(self, long long number, const Head* head) except -1
+    cdef int begin(self, long long transaction) except -1
+    cdef int stage(self, long long number, const Head* head) except -1
+    cdef int resolve(self, long long last) except -1
+    cdef int settle(self) except -1
+
+
+cdef StatusSummary current_summary(StoreBase store)
+cdef StatusSummary stored_summary(StoreBase store)
+cdef StatusSummary begin_writing(StoreBase store, object txn)
+cdef int know(StoreBase store, StatusSummary summary) except -1

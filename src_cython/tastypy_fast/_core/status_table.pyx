@@ -1,0 +1,387 @@
+"""The statuses of a tracker's tasks in memory: the blocks that differ from the disk, and for a while those that lately
+did; what scans and counts make of them and of the disk.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcmp, memcpy, memset
+
+from tastypy_fast._core.cache_entry cimport pack
+from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, know
+from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.status_block cimport (
+    ABORTED,
+    CLAIMED,
+    DONE,
+    ENTRIES,
+    PRESENT,
+    Block,
+    Head,
+    Layout,
+    add,
+    decode_block,
+    how_many,
+    tries_of,
+)
+
+from tastypy_fast._core.status_summary import SUMMARY_KEY
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+
+__all__ = ["StatusTable"]
+
+cdef enum:
+    # Unchanged blocks that are kept in memory after a sync, 5 MB: those of a million tasks.
+    KEPT = 2000
+
+
+cdef bint is_chosen(long long order, set only, set skip) except -1:
+    return (only is None or order in only) and order not in skip
+
+
+@cython.final
+cdef class StatusTable:
+    """The statuses of one store, as they are after every change that was made in memory."""
+
+    def __init__(self, StoreBase store not None):
+        self.store = store
+        self.room = KEPT
+        self.forget()
+
+    cdef Block read(self, object txn, long long number):
+        cdef Block block = Block.__new__(Block)
+        try:
+            decode_block(txn.get(pack(number), None, self.store.status), &block.data)
+        except Exception as error:
+            raise self.store.translated(error) from error
+        return block
+
+    cdef bytes on_disk(self, object txn, long long order):
+        """The entry of an order number as four bytes."""
+        cdef Block block = self.read(txn, order // ENTRIES)
+        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[order % ENTRIES], 4)
+
+    cdef Block load(self, long long number):
+        cdef Block block
+        if number == self.last_number:
+            return self.last_block
+        block = self.blocks.get(number)
+        if block is None:
+            if len(self.blocks) >= self.room:
+                self.trim()
+            block = self.read(self.store.reader(), number)
+            self.blocks[number] = block
+        self.last_number = number
+        self.last_block = block
+        return block
+
+    cdef uint32_t get(self, long long order) except? 0xffffffff:
+        return self.load(order // ENTRIES).data.entry[order % ENTRIES]
+
+    cdef int set(self, long long order, uint32_t entry, bint count) except -1:
+        """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it. Whether it
+        differs from the disk then."""
+        cdef Block block = self.load(order // ENTRIES)
+        cdef int slot = order % ENTRIES
+        cdef uint32_t before = block.data.entry[slot]
+        cdef Head change
+        if before != entry:
+            self.note_change(order, block, entry, count)
+            # For loops that have looked at this task already and passed it over.
+            if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
+                self.openings += 1
+                self.last_opened = order
+            if entry & ~before & ABORTED:
+                self.abortions += 1
+                self.last_aborted = order
+            add(&block.data.head, before, -1)
+            add(&block.data.head, entry, 1)
+            block.data.entry[slot] = entry
+            if self.totals_known:
+                memset(&change, 0, sizeof(Head))
+                add(&change, entry, 1)
+                self.totals[0] += change.present
+                self.totals[1] += change.done
+                self.totals[2] += change.aborted
+                self.totals[3] += change.tried
+                memset(&change, 0, sizeof(Head))
+                add(&change, before, 1)
+                self.totals[0] -= change.present
+                self.totals[1] -= change.done
+                self.totals[2] -= change.aborted
+                self.totals[3] -= change.tried
+        return block.touched[slot] != 0
+
+    cdef int note_change(self, long long order, Block block, uint32_t entry, bint count) except -1:
+        """An entry is about to be changed. One that becomes again what the disk has is not dirty any more."""
+        cdef int slot = order % ENTRIES
+        if block.touched[slot] == 0:
+            block.touch(slot, 1 if count else 2)
+            if block.touched_count == 1:
+                self.differing[order // ENTRIES] = block
+            self.touched += count
+        elif block.before[slot] == entry:
+            self.touched -= block.touched[slot] == 1
+            block.settle(slot)
+            if block.touched_count == 0:
+                del self.differing[order // ENTRIES]
+        return 0
+
+    cdef bint untouch(self, long long order) except -1:
+        """A cache entry counts for this task from now on. True when its status is dirty."""
+        cdef Block block = self.blocks.get(order // ENTRIES)
+        cdef int slot = order % ENTRIES
+        if block is None or block.touched[slot] == 0:
+            return False
+        if block.touched[slot] == 1:
+            block.touched[slot] = 2
+            self.touched -= 1
+        return True
+
+    cdef list scan(self, long long after, int limit, uint32_t flags, uint32_t mask, long long max_tries):
+        """Up to ``limit`` order numbers above ``after`` whose flags under ``mask`` are ``flags`` and whose
+        tries are below ``max_tries`` (0: any number of them). The caller holds the store's lock."""
+        cdef list found = []
+        cdef StatusSummary summary = current_summary(self.store)
+        cdef long long number = (after + 1) // ENTRIES, end = 0
+        cdef long long on_disk = -1
+        cdef int slot = (after + 1) % ENTRIES
+        cdef Block block
+        cdef const Layout* data
+        cdef uint32_t entry
+        cursor = self.store.reader().cursor(self.store.status)
+        blocks = None
+        raw = None
+        if cursor.last():
+            memcpy(&end, PyBytes_AS_STRING(cursor.key()), 8)
+        end = max(end, max(self.differing, default=0)) + 1
+        while number < end:
+            block = self.blocks.get(number)
+            if block is not None:
+                data = &block.data
+            elif summary is not None and not how_many(summary.at(number), flags, mask):
+                number += 1
+                slot = 0
+                continue
+            else:
+                if on_disk < number:
+                    # What lies between was in memory, or the walk begins here.
+                    if blocks is None or on_disk < number - 1:
+                        blocks = cursor.iternext() if cursor.set_range(pack(number)) else iter(())
+                    pair = next(blocks, None)
+                    if pair is None:
+                        # Nothing more on disk: only blocks in memory are left.
+                        on_disk = end
+                    else:
+                        raw = pair[1]
+                        if PyBytes_GET_SIZE(raw) != sizeof(Layout):
+                            raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+                        memcpy(&on_disk, PyBytes_AS_STRING(pair[0]), 8)
+                if on_disk != number:
+                    if summary is not None:
+                        raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not there")
+                    number += 1
+                    slot = 0
+                    continue
+                data = <const Layout*>PyBytes_AS_STRING(raw)
+                if summary is not None and memcmp(&data.head, summary.at(number), sizeof(Head)) != 0:
+                    raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not what it was")
+            if how_many(&data.head, flags, mask):
+                while slot < ENTRIES:
+                    entry = data.entry[slot]
+                    if entry & mask == flags and (max_tries == 0 or tries_of(entry) < max_tries):
+                        found.append(number * ENTRIES + slot)
+                        if len(found) == limit:
+                            return found
+                    slot += 1
+            number += 1
+            slot = 0
+        return found
+
+    cdef int count(self) except -1:
+        """Fill in ``totals``: tasks, done, aborted, tried. The caller holds the store's lock."""
+        cdef Block block
+        cdef StatusSummary summary
+        cdef Head head
+        cdef long long number, on_disk = 0
+        if self.totals_known:
+            return 0
+        memset(self.totals, 0, sizeof(self.totals))
+        summary = current_summary(self.store)
+        if summary is None:
+            summary = stored_summary(self.store)
+        if summary is not None:
+            for number in range(summary.size()):
+                on_disk += self.count_on_disk(number, summary.at(number))
+        else:
+            summary = StatusSummary()
+            for key, raw in self.store.reader().cursor(self.store.status):
+                if PyBytes_GET_SIZE(raw) != sizeof(Layout):
+                    raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+                memcpy(&number, PyBytes_AS_STRING(key), 8)
+                memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
+                on_disk += self.count_on_disk(number, &head)
+                summary.put(number, &head)
+            know(self.store, summary)
+        if on_disk != self.store.count():
+            raise PersistentOrderedDictIntegrityError("there are more or fewer statuses than tasks")
+        self.compared = True
+        for block in self.blocks.values():
+            self.add_head(&block.data.head)
+        self.totals_known = True
+        return 0
+
+    cdef int count_on_disk(self, long long number, const Head* head) except -1:
+        """How many tasks a block on disk has, which counts where none of that number is in memory."""
+        if head.present and number not in self.blocks:
+            self.add_head(head)
+        return head.present
+
+    cdef int add_head(self, const Head* head) except -1:
+        self.totals[0] += head.present
+        self.totals[1] += head.done
+        self.totals[2] += head.aborted
+        self.totals[3] += head.tried
+        return 0
+
+    cdef list changed(self, set only):
+        """The numbers of the blocks with changes, in order; of those that hold the orders ``only``, if given."""
+        if only is None:
+            return sorted(self.differing)
+        return sorted({order // ENTRIES for order in only if order >= 0 and order // ENTRIES in self.differing})
+
+    cdef int write(self, object txn, set only, set skip) except -1:
+        """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
+
+        An entry that is left out keeps what the disk has: its value could not be stored, or is not to be yet.
+        """
+        cdef Block block, target
+        cdef long long number
+        cdef int slot
+        cdef list items = []
+        cdef set left_out = {order // ENTRIES for order in skip}
+        cdef StatusSummary summary = begin_writing(self.store, txn)
+        status = self.store.status
+        # A log takes what differs, and not whole blocks.
+        note = getattr(txn, "note_statuses", None)
+        if self.store.images is None and self.differing:
+            txn.delete(SUMMARY_KEY, db=self.store.meta)
+        for number in self.changed(only):
+            target = block = self.differing[number]
+            if only is not None or number in left_out:
+                target = self.read(txn, number)
+                for slot in range(ENTRIES):
+                    if is_chosen(number * ENTRIES + slot, only, skip):
+                        add(&target.data.head, target.data.entry[slot], -1)
+                        target.data.entry[slot] = block.data.entry[slot]
+                        add(&target.data.head, target.data.entry[slot], 1)
+            if self.store.images is not None:
+                self.record_before_images(txn, number, target)
+            if summary is not None:
+                summary.stage(number, &target.data.head)
+            if target.data.head.present == 0:
+                txn.delete(pack(number), db=status)
+            elif note is not None:
+                items.append((pack(number), block.changes(target)))
+            else:
+                items.append((pack(number), PyBytes_FromStringAndSize(<const char*>&target.data, sizeof(Layout))))
+        if items:
+            if note is not None:
+                note(items)
+            else:
+                txn.cursor(status).putmulti(items)
+            self.store.wrote = True
+        return 0
+
+    cdef int record_before_images(self, object txn, long long number, Block block) except -1:
+        """Note what the disk has where statuses are about to change (see Syncing.keep_images), and take away the
+        claims on tasks that are not claimed any more."""
+        cdef Block before = self.read(txn, number)
+        cdef uint32_t old
+        cdef int slot
+        for slot in range(ENTRIES):
+            old = before.data.entry[slot]
+            if old != block.data.entry[slot]:
+                order = pack(number * ENTRIES + slot)
+                image = PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b""
+                self.store.before_image_count += txn.put(order, image, overwrite=False, db=self.store.images)
+                if old & ~block.data.entry[slot] & CLAIMED:
+                    txn.delete(order, db=self.store.claims)
+        return 0
+
+    cdef int written(self, set only, set skip) except -1:
+        """What write() put is on disk."""
+        cdef Block block
+        cdef int slot
+        cdef long long number
+        cdef bint whole = only is None and not skip
+        if self.store.summary is not None:
+            (<StatusSummary>self.store.summary).settle()
+        if whole:
+            for block in self.differing.values():
+                block.settle_all()
+            self.differing = {}
+            self.touched = 0
+        for number in self.changed(only):
+            block = self.differing[number]
+            for slot in range(ENTRIES):
+                if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
+                    self.touched -= block.touched[slot] == 1
+                    block.settle(slot)
+            if block.touched_count == 0:
+                del self.differing[number]
+        if len(self.blocks) > KEPT:
+            self.trim()
+        return 0
+
+    cdef int trim(self) except -1:
+        """Let the unchanged blocks go."""
+        self.blocks = dict(self.differing)
+        self.room = max(KEPT, 2 * len(self.blocks))
+        self.last_number = -1
+        return 0
+
+    cdef int forget(self) except -1:
+        """Back to what is on disk."""
+        self.blocks = {}
+        self.differing = {}
+        self.last_number = -1
+        self.touched = 0
+        self.totals_known = False
+        return 0
+
+    cdef dict changes(self):
+        """Order number to entry, of those that count as dirty on their own."""
+        return {order: self.get(order) for order in self.touched_orders()}
+
+    cdef bint differs(self) except -1:
+        """Whether a sync has statuses to write."""
+        return len(self.differing) > 0
+
+    cdef int check(self) except -1:
+        """Raise AssertionError where the blocks in memory contradict themselves."""
+        cdef Block block
+        cdef int slot
+        cdef Py_ssize_t alone = 0
+        for block in self.blocks.values():
+            alone += block.check()
+        if self.differing != {number: value for number, value in self.blocks.items() if (<Block>value).touched_count}:
+            raise AssertionError("the blocks that differ from the disk are others")
+        if alone != self.touched:
+            raise AssertionError("the count of dirty statuses is off")
+        if self.totals_known:
+            kept = [self.totals[slot] for slot in range(4)]
+            self.totals_known = False
+            self.count()
+            if kept != [self.totals[slot] for slot in range(4)]:
+                raise AssertionError("the running totals are off")
+        return 0
+
+    cdef list touched_orders(self):
+        """The tasks whose status is dirty and for which no cache entry counts."""
+        cdef Block block
+        cdef int slot
+        cdef list orders = []
+        for number, value in sorted(self.differing.items()):
+            block = value
+            orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
+        return orders

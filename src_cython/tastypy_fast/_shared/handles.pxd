@@ -1,0 +1,31 @@
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._core.iterators cimport StoreHandle
+from tastypy_fast._core.set_proxy cimport Operation
+from tastypy_fast._shared.write_transaction cimport WriteTransaction
+
+cdef class Change:
+    cdef int what
+    cdef bytes key
+    cdef object original
+    cdef object value
+    # What assign_directly() takes, made before the transaction.
+    cdef bytes record
+    cdef uint32_t drop
+    cdef uint32_t add
+    cdef int tries
+
+cdef class SharedPodHandle:
+    cdef WriteTransaction _transaction
+    cdef StoreHandle inside
+    cdef StoreHandle outside
+    cdef long long sync_at
+
+    cdef WriteTransaction transaction_of(self)
+    cdef WriteTransaction begin(self)
+    cdef StoreHandle view(self)
+    cdef object change(self, Change change)
+    cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1
+    cdef object do(self, WriteTransaction transaction, Change change)
+    cdef object operate(self, WriteTransaction transaction, Operation operation)
+    cdef object ended_within(self)

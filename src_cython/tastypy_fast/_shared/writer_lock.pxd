@@ -1,0 +1,5 @@
+cdef class WriterLock:
+    cdef int file
+
+    cdef int take(self) except -1
+    cdef int give_back(self) noexcept

@@ -1,5 +1,0 @@
-cdef class Turn:
-    cdef int file
-
-    cdef int take(self) except -1
-    cdef int give_back(self) noexcept

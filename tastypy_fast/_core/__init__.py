@@ -1,0 +1,6 @@
+"""Encode keys and records, and hold one store's changes in memory until they are written."""
+
+from pkgutil import extend_path as _extend_path
+
+# From a checkout, the compiled modules are found where the package is installed.
+__path__ = _extend_path(__path__, __name__)

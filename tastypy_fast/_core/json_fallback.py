@@ -1,0 +1,146 @@
+"""The values that orjson would change in silence or refuse, written so that they come back as they were.
+
+The fast path (plain types, finite floats, 64-bit ints) is in the compiled ``_records``. What it turns
+away comes here: it is turned into plain types where ``json.dumps`` would take it (dict keys that are
+numbers, subclasses, numpy's numbers and arrays), refused with the place inside the value where it would
+not, and written by orjson where that is exact, else by the standard ``json`` module.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import orjson
+
+from tastypy_fast._core.decimal_digits import has_digits, int_of
+from tastypy_fast.exceptions import UnstorableValueError
+
+__all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_standard", "encode_unusual"]
+
+# As in _records.pxd.
+FAST_JSON = 1
+STANDARD_JSON = 2
+
+# Python may be told to read no more than 640 digits.
+_LONG = 640
+_patient = json.JSONDecoder(parse_int=int_of)
+_INT64 = range(-(2**63), 2**63)
+
+
+def encode_unusual(value: object) -> tuple[int, bytes]:
+    """``(codec, JSON)`` of any value that JSON can hold. Raises UnstorableValueError for any other."""
+    try:
+        plain, exact = _plain(value, "$")
+        if exact:
+            try:
+                return FAST_JSON, orjson.dumps(plain)
+            except orjson.JSONEncodeError:  # a lone surrogate, or nested too deep for orjson
+                pass
+        return STANDARD_JSON, encode_standard(plain)
+    except RecursionError:
+        raise UnstorableValueError("the value is nested too deeply, or contains itself") from None
+
+
+def encode_standard(plain: object) -> bytes:
+    """The JSON of a value of exact JSON types, written by the standard module."""
+    # ensure_ascii=False keeps two lone surrogates in a row apart from the one character that
+    # their escapes would be read as.
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def decode_standard(payload: bytes) -> Any:
+    """The value that ``encode_unusual`` wrote with the standard module.
+
+    Also an int of more digits than Python reads: another process may have stored it with another limit.
+    """
+    text = payload.decode("utf-8", "surrogatepass")
+    return _patient.decode(text) if has_digits(payload, _LONG) else json.loads(text)
+
+
+def _plain(value: object, where: str) -> tuple[Any, bool]:
+    """The value in exact JSON types, and whether orjson may write it."""
+    if value is None or value is True or value is False:
+        return value, True
+    if isinstance(value, str):
+        return str.__str__(value), True
+    if isinstance(value, int):
+        number = int.__int__(value)
+        if number in _INT64:
+            return number, True
+        _text_of(number, f"the int at {where}")
+        return number, False
+    if isinstance(value, float):
+        real = float.__float__(value)
+        return real, math.isfinite(real)
+    if isinstance(value, dict):
+        return _plain_dict(value, where)
+    # (copied first, in one step: another thread may change what it holds)
+    if isinstance(value, (list, tuple)):
+        parts = [_plain(part, f"{where}[{index}]") for index, part in enumerate(list(value))]
+        return [part for part, _ in parts], all(exact for _, exact in parts)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            _refuse_kind(value.dtype, where)
+            return _plain(value.tolist(), where)
+        # (a timedelta64 is an integer to numpy, and an int without its unit to .item())
+        if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)) and value.dtype.kind != "m":
+            number = value.item()
+            # (a longdouble has no Python number that holds it, and stays what it is)
+            if not isinstance(number, numpy.generic):
+                return _plain(number, where)
+    raise UnstorableValueError(
+        f"JSON cannot hold a {type(value).__module__}.{type(value).__qualname__}, and there is one at {where}; "
+        f"store a str, a number, a list or a dict instead"
+    )
+
+
+def _text_of(number: int, what: str) -> str:
+    """The digits of an int. Raises UnstorableValueError for more than Python writes (sys.set_int_max_str_digits)."""
+    try:
+        return str(number)
+    except ValueError as error:
+        raise UnstorableValueError(f"{what} has too many digits for JSON: {error}") from None
+
+
+def _refuse_kind(dtype: Any, where: str) -> None:
+    """Raise UnstorableValueError for an array whose ``tolist()`` drops what its elements mean: units, names."""
+    if dtype.kind in "mM":
+        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number beside its unit"
+    elif dtype.kind == "V":
+        what, instead = f"an array of records (dtype {dtype!s:.80})", "store a list of dicts, or a list for each field"
+    else:
+        return
+    raise UnstorableValueError(f"JSON cannot hold {what}, and there is one at {where}; {instead}")
+
+
+def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool]:
+    plain: dict[str, Any] = {}
+    all_exact = True
+    for key, item in list(value.items()):
+        name = _plain_name(key, where)
+        if name in plain:
+            raise UnstorableValueError(
+                f"two keys of the dict at {where} are both {name[:80]!r} in JSON, where every key is a str; "
+                f"one of the values would be lost"
+            )
+        plain[name], exact = _plain(item, f"{where}.{name:.80}")
+        all_exact = all_exact and exact
+    return plain, all_exact
+
+
+def _plain_name(key: object, where: str) -> str:
+    """The key of a dict as ``json.dumps`` writes it."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    if isinstance(key, int) and not isinstance(key, bool):
+        return _text_of(int.__int__(key), f"a key of the dict at {where}")
+    if key is None or isinstance(key, (bool, float)):
+        return json.dumps(key)
+    raise UnstorableValueError(
+        f"JSON cannot hold a dict key of type {type(key).__module__}.{type(key).__qualname__}, "
+        f"and the dict at {where} has one"
+    )

@@ -1,0 +1,1 @@
+"""Write stores to other formats and read them back."""

@@ -1,0 +1,120 @@
+"""JSON Lines: ``{"key": ..., "value": ...}``, one line for each key, to and from files of several kinds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from tastypy_fast._formats.atomic_output import atomic_output, new_path, system_errors
+from tastypy_fast._formats.compression import joined, no_memory, reading, writing
+from tastypy_fast._formats.json_text import compact_json, key_of, parse_json
+from tastypy_fast._paths import checked
+from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
+
+__all__ = ["JsonLines", "write_json_lines"]
+
+# What some editors put in front of UTF-8.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
+    """Write the pairs of the store at ``source`` to a path or an open file. The number of lines."""
+    lines = (b'{"key":%s,"value":%s}\n' % (compact_json(key), compact_json(value)) for key, value in pairs)
+    if not isinstance(target, (str, bytes, os.PathLike)):
+        if not hasattr(target, "write"):
+            raise TypeError(f"the target must be a path or an open file, not {type(target).__name__}")
+        return _write(target, lines)
+    path = checked(target, "target")
+    if _is_special(path):
+        with open(path, "wb") as file:
+            return _write(file, lines)
+    path = new_path(path, "write to", source, "the store that is exported")
+    with system_errors(path), atomic_output(path) as made, writing(made) as file:
+        return _write(file, lines)
+
+
+def _write(file: Any, lines: Iterator[bytes]) -> int:
+    # (StringIO has it too, and says nothing)
+    is_text = hasattr(file, "encoding")
+    total = 0
+    for count, chunk in joined(lines):
+        try:
+            file.write(chunk.decode("utf-8", "surrogatepass") if is_text else chunk)
+        except UnicodeEncodeError as error:
+            raise UnstorableValueError(
+                f"some of lines {total + 1} to {total + count} cannot be written in the encoding of the file "
+                f"({file.encoding}); open it with encoding='utf-8' or as a binary file: {error}"
+            ) from error
+        total += count
+    return total
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a pipe or a device, which is written to where it is."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+class JsonLines:
+    """A path or an open file, to read. Iterating yields (number of the line, key, value).
+
+    Raises DamagedInputError, which names the line.
+    """
+
+    def __init__(self, source: Any) -> None:
+        # Of the block in which they can be read.
+        self._lines: AbstractContextManager[Iterable[str | bytes]]
+        if isinstance(source, (str, bytes, os.PathLike)):
+            self._name = checked(source, "source")
+            self._lines = reading(self._name)
+        elif not isinstance(source, Iterable):
+            raise TypeError(f"the source must be a path, an open file or an iterable of lines, not "
+                            f"{type(source).__name__}")
+        else:
+            name = getattr(source, "name", None)
+            self._name = name if isinstance(name, str) else "the input"
+            self._lines = nullcontext(source)
+
+    def __iter__(self) -> Generator[tuple[int, Any, Any], None, None]:
+        number = 0
+        try:
+            with self._lines as lines:
+                for number, line in enumerate(lines, 1):
+                    data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+                    if number == 1:
+                        data = data.removeprefix(_BYTE_ORDER_MARK)
+                    if not data.isspace() and data:
+                        try:
+                            key, value = _pair(data)
+                        except MemoryError as error:
+                            raise no_memory(self.where(number)) from error
+                        yield number, key, value
+        except MemoryError as error:
+            raise no_memory(self.where(number + 1)) from error
+        except DamagedInputError as error:  # it does not unpack, or has no end
+            raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
+        except UnicodeDecodeError as error:  # a text file is decoded some lines at a time
+            raise DamagedInputError(f"{self.where(number + 1)}, or soon after it: {error}") from error
+        except ValueError as error:
+            raise DamagedInputError(f"{self.where(number)}: {error}") from None
+
+    def where(self, number: int) -> str:
+        """The place of a line."""
+        return f"line {number} of {self._name}"
+
+
+def _pair(line: bytes) -> tuple[Any, Any]:
+    """The key and value of a line. Raises ValueError."""
+    try:
+        found = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"this is no JSON: {error}") from None
+    if not isinstance(found, dict) or found.keys() != {"key", "value"}:
+        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, and this one is {line.strip()[:80]!r:.80}')
+    return key_of(found["key"]), found["value"]

@@ -1,0 +1,64 @@
+"""What a store says of itself and of its files, for people who look at it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from tastypy_fast._core.key_codec import encode_key, index_key
+from tastypy_fast._lmdb.engine import NotFound
+from tastypy_fast._lmdb.store_dir import DATA, DATABASES
+from tastypy_fast._store.store import Store
+
+__all__ = ["Facts", "facts_of", "order_number"]
+
+
+class Facts(NamedTuple):
+    """The format, the lines in each file when it is written out, and sizes in bytes: of all its files, and of what is
+    unused inside of the data file."""
+
+    format: int
+    file_size: int
+    bytes: int
+    free: int
+
+
+def facts_of(store: Store) -> Facts:
+    """The facts of an open store. Cost: O(1), and a look at each file of the folder."""
+    with store.lock, store.begin_reading() as txn:
+        version, lines = (int(txn.get(name, db=store.meta)) for name in (b"format", b"file_size"))
+    return Facts(version, lines, _bytes_in(store.path), _free_bytes(store))
+
+
+def _bytes_in(path: str) -> int:
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(folder, name)).st_size
+    return size
+
+
+def _free_bytes(store: Store) -> int:
+    """What is in the data file and in no database. (The engine's own list of free pages, some of them, counts as free.)
+    """
+    db: Any = store.db
+    with store.lock:
+        page = db.stat()["psize"]
+        # Two pages begin the file, and the main database has one of its own.
+        used = 3
+        with db.begin() as txn:
+            for name, flags in DATABASES.items():
+                with suppress(NotFound):
+                    stat = txn.stat(db.open_db(name, txn=txn, create=False, integerkey=bool(flags)))
+                    used += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return int(max(os.stat(os.path.join(store.path, DATA)).st_size - used * page, 0))
+
+
+def order_number(store: Store, key: Any) -> int | None:
+    """The number that tells where in the order a key is; None when it is not there. Cost: a look into the index."""
+    with store.lock, store.begin_reading() as txn:
+        raw = txn.get(index_key(encode_key(key)), db=store.order)
+    return None if raw is None else int.from_bytes(raw, sys.byteorder)

@@ -1,0 +1,204 @@
+"""Check every page of LMDB's data file without the storage engine. Safe on any file.
+
+A file is sound where all of this holds:
+
+- its two meta pages are of successive transactions,
+- every page of a tree is sound by itself, its keys ascend, and they lie between the keys of the pages above it,
+- every tree has the pages and entries that its record says,
+- every page up to the last one is either in one tree, once, or in the free list, once,
+- the free list is of the same transaction as the trees.
+
+A page that is replaced by an older one or by another one breaks one of these nearly always. LMDB 0.9 has no checksums
+and no transaction numbers in its pages, so an older value under the same key is not found.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import error as struct_error
+from struct import unpack_from
+
+from tastypy_fast._lmdb.page_format import (
+    BIG_DATA,
+    DEEPEST,
+    NO_ROOT,
+    RECORD,
+    SUB_DATA,
+    Damage,
+    Meta,
+    Node,
+    PageReader,
+    Record,
+    check_free_list_age,
+    follows,
+    newest_meta,
+    read_free_record,
+    read_meta,
+)
+from tastypy_fast._lmdb.safe_files import open_regular
+
+__all__ = ["find_page_faults"]
+
+# More findings are counted only.
+_MOST = 200
+# Marks of a page.
+_USED, _FREE = 1, 2
+_FREE_LIST = "the free list"
+
+
+def find_page_faults(name: str) -> tuple[int | None, list[str]]:
+    """Check all pages as of the last transaction. Returns its number, None where no meta page tells it, and what is
+    wrong. If somebody writes meanwhile, the findings count only if there was no transaction in between, or if the
+    caller has a read transaction that began before. Cost: a walk over all pages; memory: a byte for each."""
+    descriptor = open_regular(name, os.O_RDONLY)
+    try:
+        try:
+            meta = newest_meta(descriptor)
+        except (Damage, struct_error) as damage:
+            return None, [str(damage)]
+        return meta.transaction, _PageCheck(descriptor, meta).run()
+    finally:
+        os.close(descriptor)
+
+
+class _PageCheck:
+    """One walk over a file."""
+
+    def __init__(self, descriptor: int, meta: Meta) -> None:
+        self._descriptor = descriptor
+        self._meta = meta
+        self._reader = PageReader(descriptor, meta)
+        # (asked for after the meta page was read: all that this one has was written before)
+        self._end = os.fstat(descriptor).st_size // meta.page_size
+        # The free list cannot name more pages beyond the end than it has room for.
+        self._marks = bytearray(min(meta.last_page + 1, self._end + self._end * meta.page_size // 8))
+        self._faults: list[str] = []
+        self._more = 0
+        # Whether every page of the trees was read, so that what was not met is missing.
+        self._is_whole = True
+        self._newest_free: bytes | None = None
+
+    def run(self) -> list[str]:
+        """Everything that is wrong, a sentence each."""
+        self._check_metas()
+        self._check_tree(self._meta.free, _FREE_LIST)
+        if self._is_whole:
+            try:
+                check_free_list_age(self._meta, self._newest_free)
+            except Damage as damage:
+                self._tell(str(damage))
+        for name, record in self._check_tree(self._meta.main, "the list of databases"):
+            self._check_tree(record, f"database {name!r}")
+        self._check_cover()
+        return self._faults + ([f"and {self._more} more"] if self._more else [])
+
+    def _tell(self, text: str) -> None:
+        if len(self._faults) < _MOST:
+            self._faults.append(text)
+        else:
+            self._more += 1
+
+    def _check_metas(self) -> None:
+        try:
+            older, newest = sorted(read_meta(self._descriptor, page, self._meta.page_size) for page in (0, 1))
+        except (Damage, struct_error) as damage:
+            self._tell(str(damage))
+            return
+        # (a busy writer may have gone on since the newest one was read)
+        if newest == self._meta and not follows(newest, older):
+            self._tell(f"its first two pages are of transactions {older.transaction} and {newest.transaction}, which "
+                       f"do not follow each other: a commit may be lost")
+
+    def _check_tree(self, tree: Record, where: str) -> list[tuple[bytes, Record]]:
+        """Check one tree. Returns the databases whose records are in it."""
+        if tree.root == NO_ROOT:
+            if tree.depth or tree.branches or tree.leaves or tree.overflows or tree.entries:
+                self._tell(f"{where} has entries and no root")
+            return []
+        if not 1 <= tree.depth <= DEEPEST:
+            self._tell(f"{where} has {tree.depth} levels")
+            self._is_whole = False
+            return []
+        found: list[tuple[bytes, Record]] = []
+        branches = leaves = overflows = entries = lost = 0
+        # A page, its level, and the keys between which its own keys have to be.
+        pages: list[tuple[int, int, bytes | None, bytes | None]] = [(tree.root, 1, None, None)]
+        while pages:
+            number, level, first, end = pages.pop()
+            is_leaf = level == tree.depth
+            try:
+                self._use(number, 1, where)
+                nodes = self._reader.nodes(number, is_leaf, where)
+                keys = self._reader.check_order(nodes if is_leaf else nodes[1:], tree, where)
+            except (Damage, struct_error) as damage:
+                self._tell(str(damage))
+                lost += 1
+                continue
+            if keys and ((first is not None and keys[0] < first) or (end is not None and keys[-1] >= end)):
+                self._tell(f"page {number} of {where} has keys that the pages above it have elsewhere")
+            if is_leaf:
+                leaves += 1
+                entries += len(nodes)
+                overflows += self._check_data(nodes, where, found)
+            else:
+                branches += 1
+                bounds = [first, *keys, end]
+                pages += [(nodes[at][0], level + 1, bounds[at], bounds[at + 1]) for at in reversed(range(len(nodes)))]
+        if lost:
+            self._is_whole = False
+        elif (branches, leaves, overflows, entries) != tree[3:7]:
+            self._tell(f"{where} has {branches} + {leaves} + {overflows} pages and {entries} entries, and its record "
+                       f"says {tree.branches} + {tree.leaves} + {tree.overflows} and {tree.entries}")
+        return found
+
+    def _use(self, number: int, count: int, where: str) -> None:
+        """Mark pages of a tree."""
+        if not 2 <= number <= len(self._marks) - count:
+            raise Damage(f"{where} refers to page {number}, of {len(self._marks)}")
+        for page in range(number, number + count):
+            if self._marks[page] & _USED:
+                raise Damage(f"page {page} of {where} is in use twice")
+            self._marks[page] |= _USED
+
+    def _check_data(self, nodes: list[Node], where: str, found: list[tuple[bytes, Record]]) -> int:
+        """Check what the nodes of a leaf lead to. Returns how many pages of large values these are."""
+        overflows = 0
+        has_databases = where == "the list of databases"
+        for size, key, data, flags in nodes:
+            try:
+                if flags & BIG_DATA:
+                    at = unpack_from("=Q", data)[0]
+                    count = self._reader.overflow(at, size, where)
+                    self._use(at, count, where)
+                    overflows += count
+                if bool(flags & SUB_DATA) != has_databases or (has_databases and len(data) != RECORD.size):
+                    raise Damage(f"{where} has an entry that does not belong there")
+                if has_databases:
+                    found.append((key, Record(*RECORD.unpack(data))))
+                elif where is _FREE_LIST:
+                    self._newest_free = key
+                    self._check_free(key, self._reader.large(at, size, where) if flags & BIG_DATA else data)
+            except (Damage, struct_error) as damage:
+                self._tell(str(damage))
+                self._is_whole = False
+        return overflows
+
+    def _check_free(self, key: bytes, data: bytes) -> None:
+        for page in read_free_record(self._meta, key, data):
+            if page < len(self._marks):
+                if self._marks[page] & _FREE:
+                    self._tell(f"page {page} is free twice")
+                self._marks[page] |= _FREE
+
+    def _check_cover(self) -> None:
+        """Every page is in use or free."""
+        count = self._marks.count(_USED | _FREE)
+        if count:
+            self._tell(f"{count} pages are in use and free (the first is page {self._marks.find(_USED | _FREE)})")
+        used = self._marks.translate(bytes(mark & _USED for mark in range(256)))
+        beyond = used.count(_USED, self._end)
+        if beyond:
+            self._tell(f"it is truncated: it ends {beyond} pages too early")
+        unknown = self._marks.count(0, 2) + self._meta.last_page + 1 - len(self._marks)
+        if unknown and self._is_whole:
+            self._tell(f"{unknown} pages are neither in use nor free (the first is page {self._marks.find(0, 2)})")

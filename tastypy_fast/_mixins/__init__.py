@@ -1,0 +1,1 @@
+"""Methods that several public classes have in common."""

@@ -1,0 +1,65 @@
+"""What a store looks like to people: its ``repr()``, and a tracker as a table in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from tastypy_fast._mixins.counting import percent
+from tastypy_fast._mixins.dataframes import DataFrameMixin
+from tastypy_fast._mixins.progress_bar import ProgressBarMixin
+from tastypy_fast.exceptions import PersistentOrderedDictException
+
+__all__ = ["DisplayMixin", "TrackerDisplayMixin"]
+
+
+class DisplayMixin:
+    """The part of a store that says what it is, where, and how far."""
+
+    def __repr__(self) -> str:
+        store: Any = self
+        return f"<{type(self).__name__} at {store.path!r}: {self._state()}>"
+
+    def _state(self) -> str:
+        store: Any = self
+        if store.closed:
+            return "closed"
+        try:
+            return self._facts()
+        except PersistentOrderedDictException as error:
+            # What is shown in a debugger or in the message of another error does not raise.
+            return f"not to be counted ({type(error).__name__}: {error})"
+
+    def _facts(self) -> str:
+        count = len(self)  # type: ignore[arg-type]
+        return f"{count} key{'s' if count != 1 else ''}"
+
+
+class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin):
+    """The part of a tracker that shows it: as text, in a notebook, as a bar, as a table."""
+
+    def _facts(self) -> str:
+        tasks, done, *_ = self._totals()  # type: ignore[attr-defined]
+        return f"{super()._facts()}, {done} of {tasks} done ({percent(done / tasks if tasks else 0.0, 2)})"
+
+    def _repr_html_(self) -> str:
+        """A small table with a bar, for notebooks. Cost: as of a count of what has failed, 3 to 20 ms for a million."""
+        store: Any = self
+        head = f"{escape(type(self).__name__)} <code>{escape(repr(store.path))}</code>"
+        try:
+            found = None if store.closed else store._outcome(False)
+        except PersistentOrderedDictException:
+            found = None
+        if found is None:
+            return f"<div><p>{head}: {escape(self._state())}</p></div>"
+        tasks, done, failed = found
+        rows = "".join(
+            f'<tr><th style="text-align: left">{name}</th><td style="text-align: right">{count:,}</td>'
+            f'<td style="text-align: right">{percent(count / tasks if tasks else 0.0, 2)}</td></tr>'
+            for name, count in (("done", done), ("failed", failed), ("left", tasks - done - failed), ("tasks", tasks))
+        )
+        bar = f'<progress value="{done + failed}" max="{max(tasks, 1)}" style="width: 100%"></progress>'
+        return (
+            f"<div><p>{head}</p><table>{rows}"
+            f'<tr><td colspan="3">{bar}</td></tr></table></div>'
+        )

@@ -1,0 +1,197 @@
+"""``tracker.progress()``: a tqdm bar that goes by what is in the store, not by how often a loop went round."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from math import inf
+from time import perf_counter
+from typing import Any
+
+from tastypy_fast._inspect.outcomes import TaskCounts
+from tastypy_fast._optional import optional_import
+from tastypy_fast.exceptions import PersistentOrderedDictException
+
+__all__ = ["Bar", "ProgressBarMixin"]
+
+# Looking at the store takes at most one part in so many of the time, however large it is.
+PART = 50
+
+
+class ProgressBarMixin:
+    """The part of a tracker that shows a bar."""
+
+    def progress(self, iterable: Iterable[Any] | None = None, *, allow_aborted: bool = False, **options: Any) -> Any:
+        """Wrap a loop over tasks (default: ``self.try_keys()``) in a tqdm bar, on a terminal or in a notebook.
+
+        The bar's total is the number of tasks, and grows with it. It stands at the tasks that are finished: done, or,
+        shown as failed, aborted or out of tries and not done; so it begins where the last run stopped, and counts what
+        all workers do. Rate and time left are of this run. ``iterable`` is any ``todo_*`` or ``try_*`` iterator, or
+        something made of one. ``allow_aborted``: the loop comes to aborted tasks, too, which do not count as
+        finished then. ``options`` are those of tqdm: ``desc``, ``unit``, ``disable``, ``mininterval``, ``postfix``
+        and so on; a ``bar_format`` may use ``{failed}``. ``total`` and ``initial`` are the store's, and raise
+        TypeError.
+
+        What is returned is a tqdm bar. It looks at the store after a task, at most each ``mininterval`` (0.1) seconds;
+        after each one, whatever that costs, if that is 0. ``update()`` has it look, too: ``with tracker.progress() as
+        bar:`` is for a loop of your own that waits for workers, and claims nothing. Let one process show a bar.
+
+        Cost: a question after the time for each task; the looks, of 3 to 20 ms for a million tasks, take two per cent
+        of the time at most. Raises ImportError without tqdm, which comes with the extra ``progress``.
+
+        >>> tracker = ProgressTracker(path, init={"a": {"_done": True}, "b": {}})
+        >>> for key in tracker.progress(disable=True):
+        ...     tracker.mark_done(key)
+        >>> tracker.percent_done()
+        '100.00 %'
+        """
+        for name in ("total", "initial"):
+            if name in options:
+                raise TypeError(f"progress() takes {name} from the store; leave it away")
+        make = bar_class(optional_import("tqdm.auto", "progress", "progress()").tqdm)
+        tracker: Any = self
+        return make(tracker, iterable, bool(allow_aborted), tracker._outcome(bool(allow_aborted)), options)
+
+
+class Bar:
+    """What follows a tracker in a tqdm bar; a base beside one of tqdm's classes."""
+
+    # No thread of tqdm's that watches over bars which are rarely asked: this one asks the clock itself.
+    monitor_interval = 0
+    disable: bool
+
+    def __init__(
+        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: TaskCounts, options: dict[str, Any]
+    ) -> None:
+        self._tracker = tracker
+        self._tasks = tasks
+        self._allow_aborted = allow_aborted
+        self.failed = found.failed
+        self._interval = options.get("mininterval", 0.1) or 0.0
+        # When to look at the store again, and when to count again what has failed.
+        self._next = self._next_count = 0.0
+        # (what tqdm gets as ``iterable`` it would keep; when to look and to show is decided here)
+        settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
+        super().__init__(None, total=found.tasks, initial=found.done + found.failed, **settings)  # type: ignore[call-arg]
+        self._next = inf if self.disable else perf_counter() + self._interval
+
+    def __iter__(self) -> Iterator[Any]:
+        tasks: Iterator[Any] | None = None
+        may_look = True
+        try:
+            tasks = self._begin()
+            due = self._next
+            for task in tasks:
+                yield task
+                if perf_counter() >= due:
+                    self.update()
+                    due = self._next
+        except GeneratorExit:
+            # The loop was left early. Or the garbage collector found it, in the middle of an operation perhaps.
+            may_look = not any(lock.is_mine() for lock in self._tracker._store.locks)
+            raise
+        except BaseException:
+            self._turn_red()
+            raise
+        finally:
+            tasks = None  # which gives back what it has claimed and not handed out
+            if may_look:
+                self.close()
+            else:
+                self._end()
+
+    def _begin(self) -> Iterator[Any]:
+        """The iterator over the tasks; nothing but the loop keeps it."""
+        if self._tasks is None:
+            return iter(self._tracker.try_keys(self._allow_aborted))
+        tasks = iter(self._tasks)
+        if tasks is self._tasks:
+            self._tasks = ()
+        return tasks
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Look at the store, unless it was looked at just before. ``n`` is tqdm's, and of no account: the store knows.
+
+        Whether the bar was shown anew.
+        """
+        return self._look() if perf_counter() >= self._next else None
+
+    def close(self) -> None:
+        """Look at the store for the last time, and end the bar."""
+        if not self.disable:
+            self._next_count = 0.0
+            self._look()
+        self._end()
+
+    def __del__(self) -> None:
+        self._end()
+
+    @property
+    def format_dict(self) -> Any:
+        """What the bar shows; tqdm's, with the failed tasks."""
+        facts = super().format_dict  # type: ignore[misc]
+        facts["failed"] = self.failed
+        if self.failed:
+            facts["postfix"] = ", ".join(filter(None, [facts["postfix"], f"failed={self.failed}"]))
+        return facts
+
+    def _look(self) -> bool:
+        began = perf_counter()
+        tracker = self._tracker
+        try:
+            tasks, done, aborted, tried = tracker._totals()
+            if not ((aborted and not self._allow_aborted) or (tracker.max_tries and tried)):
+                failed = 0
+            elif began >= self._next_count:
+                tasks, done, failed = tracker._outcome(self._allow_aborted)
+                self._next_count = perf_counter() + self._pause(began)
+            else:
+                failed = self.failed
+        except PersistentOrderedDictException:
+            # The next step of the loop, or the next sync, says so where it matters: a bar is no reason to end a loop.
+            return False
+        finally:
+            self._next = perf_counter() + self._pause(began)
+        return self._show(tasks, min(done + failed, tasks), failed)
+
+    def _pause(self, began: float) -> float:
+        """How long to leave the store alone after a look that began then."""
+        return max(self._interval, PART * (perf_counter() - began)) if self._interval else 0.0
+
+    def _show(self, tasks: int, finished: int, failed: int) -> bool:
+        bar: Any = self
+        change = finished - bar.n
+        is_new = change < 0 or tasks != bar.total or failed != self.failed
+        self.failed = failed
+        if tasks != bar.total:
+            if hasattr(bar, "container"):
+                self._stretch(bar.container.children[-2], tasks)
+            bar.total = tasks
+        shown = bool(change and super().update(change))  # type: ignore[misc]
+        if is_new and not shown and bar._time() >= bar.start_t + bar.delay:
+            shown = bool(bar.refresh(lock_args=bar.lock_args))
+        return shown
+
+    def _stretch(self, widget: Any, tasks: int) -> None:
+        """In a notebook: the widget was made for another total."""
+        bar: Any = self
+        widget.max = tasks * (1 if bar.unit_scale is True else bar.unit_scale or 1)
+        if not bar.total:  # (and then looks otherwise)
+            widget.bar_style = ""
+            if bar.ncols is None:
+                widget.layout.width = None
+
+    def _turn_red(self) -> None:
+        """In a notebook: an exception has ended the loop."""
+        if not self.disable and hasattr(self, "container"):
+            self.disp(bar_style="danger")  # type: ignore[attr-defined]
+
+    def _end(self) -> None:
+        self._next = inf
+        super().close()  # type: ignore[misc]
+
+
+@functools.cache
+def bar_class(tqdm: Any) -> type[Any]:
+    """The class of the bars, below that of tqdm's for where this runs."""
+    return type("ProgressBar", (Bar, tqdm), {})

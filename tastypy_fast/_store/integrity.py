@@ -1,0 +1,152 @@
+"""The invariants of a store on disk, checked one by one. Cost: a walk over everything, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
+from struct import Struct
+from typing import Any
+
+from tastypy_fast._core.key_codec import decode_key, describe, index_key
+from tastypy_fast._core.record_codec import decode_record, decode_value
+from tastypy_fast._core.status_block import block_facts
+from tastypy_fast._core.status_layout import BLOCK, HEAD
+from tastypy_fast._core.status_summary import SUMMARY_KEY, StatusSummary
+from tastypy_fast._store.store import Store
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+
+__all__ = ["find_violations"]
+
+_NUMBER = Struct("=q")
+_NO_PAYLOAD = 0
+_STATUS = 4
+# What is compared, of one block of order numbers each.
+RECORDS, TASKS, CLAIMED, CLAIMS, UNREADABLE = range(5)
+
+
+def find_violations(store: Store) -> Iterator[str]:
+    """What is wrong with the store as it was last synced, a sentence each. The caller holds the lock."""
+    with store.begin_reading() as txn:
+        yield from _faults(store, txn)
+
+
+def _faults(store: Store, txn: Any) -> Iterator[str]:
+    records = 0
+    last = -1
+    for raw_number, record in txn.cursor(store.values):
+        records += 1
+        number = _NUMBER.unpack(raw_number)[0]
+        last = max(last, number)
+        yield from _record_faults(store, txn, number, raw_number, record)
+    indexed = 0
+    named = txn.cursor(store.values)
+    for index, raw_number in txn.cursor(store.order):
+        indexed += 1
+        if len(raw_number) != 8 or not named.set_key(raw_number):
+            yield f"the index entry {index!r} names no record"
+    if indexed != records:
+        yield f"there are {records} records and {indexed} index entries"
+    noted = txn.get(b"next", db=store.meta)
+    if store.writable:  # a reader does not keep up with the next number
+        if store.next_order <= last:
+            yield "the next order number is taken already"
+        if noted is not None and _NUMBER.unpack(noted)[0] > store.next_order:
+            yield "the next order number went back"
+    if store.status is not None:
+        yield from _status_faults(store, txn)
+    if store.images is not None:
+        yield from _image_faults(store, txn)
+
+
+def _record_faults(store: Store, txn: Any, number: int, raw_number: bytes, record: bytes) -> Iterator[str]:
+    try:
+        codec, encoded, payload = decode_record(record)
+        key = decode_key(encoded)
+        if codec != _NO_PAYLOAD:
+            value = decode_value(codec, payload)
+            if store.status is not None and (type(value) is not dict or not value):
+                yield f"the data of task {describe(key)} is not a dict with something in it"
+        elif store.status is None:
+            yield f"key {describe(key)} has no value"
+    except PersistentOrderedDictIntegrityError as error:
+        yield f"record {number}: {error}"
+        return
+    if txn.get(index_key(encoded), db=store.order) != raw_number:
+        yield f"the index does not name the record {number} of key {describe(key)}"
+
+
+def _status_faults(store: Store, txn: Any) -> Iterator[str]:
+    summary, is_sound = {}, True
+    for raw_block, raw in txn.cursor(store.status):
+        block = _NUMBER.unpack(raw_block)[0]
+        summary[block] = raw[: HEAD.size]
+        try:
+            head, expected, slots, _ = block_facts(raw)
+        except PersistentOrderedDictIntegrityError as error:
+            is_sound = False
+            yield f"status block {block}: {error}"
+            continue
+        if head != expected:
+            is_sound = False
+            yield f"the head of status block {block} says {head}, its entries {expected}"
+        if not slots:
+            yield f"status block {block} is empty"
+    if is_sound:
+        left = txn.get(SUMMARY_KEY, db=store.meta)
+        if left is not None:
+            yield from _heads_faults(StatusSummary(left), summary, "noted")
+        if store.summary is not None and store.summary.are_in_step():
+            yield from _heads_faults(store.summary, summary, "in memory")
+    # Everything in the order of LMDB, in which negative numbers (there should be none) come last.
+    parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
+    if store.claims is not None:
+        parts.append(_in_blocks(CLAIMS, txn.cursor(store.claims)))
+    for _, part in groupby(merge(*parts, key=itemgetter(0)), key=itemgetter(0)):
+        found = {what: numbers for _, what, numbers in part}
+        if UNREADABLE in found:
+            continue
+        yield from _differences(found, store.claims is not None)
+
+
+def _heads_faults(summary: StatusSummary, expected: dict[int, bytes], where: str) -> Iterator[str]:
+    if summary.are_damaged() or dict(summary.each()) != expected:
+        yield f"the heads of status blocks that are {where} are not those of the blocks"
+
+
+def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
+    numbers = (_NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
+    for block, found in groupby(numbers, key=lambda number: number // BLOCK):
+        yield block % 2**64, what, set(found)
+
+
+def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
+    for raw_block, raw in pairs:
+        block = _NUMBER.unpack(raw_block)[0]
+        try:
+            _, _, slots, in_hand = block_facts(raw)
+        except PersistentOrderedDictIntegrityError:
+            yield block % 2**64, UNREADABLE, set()
+            continue
+        yield block % 2**64, TASKS, {block * BLOCK + slot for slot in slots}
+        yield block % 2**64, CLAIMED, {block * BLOCK + slot for slot in in_hand}
+
+
+def _differences(found: dict[int, set[int]], has_claims: bool) -> Iterator[str]:
+    records, tasks, claimed, noted = (found.get(what, set()) for what in (RECORDS, TASKS, CLAIMED, CLAIMS))
+    for number in sorted(tasks ^ records):
+        yield f"record {number} has no status" if number in records else f"status {number} has no record"
+    for number in sorted(claimed ^ noted) if has_claims else ():
+        yield f"task {number} is {'not ' if number in noted else ''}marked as claimed, and its claim says otherwise"
+
+
+def _image_faults(store: Store, txn: Any) -> Iterator[str]:
+    for raw_number, image in txn.cursor(store.images):
+        try:
+            if len(image) in range(1, _STATUS):
+                raise PersistentOrderedDictIntegrityError("it is cut short")
+            if len(image) > _STATUS:
+                decode_key(decode_record(image[_STATUS:])[1])
+        except PersistentOrderedDictIntegrityError as error:
+            yield f"what the last sync left of record {_NUMBER.unpack(raw_number)[0]}: {error}"

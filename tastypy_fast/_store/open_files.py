@@ -1,0 +1,161 @@
+"""The files of one store as a process has them open: the locks on them, and whether they are still at the path."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from tastypy_fast._lmdb import engine, store_dir
+from tastypy_fast._lmdb.data_file import last_transaction
+from tastypy_fast._lmdb.engine import EngineError, FilesReplaced, NotWritable
+from tastypy_fast._lmdb.file_locks import DataLock, OwnerLock, ReaderLock, SharedLock, lock_file_removed
+from tastypy_fast._lmdb.store_dir import DATA, LMDB_LOCK, OWNER, Identity
+from tastypy_fast._store.options import Options
+from tastypy_fast.exceptions import StorageError, StoreAccessError
+
+__all__ = ["OpenFiles"]
+
+# So often the files are opened that somebody replaces meanwhile.
+OPENINGS = 100
+
+
+class OpenFiles:
+    """The files of one store, from opening to closing."""
+
+    def __init__(self, path: str, options: Options) -> None:
+        self._path = path
+        self._options = options
+        # Whether this process writes, or reads and keeps to the files that are at the path.
+        self._writes = options.mode == "w"
+        self._data_lock: DataLock | None = None
+        self.claim: OwnerLock | ReaderLock | SharedLock | None = None
+        self._identities: dict[str, Identity | None] = {}
+
+    def prepare(self) -> bool:
+        """Make or find the folder, and note for all processes that this one has the store open. Whether it is new."""
+        fresh = store_dir.prepare_folder(self._path) if self._writes else store_dir.require_store(self._path)
+        self._lock_data()
+        return fresh
+
+    def _lock_data(self) -> None:
+        self._unlock_data()
+        self._data_lock = DataLock(self._path, self._writes, engine.MAX_READERS)
+
+    def _unlock_data(self) -> None:
+        if self._data_lock is not None:
+            self._data_lock.release()
+        self._data_lock = None
+
+    def open_engine(self, readonly: bool) -> Any:
+        """Have the engine open the files that this process has locked. Who only reads takes the new ones where the
+        store was compacted, or replaced, meanwhile."""
+        for _ in range(OPENINGS):
+            now = store_dir.identities(self._path)
+            if now[DATA] is None and not self._writes:
+                raise store_dir.not_there(self._path)
+            is_locked = self._data_lock is not None and self._data_lock.identity() == now[DATA] and (
+                now[LMDB_LOCK] is not None or self._identities)
+            if not is_locked and not isinstance(self.claim, ReaderLock):
+                self._lock_data()
+                now = store_dir.identities(self._path)
+            if self._writes:
+                self._require_same(now)
+            try:
+                db = self._open_engine(readonly)
+            except FilesReplaced:
+                self._unlock_data()
+                continue
+            if store_dir.identities(self._path) | {OWNER: now[OWNER]} == now:
+                self._identities = now
+                if self._data_lock is not None:
+                    self._data_lock.share()
+                return db
+            db.close()
+            self._unlock_data()
+        raise StorageError(errno.EAGAIN, "the files of this store do not stop being replaced", self._path)
+
+    def _open_engine(self, readonly: bool) -> Any:
+        durability = self._options.durability
+        try:
+            return engine.open_engine(self._path, durability, readonly)
+        except NotWritable as error:
+            if self._writes:
+                text = f'this process may not write {LMDB_LOCK}; open the store with mode="r" if reading is enough'
+                raise StoreAccessError(errno.EACCES, text, self._path) from error
+        except EngineError as error:
+            raise engine.not_opened(self._path, error, self._writes) from error
+        # Who may not write the engine's lock file cannot read beside a writer. So keep writers out.
+        self.release()
+        self.claim = ReaderLock(self._path)
+        try:
+            return engine.open_engine(self._path, durability, readonly, lock=False)
+        except EngineError as error:
+            raise engine.not_opened(self._path, error, self._writes) from error
+
+    def _require_same(self, now: dict[str, Identity | None]) -> None:
+        """An error where the engine would be opened on other files than those that this process has locked."""
+        if now[LMDB_LOCK] is None:
+            raise lock_file_removed(self._path, LMDB_LOCK)
+        if self.claim is not None and now[OWNER] not in (None, self.claim.identity()):
+            # Somebody else has opened the store since, and locked another file of that name.
+            raise lock_file_removed(self._path, OWNER)
+        if not self._identities:
+            self._identities = now
+        if any(now[name] != self._identities[name] for name in (DATA, LMDB_LOCK)):
+            raise self._replaced(self._changed())
+
+    # Whether they are there
+
+    def are_gone(self) -> bool:
+        """Whether the files are not those any more that were opened."""
+        return bool(self._changed())
+
+    def check(self) -> None:
+        """An error when the files are not those any more that were opened."""
+        changed = self._changed()
+        if changed:
+            raise self._replaced(changed)
+
+    def are_behind(self, db: Any) -> bool:
+        """Whether the files at the path are others than this process reads, or newer.
+
+        The system may have copied them to where they can be written (overlayfs), which only shows in transactions that
+        this process does not see. Raises StorageError where the data file is gone.
+        """
+        changed = self._changed()
+        name = os.path.join(self._path, DATA)
+        if not os.path.lexists(name):
+            raise StorageError(errno.ENOENT, f"{DATA} was removed while this store was open to be read; close() it",
+                               self._path)
+        last = last_transaction(name)
+        return bool(changed) or (last is not None and last > db.info()["last_txnid"])
+
+    def _changed(self) -> list[str]:
+        return store_dir.changed_files(self._path, self._identities)
+
+    def _replaced(self, names: list[str]) -> StorageError:
+        way_out = "close()" if self._options.shared else "copy what you need to another store and revert()"
+        return StorageError(
+            errno.ENOENT, f"the files of the store ({', '.join(names) or DATA}) were removed or replaced while it was "
+            f"open, so that nothing can be saved; {way_out}", self._path
+        )
+
+    # The end
+
+    def release(self) -> None:
+        """Let go of all locks. The engine was closed before."""
+        if self.claim is not None:
+            self.claim.release()
+        self.claim = None
+        self._unlock_data()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the right to write alone is the parent's. In a lock that is shared the child has a part of
+        its own. It locks the data file for itself when it opens the engine."""
+        # (to close is enough: to unlock would take the lock from both)
+        if not isinstance(self.claim, SharedLock):
+            if self.claim is not None:
+                self.claim.release()
+            self.claim = None
+        self._unlock_data()

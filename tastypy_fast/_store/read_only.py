@@ -1,0 +1,39 @@
+"""A store opened to be looked at as it is on disk, whichever class it is of and whoever has it open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tastypy_fast._store.options import KINDS, Options
+from tastypy_fast._store.store import Store
+from tastypy_fast.exceptions import StoreKindError
+
+__all__ = ["ReadOnlyStore", "look_at"]
+
+
+class ReadOnlyStore(Store):
+    """A store that is only read, with the databases of a shared one where it has them."""
+
+    def _open_databases(self) -> None:
+        super()._open_databases()
+        with self.db.begin() as txn:
+            names = {bytes(name) for name, _ in txn.cursor()}
+        self.images, self.claims = (
+            self.db.open_db(name, create=False, integerkey=True) if name in names else None
+            for name in (b"images", b"claims")
+        )
+
+    def file_size(self) -> Any:
+        """What it says of the lines in each file of the original's format; as it is on disk."""
+        with self.db.begin(db=self.meta) as txn:
+            return txn.get(b"file_size")
+
+
+def look_at(path: str) -> ReadOnlyStore:
+    """Open a store to read it. Raises as opening with ``mode="r"`` does, but for its kind."""
+    for kind in KINDS:
+        try:
+            return ReadOnlyStore(path, Options(kind, "r", "normal", False, 1))
+        except StoreKindError:
+            continue
+    raise AssertionError("a store is of one kind")

@@ -1,0 +1,234 @@
+"""Which stores this process has open, and what happens to all of them: exit, SIGTERM, fork."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._paths import resolved
+from tastypy_fast._store import shutdown
+from tastypy_fast._store.options import Options
+from tastypy_fast._store.store import Store
+from tastypy_fast.exceptions import NotLockedError
+
+__all__ = ["acquire", "finish", "release"]
+
+T = TypeVar("T")
+
+_registry: dict[str, Store] = {}
+_registry_lock = threading.RLock()
+_exiting = False
+# Of the fork that is going on: locks of threads that have ended in a block.
+_abandoned: list[Lock] = []
+
+# How long, in microseconds, a fork waits for one store while it holds another.
+PATIENCE = 50_000
+
+
+def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Store],
+            make_cache: Callable[[Any], WriteCache], clone: bool) -> tuple[Any, WriteCache]:
+    """Open a store as ``store_type``, or join the instances that this process has on it. ``release`` undoes it."""
+    real = resolved(path)
+    with _registry_lock:
+        store = _registry.get(real)
+        if store is not None:
+            for lost in [cache for cache in store.caches if cache.closed]:
+                # An interrupt came into the middle of closing it.
+                _forget(store, lost)
+            if not store.caches:
+                _let_go(store)
+                store = None
+        if store is None:
+            store = _registry[real] = store_type(real, options)
+            shutdown.save_at_exit(_save_at_exit)
+            store.save_at_exit = functools.partial(shutdown.save_at_exit, _save_at_exit)
+            if options.mode == "w":
+                shutdown.watch_sigterm(_end_by_sigterm)
+        else:
+            store.check_options(options)
+        cache = store.shared_cache if clone else None
+        if cache is None:
+            cache = make_cache(store)
+            cache.writes_through = _exiting
+            store.caches[cache] = 0
+            if clone:
+                store.shared_cache = cache
+        store.caches[cache] += 1
+        return store, cache
+
+
+def release(store: Store, cache: WriteCache) -> None:
+    """One instance less. The last one syncs and closes the files, or raises and stays."""
+    # (a thread that is in a transaction may be about to open or close a store: its lock comes first)
+    with store.transaction_lock or nullcontext(), _registry_lock:
+        if store.caches.get(cache, 0) > 1:
+            store.caches[cache] -= 1
+        else:
+            # (an interrupt may have come at any line before, and this is the second call)
+            if not cache.closed:
+                cache.finish()
+            _forget(store, cache)
+        if not store.caches:
+            _let_go(store)
+
+
+def _forget(store: Store, cache: WriteCache) -> None:
+    store.caches.pop(cache, None)
+    if store.shared_cache is cache:
+        store.shared_cache = None
+
+
+def _let_go(store: Store) -> None:
+    """Close the files of a store that no instance has open any more."""
+    store.close()
+    if _registry.get(store.path) is store:
+        del _registry[store.path]
+    if not _registry:
+        shutdown.restore_sigterm()
+
+
+def finish(store: Store, cache: WriteCache) -> None:
+    """An instance was lost without being closed: save what it had, and let go."""
+
+    locks = [lock for one in _registry.values() for lock in one.locks]
+
+    def work() -> None:
+        # What cannot be saved stays, and the end of the process tries again.
+        if _save(store, lambda: cache.sync(True)):
+            release(store, cache)
+
+    if not _postpone(work, locks):
+        work()
+
+
+def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
+    """Have ``work`` done later, if this thread has one of the locks: it is inside an operation. What comes into the
+    middle of one (a signal handler, a finalizer that the garbage collector runs) can neither write nor wait."""
+    for lock in locks:
+        if lock.is_mine():
+            lock.afterwards = [*(lock.afterwards or ()), work]
+            return True
+    return False
+
+
+def _save(store: Store, work: Callable[[], object]) -> bool:
+    """Save something of a store. An error is reported, so that one store does not cost another; so is a Ctrl-C, which
+    may end the waiting for another thread."""
+    try:
+        work()
+    except (Exception, KeyboardInterrupt) as error:
+        shutdown.report(store.path, error)
+        return False
+    return True
+
+
+def _save_all(dying: bool = False) -> None:
+    with _registry_lock:
+        stores = list(_registry.values())
+    for store in stores:
+        for cache in list(store.caches):
+            _save(store, functools.partial(cache.sync, True))
+        _save(store, functools.partial(store.save, dying))
+
+
+def _save_at_exit() -> None:
+    """The process ends. Functions of atexit that run later may still use a store: from now on every change is
+    written at once. (The files stay open; the system closes them.)"""
+    global _exiting
+    _exiting = True
+    _save_all()
+    for store in list(_registry.values()):
+        for cache in store.caches:
+            cache.writes_through = True
+
+
+def _end_by_sigterm() -> None:
+    """Save everything and end, now or after the operation that the signal came into. (But not after a block of a
+    shared store, which may take long: nobody sees anything of it.)"""
+    if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
+        _save_all(dying=True)
+        shutdown.die()
+
+
+def _before_fork() -> None:
+    """Have no other thread in a transaction, nor opening or closing a store.
+
+    Signal handlers run while this waits. What they raise cannot call the fork off: it is raised when all is taken, and
+    Python reports it.
+    """
+    taken: list[Lock] = []
+    raised: list[BaseException] = []
+    _abandoned.clear()
+    while True:
+        _whatever_comes(_registry_lock.acquire, raised)
+        wanted = _transaction_locks()
+        missing = next((lock for lock in wanted if lock not in taken and lock not in _abandoned), None)
+        if missing is None:
+            break
+        _registry_lock.release()
+        if taken and not _whatever_comes(functools.partial(missing.acquire_within, PATIENCE), raised):
+            # Its thread may be in a block, and wait for a store that is held here.
+            for one in taken:
+                one.release()
+            taken = []
+        if not taken:
+            try:
+                _whatever_comes(missing.acquire, raised)
+            except NotLockedError:
+                # Its thread has ended in a block, so that nobody is at work there.
+                _abandoned.append(missing)
+                continue
+        taken.append(missing)
+    for lock in taken:
+        if lock not in wanted:  # closed meanwhile
+            lock.release()
+    for store in _registry.values():
+        _whatever_comes(store.before_fork, raised)
+    if raised:
+        raise raised[0]
+
+
+def _whatever_comes(wait: Callable[[], T], raised: list[BaseException]) -> T:
+    """What ``wait`` returns, which is called again after a signal handler has ended it; ``raised`` keeps what that one
+    has raised."""
+    while True:
+        try:
+            return wait()
+        except NotLockedError:
+            raise
+        except BaseException as error:
+            raised.append(error)
+
+
+def _transaction_locks() -> list[Lock]:
+    return [store.transaction_lock for store in _registry.values() if store.transaction_lock is not None]
+
+
+def _after_fork_in_parent() -> None:
+    for store in _registry.values():
+        store.after_fork_in_parent()
+        if store.transaction_lock is not None and store.transaction_lock not in _abandoned:
+            store.transaction_lock.release()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    shutdown.watch_sigterm_in_child()
+    abandoned = [store for store in _registry.values() if store.transaction_lock in _abandoned]
+    for store in abandoned:
+        store.leave_to_parent()
+    for inherited in _registry.values():
+        inherited.after_fork_in_child()
+    for store in abandoned:
+        store.close_for_good()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

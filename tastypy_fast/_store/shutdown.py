@@ -1,0 +1,75 @@
+"""Whatever ends the process, what is in memory is saved first: exit, an exception, Ctrl-C, SIGTERM.
+
+SIGINT needs nothing of its own: Python makes it an exception, which ends in an ordinary exit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from tastypy_fast._core import signal_resend
+
+__all__ = ["die", "report", "restore_sigterm", "save_at_exit", "watch_sigterm", "watch_sigterm_in_child"]
+
+_saved_by: set[int] = set()
+_on_sigterm: Callable[[], None] | None = None
+
+
+def save_at_exit(save: Callable[[], None]) -> None:
+    """Call ``save`` when this process exits; once for each process, however often it is asked."""
+    if os.getpid() in _saved_by:
+        return
+    if not _saved_by:
+        atexit.register(save)
+    _saved_by.add(os.getpid())
+    # A child of multiprocessing's fork ends without the functions of atexit, but runs its own finalizers.
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, save, exitpriority=0)
+
+
+def watch_sigterm(end: Callable[[], None]) -> None:
+    """Have SIGTERM call ``end``, which saves and calls ``die``, unless the program handles SIGTERM itself."""
+    global _on_sigterm
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        _on_sigterm = end
+        signal.signal(signal.SIGTERM, _handle)
+        signal_resend.repeat_until_handled(signal.SIGTERM)
+
+
+def watch_sigterm_in_child() -> None:
+    """After a fork: the handler is there, what repeats the signal is not."""
+    if signal.getsignal(signal.SIGTERM) is _handle:
+        signal_resend.repeat_until_handled(signal.SIGTERM)
+
+
+def restore_sigterm() -> None:
+    """No store is open any more: SIGTERM does what it did before."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _handle:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    signal_resend.stop()
+    if _on_sigterm is not None:
+        _on_sigterm()
+
+
+def die() -> None:
+    """End as SIGTERM ends a process, with the exit status that tells so."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def report(path: str, error: BaseException) -> None:
+    """Tell, in one line, of a save that failed where nobody is left to catch the error."""
+    print(f"tastypy_fast: not everything in {path} could be saved: {str(error) or repr(error)}", file=sys.stderr)

@@ -1,0 +1,383 @@
+"""A new store of what can be read of a damaged one, in a process of its own (see _apart)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import groupby, islice
+from struct import Struct
+from typing import Any, NamedTuple
+
+from tastypy_fast._core.key_codec import decode_key, describe, index_key
+from tastypy_fast._core.record_codec import decode_record, decode_value, encode_record
+from tastypy_fast._core.status_layout import ABORTED, BLOCK, CLAIMED, DONE, PRESENT, STATUSES, TRIES_SHIFT
+from tastypy_fast._lmdb import engine
+from tastypy_fast._lmdb.file_locks import ReaderLock
+from tastypy_fast._lmdb.safe_files import open_regular
+from tastypy_fast._lmdb.store_dir import DATA, OWNER, require_store
+from tastypy_fast._store.options import Options
+from tastypy_fast._store.store import Store
+from tastypy_fast.exceptions import (
+    DiskFullError,
+    PersistentOrderedDictException,
+    PersistentOrderedDictIntegrityError,
+)
+from tastypy_fast.maintenance._damaged_store import Source
+from tastypy_fast.maintenance._page_salvage import Losses
+
+__all__ = ["Repair", "repair_here"]
+
+_NUMBER = Struct("=q")
+_NO_PAYLOAD, _PLAIN_JSON = 0, 1
+# What the index has of a key that is too long for it begins with this.
+_DIGEST = b"\x1f"
+# What is written in one transaction: so many records or bytes of them, so many blocks of statuses.
+_RUN, _RUN_BYTES, _RUN_BLOCKS = 1000, 4 << 20, 50
+
+
+class Repair(NamedTuple):
+    """What came of a repair.
+
+    ``kept``: keys in the new store. ``lost``: what is lost, a sentence each. ``undone``: tasks that are kept as not
+    done because their status or their data could not be read.
+    """
+
+    kept: int
+    lost: list[str]
+    undone: int = 0
+
+
+class _Kept(NamedTuple):
+    """A record for the new store."""
+
+    number: int
+    key: bytes
+    record: bytes
+
+
+def repair_here(path: str, folder: str) -> Iterator[Repair]:
+    """Make a store in ``folder`` of what can be read of the one at ``path``."""
+    require_store(path)
+    # Nobody writes meanwhile. (Without the file nobody can have.)
+    lock = ReaderLock(path) if os.path.lexists(os.path.join(path, OWNER)) else None
+    descriptor = open_regular(os.path.join(path, DATA), os.O_RDONLY)
+    try:
+        losses = Losses()
+        source = Source(path, descriptor, losses)
+        new = Store(folder, Options(source.kind, "w", "process", False, source.file_size))
+        try:
+            yield _Repairing(source, new, losses).run()
+        finally:
+            new.close()
+    except PersistentOrderedDictIntegrityError as error:
+        raise engine.damaged(path, f"{error}. Nothing of it can be kept") from error
+    except DiskFullError as error:
+        raise DiskFullError(error.errno, "there is no room for the new store; nothing was made", folder) from error
+    except (OSError, PersistentOrderedDictException):
+        raise
+    except Exception as error:
+        # What nobody has thought of is damage, too.
+        raise engine.damaged(path, f"it cannot be read through ({type(error).__name__}: {error})") from error
+    finally:
+        os.close(descriptor)
+        if lock is not None:
+            lock.release()
+
+
+class _Repairing:
+    """One repair, step by step."""
+
+    def __init__(self, source: Source, new: Store, losses: Losses) -> None:
+        self._source = source
+        self._new = new
+        self._tracks = source.kind == b"tracker"
+        self._losses = losses
+        # Of the lost records why they are, and their key where it can be read.
+        self._lost: dict[int, tuple[str, str]] = {}
+        # Tasks without their data, and blocks that contradict themselves.
+        self._without_data: set[int] = set()
+        self._doubtful: set[int] = set()
+        self._strays: list[bytes] = []
+        self._last = -1
+        self._undone = 0
+
+    def run(self) -> Repair:
+        """All of it."""
+        self._keep_all(self._source.records())
+        self._keep_blocks(self._source.statuses() if self._tracks else ())
+        blocks: list[tuple[int, bytes]] = []
+        self._keep_all(self._orphaned_records(blocks), overwrite=False)
+        self._keep_blocks(blocks, overwrite=False)
+        if self._tracks:
+            self._keep_logged_entries()
+        strays = enumerate(self._strays, max(self._last + 1, self._source.next))
+        self._keep_all(strays)
+        self._strays = []
+        if self._tracks:
+            self._settle_statuses()
+        self._name_the_lost()
+        following = max(self._last + 1, self._source.next)
+        self._new.write(lambda txn: txn.put(b"next", _NUMBER.pack(following), db=self._new.meta))
+        self._new.flush()
+        return Repair(self._new.count(), self._losses.told(), self._undone)
+
+    # Records and the index
+
+    def _orphaned_records(self, blocks: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        for number, data, is_record in self._source.orphans():
+            if is_record:
+                yield number, data
+            elif self._tracks:
+                blocks.append((number, data))
+
+    def _keep_all(self, records: Iterable[tuple[int | None, bytes]], overwrite: bool = True) -> None:
+        run: list[_Kept] = []
+        size = 0
+        for number, record in records:
+            kept = self._sound(number, record)
+            if kept is None:
+                continue
+            run.append(kept)
+            size += len(kept.record)
+            if len(run) >= _RUN or size >= _RUN_BYTES:
+                self._keep(run, overwrite)
+                run, size = [], 0
+        self._keep(run, overwrite)
+
+    def _sound(self, number: int | None, record: bytes) -> _Kept | None:
+        """What is to be kept of a record; None when nothing, which is noted."""
+        encoded = b""
+        try:
+            encoded = _key_of(record)
+            key = decode_key(encoded)
+        except PersistentOrderedDictIntegrityError as error:
+            self._lose(number, str(error), "")
+            return None
+        try:
+            codec, _, payload = decode_record(record)
+            value = None if codec == _NO_PAYLOAD else decode_value(codec, payload or b"")
+            if self._tracks and codec != _NO_PAYLOAD and (type(value) is not dict or not value):
+                raise PersistentOrderedDictIntegrityError("it is not a dict with something in it")
+            if not self._tracks and codec == _NO_PAYLOAD:
+                raise PersistentOrderedDictIntegrityError("it has no value")
+        except PersistentOrderedDictIntegrityError as error:
+            if not self._tracks:
+                self._lose(number, str(error), describe(key))
+                return None
+            self._losses.tell(f"the data of task {describe(key)} is lost ({error}); it is kept as not done")
+            record = encode_record(_NO_PAYLOAD, encoded, None)
+            if number is not None:
+                self._without_data.add(number)
+        if number is None:
+            self._losses.tell(f"the place of key {describe(key)} is lost; it is the last one now")
+            self._strays.append(record)
+            return None
+        self._last = max(self._last, number)
+        return _Kept(number, encoded, record)
+
+    def _lose(self, number: int | None, reason: str, key: str) -> None:
+        if number is None:
+            self._losses.tell(f"{f'key {key}' if key else 'a record'} is lost: {reason}")
+        else:
+            self._lost[number] = reason, key
+
+    def _keep(self, run: list[_Kept], overwrite: bool) -> None:
+        twice, ousted = self._new.write(partial(self._put, run=run, overwrite=overwrite)) if run else ([], [])
+        for earlier, key in twice:
+            self._losses.tell(f"key {describe(decode_key(key))} was there twice; what record {earlier} had is left out")
+        for kept in ousted:
+            self._losses.tell(f"key {describe(decode_key(kept.key))} has the number of another one, which keeps it: "
+                              f"its own place is lost, it is the last one now")
+            self._strays.append(kept.record)
+            # (whose status this is cannot be known)
+            self._without_data.add(kept.number)
+
+    def _put(
+        self, txn: Any, run: list[_Kept], overwrite: bool
+    ) -> tuple[list[tuple[int, bytes]], list[_Kept]]:
+        """Put records and their index entries. Of two of the same key the later one stays: a key that is added again
+        gets a new number, and the old record was about to go. Returns (number, key) of those that do not stay, and
+        the records whose number another key has. Unless ``overwrite``, what is there already stays."""
+        values, order = self._new.values, self._new.order
+        twice, ousted = [], []
+        for kept in run:
+            number, index = _NUMBER.pack(kept.number), index_key(kept.key)
+            there = txn.get(number, db=values)
+            if there is not None and not overwrite:
+                continue
+            if there is not None and _key_of(there) != kept.key:
+                ousted.append(kept)
+                continue
+            before = txn.get(index, db=order)
+            if before is not None and before != number:
+                earlier = min(kept.number, _NUMBER.unpack(before)[0])
+                twice.append((earlier, kept.key))
+                if earlier == kept.number:
+                    continue
+                txn.delete(before, db=values)
+            txn.put(index, number, db=order)
+            txn.put(number, kept.record, db=values)
+        return twice, ousted
+
+    # Statuses
+
+    def _keep_blocks(self, blocks: Iterable[tuple[int, bytes]], overwrite: bool = True) -> None:
+        """Put blocks as they are, for now."""
+        blocks = iter(blocks)
+        while run := list(islice(blocks, _RUN)):
+            self._doubtful.update(number for number, block in run if _head(STATUSES.unpack(block)[8:]) !=
+                                  STATUSES.unpack(block)[:5])
+            pairs = [(_NUMBER.pack(number), block) for number, block in run]
+            self._new.write(partial(self._put_blocks, pairs=pairs, overwrite=overwrite))
+
+    def _keep_logged_entries(self) -> None:
+        entries = self._source.logged_entries()
+        while run := list(islice(entries, _RUN_BLOCKS)):
+            self._new.write(partial(self._change_blocks, run=run))
+
+    def _put_blocks(self, txn: Any, pairs: list[tuple[bytes, bytes]], overwrite: bool) -> None:
+        txn.cursor(self._new.status).putmulti(pairs, overwrite=overwrite)
+
+    def _change_blocks(self, txn: Any, run: list[tuple[int, dict[int, int]]]) -> None:
+        for number, changes in run:
+            raw = txn.get(_NUMBER.pack(number), db=self._new.status)
+            fields = list(STATUSES.unpack(raw or bytes(STATUSES.size)))
+            for slot, entry in changes.items():
+                fields[8 + slot] = entry
+            txn.put(_NUMBER.pack(number), STATUSES.pack(*fields), db=self._new.status)
+
+    def _settle_statuses(self) -> None:
+        """Have a status for each record, and no other."""
+        following: int | None = 0
+        while following is not None:
+            following, facts = self._new.write(partial(self._settle_some, start=following))
+            for text, undone, gone in facts:
+                self._undone += undone
+                if text:
+                    self._losses.tell(text)
+                for number in gone:
+                    self._lost.setdefault(number, ("its record is gone", ""))
+
+    def _settle_some(self, txn: Any, start: int) -> tuple[int | None, list[tuple[str, int, list[int]]]]:
+        """Settle some blocks from ``start`` on. The next one, and what was found (see _settle)."""
+        cursor = txn.cursor(self._new.values)
+        found = cursor.set_range(_NUMBER.pack(start * BLOCK))
+        numbers = (_NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
+        records = groupby(numbers, key=lambda number: number // BLOCK)
+        facts = []
+        for block, tasks in islice(records, _RUN_BLOCKS):
+            facts.append(self._settle(txn, block, list(tasks)))
+            facts.extend(self._drop_blocks(txn, start, block))
+            start = block + 1
+        if len(facts) == 0:
+            return None, self._drop_blocks(txn, start, None)
+        return start, facts
+
+    def _drop_blocks(self, txn: Any, first: int, end: int | None) -> list[tuple[str, int, list[int]]]:
+        """Blocks that have no record at all."""
+        facts = []
+        cursor = txn.cursor(self._new.status)
+        found = cursor.set_range(_NUMBER.pack(first))
+        while found and (end is None or _NUMBER.unpack(cursor.key())[0] < end):
+            facts.append(self._settle(txn, _NUMBER.unpack(cursor.key())[0], []))
+            found = cursor.set_range(_NUMBER.pack(first))
+        return facts
+
+    def _settle(self, txn: Any, block: int, numbers: list[int]) -> tuple[str, int, list[int]]:
+        """Write one block for the tasks ``numbers``. A sentence on what was lost, how many are undone for it, and which
+        tasks have a status and no record."""
+        raw_block = _NUMBER.pack(block)
+        before = STATUSES.unpack(txn.get(raw_block, db=self._new.status) or bytes(STATUSES.size))[8:]
+        entries = [0] * BLOCK
+        unknown, without_data = [], 0
+        for number in numbers:
+            entry = before[number % BLOCK]
+            if not entry & PRESENT:
+                unknown.append(number)
+            without_data += number in self._without_data
+            sound = entry & PRESENT and number not in self._without_data
+            entries[number % BLOCK] = entry & ~CLAIMED if sound else PRESENT
+        there = set(numbers)
+        gone = [block * BLOCK + slot for slot, entry in enumerate(before)
+                if entry & PRESENT and block * BLOCK + slot not in there]
+        if numbers:
+            txn.put(raw_block, STATUSES.pack(*_head(entries), 0, 0, 0, *entries), db=self._new.status)
+        else:
+            txn.delete(raw_block, db=self._new.status)
+        text = ""
+        if unknown:
+            text = f"the status of {self._name_some(txn, unknown)} cannot be read: kept as not done"
+        elif block in self._doubtful and numbers:
+            text = (f"the counts of the statuses of {self._name_some(txn, numbers)} were not those of its entries: one "
+                    f"of them may be wrong, and the entries are kept")
+        return text, len(set(unknown)) + without_data - len(self._without_data.intersection(unknown)), gone
+
+    def _name_some(self, txn: Any, numbers: list[int]) -> str:
+        first, last = (describe(decode_key(_key_of(txn.get(_NUMBER.pack(number), db=self._new.values))))
+                       for number in (numbers[0], numbers[-1]))
+        return f"task {first}" if len(numbers) == 1 else f"{len(numbers)} tasks from {first} to {last}"
+
+    # What is lost
+
+    def _name_the_lost(self) -> None:
+        """Tell the lost records, by the key under which the index knows them where it does."""
+        entries = self._source.index()
+        while run := list(islice(entries, _RUN)):
+            with self._new.begin_reading() as txn:
+                there = dict(txn.cursor(self._new.order).getmulti(sorted(key for key, _ in run)))
+                for key, number in run:
+                    if key not in there:
+                        self._name_lost(txn, key, number)
+                    elif number is not None and number < self._last:
+                        self._name_misplaced(txn, there[key], number)
+        for number, (reason, name) in sorted(self._lost.items()):
+            self._losses.tell(f"{f'key {name}' if name else f'record {number}'} is lost: {reason}")
+
+    def _name_misplaced(self, txn: Any, raw: bytes, number: int) -> None:
+        """A key that the index had at another ``number``. Where no other record has that, it may be the right one."""
+        if raw != _NUMBER.pack(number) and txn.get(_NUMBER.pack(number), db=self._new.values) is None:
+            key = describe(decode_key(_key_of(txn.get(raw, db=self._new.values))))
+            self._losses.tell(f"the place of key {key} may be wrong: its record has number {_NUMBER.unpack(raw)[0]}, "
+                              f"and the index {number} for it; it is where its record was")
+
+    def _name_lost(self, txn: Any, index: bytes, number: int | None) -> None:
+        """An entry of the index whose key is not in the new store. (The entry may be what is damaged.)"""
+        reason, name = self._lost.pop(-1 if number is None else number, ("", ""))
+        try:
+            name = describe(decode_key(index))
+        except PersistentOrderedDictIntegrityError:
+            if index[:1] != _DIGEST and not name:
+                return
+            name = name or "that is too long for the index"
+        record = None if number is None else txn.get(_NUMBER.pack(number), db=self._new.values)
+        if reason:
+            self._losses.tell(f"key {name} is lost: {reason}")
+        elif record is None:
+            self._losses.tell(f"key {name} of the index has no record: it is lost, unless the entry is what is damaged")
+        else:
+            other = describe(decode_key(_key_of(record)))
+            self._losses.tell(f"the index has key {name} for the record of key {other}: one of them is not as it was "
+                              f"written, and the record's is kept")
+
+
+def _key_of(record: bytes) -> bytes:
+    """The encoded key of a record, whatever may be wrong with its first byte and its value."""
+    for head in (bytes([_PLAIN_JSON]), bytes([_NO_PAYLOAD])):
+        try:
+            return decode_record(head + record[1:])[1]
+        except PersistentOrderedDictIntegrityError:
+            continue
+    return decode_record(record)[1]
+
+
+def _head(entries: Iterable[int]) -> tuple[int, int, int, int, int]:
+    """The head of a block with these entries: tasks, done, aborted, tried, neither done nor aborted."""
+    there = [entry for entry in entries if entry & PRESENT]
+    return (
+        len(there),
+        sum(1 for entry in there if entry & DONE),
+        sum(1 for entry in there if entry & ABORTED),
+        sum(1 for entry in there if 0 < entry >> TRIES_SHIFT < 1 << 27),
+        sum(1 for entry in there if not entry & (DONE | ABORTED)),
+    )
