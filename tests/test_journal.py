@@ -280,7 +280,7 @@ def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
 
         with Child(read) as child:
             child.pipe.recv()
-            store._store.merge()
+            store._store.checkpoint()
             assert not len(log_of(store))
             child.pipe.send("go on")
             assert child.pipe.recv() == store.items()
@@ -306,7 +306,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
 
         store = cls(path)
         monkeypatch.setattr(Access, "write", write_some)
-        store._store.merge()
+        store._store.checkpoint()
 
     with Child(live) as child:
         assert child.pipe.recv() == "in the middle"
@@ -321,7 +321,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
     with cls(path) as store:
         store._check()
         assert store.items() == logged
-        store._store.merge()
+        store._store.checkpoint()
         store._check()
         assert store.items() == logged
         assert len(store) == len(logged)

@@ -40,7 +40,7 @@ class Access(StoreBase):
     wal_max_bytes = 1 << 20
     # As many changes, or bytes of them, are in the log before they are merged.
     checkpoint_at = 50_000
-    merge_bytes_at = 16 << 20
+    checkpoint_bytes = 16 << 20
 
     # What the whole environment knows
 
@@ -75,7 +75,7 @@ class Access(StoreBase):
             except MapResized:
                 self._adopt_map()
             except ReadersFull:
-                self._free_slots()
+                self._free_reader_slots()
             except EngineBroken:
                 self.reopen_engine()
             except (EngineError, PersistentOrderedDictIntegrityError) as error:
@@ -88,7 +88,7 @@ class Access(StoreBase):
             raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
         self._open_database_files(readonly=not self.writable)
 
-    def _free_slots(self) -> None:
+    def _free_reader_slots(self) -> None:
         """The table of readers is full: free the slots of processes that were killed."""
         if not self.db.reader_check():
             text = f"{engine.MAX_READERS} readers have {self.path} open, and there may be no more"
@@ -108,7 +108,7 @@ class Access(StoreBase):
     def _adopt_map(self) -> None:
         """Another process has grown the map."""
         self.end_reading()
-        engine.adopt(self.path, self.db)
+        engine.adopt_map_size(self.path, self.db)
 
     def end_reading(self) -> None:
         """Give the snapshot back; the next read takes the newest."""
@@ -152,7 +152,7 @@ class Access(StoreBase):
                         result = work(txn)
                 except MapFull:
                     self.end_reading()
-                    engine.grow(self.path, self.db)
+                    engine.grow_map(self.path, self.db)
                 except MapResized:
                     self._adopt_map()
                 except EngineError as error:
@@ -187,14 +187,14 @@ class Access(StoreBase):
         with self.lock:
             self._look()
             if size > self.wal_max_bytes or not (wal or scattered >= self.wal_min_places):
-                self.merge()
+                self.checkpoint()
                 self.write(work)
                 return
-            wal.adopt(self.write(lambda txn: wal.note(txn, work)))
-            if len(wal) >= self.checkpoint_at or wal.log_size >= self.merge_bytes_at:
-                self.merge()
+            wal.apply(self.write(lambda txn: wal.append(txn, work)))
+            if len(wal) >= self.checkpoint_at or wal.log_size >= self.checkpoint_bytes:
+                self.checkpoint()
 
-    def merge(self) -> None:
+    def checkpoint(self) -> None:
         """Bring what is in the log into the databases. It takes several transactions, as one has all the pages that it
         changes in memory; the log is as true after each of them as before, and is emptied by the last."""
         wal = self.wal
@@ -202,23 +202,23 @@ class Access(StoreBase):
             return
         with self.lock:
             if len(wal) <= RUN and wal.log_size <= RUN_BYTES:
-                self.write(self._merge_all)
+                self.write(self._checkpoint_all)
             else:
-                for db, run in wal.runs(RUN, RUN_BYTES):
-                    self.write(functools.partial(wal.merge, db=db, run=run))
-                self.write(wal.empty)
-            wal.forget()
+                for db, run in wal.sorted_runs(RUN, RUN_BYTES):
+                    self.write(functools.partial(wal.checkpoint_run, db=db, run=run))
+                self.write(wal.truncate)
+            wal.reset()
 
-    def _merge_all(self, txn: Any) -> None:
-        for db, run in self.wal.runs(RUN, RUN_BYTES):
-            self.wal.merge(txn, db, run)
-        self.wal.empty(txn)
+    def _checkpoint_all(self, txn: Any) -> None:
+        for db, run in self.wal.sorted_runs(RUN, RUN_BYTES):
+            self.wal.checkpoint_run(txn, db, run)
+        self.wal.truncate(txn)
 
     def save_summary(self) -> None:
         """Leave the heads of all blocks of statuses to who opens the store next, if they are known. (Who has only read
         writes nothing.) Where that cannot be done, the next one looks at the blocks."""
         with self.lock, suppress(PersistentOrderedDictException):
-            if self.writable and self.disk_version and self.summary is not None and self.summary.are_in_step():
+            if self.writable and self.disk_version and self.summary is not None and self.summary.is_current():
                 summary = bytes(self.summary)
                 if self._look().get(SUMMARY_KEY, db=self.meta) != summary:
                     self.write(lambda txn: txn.put(SUMMARY_KEY, summary, db=self.meta))

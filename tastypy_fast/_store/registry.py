@@ -112,7 +112,7 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
     middle of one (a signal handler, a finalizer that the garbage collector runs) can neither write nor wait."""
     for lock in locks:
         if lock.is_mine():
-            lock.afterwards = [*(lock.afterwards or ()), work]
+            lock.on_release = [*(lock.on_release or ()), work]
             return True
     return False
 

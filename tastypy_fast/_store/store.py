@@ -31,7 +31,7 @@ from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
 from tastypy_fast._store.access import Access
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
-from tastypy_fast._store.worker_files import lost_claims
+from tastypy_fast._store.worker_files import find_orphaned_claims
 from tastypy_fast.exceptions import (
     ForkedStoreError,
     PersistentOrderedDictException,
@@ -106,7 +106,7 @@ class Store(Access):
         self._files.claim.write_name(self.options.durability)
         self.db.reader_check()
         if self.options.shared:
-            self.merge()
+            self.checkpoint()
             self.wal = None
         with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
@@ -117,7 +117,7 @@ class Store(Access):
         """Claims of workers that are gone, and what the changes since the last sync were: they are synced now."""
         images, claims = self._open_shared_databases(txn)
         if txn.stat(claims)["entries"]:
-            give_back(txn, self.status, claims, lost_claims(txn, claims, self.path))
+            give_back(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
         if self.options.shared:
             # From now on nobody keeps them in step.
             txn.delete(SUMMARY_KEY, db=self.meta)
@@ -139,9 +139,9 @@ class Store(Access):
                     return
                 except MapResized:
                     # Another process has grown the map since.
-                    engine.adopt(self.path, self.db)
+                    engine.adopt_map_size(self.path, self.db)
                 except ReadersFull:
-                    self._free_slots()
+                    self._free_reader_slots()
         except BaseException:
             self._close_engine()
             raise
@@ -157,7 +157,7 @@ class Store(Access):
                 names = {bytes(key) for key, _ in txn.cursor()}
             if not names:
                 if not self._may_write:
-                    raise store_dir.not_there(self.path)
+                    raise store_dir.no_store_error(self.path)
                 self._create()
             self.meta = self.db.open_db(b"meta", create=False)
             self._check_meta()
@@ -260,7 +260,7 @@ class Store(Access):
                 # (where it cannot be done, what is in the log is saved all the same)
                 with suppress(PersistentOrderedDictException):
                     self._look()
-                    self.merge()
+                    self.checkpoint()
                     self.save_summary()
             self._close_files()
 

@@ -107,7 +107,7 @@ cdef class Memtable:
         """The change of the key that is ordered by this."""
         return self.changes[self.key_of(place)]
 
-    def runs(self, Py_ssize_t most, Py_ssize_t size):
+    def sorted_runs(self, Py_ssize_t most, Py_ssize_t size):
         """The changes in order, as lists of pairs, of so many and about so many bytes at the most."""
         cdef list pairs = sorted_items(self.changes, self.numbers)
         cdef Py_ssize_t start = 0, at = 0, held = 0

@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcmp, memcpy, memset
 
 from tastypy_fast._core.cache_entry cimport pack
-from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, know
+from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, publish
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport (
     ABORTED,
@@ -221,7 +221,7 @@ cdef class StatusTable:
                 memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
                 on_disk += self.count_on_disk(number, &head)
                 summary.put(number, &head)
-            know(self.store, summary)
+            publish(self.store, summary)
         if on_disk != self.store.count():
             raise PersistentOrderedDictIntegrityError("there are more or fewer statuses than tasks")
         self.compared = True
@@ -262,7 +262,7 @@ cdef class StatusTable:
         cdef StatusSummary summary = begin_writing(self.store, txn)
         status = self.store.status
         # A log takes what differs, and not whole blocks.
-        note = getattr(txn, "note_statuses", None)
+        note = getattr(txn, "patch_statuses", None)
         if self.store.images is None and self.differing:
             txn.delete(SUMMARY_KEY, db=self.store.meta)
         for number in self.changed(only):

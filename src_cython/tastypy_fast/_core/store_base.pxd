@@ -9,14 +9,14 @@ cdef class Lock:
     cdef int waiting
     cdef int depth
     cdef unsigned long long owner
-    cdef public list afterwards
+    cdef public list on_release
 
     cpdef int acquire(self) except -1
     cpdef int release(self) except -1
     cpdef bint is_mine(self)
     cpdef bint try_acquire(self)
     cpdef bint acquire_within(self, long long microseconds) except -1
-    cpdef int acquire_anyway(self) except -1
+    cpdef int acquire_uninterrupted(self) except -1
     cdef bint take_at_once(self) noexcept
     cdef bint take(self, long long microseconds) except -1
     cdef bint wait(self, long long microseconds) except -1
@@ -43,17 +43,17 @@ cdef class StoreBase:
     cdef public object claims
     cdef public object wal
     # Of this process as a worker: its number and its lanes, None while it is none.
-    cdef public unsigned long long worker
-    cdef public WorkerSlots lanes
+    cdef public unsigned long long worker_number
+    cdef public WorkerSlots worker_slots
     # The heads of all blocks of statuses (see _heads), or None.
     cdef public object summary
     cdef public bint wrote
     cdef public long long before_image_count
-    cdef bint next_is_old
+    cdef bint is_next_order_stale
     # The second in which the files were looked at last, by the system's clock that never goes back.
     cdef public long long files_checked
 
-    cdef int look_at_files(self) except -1
+    cdef int recheck_files(self) except -1
     cdef object reader(self)
     cdef int end_snapshot(self) except -1
     cdef long long next_free(self) except -1

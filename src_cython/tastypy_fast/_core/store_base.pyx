@@ -8,7 +8,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tastypy_fast.exceptions import NotLockedError
 
-__all__ = ["Lock", "StoreBase", "lives", "this_thread"]
+__all__ = ["Lock", "StoreBase", "is_alive", "this_thread"]
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:
@@ -45,7 +45,7 @@ cpdef unsigned long long this_thread() noexcept:
     return PyThreadState_GetID(PyThreadState_Get())
 
 
-cpdef bint lives(unsigned long long number) noexcept:
+cpdef bint is_alive(unsigned long long number) noexcept:
     """Whether there is a thread of that number."""
     cdef PyThreadState* state = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
     while state != NULL:
@@ -121,7 +121,7 @@ cdef class Lock:
             if self.wait(step):
                 return True
             PyErr_CheckSignals()
-            if until < 0 and self.depth and not lives(self.owner):
+            if until < 0 and self.depth and not is_alive(self.owner):
                 raise NotLockedError(
                     "a thread has ended in the middle of a block of this store, between lock() and unlock() perhaps; "
                     "nothing of the block can be kept, and nothing more be done before this process ends"
@@ -146,7 +146,7 @@ cdef class Lock:
         self.depth = 1
         return True
 
-    cpdef int acquire_anyway(self) except -1:
+    cpdef int acquire_uninterrupted(self) except -1:
         """acquire() where there is no way back. The first thing that signal handlers raise meanwhile is raised when the
         lock is taken. Where its owner has ended it is not taken, and NotLockedError says so."""
         kept = None
@@ -155,7 +155,7 @@ cdef class Lock:
                 self.acquire()
                 break
             except BaseException as error:
-                if self.depth and not lives(self.owner):
+                if self.depth and not is_alive(self.owner):
                     raise
                 kept = error if kept is None else kept
         if kept is not None:
@@ -171,9 +171,9 @@ cdef class Lock:
             if self.gate_held:
                 self.gate_held = False
                 PyThread_release_lock(self.gate)
-            if self.afterwards is not None:
-                works = self.afterwards
-                self.afterwards = None
+            if self.on_release is not None:
+                works = self.on_release
+                self.on_release = None
                 for work in works:
                     work()
         return 0
@@ -201,7 +201,7 @@ cdef class Lock:
         """Take the lock again as it was before ``suspend``, which those count on that have it; then raise what a signal
         handler has raised meanwhile."""
         try:
-            self.acquire_anyway()
+            self.acquire_uninterrupted()
         finally:
             if self.is_mine():
                 self.depth = depth
@@ -243,7 +243,7 @@ cdef class StoreBase:
             self.snapshot = self.begin_reading()
         return self.snapshot
 
-    cdef int look_at_files(self) except -1:
+    cdef int recheck_files(self) except -1:
         """Have ``follow_files()`` look, once a second, whether the files are still those at the path."""
         cdef timespec now
         clock_gettime(CLOCK_MONOTONIC, &now)
@@ -266,10 +266,10 @@ cdef class StoreBase:
     cdef long long next_free(self) except -1:
         """The order number that comes next. (It never goes back: a loop may have seen what was undone since.)"""
         cdef long long number
-        if self.next_is_old:
+        if self.is_next_order_stale:
             number = self.next_number(self.snapshot)
             self.next_order = max(self.next_order, number)
-            self.next_is_old = False
+            self.is_next_order_stale = False
         return self.next_order
 
     cdef long long allocate(self) except -1:

@@ -10,6 +10,6 @@ cdef class WriteAheadLog:
     cdef object last
     cdef long long seen
 
-    cpdef int forget(self) except -1
+    cpdef int reset(self) except -1
     cdef int catch_up(self, object txn) except -1
     cdef int take_batch(self, bytes batch) except -1

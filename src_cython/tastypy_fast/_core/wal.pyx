@@ -65,9 +65,9 @@ cdef class WriteAheadLog:
     def __init__(self, log not None, tuple handles not None):
         self.log = log
         self.handles = handles
-        self.forget()
+        self.reset()
 
-    cpdef int forget(self) except -1:
+    cpdef int reset(self) except -1:
         """Know nothing of the log: it is read from its beginning, or was just emptied."""
         self.layers = make_layers()
         self.count = 0
@@ -97,7 +97,7 @@ cdef class WriteAheadLog:
                     self.seen = number
                 except BaseException:
                     # (an interrupt perhaps; the next one reads all of it)
-                    self.forget()
+                    self.reset()
                     raise
         return txn if self.last is None else MergedTransaction(txn, self.handles, self.layers, self.count)
 
@@ -110,10 +110,10 @@ cdef class WriteAheadLog:
         cursor = txn.cursor(self.log)
         if not cursor.first():
             if self.last is not None:
-                self.forget()
+                self.reset()
             return 0
         if cursor.key() != self.first:
-            self.forget()
+            self.reset()
             self.first = cursor.key()
         else:
             cursor.set_key(self.last)
@@ -168,8 +168,8 @@ cdef class WriteAheadLog:
 
     # Writing
 
-    def note(self, txn not None, work not None):
-        """Have ``work`` change the databases, but only in the log: what adopt() wants when it is committed."""
+    def append(self, txn not None, work not None):
+        """Have ``work`` change the databases, but only in the log: what apply() wants when it is committed."""
         cdef LoggedTransaction recorder = LoggedTransaction(self, txn)
         cdef long long number
         cdef bytes batch
@@ -183,7 +183,7 @@ cdef class WriteAheadLog:
         recorder.size = len(batch)
         return recorder
 
-    def adopt(self, LoggedTransaction recorder not None):
+    def apply(self, LoggedTransaction recorder not None):
         """What was noted is in the log. (Where an interrupt keeps this from being called, catch_up() finds it.)"""
         cdef Memtable layer, changed
         if not recorder.pieces:
@@ -198,16 +198,16 @@ cdef class WriteAheadLog:
                 self.first = recorder.pieces[0][0]
             self.last = recorder.pieces[len(recorder.pieces) - 1][0]
         except BaseException:
-            self.forget()
+            self.reset()
             raise
 
-    def runs(self, Py_ssize_t most, Py_ssize_t size):
+    def sorted_runs(self, Py_ssize_t most, Py_ssize_t size):
         """What is to be merged, as pairs of a database and a run of changes in order."""
         for position in range(len(self.layers)):
-            for run in (<Memtable>self.layers[position]).runs(most, size):
+            for run in (<Memtable>self.layers[position]).sorted_runs(most, size):
                 yield self.handles[position], run
 
-    def merge(self, txn not None, db not None, list run not None):
+    def checkpoint_run(self, txn not None, db not None, list run not None):
         """Put a run of changes into its database."""
         cdef bint numbers = db is not self.handles[ORDER]
         cdef long long last = -1, number
@@ -234,7 +234,7 @@ cdef class WriteAheadLog:
             # (so that pages are filled; after the deletions, which may have taken the last one away)
             cursor.putmulti(appended, append=True)
 
-    def empty(self, txn not None):
+    def truncate(self, txn not None):
         """Everything is merged."""
         txn.drop(self.log, delete=False)
 
@@ -255,7 +255,7 @@ cdef class LoggedTransaction(MergedTransaction):
         MergedTransaction.__init__(self, under, wal.handles, make_layers(), under.stat(wal.handles[VALUES])["entries"])
         self.under = txn
 
-    def note_statuses(self, list items not None):
+    def patch_statuses(self, list items not None):
         """Change blocks of statuses: pairs of a key, and of the entries that may differ, one StatusChange behind the
         other. (A transaction writes each block once.)"""
         cdef Memtable layer = self.layers[STATUS]
@@ -277,7 +277,7 @@ cdef class LoggedTransaction(MergedTransaction):
         if layer is None:
             return self.under.put(key, value, dupdata, overwrite, append, db)
         if layer is self.layers[STATUS]:
-            raise AssertionError("statuses are noted by note_statuses()")
+            raise AssertionError("statuses are noted by patch_statuses()")
         if layer.numbers:
             layer.change(key, value)
             return True
@@ -312,7 +312,7 @@ cdef class LoggedTransaction(MergedTransaction):
         cdef Py_ssize_t added = 0
         cdef set there
         if layer is self.layers[STATUS]:
-            raise AssertionError("statuses are noted by note_statuses()")
+            raise AssertionError("statuses are noted by patch_statuses()")
         if layer.numbers:
             for key, value in items:
                 layer.change(key, value)

@@ -227,7 +227,7 @@ cdef class WriteTransaction(StoreBase):
         if self.is_too_small:
             self.store.grow()
             self.is_too_small = False
-        self.look_at_files()
+        self.recheck_files()
         self.begin_writing()
         if kind != OPERATION:
             self.make_room()
@@ -235,7 +235,7 @@ cdef class WriteTransaction(StoreBase):
         if number != self.expected:
             # Another process has written since.
             self.disk_version += 1
-            self.next_is_old = True
+            self.is_next_order_stale = True
             self.is_unsure = True
         self.wrote = False
         return 0
