@@ -29,7 +29,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._core.store_base import is_alive, this_thread
+from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._inspect.task_counts import active_claims
 from tastypy_fast._store import worker_files
 from tests.children import Child

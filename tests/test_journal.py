@@ -25,7 +25,6 @@ from tastypy_fast import (
 from tastypy_fast._core.memtable import Memtable, MergedTransaction
 from tastypy_fast._core.sorted_changes import sorted_items
 from tastypy_fast._core.status_block import block_facts, patched
-from tastypy_fast._store.access import Access
 from tastypy_fast._store.store import Store
 from tests.children import Child, outcome_of
 from tests.conftest import logging, value_for
@@ -290,10 +289,10 @@ def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
 @pytest.mark.parametrize("at", range(1, 9))
 def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch, at):
     """A process that is killed between two of its transactions, and a reader meanwhile."""
-    monkeypatch.setattr("tastypy_fast._store.access.RUN", 40)
+    monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 40)
 
     def live(pipe):
-        write = Access.write
+        write = Store.write
         count = 0
 
         def write_some(self, work):
@@ -305,7 +304,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
             return write(self, work)
 
         store = cls(path)
-        monkeypatch.setattr(Access, "write", write_some)
+        monkeypatch.setattr(Store, "write", write_some)
         store._store.checkpoint()
 
     with Child(live) as child:
@@ -329,8 +328,8 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
 
 
 def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
-    monkeypatch.setattr("tastypy_fast._store.access.RUN", 20)
-    write = Access.write
+    monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 20)
+    write = Store.write
     left = 3
 
     def write_some(self, work):
@@ -344,7 +343,7 @@ def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
         expected = scattered(cls, 1)
         store.update(dict(list(expected.items())[:100]))
         store.sync()
-        monkeypatch.setattr(Access, "write", write_some)
+        monkeypatch.setattr(Store, "write", write_some)
         store.update(expected)
         with pytest.raises(DiskFullError):
             store.sync()
@@ -360,7 +359,7 @@ def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
 @pytest.mark.parametrize("failing", ["the sync", "the merge after it"])
 def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(path, monkeypatch, failing):
     """On a full disk, which there is none any more the next time."""
-    write = Access.write
+    write = Store.write
     keys = list(scattered(Tracker, 0))
 
     def write_some(self, work):
@@ -370,7 +369,7 @@ def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(pa
 
     with logging(100), Tracker(path, sync_at=100) as tracker:
         with monkeypatch.context() as patch:
-            patch.setattr(Access, "write", write_some)
+            patch.setattr(Store, "write", write_some)
             with pytest.raises(DiskFullError):
                 tracker.add_many(keys[:100])
         assert list(tracker) == keys[:100]

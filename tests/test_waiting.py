@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tests.children import send_to_waiting
 from tests.workers import apart, started, tell, told
 

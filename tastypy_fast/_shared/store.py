@@ -16,7 +16,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
+from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._core.status_writer import give_back
-from tastypy_fast._core.store_base import is_alive, this_thread
 from tastypy_fast._core.worker_slots import LEFT
 from tastypy_fast._shared.claims import claim_one
 from tastypy_fast._shared.hold import drop_holder

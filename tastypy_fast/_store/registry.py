@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._paths import resolved
 from tastypy_fast._store import shutdown

@@ -63,7 +63,7 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
         return False
     if store.worker_slots is not None and claim.worker == store.worker_number:
         return store.worker_slots.stop(claim.slot, claim.position)
-    return (<object>store).store.stop_other_worker(claim.worker, claim.slot, claim.position)
+    return store.stop_other_worker(claim.worker, claim.slot, claim.position)
 
 
 cdef int note_tries(StoreBase store, bytes number, int added, int tries) except -1:

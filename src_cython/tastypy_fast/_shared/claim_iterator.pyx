@@ -7,7 +7,7 @@ from tastypy_fast._shared.claims cimport claim_next, is_still_claimed, keys_at, 
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle
 from tastypy_fast._shared.handles cimport SharedPodHandle
 from tastypy_fast._core.worker_slots cimport WorkerSlots
-from tastypy_fast._core.store_base cimport Lock
+from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.tracker_cache cimport TrackerCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 

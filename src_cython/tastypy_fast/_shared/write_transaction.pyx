@@ -10,7 +10,8 @@ cimport cython
 from cpython.ref cimport Py_INCREF
 
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.store_base cimport Lock, StoreBase
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.store_base cimport StoreBase
 
 from os import sysconf
 
@@ -74,7 +75,7 @@ cdef class WriteTransaction(StoreBase):
 
     # What a cache asks of its store
 
-    def begin_reading(self):
+    def begin_reading(self, bint buffers=False):
         raise RuntimeError("the cache of a transaction was used outside of it")
 
     def count(self):
@@ -109,6 +110,9 @@ cdef class WriteTransaction(StoreBase):
 
     def follow_files(self):
         self.store.check_files()
+
+    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+        return self.store.stop_other_worker(worker, slot, position)
 
     cdef int raise_translated(self, object error) except -1:
         """Raise the engine's error as one of ours; nothing where it is another."""
