@@ -22,8 +22,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._core.memtable import Memtable, MergedTransaction
-from tastypy_fast._core.sorted_changes import sorted_items
+from tastypy_fast._core.memtable import Memtable, MergedTransaction, sorted_items
 from tastypy_fast._core.status_block import block_facts, patched
 from tastypy_fast._store.store import Store
 from tests.children import Child, outcome_of
@@ -83,7 +82,7 @@ def test_what_is_laid_over_a_database_reads_as_if_it_were_there(databases, conte
         for layer in layers:
             found = Memtable(True), Memtable(False)
             for key, value in layer.items():
-                found[number].change(encode(key), value)
+                found[number].put(encode(key), value)
                 model[encode(key)] = value
             model = {key: value for key, value in model.items() if value is not None}
             txn = MergedTransaction(txn, databases.handles, found, len(model))
@@ -144,7 +143,7 @@ def test_changes_of_statuses_are_laid_over_the_blocks_that_are_there(databases, 
     databases.fill({key: patched(None, changed(found)) for key, found in below.items()}, 0)
     layer = Memtable(True)
     for key, found in above.items():
-        layer.change(packed(key), changed(found))
+        layer.put(packed(key), changed(found))
         blocks.setdefault(key, {}).update(found)
     with databases.db.begin() as txn:
         overlay = MergedTransaction(txn, databases.handles, (layer, Memtable(False)), 0)

@@ -1,4 +1,4 @@
-"""Interface of a store towards its caches: fields, database handles, and the methods that each kind of store implements.
+"""Interface between a store and its caches: fields, database handles, and methods that each kind of store implements.
 
 A cache reads and writes through a StoreBase and does not know which kind it has. The kinds are:
 
