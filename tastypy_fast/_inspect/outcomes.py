@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tastypy_fast._core.claim_record import read_claim
 from tastypy_fast._core.key_codec import encode_key, index_key
 from tastypy_fast._core.status_layout import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._store.worker_files import read_worker_files
 
 __all__ = ["TaskCounts", "count_tasks"]
 
@@ -133,7 +133,7 @@ def _last_tries_in_hand(shared: Any, store: Any, max_tries: int) -> int:
         return 0
     claimant = shared.claimant
     own = claimant.number if claimant else 0
-    workers = {worker.number: worker for worker in facts_of_workers(shared.path, own) if worker.lives}
+    workers = {worker.number: worker for worker in read_worker_files(shared.path, own) if worker.is_alive}
     return sum(
         1 for claim in last
         if claim.worker in workers and workers[claim.worker].state_of(claim) != "failed"

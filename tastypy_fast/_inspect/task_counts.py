@@ -16,7 +16,7 @@ from tastypy_fast._core.status_layout import ABORTED, BLOCK, DONE, HEAD, PRESENT
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._store.worker_files import read_worker_files
 from tastypy_fast.types import ClaimState
 
 __all__ = ["ActiveClaim", "Counts", "TaskCounter", "active_claims", "claims_in", "look_at_claims"]
@@ -93,13 +93,13 @@ def claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[Ac
     found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
     if not found:
         return [], {}
-    workers = {worker.number: worker for worker in facts_of_workers(path, own)}
+    workers = {worker.number: worker for worker in read_worker_files(path, own)}
     held, waiting = [], {}
     for order, claim in found:
         worker = workers.get(claim.worker)
         if worker is None:
             continue
-        if worker.lives:
+        if worker.is_alive:
             since = datetime.fromtimestamp(claim.since, timezone.utc)
             held.append(ActiveClaim(order, worker.process, worker.host, since, worker.state_of(claim)))
         elif worker.state_of(claim) == "waiting":

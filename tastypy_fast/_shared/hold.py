@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._store.worker_files import read_worker_files
 
 if TYPE_CHECKING:
     from tastypy_fast._shared.store import SharedStore
@@ -60,8 +60,8 @@ class Hold:
         holders = _numbers(raw)
         if own in holders or (raw == self._known and time.monotonic() < self._until):
             return True
-        living = {worker.number for worker in facts_of_workers(self._store.path, own)
-                  if worker.number in holders and worker.lives}
+        living = {worker.number for worker in read_worker_files(self._store.path, own)
+                  if worker.number in holders and worker.is_alive}
         if living != holders or not living:
             raw = _write(self._store.transaction, living)
         self._known, self._until = raw, time.monotonic() + LOOK_AGAIN

@@ -16,18 +16,18 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
 from tastypy_fast._lmdb.safe_files import open_regular
-from tastypy_fast._lmdb.store_dir import DATA, TURN, not_made
+from tastypy_fast._lmdb.store_dir import DATA, TURN, creation_error
 from tastypy_fast._shared.hold import Hold
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import stops
+from tastypy_fast._store.worker_files import stop_claim
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class SharedStore(Store):
         except UnsafeFileError:
             raise
         except OSError as error:
-            raise not_made(error, self.path, "nothing can be written", TURN) from error
+            raise creation_error(error, self.path, "nothing can be written", TURN) from error
 
     def prepare_writing(self, error: Exception) -> None:
         """LMDB's write transaction could not be begun: have it right for the next time, or raise. The caller has the
@@ -208,7 +208,7 @@ class SharedStore(Store):
         try:
             with self.transaction.lock, self.lock:
                 self.end_reading()
-                engine.adopt(self.path, self.db)
+                engine.adopt_map_size(self.path, self.db)
         finally:
             if depth:
                 self.lock.resume(depth)
@@ -227,14 +227,14 @@ class SharedStore(Store):
         """Make the map larger, between two transactions."""
         with self.transaction.lock, self.lock:
             self.end_reading()
-            engine.grow(self.path, self.db)
+            engine.grow_map(self.path, self.db)
 
     # Claims
 
-    def stops_other(self, worker: int, lane: int, place: int) -> bool:
+    def stop_other_worker(self, worker: int, slot: int, position: int) -> bool:
         """Whether a task that another worker has claimed was not handed out, and is not before it has had a
         transaction. The caller is in one."""
-        return stops(self.path, worker, lane, place)
+        return stop_claim(self.path, worker, slot, position)
 
     # Errors
 

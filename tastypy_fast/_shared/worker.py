@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
+from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._core.status_writer import give_back
-from tastypy_fast._core.store_base import lives, this_thread
 from tastypy_fast._core.worker_slots import LEFT
 from tastypy_fast._shared.claims import claim_one
 from tastypy_fast._shared.hold import drop_holder
 from tastypy_fast._shared.write_transaction import OPERATION
-from tastypy_fast._store.worker_files import WorkerFile, facts_of_workers, lost_claims
+from tastypy_fast._store.worker_files import WorkerFile, find_orphaned_claims, read_worker_files
 
 if TYPE_CHECKING:
     from tastypy_fast._shared.store import SharedStore
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "claimant_of"]
 
 
-class Lane(NamedTuple):
+class Slot(NamedTuple):
     """The lane of a running iterator."""
 
     number: int
@@ -51,7 +51,7 @@ class Worker:
     def __init__(self, store: SharedStore) -> None:
         self._store = store
         self._transaction = store.transaction
-        self._running: dict[int, Lane] = {}
+        self._running: dict[int, Slot] = {}
         # Of each lane, which places iterators that have ended left to which thread: (end, thread), ascending.
         self._left: dict[int, list[tuple[int, int]]] = {}
         # Goes up when an iterator ends, which may leave something for the others.
@@ -62,53 +62,53 @@ class Worker:
         snapshot, claims = self._transaction.snapshot, self._transaction.claims
         self._worker = WorkerFile(store.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
         self.number = self._worker.number
-        self._lanes = self._worker.lanes
-        self._transaction.worker, self._transaction.lanes = self.number, self._lanes
+        self._worker_slots = self._worker.worker_slots
+        self._transaction.worker_number, self._transaction.worker_slots = self.number, self._worker_slots
         self.look_for_lost()
 
     def end(self) -> None:
         """Give back all that is not finished, and end its hold. What claims after this is another worker."""
         self._transaction.perform(OPERATION, self._give_back_own)
         self._store.claimant = None
-        self._transaction.lanes = None
+        self._transaction.worker_slots = None
         self._worker.end()
 
     def leave_to_parent(self) -> None:
         """In a forked child: all of it is the parent's."""
-        self._transaction.lanes = None
+        self._transaction.worker_slots = None
         self._worker.leave_to_parent()
 
     # Lanes
 
-    def open_lane(self) -> Lane:
+    def open_slot(self) -> Slot:
         """A lane for an iterator of this thread."""
-        number = self._worker.open_lane()
-        lane = self._running[number] = Lane(number, self._lanes.begin(number), this_thread())
-        return lane
+        number = self._worker.open_slot()
+        slot = self._running[number] = Slot(number, self._worker_slots.begin(number), this_thread())
+        return slot
 
-    def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
+    def close_slot(self, slot: Slot, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
         """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out. What is in
         ``own`` was the worker's before, and stays so: its thread's."""
-        if self._running.pop(lane.number, None) is None:
+        if self._running.pop(slot.number, None) is None:
             return  # an interrupt came into the middle of this, and it is the second time
         lost: dict[int, int | None] = {}
         kept = {}
         for order, place in waiting:
             record = self._record(order)
-            if record is not None and record[:3] == (self.number, lane.number, place):
+            if record is not None and record[:3] == (self.number, slot.number, place):
                 lost[order] = record.tries
                 if order in own:
-                    kept[order] = pack_claim(record._replace(lane=LEFT, place=lane.thread))
+                    kept[order] = pack_claim(record._replace(slot=LEFT, position=slot.thread))
         self._give_back(lost, kept)
-        self._lanes.end(lane.number)
+        self._worker_slots.end(slot.number)
         left: list[tuple[int, int]] = []
-        for end, thread in (*self._left.get(lane.number, ()), (self._lanes.count(lane.number), lane.thread)):
-            holder = thread if lives(thread) else 0
+        for end, thread in (*self._left.get(slot.number, ()), (self._worker_slots.count(slot.number), slot.thread)):
+            holder = thread if is_alive(thread) else 0
             if left and left[-1][1] == holder:
                 left.pop()
             left.append((end, holder))
-        self._left[lane.number] = left
-        self._worker.close_lane(lane.number)
+        self._left[slot.number] = left
+        self._worker.close_slot(slot.number)
         self.ended += 1
 
     # Claiming
@@ -117,25 +117,25 @@ class Worker:
         """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
         if record.worker != self.number:
             return False
-        holder = record.place
-        if record.lane not in (0, LEFT):
-            lane = self._running.get(record.lane)
-            if lane is not None and record.place >= lane.start:
+        holder = record.position
+        if record.slot not in (0, LEFT):
+            slot = self._running.get(record.slot)
+            if slot is not None and record.position >= slot.start:
                 return False
-            left = self._left.get(record.lane, ())
-            holder = next((thread for end, thread in left if record.place < end), 0)
-        return holder == this_thread() or not lives(holder)
+            left = self._left.get(record.slot, ())
+            holder = next((thread for end, thread in left if record.position < end), 0)
+        return holder == this_thread() or not is_alive(holder)
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
         """The same, or it is in the hand of an iterator of this thread."""
-        lane = self._running.get(record.lane)
-        is_mine = record.worker == self.number and lane is not None and lane.thread == this_thread()
+        slot = self._running.get(record.slot)
+        is_mine = record.worker == self.number and slot is not None and slot.thread == this_thread()
         return is_mine or self.is_free(record)
 
     def waits(self, record: ClaimRecord) -> bool:
         """Whether a running iterator of this process has claimed a task and not handed it out, and never will: the
         caller ends this claim."""
-        return record.lane in self._running and self._lanes.stop(record.lane, record.place)
+        return record.slot in self._running and self._worker_slots.stop(record.slot, record.position)
 
     def free_ones(self) -> list[int]:
         """The order numbers of this worker's unfinished tasks that nobody has in hand."""
@@ -162,9 +162,9 @@ class Worker:
             record = self._record(order)
         if record is not None:
             if record.worker == self.number:
-                waits = self._lanes.stop(record.lane, record.place)
+                waits = self._worker_slots.stop(record.slot, record.position)
             else:
-                waits = self._store.stops_other(record.worker, record.lane, record.place)
+                waits = self._store.stop_other_worker(record.worker, record.slot, record.position)
             self._give_back({order: record.tries if waits else None})
 
     def look_for_lost(self) -> bool:
@@ -173,15 +173,15 @@ class Worker:
         transaction = self._transaction
         if not transaction.snapshot.stat(transaction.claims)["entries"]:
             return False
-        if all(worker.lives for worker in facts_of_workers(self._store.path, self.number)):
+        if all(worker.is_alive for worker in read_worker_files(self._store.path, self.number)):
             return False
-        lost = lost_claims(transaction.snapshot, transaction.claims, self._store.path, self.number)
+        lost = find_orphaned_claims(transaction.snapshot, transaction.claims, self._store.path, self.number)
         self._give_back(lost)
         return bool(lost)
 
     def _give_back_own(self) -> None:
         drop_holder(self._transaction, self.number)
-        self._give_back({order: record.tries if self._lanes.stop(record.lane, record.place) else None
+        self._give_back({order: record.tries if self._worker_slots.stop(record.slot, record.position) else None
                          for order, record in self._records()})
 
     def _give_back(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:

@@ -97,7 +97,7 @@ def _status_faults(store: Store, txn: Any) -> Iterator[str]:
         left = txn.get(SUMMARY_KEY, db=store.meta)
         if left is not None:
             yield from _heads_faults(StatusSummary(left), summary, "noted")
-        if store.summary is not None and store.summary.are_in_step():
+        if store.summary is not None and store.summary.is_current():
             yield from _heads_faults(store.summary, summary, "in memory")
     # Everything in the order of LMDB, in which negative numbers (there should be none) come last.
     parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
@@ -111,7 +111,7 @@ def _status_faults(store: Store, txn: Any) -> Iterator[str]:
 
 
 def _heads_faults(summary: StatusSummary, expected: dict[int, bytes], where: str) -> Iterator[str]:
-    if summary.are_damaged() or dict(summary.each()) != expected:
+    if summary.is_damaged() or dict(summary.each()) != expected:
         yield f"the heads of status blocks that are {where} are not those of the blocks"
 
 

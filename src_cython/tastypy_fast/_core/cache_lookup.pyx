@@ -58,7 +58,7 @@ cdef class Lookup:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
                 if self.store.transient and self.store.snapshot is None:
-                    self.store.look_at_files()
+                    self.store.recheck_files()
                 if self.is_stale():
                     if self.store.wal is not None:
                         # (an interrupt may have come between a commit and the end of the snapshot before it)

@@ -6,6 +6,7 @@ from cpython.ref cimport PyObject
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, IndexItems, RecordItems, is_held, pack
 from tastypy_fast._core.key_codec cimport describe, index_key
 from tastypy_fast._core.watched_values cimport Watching
+from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
 
 from tastypy_fast._core.cache_entry import order_of_entry
 from tastypy_fast.exceptions import UnstorableValueError
@@ -154,8 +155,8 @@ cdef class Syncing(Watching):
         cdef long long next_order = self.store.next_free()
         values = self.store.values
         order_db = self.store.order
-        # A log need not look for what is known not to be there.
-        add_new = getattr(txn, "add_new", None)
+        # The log takes a key that is known not to exist without looking for it.
+        cdef LoggedTransaction logged = as_logged(txn)
 
         # New keys go into the index blindly. When one was there after all, the index still holds its old
         # number, which tells: one descent of the tree for each key of a fill, not two.
@@ -168,9 +169,9 @@ cdef class Syncing(Watching):
                     self.find(entry.key, &stored)
                     entry.disk = entry.order = stored
                     continue
-                (absent if add_new is not None and entry.disk == ABSENT else fresh).append(entry)
+                (absent if logged is not None and entry.disk == ABSENT else fresh).append(entry)
         if absent:
-            add_new(IndexItems(absent))
+            logged.add_new_keys(IndexItems(absent))
         if fresh:
             cursor = txn.cursor(order_db)
             if cursor.putmulti(IndexItems(fresh), True, False)[1] != len(fresh):

@@ -7,8 +7,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcmp, memcpy, memset
 
 from tastypy_fast._core.cache_entry cimport pack
-from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, know
+from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, publish
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
 from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
@@ -221,7 +222,7 @@ cdef class StatusTable:
                 memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
                 on_disk += self.count_on_disk(number, &head)
                 summary.put(number, &head)
-            know(self.store, summary)
+            publish(self.store, summary)
         if on_disk != self.store.count():
             raise PersistentOrderedDictIntegrityError("there are more or fewer statuses than tasks")
         self.compared = True
@@ -261,8 +262,8 @@ cdef class StatusTable:
         cdef set left_out = {order // ENTRIES for order in skip}
         cdef StatusSummary summary = begin_writing(self.store, txn)
         status = self.store.status
-        # A log takes what differs, and not whole blocks.
-        note = getattr(txn, "note_statuses", None)
+        # The log takes the statuses that differ, and LMDB takes whole blocks.
+        cdef LoggedTransaction logged = as_logged(txn)
         if self.store.images is None and self.differing:
             txn.delete(SUMMARY_KEY, db=self.store.meta)
         for number in self.changed(only):
@@ -280,13 +281,13 @@ cdef class StatusTable:
                 summary.stage(number, &target.data.head)
             if target.data.head.present == 0:
                 txn.delete(pack(number), db=status)
-            elif note is not None:
+            elif logged is not None:
                 items.append((pack(number), block.changes(target)))
             else:
                 items.append((pack(number), PyBytes_FromStringAndSize(<const char*>&target.data, sizeof(Layout))))
         if items:
-            if note is not None:
-                note(items)
+            if logged is not None:
+                logged.patch_statuses(items)
             else:
                 txn.cursor(status).putmulti(items)
             self.store.wrote = True

@@ -7,7 +7,7 @@ from tastypy_fast._shared.claims cimport claim_next, is_still_claimed, keys_at, 
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle
 from tastypy_fast._shared.handles cimport SharedPodHandle
 from tastypy_fast._core.worker_slots cimport WorkerSlots
-from tastypy_fast._core.store_base cimport Lock
+from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.tracker_cache cimport TrackerCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
@@ -43,9 +43,9 @@ cdef class TryIterator:
     cdef long long position
     # This process as a worker, and the lane in which it hands out: None before the first task and after the last one.
     cdef object claimant
-    cdef object lane
+    cdef object slot
     # Where that lane counts.
-    cdef WorkerSlots lanes
+    cdef WorkerSlots worker_slots
     # As what the next task is claimed: its place is that of the next one to be claimed.
     cdef Claim claim
     # What is claimed and not handed out: order numbers and places.
@@ -86,7 +86,7 @@ cdef class TryIterator:
             if self.claimant is not self.store.claimant:
                 # In a forked child, or after the store was closed: what waits here is not this worker's.
                 self.waiting.clear()
-                self.lane = None
+                self.slot = None
             if self.waiting:
                 found = self.next_waiting(<TrackerCache?>(<StoreHandle>view).open_cache())
             else:
@@ -102,7 +102,7 @@ cdef class TryIterator:
         if not self.waiting:
             return None
         item = self.waiting[0]
-        order, claim.place = item
+        order, claim.position = item
         try:
             found, claimed = self.known.get(order, (None, -1))
             if found is None:
@@ -120,7 +120,7 @@ cdef class TryIterator:
             self.waiting.popleft()
             return None
         # (whoever ends it after this line finds that the task was handed out)
-        if not self.lanes.hand_out(claim.lane, claim.place):
+        if not self.worker_slots.mark_yielded(claim.slot, claim.position):
             self.tracker.begin().perform(OPERATION, self._go_on)
             return None
         self.waiting.popleft()
@@ -129,7 +129,7 @@ cdef class TryIterator:
         return found
 
     def _go_on(self):
-        self.lanes.go_on(self.claim.lane)
+        self.worker_slots.clear_stop(self.claim.slot)
 
     cdef object next_claimed(self, StoreHandle view):
         """Claim the next ones, and hand out the first."""
@@ -137,11 +137,11 @@ cdef class TryIterator:
         if orders:
             # (only now: what failed is as if it had not been; and at once: threads may share a loop)
             self.position = orders[len(orders) - 1]
-            first = self.claim.place
+            first = self.claim.position
             for order in orders[1:]:
-                self.claim.place += 1
-                self.waiting.append((order, self.claim.place))
-            self.claim.place += 1
+                self.claim.position += 1
+                self.waiting.append((order, self.claim.position))
+            self.claim.position += 1
             if self.kind == KEYS and len(orders) > 1:
                 # (not in the transaction, for which others wait; what is wrong is said where it is handed out)
                 try:
@@ -166,11 +166,11 @@ cdef class TryIterator:
         claimant = self.store.claimant
         if claimant is None:
             claimant = claimant_of(self.store)
-        if self.lane is None:
+        if self.slot is None:
             self.claimant = claimant
-            self.lane = claimant.open_lane()
-            self.lanes = self.transaction.lanes
-            self.claim.worker, self.claim.lane, self.claim.place = claimant.number, self.lane.number, self.lane.start
+            self.slot = claimant.open_slot()
+            self.worker_slots = self.transaction.worker_slots
+            self.claim.worker, self.claim.slot, self.claim.position = claimant.number, self.slot.number, self.slot.start
             self.ended = -1
         if self.ended != claimant.ended:
             self.ended = claimant.ended
@@ -188,32 +188,32 @@ cdef class TryIterator:
             else:
                 self._close()
             return orders, None, -1
-        self.lanes.go_on(claim.lane)
-        self.lanes.hand_out(claim.lane, self.claim.place)
+        self.worker_slots.clear_stop(claim.slot)
+        self.worker_slots.mark_yielded(claim.slot, self.claim.position)
         number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
         return orders, read_task(tasks, orders[0], self.kind, NULL), number
 
     def close(self):
         """End the loop: what was claimed and not handed out gets its try back."""
-        if not self.finished and self.lane is not None and self.claimant is self.store.claimant:
+        if not self.finished and self.slot is not None and self.claimant is self.store.claimant:
             self.transaction.perform(OPERATION, self._close)
         self.finished = True
 
     def _close(self):
-        if self.lane is not None:
-            self.claimant.close_lane(self.lane, self.waiting, set(self.own))
+        if self.slot is not None:
+            self.claimant.close_slot(self.slot, self.waiting, set(self.own))
             self.waiting.clear()
-            self.lane = None
+            self.slot = None
         self.finished = True
 
     def __del__(self):
         cdef Lock lock
-        if self.finished or self.lane is None or self.claimant is not self.store.claimant:
+        if self.finished or self.slot is None or self.claimant is not self.store.claimant:
             return
         lock = self.transaction.lock
         if lock.is_mine():
             # The garbage collector came into the middle of an operation.
-            lock.afterwards = [*(lock.afterwards or ()), self._close_quietly]
+            lock.on_release = [*(lock.on_release or ()), self._close_quietly]
         else:
             self._close_quietly()
 

@@ -93,7 +93,7 @@ cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint 
         for order in chosen:
             entry = blocks.get(order)
             put_claim(tasks, blocks, order, entry, tries_of(entry) + 1, claim)
-            claim.place += 1
+            claim.position += 1
         finish(tasks, blocks)
         return chosen
     finally:
@@ -113,7 +113,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     cdef long long order
     cdef uint32_t entry
     cdef int tries
-    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
+    claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     tasks.begin_op()
     try:
         begin_directly(tasks)
@@ -174,7 +174,7 @@ cdef bint is_claimed_as(TrackerCache tasks, long long order, Claim* claim) excep
     if raw is None:
         return False
     decode_claim(raw, &found)
-    return found.worker == claim.worker and found.lane == claim.lane and found.place == claim.place
+    return found.worker == claim.worker and found.slot == claim.slot and found.position == claim.position
 
 
 cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, long long since) except -1:

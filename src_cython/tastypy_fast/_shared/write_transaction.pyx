@@ -10,7 +10,8 @@ cimport cython
 from cpython.ref cimport Py_INCREF
 
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.store_base cimport Lock, StoreBase
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.store_base cimport StoreBase
 
 from os import sysconf
 
@@ -74,7 +75,7 @@ cdef class WriteTransaction(StoreBase):
 
     # What a cache asks of its store
 
-    def begin_reading(self):
+    def begin_reading(self, bint buffers=False):
         raise RuntimeError("the cache of a transaction was used outside of it")
 
     def count(self):
@@ -109,6 +110,9 @@ cdef class WriteTransaction(StoreBase):
 
     def follow_files(self):
         self.store.check_files()
+
+    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+        return self.store.stop_other_worker(worker, slot, position)
 
     cdef int raise_translated(self, object error) except -1:
         """Raise the engine's error as one of ours; nothing where it is another."""
@@ -227,7 +231,7 @@ cdef class WriteTransaction(StoreBase):
         if self.is_too_small:
             self.store.grow()
             self.is_too_small = False
-        self.look_at_files()
+        self.recheck_files()
         self.begin_writing()
         if kind != OPERATION:
             self.make_room()
@@ -235,7 +239,7 @@ cdef class WriteTransaction(StoreBase):
         if number != self.expected:
             # Another process has written since.
             self.disk_version += 1
-            self.next_is_old = True
+            self.is_next_order_stale = True
             self.is_unsure = True
         self.wrote = False
         return 0
