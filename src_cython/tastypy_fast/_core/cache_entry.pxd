@@ -7,14 +7,14 @@ cdef enum:
 
 cdef class Entry:
     cdef bytes key
-    cdef long long disk
-    cdef long long order
-    cdef bint alive
-    cdef bint moved
+    cdef long long disk_seq
+    cdef long long seq
+    cdef bint exists
+    cdef bint relocated
     cdef bint dirty
-    cdef bint counted
+    cdef bint counts_as_dirty
     cdef bint status_dirty
-    cdef bint held
+    cdef bint borrowed
     cdef bint shelved
     cdef bint in_turns
     cdef int codec
@@ -32,7 +32,7 @@ cdef class RecordItems:
 
 cdef class Copy:
     cdef object key
-    cdef long long order
+    cdef long long seq
     cdef object value
     cdef int codec
     cdef bytes payload
@@ -41,5 +41,5 @@ cdef class Copy:
     cdef long long era
 
 cdef bytes pack(long long number)
-cdef bint is_held(PyObject* value, int depth) except -1
-cdef Entry make_entry(bytes key, long long disk, long long order)
+cdef bint is_referenced(PyObject* value, int depth) except -1
+cdef Entry make_entry(bytes key, long long disk_seq, long long seq)

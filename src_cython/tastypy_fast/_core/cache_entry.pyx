@@ -22,7 +22,7 @@ cdef bytes pack(long long number):
     return PyBytes_FromStringAndSize(<const char*>&number, 8)
 
 
-cdef bint is_held(PyObject* value, int depth) except -1:
+cdef bint is_referenced(PyObject* value, int depth) except -1:
     """Whether anybody but its one owner holds a reference to a value, or to a list or dict inside it."""
     cdef Py_ssize_t position = 0
     cdef PyObject* key
@@ -31,12 +31,12 @@ cdef bint is_held(PyObject* value, int depth) except -1:
         return True
     if PyDict_CheckExact(value):
         while PyDict_Next(value, &position, &key, &item):
-            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_held(item, depth + 1):
+            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_referenced(item, depth + 1):
                 return True
     elif PyList_CheckExact(value):
         for position in range(PyList_GET_SIZE(value)):
             item = PyList_GET_ITEM(value, position)
-            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_held(item, depth + 1):
+            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_referenced(item, depth + 1):
                 return True
     return False
 
@@ -81,7 +81,7 @@ cdef class IndexItems:
             raise StopIteration
         entry = self.entries[self.at]
         self.at += 1
-        return index_key(entry.key), pack(entry.order)
+        return index_key(entry.key), pack(entry.seq)
 
 
 @cython.final
@@ -101,19 +101,19 @@ cdef class RecordItems:
             raise StopIteration
         entry = self.entries[self.at]
         self.at += 1
-        return pack(entry.order), build_record(entry.codec, entry.key, entry.payload, self.compress)
+        return pack(entry.seq), build_record(entry.codec, entry.key, entry.payload, self.compress)
 
 
-def order_of_entry(Entry entry):
-    return entry.order
+def seq_of_entry(Entry entry):
+    return entry.seq
 
 
-cdef Entry make_entry(bytes key, long long disk, long long order):
+cdef Entry make_entry(bytes key, long long disk_seq, long long seq):
     cdef Entry entry = Entry.__new__(Entry)
     entry.key = key
-    entry.disk = disk
-    entry.order = order
-    entry.alive = True
-    entry.moved = entry.dirty = entry.counted = entry.status_dirty = entry.shelved = entry.in_turns = False
+    entry.disk_seq = disk_seq
+    entry.seq = seq
+    entry.exists = True
+    entry.relocated = entry.dirty = entry.counts_as_dirty = entry.status_dirty = entry.shelved = entry.in_turns = False
     entry.codec = NO_PAYLOAD
     return entry

@@ -30,11 +30,11 @@ cdef class Lookup:
         """Drop everything that is in memory, and take up the environment as it is now (open, fork)."""
         self.entries = {}
         self.unresolved = []
-        self.new_orders = []
+        self.new_seqs = []
         self.new_entries = {}
-        self.delta = 0
+        self.len_delta = 0
         self.disk_count = -1
-        self.counted = 0
+        self.dirty_count = 0
         self.disk_version = self.store.disk_version
         self.busy = 0
         self.writable = self.store.writable
@@ -43,9 +43,9 @@ cdef class Lookup:
         self.loops = []
         self.era += 1
         self.passing = None
-        self.handed_out = set()
+        self.borrowed = set()
         self.cache_version += 1
-        self.seen = -1
+        self.snapshot_id = -1
         self.forget_status()
 
     # Locking
@@ -63,7 +63,7 @@ cdef class Lookup:
                     if self.store.wal is not None:
                         # (an interrupt may have come between a commit and the end of the snapshot before it)
                         self.store.end_reading()
-                    self.refresh()
+                    self.reload()
                 # Here and not when it is needed first: it is Python, where a signal may raise an exception, and
                 # what comes after is not. (And in a forked child it opens the files anew, with other handles.)
                 self.store.reader()
@@ -85,8 +85,8 @@ cdef class Lookup:
     cdef int on_new_snapshot(self) except -1:
         """A new snapshot of a store that others write: what was kept from the one before may not hold."""
         cdef long long number = self.store.snapshot.id()
-        if number != self.seen:
-            self.seen = number
+        if number != self.snapshot_id:
+            self.snapshot_id = number
             self.disk_count = -1
             self.forget_status()
         return 0
@@ -97,22 +97,22 @@ cdef class Lookup:
 
     cdef long long pending(self) except -1:
         """How many keys count towards sync_at."""
-        return self.counted
+        return self.dirty_count
 
     # What a tracker does differently
 
-    cdef object hand_out(self, Entry entry):
+    cdef object borrow(self, Entry entry):
         """The value of an entry, as the caller gets it. ``copies``: it is the caller's own, and never saved."""
         if self.copies:
-            return self.decode(entry.key, entry.order, entry.codec, entry.payload)
+            return self.decode(entry.key, entry.seq, entry.codec, entry.payload)
         if entry.value is None:
-            value = self.decode(entry.key, entry.order, entry.codec, entry.payload)
+            value = self.decode(entry.key, entry.seq, entry.codec, entry.payload)
             if type(value) is not dict and type(value) is not list:
                 return value
             entry.value = value
         return entry.value
 
-    cdef object decode(self, bytes key, long long order, int codec, bytes payload):
+    cdef object decode(self, bytes key, long long seq, int codec, bytes payload):
         try:
             return load_value(codec, payload)
         except PersistentOrderedDictIntegrityError as error:
@@ -125,7 +125,7 @@ cdef class Lookup:
     cdef bytes dump(self, object value, int* codec):
         return dump_value(value, codec)
 
-    cdef int show_status(self, object value, long long order) except -1:
+    cdef int show_status(self, object value, long long seq) except -1:
         """Have a task's dict say what its status is."""
         return 0
 
@@ -141,16 +141,16 @@ cdef class Lookup:
     cdef int status_written(self, set only, set skip) except -1:
         return 0
 
-    cdef bytes status_on_disk(self, object txn, long long order):
+    cdef bytes status_on_disk(self, object txn, long long seq):
         return bytes(4)
 
     cdef int forget_status(self) except -1:
         return 0
 
-    cdef list dirty_status_orders(self):
+    cdef list dirty_status_seqs(self):
         return []
 
-    cdef int refresh(self) except -1:
+    cdef int reload(self) except -1:
         """The store was written through another cache: what was known of the disk is not known any more."""
         raise NotImplementedError
 
@@ -178,8 +178,8 @@ cdef class Lookup:
             raise self.damaged("?", "an index entry holds no order number")
         return number
 
-    cdef bytes record_at(self, long long order):
-        return self.get(pack(order), self.store.values)
+    cdef bytes record_at(self, long long seq):
+        return self.get(pack(seq), self.store.values)
 
     cdef object get(self, bytes key, object database):
         """One look into LMDB."""
@@ -199,23 +199,23 @@ cdef class Lookup:
         of the loop's chunk holds; the caller holds the lock, and has found no entry.)"""
         cdef Record record
         if self.passing is None or self.passing_epoch != self.cache_version or (
-                self.store.transient and self.passing_seen != self.seen):
+                self.store.transient and self.passing_seen != self.snapshot_id):
             return False
         parse_record(<const unsigned char*>PyBytes_AS_STRING(self.passing), PyBytes_GET_SIZE(self.passing), &record)
         return record.key_size == PyBytes_GET_SIZE(key) and not memcmp(record.key, PyBytes_AS_STRING(key),
                                                                        record.key_size)
 
-    cdef bytes find(self, bytes key, long long* order):
+    cdef bytes find_record(self, bytes key, long long* seq):
         """The record of a key on disk, or None. The caller holds the lock."""
         cdef Record record
         cdef bytes raw
         if self.is_passing(key):
-            order[0] = self.passing_order
+            seq[0] = self.passing_order
             return self.passing
         number = self.get(index_key(key), self.store.order)
         if number is None:
             return None
-        order[0] = self.unpack(number)
+        seq[0] = self.unpack(number)
         raw = self.get(number, self.store.values)
         if raw is None:
             raise self.damaged(self.key_of(key), "the index names a record that is not there")
@@ -227,27 +227,27 @@ cdef class Lookup:
             raise self.damaged(self.key_of(key), "the index names the record of another key")
         return raw
 
-    cdef long long locate(self, bytes key) except? -3:
+    cdef long long find_seq(self, bytes key) except? -3:
         """The order number of a key, cache and disk together; ABSENT when there is none."""
         cdef Entry entry = self.entries.get(key)
-        cdef long long order = ABSENT
+        cdef long long seq = ABSENT
         cdef bytes index
         if entry is not None:
-            if entry.alive and entry.order == UNKNOWN:
+            if entry.exists and entry.seq == UNKNOWN:
                 self.resolve()
                 entry = self.entries[key]
-            return entry.order if entry.alive else ABSENT
+            return entry.seq if entry.exists else ABSENT
         if self.is_passing(key):
             return self.passing_order
         index = index_key(key)
         if is_digest(index):
-            return order if self.find(key, &order) is not None else ABSENT
+            return seq if self.find_record(key, &seq) is not None else ABSENT
         number = self.get(index, self.store.order)
         return ABSENT if number is None else self.unpack(number)
 
-    cdef list locate_many(self, list keys):
+    cdef list find_seqs(self, list keys):
         """locate() for many keys with one call to LMDB."""
-        cdef list orders = []
+        cdef list seqs = []
         cdef list wanted = []
         cdef Entry entry
         cdef bytes key
@@ -261,13 +261,13 @@ cdef class Lookup:
         for key in keys:
             entry = self.entries.get(key)
             if entry is not None:
-                orders.append(entry.order if entry.alive else ABSENT)
+                seqs.append(entry.seq if entry.exists else ABSENT)
             elif len(key) > 511:
-                orders.append(self.locate(key))
+                seqs.append(self.find_seq(key))
             else:
                 number = found.get(key)
-                orders.append(ABSENT if number is None else self.unpack(number))
-        return orders
+                seqs.append(ABSENT if number is None else self.unpack(number))
+        return seqs
 
     cdef int resolve(self) except -1:
         """Find out which of the blindly assigned keys the disk has, and give the others their numbers."""
@@ -275,7 +275,7 @@ cdef class Lookup:
         cdef dict found
         cdef Entry entry
         cdef bytes index
-        cdef long long order = 0
+        cdef long long seq = 0
         if not unresolved:
             return 0
         keys = [index_key((<Entry>item).key) for item in unresolved]
@@ -285,26 +285,26 @@ cdef class Lookup:
             index = keys[position]
             number = found.get(index)
             if number is not None and is_digest(index):
-                self.find(entry.key, &order)  # the full keys are compared there
-            entry.disk = ABSENT if number is None else self.unpack(number)
+                self.find_record(entry.key, &seq)  # the full keys are compared there
+            entry.disk_seq = ABSENT if number is None else self.unpack(number)
         self.unresolved = []
         for position in range(len(unresolved)):
             entry = unresolved[position]
-            if entry.alive:
-                if entry.disk >= 0 and (not entry.moved or entry.disk == entry.order):
+            if entry.exists:
+                if entry.disk_seq >= 0 and (not entry.relocated or entry.disk_seq == entry.seq):
                     # (moved, and on disk with its new number: an exception came right after the commit)
                     self.untrack_new(entry)
-                    entry.order = entry.disk
-                    entry.moved = False
-                elif self.new_entries.get(entry.order) is not entry:
+                    entry.seq = entry.disk_seq
+                    entry.relocated = False
+                elif self.new_entries.get(entry.seq) is not entry:
                     # New; or not on disk any more, as another cache (clone=False) has deleted it.
-                    entry.order = self.store.allocate()
-                    self.place(entry)
-            elif entry.disk == ABSENT:
+                    entry.seq = self.store.allocate()
+                    self.track_new(entry)
+            elif entry.disk_seq == ABSENT:
                 # Another cache on this store (clone=False) has deleted it too.
                 self.drop(entry)
                 continue
-            if entry.alive and entry.disk == ABSENT and not entry.dirty and not entry.moved:
+            if entry.exists and entry.disk_seq == ABSENT and not entry.dirty and not entry.relocated:
                 # Only read here, and deleted through another cache since.
                 self.drop(entry)
                 continue
@@ -314,36 +314,36 @@ cdef class Lookup:
     cdef int drop(self, Entry entry) except -1:
         self.untrack_new(entry)
         self.entries.pop(entry.key, None)
-        self.counted -= entry.counted
+        self.dirty_count -= entry.counts_as_dirty
         return 0
 
     cdef int add_len_delta(self, Entry entry) except -1:
         """What this entry adds to len(): its fate in memory against that on disk."""
-        self.delta += entry.alive - (entry.disk >= 0)
+        self.len_delta += entry.exists - (entry.disk_seq >= 0)
         return 0
 
     cdef int remove_len_delta(self, Entry entry) except -1:
-        if entry.disk != UNKNOWN:
-            self.delta -= entry.alive - (entry.disk >= 0)
+        if entry.disk_seq != UNKNOWN:
+            self.len_delta -= entry.exists - (entry.disk_seq >= 0)
         return 0
 
-    cdef int place(self, Entry entry) except -1:
-        self.new_entries[entry.order] = entry
-        self.new_orders.append(entry.order)
+    cdef int track_new(self, Entry entry) except -1:
+        self.new_entries[entry.seq] = entry
+        self.new_seqs.append(entry.seq)
         return 0
 
     cdef int untrack_new(self, Entry entry) except -1:
-        if self.new_entries and entry.order in self.new_entries:
-            del self.new_entries[entry.order]
-            if len(self.new_orders) > 2 * len(self.new_entries) + 100:
-                self.new_orders = sorted(self.new_entries)
+        if self.new_entries and entry.seq in self.new_entries:
+            del self.new_entries[entry.seq]
+            if len(self.new_seqs) > 2 * len(self.new_entries) + 100:
+                self.new_seqs = sorted(self.new_entries)
         return 0
 
-    cdef Entry entry_from_record(self, bytes key, long long order, bytes raw):
+    cdef Entry entry_from_record(self, bytes key, long long seq, bytes raw):
         """An entry for a record as it is on disk; not in the cache yet."""
         cdef Record record
         cdef Entry entry
-        entry = make_entry(key, order, order)
+        entry = make_entry(key, seq, seq)
         try:
             parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
             entry.codec = record.codec

@@ -11,8 +11,8 @@ cdef class Syncing(Watching):
     cdef int forget_entries(self) except -1
     cpdef int sync(self, bint flush) except -1
     cpdef int revert(self) except -1
-    cdef int sync_entries(self, bint flush, Entry only, set orders, bint automatic) except -1
-    cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1
+    cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1
+    cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1
     cdef int record_before_images(self, object txn, list changes) except -1
     cdef int written(self, list changes, set failed) except -1
 

@@ -3,11 +3,11 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 
-from tastypy_fast._core.cache_entry cimport ABSENT, Entry, IndexItems, RecordItems, is_held, pack
+from tastypy_fast._core.cache_entry cimport ABSENT, Entry, IndexItems, RecordItems, is_referenced, pack
 from tastypy_fast._core.key_codec cimport describe, index_key
 from tastypy_fast._core.watched_values cimport Watching
 
-from tastypy_fast._core.cache_entry import order_of_entry
+from tastypy_fast._core.cache_entry import seq_of_entry
 from tastypy_fast.exceptions import UnstorableValueError
 
 __all__ = ["Syncing"]
@@ -47,7 +47,7 @@ cdef class Syncing(Watching):
     def sync_one(self, bytes key, original):
         """Write one key. KeyError when it is neither there nor deleted since the last sync."""
         cdef Entry entry
-        cdef long long order = ABSENT
+        cdef long long seq = ABSENT
         if not self.writable:
             raise self.store.refuse_write()
         self.begin_op()
@@ -55,26 +55,26 @@ cdef class Syncing(Watching):
             self.resolve()
             entry = self.entry_of(key)
             if entry is None:
-                order = self.locate(key)
-                if order == ABSENT:
+                seq = self.find_seq(key)
+                if seq == ABSENT:
                     raise KeyError(original)
-                orders = {order}
+                seqs = {seq}
             else:
                 if entry.shelved:
                     self.take_down(entry)
-                orders = {entry.disk, entry.order}
-            self.sync_entries(True, entry, orders, False)
+                seqs = {entry.disk_seq, entry.seq}
+            self.sync_entries(True, entry, seqs, False)
         finally:
             self.end_op()
 
-    cdef int sync_entries(self, bint flush, Entry only, set orders, bint automatic) except -1:
+    cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1:
         """Sync everything, or if ``orders`` are given only the status at these and the entry ``only``."""
         cdef Entry entry
         cdef int codec = 0
         cdef bytes payload
         cdef list changes = [], failures = []
         cdef set failed = set(), skip = set()
-        cdef bint single = orders is not None
+        cdef bint single = seqs is not None
         if not self.writable or self.closed:
             return 0
         self.begin_op()
@@ -88,7 +88,7 @@ cdef class Syncing(Watching):
                 if entry.value is not None:
                     # Asked before its JSON is made: whoever changes it after that holds it already now,
                     # because nothing is handed out meanwhile.
-                    entry.held = is_held(<PyObject*>entry.value, 0)
+                    entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
                     try:
                         payload = self.serialise(entry, &codec)
                     except (TypeError, ValueError) as error:
@@ -104,13 +104,13 @@ cdef class Syncing(Watching):
             if failed:
                 self.resolve()
                 for item in failed:
-                    skip |= {(<Entry>item).order, (<Entry>item).disk}
+                    skip |= {(<Entry>item).seq, (<Entry>item).disk_seq}
             if changes or self.status_differs():
                 self.store.write_sync(
-                    lambda txn: self.write_changes(txn, changes, orders, skip),
+                    lambda txn: self.write_changes(txn, changes, seqs, skip),
                     0 if single else count_places(changes) + self.status_places(), count_bytes(changes),
                 )
-                self.status_written(orders, skip)
+                self.status_written(seqs, skip)
                 if single:
                     if not failures:
                         self.one_written(only)
@@ -139,7 +139,7 @@ cdef class Syncing(Watching):
         """How many pages of statuses differ."""
         return 0
 
-    cdef int write_changes(self, object txn, list changes, set orders, set skip) except -1:
+    cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1:
         """Everything that a sync writes, in one transaction. May run again after one that failed: it changes
         nothing in memory but facts that hold all the same."""
         cdef Entry entry
@@ -151,7 +151,7 @@ cdef class Syncing(Watching):
         # large one that were written there, the engine puts a small one and keeps all: they are given back first.
         cdef bint again = self.store.images is not None and self.store.wrote
         # (asked for before the last ones may be deleted)
-        cdef long long next_order = self.store.next_free()
+        cdef long long next_seq = self.store.next_free()
         values = self.store.values
         order_db = self.store.order
         # A log need not look for what is known not to be there.
@@ -161,14 +161,14 @@ cdef class Syncing(Watching):
         # number, which tells: one descent of the tree for each key of a fill, not two.
         for item in changes:
             entry = item
-            if entry.alive and entry.disk < 0 and not entry.moved:
-                if entry.order < 0:
-                    entry.order = self.store.allocate()
+            if entry.exists and entry.disk_seq < 0 and not entry.relocated:
+                if entry.seq < 0:
+                    entry.seq = self.store.allocate()
                 if PyBytes_GET_SIZE(entry.key) > 511 and txn.get(index_key(entry.key), None, order_db) is not None:
-                    self.find(entry.key, &stored)
-                    entry.disk = entry.order = stored
+                    self.find_record(entry.key, &stored)
+                    entry.disk_seq = entry.seq = stored
                     continue
-                (absent if add_new is not None and entry.disk == ABSENT else fresh).append(entry)
+                (absent if add_new is not None and entry.disk_seq == ABSENT else fresh).append(entry)
         if absent:
             add_new(IndexItems(absent))
         if fresh:
@@ -177,9 +177,9 @@ cdef class Syncing(Watching):
                 for item in fresh:
                     entry = item
                     stored = self.unpack(txn.get(index_key(entry.key), None, order_db))
-                    if stored != entry.order:
+                    if stored != entry.seq:
                         self.untrack_new(entry)
-                        entry.disk = entry.order = stored
+                        entry.disk_seq = entry.seq = stored
         if changes:
             self.store.wrote = True
             if self.store.images is not None:
@@ -190,42 +190,42 @@ cdef class Syncing(Watching):
             last = self.unpack(cursor.key())
         for item in changes:
             entry = item
-            if entry.disk >= 0 and entry.order != entry.disk:
+            if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
                 index = index_key(entry.key)
-                txn.delete(pack(entry.disk), db=values)
+                txn.delete(pack(entry.disk_seq), db=values)
                 deleted = True
-                if entry.alive:
-                    txn.put(index, pack(entry.order), db=order_db)
+                if entry.exists:
+                    txn.put(index, pack(entry.seq), db=order_db)
                 else:
                     txn.delete(index, db=order_db)
-            elif entry.moved:
-                txn.put(index_key(entry.key), pack(entry.order), db=order_db)
-            if not entry.alive:
+            elif entry.relocated:
+                txn.put(index_key(entry.key), pack(entry.seq), db=order_db)
+            if not entry.exists:
                 continue
-            if entry.order > last:
-                in_order = in_order and entry.order > previous_appended
-                previous_appended = entry.order
+            if entry.seq > last:
+                in_order = in_order and entry.seq > previous_appended
+                previous_appended = entry.seq
                 appended.append(entry)
             else:
-                in_order = in_order and entry.order > previous_replaced
-                previous_replaced = entry.order
+                in_order = in_order and entry.seq > previous_replaced
+                previous_replaced = entry.seq
                 replaced.append(entry)
         if not in_order:
-            appended.sort(key=order_of_entry)
-            replaced.sort(key=order_of_entry)
+            appended.sort(key=seq_of_entry)
+            replaced.sort(key=seq_of_entry)
         if again:
             for item in replaced:
-                txn.delete(pack((<Entry>item).order), db=values)
+                txn.delete(pack((<Entry>item).seq), db=values)
         if replaced:
             cursor.putmulti(RecordItems(replaced, self.store.gzipped))
         if appended:
             items = RecordItems(appended, self.store.gzipped)
             if cursor.putmulti(items, True, True, True)[1] != len(appended):
                 raise self.damaged("?", "records could not be appended in order")
-        self.write_status(txn, orders, skip)
+        self.write_status(txn, seqs, skip)
         if deleted:
             # Numbers only ever grow, also when the last ones are gone.
-            txn.put(b"next", pack(max(next_order, self.store.next_order)), db=self.store.meta)
+            txn.put(b"next", pack(max(next_seq, self.store.next_order)), db=self.store.meta)
         return 0
 
     cdef int record_before_images(self, object txn, list changes) except -1:
@@ -236,16 +236,16 @@ cdef class Syncing(Watching):
         images = self.store.images
         for item in changes:
             entry = item
-            if entry.disk >= 0:
-                number = pack(entry.disk)
+            if entry.disk_seq >= 0:
+                number = pack(entry.disk_seq)
                 image = txn.get(number, None, images)
                 if image is None:
                     self.store.before_image_count += 1
-                    image = self.status_on_disk(txn, entry.disk)
+                    image = self.status_on_disk(txn, entry.disk_seq)
                 if PyBytes_GET_SIZE(image) == 4:
                     txn.put(number, image + txn.get(number, b"", self.store.values), db=images)
-            if entry.alive and entry.order != entry.disk:
-                self.store.before_image_count += txn.put(pack(entry.order), b"", overwrite=False, db=images)
+            if entry.exists and entry.seq != entry.disk_seq:
+                self.store.before_image_count += txn.put(pack(entry.seq), b"", overwrite=False, db=images)
         return 0
 
     cdef int one_written(self, Entry entry) except -1:
@@ -261,10 +261,10 @@ cdef class Syncing(Watching):
         """What the entry says is on disk now; it is only watched from here on."""
         if entry.dirty:
             self.cache_version += 1
-        entry.disk = entry.order if entry.alive else ABSENT
-        entry.dirty = entry.moved = entry.status_dirty = False
-        self.counted -= entry.counted
-        entry.counted = False
+        entry.disk_seq = entry.seq if entry.exists else ABSENT
+        entry.dirty = entry.relocated = entry.status_dirty = False
+        self.dirty_count -= entry.counts_as_dirty
+        entry.counts_as_dirty = False
         return 0
 
     cdef int written(self, list changes, set failed) except -1:
@@ -282,25 +282,25 @@ cdef class Syncing(Watching):
             entry = item
             if entry in failed:
                 kept.append(entry)
-                left += entry.counted
-            elif entry.alive and entry.value is not None and entry.held:
-                entry.disk = entry.order
-                entry.dirty = entry.moved = entry.counted = entry.status_dirty = False
+                left += entry.counts_as_dirty
+            elif entry.exists and entry.value is not None and entry.borrowed:
+                entry.disk_seq = entry.seq
+                entry.dirty = entry.relocated = entry.counts_as_dirty = entry.status_dirty = False
                 (kept if len(kept) < self.watched_by_each else older).append(entry)
         kept.reverse()
         self.entries = {(<Entry>item).key: item for item in kept}
         self.put_on_shelf(older)
-        self.handed_out = set()
+        self.borrowed = set()
         self.unresolved = []
         self.new_entries = {}
-        self.new_orders = []
-        self.delta = 0
-        self.counted = left
+        self.new_seqs = []
+        self.len_delta = 0
+        self.dirty_count = left
         for item in kept:
             entry = item
             self.add_len_delta(entry)
-            if entry in failed and entry.alive and (entry.disk < 0 or entry.moved):
-                self.place(entry)
+            if entry in failed and entry.exists and (entry.disk_seq < 0 or entry.relocated):
+                self.track_new(entry)
         return 0
 
     cpdef int revert(self) except -1:
@@ -322,10 +322,10 @@ cdef class Syncing(Watching):
         self.shelf = {}
         self.turns.clear()
         self.unresolved = []
-        self.new_orders = []
+        self.new_seqs = []
         self.new_entries = {}
-        self.handed_out = set()
-        self.delta = self.counted = 0
+        self.borrowed = set()
+        self.len_delta = self.dirty_count = 0
         self.cache_version += 1
         self.recent_key = self.recent = None
         self.era += 1
@@ -340,9 +340,9 @@ cdef Py_ssize_t count_places(list changes) except -1:
     cdef Py_ssize_t places = 0
     for item in changes:
         entry = item
-        if entry.disk >= 0 and entry.alive:
-            places += not -NEAR < entry.disk - last < NEAR
-            last = entry.disk
+        if entry.disk_seq >= 0 and entry.exists:
+            places += not -NEAR < entry.disk_seq - last < NEAR
+            last = entry.disk_seq
         else:
             key = entry.key
             places += not are_near(last_key, key)

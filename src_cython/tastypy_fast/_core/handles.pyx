@@ -93,7 +93,7 @@ cdef class PodHandle(StoreHandle):
         cdef WriteCache cache = self.open_cache()
         cdef bytes encoded = encode_key(key)
         cdef Entry entry = cache.entries.get(encoded)
-        if entry is not None and entry.value is not None and entry.counted and not cache.busy and not cache.tracks \
+        if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy and not cache.tracks \
                 and not cache.is_stale():
             return entry.value
         return cache.fetch(encoded, key, self.threshold())

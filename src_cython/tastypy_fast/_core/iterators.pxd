@@ -31,26 +31,26 @@ cdef class StoreIterator:
     cdef bint is_reverted
     cdef readonly long long position
     cdef long long cache_version
-    cdef list orders
+    cdef list seqs
     cdef list records
     cdef Py_ssize_t at
     cdef int limit
-    cdef long long seen
+    cdef long long snapshot_id
 
     cdef bint is_outdated(self) except -1
-    cdef int enter_for(self, long long order, long long before) except -1
-    cdef object offer(self, long long order, object item, long long before)
-    cdef object read_again(self, long long order, object item)
-    cdef object offer_now(self, long long order, object item)
-    cdef object as_it_is_now(self, long long order, object item)
+    cdef int enter_for(self, long long seq, long long before) except -1
+    cdef object offer(self, long long seq, object item, long long before)
+    cdef object read_again(self, long long seq, object item)
+    cdef object offer_now(self, long long seq, object item)
+    cdef object as_it_is_now(self, long long seq, object item)
     cdef object count_reverts(self)
-    cdef bint is_overtaken(self, long long order) except -1
-    cdef Entry look_at(self, long long order, object item, Record* record)
-    cdef int note_passing(self, long long order, object item) except -1
-    cdef object hand(self, WriteCache cache, Entry entry, Record* record, long long order)
-    cdef object decode(self, WriteCache cache, Record* record, long long order, Copy copied)
+    cdef bint is_overtaken(self, long long seq) except -1
+    cdef Entry look_at(self, long long seq, object item, Record* record)
+    cdef int note_passing(self, long long seq, object item) except -1
+    cdef object hand(self, WriteCache cache, Entry entry, Record* record, long long seq)
+    cdef object decode(self, WriteCache cache, Record* record, long long seq, Copy copied)
     cdef int refill(self) except -1
-    cdef int read_disk(self, list orders, list records) except -1
-    cdef int add_new(self, list orders, list records, bint cut) except -1
+    cdef int read_disk(self, list seqs, list records) except -1
+    cdef int add_new(self, list seqs, list records, bint cut) except -1
 
-cdef object damaged(WriteCache cache, long long order, object error)
+cdef object damaged(WriteCache cache, long long seq, object error)

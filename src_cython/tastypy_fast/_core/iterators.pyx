@@ -62,7 +62,7 @@ cdef class StoreIterator:
         self.kind = kind
         self.backwards = backwards
         self.position = END if backwards else -1
-        self.orders = self.records = []
+        self.seqs = self.records = []
         self.limit = FIRST_CHUNK
         self.cache_version = -1
 
@@ -72,11 +72,11 @@ cdef class StoreIterator:
     def seek(self, long long position):
         """Go on behind this order number (before it, backwards), which another iterator came to."""
         self.position = position
-        self.orders = self.records = []
+        self.seqs = self.records = []
         self.at = 0
 
     def __next__(self):
-        cdef long long order, before
+        cdef long long seq, before
         if self.finished:
             raise StopIteration
         while True:
@@ -91,18 +91,18 @@ cdef class StoreIterator:
                         self.cache.recent = None
                     self.copied = None
                     raise StopIteration
-            order = self.orders[self.at]
+            seq = self.seqs[self.at]
             item = self.records[self.at]
             self.at += 1
             before = self.position
-            self.position = order
-            result = self.offer(order, item, before)
+            self.position = seq
+            result = self.offer(seq, item, before)
             if result is not GONE:
                 return result
             if self.is_reverted:
                 # What comes next is looked for anew: a revert() may have brought back what lies before this one.
                 self.is_reverted = False
-                if self.position == order:
+                if self.position == seq:
                     # (else another thread is further in this loop)
                     self.seek(before)
 
@@ -110,71 +110,71 @@ cdef class StoreIterator:
         """Whether the rest of the chunk may not be what comes next any more."""
         return self.cache_version != self.cache.cache_version or self.cache.is_stale()
 
-    cdef int enter_for(self, long long order, long long before) except -1:
+    cdef int enter_for(self, long long seq, long long before) except -1:
         """Have the cache to hand out an element, to which the loop came from ``before``."""
         try:
             self.cache.begin_op()
         except BaseException:
             # Nothing was handed out, so that it comes when the loop is asked again, unless another thread is further.
-            if self.position == order:
+            if self.position == seq:
                 self.seek(before)
             raise
         return 0
 
-    cdef object offer(self, long long order, object item, long long before):
+    cdef object offer(self, long long seq, object item, long long before):
         """What to hand out for an element of the chunk, or GONE. The loop came from ``before``."""
         if not self.cache.store.transient and (not self.cache.tracks or self.kind == KEYS):
-            return self.offer_now(order, item)
+            return self.offer_now(seq, item)
         # A task has its status to be read, too: nobody may come between. And where others write, the record is
         # asked for again if the store is not as it was when the chunk was read.
-        self.enter_for(order, before)
+        self.enter_for(seq, before)
         try:
-            item = self.as_it_is_now(order, item)
-            return GONE if item is None or self.is_overtaken(order) else self.offer_now(order, item)
+            item = self.as_it_is_now(seq, item)
+            return GONE if item is None or self.is_overtaken(seq) else self.offer_now(seq, item)
         finally:
             self.cache.end_op()
 
-    cdef object as_it_is_now(self, long long order, object item):
+    cdef object as_it_is_now(self, long long seq, object item):
         """An element of the chunk, read again if others have written since; None where it does not come next any more.
         The caller holds the lock."""
-        if self.seen == self.cache.seen or not self.cache.store.transient:
+        if self.snapshot_id == self.cache.snapshot_id or not self.cache.store.transient:
             return item
         if self.reverts != self.count_reverts():
             self.is_reverted = True
             return None
-        return self.read_again(order, item)
+        return self.read_again(seq, item)
 
     cdef object count_reverts(self):
         """How often a shared store was reverted so far."""
         return self.cache.get(REVERTS, self.cache.store.meta)
 
-    cdef bint is_overtaken(self, long long order) except -1:
+    cdef bint is_overtaken(self, long long seq) except -1:
         """Whether another cache (clone=False) has written since the chunk was looked at, before this thread got the
         lock: it is read anew then, from this element on."""
         if self.cache.store.transient or self.cache_version == self.cache.cache_version:
             return False
-        self.seek(order + 1 if self.backwards else order - 1)
+        self.seek(seq + 1 if self.backwards else seq - 1)
         return True
 
-    cdef object read_again(self, long long order, object item):
+    cdef object read_again(self, long long seq, object item):
         """An element of the chunk as it is on disk now; None when it was deleted. (An order number always has
         the same key.)"""
         cdef StoreBase store = self.cache.store
         if self.bare:
-            return item if store.reader().cursor(store.values).set_key(pack(order)) else None
-        return self.cache.record_at(order)
+            return item if store.reader().cursor(store.values).set_key(pack(seq)) else None
+        return self.cache.record_at(seq)
 
-    cdef object offer_now(self, long long order, object item):
+    cdef object offer_now(self, long long seq, object item):
         cdef Entry entry
         cdef Record record
-        entry = self.look_at(order, item, &record)
-        if entry is not None and (not entry.alive or entry.order != order and (entry is item or entry.moved)):
+        entry = self.look_at(seq, item, &record)
+        if entry is not None and (not entry.exists or entry.seq != seq and (entry is item or entry.relocated)):
             return GONE
         if entry is None and self.kind == KEYS and not self.bare:
-            self.note_passing(order, item)
-        return self.hand(self.cache, entry, &record, order)
+            self.note_passing(seq, item)
+        return self.hand(self.cache, entry, &record, seq)
 
-    cdef Entry look_at(self, long long order, object item, Record* record):
+    cdef Entry look_at(self, long long seq, object item, Record* record):
         """Find the key in an element of the chunk; returns what the cache has for it."""
         cdef bytes raw
         if type(item) is Entry:
@@ -190,28 +190,28 @@ cdef class StoreIterator:
             try:
                 parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), record)
             except PersistentOrderedDictIntegrityError as error:
-                raise damaged(self.cache, order, error) from error
+                raise damaged(self.cache, seq, error) from error
         if self.cache.entries or self.cache.shelf:
             return self.cache.entry_of(record.key[:record.key_size])
         return None
 
-    cdef int note_passing(self, long long order, object item) except -1:
+    cdef int note_passing(self, long long seq, object item) except -1:
         """Keep the record of a key that is handed out: who loops over keys often asks for the value next."""
         cdef WriteCache cache = self.cache
         cache.passing = item
-        cache.passing_order = order
+        cache.passing_order = seq
         cache.passing_epoch = self.cache_version
-        cache.passing_seen = cache.seen
+        cache.passing_seen = cache.snapshot_id
         return 0
 
-    cdef object hand(self, WriteCache cache, Entry entry, Record* record, long long order):
+    cdef object hand(self, WriteCache cache, Entry entry, Record* record, long long seq):
         cdef object key = None, value
         cdef Copy copied
         if self.kind != VALUES:
             try:
                 key = decode_key_at(record.key, record.key_size)
             except PersistentOrderedDictIntegrityError as error:
-                raise damaged(cache, order, error) from error
+                raise damaged(cache, seq, error) from error
             if self.kind == KEYS:
                 return key
         # One for the whole loop: it says what was handed out last.
@@ -222,28 +222,28 @@ cdef class StoreIterator:
         if copied.watched is not None:
             copied.watched = None
         if entry is None:
-            value = self.decode(cache, record, order, copied)
+            value = self.decode(cache, record, seq, copied)
         elif entry.value is not None:
             value = cache.copy_of(entry, copied)
         else:
             copied.codec = entry.codec
             copied.payload = entry.payload
-            value = cache.decode(entry.key, order, entry.codec, entry.payload)
+            value = cache.decode(entry.key, seq, entry.codec, entry.payload)
         copied.key = key
-        copied.order = order
+        copied.seq = seq
         copied.value = value
         copied.status = cache.shown
         copied.era = cache.era
         cache.recent = copied
         cache.recent_key = key
-        cache.recent_order = order
+        cache.recent_order = seq
         return value if self.kind == VALUES else (key, value)
 
     def at_copy(self):
         """The copy that was handed out last, of a loop that is not at its end."""
         return self.copied
 
-    cdef object decode(self, WriteCache cache, Record* record, long long order, Copy copied):
+    cdef object decode(self, WriteCache cache, Record* record, long long seq, Copy copied):
         cdef bytes payload
         try:
             payload = record_payload(record)
@@ -252,47 +252,47 @@ cdef class StoreIterator:
         except PersistentOrderedDictIntegrityError as error:
             raise cache.damaged(cache.key_of(record.key[:record.key_size]), error) from error
         try:
-            return cache.decode(b"", order, record.codec, payload)
+            return cache.decode(b"", seq, record.codec, payload)
         except PersistentOrderedDictIntegrityError:
             # (only an error names the key)
-            return cache.decode(record.key[:record.key_size], order, record.codec, payload)
+            return cache.decode(record.key[:record.key_size], seq, record.codec, payload)
 
     cdef int refill(self) except -1:
-        cdef list orders = [], records = []
+        cdef list seqs = [], records = []
         cdef WriteCache cache = self.cache
-        cdef long long seen
+        cdef long long snapshot_id
         cache.begin_op()
         try:
             cache.resolve()
             if self.cache_version != cache.cache_version:
                 # The chunk that there is goes now: an exception below must not leave it to be handed out.
-                self.orders = self.records = []
+                self.seqs = self.records = []
                 # Asked again after a sync only: where another process writes, a wrong answer costs time, no more.
                 self.bare = self.kind == KEYS and cache.store.has_large_values()
                 self.cache_version = cache.cache_version
             if cache.store.transient:
                 self.reverts = self.count_reverts()
-            cut = self.read_disk(orders, records)
+            cut = self.read_disk(seqs, records)
             if cache.new_entries:
-                self.add_new(orders, records, cut)
-            seen = cache.seen
+                self.add_new(seqs, records, cut)
+            snapshot_id = cache.snapshot_id
         except Exception as error:
             raise cache.store.translated(error) from error
         finally:
             cache.end_op()
-        self.orders = orders
+        self.seqs = seqs
         self.records = records
-        self.seen = seen
+        self.snapshot_id = snapshot_id
         self.at = 0
         self.limit = min(self.limit * 2, LARGEST_CHUNK)
         return 0
 
-    cdef int read_disk(self, list orders, list records) except -1:
+    cdef int read_disk(self, list seqs, list records) except -1:
         """Read a chunk. Returns whether there may be more on disk behind it."""
         cdef Py_ssize_t size = 0
         cdef Record record
         cdef const unsigned char[::1] view
-        cdef long long order
+        cdef long long seq
         cdef StoreBase store = self.cache.store
         # Keys of large values: the values stay where they are, unread.
         txn = store.reader_of_buffers() if self.bare else store.reader()
@@ -312,28 +312,28 @@ cdef class StoreIterator:
             if self.bare:
                 view = raw
                 parse_record(&view[0] if view.shape[0] else NULL, view.shape[0], &record)
-                memcpy(&order, PyBytes_AS_STRING(bytes(number)), 8)
+                memcpy(&seq, PyBytes_AS_STRING(bytes(number)), 8)
                 records.append(record.key[:record.key_size])
                 size += record.key_size
             else:
-                memcpy(&order, PyBytes_AS_STRING(number), 8)
+                memcpy(&seq, PyBytes_AS_STRING(number), 8)
                 records.append(raw)
                 size += PyBytes_GET_SIZE(raw)
-            orders.append(order)
-            if len(orders) >= self.limit or size >= CHUNK_BYTES:
+            seqs.append(seq)
+            if len(seqs) >= self.limit or size >= CHUNK_BYTES:
                 return True
         return False
 
-    cdef int add_new(self, list orders, list records, bint cut) except -1:
+    cdef int add_new(self, list seqs, list records, bint cut) except -1:
         """Merge in what is only in memory so far, which nearly always comes behind all that is on disk."""
-        cdef list numbers = self.cache.new_orders, pairs = []
+        cdef list numbers = self.cache.new_seqs, pairs = []
         cdef dict entries = self.cache.new_entries
         cdef long long bound = -1 if self.backwards else END
         if self.backwards:
-            first = bisect_right(numbers, orders[len(orders) - 1]) if cut else 0
+            first = bisect_right(numbers, seqs[len(seqs) - 1]) if cut else 0
             places = range(bisect_left(numbers, self.position) - 1, first - 1, -1)
         else:
-            last = bisect_right(numbers, orders[len(orders) - 1]) if cut else len(numbers)
+            last = bisect_right(numbers, seqs[len(seqs) - 1]) if cut else len(numbers)
             places = range(bisect_right(numbers, self.position), last)
         for place in places:
             number = numbers[place]
@@ -348,12 +348,12 @@ cdef class StoreIterator:
             pairs.append((number, entry))
         if not pairs:
             return 0
-        for position in range(len(orders)):
-            if orders[position] > bound if self.backwards else orders[position] < bound:
-                pairs.append((orders[position], records[position]))
-        if orders:
+        for position in range(len(seqs)):
+            if seqs[position] > bound if self.backwards else seqs[position] < bound:
+                pairs.append((seqs[position], records[position]))
+        if seqs:
             pairs.sort(key=first_of, reverse=self.backwards)
-        orders[:] = [number for number, _ in pairs]
+        seqs[:] = [number for number, _ in pairs]
         records[:] = [record for _, record in pairs]
         return 0
 
@@ -362,5 +362,5 @@ def first_of(pair):
     return pair[0]
 
 
-cdef object damaged(WriteCache cache, long long order, object error):
-    return cache.store.damaged(f"record {order}: {error}")
+cdef object damaged(WriteCache cache, long long seq, object error):
+    return cache.store.damaged(f"record {seq}: {error}")

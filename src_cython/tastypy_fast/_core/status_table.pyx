@@ -34,8 +34,8 @@ cdef enum:
     KEPT = 2000
 
 
-cdef bint is_chosen(long long order, set only, set skip) except -1:
-    return (only is None or order in only) and order not in skip
+cdef bint is_chosen(long long seq, set only, set skip) except -1:
+    return (only is None or seq in only) and seq not in skip
 
 
 @cython.final
@@ -55,10 +55,10 @@ cdef class StatusTable:
             raise self.store.translated(error) from error
         return block
 
-    cdef bytes on_disk(self, object txn, long long order):
+    cdef bytes on_disk(self, object txn, long long seq):
         """The entry of an order number as four bytes."""
-        cdef Block block = self.read(txn, order // ENTRIES)
-        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[order % ENTRIES], 4)
+        cdef Block block = self.read(txn, seq // ENTRIES)
+        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[seq % ENTRIES], 4)
 
     cdef Block load(self, long long number):
         cdef Block block
@@ -74,25 +74,25 @@ cdef class StatusTable:
         self.last_block = block
         return block
 
-    cdef uint32_t get(self, long long order) except? 0xffffffff:
-        return self.load(order // ENTRIES).data.entry[order % ENTRIES]
+    cdef uint32_t get(self, long long seq) except? 0xffffffff:
+        return self.load(seq // ENTRIES).data.entry[seq % ENTRIES]
 
-    cdef int set(self, long long order, uint32_t entry, bint count) except -1:
+    cdef int set(self, long long seq, uint32_t entry, bint count) except -1:
         """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it. Whether it
         differs from the disk then."""
-        cdef Block block = self.load(order // ENTRIES)
-        cdef int slot = order % ENTRIES
+        cdef Block block = self.load(seq // ENTRIES)
+        cdef int slot = seq % ENTRIES
         cdef uint32_t before = block.data.entry[slot]
         cdef Head change
         if before != entry:
-            self.note_change(order, block, entry, count)
+            self.note_change(seq, block, entry, count)
             # For loops that have looked at this task already and passed it over.
             if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
                 self.openings += 1
-                self.last_opened = order
+                self.last_opened = seq
             if entry & ~before & ABORTED:
                 self.abortions += 1
-                self.last_aborted = order
+                self.last_aborted = seq
             add(&block.data.head, before, -1)
             add(&block.data.head, entry, 1)
             block.data.entry[slot] = entry
@@ -111,25 +111,25 @@ cdef class StatusTable:
                 self.totals[3] -= change.tried
         return block.touched[slot] != 0
 
-    cdef int note_change(self, long long order, Block block, uint32_t entry, bint count) except -1:
+    cdef int note_change(self, long long seq, Block block, uint32_t entry, bint count) except -1:
         """An entry is about to be changed. One that becomes again what the disk has is not dirty any more."""
-        cdef int slot = order % ENTRIES
+        cdef int slot = seq % ENTRIES
         if block.touched[slot] == 0:
             block.touch(slot, 1 if count else 2)
             if block.touched_count == 1:
-                self.differing[order // ENTRIES] = block
+                self.differing[seq // ENTRIES] = block
             self.touched += count
         elif block.before[slot] == entry:
             self.touched -= block.touched[slot] == 1
             block.settle(slot)
             if block.touched_count == 0:
-                del self.differing[order // ENTRIES]
+                del self.differing[seq // ENTRIES]
         return 0
 
-    cdef bint untouch(self, long long order) except -1:
+    cdef bint untouch(self, long long seq) except -1:
         """A cache entry counts for this task from now on. True when its status is dirty."""
-        cdef Block block = self.blocks.get(order // ENTRIES)
-        cdef int slot = order % ENTRIES
+        cdef Block block = self.blocks.get(seq // ENTRIES)
+        cdef int slot = seq % ENTRIES
         if block is None or block.touched[slot] == 0:
             return False
         if block.touched[slot] == 1:
@@ -247,7 +247,7 @@ cdef class StatusTable:
         """The numbers of the blocks with changes, in order; of those that hold the orders ``only``, if given."""
         if only is None:
             return sorted(self.differing)
-        return sorted({order // ENTRIES for order in only if order >= 0 and order // ENTRIES in self.differing})
+        return sorted({seq // ENTRIES for seq in only if seq >= 0 and seq // ENTRIES in self.differing})
 
     cdef int write(self, object txn, set only, set skip) except -1:
         """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
@@ -258,7 +258,7 @@ cdef class StatusTable:
         cdef long long number
         cdef int slot
         cdef list items = []
-        cdef set left_out = {order // ENTRIES for order in skip}
+        cdef set left_out = {seq // ENTRIES for seq in skip}
         cdef StatusSummary summary = begin_writing(self.store, txn)
         status = self.store.status
         # A log takes what differs, and not whole blocks.
@@ -301,11 +301,11 @@ cdef class StatusTable:
         for slot in range(ENTRIES):
             old = before.data.entry[slot]
             if old != block.data.entry[slot]:
-                order = pack(number * ENTRIES + slot)
+                seq = pack(number * ENTRIES + slot)
                 image = PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b""
-                self.store.before_image_count += txn.put(order, image, overwrite=False, db=self.store.images)
+                self.store.before_image_count += txn.put(seq, image, overwrite=False, db=self.store.images)
                 if old & ~block.data.entry[slot] & CLAIMED:
-                    txn.delete(order, db=self.store.claims)
+                    txn.delete(seq, db=self.store.claims)
         return 0
 
     cdef int written(self, set only, set skip) except -1:
@@ -351,7 +351,7 @@ cdef class StatusTable:
 
     cdef dict changes(self):
         """Order number to entry, of those that count as dirty on their own."""
-        return {order: self.get(order) for order in self.touched_orders()}
+        return {seq: self.get(seq) for seq in self.touched_seqs()}
 
     cdef bint differs(self) except -1:
         """Whether a sync has statuses to write."""
@@ -376,12 +376,12 @@ cdef class StatusTable:
                 raise AssertionError("the running totals are off")
         return 0
 
-    cdef list touched_orders(self):
+    cdef list touched_seqs(self):
         """The tasks whose status is dirty and for which no cache entry counts."""
         cdef Block block
         cdef int slot
-        cdef list orders = []
+        cdef list seqs = []
         for number, value in sorted(self.differing.items()):
             block = value
-            orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
-        return orders
+            seqs.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
+        return seqs

@@ -8,8 +8,8 @@ cdef class TaskCache(WriteCache):
     cdef StatusTable status
     cdef int read_status_from_dict(self, Entry entry) except -1
     cdef int read_all_statuses_from_dicts(self, bint shelved) except -1
-    cdef uint32_t with_claim(self, long long order, uint32_t status) except? 0xffffffff
-    cdef int absorb_handed_out(self) except -1
-    cdef uint32_t status_at(self, long long order, Entry entry) except? 0xffffffff
-    cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1
+    cdef uint32_t with_claim(self, long long seq, uint32_t status) except? 0xffffffff
+    cdef int read_borrowed_statuses(self) except -1
+    cdef uint32_t status_at(self, long long seq, Entry entry) except? 0xffffffff
+    cdef int set_status(self, long long seq, Entry entry, uint32_t status) except -1
     cdef int assign(self, bytes key, dict value) except -1

@@ -38,7 +38,7 @@ cdef bytes dump_data(dict value, int* codec):
     return None
 
 
-cdef int show(dict value, uint32_t status) except -1:
+cdef int write_status_to_dict(dict value, uint32_t status) except -1:
     """Write a status into the dict of a task."""
     value["_done"] = (status & DONE) != 0
     value["_aborted"] = (status & ABORTED) != 0

@@ -12,4 +12,4 @@ cdef class TaskIterator(StoreIterator):
     cdef long long changes
 
     cdef bint is_seen(self) except -1
-    cdef object offer_task(self, long long order, object item)
+    cdef object offer_task(self, long long seq, object item)

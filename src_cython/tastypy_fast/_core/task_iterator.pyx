@@ -57,8 +57,8 @@ cdef class TaskIterator(StoreIterator):
                 return False
             self.limit = SMALL_CHUNK
             return True
-        if self.tasks.handed_out:
-            self.tasks.absorb_handed_out()
+        if self.tasks.borrowed:
+            self.tasks.read_borrowed_statuses()
         changes = status.abortions if self.flags & ABORTED else status.openings
         last = status.last_aborted if self.flags & ABORTED else status.last_opened
         if changes != self.changes:
@@ -72,71 +72,71 @@ cdef class TaskIterator(StoreIterator):
         """Whether the store is as it was when the chunk was read."""
         self.tasks.begin_op()
         try:
-            return self.seen == self.tasks.seen
+            return self.snapshot_id == self.tasks.snapshot_id
         finally:
             self.tasks.end_op()
 
-    cdef object offer(self, long long order, object item, long long before):
-        self.enter_for(order, before)
+    cdef object offer(self, long long seq, object item, long long before):
+        self.enter_for(seq, before)
         try:
-            item = self.as_it_is_now(order, item)
-            return GONE if item is None or self.is_overtaken(order) else self.offer_task(order, item)
+            item = self.as_it_is_now(seq, item)
+            return GONE if item is None or self.is_overtaken(seq) else self.offer_task(seq, item)
         finally:
             self.tasks.end_op()
 
-    cdef object offer_task(self, long long order, object item):
+    cdef object offer_task(self, long long seq, object item):
         """The task if it still is as wanted. The caller holds the lock."""
         cdef TrackerCache tasks = self.tasks
         cdef Entry entry = None
         cdef Record record
         cdef uint32_t status
         cdef object key, value
-        entry = self.look_at(order, item, &record)
-        if entry is not None and (not entry.alive or entry.order != order):
+        entry = self.look_at(seq, item, &record)
+        if entry is not None and (not entry.exists or entry.seq != seq):
             return GONE
         if entry is not None:
             tasks.read_status_from_dict(entry)
         # (0 where it was deleted since the chunk was read)
-        status = tasks.status.get(order)
+        status = tasks.status.get(seq)
         if status & self.mask != self.flags or (self.max_tries and tries_of(status) >= self.max_tries):
             return GONE
         try:
             key = decode_key_at(record.key, record.key_size)
         except PersistentOrderedDictIntegrityError as error:
-            raise damaged(tasks, order, error) from error
+            raise damaged(tasks, seq, error) from error
         if self.attempt:
             if not tasks.writable:
                 raise tasks.store.refuse_write()
             if tries_of(status) >= MAX_TRIES:
                 return GONE
-            tasks.set_status(order, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+            tasks.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
         if self.kind == KEYS:
             if entry is None:
-                self.note_passing(order, item)
+                self.note_passing(seq, item)
             tasks.settle(self.owner.threshold())
             value = None
         else:
             # As by keying: what the caller changes in the dict is saved.
             if entry is None:
-                entry = tasks.entry_from_record(record.key[:record.key_size], order, item)
-            value = tasks.hand_out(entry)
-            if tasks.writable and (self.attempt or not entry.counted) and entry.value is not None:
+                entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
+            value = tasks.borrow(entry)
+            if tasks.writable and (self.attempt or not entry.counts_as_dirty) and entry.value is not None:
                 tasks.settle(self.owner.threshold())
                 if tasks.entry_of(entry.key) is not entry:
                     tasks.adopt(entry)
                 else:
                     tasks.count_entry(entry)
         tasks.recent_key = key
-        tasks.recent_order = order
+        tasks.recent_order = seq
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 
     cdef int refill(self) except -1:
         cdef TrackerCache tasks = self.tasks
-        cdef list orders = [], records = []
+        cdef list seqs = [], records = []
         cdef Entry entry
         cdef Py_ssize_t size = 0
         cdef long long at = NOWHERE
-        cdef long long order, seen
+        cdef long long seq, snapshot_id
         cdef StoreBase store = tasks.store
         cdef dict new_entries
         tasks.begin_op()
@@ -149,7 +149,7 @@ cdef class TaskIterator(StoreIterator):
             if not tasks.status.compared:
                 # A task without a status would be passed over in silence.
                 tasks.status.count()
-            seen = tasks.seen
+            snapshot_id = tasks.snapshot_id
             if store.transient:
                 self.reverts = self.count_reverts()
             chosen = tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
@@ -161,25 +161,25 @@ cdef class TaskIterator(StoreIterator):
             pairs = iter(())
             new_entries = tasks.new_entries
             for place in chosen:
-                order = place
+                seq = place
                 entry = new_entries.get(place) if new_entries else None
                 if entry is not None:
                     record = entry
                 else:
-                    if not at <= order <= at + NEAR:
-                        cursor.set_range(pack(order))
+                    if not at <= seq <= at + NEAR:
+                        cursor.set_range(pack(seq))
                         pairs = cursor.iternext()
                     record = None
                     for number, raw in pairs:
                         memcpy(&at, PyBytes_AS_STRING(number), 8)
-                        if at >= order:
-                            record = raw if at == order else None
+                        if at >= seq:
+                            record = raw if at == seq else None
                             at += 1
                             break
                     if record is None:
-                        raise tasks.damaged("?", f"the task of order number {order} has a status and no record")
+                        raise tasks.damaged("?", f"the task of order number {seq} has a status and no record")
                     size += len(record)
-                orders.append(place)
+                seqs.append(place)
                 records.append(record)
                 if size >= CHUNK_BYTES:
                     break
@@ -187,9 +187,9 @@ cdef class TaskIterator(StoreIterator):
             raise tasks.store.translated(error) from error
         finally:
             tasks.end_op()
-        self.orders = orders
+        self.seqs = seqs
         self.records = records
-        self.seen = seen
+        self.snapshot_id = snapshot_id
         self.at = 0
         self.limit = min(self.limit * 2, LARGEST_CHUNK)
         return 0

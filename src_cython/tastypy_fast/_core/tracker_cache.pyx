@@ -50,20 +50,20 @@ cdef class TrackerCache(TaskCache):
             return self.recent_order
         encoded = encode_key(key)
         self.found = self.entry_of(encoded)
-        return self.locate(encoded)
+        return self.find_seq(encoded)
 
     cdef object status_of(self, object key):
         """(done, aborted, tries) of a task. KeyError when there is none."""
         cdef Entry entry
-        cdef long long order
+        cdef long long seq
         cdef uint32_t status
         self.begin_op()
         try:
-            order = self.order_of(key)
-            if order == ABSENT:
+            seq = self.order_of(key)
+            if seq == ABSENT:
                 raise KeyError(key)
             entry = self.found
-            status = self.status_at(order, entry)
+            status = self.status_at(seq, entry)
             return (status & DONE) != 0, (status & ABORTED) != 0, tries_of(status)
         finally:
             self.end_op()
@@ -71,27 +71,27 @@ cdef class TrackerCache(TaskCache):
     cdef object change(self, object key, uint32_t drop, uint32_t add, int tries, long long sync_at):
         """Drop flags of a task, add others, and add to its tries (``tries`` 2: set them to zero)."""
         cdef Entry entry
-        cdef long long order
+        cdef long long seq
         cdef uint32_t status
         cdef int32_t count
         if not self.writable:
             raise self.store.refuse_write()
         self.begin_op()
         try:
-            order = self.order_of(key)
-            if order == ABSENT:
+            seq = self.order_of(key)
+            if seq == ABSENT:
                 raise KeyError(key)
             entry = self.found
-            status = self.status_at(order, entry)
+            status = self.status_at(seq, entry)
             count = 0 if tries == 2 else tries_of(status) + tries
             if not -MAX_TRIES <= count <= MAX_TRIES:
                 raise UnstorableValueError(f"the tries of task {describe(key)} must lie within +-{MAX_TRIES}")
             if status & CLAIMED:  # (in the transaction of a shared store)
                 if drop & CLAIMED:
-                    count -= tries == 0 and try_comes_back(self.store, pack(order), status)
+                    count -= tries == 0 and try_comes_back(self.store, pack(seq), status)
                 elif tries:
-                    note_tries(self.store, pack(order), 0 if tries == 2 else tries, count)
-            self.set_status(order, entry, make_entry((status & FLAGS & ~drop) | add, count))
+                    note_tries(self.store, pack(seq), 0 if tries == 2 else tries, count)
+            self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, count))
             self.settle(sync_at)
         finally:
             self.end_op()
@@ -100,25 +100,25 @@ cdef class TrackerCache(TaskCache):
                      long long sync_at):
         """Whether a task is to be done; ``add`` adds a missing one, ``attempt`` counts the try."""
         cdef Entry entry
-        cdef long long order
+        cdef long long seq
         cdef uint32_t status
         if (add or attempt) and not self.writable:
             raise self.store.refuse_write()
         self.begin_op()
         try:
-            order = self.order_of(key)
-            if order == ABSENT:
+            seq = self.order_of(key)
+            if seq == ABSENT:
                 if not add:
                     raise KeyError(key)
                 self.add_one(encode_key(key))
-                order = self.order_of(key)
+                seq = self.order_of(key)
             entry = self.found
-            status = self.status_at(order, entry)
+            status = self.status_at(seq, entry)
             if status & DONE or (status & ABORTED and not allow_aborted) \
                     or (max_tries and tries_of(status) >= max_tries):
                 return False
             if attempt:
-                self.set_status(order, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+                self.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
             self.settle(sync_at)
             return True
         finally:
@@ -144,22 +144,22 @@ cdef class TrackerCache(TaskCache):
         cdef Entry entry
         self.status.load(self.store.next_free() // ENTRIES)
         entry = self.put_new(key, NO_PAYLOAD, None)
-        return self.set_status(entry.order, entry, make_entry(PRESENT, 0))
+        return self.set_status(entry.seq, entry, make_entry(PRESENT, 0))
 
     cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1:
         """Add tasks. Whether all of them were new."""
-        cdef list orders
+        cdef list seqs
         cdef Entry entry
         cdef bytes key
         cdef Py_ssize_t position
         cdef bint all_new = True
         self.begin_op()
         try:
-            orders = self.locate_many(keys)
+            seqs = self.find_seqs(keys)
             for position in range(len(keys)):
                 key = keys[position]
                 entry = self.entries.get(key)
-                if entry.alive if entry is not None else orders[position] != ABSENT:
+                if entry.exists if entry is not None else seqs[position] != ABSENT:
                     if not if_absent:
                         raise DuplicateKeyError(
                             f"the task {describe(originals[position])} is in the tracker already; add_if_absent() and "
@@ -256,7 +256,7 @@ cdef class TrackerCache(TaskCache):
     cdef object merge(self, object key, dict changes, long long sync_at):
         """``dict.update()`` a task, which is added if it is not there."""
         cdef bytes encoded = encode_key(key)
-        cdef long long order = 0
+        cdef long long seq = 0
         cdef Entry entry
         cdef int codec = 0
         cdef dict value
@@ -266,13 +266,13 @@ cdef class TrackerCache(TaskCache):
         try:
             entry = self.entry_of(encoded)
             if entry is None:
-                raw = self.find(encoded, &order)
+                raw = self.find_record(encoded, &seq)
                 value = {}
                 if raw is not None:
-                    entry = self.entry_from_record(encoded, order, raw)
-                    value = self.decode(encoded, order, entry.codec, entry.payload)
+                    entry = self.entry_from_record(encoded, seq, raw)
+                    value = self.decode(encoded, seq, entry.codec, entry.payload)
                 self.assign(encoded, {**value, **changes})
-            elif entry.alive and entry.value is not None:
+            elif entry.exists and entry.value is not None:
                 # Somebody may hold this dict: it changes in place, once it is sure that it can be stored.
                 value = {**entry.value, **changes}
                 status_in(value)
@@ -281,7 +281,7 @@ cdef class TrackerCache(TaskCache):
                 self.read_status_from_dict(entry)
                 self.count_entry(entry)
             else:
-                value = self.decode(encoded, entry.order, entry.codec, entry.payload) if entry.alive else {}
+                value = self.decode(encoded, entry.seq, entry.codec, entry.payload) if entry.exists else {}
                 self.assign(encoded, {**value, **changes})
             self.settle(sync_at)
         finally:

@@ -8,7 +8,7 @@ nobody holds its value any more, an explicit sync takes all down, and so does ev
 
 from cpython.ref cimport PyObject
 
-from tastypy_fast._core.cache_entry cimport UNKNOWN, Entry, is_held
+from tastypy_fast._core.cache_entry cimport UNKNOWN, Entry, is_referenced
 from tastypy_fast._core.cache_lookup cimport Lookup
 
 from collections import deque
@@ -45,11 +45,11 @@ cdef class Watching(Lookup):
 
     cdef int count_entry(self, Entry entry) except -1:
         """Have an entry count towards sync_at."""
-        if not entry.counted:
+        if not entry.counts_as_dirty:
             if entry.shelved:
                 self.take_down(entry)
-            entry.counted = True
-            self.counted += 1
+            entry.counts_as_dirty = True
+            self.dirty_count += 1
         return 0
 
     cdef int take_down(self, Entry entry) except -1:
@@ -97,7 +97,7 @@ cdef class Watching(Lookup):
             entry = self.turns.popleft()
             if self.shelf.get(entry.key) is not entry:
                 entry.in_turns = False
-            elif is_held(<PyObject*>entry.value, 0):
+            elif is_referenced(<PyObject*>entry.value, 0):
                 self.turns.append(entry)
             else:
                 entry.in_turns = False
@@ -128,7 +128,7 @@ cdef class Watching(Lookup):
                 entry.dirty = True
                 self.count_entry(entry)
             elif not entry.status_dirty:
-                if is_held(<PyObject*>entry.value, 0):
+                if is_referenced(<PyObject*>entry.value, 0):
                     held.append(entry)
                 self.remove_len_delta(entry)
                 self.drop(entry)
@@ -137,33 +137,33 @@ cdef class Watching(Lookup):
     cdef int watch_again(self, list entries) except -1:
         """Go on watching values that somebody holds, where the disk still has what they were read from."""
         cdef Entry entry, found
-        cdef long long order = 0
+        cdef long long seq = 0
         for item in entries:
             entry = item
-            raw = self.find(entry.key, &order)
+            raw = self.find_record(entry.key, &seq)
             if raw is None or entry.key in self.entries:
                 continue
-            found = self.entry_from_record(entry.key, order, raw)
+            found = self.entry_from_record(entry.key, seq, raw)
             if found.payload == entry.payload and found.codec == entry.codec:
                 found.value = entry.value
-                self.show_status(found.value, order)
+                self.show_status(found.value, seq)
                 self.entries[found.key] = found
                 self.add_len_delta(found)
         return 0
 
-    cdef int refresh(self) except -1:
+    cdef int reload(self) except -1:
         """The store was written through another cache: what was known of the disk is not known any more."""
         cdef Entry entry
         cdef list held = self.drop_unchanged()
         self.disk_version = self.store.disk_version
-        self.seen = -1
+        self.snapshot_id = -1
         self.disk_count = -1
-        self.delta = 0
+        self.len_delta = 0
         self.cache_version += 1
         self.recent_key = None
         self.unresolved = list(self.entries.values())
         for item in self.unresolved:
             entry = item
-            entry.disk = UNKNOWN
+            entry.disk_seq = UNKNOWN
         self.resolve()
         return self.watch_again(held)

@@ -35,16 +35,16 @@ cdef class WriteCache(Syncing):
             entry = make_entry(key, UNKNOWN, UNKNOWN)
             self.entries[key] = entry
             self.unresolved.append(entry)
-        elif not entry.alive:
+        elif not entry.exists:
             # Deleted and back again: it goes to the end, behind what has no number yet.
             self.resolve()
             self.remove_len_delta(entry)
             del self.entries[key]
             self.entries[key] = entry
-            entry.alive = True
-            entry.moved = True
-            entry.order = self.store.allocate()
-            self.place(entry)
+            entry.exists = True
+            entry.relocated = True
+            entry.seq = self.store.allocate()
+            self.track_new(entry)
             self.add_len_delta(entry)
         # (let go of at the end, when all is in place: that may run anybody's code)
         _before = entry.value
@@ -64,7 +64,7 @@ cdef class WriteCache(Syncing):
             raise self.store.refuse_write()
         payload = dump_value(value, &codec)
         entry = self.entry_of(key)
-        if self.busy or self.closed or (entry is not None and not entry.alive):
+        if self.busy or self.closed or (entry is not None and not entry.exists):
             self.begin_op()
             try:
                 self.put_payload(self.entry_of(key), key, codec, payload)
@@ -73,7 +73,7 @@ cdef class WriteCache(Syncing):
                 self.end_op()
         else:
             self.put_payload(entry, key, codec, payload)
-            if sync_at and self.counted >= sync_at:
+            if sync_at and self.dirty_count >= sync_at:
                 self.settle(sync_at)
         return 0
 
@@ -83,47 +83,47 @@ cdef class WriteCache(Syncing):
         if entry is None:
             entry = make_entry(key, ABSENT, self.store.allocate())
             self.entries[key] = entry
-            self.place(entry)
+            self.track_new(entry)
             self.add_len_delta(entry)
         return self.put_payload(entry, key, codec, payload)
 
     cdef int adopt(self, Entry entry) except -1:
         """Put a new entry into the cache, where it counts towards sync_at."""
         self.entries[entry.key] = entry
-        entry.counted = True
-        self.counted += 1
+        entry.counts_as_dirty = True
+        self.dirty_count += 1
         self.entry_made(entry)
         return 0
 
     cdef object fetch(self, bytes key, object original, long long sync_at):
         """The value of a key. A list or dict is watched from here to the next sync."""
         cdef Entry entry
-        cdef long long order = 0
+        cdef long long seq = 0
         cdef bytes raw
         self.begin_op()
         try:
             entry = self.entry_of(key)
             if entry is not None:
-                if not entry.alive:
+                if not entry.exists:
                     raise KeyError(original)
-                value = self.hand_out(entry)
+                value = self.borrow(entry)
                 if self.tracks and self.writable:
-                    self.handed_out.add(entry)
+                    self.borrowed.add(entry)
                 if value is entry.value and self.writable:
                     # (also where it was watched past a sync, and is handed out anew)
                     self.count_entry(entry)
                 return value
-            raw = self.find(key, &order)
+            raw = self.find_record(key, &seq)
             if raw is None:
                 raise KeyError(original)
-            entry = self.entry_from_record(key, order, raw)
-            value = self.hand_out(entry)
+            entry = self.entry_from_record(key, seq, raw)
+            value = self.borrow(entry)
             if self.writable and entry.value is not None:
                 # First the sync, then the hand-out: the change that follows finds its entry in the cache.
                 self.settle(sync_at)
                 self.adopt(entry)
                 if self.tracks:
-                    self.handed_out.add(entry)
+                    self.borrowed.add(entry)
             return value
         finally:
             self.end_op()
@@ -131,32 +131,32 @@ cdef class WriteCache(Syncing):
     cdef bint contains(self, bytes key) except -1:
         cdef Entry entry = self.entries.get(key)
         if entry is not None and not self.busy and not self.is_stale():
-            return entry.alive
+            return entry.exists
         self.begin_op()
         try:
             entry = self.entries.get(key)
-            return entry.alive if entry is not None else self.locate(key) != ABSENT
+            return entry.exists if entry is not None else self.find_seq(key) != ABSENT
         finally:
             self.end_op()
 
     cdef int delete(self, bytes key, object original, long long sync_at) except -1:
         cdef Entry entry
-        cdef long long order
+        cdef long long seq
         if not self.writable:
             raise self.store.refuse_write()
         self.begin_op()
         try:
             entry = self.entry_of(key)
-            if entry is not None and entry.disk == UNKNOWN:
+            if entry is not None and entry.disk_seq == UNKNOWN:
                 self.resolve()
                 entry = self.entries.get(key)
             if entry is None:
-                order = self.locate(key)
-                if order == ABSENT:
+                seq = self.find_seq(key)
+                if seq == ABSENT:
                     raise KeyError(original)
-                entry = make_entry(key, order, order)
+                entry = make_entry(key, seq, seq)
                 self.adopt(entry)
-            elif not entry.alive:
+            elif not entry.exists:
                 raise KeyError(original)
             self.remove_entry(entry)
             self.settle(sync_at)
@@ -170,15 +170,15 @@ cdef class WriteCache(Syncing):
         self.remove_len_delta(entry)
         self.untrack_new(entry)
         self.recent_key = None
-        entry.alive = False
-        entry.moved = False
-        entry.order = ABSENT
+        entry.exists = False
+        entry.relocated = False
+        entry.seq = ABSENT
         entry.value = entry.payload = None
         entry.codec = NO_PAYLOAD
         entry.dirty = True
-        if entry.disk == ABSENT:
+        if entry.disk_seq == ABSENT:
             del self.entries[entry.key]
-            self.counted -= entry.counted
+            self.dirty_count -= entry.counts_as_dirty
         else:
             self.count_entry(entry)
             self.add_len_delta(entry)
@@ -187,13 +187,13 @@ cdef class WriteCache(Syncing):
     cdef long long length(self) except -1:
         if self.disk_count >= 0 and not self.busy and not self.unresolved \
                 and not self.is_stale() and not self.store.transient:
-            return self.disk_count + self.delta
+            return self.disk_count + self.len_delta
         self.begin_op()
         try:
             self.resolve()
             if self.disk_count < 0:
                 self.disk_count = self.store.count()
-            return self.disk_count + self.delta
+            return self.disk_count + self.len_delta
         finally:
             self.end_op()
 
@@ -220,8 +220,8 @@ cdef class WriteCache(Syncing):
                 elif not entry.dirty and not entry.status_dirty:
                     continue
                 keys.append(self.key_of(entry.key))
-            for order in self.dirty_status_orders():
-                raw = self.record_at(order)
+            for seq in self.dirty_status_seqs():
+                raw = self.record_at(seq)
                 if raw is None:
                     raise self.damaged("?", "a status has no record")
                 parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
@@ -233,7 +233,7 @@ cdef class WriteCache(Syncing):
     def mark(self, bytes key, original, long long sync_at):
         """Have the next sync write the value of a key, changed or not."""
         cdef Entry entry
-        cdef long long order = 0
+        cdef long long seq = 0
         cdef bytes raw
         if not self.writable:
             raise self.store.refuse_write()
@@ -241,12 +241,12 @@ cdef class WriteCache(Syncing):
         try:
             entry = self.entry_of(key)
             if entry is None:
-                raw = self.find(key, &order)
+                raw = self.find_record(key, &seq)
                 if raw is None:
                     raise KeyError(original)
-                entry = self.entry_from_record(key, order, raw)
+                entry = self.entry_from_record(key, seq, raw)
                 self.adopt(entry)
-            elif not entry.alive:
+            elif not entry.exists:
                 raise KeyError(original)
             self.count_entry(entry)
             if not self.copies:
@@ -274,7 +274,7 @@ cdef class WriteCache(Syncing):
                     f"the value of key {describe(self.key_of(entry.key))} was changed to something that can be neither "
                     f"stored nor copied: {error}. Change the value, or revert()"
                 ) from error
-        return self.decode(entry.key, entry.order, copied.codec, copied.payload)
+        return self.decode(entry.key, entry.seq, copied.codec, copied.payload)
 
     cdef bint is_changed(self, Entry entry, Copy copied) except -1:
         """Whether the caller has changed a copy."""
@@ -288,7 +288,7 @@ cdef class WriteCache(Syncing):
         """Save the copy that a loop has handed out, if the caller, who says that the key is dirty, has changed it."""
         cdef Copy copied
         cdef list found
-        if entry.order < 0:
+        if entry.seq < 0:
             self.resolve()
         found = [one for one in (self.recent, *[iterator.at_copy() for iterator in self.running_loops()])
                  if one is not None and self.may_be_saved(one, entry, original)]
@@ -323,7 +323,7 @@ cdef class WriteCache(Syncing):
 
     cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1:
         """Whether a copy is one of this key, and nothing was assigned to the key since."""
-        if copied.era != self.era or copied.order != entry.order or copied.key != original:
+        if copied.era != self.era or copied.seq != entry.seq or copied.key != original:
             return False
         return (entry.value is not None and entry.value is copied.watched) or (
             entry.payload == copied.payload and entry.codec == copied.codec)
@@ -331,30 +331,30 @@ cdef class WriteCache(Syncing):
     def check(self):
         """Raise AssertionError where what is in memory contradicts itself or the disk."""
         cdef Entry entry
-        cdef long long order = 0, delta = 0, counted = 0
+        cdef long long seq = 0, len_delta = 0, dirty_count = 0
         self.begin_op()
         try:
             self.resolve()
             for key, item in [*self.shelf.items(), *self.entries.items()]:
                 entry = item
                 ensure(entry.shelved == (key in self.shelf), "an entry is on the shelf, or is not")
-                ensure(not entry.shelved or (entry.alive and entry.value is not None and not entry.counted
-                                             and not entry.status_dirty and entry.order == entry.disk),
+                ensure(not entry.shelved or (entry.exists and entry.value is not None and not entry.counts_as_dirty
+                                             and not entry.status_dirty and entry.seq == entry.disk_seq),
                        "what is on the shelf is not only watched")
-                counted += entry.counted
-                delta += entry.alive - (entry.disk >= 0)
-                on_disk = self.find(key, &order)
+                dirty_count += entry.counts_as_dirty
+                len_delta += entry.exists - (entry.disk_seq >= 0)
+                on_disk = self.find_record(key, &seq)
                 ensure(entry.key == key, "an entry stands under another key")
-                ensure(entry.disk == (order if on_disk is not None else ABSENT),
+                ensure(entry.disk_seq == (seq if on_disk is not None else ABSENT),
                        "an entry is wrong about the disk")
-                ensure(entry.alive or entry.dirty, "a deletion is not dirty")
-                ensure(entry.counted or not entry.dirty, "a dirty entry does not count")
-                is_new = entry.alive and (entry.disk < 0 or entry.moved)
-                ensure(is_new == (self.new_entries.get(entry.order) is entry), "a new entry has no place")
-            ensure(delta == self.delta, "the length is off")
-            ensure(counted == self.counted, "the count of dirty entries is off")
-            ensure(all(number in self.new_orders for number in self.new_entries), "a new entry is not in order")
-            ensure(self.new_orders == sorted(self.new_orders), "new entries are out of order")
+                ensure(entry.exists or entry.dirty, "a deletion is not dirty")
+                ensure(entry.counts_as_dirty or not entry.dirty, "a dirty entry does not count")
+                is_new = entry.exists and (entry.disk_seq < 0 or entry.relocated)
+                ensure(is_new == (self.new_entries.get(entry.seq) is entry), "a new entry has no place")
+            ensure(len_delta == self.len_delta, "the length is off")
+            ensure(dirty_count == self.dirty_count, "the count of dirty entries is off")
+            ensure(all(number in self.new_seqs for number in self.new_entries), "a new entry is not in order")
+            ensure(self.new_seqs == sorted(self.new_seqs), "new entries are out of order")
         finally:
             self.end_op()
 

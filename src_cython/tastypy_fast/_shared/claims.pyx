@@ -117,7 +117,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        order = tasks.locate(key)
+        order = tasks.find_seq(key)
         blocks = StatusWriter(store.snapshot, store.status)
         entry = blocks.get(order)
         if not entry & PRESENT:
@@ -143,7 +143,7 @@ def order_of(TrackerCache tasks not None, bytes key not None):
     """The order number of a task; -1 when there is none."""
     tasks.begin_op()
     try:
-        return tasks.locate(key)
+        return tasks.find_seq(key)
     finally:
         tasks.end_op()
 
@@ -182,7 +182,7 @@ cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, lo
     that is the last one. (-1: of a transaction that is not known to have been committed.)"""
     tasks.begin_op()
     try:
-        if since >= 0 and tasks.store.transient and tasks.seen == since:
+        if since >= 0 and tasks.store.transient and tasks.snapshot_id == since:
             return True
         return is_claimed_as(tasks, order, claim)
     finally:

@@ -110,7 +110,7 @@ cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        order = tasks.locate(key)
+        order = tasks.find_seq(key)
         if order == ABSENT:
             raise KeyError(original)
         blocks = StatusWriter(store.snapshot, store.status)
@@ -138,7 +138,7 @@ def find_tasks(TrackerCache tasks not None, list keys not None):
     cdef list encoded = [encode_key(key) for key in keys]
     tasks.begin_op()
     try:
-        return keys, encoded, tasks.locate_many(encoded)
+        return keys, encoded, tasks.find_seqs(encoded)
     finally:
         tasks.end_op()
 
@@ -163,7 +163,7 @@ def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded
             order = orders[position]
             old = 0 if order < 0 else blocks.get(order)
             if not old & PRESENT:
-                order = tasks.locate(encoded[position])
+                order = tasks.find_seq(encoded[position])
                 if order == ABSENT:
                     raise KeyError(keys[position])
                 old = blocks.get(order)
