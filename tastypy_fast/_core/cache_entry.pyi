@@ -1,9 +1,17 @@
 from typing import final
 
+from typing_extensions import disjoint_base
+
 __all__ = ["Entry"]
 
 @final
-class Copy: ...
+class YieldedCopy: ...
+
+@final
+class LastYielded: ...
+
+@disjoint_base
+class ValueLoop: ...
 
 @final
 class Entry: ...

@@ -13,18 +13,19 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     PRESENT,
     Block,
     Head,
     Layout,
-    add,
+    add_to_head,
     decode_block,
-    how_many,
+    count_candidates,
     tries_of,
 )
 
 from tastypy_fast._core.status_summary import SUMMARY_KEY
+from tastypy_fast._core.wal import LoggedTransaction
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["StatusTable"]
@@ -57,8 +58,8 @@ cdef class StatusTable:
 
     cdef bytes on_disk(self, object txn, long long seq):
         """The entry of an order number as four bytes."""
-        cdef Block block = self.read(txn, seq // ENTRIES)
-        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[seq % ENTRIES], 4)
+        cdef Block block = self.read(txn, seq // TASKS_PER_BLOCK)
+        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[seq % TASKS_PER_BLOCK], 4)
 
     cdef Block load(self, long long number):
         cdef Block block
@@ -75,13 +76,13 @@ cdef class StatusTable:
         return block
 
     cdef uint32_t get(self, long long seq) except? 0xffffffff:
-        return self.load(seq // ENTRIES).data.entry[seq % ENTRIES]
+        return self.load(seq // TASKS_PER_BLOCK).data.entry[seq % TASKS_PER_BLOCK]
 
     cdef int set(self, long long seq, uint32_t entry, bint count) except -1:
         """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it. Whether it
         differs from the disk then."""
-        cdef Block block = self.load(seq // ENTRIES)
-        cdef int slot = seq % ENTRIES
+        cdef Block block = self.load(seq // TASKS_PER_BLOCK)
+        cdef int slot = seq % TASKS_PER_BLOCK
         cdef uint32_t before = block.data.entry[slot]
         cdef Head change
         if before != entry:
@@ -93,18 +94,18 @@ cdef class StatusTable:
             if entry & ~before & ABORTED:
                 self.abortions += 1
                 self.last_aborted = seq
-            add(&block.data.head, before, -1)
-            add(&block.data.head, entry, 1)
+            add_to_head(&block.data.head, before, -1)
+            add_to_head(&block.data.head, entry, 1)
             block.data.entry[slot] = entry
             if self.totals_known:
                 memset(&change, 0, sizeof(Head))
-                add(&change, entry, 1)
+                add_to_head(&change, entry, 1)
                 self.totals[0] += change.present
                 self.totals[1] += change.done
                 self.totals[2] += change.aborted
                 self.totals[3] += change.tried
                 memset(&change, 0, sizeof(Head))
-                add(&change, before, 1)
+                add_to_head(&change, before, 1)
                 self.totals[0] -= change.present
                 self.totals[1] -= change.done
                 self.totals[2] -= change.aborted
@@ -113,23 +114,23 @@ cdef class StatusTable:
 
     cdef int note_change(self, long long seq, Block block, uint32_t entry, bint count) except -1:
         """An entry is about to be changed. One that becomes again what the disk has is not dirty any more."""
-        cdef int slot = seq % ENTRIES
+        cdef int slot = seq % TASKS_PER_BLOCK
         if block.touched[slot] == 0:
             block.touch(slot, 1 if count else 2)
             if block.touched_count == 1:
-                self.differing[seq // ENTRIES] = block
+                self.differing[seq // TASKS_PER_BLOCK] = block
             self.touched += count
         elif block.before[slot] == entry:
             self.touched -= block.touched[slot] == 1
             block.settle(slot)
             if block.touched_count == 0:
-                del self.differing[seq // ENTRIES]
+                del self.differing[seq // TASKS_PER_BLOCK]
         return 0
 
     cdef bint untouch(self, long long seq) except -1:
         """A cache entry counts for this task from now on. True when its status is dirty."""
-        cdef Block block = self.blocks.get(seq // ENTRIES)
-        cdef int slot = seq % ENTRIES
+        cdef Block block = self.blocks.get(seq // TASKS_PER_BLOCK)
+        cdef int slot = seq % TASKS_PER_BLOCK
         if block is None or block.touched[slot] == 0:
             return False
         if block.touched[slot] == 1:
@@ -142,9 +143,9 @@ cdef class StatusTable:
         tries are below ``max_tries`` (0: any number of them). The caller holds the store's lock."""
         cdef list found = []
         cdef StatusSummary summary = current_summary(self.store)
-        cdef long long number = (after + 1) // ENTRIES, end = 0
+        cdef long long number = (after + 1) // TASKS_PER_BLOCK, end = 0
         cdef long long on_disk = -1
-        cdef int slot = (after + 1) % ENTRIES
+        cdef int slot = (after + 1) % TASKS_PER_BLOCK
         cdef Block block
         cdef const Layout* data
         cdef uint32_t entry
@@ -158,7 +159,7 @@ cdef class StatusTable:
             block = self.blocks.get(number)
             if block is not None:
                 data = &block.data
-            elif summary is not None and not how_many(summary.at(number), flags, mask):
+            elif summary is not None and not count_candidates(summary.at(number), flags, mask):
                 number += 1
                 slot = 0
                 continue
@@ -185,11 +186,11 @@ cdef class StatusTable:
                 data = <const Layout*>PyBytes_AS_STRING(raw)
                 if summary is not None and memcmp(&data.head, summary.at(number), sizeof(Head)) != 0:
                     raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not what it was")
-            if how_many(&data.head, flags, mask):
-                while slot < ENTRIES:
+            if count_candidates(&data.head, flags, mask):
+                while slot < TASKS_PER_BLOCK:
                     entry = data.entry[slot]
                     if entry & mask == flags and (max_tries == 0 or tries_of(entry) < max_tries):
-                        found.append(number * ENTRIES + slot)
+                        found.append(number * TASKS_PER_BLOCK + slot)
                         if len(found) == limit:
                             return found
                     slot += 1
@@ -247,7 +248,7 @@ cdef class StatusTable:
         """The numbers of the blocks with changes, in order; of those that hold the orders ``only``, if given."""
         if only is None:
             return sorted(self.differing)
-        return sorted({seq // ENTRIES for seq in only if seq >= 0 and seq // ENTRIES in self.differing})
+        return sorted({seq // TASKS_PER_BLOCK for seq in only if seq >= 0 and seq // TASKS_PER_BLOCK in self.differing})
 
     cdef int write(self, object txn, set only, set skip) except -1:
         """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
@@ -258,35 +259,35 @@ cdef class StatusTable:
         cdef long long number
         cdef int slot
         cdef list items = []
-        cdef set left_out = {seq // ENTRIES for seq in skip}
+        cdef set left_out = {seq // TASKS_PER_BLOCK for seq in skip}
         cdef StatusSummary summary = begin_writing(self.store, txn)
         status = self.store.status
-        # A log takes what differs, and not whole blocks.
-        note = getattr(txn, "note_statuses", None)
+        # The write-ahead log takes what differs, and not whole blocks.
+        cdef bint is_logged = isinstance(txn, LoggedTransaction)
         if self.store.images is None and self.differing:
             txn.delete(SUMMARY_KEY, db=self.store.meta)
         for number in self.changed(only):
             target = block = self.differing[number]
             if only is not None or number in left_out:
                 target = self.read(txn, number)
-                for slot in range(ENTRIES):
-                    if is_chosen(number * ENTRIES + slot, only, skip):
-                        add(&target.data.head, target.data.entry[slot], -1)
+                for slot in range(TASKS_PER_BLOCK):
+                    if is_chosen(number * TASKS_PER_BLOCK + slot, only, skip):
+                        add_to_head(&target.data.head, target.data.entry[slot], -1)
                         target.data.entry[slot] = block.data.entry[slot]
-                        add(&target.data.head, target.data.entry[slot], 1)
+                        add_to_head(&target.data.head, target.data.entry[slot], 1)
             if self.store.images is not None:
                 self.record_before_images(txn, number, target)
             if summary is not None:
                 summary.stage(number, &target.data.head)
             if target.data.head.present == 0:
                 txn.delete(pack(number), db=status)
-            elif note is not None:
+            elif is_logged:
                 items.append((pack(number), block.changes(target)))
             else:
                 items.append((pack(number), PyBytes_FromStringAndSize(<const char*>&target.data, sizeof(Layout))))
         if items:
-            if note is not None:
-                note(items)
+            if is_logged:
+                txn.note_statuses(items)
             else:
                 txn.cursor(status).putmulti(items)
             self.store.wrote = True
@@ -298,10 +299,10 @@ cdef class StatusTable:
         cdef Block before = self.read(txn, number)
         cdef uint32_t old
         cdef int slot
-        for slot in range(ENTRIES):
+        for slot in range(TASKS_PER_BLOCK):
             old = before.data.entry[slot]
             if old != block.data.entry[slot]:
-                seq = pack(number * ENTRIES + slot)
+                seq = pack(number * TASKS_PER_BLOCK + slot)
                 image = PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b""
                 self.store.before_image_count += txn.put(seq, image, overwrite=False, db=self.store.images)
                 if old & ~block.data.entry[slot] & CLAIMED:
@@ -323,8 +324,8 @@ cdef class StatusTable:
             self.touched = 0
         for number in self.changed(only):
             block = self.differing[number]
-            for slot in range(ENTRIES):
-                if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
+            for slot in range(TASKS_PER_BLOCK):
+                if block.touched[slot] and is_chosen(number * TASKS_PER_BLOCK + slot, only, skip):
                     self.touched -= block.touched[slot] == 1
                     block.settle(slot)
             if block.touched_count == 0:
@@ -383,5 +384,6 @@ cdef class StatusTable:
         cdef list seqs = []
         for number, value in sorted(self.differing.items()):
             block = value
-            seqs.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
+            seqs.extend([number * TASKS_PER_BLOCK + slot for slot in range(TASKS_PER_BLOCK)
+                         if block.touched[slot] == 1])
         return seqs
