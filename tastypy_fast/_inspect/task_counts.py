@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import read_claim
-from tastypy_fast._core.status_layout import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
+from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast._store.store import Store
@@ -143,9 +143,9 @@ class TaskCounter:
         held_now, given_back = look_at_claims(self._store)
         for hand in held_now:
             if not hand.failed:
-                in_hand.setdefault(hand.order // BLOCK, set()).add(hand.order % BLOCK)
+                in_hand.setdefault(hand.order // TASKS_PER_BLOCK, set()).add(hand.order % TASKS_PER_BLOCK)
         for order, tries in given_back.items():
-            waiting.setdefault(order // BLOCK, {})[order % BLOCK] = tries
+            waiting.setdefault(order // TASKS_PER_BLOCK, {})[order % TASKS_PER_BLOCK] = tries
         tasks = done = still_open = tried = failed = 0
         blocks: dict[int, bytes] = {}
         lately: dict[int, int] = {}
@@ -171,7 +171,7 @@ class TaskCounter:
                     blocks[number] = raw
                     if before != raw:
                         known = _failing(before, self._least) if before else {}
-                        lately.update({number * BLOCK + slot: tries for slot, tries in failing.items()
+                        lately.update({number * TASKS_PER_BLOCK + slot: tries for slot, tries in failing.items()
                                        if known.get(slot) != tries and slot not in held})
         self._blocks = blocks
         self.lately = lately

@@ -13,11 +13,11 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     FLAGS,
     PRESENT,
     Layout,
-    add as add_to_head,
+    add_to_head,
     decode_block,
     make_entry,
     tries_of,
@@ -86,11 +86,11 @@ cdef class StatusWriter:
 
     cdef uint32_t get(self, long long order) except? 0xffffffff:
         """The entry of an order number, which the next set() changes."""
-        if order // ENTRIES != self.number:
+        if order // TASKS_PER_BLOCK != self.number:
             self.flush()
-            decode_block(self.txn.get(pack(order // ENTRIES), None, self.status), &self.data)
-            self.number = order // ENTRIES
-        self.index = order % ENTRIES
+            decode_block(self.txn.get(pack(order // TASKS_PER_BLOCK), None, self.status), &self.data)
+            self.number = order // TASKS_PER_BLOCK
+        self.index = order % TASKS_PER_BLOCK
         return self.data.entry[self.index]
 
     cdef long long find(self, long long order, uint32_t flags, uint32_t mask, long long max_tries) except -2:
@@ -99,8 +99,8 @@ cdef class StatusWriter:
         cdef uint32_t entry = self.get(order)
         while True:
             if entry & mask == flags and tries_of(entry) < max_tries:
-                return self.number * ENTRIES + self.index
-            if self.index == ENTRIES - 1:
+                return self.number * TASKS_PER_BLOCK + self.index
+            if self.index == TASKS_PER_BLOCK - 1:
                 return -1
             self.index += 1
             entry = self.data.entry[self.index]

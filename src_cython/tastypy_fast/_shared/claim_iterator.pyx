@@ -8,7 +8,7 @@ from tastypy_fast._core.iterators cimport KEYS, StoreHandle
 from tastypy_fast._shared.handles cimport SharedPodHandle
 from tastypy_fast._core.worker_slots cimport WorkerSlots
 from tastypy_fast._core.locks cimport Lock
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
 from collections import deque
@@ -88,14 +88,14 @@ cdef class TryIterator:
                 self.waiting.clear()
                 self.slot = None
             if self.waiting:
-                found = self.next_waiting(<TrackerCache?>(<StoreHandle>view).open_cache())
+                found = self.next_waiting(<TaskCache?>(<StoreHandle>view).open_cache())
             else:
                 found = self.next_claimed(<StoreHandle>view)
             if found is not None:
                 return found
         raise StopIteration
 
-    cdef object next_waiting(self, TrackerCache tasks):
+    cdef object next_waiting(self, TaskCache tasks):
         """Hand out the next one that is claimed already. None where it is not any more, or not to be handed out yet."""
         cdef Claim claim = self.claim
         failure = found = None
@@ -145,7 +145,7 @@ cdef class TryIterator:
             if self.kind == KEYS and len(orders) > 1:
                 # (not in the transaction, for which others wait; what is wrong is said where it is handed out)
                 try:
-                    keys = keys_at(<TrackerCache?>view.open_cache(), orders[1:])
+                    keys = keys_at(<TaskCache?>view.open_cache(), orders[1:])
                     self.known = {order: (key, claimed) for order, key in zip(orders[1:], keys)}
                 except PersistentOrderedDictException:
                     pass
@@ -157,7 +157,7 @@ cdef class TryIterator:
     def _claim_more(self):
         """Claim the next tasks: their order numbers, the first of them as it is handed out, and the number of the
         transaction if it is one of its own."""
-        cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
+        cdef TaskCache tasks = <TaskCache?>self.transaction.cache
         cdef Claim claim
         cdef list orders
         if self.waiting:

@@ -17,14 +17,14 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     FLAGS,
     MAX_TRIES,
     PRESENT,
     make_entry,
     tries_of,
 )
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 
 from bisect import bisect_right
 
@@ -34,13 +34,13 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 __all__ = ["claim_one", "key_at", "order_of"]
 
 
-cdef object claim_at(TrackerCache tasks, long long order):
+cdef object claim_at(TaskCache tasks, long long order):
     """The ClaimRecord of a task, None when it has none."""
     raw = tasks.get(pack(order), tasks.store.claims)
     return None if raw is None else read_claim(raw)
 
 
-cdef int put_claim(TrackerCache tasks, StatusWriter blocks, long long order, uint32_t entry, int tries,
+cdef int put_claim(TaskCache tasks, StatusWriter blocks, long long order, uint32_t entry, int tries,
                    Claim* claim) except -1:
     """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``. finish() writes it."""
     cdef bytes number = pack(order)
@@ -50,7 +50,7 @@ cdef int put_claim(TrackerCache tasks, StatusWriter blocks, long long order, uin
     return 0
 
 
-cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
+cdef list claim_next(TaskCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
                      list own, object may_take, Claim* claim):
     """Claim up to ``limit`` tasks above the order number ``after`` for a worker; the order numbers.
 
@@ -71,13 +71,13 @@ cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint 
         blocks = StatusWriter(store.snapshot, store.status)
         # Nearly always the next task lies in the block of the last one.
         order = after
-        while len(chosen) < limit and (order + 1) // ENTRIES == (after + 1) // ENTRIES:
+        while len(chosen) < limit and (order + 1) // TASKS_PER_BLOCK == (after + 1) // TASKS_PER_BLOCK:
             order = blocks.find(order + 1, PRESENT, mask | CLAIMED, max_tries)
             if order < 0:
                 break
             chosen.append(order)
         if len(chosen) < limit:
-            order = ((after + 1) // ENTRIES + 1) * ENTRIES - 1
+            order = ((after + 1) // TASKS_PER_BLOCK + 1) * TASKS_PER_BLOCK - 1
             chosen += tasks.status.scan(order, limit - len(chosen), PRESENT, mask | CLAIMED, max_tries)
         for position in range(bisect_right(own, after), len(own)):
             order = own[position]
@@ -100,7 +100,7 @@ cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint 
         tasks.end_op()
 
 
-def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, may_take,
+def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, may_take,
               waits, record not None):
     """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next().
 
@@ -117,7 +117,7 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        order = tasks.locate(key)
+        order = tasks.find_seq(key)
         blocks = StatusWriter(store.snapshot, store.status)
         entry = blocks.get(order)
         if not entry & PRESENT:
@@ -139,21 +139,21 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
         tasks.end_op()
 
 
-def order_of(TrackerCache tasks not None, bytes key not None):
+def order_of(TaskCache tasks not None, bytes key not None):
     """The order number of a task; -1 when there is none."""
     tasks.begin_op()
     try:
-        return tasks.locate(key)
+        return tasks.find_seq(key)
     finally:
         tasks.end_op()
 
 
-def key_at(TrackerCache tasks not None, long long order):
+def key_at(TaskCache tasks not None, long long order):
     """The key of a task; None when there is no task of this order number."""
     return read_task(tasks, order, KEYS, NULL)
 
 
-cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* claim):
+cdef object read_task(TaskCache tasks, long long order, int kind, Claim* claim):
     """What an iterator hands out for a task: its key, its dict or both; None when it is not there any more, or, if a
     ``claim`` is given, not claimed like that."""
     tasks.begin_op()
@@ -168,7 +168,7 @@ cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* clai
         tasks.end_op()
 
 
-cdef bint is_claimed_as(TrackerCache tasks, long long order, Claim* claim) except -1:
+cdef bint is_claimed_as(TaskCache tasks, long long order, Claim* claim) except -1:
     cdef Claim found
     raw = tasks.get(pack(order), tasks.store.claims)
     if raw is None:
@@ -177,19 +177,19 @@ cdef bint is_claimed_as(TrackerCache tasks, long long order, Claim* claim) excep
     return found.worker == claim.worker and found.slot == claim.slot and found.position == claim.position
 
 
-cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, long long since) except -1:
+cdef bint is_still_claimed(TaskCache tasks, long long order, Claim* claim, long long since) except -1:
     """Whether a task is claimed like that, as it was in the transaction of number ``since``: nobody need look where
     that is the last one. (-1: of a transaction that is not known to have been committed.)"""
     tasks.begin_op()
     try:
-        if since >= 0 and tasks.store.transient and tasks.seen == since:
+        if since >= 0 and tasks.store.transient and tasks.snapshot_id == since:
             return True
         return is_claimed_as(tasks, order, claim)
     finally:
         tasks.end_op()
 
 
-cdef list keys_at(TrackerCache tasks, list orders):
+cdef list keys_at(TaskCache tasks, list orders):
     """The keys of tasks, None for those that are not there."""
     cdef list numbers = [pack(order) for order in orders]
     cdef dict found
@@ -202,7 +202,7 @@ cdef list keys_at(TrackerCache tasks, list orders):
         tasks.end_op()
 
 
-cdef object task_from_record(TrackerCache tasks, long long order, bytes raw, int kind):
+cdef object task_from_record(TaskCache tasks, long long order, bytes raw, int kind):
     cdef Record record
     cdef Entry entry
     cdef bytes encoded

@@ -10,12 +10,12 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
-from tastypy_fast._core.key_codec cimport encode_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
 from tastypy_fast._core.record_codec cimport build_record, dump_value
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport CLAIMED, DONE, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
 from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 
 __all__ = ["find_tasks", "mark_done_many"]
 
@@ -24,7 +24,7 @@ cdef bytes record_of(WriteCache cache, bytes key, object value):
     """What assign_directly() takes. Needs no transaction: others may write meanwhile. None where it would not do."""
     cdef int codec = 0
     cdef bytes payload
-    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > 511:
+    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > MAX_INDEX_KEY:
         return None
     payload = dump_value(value, &codec)
     return build_record(codec, key, payload, cache.store.gzipped)
@@ -59,7 +59,7 @@ cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
         cache.end_op()
 
 
-cdef int begin_directly(TrackerCache tasks) except -1:
+cdef int begin_directly(TaskCache tasks) except -1:
     """Have nothing in the cache that is not in the transaction, and no block at all."""
     if tasks.entries or tasks.status.differs():
         tasks.sync(False)
@@ -69,7 +69,7 @@ cdef int begin_directly(TrackerCache tasks) except -1:
     return 0
 
 
-cdef int put_status(TrackerCache tasks, StatusWriter blocks, bytes number, uint32_t old, uint32_t new) except -1:
+cdef int put_status(TaskCache tasks, StatusWriter blocks, bytes number, uint32_t old, uint32_t new) except -1:
     """Change the status that ``blocks`` got last, from ``old`` to ``new``; ``number`` is its order number, packed.
     finish() writes it."""
     cdef StoreBase store = tasks.store
@@ -80,7 +80,7 @@ cdef int put_status(TrackerCache tasks, StatusWriter blocks, bytes number, uint3
     return 0
 
 
-cdef int finish(TrackerCache tasks, StatusWriter blocks) except -1:
+cdef int finish(TaskCache tasks, StatusWriter blocks) except -1:
     """Write the statuses that were put, with what revert() comes back to, and the claims."""
     cdef StoreBase store = tasks.store
     blocks.flush()
@@ -98,52 +98,83 @@ cdef Py_ssize_t put_pairs(object txn, object db, list pairs, bint overwrite) exc
     return txn.cursor(db).putmulti(pairs, True, overwrite)[1] if pairs else 0
 
 
-cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
-                          int tries) except -1:
-    """TrackerCache.change() for a transaction of its own. False where that one is to say what is wrong."""
-    cdef StoreBase store = tasks.store
+cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
+                          int added_tries) except -1:
+    """TaskCache.change() for a transaction of its own. False where that one is to say what is wrong."""
     cdef StatusWriter blocks
-    cdef long long order
-    cdef uint32_t old, new
-    cdef int32_t count
+    cdef long long seq
+    cdef uint32_t old
+    cdef int32_t tries
     cdef bytes number
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        order = tasks.locate(key)
-        if order == ABSENT:
-            raise KeyError(original)
-        blocks = StatusWriter(store.snapshot, store.status)
-        old = blocks.get(order)
-        count = 0 if tries == 2 else tries_of(old) + tries
-        if not old & PRESENT or not -MAX_TRIES <= count <= MAX_TRIES:
+        seq = find_task(tasks, key, original)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
+        old = blocks.get(seq)
+        tries = tries_of(old) + added_tries
+        if not old & PRESENT or not -MAX_TRIES <= tries <= MAX_TRIES:
             return False
         if old & CLAIMED:
-            number = pack(order)
+            number = pack(seq)
             if drop & CLAIMED:
-                count -= tries == 0 and try_comes_back(store, number, old)
-            elif tries:
-                note_tries(store, number, 0 if tries == 2 else tries, count)
-        new = make_entry((old & FLAGS & ~drop) | add, count)
-        if new != old:
-            put_status(tasks, blocks, pack(order), old, new)
-            finish(tasks, blocks)
+                tries -= added_tries == 0 and try_comes_back(tasks.store, number, old)
+            elif added_tries:
+                note_tries(tasks.store, number, added_tries, tries)
+        replace_status(tasks, blocks, seq, old, make_entry((old & FLAGS & ~drop) | add, tries))
         return True
     finally:
         tasks.end_op()
 
 
-def find_tasks(TrackerCache tasks not None, list keys not None):
-    """What mark_done_many() takes: the keys, the same encoded, and the order numbers they have now, -1 for none."""
-    cdef list encoded = [encode_key(key) for key in keys]
+cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) except -1:
+    """TaskCache.reset_tries() for a transaction of its own. False where that one is to say what is wrong."""
+    cdef StatusWriter blocks
+    cdef long long seq
+    cdef uint32_t old
     tasks.begin_op()
     try:
-        return keys, encoded, tasks.locate_many(encoded)
+        begin_directly(tasks)
+        seq = find_task(tasks, key, original)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
+        old = blocks.get(seq)
+        if not old & PRESENT:
+            return False
+        if old & CLAIMED:
+            note_tries(tasks.store, pack(seq), 0, 0)
+        replace_status(tasks, blocks, seq, old, make_entry(old & FLAGS, 0))
+        return True
     finally:
         tasks.end_op()
 
 
-def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded not None, list orders not None):
+cdef long long find_task(TaskCache tasks, bytes key, object original) except -1:
+    """Return the seq of a task. KeyError if it does not exist."""
+    cdef long long seq = tasks.find_seq(key)
+    if seq == ABSENT:
+        raise KeyError(original)
+    return seq
+
+
+cdef int replace_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1:
+    """Write the status that ``blocks`` got last, if it changes."""
+    if new != old:
+        put_status(tasks, blocks, pack(seq), old, new)
+        finish(tasks, blocks)
+    return 0
+
+
+def find_tasks(TaskCache tasks not None, list keys not None):
+    """What mark_done_many() takes: the keys, the same encoded, and the order numbers they have now, -1 for none."""
+    cdef list encoded = [encode_key(key) for key in keys]
+    tasks.begin_op()
+    try:
+        return keys, encoded, tasks.find_seqs(encoded)
+    finally:
+        tasks.end_op()
+
+
+def mark_done_many(TaskCache tasks not None, list keys not None, list encoded not None, list orders not None):
     """Mark tasks done. KeyError when one is not there; the caller undoes the rest then.
 
     An order number that was found before the transaction holds if it still is one of a task: none is given out twice.
@@ -163,7 +194,7 @@ def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded
             order = orders[position]
             old = 0 if order < 0 else blocks.get(order)
             if not old & PRESENT:
-                order = tasks.locate(encoded[position])
+                order = tasks.find_seq(encoded[position])
                 if order == ABSENT:
                     raise KeyError(keys[position])
                 old = blocks.get(order)
