@@ -97,7 +97,7 @@ cdef class StatusSummary:
         return 0
 
     cdef int resolve(self, long long last) except -1:
-        """Apply the staged changes if ``last``, the last committed transaction, includes theirs. Drop them otherwise."""
+        """Apply the staged changes if the last committed transaction includes theirs. Drop them otherwise."""
         if self.staged_by and last >= self.staged_by:
             for number, head in self.staged:
                 self.put(number, <const Head*>PyBytes_AS_STRING(head))
