@@ -659,8 +659,8 @@ def test_a_claim_that_nobody_has_is_found(path):
         images = db.open_db(b"images", txn=txn, integerkey=True)
         txn.put(NUMBER.pack(3), b"ab", db=images)
     assert maintenance.verify(path) == [
-        "task 700 is not marked as claimed, and its claim says otherwise",
-        "what the last sync left of record 3: it is cut short",
+        "task 700 has a claim, but is not marked as claimed",
+        "the before-image of record 3: it is cut short",
     ]
 
 

@@ -116,7 +116,7 @@ class Store(StoreBase):
         except BaseException as error:
             self._close_files()
             if isinstance(error, OSError) and not isinstance(error, PersistentOrderedDictException):
-                raise store_dir.refused(error, self.path, self._may_write) from error
+                raise store_dir.opening_error(error, self.path, self._may_write) from error
             raise
 
     def _take_files(self) -> bool:
