@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import tastypy_fast
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._inspect.lock_holders import holders_of
+from tastypy_fast._inspect.lock_holders import find_lock_holders
 from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast.cli import app
-from tastypy_fast.cli.formatting import key_as_json, key_from, key_text
+from tastypy_fast.cli.formatting import key_as_json, parse_key, key_text
 from tests.children import Child, start
 
 COMMANDS = """
@@ -217,7 +217,7 @@ def test_who_has_it_is_told_from_a_process_that_was_killed(tasks):
         child.pipe.recv()
         child.kill()
         child.wait()
-    assert holders_of(str(tasks))[:3] == ("nobody", "", ())
+    assert find_lock_holders(str(tasks))[:3] == ("nobody", "", ())
 
 
 # status
@@ -349,7 +349,7 @@ HOSTILE = ["", " ", "a\tb", "a\nb", "\udcff", "\ud800", "é", "5", 5, -(10**30),
 def test_hostile_keys_come_out_and_go_in_again(path):
     POD(path, init=[(key, [number]) for number, key in enumerate(HOSTILE)]).close()
     found = lines("ls", path, "--json-keys")
-    assert [key_from(line, True) for line in found] == HOSTILE
+    assert [parse_key(line, True) for line in found] == HOSTILE
     values = lines("get", path, "--json-keys", "--file", "-", stdin="\n".join(found))
     assert [json.loads(line.split("\t")[-1]) for line in values] == [[number] for number in range(len(HOSTILE))]
     assert json.loads(run("get", path, "--", "--help")) == [HOSTILE.index("--help")]
@@ -362,7 +362,7 @@ def test_hostile_keys_come_out_and_go_in_again(path):
 
 @given(st.recursive(st.text() | st.integers(), lambda parts: st.lists(parts, max_size=3).map(tuple)))
 def test_keys_as_text_and_back(key):
-    assert key_from(key_as_json(key), True) == key
+    assert parse_key(key_as_json(key), True) == key
     assert "\n" not in key_text(key)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from tastypy_fast._formats.atomic_output import atomic_output, new_path, system_errors
+from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path, translate_os_errors
 from tastypy_fast._formats.compression import joined, no_memory, reading, writing
 from tastypy_fast._formats.json_text import compact_json, key_of, parse_json
 from tastypy_fast._paths import checked
@@ -20,7 +20,7 @@ __all__ = ["JsonLines", "write_json_lines"]
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
+def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
     """Write the pairs of the store at ``source`` to a path or an open file. The number of lines."""
     lines = (b'{"key":%s,"value":%s}\n' % (compact_json(key), compact_json(value)) for key, value in pairs)
     if not isinstance(target, (str, bytes, os.PathLike)):
@@ -31,8 +31,8 @@ def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str)
     if _is_special(path):
         with open(path, "wb") as file:
             return _write(file, lines)
-    path = new_path(path, "write to", source, "the store that is exported")
-    with system_errors(path), atomic_output(path) as made, writing(made) as file:
+    path = resolve_new_path(path, "write to", source, "the store that is exported")
+    with translate_os_errors(path), atomic_output(path) as made, writing(made) as file:
         return _write(file, lines)
 
 
@@ -61,7 +61,7 @@ def _is_special(path: str) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-class JsonLines:
+class JsonlReader:
     """A path or an open file, to read. Iterating yields (number of the line, key, value).
 
     Raises DamagedInputError, which names the line.

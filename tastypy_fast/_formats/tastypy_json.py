@@ -26,7 +26,7 @@ _ESCAPED = re.compile(rb"\\([\\t])")
 _MEANT = {b"\\": b"\\", b"t": b"\t"}
 
 
-def write_original(folder: str, pairs: Iterator[tuple[Any, Any]], file_size: int, gzipped: bool) -> int:
+def write_tastypy_json(folder: str, pairs: Iterator[tuple[Any, Any]], file_size: int, gzipped: bool) -> int:
     """Write the pairs into a new folder. The number of lines."""
     os.mkdir(folder)
     suffix = ".json.gz" if gzipped else ".json"
@@ -68,7 +68,7 @@ def _parsed(data: bytes, what: str) -> Any:
         raise ValueError(f"the {what} is no JSON: {error}") from None
 
 
-class Original:
+class TastypyJsonReader:
     """A folder of such files, to read. ``file_size`` is None where it is not known.
 
     Iterating yields (number of the line, counted through all files, key, value). Raises DamagedInputError, which names

@@ -25,7 +25,7 @@ class Holders(NamedTuple):
     durability: str
 
 
-def holders_of(path: str) -> Holders:
+def find_lock_holders(path: str) -> Holders:
     """Who writes the store at ``path``. Takes its lock for a moment, for which others wait. Cost: O(1), and on Linux a
     look at the system's list of locks."""
     try:

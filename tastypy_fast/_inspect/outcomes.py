@@ -21,7 +21,7 @@ __all__ = ["TaskCounts", "count_tasks"]
 _BYTES = [HEAD.size + (place if sys.byteorder == "little" else 3 - place) for place in range(4)]
 
 
-class TaskCounts(NamedTuple):
+class ProgressCounts(NamedTuple):
     """Tasks, those that are done, and those that are not and will not be handed out again: aborted, or out of tries."""
 
     tasks: int
@@ -53,7 +53,7 @@ class _Failing:
         return sum(times for entry, times in entries.items() if self(entry))
 
 
-def count_tasks(tracker: Any, max_tries: int, allow_aborted: bool) -> TaskCounts:
+def count_progress(tracker: Any, max_tries: int, allow_aborted: bool) -> ProgressCounts:
     """Count for a private tracker, or for a view of a shared one, what is not synced or committed yet included.
 
     What a worker that lives has in hand has not failed yet, though it be the last try. Cost: a walk over the blocks of
@@ -70,7 +70,7 @@ def count_tasks(tracker: Any, max_tries: int, allow_aborted: bool) -> TaskCounts
             else:
                 failed = _failed_in_private(tracker, failing)
         # (another process may have written between two looks of one that only reads)
-        return TaskCounts(tasks, done, min(max(failed, 0), tasks - done))
+        return ProgressCounts(tasks, done, min(max(failed, 0), tasks - done))
 
 
 def _failed_in_shared(view: Any, failing: _Failing) -> int:

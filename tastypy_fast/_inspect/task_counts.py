@@ -85,10 +85,10 @@ def look_at_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
                 database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
             except NotFound:  # never shared
                 return [], {}
-            return claims_in(txn, database, store.path)
+            return read_claims_in(txn, database, store.path)
 
 
-def claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
+def read_claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
     """The same of a transaction. ``own``: the number of this process's worker."""
     found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
     if not found:

@@ -8,7 +8,7 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
-from tastypy_fast._inspect.outcomes import TaskCounts
+from tastypy_fast._inspect.outcomes import ProgressCounts
 from tastypy_fast._optional import optional_import
 from tastypy_fast.exceptions import PersistentOrderedDictException
 
@@ -50,7 +50,7 @@ class ProgressBarMixin:
                 raise TypeError(f"progress() takes {name} from the store; leave it away")
         make = bar_class(optional_import("tqdm.auto", "progress", "progress()").tqdm)
         tracker: Any = self
-        return make(tracker, iterable, bool(allow_aborted), tracker._outcome(bool(allow_aborted)), options)
+        return make(tracker, iterable, bool(allow_aborted), tracker._count_progress(bool(allow_aborted)), options)
 
 
 class Bar:
@@ -61,7 +61,7 @@ class Bar:
     disable: bool
 
     def __init__(
-        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: TaskCounts, options: dict[str, Any]
+        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: ProgressCounts, options: dict[str, Any]
     ) -> None:
         self._tracker = tracker
         self._tasks = tasks
@@ -143,7 +143,7 @@ class Bar:
             if not ((aborted and not self._allow_aborted) or (tracker.max_tries and tried)):
                 failed = 0
             elif began >= self._next_count:
-                tasks, done, failed = tracker._outcome(self._allow_aborted)
+                tasks, done, failed = tracker._count_progress(self._allow_aborted)
                 self._next_count = perf_counter() + self._pause(began)
             else:
                 failed = self.failed

@@ -13,7 +13,7 @@ from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast._formats.json_text import parse_json
 from tastypy_fast.cli.exit_codes import DONE, NO, USAGE, Failure
-from tastypy_fast.cli.formatting import as_json, key_as_json, key_from, out, quantity
+from tastypy_fast.cli.formatting import as_json, key_as_json, parse_key, out, quantity
 from tastypy_fast.cli.key_filters import (
     Choice,
     choose,
@@ -64,7 +64,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
     tastypy-fast set names first --text Ada
     """
     try:
-        parsed_key = key_from(key, json_keys)
+        parsed_key = parse_key(key, json_keys)
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
     if value == "-":

@@ -74,7 +74,7 @@ def key_text(key: Any, json_keys: bool = False) -> str:
     return key_as_json(key) if "\n" in key or "\r" in key else key
 
 
-def key_from(text: str, json_keys: bool) -> Any:
+def parse_key(text: str, json_keys: bool) -> Any:
     """The key that an argument or a line means. Raises ValueError where it means none."""
     if not json_keys:
         return text

@@ -18,8 +18,8 @@ from tastypy_fast import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from tastypy_fast._formats.jsonl import JsonLines
-from tastypy_fast._formats.tastypy_json import Original
+from tastypy_fast._formats.jsonl import JsonlReader
+from tastypy_fast._formats.tastypy_json import TastypyJsonReader
 from tastypy_fast._mixins.import_export import make_store
 from tastypy_fast.cli.exit_codes import USAGE, Failure
 from tastypy_fast.cli.formatting import as_json, out, quantity
@@ -92,17 +92,17 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     tastypy-fast import crawl.jsonl.gz crawl
     tastypy-fast import crawl-2017 crawl --tracker
     """
-    given: Original | JsonLines
+    given: TastypyJsonReader | JsonlReader
     if source == "-" or is_json_lines(source):
-        given = JsonLines(sys.stdin.buffer if source == "-" else source)
+        given = JsonlReader(sys.stdin.buffer if source == "-" else source)
     else:
-        given = Original(source, None)
+        given = TastypyJsonReader(source, None)
     there = _found_at(store)
     found = None if there is None else "tracker" if there.is_tracker else "dict"
     if found and kind not in (None, found):
         raise Failure(f"the store at {store} is there, and is a {found}", USAGE)
     kind = kind or found
-    if there is None or isinstance(given, Original):
+    if there is None or isinstance(given, TastypyJsonReader):
         count, kind = _import_new(given, store, kind)
     else:
         with _open(store, there) as target:
@@ -127,7 +127,7 @@ def _open(store: str, there: Found) -> Any:
         return open_writer(store)
 
 
-def _import_new(given: Original | JsonLines, store: str, kind: str | None) -> tuple[int, str]:
+def _import_new(given: TastypyJsonReader | JsonlReader, store: str, kind: str | None) -> tuple[int, str]:
     """Make a store of what was given, whole or not at all. How many lines there were, and which kind it is."""
     with closing(iter(given)) as entries:
         first = next(entries, None)
@@ -148,7 +148,7 @@ def _is_task(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() >= SPECIAL
 
 
-def _tasks(given: Original | JsonLines, lines: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, Any, Any]]:
+def _tasks(given: TastypyJsonReader | JsonlReader, lines: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, Any, Any]]:
     """Refuse the first line that is no task: what a tracker would make of it was not asked for."""
     for line in lines:
         if not _is_task(line[2]):

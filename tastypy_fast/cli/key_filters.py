@@ -17,7 +17,7 @@ from tastypy_fast._inspect.task_counts import ActiveClaim, active_claims, look_a
 from tastypy_fast._paths import checked
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, NO, USAGE, Failure
-from tastypy_fast.cli.formatting import as_json, key_from, lines_of
+from tastypy_fast.cli.formatting import as_json, parse_key, lines_of
 from tastypy_fast.cli.open_store import Reader, is_tracker
 
 __all__ = [
@@ -170,7 +170,7 @@ def _keys_in(name: str, json_keys: bool) -> Iterator[tuple[Any, str]]:
 
 def _parsed(text: str, json_keys: bool, where: str) -> Any:
     try:
-        return key_from(text, json_keys)
+        return parse_key(text, json_keys)
     except ValueError as error:
         raise Failure(f"{where}{error}", USAGE) from None
 

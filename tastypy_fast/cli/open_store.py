@@ -13,7 +13,7 @@ from tastypy_fast import (
     StoreKindError,
     StoreNotFoundError,
 )
-from tastypy_fast._inspect.lock_holders import holders_of
+from tastypy_fast._inspect.lock_holders import find_lock_holders
 from tastypy_fast._inspect.store_info import facts_of
 from tastypy_fast._paths import resolved
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, Failure
@@ -86,7 +86,7 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
     try:
         return kind(path, file_size=found.file_size)
     except StoreInUseError as error:
-        owner = holders_of(resolved(path)).text or "another process"
+        owner = find_lock_holders(resolved(path)).text or "another process"
         raise Failure(
             f"{owner} has the store at {path} to itself, so that nothing was changed; wait for it to end (reading "
             f"works meanwhile), or use the shared classes there", CANNOT_OPEN

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tastypy_fast._inspect.lock_holders import Holders, holders_of
+from tastypy_fast._inspect.lock_holders import Holders, find_lock_holders
 from tastypy_fast._inspect.store_info import facts_of
 from tastypy_fast._inspect.task_counts import ActiveClaim, Counts, TaskCounter, active_claims
 from tastypy_fast._mixins.counting import percent
@@ -40,7 +40,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
     --max-tries N, else at least once, and then they count as left, too. It is what was last synced. Cost: 16 bytes for
     every 500 tasks, and 2 kB for those 500 of which some have failed.
     """
-    holders = holders_of(resolved(store))  # (before this process has a part in it)
+    holders = find_lock_holders(resolved(store))  # (before this process has a part in it)
     with open_reader(store) as reader:
         facts = facts_of(reader._store)
         counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None

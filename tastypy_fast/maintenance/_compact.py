@@ -21,7 +21,7 @@ COMPACTED = "data.compacted"
 PATIENCE = 5
 
 
-def copy_here(path: str, folder: str) -> Iterator[None]:
+def copy_store(path: str, folder: str) -> Iterator[None]:
     """Write what the store has at this moment, the log included, into another folder."""
     store = look_at(path)
     try:
@@ -31,7 +31,7 @@ def copy_here(path: str, folder: str) -> Iterator[None]:
     yield None
 
 
-def compact_here(path: str) -> Iterator[tuple[int, int]]:
+def compact_store(path: str) -> Iterator[tuple[int, int]]:
     """Replace the data file by a copy without free pages; its sizes before and after."""
     store = look_at(path)
     kind, file_size = store.options.kind, store.file_size() or b"1"

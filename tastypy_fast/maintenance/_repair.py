@@ -56,7 +56,7 @@ class _Kept(NamedTuple):
     record: bytes
 
 
-def repair_here(path: str, folder: str) -> Iterator[Repair]:
+def repair_store(path: str, folder: str) -> Iterator[Repair]:
     """Make a store in ``folder`` of what can be read of the one at ``path``."""
     require_store(path)
     # Nobody writes meanwhile. (Without the file nobody can have.)

@@ -26,7 +26,7 @@ __all__ = ["verify_here"]
 MOST = 1000
 
 
-def verify_here(path: str) -> Iterator[str]:
+def verify_store(path: str) -> Iterator[str]:
     """What is wrong with the store at ``path``, a sentence each."""
     try:
         require_store(path)
