@@ -11,7 +11,7 @@ from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.tracker_cache import TrackerCache
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
-from tastypy_fast._inspect.task_counts import claims_in
+from tastypy_fast._inspect.task_counts import read_claims_in
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.pairs import pairs_of
 from tastypy_fast._shared.claim_iterator import TryIterator
@@ -312,7 +312,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         with view._one_step:
             cache.sync(False)
             store = cache.store
-            held, _ = claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
+            held, _ = read_claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
             return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import tastypy_fast
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._inspect.lock_holders import holders_of
+from tastypy_fast._inspect.lock_holders import find_lock_holders
 from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast.cli import app
 from tastypy_fast.cli.formatting import key_as_json, key_from, key_text
@@ -217,7 +217,7 @@ def test_who_has_it_is_told_from_a_process_that_was_killed(tasks):
         child.pipe.recv()
         child.kill()
         child.wait()
-    assert holders_of(str(tasks))[:3] == ("nobody", "", ())
+    assert find_lock_holders(str(tasks))[:3] == ("nobody", "", ())
 
 
 # status

@@ -16,14 +16,14 @@ from tastypy_fast._lmdb.store_dir import flush_folder, not_made
 from tastypy_fast._paths import Path, refuse_inside, resolved
 from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError, UnsafeFileError
 
-__all__ = ["atomic_output", "new_path", "system_errors"]
+__all__ = ["atomic_output", "resolve_new_path", "translate_os_errors"]
 
 _MARK = ".tastypy_fast-"
 # What tempfile puts behind it.
 _RANDOM = re.compile("[a-z0-9_]{8}")
 
 
-def new_path(path: Path, what: str, source: str | None = None, whose: str = "") -> str:
+def resolve_new_path(path: Path, what: str, source: str | None = None, whose: str = "") -> str:
     """Return the resolved path of a target, at which there is nothing yet but perhaps an empty folder.
 
     Raises NotAStoreError for any other, and StorePathError for one inside of the folder ``source``, which ``whose``
@@ -50,7 +50,7 @@ def new_path(path: Path, what: str, source: str | None = None, whose: str = "") 
 
 
 @contextmanager
-def system_errors(target: str) -> Iterator[None]:
+def translate_os_errors(target: str) -> Iterator[None]:
     """What the system says when it cannot write at ``target``, as an error of ours."""
     try:
         yield
@@ -71,14 +71,14 @@ def atomic_output(target: str) -> Iterator[str]:
     parent, name = os.path.split(target)
     missing = _missing(parent)
     try:
-        with system_errors(target):
+        with translate_os_errors(target):
             os.makedirs(parent, exist_ok=True)
             _sweep(parent, name)
             place, lock = _place(parent, name)
         try:
             made = os.path.join(place, name)
             yield made
-            with system_errors(target):
+            with translate_os_errors(target):
                 _rename(made, target)
                 flush_folder(target if os.path.isdir(target) else parent)
         finally:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from tastypy_fast._optional import optional_import
 from tastypy_fast.exceptions import DamagedInputError, StorageError
 
-__all__ = ["joined", "no_memory", "reading", "writing"]
+__all__ = ["create_file", "join_lines", "line_too_large", "open_lines"]
 
 _LEVEL = 6
 # (so few that what they unpack to is small, too)
@@ -26,14 +26,14 @@ _LINES_AT_ONCE = 500
 LONGEST_LINE = 1 << 32
 
 
-def joined(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+def join_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     """Some hundred lines at a time as one, with their number."""
     while batch := list(islice(lines, _LINES_AT_ONCE)):
         yield len(batch), b"".join(batch)
 
 
 @contextmanager
-def writing(path: str) -> Iterator[Any]:
+def create_file(path: str) -> Iterator[Any]:
     """A new binary file to write; it is on the disk when the block ends."""
     kind = os.path.splitext(path)[1]
     packer: Any = None
@@ -54,7 +54,7 @@ def writing(path: str) -> Iterator[Any]:
 
 
 @contextmanager
-def reading(path: str) -> Iterator[Iterator[bytes]]:
+def open_lines(path: str) -> Iterator[Iterator[bytes]]:
     """The lines of a file, with their ends, as long as the block lasts. They raise DamagedInputError where it does not
     unpack, and for a line that is longer than any of a store.
     """
@@ -76,7 +76,7 @@ def _lines(file: Any) -> Iterator[bytes]:
         yield line
 
 
-def no_memory(where: str) -> StorageError:
+def line_too_large(where: str) -> StorageError:
     """The error for a line that is too long for the memory of this process."""
     return StorageError(errno.ENOMEM, f"{where}: there is not enough memory for this line; nothing of it was taken")
 

@@ -20,7 +20,7 @@ from tastypy_fast._core.json_fallback import FAST_JSON
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast.exceptions import UnstorableValueError
 
-__all__ = ["compact_json", "key_of", "parse_json", "spaced_json"]
+__all__ = ["compact_json", "key_from_json", "parse_json", "spaced_json"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -74,7 +74,7 @@ def _readable(text: str) -> bytes:
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
-def key_of(parsed: Any) -> Any:
+def key_from_json(parsed: Any) -> Any:
     """The key whose JSON was parsed: arrays are tuples. Raises ValueError."""
     try:
         return _with_tuples(parsed)

@@ -8,19 +8,19 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from tastypy_fast._formats.atomic_output import atomic_output, new_path, system_errors
-from tastypy_fast._formats.compression import joined, no_memory, reading, writing
-from tastypy_fast._formats.json_text import compact_json, key_of, parse_json
+from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path, translate_os_errors
+from tastypy_fast._formats.compression import create_file, join_lines, line_too_large, open_lines
+from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 from tastypy_fast._paths import checked
 from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
 
-__all__ = ["JsonLines", "write_json_lines"]
+__all__ = ["JsonlReader", "write_jsonl"]
 
 # What some editors put in front of UTF-8.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
+def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
     """Write the pairs of the store at ``source`` to a path or an open file. The number of lines."""
     lines = (b'{"key":%s,"value":%s}\n' % (compact_json(key), compact_json(value)) for key, value in pairs)
     if not isinstance(target, (str, bytes, os.PathLike)):
@@ -31,8 +31,8 @@ def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str)
     if _is_special(path):
         with open(path, "wb") as file:
             return _write(file, lines)
-    path = new_path(path, "write to", source, "the store that is exported")
-    with system_errors(path), atomic_output(path) as made, writing(made) as file:
+    path = resolve_new_path(path, "write to", source, "the store that is exported")
+    with translate_os_errors(path), atomic_output(path) as made, create_file(made) as file:
         return _write(file, lines)
 
 
@@ -40,7 +40,7 @@ def _write(file: Any, lines: Iterator[bytes]) -> int:
     # (StringIO has it too, and says nothing)
     is_text = hasattr(file, "encoding")
     total = 0
-    for count, chunk in joined(lines):
+    for count, chunk in join_lines(lines):
         try:
             file.write(chunk.decode("utf-8", "surrogatepass") if is_text else chunk)
         except UnicodeEncodeError as error:
@@ -61,7 +61,7 @@ def _is_special(path: str) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-class JsonLines:
+class JsonlReader:
     """A path or an open file, to read. Iterating yields (number of the line, key, value).
 
     Raises DamagedInputError, which names the line.
@@ -72,7 +72,7 @@ class JsonLines:
         self._lines: AbstractContextManager[Iterable[str | bytes]]
         if isinstance(source, (str, bytes, os.PathLike)):
             self._name = checked(source, "source")
-            self._lines = reading(self._name)
+            self._lines = open_lines(self._name)
         elif not isinstance(source, Iterable):
             raise TypeError(f"the source must be a path, an open file or an iterable of lines, not "
                             f"{type(source).__name__}")
@@ -93,10 +93,10 @@ class JsonLines:
                         try:
                             key, value = _pair(data)
                         except MemoryError as error:
-                            raise no_memory(self.where(number)) from error
+                            raise line_too_large(self.where(number)) from error
                         yield number, key, value
         except MemoryError as error:
-            raise no_memory(self.where(number + 1)) from error
+            raise line_too_large(self.where(number + 1)) from error
         except DamagedInputError as error:  # it does not unpack, or has no end
             raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
         except UnicodeDecodeError as error:  # a text file is decoded some lines at a time
@@ -117,4 +117,4 @@ def _pair(line: bytes) -> tuple[Any, Any]:
         raise ValueError(f"this is no JSON: {error}") from None
     if not isinstance(found, dict) or found.keys() != {"key", "value"}:
         raise ValueError(f'each line must be {{"key": ..., "value": ...}}, and this one is {line.strip()[:80]!r:.80}')
-    return key_of(found["key"]), found["value"]
+    return key_from_json(found["key"]), found["value"]

@@ -14,19 +14,19 @@ from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from tastypy_fast._formats.compression import joined, no_memory, reading, writing
-from tastypy_fast._formats.json_text import key_of, parse_json, spaced_json
+from tastypy_fast._formats.compression import create_file, join_lines, line_too_large, open_lines
+from tastypy_fast._formats.json_text import key_from_json, parse_json, spaced_json
 from tastypy_fast._paths import Path, checked
 from tastypy_fast.exceptions import DamagedInputError, StoreNotFoundError, StorePathError
 
-__all__ = ["Original", "write_original"]
+__all__ = ["TastypyJsonReader", "write_tastypy_json"]
 
 _NAME = re.compile(r"(0|[1-9][0-9]*)\.json(\.gz)?")
 _ESCAPED = re.compile(rb"\\([\\t])")
 _MEANT = {b"\\": b"\\", b"t": b"\t"}
 
 
-def write_original(folder: str, pairs: Iterator[tuple[Any, Any]], file_size: int, gzipped: bool) -> int:
+def write_tastypy_json(folder: str, pairs: Iterator[tuple[Any, Any]], file_size: int, gzipped: bool) -> int:
     """Write the pairs into a new folder. The number of lines."""
     os.mkdir(folder)
     suffix = ".json.gz" if gzipped else ".json"
@@ -35,8 +35,8 @@ def write_original(folder: str, pairs: Iterator[tuple[Any, Any]], file_size: int
     # (an empty store has one empty file, by which the folder can be told from any other)
     first = list(islice(lines, 1))
     while first or not number:
-        with writing(os.path.join(folder, f"{number}{suffix}")) as file:
-            for count, chunk in joined(chain(first, islice(lines, file_size - 1))):
+        with create_file(os.path.join(folder, f"{number}{suffix}")) as file:
+            for count, chunk in join_lines(chain(first, islice(lines, file_size - 1))):
                 file.write(chunk)
                 total += count
         number += 1
@@ -58,7 +58,7 @@ def _pair(line: bytes) -> tuple[Any, Any]:
         raise ValueError("there is no tab between a key and a value")
     if b"\\" in key:
         key = _ESCAPED.sub(lambda found: _MEANT[found[1]], key)
-    return key_of(_parsed(key, "key")), _parsed(value, "value")
+    return key_from_json(_parsed(key, "key")), _parsed(value, "value")
 
 
 def _parsed(data: bytes, what: str) -> Any:
@@ -68,7 +68,7 @@ def _parsed(data: bytes, what: str) -> Any:
         raise ValueError(f"the {what} is no JSON: {error}") from None
 
 
-class Original:
+class TastypyJsonReader:
     """A folder of such files, to read. ``file_size`` is None where it is not known.
 
     Iterating yields (number of the line, counted through all files, key, value). Raises DamagedInputError, which names
@@ -116,16 +116,16 @@ class Original:
         for name in self._names:
             self._before.append(total)
             try:
-                with reading(os.path.join(self.folder, name)) as lines:
+                with open_lines(os.path.join(self.folder, name)) as lines:
                     for line in lines:
                         total += 1
                         try:
                             key, value = _pair(line)
                         except MemoryError as error:
-                            raise no_memory(self.where(total)) from error
+                            raise line_too_large(self.where(total)) from error
                         yield total, key, value
             except MemoryError as error:
-                raise no_memory(self.where(total + 1)) from error
+                raise line_too_large(self.where(total + 1)) from error
             except DamagedInputError as error:  # it does not unpack, or has no end
                 raise self._damaged(f"{self._at(total + 1)}: {error}") from error
             except ValueError as error:

@@ -12,10 +12,10 @@ from tastypy_fast._lmdb.file_locks import LockFile, read_name
 from tastypy_fast._lmdb.store_dir import OWNER
 from tastypy_fast.exceptions import UnsafeFileError
 
-__all__ = ["Holders", "holders_of"]
+__all__ = ["LockHolders", "find_lock_holders"]
 
 
-class Holders(NamedTuple):
+class LockHolders(NamedTuple):
     """``how``: "private", "shared" or "nobody"; ``text``: the private owner, in words; ``processes``: their numbers, as
     far as they are known; ``durability``: of the process that opened the store first, empty where it is not known."""
 
@@ -25,7 +25,7 @@ class Holders(NamedTuple):
     durability: str
 
 
-def holders_of(path: str) -> Holders:
+def find_lock_holders(path: str) -> LockHolders:
     """Who writes the store at ``path``. Takes its lock for a moment, for which others wait. Cost: O(1), and on Linux a
     look at the system's list of locks."""
     try:
@@ -33,7 +33,7 @@ def holders_of(path: str) -> Holders:
     except UnsafeFileError:
         raise
     except OSError:
-        return Holders("nobody", "", (), "")
+        return LockHolders("nobody", "", (), "")
     try:
         text, how = read_name(file), "nobody"
         noted = re.search(rb"\ndurability (\w+)", os.pread(file.fileno(), 1000, 0))
@@ -45,7 +45,7 @@ def holders_of(path: str) -> Holders:
         file.close()
     if how == "private" and not processes and text.startswith("process "):
         processes = (int(text.split()[1]),)
-    return Holders(how, text if how == "private" else "", processes, durability)
+    return LockHolders(how, text if how == "private" else "", processes, durability)
 
 
 def _can_lock(file: LockFile, mode: int) -> bool:

@@ -12,10 +12,10 @@ from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._lmdb.store_dir import DATA, DATABASES
 from tastypy_fast._store.store import Store
 
-__all__ = ["Facts", "facts_of", "order_number"]
+__all__ = ["StoreInfo", "find_row_id", "read_store_info"]
 
 
-class Facts(NamedTuple):
+class StoreInfo(NamedTuple):
     """The format, the lines in each file when it is written out, and sizes in bytes: of all its files, and of what is
     unused inside of the data file."""
 
@@ -25,11 +25,11 @@ class Facts(NamedTuple):
     free: int
 
 
-def facts_of(store: Store) -> Facts:
+def read_store_info(store: Store) -> StoreInfo:
     """The facts of an open store. Cost: O(1), and a look at each file of the folder."""
     with store.lock, store.begin_reading() as txn:
         version, lines = (int(txn.get(name, db=store.meta)) for name in (b"format", b"file_size"))
-    return Facts(version, lines, _bytes_in(store.path), _free_bytes(store))
+    return StoreInfo(version, lines, _bytes_in(store.path), _free_bytes(store))
 
 
 def _bytes_in(path: str) -> int:
@@ -57,7 +57,7 @@ def _free_bytes(store: Store) -> int:
     return int(max(os.stat(os.path.join(store.path, DATA)).st_size - used * page, 0))
 
 
-def order_number(store: Store, key: Any) -> int | None:
+def find_row_id(store: Store, key: Any) -> int | None:
     """The number that tells where in the order a key is; None when it is not there. Cost: a look into the index."""
     with store.lock, store.begin_reading() as txn:
         raw = txn.get(index_key(encode_key(key)), db=store.order)

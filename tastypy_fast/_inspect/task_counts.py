@@ -19,13 +19,13 @@ from tastypy_fast._store.store import Store
 from tastypy_fast._store.worker_files import facts_of_workers
 from tastypy_fast.types import ClaimState
 
-__all__ = ["ActiveClaim", "Counts", "TaskCounter", "active_claims", "claims_in", "look_at_claims"]
+__all__ = ["ActiveClaim", "TaskCounter", "TaskCounts", "active_claims", "read_claims", "read_claims_in"]
 
 # Blocks whose failures are remembered, of 2 kB each.
 _REMEMBERED = 2048
 
 
-class Counts(NamedTuple):
+class TaskCounts(NamedTuple):
     """Tasks by what became of them.
 
     ``done``; ``aborted`` and not done; ``failed``: neither, in nobody's hands, and tried as often as allowed, or at
@@ -70,10 +70,10 @@ class ActiveClaim(NamedTuple):
 
 def active_claims(store: Store) -> list[ActiveClaim]:
     """What the workers that live have claimed, in order. Cost: of as many claims as there are."""
-    return look_at_claims(store)[0]
+    return read_claims(store)[0]
 
 
-def look_at_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
+def read_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
     """What the workers that live have claimed, in order; and what dead ones have and never handed out, with the tries
     as they were counted: it is nobody's, and the next worker that looks for the dead takes one of these tries back."""
     with store.lock:
@@ -85,10 +85,10 @@ def look_at_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
                 database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
             except NotFound:  # never shared
                 return [], {}
-            return claims_in(txn, database, store.path)
+            return read_claims_in(txn, database, store.path)
 
 
-def claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
+def read_claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
     """The same of a transaction. ``own``: the number of this process's worker."""
     found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
     if not found:
@@ -136,11 +136,11 @@ class TaskCounter:
         #: What has failed since the count before, order number to tries. After the first count: the last of all.
         self.lately: dict[int, int] = {}
 
-    def count(self) -> Counts:
+    def count(self) -> TaskCounts:
         """The counts as they are on disk now."""
         in_hand: dict[int, set[int]] = {}
         waiting: dict[int, dict[int, int]] = {}
-        held_now, given_back = look_at_claims(self._store)
+        held_now, given_back = read_claims(self._store)
         for hand in held_now:
             if not hand.failed:
                 in_hand.setdefault(hand.order // BLOCK, set()).add(hand.order % BLOCK)
@@ -176,7 +176,7 @@ class TaskCounter:
         self._blocks = blocks
         self.lately = lately
         left = still_open - failed if self._max_tries else still_open
-        return Counts(tasks, done, tasks - still_open - done, failed, left, sum(map(len, in_hand.values())),
+        return TaskCounts(tasks, done, tasks - still_open - done, failed, left, sum(map(len, in_hand.values())),
                       tried)
 
     def task(self, order: int) -> tuple[Any, dict[str, Any]] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
-from tastypy_fast._formats.json_text import compact_json, key_of, parse_json
+from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 
 __all__ = [
     "as_json",
@@ -79,7 +79,7 @@ def key_from(text: str, json_keys: bool) -> Any:
     if not json_keys:
         return text
     try:
-        key = key_of(parse_json(text.encode("utf-8", "surrogateescape")))
+        key = key_from_json(parse_json(text.encode("utf-8", "surrogateescape")))
     except ValueError as error:
         raise ValueError(f"{text[:80]!r} is not JSON ({error}); a string takes double quotes") from None
     try:

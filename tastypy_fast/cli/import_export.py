@@ -18,20 +18,22 @@ from tastypy_fast import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from tastypy_fast._formats.jsonl import JsonLines
-from tastypy_fast._formats.tastypy_json import Original
+from tastypy_fast._formats.jsonl import JsonlReader
+from tastypy_fast._formats.tastypy_json import TastypyJsonReader
 from tastypy_fast._mixins.import_export import make_store
 from tastypy_fast.cli.exit_codes import USAGE, Failure
 from tastypy_fast.cli.formatting import as_json, out, quantity
 from tastypy_fast.cli.key_filters import PathType, json_option, store_argument
-from tastypy_fast.cli.open_store import SPECIAL, Found, look_for, open_reader, open_writer
+from tastypy_fast.cli.open_store import SPECIAL, StoreIdentity, identify_store, open_reader, open_writer
 
 __all__ = ["export", "import_"]
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 FORMATS = ("NAME.jsonl, NAME.jsonl.gz and NAME.jsonl.zst are JSON Lines, - is JSON Lines on stdin and stdout, a folder "
            "has the files of the original tastypy")
-
+Input = TastypyJsonReader | JsonlReader
+# (number of the line, key, value) of each.
+Lines = Iterator[tuple[int, Any, Any]]
 
 CLASSES: dict[str, Any] = {"tracker": ProgressTracker, "dict": PersistentOrderedDict}
 
@@ -92,17 +94,17 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     tastypy-fast import crawl.jsonl.gz crawl
     tastypy-fast import crawl-2017 crawl --tracker
     """
-    given: Original | JsonLines
+    given: Input
     if source == "-" or is_json_lines(source):
-        given = JsonLines(sys.stdin.buffer if source == "-" else source)
+        given = JsonlReader(sys.stdin.buffer if source == "-" else source)
     else:
-        given = Original(source, None)
+        given = TastypyJsonReader(source, None)
     there = _found_at(store)
     found = None if there is None else "tracker" if there.is_tracker else "dict"
     if found and kind not in (None, found):
         raise Failure(f"the store at {store} is there, and is a {found}", USAGE)
     kind = kind or found
-    if there is None or isinstance(given, Original):
+    if there is None or isinstance(given, TastypyJsonReader):
         count, kind = _import_new(given, store, kind)
     else:
         with _open(store, there) as target:
@@ -112,14 +114,14 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     out(as_json(report) if as_object else f"read {quantity(count, 'line')} into {store}{new}")
 
 
-def _found_at(store: str) -> Found | None:
+def _found_at(store: str) -> StoreIdentity | None:
     try:
-        return look_for(store)
+        return identify_store(store)
     except StoreNotFoundError:
         return None
 
 
-def _open(store: str, there: Found) -> Any:
+def _open(store: str, there: StoreIdentity) -> Any:
     """A store to fill: private, which is quicker, where nobody shares it."""
     try:
         return CLASSES["tracker" if there.is_tracker else "dict"](store, file_size=there.file_size)
@@ -127,11 +129,11 @@ def _open(store: str, there: Found) -> Any:
         return open_writer(store)
 
 
-def _import_new(given: Original | JsonLines, store: str, kind: str | None) -> tuple[int, str]:
+def _import_new(given: Input, store: str, kind: str | None) -> tuple[int, str]:
     """Make a store of what was given, whole or not at all. How many lines there were, and which kind it is."""
     with closing(iter(given)) as entries:
         first = next(entries, None)
-        lines: Iterator[tuple[int, Any, Any]] = chain(() if first is None else (first,), entries)
+        lines: Lines = chain(() if first is None else (first,), entries)
         if kind is None:
             if first is None:
                 raise Failure("there is nothing in it, which does not tell what the new store is: say --tracker or "
@@ -148,7 +150,7 @@ def _is_task(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() >= SPECIAL
 
 
-def _tasks(given: Original | JsonLines, lines: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, Any, Any]]:
+def _tasks(given: Input, lines: Lines) -> Lines:
     """Refuse the first line that is no task: what a tracker would make of it was not asked for."""
     for line in lines:
         if not _is_task(line[2]):

@@ -12,8 +12,8 @@ import click
 
 from tastypy_fast import ProgressTracker, StorePathError
 from tastypy_fast._core.iterators import ITEMS, KEYS, StoreIterator
-from tastypy_fast._inspect.store_info import order_number
-from tastypy_fast._inspect.task_counts import ActiveClaim, active_claims, look_at_claims
+from tastypy_fast._inspect.store_info import find_row_id
+from tastypy_fast._inspect.task_counts import ActiveClaim, active_claims, read_claims
 from tastypy_fast._paths import checked
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, NO, USAGE, Failure
@@ -207,7 +207,7 @@ def _between(walk: Iterator[tuple[int, Chosen]], start: int | None, end: int | N
 def _place(store: Reader, text: str | None, json_keys: bool) -> int | None:
     if text is None:
         return None
-    order = order_number(store._store, _parsed(text, json_keys, ""))
+    order = find_row_id(store._store, _parsed(text, json_keys, ""))
     if order is None:
         raise Failure(f"there is no key {text!r} to begin or end with", NO)
     return order
@@ -253,7 +253,7 @@ def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, 
     """Those that have the status, with who has them. What is claimed is asked after a task was read, and the task once
     more after that: one that was begun or done between the two looks is not taken for one that failed."""
     for chunk in in_chunks(found, LOOKED_AT):
-        held, never_begun = look_at_claims(store._store)
+        held, never_begun = read_claims(store._store)
         claims = {hand.order: hand for hand in held}
         for order, key, value in chunk:
             hand = claims.get(order)
@@ -272,7 +272,7 @@ def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
 
 def claimed_keys(store: Reader) -> dict[Any, bool]:
     """The keys that workers have claimed, and whether they are at them now. Also those that one has died before."""
-    held, never_begun = look_at_claims(store._store)
+    held, never_begun = read_claims(store._store)
     orders = {**dict.fromkeys(never_begun, True), **{hand.order: not hand.failed for hand in held}}
     keys = ((key_at(store._open_cache, order), in_hand) for order, in_hand in orders.items())  # type: ignore[arg-type]
     return {key: in_hand for key, in_hand in keys if key is not None}

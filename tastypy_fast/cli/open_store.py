@@ -13,18 +13,18 @@ from tastypy_fast import (
     StoreKindError,
     StoreNotFoundError,
 )
-from tastypy_fast._inspect.lock_holders import holders_of
-from tastypy_fast._inspect.store_info import facts_of
+from tastypy_fast._inspect.lock_holders import find_lock_holders
+from tastypy_fast._inspect.store_info import read_store_info
 from tastypy_fast._paths import resolved
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, Failure
 
 __all__ = [
     "SPECIAL",
-    "Found",
     "Reader",
+    "StoreIdentity",
     "Writer",
+    "identify_store",
     "is_tracker",
-    "look_for",
     "open_reader",
     "open_writer",
     "require_tracker",
@@ -57,7 +57,7 @@ def require_tracker(store: Any) -> Any:
     return store
 
 
-class Found(NamedTuple):
+class StoreIdentity(NamedTuple):
     """What a store is. (Who opens it alone says how it is to be written out later: ``file_size`` leaves it as it was.)
     """
 
@@ -65,10 +65,10 @@ class Found(NamedTuple):
     file_size: int
 
 
-def look_for(path: str) -> Found:
+def identify_store(path: str) -> StoreIdentity:
     """What the store at a path is. Raises what opening it raises."""
     with open_reader(path) as reader:
-        return Found(is_tracker(reader), facts_of(reader._store).file_size)
+        return StoreIdentity(is_tracker(reader), read_store_info(reader._store).file_size)
 
 
 def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
@@ -77,7 +77,7 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
     ``create``: what to make where there is no store yet.
     """
     try:
-        found = look_for(path)
+        found = identify_store(path)
     except StoreNotFoundError:
         if create is None:
             raise
@@ -86,7 +86,7 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
     try:
         return kind(path, file_size=found.file_size)
     except StoreInUseError as error:
-        owner = holders_of(resolved(path)).text or "another process"
+        owner = find_lock_holders(resolved(path)).text or "another process"
         raise Failure(
             f"{owner} has the store at {path} to itself, so that nothing was changed; wait for it to end (reading "
             f"works meanwhile), or use the shared classes there", CANNOT_OPEN

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from tastypy_fast._inspect.lock_holders import Holders, holders_of
-from tastypy_fast._inspect.store_info import facts_of
-from tastypy_fast._inspect.task_counts import ActiveClaim, Counts, TaskCounter, active_claims
+from tastypy_fast._inspect.lock_holders import LockHolders, find_lock_holders
+from tastypy_fast._inspect.store_info import read_store_info
+from tastypy_fast._inspect.task_counts import ActiveClaim, TaskCounter, TaskCounts, active_claims
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
 from tastypy_fast._shared.claims import key_at
@@ -40,9 +40,9 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
     --max-tries N, else at least once, and then they count as left, too. It is what was last synced. Cost: 16 bytes for
     every 500 tasks, and 2 kB for those 500 of which some have failed.
     """
-    holders = holders_of(resolved(store))  # (before this process has a part in it)
+    holders = find_lock_holders(resolved(store))  # (before this process has a part in it)
     with open_reader(store) as reader:
-        facts = facts_of(reader._store)
+        facts = read_store_info(reader._store)
         counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None
         claims = [(key_at(reader._open_cache, hand.order), hand)  # type: ignore[arg-type]
                   for hand in active_claims(reader._store)] if counts else []
@@ -65,7 +65,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
         _print_rows(rows)
 
 
-def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holders: Holders,
+def _as_dict(reader: Reader, facts: dict[str, int], counts: TaskCounts | None, holders: LockHolders,
              claims: list[tuple[Any, ActiveClaim]], max_tries: int) -> dict[str, Any]:
     return {
         "path": reader.path,
@@ -82,7 +82,7 @@ def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holde
     }
 
 
-def _count_lines(counts: Counts) -> list[tuple[str, str]]:
+def _count_lines(counts: TaskCounts) -> list[tuple[str, str]]:
     """How far a tracker is, for people."""
     share = max(counts.tasks, 1)
     return [("tasks", f"{counts.tasks:,}")] + [
@@ -92,7 +92,7 @@ def _count_lines(counts: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _who(holders: Holders) -> str:
+def _who(holders: LockHolders) -> str:
     if holders.how == "nobody":
         return "nobody has it open to write"
     numbers = ", ".join(map(str, holders.processes))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from tastypy_fast._inspect.task_counts import Counts, TaskCounter
+from tastypy_fast._inspect.task_counts import TaskCounter, TaskCounts
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast.cli.formatting import as_json, console, key_text, out, printable
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
@@ -41,7 +41,7 @@ class View:
         self._path = path
         self._max_tries = max_tries
         self.samples: deque[Sample] = deque()
-        self.counts = Counts()
+        self.counts = TaskCounts()
         self.failures: deque[tuple[str, str]] = deque(maxlen=FAILURES)
         self._suspects: dict[int, int] = {}
         self._open()
@@ -62,7 +62,7 @@ class View:
             self._open()
         if self._census is None:
             finished = len(self.reader)
-            self.counts = Counts(tasks=finished)
+            self.counts = TaskCounts(tasks=finished)
         else:
             before, self.counts = self.counts, self._census.count()
             finished = self.counts.done + self.counts.aborted + (self.counts.failed if self._max_tries else 0)

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import TypeVar
 
-from tastypy_fast._formats.atomic_output import atomic_output, new_path
+from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path
 from tastypy_fast._lmdb.store_dir import not_there
 from tastypy_fast._paths import Path, resolved
 from tastypy_fast.exceptions import (
@@ -24,10 +24,10 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictIntegrityError,
     StorageError,
 )
-from tastypy_fast.maintenance._compact import clear_up, compact_here, copy_here
-from tastypy_fast.maintenance._repair import Repair, repair_here
+from tastypy_fast.maintenance._compact import compact_store, copy_store, remove_leftovers
+from tastypy_fast.maintenance._repair import Repair, repair_store
 from tastypy_fast.maintenance._subprocess import SubprocessDied, run_in_subprocess
-from tastypy_fast.maintenance._verify import verify_here
+from tastypy_fast.maintenance._verify import verify_store
 
 __all__ = ["Repair", "compact", "copy", "repair", "verify"]
 
@@ -53,10 +53,10 @@ def copy(path: Path, target: Path) -> None:
     [('a', 1)]
     """
     source = _found(path)
-    place = new_path(target, "copy to", source, "the store that is copied")
+    place = resolve_new_path(target, "copy to", source, "the store that is copied")
     with _our_errors(source), atomic_output(place) as folder:
         os.mkdir(folder)
-        _result(run_in_subprocess(copy_here, source, folder))
+        _result(run_in_subprocess(copy_store, source, folder))
 
 
 def compact(path: Path) -> tuple[int, int]:
@@ -80,9 +80,9 @@ def compact(path: Path) -> tuple[int, int]:
     path = _found(path)
     try:
         with _our_errors(path):
-            return _result(run_in_subprocess(compact_here, path))
+            return _result(run_in_subprocess(compact_store, path))
     except BaseException:
-        clear_up(path)
+        remove_leftovers(path)
         raise
 
 
@@ -105,7 +105,7 @@ def verify(path: Path) -> list[str]:
     """
     path = _found(path)
     found = []
-    with closing(run_in_subprocess(verify_here, path)) as findings:
+    with closing(run_in_subprocess(verify_store, path)) as findings:
         try:
             with _our_errors(path, crash=False):
                 for finding in findings:
@@ -136,10 +136,10 @@ def repair(path: Path, target: Path) -> Repair:
     Repair(kept=2, lost=[], undone=0)
     """
     source = _found(path)
-    place = new_path(target, "repair into", source, "the store that is repaired")
+    place = resolve_new_path(target, "repair into", source, "the store that is repaired")
     with _our_errors(source), atomic_output(place) as folder:
         os.mkdir(folder)
-        return _result(run_in_subprocess(repair_here, source, folder))
+        return _result(run_in_subprocess(repair_store, source, folder))
 
 
 def _found(path: Path) -> str:

@@ -13,7 +13,7 @@ from tastypy_fast._store.options import Options
 from tastypy_fast._store.read_only import look_at
 from tastypy_fast._store.store import Store
 
-__all__ = ["clear_up", "compact_here", "copy_here"]
+__all__ = ["compact_store", "copy_store", "remove_leftovers"]
 
 # The data file that is to take the place of the old one, in the same folder.
 COMPACTED = "data.compacted"
@@ -21,7 +21,7 @@ COMPACTED = "data.compacted"
 PATIENCE = 5
 
 
-def copy_here(path: str, folder: str) -> Iterator[None]:
+def copy_store(path: str, folder: str) -> Iterator[None]:
     """Write what the store has at this moment, the log included, into another folder."""
     store = look_at(path)
     try:
@@ -31,7 +31,7 @@ def copy_here(path: str, folder: str) -> Iterator[None]:
     yield None
 
 
-def compact_here(path: str) -> Iterator[tuple[int, int]]:
+def compact_store(path: str) -> Iterator[tuple[int, int]]:
     """Replace the data file by a copy without free pages; its sizes before and after."""
     store = look_at(path)
     kind, file_size = store.options.kind, store.file_size() or b"1"
@@ -85,7 +85,7 @@ def _take_over(path: str, compacted: str) -> None:
         lock.release()
 
 
-def clear_up(path: str) -> None:
+def remove_leftovers(path: str) -> None:
     """Remove what a process that was ended in the middle has left, unless another one is at it."""
     compacted = os.path.join(path, COMPACTED)
     if os.path.lexists(compacted):

@@ -12,9 +12,9 @@ from tastypy_fast._core.status_block import block_facts
 from tastypy_fast._core.status_layout import BLOCK, STATUSES
 from tastypy_fast._store.options import FORMAT, KINDS
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
-from tastypy_fast.maintenance._page_salvage import Losses, Salvage, read_batches
+from tastypy_fast.maintenance._page_salvage import LossReport, PageSalvage, read_log_batches
 
-__all__ = ["Source", "number_of"]
+__all__ = ["DamagedStore", "decode_number"]
 
 _NUMBER = Struct("=q")
 _CHANGE = Struct("=II")
@@ -25,18 +25,18 @@ _VALUES, _ORDER, _STATUS = range(3)
 _LONGEST = 511
 
 
-def number_of(raw: bytes) -> int | None:
+def decode_number(raw: bytes) -> int | None:
     """The order number, or the number of a block, that a store has written; None for what cannot be one."""
     number = _NUMBER.unpack(raw)[0] if len(raw) == _NUMBER.size else -1
     return number if 0 <= number < _END else None
 
 
-class Source:
+class DamagedStore:
     """What can be read of one damaged store, to be gone through once in the order of the methods."""
 
-    def __init__(self, path: str, descriptor: int, losses: Losses) -> None:
+    def __init__(self, path: str, descriptor: int, losses: LossReport) -> None:
         """Raises PersistentOrderedDictIntegrityError where nothing can be read."""
-        self._salvage = Salvage(descriptor, losses)
+        self._salvage = PageSalvage(descriptor, losses)
         self._losses = losses
         meta = dict(self._salvage.items(b"meta", any_page=True))
         version = meta.get(b"format", b"")
@@ -47,7 +47,7 @@ class Source:
             )
         size = meta.get(b"file_size", b"")
         self.file_size = int(size) if size.isdigit() and 0 < int(size) < _END else 1000
-        self.next = number_of(meta.get(b"next", b"")) or 0
+        self.next = decode_number(meta.get(b"next", b"")) or 0
         self._records: dict[int, bytes | None] = {}
         self._index: dict[bytes, bytes | None] = {}
         # For each block what is to be changed: slot to entry.
@@ -57,8 +57,8 @@ class Source:
 
     def _read_log(self) -> None:
         # (each batch has a checksum)
-        for database, key, value in read_batches(self._salvage.items(b"log", any_page=True), self._losses):
-            number = number_of(key)
+        for database, key, value in read_log_batches(self._salvage.items(b"log", any_page=True), self._losses):
+            number = decode_number(key)
             if database == _ORDER:
                 if 0 < len(key) <= _LONGEST:
                     self._index[key] = value
@@ -98,7 +98,7 @@ class Source:
     def records(self) -> Iterator[tuple[int | None, bytes]]:
         """(order number, None where that is not known; record) of each; nearly always in order."""
         for raw, record in self._salvage.items(b"values"):
-            number = number_of(raw)
+            number = decode_number(raw)
             if number not in self._records:
                 yield number, record
         for number, changed in self._records.items():
@@ -108,7 +108,7 @@ class Source:
     def statuses(self) -> Iterator[tuple[int, bytes]]:
         """(number of a block, block) of each whose size is right."""
         for raw, block in self._salvage.items(b"status"):
-            number = number_of(raw)
+            number = decode_number(raw)
             if number is not None and len(block) == STATUSES.size:
                 yield number, block
 
@@ -119,7 +119,7 @@ class Source:
             for _ in self._salvage.items(name, quiet=True):
                 pass
         for raw, data in self._salvage.orphans():
-            number = number_of(raw)
+            number = decode_number(raw)
             if number is not None and number not in self._records:
                 if _is_record(data):
                     yield number, data, True
@@ -135,7 +135,7 @@ class Source:
         entries = ((key, raw) for key, raw in self._salvage.items(b"order", quiet=True) if key not in self._index)
         for key, raw in chain(entries, self._index.items()):
             if raw is not None:
-                yield key, number_of(raw)
+                yield key, decode_number(raw)
 
 
 def _is_block(data: bytes) -> bool:

@@ -33,7 +33,7 @@ from tastypy_fast._lmdb.page_format import (
 from tastypy_fast._lmdb.store_dir import DATABASES
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["Losses", "Salvage", "read_batches"]
+__all__ = ["LossReport", "PageSalvage", "read_log_batches"]
 
 _NUMBER = Struct("=q")
 _PAGE_HEAD = Struct("=QHH")
@@ -47,7 +47,7 @@ _PAGE_SIZES = [512 << power for power in range(7)]
 _MOST = 1000
 
 
-class Losses:
+class LossReport:
     """Sentences about what is lost; of very many, how many there are."""
 
     def __init__(self) -> None:
@@ -66,10 +66,10 @@ class Losses:
         return self._told + ([f"and {self._more} more of these"] if self._more else [])
 
 
-class Salvage:
+class PageSalvage:
     """A data file, read page by page. Nobody writes it meanwhile."""
 
-    def __init__(self, descriptor: int, losses: Losses) -> None:
+    def __init__(self, descriptor: int, losses: LossReport) -> None:
         """Raises PersistentOrderedDictIntegrityError where nothing tells what the file has."""
         self._descriptor = descriptor
         self._losses = losses
@@ -287,7 +287,9 @@ class Salvage:
                 yield node[1], self._data(node, "no tree", any_pages=True)
 
 
-def read_batches(pieces: Iterator[tuple[bytes, bytes]], losses: Losses) -> Iterator[tuple[int, bytes, bytes | None]]:
+def read_log_batches(
+    pieces: Iterator[tuple[bytes, bytes]], losses: LossReport
+) -> Iterator[tuple[int, bytes, bytes | None]]:
     """The changes in the log, oldest first: database, key, value (None: deleted). A batch that is not as it was written
     is left out as a whole."""
     numbered = ((_NUMBER.unpack(key)[0], piece) for key, piece in pieces if len(key) == _NUMBER.size)

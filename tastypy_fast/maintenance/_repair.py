@@ -23,10 +23,10 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
 )
-from tastypy_fast.maintenance._damaged_store import Source
-from tastypy_fast.maintenance._page_salvage import Losses
+from tastypy_fast.maintenance._damaged_store import DamagedStore
+from tastypy_fast.maintenance._page_salvage import LossReport
 
-__all__ = ["Repair", "repair_here"]
+__all__ = ["Repair", "repair_store"]
 
 _NUMBER = Struct("=q")
 _NO_PAYLOAD, _PLAIN_JSON = 0, 1
@@ -56,15 +56,15 @@ class _Kept(NamedTuple):
     record: bytes
 
 
-def repair_here(path: str, folder: str) -> Iterator[Repair]:
+def repair_store(path: str, folder: str) -> Iterator[Repair]:
     """Make a store in ``folder`` of what can be read of the one at ``path``."""
     require_store(path)
     # Nobody writes meanwhile. (Without the file nobody can have.)
     lock = ReaderLock(path) if os.path.lexists(os.path.join(path, OWNER)) else None
     descriptor = open_regular(os.path.join(path, DATA), os.O_RDONLY)
     try:
-        losses = Losses()
-        source = Source(path, descriptor, losses)
+        losses = LossReport()
+        source = DamagedStore(path, descriptor, losses)
         new = Store(folder, Options(source.kind, "w", "process", False, source.file_size))
         try:
             yield _Repairing(source, new, losses).run()
@@ -88,7 +88,7 @@ def repair_here(path: str, folder: str) -> Iterator[Repair]:
 class _Repairing:
     """One repair, step by step."""
 
-    def __init__(self, source: Source, new: Store, losses: Losses) -> None:
+    def __init__(self, source: DamagedStore, new: Store, losses: LossReport) -> None:
         self._source = source
         self._new = new
         self._tracks = source.kind == b"tracker"

@@ -20,13 +20,13 @@ from tastypy_fast.exceptions import (
     UnsafeFileError,
 )
 
-__all__ = ["verify_here"]
+__all__ = ["verify_store"]
 
 # More are not told.
 MOST = 1000
 
 
-def verify_here(path: str) -> Iterator[str]:
+def verify_store(path: str) -> Iterator[str]:
     """What is wrong with the store at ``path``, a sentence each."""
     try:
         require_store(path)
