@@ -10,7 +10,7 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import describe
 from tastypy_fast._core.task_iterator import TaskIterator
 from tastypy_fast._core.tracker_cache import TrackerCache
-from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
+from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.pairs import pairs_of
@@ -81,8 +81,8 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         """How often a task is tried at most; 0 is no limit."""
         return self._max_tries
 
-    def _outcome(self, allow_aborted: bool) -> TaskCounts:
-        return count_tasks(self, self._max_tries, allow_aborted)
+    def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
+        return count_progress(self, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.

@@ -47,7 +47,7 @@ class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin):
         store: Any = self
         head = f"{escape(type(self).__name__)} <code>{escape(repr(store.path))}</code>"
         try:
-            found = None if store.closed else store._outcome(False)
+            found = None if store.closed else store._count_progress(False)
         except PersistentOrderedDictException:
             found = None
         if found is None:

@@ -15,6 +15,7 @@ from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_j
 __all__ = [
     "as_json",
     "console",
+    "duration",
     "key_as_json",
     "key_from",
     "key_text",
@@ -130,6 +131,17 @@ def size_text(size: float) -> str:
             break
         size /= 1000
     return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """As in ``3 min 20 s``."""
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
 def console(stream: TextIO | None = None) -> Any:

@@ -254,7 +254,7 @@ def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, 
     more after that: one that was begun or done between the two looks is not taken for one that failed."""
     for chunk in in_chunks(found, LOOKED_AT):
         held, never_begun = read_claims(store._store)
-        claims = {hand.order: hand for hand in held}
+        claims = {hand.row_id: hand for hand in held}
         for order, key, value in chunk:
             hand = claims.get(order)
             in_hand = order in never_begun if hand is None else not hand.failed
@@ -265,14 +265,14 @@ def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, 
 
 def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
     for hand in active_claims(store._store):
-        key = key_at(store._open_cache, hand.order)  # type: ignore[arg-type]
+        key = key_at(store._open_cache, hand.row_id)  # type: ignore[arg-type]
         if key is not None:
-            yield hand.order, Chosen(key, store.get(key), hand)
+            yield hand.row_id, Chosen(key, store.get(key), hand)
 
 
 def claimed_keys(store: Reader) -> dict[Any, bool]:
     """The keys that workers have claimed, and whether they are at them now. Also those that one has died before."""
     held, never_begun = read_claims(store._store)
-    orders = {**dict.fromkeys(never_begun, True), **{hand.order: not hand.failed for hand in held}}
+    orders = {**dict.fromkeys(never_begun, True), **{hand.row_id: not hand.failed for hand in held}}
     keys = ((key_at(store._open_cache, order), in_hand) for order, in_hand in orders.items())  # type: ignore[arg-type]
     return {key: in_hand for key, in_hand in keys if key is not None}

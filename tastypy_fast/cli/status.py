@@ -10,15 +10,15 @@ import click
 
 from tastypy_fast._inspect.lock_holders import LockHolders, find_lock_holders
 from tastypy_fast._inspect.store_info import read_store_info
-from tastypy_fast._inspect.task_counts import ActiveClaim, TaskCounter, TaskCounts, active_claims
+from tastypy_fast._inspect.task_counts import ActiveClaim, StatusCounts, TaskCounter, active_claims
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
 from tastypy_fast._shared.claims import key_at
-from tastypy_fast.cli.formatting import as_json, console, key_text, out, printable, quantity, size_text
+from tastypy_fast.cli.formatting import as_json, console, duration, key_text, out, printable, quantity, size_text
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 
-__all__ = ["duration", "status"]
+__all__ = ["status"]
 
 # Of the claims, so many are shown to people.
 SHOWN = 10
@@ -44,7 +44,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
     with open_reader(store) as reader:
         facts = read_store_info(reader._store)
         counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None
-        claims = [(key_at(reader._open_cache, hand.order), hand)  # type: ignore[arg-type]
+        claims = [(key_at(reader._open_cache, hand.row_id), hand)  # type: ignore[arg-type]
                   for hand in active_claims(reader._store)] if counts else []
         if as_object:
             out(as_json(_as_dict(reader, facts._asdict(), counts, holders, claims, max_tries)))
@@ -65,7 +65,7 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
         _print_rows(rows)
 
 
-def _as_dict(reader: Reader, facts: dict[str, int], counts: TaskCounts | None, holders: LockHolders,
+def _as_dict(reader: Reader, facts: dict[str, int], counts: StatusCounts | None, holders: LockHolders,
              claims: list[tuple[Any, ActiveClaim]], max_tries: int) -> dict[str, Any]:
     return {
         "path": reader.path,
@@ -82,7 +82,7 @@ def _as_dict(reader: Reader, facts: dict[str, int], counts: TaskCounts | None, h
     }
 
 
-def _count_lines(counts: TaskCounts) -> list[tuple[str, str]]:
+def _count_lines(counts: StatusCounts) -> list[tuple[str, str]]:
     """How far a tracker is, for people."""
     share = max(counts.tasks, 1)
     return [("tasks", f"{counts.tasks:,}")] + [
@@ -115,17 +115,6 @@ def _claim_lines(claims: list[tuple[Any, ActiveClaim]]) -> list[tuple[str, str]]
     if passed:
         lines.append(("", f"({passed:,} more, at which a worker failed, claimed for another try)"))
     return lines
-
-
-def duration(seconds: float) -> str:
-    """As in ``3 min 20 s``."""
-    whole = int(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
