@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from tastypy_fast.cli.formatting import as_json, console, out, printable
+from tastypy_fast.cli.formatting import as_json, console, print_line, printable
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import WatchState
@@ -24,18 +24,19 @@ __all__ = ["watch"]
 @click.option("--until-done", is_flag=True, help="Exit when no task is left to do.")
 @click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per count, each on its own line.")
 def watch(store: str, max_tries: int, interval: float, until_done: bool, as_lines: bool) -> None:
-    """Show the progress, rate, time left and recent failures of a running pipeline, until Ctrl-C.
+    """Show the progress of a running pipeline, until Ctrl-C.
 
-    The command only reads, and does not slow the pipeline down. Rate and time left are measured over the last minute
-    of this command, so they are also right after a pipeline was resumed. "Failed" means the same as in status. A
-    failed task is shown with its "error", if its data has one. Changes of a private pipeline appear when it syncs.
-    If the output is not a terminal, the command prints one line per count.
+    This is the number of tasks by status, the rate, the time left and the recent failures. The command only reads, and
+    does not slow the pipeline down. Rate and time left are measured over the last minute of this command, so they are
+    also right after a pipeline was resumed. "Failed" means the same as in status. A failed task is shown with its
+    "error", if its data has one. Changes of a private pipeline appear when it syncs. If the output is not a terminal,
+    the command prints one line per count.
     """
     state = WatchState(store, max_tries)
     try:
         if as_lines or not sys.stdout.isatty():
             for _ in _updates(state, interval, until_done):
-                out(as_json(state.as_dict()) if as_lines else printable(state.line()))
+                print_line(as_json(state.as_dict()) if as_lines else printable(state.line()))
                 sys.stdout.flush()
         else:
             _show_live(state, interval, until_done)
@@ -61,4 +62,4 @@ def _show_live(state: WatchState, interval: float, until_done: bool) -> None:
     with Live(console=terminal, screen=True, auto_refresh=False) as live:
         for _ in _updates(state, interval, until_done):
             live.update(render(state, terminal.size.width, terminal.size.height, terminal.no_color), refresh=True)
-    out(printable(f"{state.reader.path}: {state.line()}"))
+    print_line(printable(f"{state.reader.path}: {state.line()}"))
