@@ -1,4 +1,4 @@
-"""What a store says of itself and of its files, for people who look at it."""
+"""Read the format and the sizes of a store."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ __all__ = ["StoreInfo", "find_row_id", "read_store_info"]
 
 
 class StoreInfo(NamedTuple):
-    """The format, the lines in each file when it is written out, and sizes in bytes: of all its files, and of what is
-    unused inside of the data file."""
+    """The format and sizes of a store.
+
+    ``file_size`` is the number of lines per file of an export. ``bytes`` is the size of all its files, and ``free`` the
+    unused part of the data file, both in bytes.
+    """
 
     format: int
     file_size: int
@@ -26,7 +29,7 @@ class StoreInfo(NamedTuple):
 
 
 def read_store_info(store: Store) -> StoreInfo:
-    """The facts of an open store. Cost: O(1), and a look at each file of the folder."""
+    """Read the format and sizes of an open store. Cost: O(1), and one system call for each file of the folder."""
     with store.lock, store.begin_reading() as txn:
         version, lines = (int(txn.get(name, db=store.meta)) for name in (b"format", b"file_size"))
     return StoreInfo(version, lines, _bytes_in(store.path), _free_bytes(store))
@@ -42,8 +45,7 @@ def _bytes_in(path: str) -> int:
 
 
 def _free_bytes(store: Store) -> int:
-    """What is in the data file and in no database. (The engine's own list of free pages, some of them, counts as free.)
-    """
+    """Return the bytes of the data file that no database uses. The pages of LMDB's own free list count as free."""
     db: Any = store.db
     with store.lock:
         page = db.stat()["psize"]
@@ -58,7 +60,10 @@ def _free_bytes(store: Store) -> int:
 
 
 def find_row_id(store: Store, key: Any) -> int | None:
-    """The number that tells where in the order a key is; None when it is not there. Cost: a look into the index."""
+    """Return the row id of a key, which gives its place in the order; None if the key does not exist.
+
+    Cost: one lookup in the index.
+    """
     with store.lock, store.begin_reading() as txn:
         raw = txn.get(index_key(encode_key(key)), db=store.order)
     return None if raw is None else int.from_bytes(raw, sys.byteorder)
