@@ -160,14 +160,15 @@ class _FailureRule:
     def __init__(self, min_tries: int, allow_aborted: bool = False) -> None:
         self.min_tries = min_tries
         self.allow_aborted = allow_aborted
-        self._closed = DONE if allow_aborted else DONE | ABORTED
+        # A task has failed if its entry is at least this, and only PRESENT is set of these bits.
+        self._min_entry = min_tries << TRIES_SHIFT
+        self._bits = PRESENT | DONE if allow_aborted else PRESENT | DONE | ABORTED
         # The answer for each entry of up to 15 tries, which its lowest byte determines.
         self._by_byte = bytes(map(self.has_failed, range(256)))
 
     def has_failed(self, entry: int) -> bool:
         """Return whether a task with this entry has failed, unless a living worker has it in hand."""
-        return (entry & (PRESENT | self._closed) == PRESENT
-                and 0 < self.min_tries <= entry >> TRIES_SHIFT)
+        return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
 
     def count(self, block: bytes) -> int:
         """Return how many tasks of a block have failed."""
@@ -180,7 +181,9 @@ class _FailureRule:
     def tries_of_failed(self, block: bytes) -> dict[int, int]:
         """Return the tries of each failed task of a block, by its position in the block."""
         entries = memoryview(block)[HEAD.size:].cast("i")
-        return {position: entry >> TRIES_SHIFT for position, entry in enumerate(entries) if self.has_failed(entry)}
+        lowest, bits = self._min_entry, self._bits
+        return {position: entry >> TRIES_SHIFT for position, entry in enumerate(entries)
+                if 0 < lowest <= entry and entry & bits == PRESENT}
 
     def without_try(self, entry: int) -> bool:
         """Return whether the task would still have failed with one try less."""
@@ -208,7 +211,8 @@ class TaskCounter:
         self._store: Store = tracker._store
         self._is_limit_known = bool(max_tries)
         self._rule = _FailureRule(max(max_tries, 1))
-        self._blocks: dict[int, bytes] = {}
+        # The blocks with failed tasks at the previous count, with the number of these tasks.
+        self._blocks: dict[int, tuple[bytes, int]] = {}
         #: What has failed since the previous count, as row id to tries. After the first count: all that have failed.
         self.newly_failed: dict[int, int] = {}
 
@@ -218,7 +222,7 @@ class TaskCounter:
         active, never_yielded = read_claims(self._store)
         running = {claim.row_id for claim in active if not claim.failed}
         tasks = done = still_open = tried = failed = 0
-        blocks: dict[int, bytes] = {}
+        blocks: dict[int, tuple[bytes, int]] = {}
         newly_failed: dict[int, int] = {}
         with self._store.lock, self._store.begin_reading() as txn:
             status = self._store.status
@@ -228,12 +232,17 @@ class TaskCounter:
                 done += done_here
                 still_open += open_here
                 tried += tried_here
-                failed_here = self._rule.count(block) if open_here and tried_here else 0
+                if not (open_here and tried_here):
+                    continue
+                number = int.from_bytes(raw_number, sys.byteorder)
+                before, failed_here = self._blocks.get(number, (b"", 0))
+                if block != before:
+                    failed_here = self._rule.count(block)
                 failed += failed_here
                 if failed_here and len(blocks) < _KEPT_BLOCKS:
-                    number = int.from_bytes(raw_number, sys.byteorder)
-                    blocks[number] = block
-                    newly_failed.update(self._new_in(number, block))
+                    blocks[number] = block, failed_here
+                    if block != before:
+                        newly_failed.update(self._new_in(number, block, before))
             claimed = set()
             for row_id in running:
                 if self._rule.has_failed(_read_entry(txn, status, row_id)):
@@ -250,11 +259,8 @@ class TaskCounter:
         left = still_open - failed if self._is_limit_known else still_open
         return StatusCounts(tasks, done, tasks - still_open - done, failed, left, len(running), tried)
 
-    def _new_in(self, number: int, block: bytes) -> dict[int, int]:
-        """Return the failed tasks of a block that had not failed at the previous count, as row id to tries."""
-        before = self._blocks.get(number, b"")
-        if before == block:
-            return {}
+    def _new_in(self, number: int, block: bytes, before: bytes) -> dict[int, int]:
+        """Return the failed tasks of a block that have not failed in the block ``before``, as row id to tries."""
         known = self._rule.tries_of_failed(before) if before else {}
         return {number * BLOCK + position: tries for position, tries in self._rule.tries_of_failed(block).items()
                 if known.get(position) != tries}
