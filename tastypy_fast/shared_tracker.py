@@ -10,8 +10,7 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._inspect.outcomes import ProgressCounts, count_progress
-from tastypy_fast._inspect.task_counts import read_claims_in
+from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress, read_claims_in
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.pairs import pairs_of
 from tastypy_fast._shared.claim_iterator import TryIterator
@@ -80,7 +79,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         return {"max_tries": self._max_tries, **super()._arguments()}
 
     def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
-        return count_progress(self._view(), self._max_tries, allow_aborted)
+        return count_progress(self._view(), self._store, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.
@@ -313,7 +312,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
             cache.sync(False)
             store = cache.store
             held, _ = read_claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
-            return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
+            return {key_at(cache, hand.seq): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 
 SharedTracker = SharedProgressTracker

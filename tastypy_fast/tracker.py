@@ -10,7 +10,7 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES, TaskIterator
 from tastypy_fast._core.key_codec import describe
 from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE
 from tastypy_fast._core.task_cache import TaskCache
-from tastypy_fast._inspect.outcomes import ProgressCounts, count_progress
+from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.pairs import pairs_of
@@ -78,7 +78,7 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         return self._max_tries
 
     def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
-        return count_progress(self, self._max_tries, allow_aborted)
+        return count_progress(self, self._store, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Any, **pairs: Any) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that is not there is added first.

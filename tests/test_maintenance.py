@@ -760,13 +760,13 @@ def be_killed(*arguments):
 
 def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
     victim = shutil.copytree(stores[POD][0], path)
-    monkeypatch.setattr(maintenance, "verify_here", crash)
+    monkeypatch.setattr(maintenance, "verify_store", crash)
     (fault,) = maintenance.verify(victim)
     assert "SIGABRT" in fault
-    monkeypatch.setattr(maintenance, "copy_here", crash)
+    monkeypatch.setattr(maintenance, "copy_store", crash)
     with pytest.raises(PersistentOrderedDictIntegrityError, match="SIGABRT"):
         maintenance.copy(victim, target)
-    monkeypatch.setattr(maintenance, "verify_here", be_killed)
+    monkeypatch.setattr(maintenance, "verify_store", be_killed)
     with pytest.raises(StorageError, match="SIGKILL"):
         maintenance.verify(victim)
     assert nothing_left(target)
@@ -1005,7 +1005,7 @@ def test_a_truncated_file_gives_what_it_has(stores, cls, victim, target, part):
         return
     assert lost
     assert maintenance.verify(target) == []
-    if any("of what kind it is" in text for text in lost):
+    if any("the kind of the store cannot be read" in text for text in lost):
         cls = Tracker if any("a ProgressTracker" in text for text in lost) else POD
     found = state_of(cls, target)
     assert kept == len(found)
@@ -1048,7 +1048,7 @@ def test_a_record_at_a_wrong_place_is_told(stores, path, target, one, after):
     assert kept == len(before)
     assert sorted(map(repr, (row[:2] for row in found))) == sorted(map(repr, (row[:2] for row in before)))
     displaced = {row[0] for row, right in zip(found, before, strict=True) if row[0] != right[0]}
-    assert any("'key 5'" in text and "place" in text for text in lost)
+    assert any("'key 5'" in text and "position" in text for text in lost)
     if one is Tracker:
         # Nobody's status becomes another one's.
         assert undone >= 1

@@ -337,9 +337,9 @@ def test_last_try_has_not_failed_while_a_worker_lives_that_has_it_in_hand(path, 
 def test_gate_that_gave_a_last_try_leaves_the_task_to_its_thread(path):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(2))
     assert tracker.should_try("task 0")
-    assert tracker._count_progress(False).failed == 1  # (this thread asks, and so is not at work on it)
+    assert tracker._count_progress(False).given_up == 1  # (this thread asks, and so is not at work on it)
     found = []
-    thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).failed))
+    thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).given_up))
     thread.start()
     thread.join()
     assert found == [0]
@@ -416,7 +416,8 @@ def test_store_is_looked_at_rarely(make, screen, monkeypatch):
     cls = type(tracker)
     totals, outcome = cls._totals, cls._count_progress
     monkeypatch.setattr(cls, "_totals", lambda self: counted.append("totals") or totals(self))
-    monkeypatch.setattr(cls, "_outcome", lambda self, allowed: counted.append("outcome") or outcome(self, allowed))
+    monkeypatch.setattr(
+        cls, "_count_progress", lambda self, allowed: counted.append("outcome") or outcome(self, allowed))
     for key in tracker.progress(tracker.todo_keys(), file=screen):
         now[0] += 0.001
         tracker.mark_done(key)

@@ -8,7 +8,7 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
-from tastypy_fast._inspect.outcomes import ProgressCounts
+from tastypy_fast._inspect.task_counts import ProgressCounts
 from tastypy_fast._optional import optional_import
 from tastypy_fast.exceptions import PersistentOrderedDictException
 
@@ -61,18 +61,19 @@ class Bar:
     disable: bool
 
     def __init__(
-        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: ProgressCounts, options: dict[str, Any]
+        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: ProgressCounts,
+        options: dict[str, Any],
     ) -> None:
         self._tracker = tracker
         self._tasks = tasks
         self._allow_aborted = allow_aborted
-        self.failed = found.failed
+        self.failed = found.given_up
         self._interval = options.get("mininterval", 0.1) or 0.0
         # When to look at the store again, and when to count again what has failed.
         self._next = self._next_count = 0.0
         # (what tqdm gets as ``iterable`` it would keep; when to look and to show is decided here)
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
-        super().__init__(None, total=found.tasks, initial=found.done + found.failed, **settings)  # type: ignore[call-arg]
+        super().__init__(None, total=found.tasks, initial=found.done + found.given_up, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
 
     def __iter__(self) -> Iterator[Any]:
