@@ -159,7 +159,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         if not self._finalizer.alive:
             return
         transaction = self._store.transaction
-        transaction.leave_all()
+        transaction.end_all_blocks()
         lost = None
         with transaction.lock:  # other threads wait, and find it closed
             # (closed already where an interrupt came into the middle of this, which completes it then)
@@ -281,7 +281,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         >>> pod["n"] = pod["n"] + 1
         >>> pod.unlock()
         """
-        self._begin()[0].enter(MANUAL)
+        self._begin()[0].begin_block(MANUAL)
 
     def unlock(self) -> None:
         """End a block that ``lock()`` began, and commit it. Raises NotLockedError without ``lock()``.

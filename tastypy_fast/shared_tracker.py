@@ -19,7 +19,7 @@ from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.delegation import iterates, reads, view_type, writes
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
-from tastypy_fast._shared.worker import claimant_of
+from tastypy_fast._shared.worker import worker_of
 from tastypy_fast._shared.write_transaction import OPERATION, SAVEPOINT
 from tastypy_fast._store.options import at_least
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
@@ -202,7 +202,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
             view.add_if_absent(key)
         elif key not in view:
             raise KeyError(key)
-        return claimant_of(self._store).claim_one(encode_key(key), allow_aborted, self._max_tries)
+        return worker_of(self._store).claim_one(encode_key(key), allow_aborted, self._max_tries)
 
     # Iterating over tasks, without claiming them
 
@@ -276,7 +276,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         order = order_of(view._open_cache, encode_key(key))
         if order < 0:
             raise KeyError(key)
-        claimant_of(self._store).release(order)
+        worker_of(self._store).release(order)
 
     def claimed_keys(self) -> list[Any]:
         """The keys of all tasks that workers have claimed, in order.
@@ -308,11 +308,11 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         """
         view = self._view()
         cache = view._open_cache
-        claimant = self._store.claimant
+        worker = self._store.worker
         with view._one_step:
             cache.sync(False)
             store = cache.store
-            held, _ = claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
+            held, _ = claims_in(store.snapshot, store.claims, self.path, worker.number if worker else 0)
             return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 

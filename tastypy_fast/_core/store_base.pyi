@@ -44,7 +44,7 @@ class StoreBase:
     images: Any
     claims: Any
     wal: Any
-    worker: int
+    worker_number: int
     lanes: WorkerSlots | None
     summary: Any
     wrote: bool

@@ -131,11 +131,11 @@ def _last_tries_in_hand(shared: Any, store: Any, max_tries: int) -> int:
             and _entry_on_disk(store.snapshot, store.status, order) >> TRIES_SHIFT >= max_tries]
     if not last:
         return 0
-    claimant = shared.claimant
-    own = claimant.number if claimant else 0
+    worker = shared.worker
+    own = worker.number if worker else 0
     workers = {worker.number: worker for worker in facts_of_workers(shared.path, own) if worker.lives}
     return sum(
         1 for claim in last
         if claim.worker in workers and workers[claim.worker].state_of(claim) != "failed"
-        and not (claim.worker == own and claimant.is_free(claim))
+        and not (claim.worker == own and worker.is_free(claim))
     )

@@ -55,8 +55,8 @@ class Hold:
     def lasts(self, raw: bytes) -> bool:
         """Whether one of the holders lives; those that do not are taken away. ``raw`` is what is in ``held`` now. The
         caller is in a transaction, and commits it."""
-        claimant = self._store.claimant
-        own = claimant.number if claimant else 0
+        worker = self._store.worker
+        own = worker.number if worker else 0
         holders = _numbers(raw)
         if own in holders or (raw == self._known and time.monotonic() < self._until):
             return True

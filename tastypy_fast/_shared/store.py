@@ -45,7 +45,7 @@ class SharedStore(Store):
     def __init__(self, path: str, options: Options) -> None:
         self.transaction = WriteTransaction(path, options.gzipped, self)
         # This process as a worker on the tasks of a tracker, or as one that holds the automatic sync.
-        self.claimant: Worker | None = None
+        self.worker: Worker | None = None
         self.hold = Hold(self)
         self._opened_to_write = False
         super().__init__(path, options)
@@ -107,9 +107,9 @@ class SharedStore(Store):
             return
         try:
             # A block that the end of the program has cut short.
-            self.transaction.leave_all()
-            if self.claimant is not None:
-                self.claimant.end()
+            self.transaction.end_all_blocks()
+            if self.worker is not None:
+                self.worker.end()
             self.sync()
         finally:
             lock.release()
@@ -119,10 +119,10 @@ class SharedStore(Store):
             # (what is claimed falls to the others all the same)
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
-        if self.claimant is not None:
-            self.claimant.leave_to_parent()
-            self.claimant = None
-        self.transaction.db = self.transaction.turn = None
+        if self.worker is not None:
+            self.worker.leave_to_parent()
+            self.worker = None
+        self.transaction.db = self.transaction.writer_lock = None
         self.transaction.closed = True
         super()._close_files()
 
@@ -148,9 +148,9 @@ class SharedStore(Store):
         self.forked_from = 0
         self.transaction.db = None
         self.transaction.forget()
-        if self.claimant is not None:
-            self.claimant.leave_to_parent()
-            self.claimant = None
+        if self.worker is not None:
+            self.worker.leave_to_parent()
+            self.worker = None
 
     # Writing
 

@@ -18,7 +18,7 @@ from tastypy_fast._core.record_codec import decode_record
 from tastypy_fast._core.status_writer import restore_status
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._shared.hold import drop_all, keep_holder
-from tastypy_fast._shared.worker import claimant_of
+from tastypy_fast._shared.worker import worker_of
 from tastypy_fast._shared.write_transaction import WriteTransaction
 
 __all__ = ["changed_keys", "revert", "set_hold", "sync_key"]
@@ -59,7 +59,7 @@ def sync_key(transaction: WriteTransaction, key: bytes) -> bool:
 def set_hold(transaction: WriteTransaction, held: bool) -> None:
     """Suspend the automatic sync for all processes, as long as this one lives, or take it up again."""
     if held:
-        keep_holder(transaction, claimant_of(transaction.store).number)
+        keep_holder(transaction, worker_of(transaction.store).number)
     else:
         drop_all(transaction)
     # The automatic sync comes with the next change, not with this one.

@@ -37,12 +37,12 @@ class Lane(NamedTuple):
     thread: int
 
 
-def claimant_of(store: SharedStore) -> Worker:
+def worker_of(store: SharedStore) -> Worker:
     """This process as a worker; the caller is in a transaction."""
-    if store.claimant is None:
+    if store.worker is None:
         store.save_at_exit()
-        store.claimant = Worker(store)
-    return store.claimant
+        store.worker = Worker(store)
+    return store.worker
 
 
 class Worker:
@@ -63,13 +63,13 @@ class Worker:
         self._worker = WorkerFile(store.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
         self.number = self._worker.number
         self._lanes = self._worker.lanes
-        self._transaction.worker, self._transaction.lanes = self.number, self._lanes
+        self._transaction.worker_number, self._transaction.lanes = self.number, self._lanes
         self.look_for_lost()
 
     def end(self) -> None:
         """Give back all that is not finished, and end its hold. What claims after this is another worker."""
         self._transaction.perform(OPERATION, self._give_back_own)
-        self._store.claimant = None
+        self._store.worker = None
         self._transaction.lanes = None
         self._worker.end()
 

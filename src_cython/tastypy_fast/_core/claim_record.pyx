@@ -61,7 +61,7 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
     decode_claim(raw, &claim)
     if claim.lane == 0 or claim.tries > tries_of(status):
         return False
-    if store.lanes is not None and claim.worker == store.worker:
+    if store.lanes is not None and claim.worker == store.worker_number:
         return store.lanes.stop(claim.lane, claim.place)
     return (<object>store).store.stops_other(claim.worker, claim.lane, claim.place)
 

@@ -43,7 +43,7 @@ cdef class StoreBase:
     cdef public object claims
     cdef public object wal
     # Of this process as a worker: its number and its lanes, None while it is none.
-    cdef public unsigned long long worker
+    cdef public unsigned long long worker_number
     cdef public WorkerSlots lanes
     # The heads of all blocks of statuses (see _heads), or None.
     cdef public object summary

@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from time import monotonic, time
 
-from tastypy_fast._shared.worker import claimant_of
+from tastypy_fast._shared.worker import worker_of
 from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOrderedDictIntegrityError
 
 __all__ = ["TryIterator"]
@@ -42,7 +42,7 @@ cdef class TryIterator:
     # The order number of the last task that was claimed.
     cdef long long position
     # This process as a worker, and the lane in which it hands out: None before the first task and after the last one.
-    cdef object claimant
+    cdef object worker
     cdef object lane
     # Where that lane counts.
     cdef WorkerSlots lanes
@@ -83,7 +83,7 @@ cdef class TryIterator:
     def __next__(self):
         while not self.finished:
             view = self.tracker.view()
-            if self.claimant is not self.store.claimant:
+            if self.worker is not self.store.worker:
                 # In a forked child, or after the store was closed: what waits here is not this worker's.
                 self.waiting.clear()
                 self.lane = None
@@ -163,26 +163,26 @@ cdef class TryIterator:
         if self.waiting:
             # Another thread has claimed for this loop, while this one waited for the lock.
             return [], None, -1
-        claimant = self.store.claimant
-        if claimant is None:
-            claimant = claimant_of(self.store)
+        worker = self.store.worker
+        if worker is None:
+            worker = worker_of(self.store)
         if self.lane is None:
-            self.claimant = claimant
-            self.lane = claimant.open_lane()
+            self.worker = worker
+            self.lane = worker.open_lane()
             self.lanes = self.transaction.lanes
-            self.claim.worker, self.claim.lane, self.claim.place = claimant.number, self.lane.number, self.lane.start
+            self.claim.worker, self.claim.lane, self.claim.place = worker.number, self.lane.number, self.lane.start
             self.ended = -1
-        if self.ended != claimant.ended:
-            self.ended = claimant.ended
-            self.own = claimant.free_ones()
-        if monotonic() - claimant.looked > LOOK_FOR_LOST:
-            claimant.look_for_lost()
+        if self.ended != worker.ended:
+            self.ended = worker.ended
+            self.own = worker.free_ones()
+        if monotonic() - worker.looked > LOOK_FOR_LOST:
+            worker.look_for_lost()
         self.claim.since = time()
         claim = self.claim
         orders = claim_next(tasks, self.position, self.batch, self.allow_aborted, self.max_tries, self.own,
-                            claimant.is_free if self.own else None, &claim)
+                            worker.is_free if self.own else None, &claim)
         if not orders:
-            if claimant.look_for_lost():
+            if worker.look_for_lost():
                 # They may lie anywhere.
                 self.position = -1
             else:
@@ -195,20 +195,20 @@ cdef class TryIterator:
 
     def close(self):
         """End the loop: what was claimed and not handed out gets its try back."""
-        if not self.finished and self.lane is not None and self.claimant is self.store.claimant:
+        if not self.finished and self.lane is not None and self.worker is self.store.worker:
             self.transaction.perform(OPERATION, self._close)
         self.finished = True
 
     def _close(self):
         if self.lane is not None:
-            self.claimant.close_lane(self.lane, self.waiting, set(self.own))
+            self.worker.close_lane(self.lane, self.waiting, set(self.own))
             self.waiting.clear()
             self.lane = None
         self.finished = True
 
     def __del__(self):
         cdef Lock lock
-        if self.finished or self.lane is None or self.claimant is not self.store.claimant:
+        if self.finished or self.lane is None or self.worker is not self.store.worker:
             return
         lock = self.transaction.lock
         if lock.is_mine():

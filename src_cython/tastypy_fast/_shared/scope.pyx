@@ -26,7 +26,7 @@ cdef class TransactionContext:
         self.entered = []
 
     def __enter__(self):
-        self.transaction.enter(self.kind)
+        self.transaction.begin_block(self.kind)
         self.entered.append((self.transaction.epoch, len(self.transaction.scopes)))
         return self.store
 
@@ -47,6 +47,6 @@ cdef class TransactionContext:
             if not is_inner:
                 transaction.poison()
                 failure = transaction.failure
-            transaction.leave_block(error is not None)
+            transaction.end_user_block(error is not None)
             if not is_inner and error is None:
                 raise transaction.store.aborted_earlier(failure)

@@ -57,7 +57,7 @@ cdef class WriteTransaction(StoreBase):
         self.expected = -1
         self.is_unknown = True
         self.epoch += 1
-        self.turn = None
+        self.writer_lock = None
         if self.cache is not None:
             self.cache.forget()
 
@@ -126,7 +126,7 @@ cdef class WriteTransaction(StoreBase):
 
     # Scopes
 
-    cpdef int enter(self, int kind) except -1:
+    cpdef int begin_block(self, int kind) except -1:
         """Begin a scope: wait for the other threads, then for the other processes."""
         self.lock.acquire()
         try:
@@ -153,21 +153,21 @@ cdef class WriteTransaction(StoreBase):
     # A signal handler runs between any two lines of Python and may use the store, too. So Python is called only while
     # no transaction is open, where the handler has one of its own, or while its scope is, of which it becomes a part.
 
-    cpdef int leave(self, bint failed) except -1:
+    cpdef int end_block(self, bint failed) except -1:
         """End the innermost scope: keep what was done in it, or, where it ``failed``, what its kind says."""
         cdef int kind = self.scopes[len(self.scopes) - 1]
         try:
             if len(self.scopes) == 1:
-                self.leave_outermost(failed, failed and kind != BLOCK and kind != MANUAL)
+                self.end_outermost(failed, failed and kind != BLOCK and kind != MANUAL)
             elif kind == SAVEPOINT:
-                self.leave_savepoint(failed or self.failure is not None)
+                self.end_savepoint(failed or self.failure is not None)
             else:
                 self.scopes.pop()
         finally:
             self.lock.release()
         return 0
 
-    cdef int leave_outermost(self, bint failed, bint undone) except -1:
+    cdef int end_outermost(self, bint failed, bint undone) except -1:
         failure = self.failure
         if failure is None and not undone:
             return self.commit()
@@ -176,12 +176,12 @@ cdef class WriteTransaction(StoreBase):
             raise self.store.aborted_earlier(failure)
         return 0
 
-    cpdef int leave_all(self) except -1:
+    cpdef int end_all_blocks(self) except -1:
         """Keep what was done in all open scopes, and end them."""
         if self.scopes and self.lock.is_mine():
             self.epoch += 1
             while self.scopes:
-                self.leave_block(False)
+                self.end_user_block(False)
         return 0
 
     def unlock(self):
@@ -190,12 +190,12 @@ cdef class WriteTransaction(StoreBase):
             raise NotLockedError("unlock() without lock(): this thread does not hold the store's lock")
         if self.scopes[len(self.scopes) - 1] != MANUAL:
             raise NotLockedError("unlock() inside of a block that was begun after lock(): end that one first")
-        self.leave_block(False)
+        self.end_user_block(False)
 
-    cdef int leave_block(self, bint failed) except -1:
+    cdef int end_user_block(self, bint failed) except -1:
         """leave(), in words for the user where the map is too small for the block."""
         try:
-            self.leave(failed)
+            self.end_block(failed)
         except MapFull as error:
             raise self.store.aborted_earlier(error) from error
         return 0
@@ -207,10 +207,10 @@ cdef class WriteTransaction(StoreBase):
                                           "generators may do; no await and no yield belongs into a block")
         return 0
 
-    cdef int leave_if(self, long long epoch, bint failed) except -1:
+    cdef int end_block_if(self, long long epoch, bint failed) except -1:
         """leave(), if what was entered then is still open."""
         if epoch == self.epoch:
-            self.leave(failed)
+            self.end_block(failed)
         return 0
 
     def written_directly(self):
@@ -241,9 +241,9 @@ cdef class WriteTransaction(StoreBase):
         return 0
 
     cdef int begin_writing(self) except -1:
-        if self.turn is None:
-            self.turn = self.store.open_writer_lock()
-        self.turn.take()
+        if self.writer_lock is None:
+            self.writer_lock = self.store.open_writer_lock()
+        self.writer_lock.acquire()
         try:
             while True:
                 try:
@@ -252,7 +252,7 @@ cdef class WriteTransaction(StoreBase):
                 except Exception as error:
                     self.store.prepare_writing(error)
         except BaseException:
-            self.turn.give_back()
+            self.writer_lock.release()
             raise
 
     cdef int make_room(self) except -1:
@@ -267,7 +267,7 @@ cdef class WriteTransaction(StoreBase):
                 return 0
             snapshot, self.snapshot = self.snapshot, None
             snapshot.abort()
-            self.turn.give_back()
+            self.writer_lock.release()
             try:
                 self.store.grow()
                 refused = False
@@ -299,7 +299,7 @@ cdef class WriteTransaction(StoreBase):
             if translated is error:
                 raise
             raise translated from error
-        self.turn.give_back()
+        self.writer_lock.release()
         self.scopes.pop()
         self.snapshot = None
         # (what wrote nothing took no number, and somebody else may take this one)
@@ -346,10 +346,10 @@ cdef class WriteTransaction(StoreBase):
                 for txn in reversed(open_ones):
                     txn.abort()
             finally:
-                self.turn.give_back()
+                self.writer_lock.release()
         return 0
 
-    cdef int leave_savepoint(self, bint failed) except -1:
+    cdef int end_savepoint(self, bint failed) except -1:
         child = self.snapshot
         try:
             if not failed:
@@ -379,15 +379,15 @@ cdef class WriteTransaction(StoreBase):
             try:
                 if kind == OPERATION and self.is_inside():
                     return function(*arguments, **keywords)
-                self.enter(kind)
+                self.begin_block(kind)
                 epoch = self.epoch
                 try:
                     result = function(*arguments, **keywords)
                 except BaseException as error:
-                    self.leave_if(epoch, True)
+                    self.end_block_if(epoch, True)
                     self.raise_translated(error)
                     raise
-                self.leave_if(epoch, False)
+                self.end_block_if(epoch, False)
                 return result
             except MapFull as error:
                 self.retry_with_larger_map(error)

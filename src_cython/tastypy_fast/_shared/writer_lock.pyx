@@ -39,7 +39,7 @@ cdef class WriterLock:
         if self.file >= 0:
             close(self.file)
 
-    cdef int take(self) except -1:
+    cdef int acquire(self) except -1:
         """Wait for the turn."""
         cdef RecordLock lock
         cdef int status, number
@@ -56,7 +56,7 @@ cdef class WriterLock:
                 raise StorageError(number, f"the turn to write cannot be waited for ({os.strerror(number)})")
             PyErr_CheckSignals()
 
-    cdef int give_back(self) noexcept:
+    cdef int release(self) noexcept:
         """Let another process have it."""
         cdef RecordLock lock
         memset(&lock, 0, sizeof(lock))
