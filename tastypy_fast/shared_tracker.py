@@ -19,7 +19,6 @@ from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.delegation import iterates, reads, view_type, writes
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
-from tastypy_fast._shared.worker import worker_of
 from tastypy_fast._shared.write_transaction import OPERATION, SAVEPOINT
 from tastypy_fast._store.options import at_least
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
@@ -202,7 +201,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
             view.add_if_absent(key)
         elif key not in view:
             raise KeyError(key)
-        return worker_of(self._store).claim_one(encode_key(key), allow_aborted, self._max_tries)
+        return bool(self._store.open_worker().claim_one(encode_key(key), allow_aborted, self._max_tries))
 
     # Iterating over tasks, without claiming them
 
@@ -276,7 +275,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         order = order_of(view._open_cache, encode_key(key))
         if order < 0:
             raise KeyError(key)
-        worker_of(self._store).release(order)
+        self._store.open_worker().release(order)
 
     def claimed_keys(self) -> list[Any]:
         """The keys of all tasks that workers have claimed, in order.

@@ -1,5 +1,6 @@
-from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._shared.undo_log cimport UndoLog
 from tastypy_fast._shared.writer_lock cimport WriterLock
 
 cpdef enum:
@@ -9,22 +10,27 @@ cpdef enum:
     MANUAL = 3
 
 cdef class WriteTransaction(StoreBase):
+    # The SharedStore: the stub says what a transaction asks of it.
     cdef readonly object store
     cdef readonly WriteCache cache
+    cdef readonly UndoLog undo_log
+    # How many keys differ from the last sync when the automatic sync comes.
     cdef public long long sync_at
-    cdef public bint flushes
-    cdef bint is_too_small
-    # Of image_count: others may have changed it; an undone part may have.
-    cdef bint is_unsure
-    cdef bint is_unknown
-    cdef long long images_counted
-    cdef public bint closed
+    # Whether the commit waits until the disk has it.
+    cdef bint flushes
+    cdef bint needs_larger_map
+    cdef readonly bint closed
+    # Changes when all open blocks end at once: who began one before does not end it.
     cdef readonly long long epoch
-    cdef public WriterLock writer_lock
-    cdef list scopes
+    cdef WriterLock writer_lock
+    # The kinds of the open blocks, outermost first.
+    cdef list blocks
+    # LMDB's transactions around the current one, outermost first.
     cdef list parents
+    # Why nothing of the open blocks can be committed, or None.
     cdef object failure
-    cdef long long expected
+    # The id of the next LMDB transaction, if no other process writes before it.
+    cdef long long expected_id
 
     cpdef int begin_block(self, int kind) except -1
     cpdef int end_block(self, bint failed) except -1
@@ -41,7 +47,6 @@ cdef class WriteTransaction(StoreBase):
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
     cdef int commit(self) except -1
-    cdef int drop(self) except -1
+    cdef int roll_back(self) except -1
     cdef int end_savepoint(self, bint failed) except -1
-    cpdef int drop_images(self) except -1
     cdef bint is_sync_due(self) except -1
