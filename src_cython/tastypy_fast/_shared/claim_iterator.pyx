@@ -145,9 +145,11 @@ cdef class TryIterator:
             return None
         # Only now, because a transaction that failed has claimed nothing; and at once, because threads may share this
         # iterator.
-        self.waiting.extend(claimed[1:])
         self.position = claimed[len(claimed) - 1][0]
-        if self.kind == KEYS and len(claimed) > 1:
+        if len(claimed) == 1:
+            return found
+        self.waiting.extend(claimed[1:])
+        if self.kind == KEYS:
             # The keys are read outside the transaction, for which other processes wait. Errors are raised where the
             # tasks are yielded.
             seqs = [seq for seq, _ in claimed[1:]]
@@ -169,13 +171,15 @@ cdef class TryIterator:
         cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
         cdef Claim claim
         cdef list seqs
-        cdef long long place
+        cdef long long first
         # It is not empty when the map was full and this is the second call.
         claimed.clear()
         if self.waiting:
             # Another thread has claimed tasks for this iterator, while this one waited for the lock.
             return None, -1
-        worker = self.store.open_worker()
+        worker = self.store.worker
+        if worker is None:
+            worker = self.store.open_worker()
         if self.lane is None:
             self.worker = worker
             self.lane = worker.open_lane()
@@ -198,12 +202,13 @@ cdef class TryIterator:
             else:
                 self._close()
             return None, -1
-        place = self.claim.place
-        claimed.extend([(seq, place + index) for index, seq in enumerate(seqs)])
-        # These positions are used up, also if the transaction fails: two claims never get the same one.
-        self.claim.place = claim.place
+        first = self.claim.place
+        for seq in seqs:
+            # These positions are used up, also if the transaction fails: two claims never get the same one.
+            claimed.append((seq, self.claim.place))
+            self.claim.place += 1
         self.lanes.go_on(claim.lane)
-        self.lanes.hand_out(claim.lane, place)
+        self.lanes.hand_out(claim.lane, first)
         number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
         return read_task(tasks, seqs[0], self.kind, NULL), number
 
