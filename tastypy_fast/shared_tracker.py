@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
-from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
 from tastypy_fast._inspect.task_counts import claims_in
@@ -54,7 +54,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
 
     _kind: ClassVar[bytes] = b"tracker"
     _view_type: ClassVar[type[Any]] = view_type(ProgressTracker)
-    _cache_type: ClassVar[type[WriteCache]] = TrackerCache
+    _cache_type: ClassVar[type[WriteCache]] = TaskCache
 
     def __init__(
         self,

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
-from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
+from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES, TaskIterator
 from tastypy_fast._core.key_codec import describe
-from tastypy_fast._core.task_iterator import TaskIterator
-from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE
+from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
@@ -25,10 +25,6 @@ from tastypy_fast.pod import (
 from tastypy_fast.types import Key, Pairs
 
 __all__ = ["ProgressTracker", "Tracker"]
-
-# As in _status.pxd.
-_DONE, _ABORTED, _CLAIMED = 2, 4, 8
-_RESET = 2
 
 
 class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin):  # type: ignore[misc]
@@ -73,8 +69,8 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability)
 
     @staticmethod
-    def _make_cache(store: Store) -> TrackerCache:
-        return TrackerCache(store)
+    def _make_cache(store: Store) -> TaskCache:
+        return TaskCache(store)
 
     @property
     def max_tries(self) -> int:
@@ -157,7 +153,7 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         >>> tracker.done("a")
         False
         """
-        self._change(key, _DONE | _CLAIMED, 0, 0)
+        self._change(key, DONE | CLAIMED, 0, 0)
 
     def increment_tries(self, key: Key) -> None:
         """Add one to the tries of a task. Raises KeyError when it is not there.
@@ -187,7 +183,7 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         >>> tracker.tries("a")
         0
         """
-        self._change(key, 0, 0, _RESET)
+        self._reset_tries(key)
 
     def abort(self, key: Key) -> None:
         """Mark a task aborted: gates and iterators leave it alone. Raises KeyError when it is not there.
@@ -197,7 +193,7 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         >>> tracker.should_do("a"), tracker.should_do("a", allow_aborted=True)
         (False, True)
         """
-        self._change(key, _CLAIMED, _ABORTED, 0)
+        self._change(key, CLAIMED, ABORTED, 0)
 
     def unabort(self, key: Key) -> None:
         """Mark a task not aborted. Raises KeyError when it is not there.
@@ -207,7 +203,7 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
         >>> tracker.aborted("a")
         False
         """
-        self._change(key, _ABORTED, 0, 0)
+        self._change(key, ABORTED, 0, 0)
 
     # Checking the status of tasks
 
@@ -279,11 +275,11 @@ class ProgressTracker(TrackerDisplayMixin, PersistentOrderedDict, CountingMixin)
     # Iterating. All of these are live, as iterkeys() is, and each task comes at most once in a loop.
 
     def _tasks(self, kind: int, allow_aborted: bool, attempt: bool) -> Iterator[Any]:
-        unwanted = _DONE if allow_aborted else _DONE | _ABORTED
+        unwanted = DONE if allow_aborted else DONE | ABORTED
         return TaskIterator(self, kind, 0, unwanted, True, attempt)
 
     def _aborted_tasks(self, kind: int) -> Iterator[Any]:
-        return TaskIterator(self, kind, _ABORTED, 0, False, False)
+        return TaskIterator(self, kind, ABORTED, 0, False, False)
 
     def todo_keys(self, allow_aborted: bool = False) -> Iterator[Any]:
         """Iterate over the keys that are not done, not aborted (unless allowed) and have tries left.

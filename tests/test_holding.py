@@ -126,8 +126,8 @@ def test_many_changes_on_hold_do_not_look_at_the_holder_each_time(cls, path, sto
         looks.append(arguments)
         return found(*arguments)
 
-    found = hold.facts_of_workers
-    monkeypatch.setattr(hold, "facts_of_workers", count)
+    found = hold.read_worker_files
+    monkeypatch.setattr(hold, "read_worker_files", count)
     monkeypatch.setattr(hold, "RECHECK_AFTER", 1000.0)
     with Holder(cls, path) as holder:
         holder.ask("hold")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._store.worker_files import read_worker_files
 
 __all__ = ["Hold"]
 
@@ -59,8 +59,8 @@ class Hold:
         holders = _numbers(raw)
         if own in holders or (raw == self._known and time.monotonic() < self._until):
             return True
-        living = {worker.number for worker in facts_of_workers(self._transaction.path, own)
-                  if worker.number in holders and worker.lives}
+        living = {worker.number for worker in read_worker_files(self._transaction.path, own)
+                  if worker.number in holders and worker.is_alive}
         if living != holders or not living:
             raw = self._write(living)
         self._known, self._until = raw, time.monotonic() + RECHECK_AFTER

@@ -17,12 +17,12 @@ import errno
 import os
 from contextlib import suppress
 
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
 from tastypy_fast._lmdb.safe_files import open_regular
-from tastypy_fast._lmdb.store_dir import DATA, TURN, not_made
+from tastypy_fast._lmdb.store_dir import DATA, TURN, creation_error
 from tastypy_fast._shared.hold import Hold
 from tastypy_fast._shared.undo_log import UndoLog
 from tastypy_fast._shared.worker import Worker
@@ -30,7 +30,7 @@ from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import stops
+from tastypy_fast._store.worker_files import stop_claim
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
 
 __all__ = ["SharedStore"]
@@ -156,7 +156,7 @@ class SharedStore(Store):
         except UnsafeFileError:
             raise
         except OSError as error:
-            raise not_made(error, self.path, "nothing can be written", TURN) from error
+            raise creation_error(error, self.path, "nothing can be written", TURN) from error
 
     def prepare_writing(self, error: Exception) -> None:
         """Remove the cause of ``error``, with which LMDB refused a write transaction, or raise it.
@@ -196,7 +196,7 @@ class SharedStore(Store):
         try:
             with self.transaction.lock, self.lock:
                 self.end_reading()
-                engine.adopt(self.path, self.db)
+                engine.adopt_map_size(self.path, self.db)
         finally:
             if depth:
                 self.lock.resume(depth)
@@ -215,7 +215,7 @@ class SharedStore(Store):
         """Grow the map, between two transactions."""
         with self.transaction.lock, self.lock:
             self.end_reading()
-            engine.grow(self.path, self.db)
+            engine.grow_map(self.path, self.db)
 
     # The worker and its hold. All but _drop_worker() and _end_worker() run inside the write transaction.
 
@@ -225,7 +225,7 @@ class SharedStore(Store):
         if worker is None:
             self.save_at_exit()
             worker = Worker(self.transaction)
-            self.transaction.attach_worker(worker.number, worker.lanes)
+            self.transaction.attach_worker(worker.number, worker.worker_slots)
             self.worker = worker
             worker.recover_claims()
         return worker
@@ -250,9 +250,9 @@ class SharedStore(Store):
             self.worker.leave_to_parent()
             self.worker = None
 
-    def stops_other(self, worker: int, lane: int, place: int) -> bool:
+    def stop_other_worker(self, worker: int, slot: int, position: int) -> bool:
         """Keep another worker from yielding a task that it has claimed. False if it may have yielded it."""
-        return stops(self.path, worker, lane, place)
+        return stop_claim(self.path, worker, slot, position)
 
     def suspend_sync(self) -> None:
         """Suspend the automatic sync of all processes, as long as this one lives."""

@@ -18,17 +18,17 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
+from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._core.status_writer import give_back
-from tastypy_fast._core.store_base import lives, this_thread
 from tastypy_fast._core.worker_slots import LEFT
 from tastypy_fast._shared.claims import claim_one
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.worker_files import WorkerFile, facts_of_workers, lost_claims, stops
+from tastypy_fast._store.worker_files import WorkerFile, find_orphaned_claims, read_worker_files, stop_claim
 
 __all__ = ["Worker"]
 
 
-class Lane(NamedTuple):
+class Slot(NamedTuple):
     """The slot of a running iterator."""
 
     number: int
@@ -44,7 +44,7 @@ class Worker:
     def __init__(self, transaction: WriteTransaction) -> None:
         """Take a worker file, whose lock tells the other processes that this one is alive."""
         self._transaction = transaction
-        self._running: dict[int, Lane] = {}
+        self._running: dict[int, Slot] = {}
         # For each slot, which positions its ended iterators left to which thread: (end, thread), ascending.
         self._left: dict[int, list[tuple[int, int]]] = {}
         # How many iterators have ended; each may have left tasks to the others.
@@ -55,7 +55,7 @@ class Worker:
         snapshot, claims = transaction.snapshot, transaction.claims
         self._file = WorkerFile(transaction.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
         self.number = self._file.number
-        self.lanes = self._file.lanes
+        self.worker_slots = self._file.worker_slots
 
     def end(self) -> None:
         """Release the worker file, after ``release_all()`` was committed. Needs no transaction."""
@@ -67,38 +67,38 @@ class Worker:
 
     # Slots
 
-    def open_lane(self) -> Lane:
+    def open_slot(self) -> Slot:
         """Reserve a slot for an iterator of this thread."""
-        number = self._file.open_lane()
-        lane = self._running[number] = Lane(number, self.lanes.begin(number), this_thread())
-        return lane
+        number = self._file.open_slot()
+        slot = self._running[number] = Slot(number, self.worker_slots.begin(number), this_thread())
+        return slot
 
-    def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
+    def close_slot(self, slot: Slot, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
         """End an iterator, and release its claims that were never yielded.
 
         ``waiting`` are the sequence numbers and positions of those claims. A task in ``own`` was the worker's before
         the iterator claimed it again: it stays so, for the iterator's thread.
         """
-        if self._running.pop(lane.number, None) is None:
+        if self._running.pop(slot.number, None) is None:
             return  # an interrupt ended the first call, and this is the second
         lost: dict[int, int | None] = {}
         kept = {}
-        for seq, place in waiting:
+        for seq, position in waiting:
             record = self._record(seq)
-            if record is not None and record[:3] == (self.number, lane.number, place):
+            if record is not None and record[:3] == (self.number, slot.number, position):
                 lost[seq] = record.tries
                 if seq in own:
-                    kept[seq] = pack_claim(record._replace(lane=LEFT, place=lane.thread))
+                    kept[seq] = pack_claim(record._replace(slot=LEFT, position=slot.thread))
         self._end_claims(lost, kept)
-        self.lanes.end(lane.number)
+        self.worker_slots.end(slot.number)
         left: list[tuple[int, int]] = []
-        for end, thread in (*self._left.get(lane.number, ()), (self.lanes.count(lane.number), lane.thread)):
-            holder = thread if lives(thread) else 0
+        for end, thread in (*self._left.get(slot.number, ()), (self.worker_slots.count(slot.number), slot.thread)):
+            holder = thread if is_alive(thread) else 0
             if left and left[-1][1] == holder:
                 left.pop()
             left.append((end, holder))
-        self._left[lane.number] = left
-        self._file.close_lane(lane.number)
+        self._left[slot.number] = left
+        self._file.close_slot(slot.number)
         self.ended_iterators += 1
 
     # Claiming
@@ -110,19 +110,19 @@ class Worker:
         """
         if record.worker != self.number:
             return False
-        holder = record.place
-        if record.lane not in (0, LEFT):
-            lane = self._running.get(record.lane)
-            if lane is not None and record.place >= lane.start:
+        holder = record.position
+        if record.slot not in (0, LEFT):
+            slot = self._running.get(record.slot)
+            if slot is not None and record.position >= slot.start:
                 return False
-            left = self._left.get(record.lane, ())
-            holder = next((thread for end, thread in left if record.place < end), 0)
-        return holder == this_thread() or not lives(holder)
+            left = self._left.get(record.slot, ())
+            holder = next((thread for end, thread in left if record.position < end), 0)
+        return holder == this_thread() or not is_alive(holder)
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
         """Whether ``is_free()`` says so, or an iterator of this thread has the task."""
-        lane = self._running.get(record.lane)
-        is_mine = record.worker == self.number and lane is not None and lane.thread == this_thread()
+        slot = self._running.get(record.slot)
+        is_mine = record.worker == self.number and slot is not None and slot.thread == this_thread()
         return is_mine or self.is_free(record)
 
     def withdraw(self, record: ClaimRecord) -> bool:
@@ -130,7 +130,7 @@ class Worker:
 
         The caller ends the claim in this transaction.
         """
-        return record.lane in self._running and self.lanes.stop(record.lane, record.place)
+        return record.slot in self._running and self.worker_slots.stop(record.slot, record.position)
 
     def free_tasks(self) -> list[int]:
         """The sequence numbers, ascending, of this worker's claimed tasks that are free for this thread."""
@@ -157,14 +157,14 @@ class Worker:
             record = self._record(seq)
         if record is not None:
             if record.worker == self.number:
-                withdrawn = self.lanes.stop(record.lane, record.place)
+                withdrawn = self.worker_slots.stop(record.slot, record.position)
             else:
-                withdrawn = stops(self._transaction.path, record.worker, record.lane, record.place)
+                withdrawn = stop_claim(self._transaction.path, record.worker, record.slot, record.position)
             self._end_claims({seq: record.tries if withdrawn else None})
 
     def release_all(self) -> None:
         """End all claims of this worker."""
-        self._end_claims({seq: record.tries if self.lanes.stop(record.lane, record.place) else None
+        self._end_claims({seq: record.tries if self.worker_slots.stop(record.slot, record.position) else None
                           for seq, record in self._records()})
 
     def recover_claims(self) -> bool:
@@ -173,9 +173,9 @@ class Worker:
         transaction = self._transaction
         if not transaction.snapshot.stat(transaction.claims)["entries"]:
             return False
-        if all(worker.lives for worker in facts_of_workers(transaction.path, self.number)):
+        if all(worker.is_alive for worker in read_worker_files(transaction.path, self.number)):
             return False
-        lost = lost_claims(transaction.snapshot, transaction.claims, transaction.path, self.number)
+        lost = find_orphaned_claims(transaction.snapshot, transaction.claims, transaction.path, self.number)
         self._end_claims(lost)
         return bool(lost)
 

@@ -8,7 +8,7 @@ from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator
 from tastypy_fast._core.key_codec cimport encode_key
 from tastypy_fast._core.status_block cimport CLAIMED, DONE
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 
 __all__ = ["PodHandle", "TrackerHandle"]
 
@@ -93,8 +93,8 @@ cdef class PodHandle(StoreHandle):
         cdef WriteCache cache = self.open_cache()
         cdef bytes encoded = encode_key(key)
         cdef Entry entry = cache.entries.get(encoded)
-        if entry is not None and entry.value is not None and entry.counted and not cache.busy and not cache.tracks \
-                and not cache.is_stale():
+        if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy \
+                and not cache.tracks and not cache.is_stale():
             return entry.value
         return cache.fetch(encoded, key, self.threshold())
 
@@ -132,8 +132,8 @@ cdef class PodHandle(StoreHandle):
             return default
 
 
-cdef TrackerCache tasks_of(StoreHandle owner):
-    return <TrackerCache?>owner.open_cache()
+cdef TaskCache tasks_of(StoreHandle owner):
+    return <TaskCache?>owner.open_cache()
 
 
 cdef class TrackerHandle(PodHandle):
@@ -142,8 +142,11 @@ cdef class TrackerHandle(PodHandle):
     It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
     """
 
-    def _change(self, key, uint32_t drop, uint32_t add, int tries):
-        tasks_of(self).change(key, drop, add, tries, self.threshold())
+    def _change(self, key, uint32_t drop, uint32_t add, int added_tries):
+        tasks_of(self).change(key, drop, add, added_tries, self.threshold())
+
+    def _reset_tries(self, key):
+        tasks_of(self).reset_tries(key, self.threshold())
 
     def mark_done(self, key):
         """Mark a task done. Raises KeyError when it is not there.

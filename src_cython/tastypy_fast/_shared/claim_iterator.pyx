@@ -4,8 +4,8 @@ cimport cython
 
 from tastypy_fast._core.claim_record cimport Claim
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle
-from tastypy_fast._core.store_base cimport Lock
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.worker_slots cimport WorkerSlots
 from tastypy_fast._shared.claims cimport claim_next, is_still_claimed, keys_at, read_task
 from tastypy_fast._shared.handles cimport SharedPodHandle
@@ -43,8 +43,8 @@ cdef class TryIterator:
     cdef long long position
     # This process's worker and the slot of this iterator: None before the first task and after the last one.
     cdef object worker
-    cdef object lane
-    cdef WorkerSlots lanes
+    cdef object slot
+    cdef WorkerSlots worker_slots
     # The claim of the next task to be claimed.
     cdef Claim claim
     # Claimed and not yielded yet: sequence numbers and positions.
@@ -86,23 +86,23 @@ cdef class TryIterator:
             if self.worker is not self.store.worker:
                 # In a forked child, or after the store was closed: these claims are not this worker's.
                 self.waiting.clear()
-                self.lane = None
+                self.slot = None
             if self.waiting:
-                found = self.next_waiting(<TrackerCache?>(<StoreHandle>view).open_cache())
+                found = self.next_waiting(<TaskCache?>(<StoreHandle>view).open_cache())
             else:
                 found = self.next_claimed(<StoreHandle>view)
             if found is not None:
                 return found
         raise StopIteration
 
-    cdef object next_waiting(self, TrackerCache tasks):
+    cdef object next_waiting(self, TaskCache tasks):
         """Yield the first waiting task. None if its claim has ended, or if it must not be yielded yet."""
         cdef Claim claim = self.claim
         failure = found = None
         if not self.waiting:
             return None
         item = self.waiting[0]
-        seq, claim.place = item
+        seq, claim.position = item
         try:
             found, claimed = self.known.get(seq, (None, -1))
             if found is None:
@@ -120,7 +120,7 @@ cdef class TryIterator:
             self.waiting.popleft()
             return None
         # Another process that ends the claim after this line sees that the task was yielded.
-        if not self.lanes.hand_out(claim.lane, claim.place):
+        if not self.worker_slots.mark_yielded(claim.slot, claim.position):
             self.tracker.begin().perform(OPERATION, self._clear_stop)
             return None
         self.waiting.popleft()
@@ -129,7 +129,7 @@ cdef class TryIterator:
         return found
 
     def _clear_stop(self):
-        self.lanes.go_on(self.claim.lane)
+        self.worker_slots.clear_stop(self.claim.slot)
 
     cdef object next_claimed(self, StoreHandle view):
         """Claim the next tasks, and yield the first."""
@@ -154,7 +154,7 @@ cdef class TryIterator:
             # tasks are yielded.
             seqs = [seq for seq, _ in claimed[1:]]
             try:
-                keys = keys_at(<TrackerCache?>view.open_cache(), seqs)
+                keys = keys_at(<TaskCache?>view.open_cache(), seqs)
                 self.known = {seq: (key, txn_id) for seq, key in zip(seqs, keys)}
             except PersistentOrderedDictException:
                 pass
@@ -168,7 +168,7 @@ cdef class TryIterator:
 
         Returns what to yield for the first, and the id of the transaction if it is one operation, else -1.
         """
-        cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
+        cdef TaskCache tasks = <TaskCache?>self.transaction.cache
         cdef Claim claim
         cdef list seqs
         cdef long long first
@@ -180,11 +180,11 @@ cdef class TryIterator:
         worker = self.store.worker
         if worker is None:
             worker = self.store.open_worker()
-        if self.lane is None:
+        if self.slot is None:
             self.worker = worker
-            self.lane = worker.open_lane()
-            self.lanes = self.transaction.lanes
-            self.claim.worker, self.claim.lane, self.claim.place = worker.number, self.lane.number, self.lane.start
+            self.slot = worker.open_slot()
+            self.worker_slots = self.transaction.worker_slots
+            self.claim.worker, self.claim.slot, self.claim.position = worker.number, self.slot.number, self.slot.start
             self.ended_iterators = -1
         if self.ended_iterators != worker.ended_iterators:
             self.ended_iterators = worker.ended_iterators
@@ -202,37 +202,37 @@ cdef class TryIterator:
             else:
                 self._close()
             return None, -1
-        first = self.claim.place
+        first = self.claim.position
         for seq in seqs:
             # These positions are used up, also if the transaction fails: two claims never get the same one.
-            claimed.append((seq, self.claim.place))
-            self.claim.place += 1
-        self.lanes.go_on(claim.lane)
-        self.lanes.hand_out(claim.lane, first)
+            claimed.append((seq, self.claim.position))
+            self.claim.position += 1
+        self.worker_slots.clear_stop(claim.slot)
+        self.worker_slots.mark_yielded(claim.slot, first)
         number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
         return read_task(tasks, seqs[0], self.kind, NULL), number
 
     def close(self):
         """End the iteration: the tasks that were claimed and not yielded get their tries back."""
-        if not self.finished and self.lane is not None and self.worker is self.store.worker:
+        if not self.finished and self.slot is not None and self.worker is self.store.worker:
             self.transaction.perform(OPERATION, self._close)
         self.finished = True
 
     def _close(self):
-        if self.lane is not None:
-            self.worker.close_lane(self.lane, self.waiting, set(self.own))
+        if self.slot is not None:
+            self.worker.close_slot(self.slot, self.waiting, set(self.own))
             self.waiting.clear()
-            self.lane = None
+            self.slot = None
         self.finished = True
 
     def __del__(self):
         cdef Lock lock
-        if self.finished or self.lane is None or self.worker is not self.store.worker:
+        if self.finished or self.slot is None or self.worker is not self.store.worker:
             return
         lock = self.transaction.lock
         if lock.is_mine():
             # The garbage collector runs in the middle of an operation of this thread.
-            lock.afterwards = [*(lock.afterwards or ()), self._close_quietly]
+            lock.on_release = [*(lock.on_release or ()), self._close_quietly]
         else:
             self._close_quietly()
 

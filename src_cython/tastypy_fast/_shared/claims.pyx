@@ -15,7 +15,7 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     FLAGS,
     MAX_TRIES,
     PRESENT,
@@ -24,7 +24,7 @@ from tastypy_fast._core.status_block cimport (
 )
 from tastypy_fast._core.status_writer cimport StatusWriter
 from tastypy_fast._core.store_base cimport StoreBase
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.direct_writes cimport begin_directly, finish, put_status
 
 from bisect import bisect_right
@@ -35,13 +35,13 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 __all__ = ["claim_one", "key_at", "order_of"]
 
 
-cdef object claim_at(TrackerCache tasks, long long seq):
+cdef object claim_at(TaskCache tasks, long long seq):
     """The ClaimRecord of a task, or None."""
     raw = tasks.get(pack(seq), tasks.store.claims)
     return None if raw is None else read_claim(raw)
 
 
-cdef int put_claim(TrackerCache tasks, StatusWriter blocks, long long seq, uint32_t entry, int tries,
+cdef int put_claim(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t entry, int tries,
                    Claim* claim) except -1:
     """Claim a task whose status is ``entry``, and set its ``tries``. finish() writes it."""
     cdef bytes packed = pack(seq)
@@ -51,7 +51,7 @@ cdef int put_claim(TrackerCache tasks, StatusWriter blocks, long long seq, uint3
     return 0
 
 
-cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
+cdef list claim_next(TaskCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
                      list own, object is_free, Claim* claim):
     """Claim up to ``limit`` tasks behind the sequence number ``after``, and return their sequence numbers, ascending.
 
@@ -73,13 +73,13 @@ cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint 
         blocks = StatusWriter(store.snapshot, store.status)
         # The next task is nearly always in the same status block as the last one.
         seq = after
-        while len(chosen) < limit and (seq + 1) // ENTRIES == (after + 1) // ENTRIES:
+        while len(chosen) < limit and (seq + 1) // TASKS_PER_BLOCK == (after + 1) // TASKS_PER_BLOCK:
             seq = blocks.find(seq + 1, PRESENT, mask | CLAIMED, max_tries)
             if seq < 0:
                 break
             chosen.append(seq)
         if len(chosen) < limit:
-            seq = ((after + 1) // ENTRIES + 1) * ENTRIES - 1
+            seq = ((after + 1) // TASKS_PER_BLOCK + 1) * TASKS_PER_BLOCK - 1
             chosen += tasks.status.scan(seq, limit - len(chosen), PRESENT, mask | CLAIMED, max_tries)
         for index in range(bisect_right(own, after), len(own)):
             seq = own[index]
@@ -95,14 +95,14 @@ cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint 
         for seq in chosen:
             entry = blocks.get(seq)
             put_claim(tasks, blocks, seq, entry, tries_of(entry) + 1, claim)
-            claim.place += 1
+            claim.position += 1
         finish(tasks, blocks)
         return chosen
     finally:
         tasks.end_op()
 
 
-def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, is_free,
+def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, is_free,
               withdraw, record not None):
     """Claim one task with the ClaimRecord ``record``. True if it was claimed, False if it has not to be tried, and None
     if another worker or iterator has it.
@@ -117,11 +117,11 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
     cdef long long seq
     cdef uint32_t entry
     cdef int tries
-    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
+    claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        seq = tasks.locate(key)
+        seq = tasks.find_seq(key)
         blocks = StatusWriter(store.snapshot, store.status)
         entry = blocks.get(seq)
         if not entry & PRESENT:
@@ -143,21 +143,21 @@ def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborte
         tasks.end_op()
 
 
-def order_of(TrackerCache tasks not None, bytes key not None):
+def order_of(TaskCache tasks not None, bytes key not None):
     """The sequence number of a task, or -1 if there is none of this key."""
     tasks.begin_op()
     try:
-        return tasks.locate(key)
+        return tasks.find_seq(key)
     finally:
         tasks.end_op()
 
 
-def key_at(TrackerCache tasks not None, long long seq):
+def key_at(TaskCache tasks not None, long long seq):
     """The key of a task, or None if there is none of this sequence number."""
     return read_task(tasks, seq, KEYS, NULL)
 
 
-cdef object read_task(TrackerCache tasks, long long seq, int kind, Claim* claim):
+cdef object read_task(TaskCache tasks, long long seq, int kind, Claim* claim):
     """What an iterator of this ``kind`` yields for a task: key, dict or both. None if the task is gone, or, if a
     ``claim`` is given, if that is not its claim any more."""
     tasks.begin_op()
@@ -172,30 +172,30 @@ cdef object read_task(TrackerCache tasks, long long seq, int kind, Claim* claim)
         tasks.end_op()
 
 
-cdef bint is_claimed_as(TrackerCache tasks, long long seq, Claim* claim) except -1:
+cdef bint is_claimed_as(TaskCache tasks, long long seq, Claim* claim) except -1:
     cdef Claim found
     raw = tasks.get(pack(seq), tasks.store.claims)
     if raw is None:
         return False
     decode_claim(raw, &found)
-    return found.worker == claim.worker and found.lane == claim.lane and found.place == claim.place
+    return found.worker == claim.worker and found.slot == claim.slot and found.position == claim.position
 
 
-cdef bint is_still_claimed(TrackerCache tasks, long long seq, Claim* claim, long long since) except -1:
+cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long long since) except -1:
     """Whether a task has this claim, as it had in the transaction with the id ``since``.
 
     Nothing is read if that transaction is the last one. ``since`` is -1 if it may not have been committed.
     """
     tasks.begin_op()
     try:
-        if since >= 0 and tasks.store.transient and tasks.seen == since:
+        if since >= 0 and tasks.store.transient and tasks.snapshot_id == since:
             return True
         return is_claimed_as(tasks, seq, claim)
     finally:
         tasks.end_op()
 
 
-cdef list keys_at(TrackerCache tasks, list seqs):
+cdef list keys_at(TaskCache tasks, list seqs):
     """The keys of tasks, with None for each that is gone."""
     cdef list packed = [pack(seq) for seq in seqs]
     cdef dict found
@@ -208,7 +208,7 @@ cdef list keys_at(TrackerCache tasks, list seqs):
         tasks.end_op()
 
 
-cdef object task_from_record(TrackerCache tasks, long long seq, bytes raw, int kind):
+cdef object task_from_record(TaskCache tasks, long long seq, bytes raw, int kind):
     cdef Record record
     cdef Entry entry
     cdef bytes encoded

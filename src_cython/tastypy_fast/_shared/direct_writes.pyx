@@ -10,12 +10,12 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
-from tastypy_fast._core.key_codec cimport encode_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
 from tastypy_fast._core.record_codec cimport build_record, dump_value
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport CLAIMED, DONE, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
 from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
 __all__ = ["find_tasks", "mark_done_many"]
@@ -28,7 +28,7 @@ cdef bytes record_of(WriteCache cache, bytes key, object value):
     """
     cdef int codec = 0
     cdef bytes payload
-    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > 511:
+    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > MAX_INDEX_KEY:
         return None
     payload = dump_value(value, &codec)
     return build_record(codec, key, payload, cache.store.gzipped)
@@ -63,7 +63,7 @@ cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
         cache.end_op()
 
 
-cdef int begin_directly(TrackerCache tasks) except -1:
+cdef int begin_directly(TaskCache tasks) except -1:
     """Flush the cache into the transaction, and drop its status blocks."""
     if tasks.entries or tasks.status.differs():
         tasks.sync(False)
@@ -73,7 +73,7 @@ cdef int begin_directly(TrackerCache tasks) except -1:
     return 0
 
 
-cdef int put_status(TrackerCache tasks, StatusWriter blocks, bytes seq, uint32_t old, uint32_t new) except -1:
+cdef int put_status(TaskCache tasks, StatusWriter blocks, bytes seq, uint32_t old, uint32_t new) except -1:
     """Change the status that ``blocks`` read last from ``old`` to ``new``; ``seq`` is packed. finish() writes it."""
     cdef StoreBase store = tasks.store
     blocks.set(new)
@@ -83,7 +83,7 @@ cdef int put_status(TrackerCache tasks, StatusWriter blocks, bytes seq, uint32_t
     return 0
 
 
-cdef int finish(TrackerCache tasks, StatusWriter blocks) except -1:
+cdef int finish(TaskCache tasks, StatusWriter blocks) except -1:
     """Write the changed statuses, their before-images and the new claims."""
     cdef WriteTransaction transaction = <WriteTransaction?>tasks.store
     blocks.flush()
@@ -102,42 +102,73 @@ cdef int put_claims(WriteTransaction transaction, list claims) except -1:
     return 0
 
 
-cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
-                          int tries) except -1:
-    """Change the status of a task, as TrackerCache.change() does. False if that one has to raise the error."""
-    cdef StoreBase store = tasks.store
+cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
+                          int added_tries) except -1:
+    """Change the status of a task, as TaskCache.change() does. False if that one has to raise the error."""
     cdef StatusWriter blocks
     cdef long long seq
-    cdef uint32_t old, new
-    cdef int32_t count
+    cdef uint32_t old
+    cdef int32_t tries
     cdef bytes packed
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        seq = tasks.locate(key)
-        if seq == ABSENT:
-            raise KeyError(original)
-        blocks = StatusWriter(store.snapshot, store.status)
+        seq = find_task(tasks, key, original)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
         old = blocks.get(seq)
-        count = 0 if tries == 2 else tries_of(old) + tries
-        if not old & PRESENT or not -MAX_TRIES <= count <= MAX_TRIES:
+        tries = tries_of(old) + added_tries
+        if not old & PRESENT or not -MAX_TRIES <= tries <= MAX_TRIES:
             return False
         if old & CLAIMED:
             packed = pack(seq)
             if drop & CLAIMED:
-                count -= tries == 0 and try_comes_back(store, packed, old)
-            elif tries:
-                note_tries(store, packed, 0 if tries == 2 else tries, count)
-        new = make_entry((old & FLAGS & ~drop) | add, count)
-        if new != old:
-            put_status(tasks, blocks, pack(seq), old, new)
-            finish(tasks, blocks)
+                tries -= added_tries == 0 and try_comes_back(tasks.store, packed, old)
+            elif added_tries:
+                note_tries(tasks.store, packed, added_tries, tries)
+        replace_status(tasks, blocks, seq, old, make_entry((old & FLAGS & ~drop) | add, tries))
         return True
     finally:
         tasks.end_op()
 
 
-def find_tasks(TrackerCache tasks not None, list keys not None):
+cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) except -1:
+    """Reset the tries of a task, as TaskCache.reset_tries() does. False if that one has to raise the error."""
+    cdef StatusWriter blocks
+    cdef long long seq
+    cdef uint32_t old
+    tasks.begin_op()
+    try:
+        begin_directly(tasks)
+        seq = find_task(tasks, key, original)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
+        old = blocks.get(seq)
+        if not old & PRESENT:
+            return False
+        if old & CLAIMED:
+            note_tries(tasks.store, pack(seq), 0, 0)
+        replace_status(tasks, blocks, seq, old, make_entry(old & FLAGS, 0))
+        return True
+    finally:
+        tasks.end_op()
+
+
+cdef long long find_task(TaskCache tasks, bytes key, object original) except -1:
+    """Return the sequence number of a task. Raises KeyError if there is none of this key."""
+    cdef long long seq = tasks.find_seq(key)
+    if seq == ABSENT:
+        raise KeyError(original)
+    return seq
+
+
+cdef int replace_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1:
+    """Write the status that ``blocks`` read last, if it changes."""
+    if new != old:
+        put_status(tasks, blocks, pack(seq), old, new)
+        finish(tasks, blocks)
+    return 0
+
+
+def find_tasks(TaskCache tasks not None, list keys not None):
     """Prepare mark_done_many() without a transaction: the keys, the encoded keys, and their sequence numbers.
 
     The number is -1 for a key that is not there now.
@@ -145,12 +176,12 @@ def find_tasks(TrackerCache tasks not None, list keys not None):
     cdef list encoded = [encode_key(key) for key in keys]
     tasks.begin_op()
     try:
-        return keys, encoded, tasks.locate_many(encoded)
+        return keys, encoded, tasks.find_seqs(encoded)
     finally:
         tasks.end_op()
 
 
-def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded not None, list seqs not None):
+def mark_done_many(TaskCache tasks not None, list keys not None, list encoded not None, list seqs not None):
     """Mark tasks done. Raises KeyError for a key that is not there; the caller's savepoint undoes the rest then.
 
     A sequence number that was found before the transaction is right if it still is a task's, because none is used
@@ -171,7 +202,7 @@ def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded
             seq = seqs[index]
             old = 0 if seq < 0 else blocks.get(seq)
             if not old & PRESENT:
-                seq = tasks.locate(encoded[index])
+                seq = tasks.find_seq(encoded[index])
                 if seq == ABSENT:
                     raise KeyError(keys[index])
                 old = blocks.get(seq)

@@ -4,12 +4,12 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of
+from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of, reset_tries_directly
 from tastypy_fast._core.iterators cimport StoreHandle, StoreIterator
 from tastypy_fast._core.key_codec cimport encode_key
 from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
 from tastypy_fast._core.status_block cimport CLAIMED, DONE
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
 import errno
@@ -28,6 +28,7 @@ cdef enum:
     DELETE
     OPERATE
     CHANGE_STATUS
+    RESET_TRIES
 
 
 @cython.final
@@ -115,8 +116,10 @@ cdef class SharedPodHandle:
         if change.what == ASSIGN:
             return assign_directly(transaction.cache, change.key, change.record)
         if change.what == CHANGE_STATUS:
-            return change_directly(<TrackerCache?>transaction.cache, change.key, change.original, change.drop,
-                                   change.add, change.tries)
+            return change_directly(<TaskCache?>transaction.cache, change.key, change.original, change.drop,
+                                   change.add, change.added_tries)
+        if change.what == RESET_TRIES:
+            return reset_tries_directly(<TaskCache?>transaction.cache, change.key, change.original)
         return False
 
     cdef object do(self, WriteTransaction transaction, Change change):
@@ -126,8 +129,10 @@ cdef class SharedPodHandle:
             transaction.cache.delete(change.key, change.original, AT)
         elif change.what == OPERATE:
             return self.operate(transaction, change.value)
+        elif change.what == CHANGE_STATUS:
+            (<TaskCache?>transaction.cache).change(change.original, change.drop, change.add, change.added_tries, AT)
         else:
-            (<TrackerCache?>transaction.cache).change(change.original, change.drop, change.add, change.tries, AT)
+            (<TaskCache?>transaction.cache).reset_tries(change.original, AT)
 
     cdef object operate(self, WriteTransaction transaction, Operation operation):
         cdef WriteCache cache = transaction.cache
@@ -241,12 +246,15 @@ cdef class SharedTrackerHandle(SharedPodHandle):
     It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
     """
 
-    def _change(self, key, uint32_t drop, uint32_t add, int tries):
+    def _change(self, key, uint32_t drop, uint32_t add, int added_tries):
         cdef Change change = make_change(CHANGE_STATUS, key, None)
         change.drop = drop
         change.add = add
-        change.tries = tries
+        change.added_tries = added_tries
         self.change(change)
+
+    def _reset_tries(self, key):
+        self.change(make_change(RESET_TRIES, key, None))
 
     def mark_done(self, key):
         """Mark a task done, which ends the claim on it. Raises KeyError when it is not there.

@@ -18,7 +18,8 @@ not raise between acquiring a lock and recording that it is held.
 cimport cython
 from cpython.ref cimport Py_INCREF
 
-from tastypy_fast._core.store_base cimport Lock, StoreBase
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._shared.undo_log cimport UndoLog
 
@@ -104,19 +105,19 @@ cdef class WriteTransaction(StoreBase):
         self.claims = store.claims
         self.db = store.db if writes else None
 
-    def attach_worker(self, number, lanes):
+    def attach_worker(self, number, worker_slots):
         """Use the number and the slots of this process's worker, with which its own claims are decided in memory."""
         self.worker_number = number
-        self.lanes = lanes
+        self.worker_slots = worker_slots
 
     def detach_worker(self):
         """Note that this process is no worker any more."""
         self.worker_number = 0
-        self.lanes = None
+        self.worker_slots = None
 
     # What a cache asks of its store
 
-    def begin_reading(self):
+    def begin_reading(self, bint buffers=False):
         raise RuntimeError("the cache of a write transaction was used outside the transaction")
 
     def count(self):
@@ -147,6 +148,9 @@ cdef class WriteTransaction(StoreBase):
 
     def follow_files(self):
         self.store.check_files()
+
+    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+        return self.store.stop_other_worker(worker, slot, position)
 
     cdef int raise_translated(self, object error) except -1:
         """Raise LMDB's error as one of ours; return if it is another one."""
@@ -268,7 +272,7 @@ cdef class WriteTransaction(StoreBase):
         if self.needs_larger_map:
             self.store.grow()
             self.needs_larger_map = False
-        self.look_at_files()
+        self.recheck_files()
         self.begin_writing()
         if kind != OPERATION:
             self.make_room()
@@ -276,7 +280,7 @@ cdef class WriteTransaction(StoreBase):
         if number != self.expected_id:
             # Another process has written since.
             self.disk_version += 1
-            self.next_is_old = True
+            self.is_next_order_stale = True
             self.undo_log.note_other_writer()
         self.wrote = False
         return 0
