@@ -13,12 +13,17 @@ from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._mixins.display import DisplayMixin
 from tastypy_fast._mixins.import_export import ImportExportMixin
 from tastypy_fast._mixins.pairs import pairs_of
-from tastypy_fast._shared import undo_log
 from tastypy_fast._shared.delegation import iterates, reads, reads_whole, view_type, writes, writes_many
 from tastypy_fast._shared.handles import SharedPodHandle
-from tastypy_fast._shared.scope import TransactionContext
 from tastypy_fast._shared.store import SharedStore
-from tastypy_fast._shared.write_transaction import BLOCK, MANUAL, OPERATION, SAVEPOINT, WriteTransaction
+from tastypy_fast._shared.write_transaction import (
+    BLOCK,
+    MANUAL,
+    OPERATION,
+    SAVEPOINT,
+    TransactionContext,
+    WriteTransaction,
+)
 from tastypy_fast._store import registry
 from tastypy_fast._store.integrity import find_violations
 from tastypy_fast._store.options import Options, at_least
@@ -159,7 +164,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         if not self._finalizer.alive:
             return
         transaction = self._store.transaction
-        transaction.leave_all()
+        transaction.end_all_blocks()
         lost = None
         with transaction.lock:  # other threads wait, and find it closed
             # (closed already where an interrupt came into the middle of this, which completes it then)
@@ -281,7 +286,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         >>> pod["n"] = pod["n"] + 1
         >>> pod.unlock()
         """
-        self._begin()[0].enter(MANUAL)
+        self._begin()[0].begin_block(MANUAL)
 
     def unlock(self) -> None:
         """End a block that ``lock()`` began, and commit it. Raises NotLockedError without ``lock()``.
@@ -305,7 +310,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
     def sync_key(self, key: Key) -> None:
         """As ``sync()``, for one key alone. Raises KeyError when it is neither there nor was at the last sync."""
         transaction, _ = self._begin()
-        if not transaction.perform(OPERATION, undo_log.sync_key, transaction, encode_key(key)):
+        if not transaction.perform(OPERATION, transaction.sync_key, encode_key(key)):
             raise KeyError(key)
 
     def dirty(self) -> builtins.set[Any]:
@@ -321,7 +326,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         with view._one_step:
             cache = view._open_cache
             cache.sync(False)
-            return builtins.set(undo_log.changed_keys(cache.store, cache.store.snapshot))
+            return builtins.set(cache.store.undo_log.changed_keys())
 
     def hold(self) -> None:
         """Suspend the automatic sync, for all processes, until any of them calls ``unhold()``, or this one closes the
@@ -330,7 +335,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         Everything is committed all the same; what is suspended is that ``revert()`` would come back to it.
         """
         transaction, _ = self._begin()
-        transaction.perform(OPERATION, undo_log.set_hold, transaction, True)
+        transaction.perform(OPERATION, self._store.suspend_sync)
 
     def unhold(self) -> None:
         """Take up the automatic sync again, and sync at once when as many keys are dirty as ``sync_at`` says.
@@ -340,8 +345,8 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         """
         transaction, view = self._begin()
         in_block = self._view() is view
-        transaction.perform(OPERATION, undo_log.set_hold, transaction, False)
-        # (set_hold() has put the automatic sync off; this takes that back for the end of the block)
+        transaction.perform(OPERATION, self._store.resume_sync)
+        # (resume_sync() has put the automatic sync off; this takes that back for the end of the block)
         transaction, _ = self._begin()
         if not in_block:
             # (a transaction of its own: when it fails, the one above is kept)
@@ -349,7 +354,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
 
     def _sync_if_due(self, transaction: WriteTransaction) -> None:
         txn = transaction.snapshot
-        if txn.get(b"held", db=transaction.meta) is None and txn.stat(transaction.images)["entries"] >= self._sync_at:
+        if txn.get(b"held", db=transaction.meta) is None and transaction.undo_log.count() >= self._sync_at:
             self._store.sync()
 
     def revert(self) -> None:
@@ -363,7 +368,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         1
         """
         transaction, _ = self._begin()
-        transaction.perform(OPERATION, undo_log.revert, transaction)
+        transaction.perform(OPERATION, transaction.revert)
 
     # For tests
 

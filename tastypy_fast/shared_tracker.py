@@ -18,7 +18,6 @@ from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.delegation import iterates, reads, view_type, writes
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
-from tastypy_fast._shared.worker import claimant_of
 from tastypy_fast._shared.write_transaction import OPERATION, SAVEPOINT
 from tastypy_fast._store.options import at_least
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
@@ -201,7 +200,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
             view.add_if_absent(key)
         elif key not in view:
             raise KeyError(key)
-        return claimant_of(self._store).claim_one(encode_key(key), allow_aborted, self._max_tries)
+        return bool(self._store.open_worker().claim_one(encode_key(key), allow_aborted, self._max_tries))
 
     # Iterating over tasks, without claiming them
 
@@ -275,7 +274,7 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         order = order_of(view._open_cache, encode_key(key))
         if order < 0:
             raise KeyError(key)
-        claimant_of(self._store).release(order)
+        self._store.open_worker().release(order)
 
     def claimed_keys(self) -> list[Any]:
         """The keys of all tasks that workers have claimed, in order.
@@ -307,11 +306,11 @@ class SharedProgressTracker(TrackerDisplayMixin, SharedPersistentOrderedDict, Sh
         """
         view = self._view()
         cache = view._open_cache
-        claimant = self._store.claimant
+        worker = self._store.worker
         with view._one_step:
             cache.sync(False)
             store = cache.store
-            held, _ = read_claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
+            held, _ = read_claims_in(store.snapshot, store.claims, self.path, worker.number if worker else 0)
             return {key_at(cache, hand.seq): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 

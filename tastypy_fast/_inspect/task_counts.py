@@ -355,7 +355,7 @@ def _count_last_tries(shared: Any, store: Any, rule: _FailureRule) -> int:
     last = [(seq, claim) for seq, claim in _stored_claims(store.snapshot, store.claims)
             if 0 < rule.min_tries <= claim.tries
             and rule.has_failed(_read_entry(store.snapshot, store.status, seq))]
-    worker = shared.claimant
+    worker = shared.worker
     own = worker.number if worker else 0
     return sum(
         1 for _, claim, holder in _with_workers(last, shared.path, own)

@@ -96,17 +96,17 @@ cdef class SharedPodHandle:
             try:
                 if transaction.is_inside():
                     return self.do(transaction, change)
-                transaction.enter(OPERATION)
+                transaction.begin_block(OPERATION)
                 epoch = transaction.epoch
                 try:
                     result = None
                     if not self.do_directly(transaction, change):
                         result = self.do(transaction, change)
                 except BaseException as error:
-                    transaction.leave_if(epoch, True)
+                    transaction.end_block_if(epoch, True)
                     transaction.raise_translated(error)
                     raise
-                transaction.leave_if(epoch, False)
+                transaction.end_block_if(epoch, False)
                 return result
             except MapFull as error:
                 transaction.retry_with_larger_map(error)
