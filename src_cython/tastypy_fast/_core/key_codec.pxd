@@ -1,3 +1,7 @@
+cdef enum:
+    # LMDB's limit on the size of a key (lmdb.h, MDB_MAXKEYSIZE). The index has a digest of a longer key.
+    MAX_INDEX_KEY = 511
+
 cpdef bytes encode_key(object key)
 cpdef object decode_key(bytes encoded)
 cpdef str describe(object value)

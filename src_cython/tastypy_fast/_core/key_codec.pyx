@@ -47,8 +47,6 @@ cdef enum:
     ESCAPED = 0xff
     # No meaningful key is nested deeper, and the C stack is safe far beyond it.
     MAX_NESTING = 500
-    # LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE).
-    MAX_INDEX_KEY = 511
     # How many bytes of a long key are in the index, before its digest.
     PREFIX = 64
 
@@ -192,7 +190,7 @@ cdef class Reader:
     cdef Py_ssize_t size, at
 
     cdef object damaged(self):
-        return PersistentOrderedDictIntegrityError("the bytes of a key do not parse")
+        return PersistentOrderedDictIntegrityError("the bytes of a key cannot be read")
 
     cdef const unsigned char* take(self, Py_ssize_t count) except NULL:
         cdef const unsigned char* start = self.data + self.at
@@ -267,7 +265,7 @@ cdef object decode_key_at(const unsigned char* data, Py_ssize_t size):
         try:
             return PyUnicode_DecodeUTF8(<const char*>data + 1, size - 1, "surrogatepass")
         except UnicodeDecodeError as error:
-            raise PersistentOrderedDictIntegrityError("the bytes of a key do not parse") from error
+            raise PersistentOrderedDictIntegrityError("the bytes of a key cannot be read") from error
     reader = Reader.__new__(Reader)
     reader.data = data
     reader.size = size
