@@ -1,5 +1,5 @@
 cdef enum:
-    # LMDB's limit on the size of a key (lmdb.h, MDB_MAXKEYSIZE). The index has a digest of a longer key.
+    # LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE). A longer key is indexed by its digest.
     MAX_INDEX_KEY = 511
 
 cpdef bytes encode_key(object key)
