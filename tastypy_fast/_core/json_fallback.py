@@ -108,7 +108,7 @@ def _text_of(number: int, what: str) -> str:
 def _refuse_kind(dtype: Any, where: str) -> None:
     """Raise UnstorableValueError for an array whose ``tolist()`` drops the units or names of its elements."""
     if dtype.kind in "mM":
-        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number beside its unit"
+        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number and its unit"
     elif dtype.kind == "V":
         what, instead = f"an array of records (dtype {dtype!s:.80})", "store a list of dicts, or a list for each field"
     else:

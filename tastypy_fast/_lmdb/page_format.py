@@ -29,6 +29,7 @@ __all__ = [
     "MAGIC",
     "MAX_KEY_SIZE",
     "NO_ROOT",
+    "NUMBER",
     "RECORD",
     "SUB_DATA",
     "Damage",
@@ -47,6 +48,8 @@ __all__ = [
 _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
 RECORD = Struct("=IHHQQQQQ")
+# An integer key: a row id, the number of a block, or a counter in the database meta. In the machine's byte order.
+NUMBER = Struct("=q")
 _NODE = Struct("=HHHH")
 MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags

@@ -15,7 +15,7 @@ from tastypy_fast._core.key_codec import decode_key, describe, index_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import HEAD, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._core.status_summary import SUMMARY_KEY, StatusSummary
-from tastypy_fast._lmdb.integer_key import unpack_integer
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
@@ -38,7 +38,7 @@ def _violations(store: Store, txn: Any) -> Iterator[str]:
     last = -1
     for raw_number, record in txn.cursor(store.values):
         records += 1
-        number = unpack_integer(raw_number)
+        number = NUMBER.unpack(raw_number)[0]
         last = max(last, number)
         yield from _record_violations(store, txn, number, raw_number, record)
     indexed = 0
@@ -53,7 +53,7 @@ def _violations(store: Store, txn: Any) -> Iterator[str]:
     if store.writable:  # a reader does not update its next row id
         if store.next_order <= last:
             yield "the next row id is already in use"
-        if noted is not None and unpack_integer(noted) > store.next_order:
+        if noted is not None and NUMBER.unpack(noted)[0] > store.next_order:
             yield "the next row id went back"
     if store.status is not None:
         yield from _status_violations(store, txn)
@@ -81,7 +81,7 @@ def _record_violations(store: Store, txn: Any, number: int, raw_number: bytes, r
 def _status_violations(store: Store, txn: Any) -> Iterator[str]:
     summary, is_sound = {}, True
     for raw_block, raw in txn.cursor(store.status):
-        block = unpack_integer(raw_block)
+        block = NUMBER.unpack(raw_block)[0]
         summary[block] = raw[: HEAD.size]
         try:
             head, expected, slots, _ = block_facts(raw)
@@ -112,19 +112,19 @@ def _status_violations(store: Store, txn: Any) -> Iterator[str]:
 
 
 def _summary_violations(summary: StatusSummary, expected: dict[int, bytes], where: str) -> Iterator[str]:
-    if summary.is_damaged() or dict(summary.each()) != expected:
+    if summary.is_damaged() or dict(summary.blocks()) != expected:
         yield f"the status summary {where} differs from the status blocks"
 
 
 def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
-    numbers = (unpack_integer(raw_number) for raw_number, _ in pairs)
+    numbers = (NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
     for block, found in groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK):
         yield block % 2**64, what, set(found)
 
 
 def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
     for raw_block, raw in pairs:
-        block = unpack_integer(raw_block)
+        block = NUMBER.unpack(raw_block)[0]
         try:
             _, _, slots, in_hand = block_facts(raw)
         except PersistentOrderedDictIntegrityError:
@@ -152,4 +152,4 @@ def _image_violations(store: Store, txn: Any) -> Iterator[str]:
             if len(image) > _STATUS:
                 decode_key(decode_record(image[_STATUS:])[1])
         except PersistentOrderedDictIntegrityError as error:
-            yield f"the before-image of record {unpack_integer(raw_number)}: {error}"
+            yield f"the before-image of record {NUMBER.unpack(raw_number)[0]}: {error}"

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
 from tastypy_fast._core.worker_slots import LEFT, SLOTS, WorkerSlots, count_of, has_ended
-from tastypy_fast._lmdb.integer_key import unpack_integer
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
 from tastypy_fast._lmdb.store_dir import DATA, WORKERS, creation_error
 from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
@@ -108,7 +108,7 @@ class WorkerFile:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(file)
                 # A hard link may be another file outside of the store, which must not be written.
-                if status.st_nlink == 1 and unpack_integer(os.pread(file, 8, 0).ljust(8, b"\0")) not in needed:
+                if status.st_nlink == 1 and NUMBER.unpack(os.pread(file, 8, 0).ljust(8, b"\0"))[0] not in needed:
                     # Write the whole file now, because a full disk would end the process at a page fault later.
                     size = status.st_size
                     while size < SIZE:
@@ -164,7 +164,7 @@ def stop_claim(path: str, number: int, slot: int, position: int) -> bool:
         except OSError:
             continue
         try:
-            if os.fstat(file).st_size == SIZE and unpack_integer(os.pread(file, 8, 0)) == number:
+            if os.fstat(file).st_size == SIZE and NUMBER.unpack(os.pread(file, 8, 0))[0] == number:
                 with standard_descriptors_taken(), mmap.mmap(file, SIZE) as mapped:
                     slots = slots_in(mapped)
                     try:
@@ -224,5 +224,5 @@ def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict
         worker = workers.get(claim.worker)
         if worker is None or not worker.is_alive:
             waits = worker is not None and worker.state_of(claim) == "waiting"
-            lost[unpack_integer(order)] = claim.tries if waits else None
+            lost[NUMBER.unpack(order)[0]] = claim.tries if waits else None
     return lost

@@ -21,6 +21,7 @@ from libc.string cimport memcpy
 
 from hashlib import blake2b
 
+from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE
 from tastypy_fast.exceptions import InvalidKeyError, PersistentOrderedDictIntegrityError
 
 cdef extern from "Python.h":
@@ -51,6 +52,7 @@ cdef enum:
     PREFIX = 64
 
 
+cdef Py_ssize_t MAX_INDEX_KEY = MAX_KEY_SIZE
 cdef object SMALLEST = -(2 ** 63)
 cdef object LARGEST = 2 ** 63 - 1
 
@@ -190,7 +192,7 @@ cdef class Reader:
     cdef Py_ssize_t size, at
 
     cdef object damaged(self):
-        return PersistentOrderedDictIntegrityError("the bytes of a key do not parse")
+        return PersistentOrderedDictIntegrityError("the bytes of a key cannot be read")
 
     cdef const unsigned char* take(self, Py_ssize_t count) except NULL:
         cdef const unsigned char* start = self.data + self.at
@@ -265,7 +267,7 @@ cdef object decode_key_at(const unsigned char* data, Py_ssize_t size):
         try:
             return PyUnicode_DecodeUTF8(<const char*>data + 1, size - 1, "surrogatepass")
         except UnicodeDecodeError as error:
-            raise PersistentOrderedDictIntegrityError("the bytes of a key do not parse") from error
+            raise PersistentOrderedDictIntegrityError("the bytes of a key cannot be read") from error
     reader = Reader.__new__(Reader)
     reader.data = data
     reader.size = size

@@ -113,7 +113,7 @@ cdef object load_value(int codec, bytes payload):
         if codec == STANDARD_JSON:
             return decode_standard(payload)
     except (JSONDecodeError, ValueError) as error:
-        raise PersistentOrderedDictIntegrityError(f"the JSON of a value does not parse: {error}") from error
+        raise PersistentOrderedDictIntegrityError(f"the JSON of a value cannot be read: {error}") from error
     except RecursionError as error:
         raise PersistentOrderedDictIntegrityError("a value is nested deeper than can be read here") from error
     raise PersistentOrderedDictIntegrityError("a value has no JSON")
@@ -135,7 +135,7 @@ cdef int parse_record(const unsigned char* data, Py_ssize_t size, Record* record
         if not data[at - 1] & 0x80:
             break
     if length <= 0 or length > size - at or data[0] & ~(CODEC | COMPRESSED) or record.codec > STANDARD_JSON:
-        raise PersistentOrderedDictIntegrityError("the head of a record does not parse")
+        raise PersistentOrderedDictIntegrityError("the head of a record cannot be read")
     record.key = data + at
     record.key_size = length
     record.payload = data + at + length

@@ -27,7 +27,7 @@ cdef class Operation:
         """Perform the operation on ``target``, which the steps before ``first`` have reached."""
         cdef Py_ssize_t at
         for at in range(first, len(self.steps)):
-            target = take(self.steps[at], target)
+            target = follow(self.steps[at], target)
         return self.act(target, *self.arguments)
 
     cdef bint leads_into_a_value(self):
@@ -60,11 +60,13 @@ cdef Operation make_operation(tuple steps, object act, tuple arguments):
     return operation
 
 
-cdef object take(tuple step, object target):
+cdef object follow(tuple step, object target):
+    """Return the item or the attribute of ``target`` to which a step leads."""
     return target[step[1]] if step[0] else getattr(target, step[1])
 
 
 cdef bint has_iterator(object value) except -1:
+    """Return whether the arguments of an operation contain an iterator."""
     if type(value) is tuple:
         for item in <tuple>value:
             if has_iterator(item):
@@ -80,6 +82,7 @@ cdef set PLAIN = {int, str, float, bool, list, type(None), bytes, slice, type(op
 
 
 cdef object read(object value):
+    """Return the arguments of an operation with iterators read into lists."""
     if type(value) is tuple:
         return tuple([read(item) for item in <tuple>value])
     if type(value) is dict:
@@ -93,7 +96,7 @@ def call(target, arguments, keywords):
 
 def augment(target, step, change, operand):
     """Perform ``target[name] change= operand``."""
-    result = change(take(step, target), operand)
+    result = change(follow(step, target), operand)
     if step[0]:
         target[step[1]] = result
     else:
@@ -150,7 +153,7 @@ cdef class DeepProxy:
 
     def __repr__(self):
         where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps])
-        return f"<DeepProxy .set{where}: changes what is there; leave off .set to read it>"
+        return f"<DeepProxy .set{where}: changes the stored value; leave off .set to read it>"
 
     def __iadd__(self, operand):
         return self.augment(operator.iadd, operand)
@@ -361,7 +364,7 @@ cdef DeepProxy make_proxy(object apply, tuple steps):
 
 cdef object not_a_value(DeepProxy proxy, str what):
     """Return the error for using a place as the stored value."""
-    return TypeError(f"what is behind .set is changed, not read; leave off .set to {what} ({proxy!r})")
+    return TypeError(f".set changes a stored value and does not read it; leave off .set to {what} ({proxy!r})")
 
 
 cpdef bint is_done(object value, tuple steps):

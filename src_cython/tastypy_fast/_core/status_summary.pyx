@@ -32,19 +32,19 @@ cdef class StatusSummary:
     def __cinit__(self):
         memset(&self.nothing, 0, sizeof(Head))
 
-    def __init__(self, bytes left=None):
+    def __init__(self, bytes stored=None):
         self.table = bytearray()
         self.staged = []
-        if left is not None:
-            self.table += left[CHECKSUM:]
-            self.is_refused = len(left) % sizeof(Head) != CHECKSUM or left != bytes(self)
+        if stored is not None:
+            self.table += stored[CHECKSUM:]
+            self.is_refused = len(stored) % sizeof(Head) != CHECKSUM or stored != bytes(self)
 
     def __bytes__(self):
         """Return the summary as it is stored."""
         cdef uint32_t checksum = crc32(self.table)
         return PyBytes_FromStringAndSize(<const char*>&checksum, CHECKSUM) + self.table
 
-    def each(self):
+    def blocks(self):
         """Yield (block number, totals) of all blocks that have tasks, for ``_check()``."""
         cdef Py_ssize_t number
         for number in range(self.size()):
@@ -130,9 +130,9 @@ cdef StatusSummary stored_summary(StoreBase store):
     """Return the summary that an earlier process stored, or None if a status was changed since."""
     cdef StatusSummary summary = None
     if store.images is None:
-        left = store.reader().get(SUMMARY_KEY, None, store.meta)
-        if left is not None:
-            summary = StatusSummary(left)
+        stored = store.reader().get(SUMMARY_KEY, None, store.meta)
+        if stored is not None:
+            summary = StatusSummary(stored)
             if summary.is_refused:
                 return None
             publish(store, summary)
