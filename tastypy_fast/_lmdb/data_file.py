@@ -19,6 +19,7 @@ from tastypy_fast._lmdb.page_format import (
     INTEGER_KEY,
     MAGIC,
     NO_ROOT,
+    NUMBER,
     RECORD,
     SUB_DATA,
     Damage,
@@ -132,7 +133,7 @@ def _check_trees(descriptor: int, meta: Meta, databases: dict[bytes, int]) -> No
                 raise Damage(f"the flags of database {name!r} are {found[name].flags:#x}")
     for name, record in found.items():
         greatest = reader.check_tree(record, f"database {name!r}", None)
-        if greatest is not None and record.flags & INTEGER_KEY and unpack_from("=q", greatest)[0] < 0:
+        if greatest is not None and record.flags & INTEGER_KEY and NUMBER.unpack_from(greatest)[0] < 0:
             # Numbers only grow. To go on after the greatest one of 64 bits would be to begin again.
             raise Damage(f"database {name!r} has a number that no store gives")
     _check_length(descriptor, meta, reader)

@@ -27,7 +27,9 @@ __all__ = [
     "INTEGER_KEY",
     "LEAF",
     "MAGIC",
+    "MAX_KEY_SIZE",
     "NO_ROOT",
+    "NUMBER",
     "RECORD",
     "SUB_DATA",
     "Damage",
@@ -51,6 +53,10 @@ MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
 INTEGER_KEY = 8  # database flag
+# An integer key, which must not be negative here; and the numbers that the package stores as values.
+NUMBER = Struct("=q")
+# LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE).
+MAX_KEY_SIZE = 511
 NO_ROOT = 2**64 - 1
 # No store reaches a transaction of this number. The engine cannot count beyond twice as many.
 _NO_TRANSACTION = 2**62
@@ -264,7 +270,7 @@ class PageReader:
             else:
                 first |= flags << 32
                 end = start
-            if end > meta.page_size or key_size > 511 or (key_size == 0 and is_leaf):
+            if end > meta.page_size or key_size > MAX_KEY_SIZE or (key_size == 0 and is_leaf):
                 raise Damage(f"page {number} of {where} has a node that does not parse")
             # (each begins at an even place)
             used += end - offset + (end - offset & 1)

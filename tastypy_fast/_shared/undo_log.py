@@ -7,7 +7,6 @@ a key that was added since.
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from tastypy_fast._core.key_codec import decode_key, index_key
 from tastypy_fast._core.record_codec import decode_record
 from tastypy_fast._core.status_writer import restore_status
 from tastypy_fast._core.store_base import StoreBase
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._shared.hold import drop_all, keep_holder
 from tastypy_fast._shared.worker import claimant_of
 from tastypy_fast._shared.write_transaction import WriteTransaction
@@ -93,6 +93,6 @@ def revert(transaction: WriteTransaction) -> None:
     transaction.drop_images()
     # (loops in all processes look for what comes next anew)
     reverts = txn.get(REVERTS, db=store.meta)
-    txn.put(REVERTS, struct.pack("=q", 1 + (struct.unpack("=q", reverts)[0] if reverts else 0)), db=store.meta)
-    txn.put(b"next", struct.pack("=q", first_free), db=store.meta)
+    txn.put(REVERTS, NUMBER.pack(1 + (NUMBER.unpack(reverts)[0] if reverts else 0)), db=store.meta)
+    txn.put(b"next", NUMBER.pack(first_free), db=store.meta)
     transaction.written_directly()

@@ -6,19 +6,18 @@ from collections.abc import Iterable, Iterator
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
-from struct import Struct
 from typing import Any
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import HEAD, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._core.status_summary import SUMMARY_KEY, StatusSummary
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["find_violations"]
 
-_NUMBER = Struct("=q")
 _NO_PAYLOAD = 0
 _STATUS = 4
 # What is compared, of one block of order numbers each.
@@ -36,7 +35,7 @@ def _faults(store: Store, txn: Any) -> Iterator[str]:
     last = -1
     for raw_number, record in txn.cursor(store.values):
         records += 1
-        number = _NUMBER.unpack(raw_number)[0]
+        number = NUMBER.unpack(raw_number)[0]
         last = max(last, number)
         yield from _record_faults(store, txn, number, raw_number, record)
     indexed = 0
@@ -51,7 +50,7 @@ def _faults(store: Store, txn: Any) -> Iterator[str]:
     if store.writable:  # a reader does not keep up with the next number
         if store.next_order <= last:
             yield "the next order number is taken already"
-        if noted is not None and _NUMBER.unpack(noted)[0] > store.next_order:
+        if noted is not None and NUMBER.unpack(noted)[0] > store.next_order:
             yield "the next order number went back"
     if store.status is not None:
         yield from _status_faults(store, txn)
@@ -79,7 +78,7 @@ def _record_faults(store: Store, txn: Any, number: int, raw_number: bytes, recor
 def _status_faults(store: Store, txn: Any) -> Iterator[str]:
     summary, is_sound = {}, True
     for raw_block, raw in txn.cursor(store.status):
-        block = _NUMBER.unpack(raw_block)[0]
+        block = NUMBER.unpack(raw_block)[0]
         summary[block] = raw[: HEAD.size]
         try:
             head, expected, slots, _ = block_facts(raw)
@@ -115,14 +114,14 @@ def _heads_faults(summary: StatusSummary, expected: dict[int, bytes], where: str
 
 
 def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
-    numbers = (_NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
+    numbers = (NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
     for block, found in groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK):
         yield block % 2**64, what, set(found)
 
 
 def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
     for raw_block, raw in pairs:
-        block = _NUMBER.unpack(raw_block)[0]
+        block = NUMBER.unpack(raw_block)[0]
         try:
             _, _, slots, in_hand = block_facts(raw)
         except PersistentOrderedDictIntegrityError:
@@ -148,4 +147,4 @@ def _image_faults(store: Store, txn: Any) -> Iterator[str]:
             if len(image) > _STATUS:
                 decode_key(decode_record(image[_STATUS:])[1])
         except PersistentOrderedDictIntegrityError as error:
-            yield f"what the last sync left of record {_NUMBER.unpack(raw_number)[0]}: {error}"
+            yield f"what the last sync left of record {NUMBER.unpack(raw_number)[0]}: {error}"

@@ -28,6 +28,7 @@ from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._lmdb import engine, store_dir
 from tastypy_fast._lmdb.engine import EngineError, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.access import Access
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
@@ -42,7 +43,6 @@ from tastypy_fast.exceptions import (
 
 __all__ = ["Store"]
 
-_ORDER_NUMBER = struct.Struct("=q")
 
 
 def do_nothing() -> None:
@@ -194,11 +194,11 @@ class Store(Access):
     def next_number(self, txn: Any) -> int:
         """The order number after the last one that was ever given out."""
         cursor = txn.cursor(self.values)
-        last = _ORDER_NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
+        last = NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
         if last < 0 and cursor.key():
             raise self.damaged("a record has no order number")
         noted = txn.get(b"next", db=self.meta)
-        return max(last + 1, _ORDER_NUMBER.unpack(noted)[0] if noted else 0)
+        return max(last + 1, NUMBER.unpack(noted)[0] if noted else 0)
 
     def _create(self) -> None:
         def work(txn: Any) -> None:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
 from tastypy_fast._core.worker_slots import LANES, LEFT, WorkerSlots, count_of, has_ended
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
 from tastypy_fast._lmdb.store_dir import DATA, WORKERS, not_made
 from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
@@ -36,7 +37,6 @@ __all__ = ["WorkerFacts", "WorkerFile", "facts_of_workers", "lost_claims", "stop
 
 SIZE = 4096
 LANES_AT = 128
-_NUMBER = struct.Struct("=q")
 _HEAD = struct.Struct("=QQd64s")
 
 
@@ -103,7 +103,7 @@ class WorkerFile:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(file)
                 # (a file with another name, a hard link, may be something else there)
-                if status.st_nlink == 1 and _NUMBER.unpack(os.pread(file, 8, 0).ljust(8, b"\0"))[0] not in needed:
+                if status.st_nlink == 1 and NUMBER.unpack(os.pread(file, 8, 0).ljust(8, b"\0"))[0] not in needed:
                     # Written and not just made longer: a page that the disk has no room for ends the process later.
                     size = status.st_size
                     while size < SIZE:
@@ -157,7 +157,7 @@ def stops(path: str, number: int, lane: int, place: int) -> bool:
         except OSError:
             continue
         try:
-            if os.fstat(file).st_size == SIZE and _NUMBER.unpack(os.pread(file, 8, 0))[0] == number:
+            if os.fstat(file).st_size == SIZE and NUMBER.unpack(os.pread(file, 8, 0))[0] == number:
                 with standard_descriptors_taken(), mmap.mmap(file, SIZE) as mapped:
                     lanes = lanes_in(mapped)
                     try:
@@ -217,5 +217,5 @@ def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int
         worker = workers.get(claim.worker)
         if worker is None or not worker.lives:
             waits = worker is not None and worker.state_of(claim) == "waiting"
-            lost[_NUMBER.unpack(order)[0]] = claim.tries if waits else None
+            lost[NUMBER.unpack(order)[0]] = claim.tries if waits else None
     return lost

@@ -9,24 +9,22 @@ from struct import Struct
 from tastypy_fast._core.key_codec import decode_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import STATUSES, TASKS_PER_BLOCK, block_facts
+from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE, NUMBER
 from tastypy_fast._store.options import FORMAT, KINDS
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
 from tastypy_fast.maintenance._page_salvage import Losses, Salvage, read_batches
 
 __all__ = ["Source", "number_of"]
 
-_NUMBER = Struct("=q")
 _CHANGE = Struct("=II")
 # Order numbers from here on were never given out.
 _END = 2**62
 _VALUES, _ORDER, _STATUS = range(3)
-# The engine's limit on keys.
-_LONGEST = 511
 
 
 def number_of(raw: bytes) -> int | None:
     """The order number, or the number of a block, that a store has written; None for what cannot be one."""
-    number = _NUMBER.unpack(raw)[0] if len(raw) == _NUMBER.size else -1
+    number = NUMBER.unpack(raw)[0] if len(raw) == NUMBER.size else -1
     return number if 0 <= number < _END else None
 
 
@@ -59,7 +57,7 @@ class Source:
         for database, key, value in read_batches(self._salvage.items(b"log", any_page=True), self._losses):
             number = number_of(key)
             if database == _ORDER:
-                if 0 < len(key) <= _LONGEST:
+                if 0 < len(key) <= MAX_KEY_SIZE:
                     self._index[key] = value
             elif number is None or database not in (_VALUES, _STATUS):
                 continue

@@ -20,6 +20,7 @@ from tastypy_fast._lmdb.page_format import (
     BRANCH,
     LEAF,
     NO_ROOT,
+    NUMBER,
     RECORD,
     Damage,
     Meta,
@@ -35,7 +36,6 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["Losses", "Salvage", "read_batches"]
 
-_NUMBER = Struct("=q")
 _PAGE_HEAD = Struct("=QHH")
 _NODE = Struct("=HHHH")
 _BATCH = Struct("=QIIq")
@@ -290,7 +290,7 @@ class Salvage:
 def read_batches(pieces: Iterator[tuple[bytes, bytes]], losses: Losses) -> Iterator[tuple[int, bytes, bytes | None]]:
     """The changes in the log, oldest first: database, key, value (None: deleted). A batch that is not as it was written
     is left out as a whole."""
-    numbered = ((_NUMBER.unpack(key)[0], piece) for key, piece in pieces if len(key) == _NUMBER.size)
+    numbered = ((NUMBER.unpack(key)[0], piece) for key, piece in pieces if len(key) == NUMBER.size)
     for transaction, group in groupby(numbered, key=lambda pair: pair[0] >> _PIECES):
         found = list(group)
         batch = b"".join(piece for _, piece in found)

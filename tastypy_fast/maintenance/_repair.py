@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
-from struct import Struct
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
@@ -14,6 +13,7 @@ from tastypy_fast._core.record_codec import decode_record, decode_value, encode_
 from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE, PRESENT, STATUSES, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.file_locks import ReaderLock
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import open_regular
 from tastypy_fast._lmdb.store_dir import DATA, OWNER, require_store
 from tastypy_fast._store.options import Options
@@ -28,7 +28,6 @@ from tastypy_fast.maintenance._page_salvage import Losses
 
 __all__ = ["Repair", "repair_here"]
 
-_NUMBER = Struct("=q")
 _NO_PAYLOAD, _PLAIN_JSON = 0, 1
 # What the index has of a key that is too long for it begins with this.
 _DIGEST = b"\x1f"
@@ -118,7 +117,7 @@ class _Repairing:
             self._settle_statuses()
         self._name_the_lost()
         following = max(self._last + 1, self._source.next)
-        self._new.write(lambda txn: txn.put(b"next", _NUMBER.pack(following), db=self._new.meta))
+        self._new.write(lambda txn: txn.put(b"next", NUMBER.pack(following), db=self._new.meta))
         self._new.flush()
         return Repair(self._new.count(), self._losses.told(), self._undone)
 
@@ -202,7 +201,7 @@ class _Repairing:
         values, order = self._new.values, self._new.order
         twice, ousted = [], []
         for kept in run:
-            number, index = _NUMBER.pack(kept.number), index_key(kept.key)
+            number, index = NUMBER.pack(kept.number), index_key(kept.key)
             there = txn.get(number, db=values)
             if there is not None and not overwrite:
                 continue
@@ -211,7 +210,7 @@ class _Repairing:
                 continue
             before = txn.get(index, db=order)
             if before is not None and before != number:
-                earlier = min(kept.number, _NUMBER.unpack(before)[0])
+                earlier = min(kept.number, NUMBER.unpack(before)[0])
                 twice.append((earlier, kept.key))
                 if earlier == kept.number:
                     continue
@@ -228,7 +227,7 @@ class _Repairing:
         while run := list(islice(blocks, _RUN)):
             self._doubtful.update(number for number, block in run if _head(STATUSES.unpack(block)[8:]) !=
                                   STATUSES.unpack(block)[:5])
-            pairs = [(_NUMBER.pack(number), block) for number, block in run]
+            pairs = [(NUMBER.pack(number), block) for number, block in run]
             self._new.write(partial(self._put_blocks, pairs=pairs, overwrite=overwrite))
 
     def _keep_logged_entries(self) -> None:
@@ -241,11 +240,11 @@ class _Repairing:
 
     def _change_blocks(self, txn: Any, run: list[tuple[int, dict[int, int]]]) -> None:
         for number, changes in run:
-            raw = txn.get(_NUMBER.pack(number), db=self._new.status)
+            raw = txn.get(NUMBER.pack(number), db=self._new.status)
             fields = list(STATUSES.unpack(raw or bytes(STATUSES.size)))
             for slot, entry in changes.items():
                 fields[8 + slot] = entry
-            txn.put(_NUMBER.pack(number), STATUSES.pack(*fields), db=self._new.status)
+            txn.put(NUMBER.pack(number), STATUSES.pack(*fields), db=self._new.status)
 
     def _settle_statuses(self) -> None:
         """Have a status for each record, and no other."""
@@ -262,8 +261,8 @@ class _Repairing:
     def _settle_some(self, txn: Any, start: int) -> tuple[int | None, list[tuple[str, int, list[int]]]]:
         """Settle some blocks from ``start`` on. The next one, and what was found (see _settle)."""
         cursor = txn.cursor(self._new.values)
-        found = cursor.set_range(_NUMBER.pack(start * TASKS_PER_BLOCK))
-        numbers = (_NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
+        found = cursor.set_range(NUMBER.pack(start * TASKS_PER_BLOCK))
+        numbers = (NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
         records = groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK)
         facts = []
         for block, tasks in islice(records, _RUN_BLOCKS):
@@ -278,16 +277,16 @@ class _Repairing:
         """Blocks that have no record at all."""
         facts = []
         cursor = txn.cursor(self._new.status)
-        found = cursor.set_range(_NUMBER.pack(first))
-        while found and (end is None or _NUMBER.unpack(cursor.key())[0] < end):
-            facts.append(self._settle(txn, _NUMBER.unpack(cursor.key())[0], []))
-            found = cursor.set_range(_NUMBER.pack(first))
+        found = cursor.set_range(NUMBER.pack(first))
+        while found and (end is None or NUMBER.unpack(cursor.key())[0] < end):
+            facts.append(self._settle(txn, NUMBER.unpack(cursor.key())[0], []))
+            found = cursor.set_range(NUMBER.pack(first))
         return facts
 
     def _settle(self, txn: Any, block: int, numbers: list[int]) -> tuple[str, int, list[int]]:
         """Write one block for the tasks ``numbers``. A sentence on what was lost, how many are undone for it, and which
         tasks have a status and no record."""
-        raw_block = _NUMBER.pack(block)
+        raw_block = NUMBER.pack(block)
         before = STATUSES.unpack(txn.get(raw_block, db=self._new.status) or bytes(STATUSES.size))[8:]
         entries = [0] * TASKS_PER_BLOCK
         unknown, without_data = [], 0
@@ -314,7 +313,7 @@ class _Repairing:
         return text, len(set(unknown)) + without_data - len(self._without_data.intersection(unknown)), gone
 
     def _name_some(self, txn: Any, numbers: list[int]) -> str:
-        first, last = (describe(decode_key(_key_of(txn.get(_NUMBER.pack(number), db=self._new.values))))
+        first, last = (describe(decode_key(_key_of(txn.get(NUMBER.pack(number), db=self._new.values))))
                        for number in (numbers[0], numbers[-1]))
         return f"task {first}" if len(numbers) == 1 else f"{len(numbers)} tasks from {first} to {last}"
 
@@ -336,9 +335,9 @@ class _Repairing:
 
     def _name_misplaced(self, txn: Any, raw: bytes, number: int) -> None:
         """A key that the index had at another ``number``. Where no other record has that, it may be the right one."""
-        if raw != _NUMBER.pack(number) and txn.get(_NUMBER.pack(number), db=self._new.values) is None:
+        if raw != NUMBER.pack(number) and txn.get(NUMBER.pack(number), db=self._new.values) is None:
             key = describe(decode_key(_key_of(txn.get(raw, db=self._new.values))))
-            self._losses.tell(f"the place of key {key} may be wrong: its record has number {_NUMBER.unpack(raw)[0]}, "
+            self._losses.tell(f"the place of key {key} may be wrong: its record has number {NUMBER.unpack(raw)[0]}, "
                               f"and the index {number} for it; it is where its record was")
 
     def _name_lost(self, txn: Any, index: bytes, number: int | None) -> None:
@@ -350,7 +349,7 @@ class _Repairing:
             if index[:1] != _DIGEST and not name:
                 return
             name = name or "that is too long for the index"
-        record = None if number is None else txn.get(_NUMBER.pack(number), db=self._new.values)
+        record = None if number is None else txn.get(NUMBER.pack(number), db=self._new.values)
         if reason:
             self._losses.tell(f"key {name} is lost: {reason}")
         elif record is None:

@@ -21,6 +21,7 @@ from libc.string cimport memcpy
 
 from hashlib import blake2b
 
+from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE
 from tastypy_fast.exceptions import InvalidKeyError, PersistentOrderedDictIntegrityError
 
 cdef extern from "Python.h":
@@ -50,6 +51,7 @@ cdef enum:
     PREFIX = 64
 
 
+cdef Py_ssize_t MAX_INDEX_KEY = MAX_KEY_SIZE
 cdef object SMALLEST = -(2 ** 63)
 cdef object LARGEST = 2 ** 63 - 1
 
