@@ -31,7 +31,7 @@ cdef bytes record_of(WriteCache cache, bytes key, object value):
 
 
 cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
-    """Cache.put() for a transaction of its own. False where it has to go through the cache."""
+    """WriteCache.put() for a transaction of its own. False where it has to go through the cache."""
     cdef StoreBase store = cache.store
     cdef bytes number
     if record is None or cache.has_changes() or store.wrote:
