@@ -53,43 +53,43 @@ class _Failing:
         return sum(times for entry, times in entries.items() if self(entry))
 
 
-def count_tasks(tracker: Any, max_tries: int, allow_aborted: bool) -> TaskCounts:
-    """Count for a private tracker, or for a view of a shared one, what is not synced or committed yet included.
+def count_tasks(handle: Any, store: Any, max_tries: int, allow_aborted: bool) -> TaskCounts:
+    """Count for a private tracker, or for a handle of a shared one, what is not synced or committed yet included.
 
     What a worker that lives has in hand has not failed yet, though it be the last try. Cost: a walk over the blocks of
     statuses (3 to 20 ms for a million tasks, 70 where more than 15 tries are common), and a look at each key that is
     not synced and at each claim.
     """
-    with tracker._one_step:
-        tasks, done, aborted, tried = tracker._totals()
+    with handle._one_step:
+        tasks, done, aborted, tried = handle._totals()
         failing = _Failing(max_tries, allow_aborted)
         failed = 0
         if (aborted and not allow_aborted) or (max_tries and tried):
-            if tracker._store.options.shared:
-                failed = _failed_in_shared(tracker, failing)
+            if store.options.shared:
+                failed = _failed_in_shared(handle, store, failing)
             else:
-                failed = _failed_in_private(tracker, failing)
+                failed = _failed_in_private(handle, store, failing)
         # (another process may have written between two looks of one that only reads)
         return TaskCounts(tasks, done, min(max(failed, 0), tasks - done))
 
 
-def _failed_in_shared(view: Any, failing: _Failing) -> int:
-    cache = view._open_cache
+def _failed_in_shared(handle: Any, shared: Any, failing: _Failing) -> int:
+    cache = handle._open_cache
     cache.sync(False)  # into the transaction, inside of a block
     store = cache.store
     failed = _failed_on_disk(store.snapshot, store.status, failing)
-    return failed - _last_tries_in_hand(view._store, store, failing.max_tries) if failed else 0
+    return failed - _last_tries_in_hand(shared, store, failing.max_tries) if failed else 0
 
 
-def _failed_in_private(tracker: Any, failing: _Failing) -> int:
-    cache, store = tracker._open_cache, tracker._store
+def _failed_in_private(handle: Any, store: Any, failing: _Failing) -> int:
+    cache = handle._open_cache
     with store.begin_reading() as txn:
         failed = _failed_on_disk(txn, store.status, failing)
         for key in cache.dirty_keys():
             number = txn.get(index_key(encode_key(key)), db=store.order)
             if number is not None:
                 failed -= failing(_entry_on_disk(txn, store.status, int.from_bytes(number, sys.byteorder)))
-            failed += failing(_entry_in_memory(tracker, key))
+            failed += failing(_entry_in_memory(handle, key))
     return failed
 
 
@@ -112,9 +112,9 @@ def _entry_on_disk(txn: Any, status: Any, number: int) -> int:
     return 0 if raw is None else int.from_bytes(raw[place:place + 4], sys.byteorder, signed=True)
 
 
-def _entry_in_memory(tracker: Any, key: Any) -> int:
+def _entry_in_memory(handle: Any, key: Any) -> int:
     try:
-        done, aborted, tries = tracker._status_of(key)
+        done, aborted, tries = handle._status_of(key)
     except KeyError:  # deleted
         return 0
     return int(PRESENT | DONE * done | ABORTED * aborted | tries << TRIES_SHIFT)

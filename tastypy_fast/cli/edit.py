@@ -70,7 +70,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
     if value == "-":
         value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     try:
-        parsed = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
+        parsed: Any = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise Failure(f"the value is not JSON ({error}); a string takes double quotes, or --text", USAGE) from None
     # (what cannot be stored makes no store)
