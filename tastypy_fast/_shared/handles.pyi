@@ -1,7 +1,7 @@
 from collections.abc import Callable
-from typing import Any, Final, Generic, ParamSpec, TypeVar, final, overload
+from typing import Any, Final, Generic, TypeVar, final, overload
 
-from typing_extensions import disjoint_base
+from typing_extensions import TypeVarTuple, Unpack, disjoint_base
 
 from tastypy_fast._core.iterators import StoreHandle
 from tastypy_fast._core.set_proxy import DeepProxy, Operation
@@ -13,11 +13,12 @@ __all__ = ["IN_MEMORY", "LiveIterator", "SharedPodHandle", "SharedTrackerHandle"
 
 IN_MEMORY: Final[int]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_Ts = TypeVarTuple("_Ts")
+_R = TypeVar("_R")
 
 @disjoint_base
 class SharedPodHandle(Generic[K, V]):
+    def __class_getitem__(cls, parameters: Any) -> Any: ...
     def _attach(
         self, transaction: WriteTransaction, writer: StoreHandle, reader: StoreHandle, sync_at: int
     ) -> None: ...
@@ -25,7 +26,7 @@ class SharedPodHandle(Generic[K, V]):
     def _begin(self) -> WriteTransaction: ...
     def _read_handle(self) -> Any: ...
     def _write_handle(self) -> Any: ...
-    def _perform(self, kind: int, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R: ...
+    def _perform(self, kind: int, function: Callable[[Unpack[_Ts]], _R], *arguments: Unpack[_Ts]) -> _R: ...
     def _apply(self, operation: Operation) -> Any: ...
     def _iterate(self, kind: int, backwards: bool = False) -> StoreIterator[Any]: ...
     def _list(self, kind: int) -> list[Any]: ...
