@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -238,6 +239,24 @@ def test_examples_of_compiled_modules_run(name, tmp_path, monkeypatch):
     assert runner.failures == 0
     if name == "_core.handles":
         assert runner.tries >= 10
+
+
+@pytest.mark.parametrize("cls", CLASSES[2:])
+def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
+    """Also those of methods that come from a mixin, whose own examples are of the private class."""
+    runner, finder = doctest.DocTestRunner(), doctest.DocTestFinder(recurse=False, exclude_empty=True)
+    for name, member in inspect.getmembers(cls):
+        if name.startswith("_"):
+            continue
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        names = {exported: getattr(tastypy_fast, exported) for exported in tastypy_fast.__all__}
+        names |= {"path": str(folder / "store"), "os": os}
+        for example in finder.find(member, name, module=False, globs=names):
+            runner.run(example)
+    assert runner.failures == 0
+    assert runner.tries >= 50
 
 
 def test_package_is_typed():
