@@ -287,7 +287,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             raise AttributeError("assign to .set[key], not to .set")
 
     def _apply(self, operation: Operation) -> Any:
-        # Asked first: a store that cannot be written hands out copies, and a change of a copy would be lost.
+        # Asked first, because a store that cannot be written returns copies, and a change of a copy would be lost.
         if not self._open_cache.writable:
             raise self._store.refuse_write()
         return operation.perform(self)

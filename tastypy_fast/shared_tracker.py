@@ -504,7 +504,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             The keys.
 
         Cost:
-            O(c) for c claims; the file of each worker is looked at.
+            O(c) for c claims; the lock on each worker's file is tested.
 
         Example:
             >>> tracker = SharedProgressTracker(path, init={"a": {}, "b": {}})
@@ -523,7 +523,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             A dict from the key to the claim, in the order of the tasks.
 
         Cost:
-            O(c) for c claims; the file of each worker is looked at.
+            O(c) for c claims; the lock on each worker's file is tested.
 
         Example:
             >>> tracker = SharedProgressTracker(path)

@@ -54,7 +54,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             PersistentOrderedDict.
 
     Cost:
-        A status is 4 bytes beside the values: changing and counting it touches no value. Passing over a million
+        A status is 4 bytes apart from the values: changing and counting it touches no value. Passing over a million
         finished tasks reads 32 kB, or 4 MB if the process before was killed or while the store is shared.
 
     Example:

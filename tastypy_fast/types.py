@@ -37,13 +37,13 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class SupportsItems(Protocol[K_co, V_co]):
-    """A mapping, told by its ``items()``."""
+    """A mapping that has ``items()``."""
 
     def items(self) -> Iterable[tuple[K_co, V_co]]: ...
 
 
 class SupportsKeysAndGetItem(Protocol[T, V_co]):
-    """A mapping, told by its ``keys()`` and by what ``mapping[key]`` returns."""
+    """A mapping that has ``keys()`` and ``mapping[key]``."""
 
     def keys(self) -> Iterable[T]: ...
     def __getitem__(self, key: T, /) -> V_co: ...

@@ -143,7 +143,7 @@ def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> An
               if arrow.types.is_nested(field.type) and mapper(field.type) is None]
     if not nested:
         return table.to_pandas(**options)
-    # pyarrow would make numpy arrays of what is nested, in which ints beside None become floats.
+    # pyarrow would make numpy arrays of what is nested, in which ints become floats where a None is among them.
     frame = table.drop_columns(nested).to_pandas(**options)
     objects = {name: pandas.Series(table[name].to_pylist(), index=frame.index, dtype=object) for name in nested}
     return pandas.concat([frame, pandas.DataFrame(objects)], axis="columns")[table.column_names]

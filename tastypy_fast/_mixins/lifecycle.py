@@ -23,7 +23,7 @@ Self = TypeVar("Self", bound="LifecycleMixin")
 class LifecycleMixin:
     """The part of a store that is about the whole of it: its files and options, ``with``, and its end.
 
-    A class has, beside this, the handle's ``_detach()``, and a ``close()`` that saves and calls ``_let_go()``.
+    The handle has ``_detach()``. The class has a ``close()`` that saves and calls ``_let_go()``.
     """
 
     _options: Options

@@ -71,9 +71,9 @@ class ProgressBarMixin(Generic[K]):
 
 
 class Bar:
-    """What follows a tracker in a tqdm bar; a base beside one of tqdm's classes."""
+    """Make a tqdm bar follow a tracker; the other base is one of tqdm's classes."""
 
-    # No thread of tqdm's that watches over bars which are rarely asked: this one asks the clock itself.
+    # tqdm's monitor thread is off, because this class reads the clock itself.
     monitor_interval = 0
     disable: bool
 
@@ -85,16 +85,16 @@ class Bar:
         self._allow_aborted = allow_aborted
         self.failed = found.failed
         self._interval = options.get("mininterval", 0.1) or 0.0
-        # When to look at the store again, and when to count again what has failed.
+        # When to count the tasks again, and when the failed ones.
         self._next = self._next_count = 0.0
-        # (what tqdm gets as ``iterable`` it would keep; when to look and to show is decided here)
+        # (tqdm would keep the iterable, and with it the claims of its loop; so it does not get it)
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
         super().__init__(None, total=found.tasks, initial=found.done + found.failed, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
 
     def __iter__(self) -> Iterator[Any]:
         tasks: Iterator[Any] | None = None
-        may_look = True
+        may_count = True
         try:
             tasks = self._begin()
             due = self._next
@@ -104,21 +104,22 @@ class Bar:
                     self.update()
                     due = self._next
         except GeneratorExit:
-            # The loop was left early. Or the garbage collector found it, in the middle of an operation perhaps.
-            may_look = not any(lock.is_mine() for lock in self._tracker._store.locks)
+            # The loop was left early, or the garbage collector ended it, perhaps in the middle of an operation of this
+            # thread, in which the store must not be used.
+            may_count = not any(lock.is_mine() for lock in self._tracker._store.locks)
             raise
         except BaseException:
             self._turn_red()
             raise
         finally:
-            tasks = None  # which gives back what it has claimed and not handed out
-            if may_look:
+            tasks = None  # (its end gives back what it has claimed and not yielded)
+            if may_count:
                 self.close()
             else:
                 self._end()
 
     def _begin(self) -> Iterator[Any]:
-        """The iterator over the tasks; nothing but the loop keeps it."""
+        """Return the iterator over the tasks; only the loop keeps it."""
         if self._tasks is None:
             return iter(self._tracker.try_keys(self._allow_aborted))
         tasks = iter(self._tasks)
@@ -127,17 +128,17 @@ class Bar:
         return tasks
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Look at the store, unless it was looked at just before. ``n`` is tqdm's, and of no account: the store knows.
+        """Count the tasks, unless they were counted just before; return whether the bar was drawn again.
 
-        Whether the bar was shown anew.
+        ``n`` is tqdm's argument, and is ignored, because the store has the number.
         """
-        return self._look() if perf_counter() >= self._next else None
+        return self._count() if perf_counter() >= self._next else None
 
     def close(self) -> None:
-        """Look at the store for the last time, and end the bar."""
+        """Count the tasks for the last time, and end the bar."""
         if not self.disable:
             self._next_count = 0.0
-            self._look()
+            self._count()
         self._end()
 
     def __del__(self) -> None:
@@ -145,14 +146,15 @@ class Bar:
 
     @property
     def format_dict(self) -> Any:
-        """What the bar shows; tqdm's, with the failed tasks."""
+        """Return what tqdm shows, with the failed tasks."""
         facts = super().format_dict  # type: ignore[misc]
         facts["failed"] = self.failed
         if self.failed:
             facts["postfix"] = ", ".join(filter(None, [facts["postfix"], f"failed={self.failed}"]))
         return facts
 
-    def _look(self) -> bool:
+    def _count(self) -> bool:
+        """Count the tasks, and draw the bar if that has changed anything. Whether it was drawn."""
         began = perf_counter()
         tracker = self._tracker
         try:
@@ -165,14 +167,14 @@ class Bar:
             else:
                 failed = self.failed
         except PersistentOrderedDictException:
-            # The next step of the loop, or the next sync, says so where it matters: a bar is no reason to end a loop.
+            # The next step of the loop, or the next sync, raises the error; a bar does not end a loop.
             return False
         finally:
             self._next = perf_counter() + self._pause(began)
         return self._show(tasks, min(done + failed, tasks), failed)
 
     def _pause(self, began: float) -> float:
-        """How long to leave the store alone after a look that began then."""
+        """How long not to count after a count that began then."""
         return max(self._interval, PART * (perf_counter() - began)) if self._interval else 0.0
 
     def _show(self, tasks: int, finished: int, failed: int) -> bool:
@@ -190,16 +192,16 @@ class Bar:
         return shown
 
     def _stretch(self, widget: Any, tasks: int) -> None:
-        """In a notebook: the widget was made for another total."""
+        """Give the widget of a notebook, which was made for another total, the new one."""
         bar: Any = self
         widget.max = tasks * (1 if bar.unit_scale is True else bar.unit_scale or 1)
-        if not bar.total:  # (and then looks otherwise)
+        if not bar.total:  # (a bar without a total has another style)
             widget.bar_style = ""
             if bar.ncols is None:
                 widget.layout.width = None
 
     def _turn_red(self) -> None:
-        """In a notebook: an exception has ended the loop."""
+        """Show in a notebook that an exception has ended the loop."""
         if not self.disable and hasattr(self, "container"):
             self.disp(bar_style="danger")  # type: ignore[attr-defined]
 
@@ -210,5 +212,5 @@ class Bar:
 
 @functools.cache
 def bar_class(tqdm: Any) -> type[Any]:
-    """The class of the bars, below that of tqdm's for where this runs."""
+    """Return the class of the bars, a subclass of tqdm's class for a terminal or a notebook."""
     return type("ProgressBar", (Bar, tqdm), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -95,6 +96,17 @@ def test_classes_take_their_types_at_run_time(cls, tmp_path):
     with pytest.raises(TypeError):
         cls[str, int, int]
     assert not isinstance({}, StoreLike)
+
+
+@pytest.mark.parametrize("cls", [SharedPersistentOrderedDict, SharedProgressTracker])
+def test_shared_store_with_types_is_pickled(cls, tmp_path):
+    class Local:
+        """A type that cannot be pickled."""
+
+    made = cls[str] if cls is SharedProgressTracker else cls[str, Local]
+    with made(tmp_path / "store") as store, pickle.loads(pickle.dumps(store)) as other:
+        store["a"] = {}
+        assert "a" in other
 
 
 @pytest.mark.parametrize("protocol", [StoreLike, TrackerLike])

@@ -265,7 +265,7 @@ cdef object change(StoreHandle owner, object key, uint32_t drop, uint32_t add, i
 cdef class TrackerHandle(PodHandle):
     """The compiled part of a private tracker.
 
-    It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
+    It adds neither fields nor ``cdef`` methods, so that a class may have another compiled base, too.
     """
 
     # Changing one status
@@ -312,7 +312,7 @@ cdef class TrackerHandle(PodHandle):
         change(self, key, DONE | CLAIMED, 0, 0)
 
     def abort(self, key):
-        """Mark a task aborted: gates and iterators leave it alone, unless they are told otherwise.
+        """Mark a task aborted: gates and iterators leave it alone, unless ``allow_aborted``.
 
         Args:
             key: The key of the task.

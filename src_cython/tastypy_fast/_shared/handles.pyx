@@ -20,9 +20,9 @@ from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
 __all__ = ["IN_MEMORY", "LiveIterator", "SharedPodHandle", "SharedTrackerHandle"]
 
-# As many changes of one block are kept in memory before they go into its transaction.
+# The number of changes of one block that stay in memory before they go into its transaction.
 IN_MEMORY = 10_000
-cdef long long AT = IN_MEMORY
+cdef long long SYNC_AT = IN_MEMORY
 
 cdef enum:
     ASSIGN
@@ -37,7 +37,7 @@ cdef enum:
 
 @cython.final
 cdef class Change:
-    """The arguments of one change, so that it can be done again."""
+    """The arguments of one change, which is made again after the map has grown."""
 
 
 cdef Change make_change(int what, object key, object value):
@@ -122,7 +122,7 @@ cdef class SharedPodHandle:
     # One change
 
     cdef object change(self, Change change):
-        """Do something in the block of this thread, or else in a transaction of its own."""
+        """Make a change in the open block of this thread, or else in a transaction of its own."""
         cdef WriteTransaction transaction = self.begin()
         cdef long long epoch
         while True:
@@ -145,7 +145,7 @@ cdef class SharedPodHandle:
                 transaction.retry_with_larger_map(error)
 
     cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1:
-        """Do what is all that the transaction does. False where that takes the cache."""
+        """Make the change past the cache, if it is all that the transaction does. False if it needs the cache."""
         if change.what == ASSIGN:
             return assign_directly(transaction.cache, change.key, change.record)
         if change.what == CHANGE_STATUS:
@@ -155,13 +155,13 @@ cdef class SharedPodHandle:
 
     cdef object do(self, WriteTransaction transaction, Change change):
         if change.what == ASSIGN:
-            transaction.cache.put(change.key, change.value, AT)
+            transaction.cache.put(change.key, change.value, SYNC_AT)
         elif change.what == DELETE:
-            transaction.cache.delete(change.key, change.original, AT)
+            transaction.cache.delete(change.key, change.original, SYNC_AT)
         elif change.what == OPERATE:
             return self.operate(transaction, change.value)
         else:
-            (<TrackerCache?>transaction.cache).change(change.original, change.drop, change.add, change.tries, AT)
+            (<TrackerCache?>transaction.cache).change(change.original, change.drop, change.add, change.tries, SYNC_AT)
 
     cdef object operate(self, WriteTransaction transaction, Operation operation):
         cdef WriteCache cache = transaction.cache
@@ -172,20 +172,20 @@ cdef class SharedPodHandle:
         if operation.leads_into_a_value():
             key = operation.steps[0][1]
             encoded = encode_key(key)
-            value = cache.fetch(encoded, key, AT)
+            value = cache.fetch(encoded, key, SYNC_AT)
             result = operation.act_on(value, 1)
         elif operation.augments_a_key():
             step, change, operand = operation.arguments
             key = step[1]
             encoded = encode_key(key)
-            value = change(cache.fetch(encoded, key, AT), operand)
+            value = change(cache.fetch(encoded, key, SYNC_AT), operand)
         else:
             # A key of the store, or a method or operator of the store itself, the same as without .set.
             return operation.perform(self.writer if operation.is_for_a_key() else self)
         if transaction.epoch != epoch:
             raise self.ended_within()
         if not transaction.is_single() or not assign_directly(cache, encoded, record_of(cache, encoded, value)):
-            cache.put(encoded, value, AT)
+            cache.put(encoded, value, SYNC_AT)
         return result
 
     cdef object ended_within(self):
@@ -247,7 +247,7 @@ cdef class SharedPodHandle:
             self.change(change)
             return
         try:
-            transaction.cache.put(encode_key(key), value, AT)
+            transaction.cache.put(encode_key(key), value, SYNC_AT)
         except MapFull as error:
             transaction.retry_with_larger_map(error)
 
@@ -304,7 +304,7 @@ cdef TrackerCache tasks_of(SharedPodHandle store):
 cdef class SharedTrackerHandle(SharedPodHandle):
     """The compiled part of a shared tracker.
 
-    It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
+    It adds neither fields nor ``cdef`` methods, so that a class may have another compiled base, too.
     """
 
     # Changing one status
