@@ -4,6 +4,9 @@ import pytest
 
 import tastypy_fast
 
+# docs/conf.py needs Sphinx. tests/typing is for type checkers, and collecting its examples would run it.
+collect_ignore = ["docs/conf.py", "tests/typing"]
+
 
 @pytest.fixture(autouse=True)
 def _names_for_examples(request, doctest_namespace, tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""What tastypy_fast costs beside the same work written by hand: ``python -m benchmarks --help``."""
+"""Compare tastypy_fast with the same work written by hand and with other packages: ``python -m benchmarks --help``."""

@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks --help``."""
+"""The command ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, plan, report, system
-from benchmarks.inputs import KINDS
+from benchmarks import measure, published, report, system
+from benchmarks.inputs import KEY_KINDS
 from benchmarks.measure import ALL_WORKLOADS
-from benchmarks.results import Result, Saved
+from benchmarks.results import Result, SavedResults
 from benchmarks.runner import Runner, Step
-from benchmarks.shared_stores import SHARED_PEERS
-from benchmarks.stores import PEERS
+from benchmarks.shared_stores import SHARED_STORES
+from benchmarks.stores import STORES
 
-ALL_STORES = list(dict.fromkeys([*PEERS, *SHARED_PEERS]))
+ALL_STORES = list(dict.fromkeys([*STORES, *SHARED_STORES]))
 
 
 def main() -> str | None:
-    """Measure as the arguments say and print the tables."""
+    """Measure as the arguments say, and print tables."""
     options = _parser().parse_args()
     if options.list:
         for name, workload in ALL_WORKLOADS.items():
             print(f"{name:25}{workload.about} ({workload.unit})")
         return None
-    # So that the stores do not stay behind.
+    # An exception, so that the temporary folder with the stores is removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     steps = _steps(options)
     workloads = sorted({name for step in steps for name in step.workloads})
     file: Path | None = options.json
-    before = Saved.load(file) if file else Saved([], [])
+    earlier = SavedResults.load(file) if file else SavedResults([], [])
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         facts: dict[str, dict[str, Any]] = {
             "machine": system.machine(Path(folder)),
-            "stores": {name: peer.facts() for name, peer in measure.about_peers(workloads).items()},
-            "left out": measure.left_out(workloads),
+            "stores": {name: info.facts() for name, info in measure.store_infos(workloads).items()},
+            "left out": measure.not_installed(workloads),
         }
         for name, why in facts["left out"].items():
-            _tell(f"{name}: {why}")
+            _log(f"{name}: {why}")
 
-        def keep(results: list[Result]) -> None:
+        def save(results: list[Result]) -> None:
             if file:
-                before.with_run(facts, results).save(file)
+                earlier.with_run(facts, results).save(file)
 
-        ticks, stolen = system.stolen_ticks()
-        runner = Runner(Path(folder), _tell)
-        results = runner.run(steps, keep)
-    ticks_now, stolen_now = system.stolen_ticks()
-    share = (stolen_now - stolen) / max(1, ticks_now - ticks)
+        ticks_before, stolen_before = system.stolen_ticks()
+        runner = Runner(Path(folder), _log)
+        results = runner.run(steps, save)
+    ticks, stolen = system.stolen_ticks()
+    share = (stolen - stolen_before) / max(1, ticks - ticks_before)
     facts["machine"]["stolen by host"] = f"{share:.1%} of the time of this run"
-    keep(results)
+    save(results)
     print(report.as_text(facts, results))
-    return "\n".join(["", "These failed and are left out:", *runner.failures]) if runner.failures else None
+    return "\n".join(["", "These failed and are not in the tables:", *runner.failures]) if runner.failures else None
 
 
 def _steps(options: argparse.Namespace) -> list[Step]:
-    """What to measure: what the arguments say, or the published plan within them."""
+    """Return the steps that the arguments describe, or the part of the published run that they select."""
     if not options.published:
         return [
             Step(
@@ -73,54 +73,57 @@ def _steps(options: argparse.Namespace) -> list[Step]:
             )
         ]
 
-    def among(wanted: Any, planned: Any) -> Any:
+    def selected(wanted: Any, planned: Any) -> Any:
         return [item for item in planned if not wanted or item in wanted]
 
     return [
         Step(
-            among(options.only, step.workloads),
-            among(options.n, step.sizes),
-            among(options.keys, step.keys),
-            among(options.processes, step.processes),
-            among(options.batches, step.batches),
+            selected(options.only, step.workloads),
+            selected(options.n, step.sizes),
+            selected(options.keys, step.keys),
+            selected(options.processes, step.processes),
+            selected(options.batches, step.batches),
             options.rounds or step.rounds,
-            among(options.stores, step.peers or ALL_STORES),
+            selected(options.stores, step.stores or ALL_STORES),
             options.limit or step.limit,
         )
-        for step in plan.PUBLISHED
+        for step in published.PUBLISHED
     ]
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="tastypy_fast beside the same work written by hand and beside other packages.",
-        epilog="What the README shows: python -m benchmarks --published --json benchmarks/results.json, and then "
-        "python -m benchmarks.readme. Any part of it can be measured again with the arguments above; the file keeps "
-        "the rest.",
+        description="Compare tastypy_fast with the same work written by hand and with other packages.",
+        epilog="To create the published results: python -m benchmarks --published --json benchmarks/results.json. "
+        "The other arguments then select a part to measure again; the file keeps the results of all other parts. "
+        "To create the documentation's pages and charts from the file: python -m benchmarks.pages. "
+        "To compare two installations of tastypy_fast: python -m benchmarks.compare --help.",
     )
     add = parser.add_argument
-    add("-n", type=_positive, nargs="+", metavar="N", help="numbers of keys (100,000)")
-    add("--rounds", type=_positive, metavar="R", help="measurements of each (3)")
-    add("--only", nargs="+", choices=list(ALL_WORKLOADS), metavar="WORKLOAD", help="only these workloads")
-    add("--stores", nargs="+", choices=ALL_STORES, metavar="STORE", help=f"only these of {', '.join(ALL_STORES)}")
-    add("--keys", nargs="+", choices=KINDS, help="kinds of keys where one process works (url)")
-    add("--processes", type=_positive, nargs="+", metavar="P", help="at once on a shared store (2)")
-    add("--batches", type=_positive, nargs="+", metavar="B", help="changes with each operation on a shared store (1)")
+    add("-n", type=positive, nargs="+", metavar="N", help="numbers of keys in the store (100,000)")
+    add("--rounds", type=positive, metavar="R", help="measurements of each workload and store (3)")
+    add("--only", nargs="+", choices=list(ALL_WORKLOADS), metavar="WORKLOAD", help="run only these workloads (all)")
+    add("--stores", nargs="+", choices=ALL_STORES, metavar="STORE",
+        help=f"measure only these stores, of {', '.join(ALL_STORES)}")
+    add("--keys", nargs="+", choices=KEY_KINDS, help="kinds of keys, for workloads of one process (url)")
+    add("--processes", type=positive, nargs="+", metavar="P", help="numbers of processes on a shared store (2)")
+    add("--batches", type=positive, nargs="+", metavar="B", help="changes per operation on a shared store (1)")
     add("--limit", type=float, metavar="SECONDS",
-        help="how long a measurement of another store may take; it is done to fewer keys instead (20)")
-    add("--published", action="store_true", help="what the README shows; other arguments leave out parts of it")
-    add("--folder", type=Path, help="where to put the stores; on a real disk (the system's own)")
-    add("--json", type=Path, metavar="FILE", help="keep every measurement there, beside what it holds of others")
-    add("--list", action="store_true", help="say which workloads there are and end")
+        help="longest time of one measurement of another store; a slower store is measured with fewer keys (20)")
+    add("--published", action="store_true", help="run what the documentation shows, or the selected part of it")
+    add("--folder", type=Path, help="where to create the stores, on a real disk (the system's temporary folder)")
+    add("--json", type=Path, metavar="FILE", help="save all samples to a file; it keeps its other results")
+    add("--list", action="store_true", help="list the workloads and exit")
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Parse a positive integer, which may have ``_`` or ``,`` between its digits."""
     number = int(text.replace("_", "").replace(",", ""))
     if number < 1:
         raise ValueError(text)

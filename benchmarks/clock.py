@@ -1,4 +1,4 @@
-"""A clock that stands still while input is made."""
+"""A stopwatch that pauses while input is generated."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from itertools import islice
 from time import perf_counter, process_time
 from typing import Any
 
-from benchmarks.stores.common import BATCH
+from benchmarks.stores.base import BATCH
 
 
 class Clock:
-    """Seconds between start() and stop(), but for those in which a batch of input was made; and of these the
-    seconds for which the process ran, user and system, so without waiting for the disk or other processes."""
+    """Measure elapsed and processor time between ``start()`` and ``stop()``.
+
+    ``seconds`` is elapsed time. ``cpu_seconds`` is user and system time of this process, without waiting for the disk
+    or for other processes.
+    """
 
     def __init__(self) -> None:
-        self.seconds = self.running = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     def start(self) -> None:
-        self.running -= process_time()
+        """Start or resume the clock."""
+        self.cpu_seconds -= process_time()
         self.seconds -= perf_counter()
 
     def stop(self) -> None:
+        """Pause the clock."""
         self.seconds += perf_counter()
-        self.running += process_time()
+        self.cpu_seconds += process_time()
 
     def batches(self, items: Iterable[Any]) -> Iterator[list[Any]]:
-        """Lists of up to 1,000 items, made off the clock, which runs."""
+        """Yield lists of up to 1,000 items. The running clock is paused while a list is generated."""
         iterator = iter(items)
         while True:
             self.stop()

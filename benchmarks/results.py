@@ -1,4 +1,4 @@
-"""What was measured, and the file that keeps it."""
+"""Measured results, and the JSON file that stores them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-SAVED_VERSION = 1
+FILE_VERSION = 1
 
 
 class Sample(NamedTuple):
-    """One measurement. ``running``: the seconds of processor time in ``seconds``, of all processes. ``memory``: how
-    much anonymous memory grew at most, in bytes; None where it cannot be told. ``disk``: bytes."""
+    """One measurement.
+
+    ``seconds`` is elapsed time. ``cpu_seconds`` is the processor time of all processes in that time. ``memory`` is the
+    peak growth of anonymous memory in bytes, or None if the system does not report it. ``disk`` is in bytes.
+    """
 
     seconds: float
-    running: float
+    cpu_seconds: float
     items: int
     memory: int | None
     disk: int
 
 
 class Case(NamedTuple):
-    """What is measured of each store: one workload, at ``n`` keys of one kind, by so many processes at once, so many
-    changes with each operation."""
+    """What is measured: a workload, the number and kind of keys, the number of processes, changes per operation."""
 
     workload: str
     n: int
@@ -34,106 +36,117 @@ class Case(NamedTuple):
 
 
 class Result:
-    """One store in one case, all rounds. ``reached`` is the n at which it was measured: less than the case's where
-    that would have taken too long. ``milliseconds``: the whole is of interest, and not a rate. ``run`` is the number of
-    the run that measured it, among those of a file."""
+    """All samples of one store in one case.
+
+    ``measured_n`` is the number of keys that was measured. It is less than ``case.n`` if the store was too slow.
+    ``in_milliseconds`` means that the total time matters, not the rate. ``run`` is the index of the run in its file.
+    """
 
     def __init__(
-        self, case: Case, peer: str, reached: int, milliseconds: bool, samples: list[Sample], run: int = 0
+        self, case: Case, store: str, measured_n: int, in_milliseconds: bool, samples: list[Sample], run: int = 0
     ) -> None:
         self.case = case
-        self.peer = peer
-        self.reached = reached
-        self.milliseconds = milliseconds
+        self.store = store
+        self.measured_n = measured_n
+        self.in_milliseconds = in_milliseconds
         self.samples = samples
         self.run = run
 
     @property
     def key(self) -> tuple[Case, str]:
-        return self.case, self.peer
+        """Return what identifies the result in a file."""
+        return self.case, self.store
 
-    def of_run(self, run: int) -> Result:
-        return Result(self.case, self.peer, self.reached, self.milliseconds, self.samples, run)
+    def with_run(self, run: int) -> Result:
+        """Return the same result with another run index."""
+        return Result(self.case, self.store, self.measured_n, self.in_milliseconds, self.samples, run)
+
+    def values(self) -> list[float]:
+        """Return items per second, or milliseconds, of each sample."""
+        if self.in_milliseconds:
+            return [sample.seconds * 1000 for sample in self.samples]
+        return [sample.items / sample.seconds for sample in self.samples]
 
     def value(self, choose: Callable[[list[float]], float] = median) -> float:
-        """Items a second, or milliseconds for the whole."""
-        if self.milliseconds:
-            return choose([sample.seconds * 1000 for sample in self.samples])
-        return choose([sample.items / sample.seconds for sample in self.samples])
+        """Return the median, or another statistic, of the values."""
+        return choose(self.values())
 
     def times_faster(self, other: Result) -> float:
-        """How many times as fast as another this is, by the medians."""
-        if self.milliseconds:
+        """Return the ratio of the median speeds: 2 means twice as fast as ``other``."""
+        if self.in_milliseconds:
             return other.value() / self.value()
         return self.value() / other.value()
 
     @property
-    def running(self) -> float:
-        """Microseconds of processor time for each item."""
-        return median([sample.running / sample.items for sample in self.samples]) * 1e6
+    def cpu_microseconds(self) -> float:
+        """Return the median processor time per item, in microseconds."""
+        return median([sample.cpu_seconds / sample.items for sample in self.samples]) * 1e6
 
     @property
     def memory(self) -> int | None:
+        """Return the highest peak growth of memory in bytes, or None if it is unknown."""
         known = [sample.memory for sample in self.samples if sample.memory is not None]
         return max(known, default=None)
 
     @property
     def disk(self) -> int:
+        """Return the median size of the files, in bytes."""
         return int(median([sample.disk for sample in self.samples]))
 
 
-class Saved(NamedTuple):
-    """What a file of results holds: the ``runs``, each with its facts (the machine and versions), and their results."""
+class SavedResults(NamedTuple):
+    """The content of a results file: the facts of each run (machine, versions), and all results."""
 
     runs: list[dict[str, Any]]
     results: list[Result]
 
     @classmethod
-    def load(cls, file: Path) -> Saved:
-        """What a file holds; nothing when it is not there."""
+    def load(cls, file: Path) -> SavedResults:
+        """Read a file. Return no results if it does not exist."""
         if not file.exists():
             return cls([], [])
         found = json.loads(file.read_text())
-        if found["version"] != SAVED_VERSION:
-            raise ValueError(f"{file} has version {found['version']}, not {SAVED_VERSION}: measure anew")
-        return cls(found["runs"], [_result(**facts) for facts in found["results"]])
+        if found["version"] != FILE_VERSION:
+            raise ValueError(f"{file} has version {found['version']}, not {FILE_VERSION}: measure again")
+        return cls(found["runs"], [_from_json(**fields) for fields in found["results"]])
 
-    def with_run(self, facts: dict[str, Any], results: Iterable[Result]) -> Saved:
-        """The same with one more run, whose results take the place of older ones of the same store and case. Runs
-        of which nothing is left are gone."""
+    def with_run(self, facts: dict[str, Any], results: Iterable[Result]) -> SavedResults:
+        """Add a run. Its results replace earlier ones of the same store and case; a run without results is dropped."""
         merged = {result.key: result for result in self.results}
-        merged |= {result.key: result.of_run(len(self.runs)) for result in results if result.samples}
+        merged |= {result.key: result.with_run(len(self.runs)) for result in results if result.samples}
         runs = [*self.runs, facts]
         used = sorted({result.run for result in merged.values()})
-        # Sorted, so that two files differ where what was measured differs.
-        kept = [merged[key].of_run(used.index(merged[key].run)) for key in sorted(merged)]
-        return Saved([runs[number] for number in used], kept)
+        # Sorted, so that a diff of two files shows only what was measured again.
+        kept = [merged[key].with_run(used.index(merged[key].run)) for key in sorted(merged)]
+        return SavedResults([runs[number] for number in used], kept)
 
     def save(self, file: Path) -> None:
-        """Write it, a result a line."""
-        lines = ",\n".join(
-            json.dumps({
-                **result.case._asdict(),
-                "peer": result.peer,
-                "reached": result.reached,
-                "milliseconds": result.milliseconds,
-                "run": result.run,
-                "samples": [_rounded(sample) for sample in result.samples],
-            })
-            for result in self.results
-        )
+        """Replace the file atomically. Each result is one line."""
+        lines = ",\n".join(json.dumps(_to_json(result)) for result in self.results)
         runs = json.dumps(self.runs, indent=1)
-        text = f'{{"version": {SAVED_VERSION},\n"runs": {runs},\n"results": [\n{lines}\n]}}\n'
-        written = file.with_name(file.name + ".new")
-        written.write_text(text)
-        written.replace(file)
+        text = f'{{"version": {FILE_VERSION},\n"runs": {runs},\n"results": [\n{lines}\n]}}\n'
+        new = file.with_name(file.name + ".new")
+        new.write_text(text)
+        new.replace(file)
+
+
+# The keys of the file are those of its first version: "peer" is the store, "reached" is measured_n.
+
+
+def _to_json(result: Result) -> dict[str, Any]:
+    return {
+        **result.case._asdict(),
+        "peer": result.store,
+        "reached": result.measured_n,
+        "milliseconds": result.in_milliseconds,
+        "run": result.run,
+        "samples": [_rounded(sample) for sample in result.samples],
+    }
 
 
 def _rounded(sample: Sample) -> list[Any]:
-    return [float(f"{sample.seconds:.6g}"), float(f"{sample.running:.6g}"), *sample[2:]]
+    return [float(f"{sample.seconds:.6g}"), float(f"{sample.cpu_seconds:.6g}"), *sample[2:]]
 
 
-def _result(
-    peer: str, reached: int, milliseconds: bool, run: int, samples: list[list[Any]], **case: Any
-) -> Result:
+def _from_json(peer: str, reached: int, milliseconds: bool, run: int, samples: list[list[Any]], **case: Any) -> Result:
     return Result(Case(**case), peer, reached, milliseconds, [Sample(*sample) for sample in samples], run)

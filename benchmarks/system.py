@@ -1,4 +1,4 @@
-"""What the system tells: memory, disk use, and where it was measured."""
+"""Read from the operating system: memory, size on disk, and the facts of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def anonymous_memory(process: int | str = "self") -> int | None:
-    """Bytes of anonymous memory that a process has now; None where the system does not tell."""
+    """Return the anonymous memory of a process in bytes, or None if the system does not report it."""
     try:
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
@@ -19,12 +19,12 @@ def anonymous_memory(process: int | str = "self") -> int | None:
 
 
 def disk_use(path: Path) -> int:
-    """Bytes that the files of a folder take on the disk."""
+    """Return the bytes that the files of a folder occupy on disk."""
     return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
 
 
 def machine(folder: Path) -> dict[str, str]:
-    """What the figures depend on."""
+    """Return the facts of the machine that affect the results."""
     return {
         "processor": _first_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
@@ -37,7 +37,7 @@ def machine(folder: Path) -> dict[str, str]:
 
 
 def stolen_ticks() -> tuple[int, int]:
-    """(all ticks, those that a virtual machine's host gave to others) since the start; zeros if unknown."""
+    """Return all processor ticks since boot, and those that the host gave to other machines. Zeros if unknown."""
     try:
         ticks = [int(tick) for tick in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except OSError:
@@ -63,5 +63,5 @@ def _file_system(folder: Path) -> str:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
         return "unknown"
-    fitting = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    return max(fitting)[1] if fitting else "unknown"
+    containing = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(containing)[1] if containing else "unknown"

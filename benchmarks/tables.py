@@ -1,70 +1,78 @@
-"""The tables of the README and of RESULTS.md, from what was measured."""
+"""The Markdown pages of the documentation, with their tables."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from benchmarks.plan import MILLION
-from benchmarks.results import Case, Result, Saved
+from benchmarks.published import DICT, MILLION, TRACKER
+from benchmarks.results import Case, Result, SavedResults
+from benchmarks.shared_stores import ALL_SHARED_STORES
 from benchmarks.shared_workloads import SHARED_WORKLOADS
-from benchmarks.stores import OURS
+from benchmarks.stores import ALL_STORES, OURS
+from benchmarks.stores.base import StoreInfo
 from benchmarks.workloads import WORKLOADS
 
-# In this order; what is not in a file is left out.
-STORES = (OURS, "lmdb", "lmdb layout", "sqlite3", "sqlite3 full", "rocksdict", "rocksdict flushed", "lmdbm",
-          "sqlitedict", "diskcache", "persist-queue", "litequeue", "huey", "Manager", "bare lmdb")  # fmt: skip
-# Others' twins, and what is no store: in RESULTS.md.
-ASIDE = ("lmdb layout", "sqlite3 full", "rocksdict flushed")
-NAMES = {"lmdb": "py-lmdb by hand", "lmdb layout": "this layout, at most", "sqlite3": "sqlite3 by hand",
+# The order of the columns.
+COLUMNS = (OURS, "lmdb", "lmdb layout", "sqlite3", "sqlite3 full", "rocksdict", "rocksdict flushed", "lmdbm",
+           "sqlitedict", "diskcache", "persist-queue", "litequeue", "huey", "Manager", "bare lmdb")  # fmt: skip
+# Variants of other stores. They are only in the details.
+VARIANTS = ("lmdb layout", "sqlite3 full", "rocksdict flushed")
+# Limits that no store with these promises can reach. They are never the best value of a row.
+REFERENCES = ("lmdb layout", "bare lmdb")
+NAMES = {"lmdb": "LMDB by hand", "lmdb layout": "LMDB upper bound", "sqlite3": "sqlite3 by hand",
          "sqlite3 full": "sqlite3 by hand, flushed", "Manager": "`Manager` dict",
-         "bare lmdb": "one py-lmdb put"}  # fmt: skip
-DICT = [name for name, workload in WORKLOADS.items() if not workload.tasks]
-TRACKER = [name for name, workload in WORKLOADS.items() if workload.tasks]
+         "bare lmdb": "bare LMDB put"}  # fmt: skip
+# A title in a table is broken into lines of this length.
+TITLE_WIDTH = 24
+# Batches that the main page shows. The details have all of them.
+MAIN_BATCHES = (1, 100)
 
 
 class Row(NamedTuple):
-    """A line of a table or a panel of a plot: what it is called, and its results by store."""
+    """A row of a table, or a panel of a chart: its title, and a result for each store."""
 
     title: str
     results: dict[str, Result]
 
     @property
     def case(self) -> Case:
+        """Return the case of all results."""
         return next(iter(self.results.values())).case
 
 
 class Measured:
-    """What was measured, by case and store."""
+    """Results by case and store."""
 
-    def __init__(self, saved: Saved) -> None:
+    def __init__(self, saved: SavedResults) -> None:
         self.saved = saved
         self._cases: dict[Case, dict[str, Result]] = {}
         for result in saved.results:
-            self._cases.setdefault(result.case, {})[result.peer] = result
+            self._cases.setdefault(result.case, {})[result.store] = result
 
-    def row(self, name: str, case: Case) -> Row | None:
-        """Where tastypy_fast was measured: anything else would compare with nothing."""
+    def row(self, title: str, case: Case) -> Row | None:
+        """Return a row, or None if tastypy_fast was not measured: there would be nothing to compare with."""
         found = self._cases.get(case, {})
-        return Row(name, {store: found[store] for store in STORES if store in found}) if OURS in found else None
+        return Row(title, {store: found[store] for store in COLUMNS if store in found}) if OURS in found else None
 
     def sizes(self, workload: str, kind: str = "url") -> list[int]:
+        """Return the numbers of keys at which a workload of one process was measured."""
         return sorted(case.n for case, found in self._cases.items()
                       if (case.workload, case.keys, case.processes, case.batch) == (workload, kind, 1, 1)
                       and OURS in found)  # fmt: skip
 
-    def alone(self, workloads: Iterable[str], kind: str = "url", most: int = MILLION) -> list[Row]:
-        """The rows of one process, each at the largest n that is not more than a million."""
+    def private(self, workloads: Iterable[str], kind: str = "url", max_n: int = MILLION) -> list[Row]:
+        """Return the rows of one process, each at its largest size up to ``max_n``."""
         rows = []
         for workload in workloads:
-            sizes = [n for n in self.sizes(workload, kind) if n <= most]
+            sizes = [n for n in self.sizes(workload, kind) if n <= max_n]
             row = self.row(WORKLOADS[workload].about, Case(workload, sizes[-1], kind)) if sizes else None
             rows += [row] if row else []
         return rows
 
-    def together(self, processes: int | None = None, batches: bool = True) -> list[Row]:
-        """The rows of several processes, or of this many."""
+    def shared(self, processes: int | None = None, batches: Sequence[int] | None = None) -> list[Row]:
+        """Return the rows of several processes, of any or of this number, with any or with these batches."""
         order = list(SHARED_WORKLOADS)
         cases = sorted(
             (case for case in self._cases if case.workload in SHARED_WORKLOADS),
@@ -72,166 +80,382 @@ class Measured:
         )
         rows = []
         for case in cases:
-            if processes in (None, case.processes) and (batches or case.batch == 1):
-                about = SHARED_WORKLOADS[case.workload].about.partition(": ")[2]
-                names = [about, f"batches of {case.batch:,}"] if case.batch > 1 else [about]
-                names += [f"{case.processes} at once"] if processes is None else []
+            if processes in (None, case.processes) and (batches is None or case.batch in batches):
+                names = [SHARED_WORKLOADS[case.workload].about.partition(": ")[2]]
+                names += [f"batches of {case.batch:,}"] if case.batch > 1 else []
+                names += [f"{case.processes} process{'es' * (case.processes > 1)}"] if processes is None else []
                 row = self.row(", ".join(names), case)
                 rows += [row] if row else []
         return rows
 
-    def stores(self, shared: bool = False) -> dict[str, dict[str, str]]:
-        """What is said of each store by the last run that measured it."""
-        said: dict[str, dict[str, str]] = {}
+    def versions(self, shared: bool = False) -> dict[str, str]:
+        """Return the version of each store in the last run that measured it."""
+        found: dict[str, str] = {}
         for result in self.saved.results:
             if (result.case.workload in SHARED_WORKLOADS) == shared:
                 facts = self.saved.runs[result.run]["stores"]
-                said[result.peer] = facts[f"shared {result.peer}" if shared else result.peer]
-        return {store: said[store] for store in STORES if store in said}
+                found[result.store] = facts[f"shared {result.store}" if shared else result.store]["version"]
+        return {store: found[store] for store in COLUMNS if store in found}
+
+    def machine(self) -> str:
+        """Return where all runs were measured, with all versions."""
+        machines = {f"{facts['processor']}, {facts['cores']} cores, {facts['memory']} of memory, {facts['system']}, "
+                    f"{facts['file system']}, {facts['Python']}": None
+                    for facts in (run["machine"] for run in self.saved.runs)}  # fmt: skip
+        stores = (about["version"].split(", ") for run in self.saved.runs for about in run["stores"].values())
+        versions = sorted({version for several in stores for version in several if "Manager" not in version})
+        # A version that is also listed with its engine is left out.
+        versions = [name for name in versions if not any(other.startswith(f"{name} (") for other in versions)]
+        return f"Measured on {'; and on '.join(machines)}. Versions: {', '.join(versions)}."
 
 
-def readme(measured: Measured) -> str:
-    """What stands in the README between its marks."""
-    alone = {name: facts["flushed"] for name, facts in measured.stores().items()}
-    shared = {name: facts["flushed"] for name, facts in measured.stores(shared=True).items()}
-    several = [row for row in measured.together(processes=2) if row.case.batch in (1, 100)]
-    picture = "![{}: a bar for each store](benchmarks/plots/{}.svg)".format
+# The pages
+
+
+def main_page(measured: Measured) -> str:
+    """Return ``index.md``."""
+    dict_n, task_n = _n(measured.private(DICT)), _n(measured.private(TRACKER))
+    shared = measured.shared(2, MAIN_BATCHES)
     parts = [
-        machine(measured),
-        _wrapped(
-            "Rates are operations a second, medians; ms are for the whole. A number in brackets: with so many keys, as "
-            "more would have taken that store too long. *Flushed* is when a change is safe from a power cut: with "
-            "*each batch* of 1,000, *in time* (when a log or buffer is full), *at a sync*. An empty place: it has no "
-            "such thing. What each store is and promises, other sizes, processes and batches, and the spread are in "
-            "[benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
+        "# Benchmarks",
+        _paragraph(
+            "This page compares tastypy_fast with the same work written by hand with LMDB and with sqlite3, and with "
+            "other packages. All stores get the same keys and the same JSON values of 78 bytes."
         ),
-        "![rates against the number of keys: a line for each store](benchmarks/plots/sizes.svg)",
-        _section("A dict on disk", measured.alone(DICT), alone, resources=True, without=ASIDE),
-        picture("a dict on disk", "dict"),
-        _section("The same with random keys (digests)", measured.alone(DICT, "digest"), alone, True, ASIDE),
-        _section("A list of tasks", measured.alone(TRACKER), alone, without=ASIDE),
-        picture("a list of tasks", "tracker"),
-        _section("Two processes on one store, all together", several, shared),
-        picture("two processes", "shared"),
+        _paragraph(
+            "\"By hand\" code keeps the same promises: keys stay in the order in which they were added, and a kill "
+            "loses at most the last 1,000 changes. It leaves out everything else: no type checks, no cache, no sharing "
+            "between processes. Most packages keep only a part of these promises. "
+            "[All results](details.md) has the settings and the promises of each store, more sizes, more processes "
+            "and the spread of the measurements."
+        ),
+        _image("Speed of tastypy_fast, LMDB and sqlite3 by hand, and packages", "summary"),
+        _paragraph(measured.machine()),
+        "## How to read the tables",
+        _LEGEND,
+        "## The columns",
+        _COLUMNS,
+        "## Speed by number of keys",
+        _paragraph(
+            "Both axes are logarithmic. A store that was too slow at a size has no point there."
+        ),
+        _image("Items per second by number of keys in the store, one line per store", "sizes"),
+        f"## A dict on disk, {dict_n:,} keys",
+        _paragraph(
+            "One process. Keys are URLs as a crawler finds them: consecutive keys are often of the same host. Random "
+            "workloads read or change 200,000 keys."
+        ),
+        _table(_compared(measured.private(DICT)), ALL_STORES, resources=True, without=VARIANTS),
+        _image("A dict on disk: one bar per store", "dict"),
     ]
-    return "\n\n".join(part for part in parts if part)
+    formats = [row for row in measured.private(DICT) if row not in _compared([row])]
+    if formats:
+        parts += [
+            f"### Import and export, {_n(formats):,} keys",
+            _paragraph("In items per second. No other store of this page has these formats."),
+            markdown([["workload", OURS], *([row.title, rate(row.results[OURS].value())] for row in formats)]),
+        ]
+    digests = measured.private(DICT, "digest")
+    if digests:
+        parts += [
+            f"### Random keys, {_n(digests):,} keys",
+            _paragraph(
+                "The same workloads with keys that have no locality, such as digests of files. Every page of an index "
+                "is then changed again and again."
+            ),
+            _table(digests, ALL_STORES, resources=True, without=VARIANTS),
+        ]
+    parts += [
+        f"## A task tracker, {task_n:,} tasks",
+        _paragraph("One process. The queues have no random access to tasks, so most of their cells are empty."),
+        _table(measured.private(TRACKER), ALL_STORES, resources=True, without=VARIANTS),
+        _image("A task tracker: one bar per store", "tracker"),
+    ]
+    if shared:
+        parts += [
+            f"## Two processes on one store, {_n(shared):,} keys",
+            _paragraph(
+                "Each operation is one commit, visible to the other process when it returns. The rate is that of both "
+                "processes together. With batches, one operation makes that many changes."
+            ),
+            _table(shared, ALL_SHARED_STORES),
+            _image("Two processes on one store: one bar per store", "shared"),
+        ]
+    parts += ["## Run the benchmark", _RUN, _TOCTREE]
+    return "\n\n".join(parts) + "\n"
 
 
-def full(measured: Measured) -> str:
-    """RESULTS.md."""
-    alone = {name: facts["flushed"] for name, facts in measured.stores().items()}
-    shared = {name: facts["flushed"] for name, facts in measured.stores(shared=True).items()}
+def details_page(measured: Measured) -> str:
+    """Return ``details.md``."""
     sizes = sorted({n for name in WORKLOADS for n in measured.sizes(name)})
-    parts = ["# What was measured", machine(measured), _wrapped(_SAID),
-             "## The stores", _stores(measured.stores()),
-             "### Those that several processes share", _stores(measured.stores(shared=True))]  # fmt: skip
+    parts = [
+        "# All results",
+        _paragraph(
+            "All measurements of the [benchmarks](index.md), with their spread, and the settings and promises of each "
+            "store."
+        ),
+        _paragraph(measured.machine()),
+        "## How to read the tables",
+        _DETAILS_LEGEND,
+        "## The stores",
+        _paragraph(
+            "\"By hand\" is code of the benchmark that keeps the promises of tastypy_fast. LMDB upper bound is the "
+            "layout of tastypy_fast without durability: it keeps all changes in memory and writes them once, sorted."
+        ),
+        "### Stores of one process",
+        _stores(measured.versions(), ALL_STORES),
+        "### Stores of several processes",
+        _stores(measured.versions(shared=True), ALL_SHARED_STORES),
+    ]
     for n in sizes:
         for kind in ("url", "digest"):
             rows = [measured.row(WORKLOADS[name].about, Case(name, n, kind)) for name in WORKLOADS]
             found = [row for row in rows if row]
-            title = f"{n:,} keys" + (", random (digests)" if kind == "digest" else "")
+            keys = "random keys (digests)" if kind == "digest" else "keys"
             dicts = [row for row in found if row.case.workload in DICT]
             tasks = [row for row in found if row.case.workload in TRACKER]
-            parts += [_section(f"A dict of {title}", dicts, alone, True, level=2, spread=True),
-                      _section(f"A tracker of {title}", tasks, alone, True, level=2, spread=True)]  # fmt: skip
-    parts.append(_section("Several processes on one store", measured.together(), shared, level=2, spread=True))
-    return "\n\n".join(part for part in parts if part) + "\n"
+            if dicts:
+                parts += [f"## A dict of {n:,} {keys}", _table(dicts, ALL_STORES, resources=True, spread=True)]
+            if tasks:
+                parts += [f"## A tracker of {n:,} tasks", _table(tasks, ALL_STORES, resources=True, spread=True)]
+    shared = measured.shared()
+    if shared:
+        parts += [f"## Several processes on one store, {_n(shared):,} keys",
+                  _table(shared, ALL_SHARED_STORES, spread=True)]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
 
 
-_SAID = (
-    "Rates are operations a second, ms are for the whole: median (lowest to highest of all rounds). *at n*: with so "
-    "many keys, as more would have taken that store too long. Memory is the most by which anonymous memory grew "
-    "beyond the process with all modules loaded, disk what the files take afterwards. Where several processes work "
-    "at once the rate is that of all together. *Flushed* is when a change is safe from a power cut: *each batch* of "
-    "1,000, *in time* (at a checkpoint or when a buffer is full), *at a sync*, *never*."
-)
-
-
-def machine(measured: Measured) -> str:
-    """Where it was measured, of all runs."""
-    said = {f"{facts['processor']}, {facts['cores']} cores, {facts['memory']} of memory, {facts['system']}, "
-            f"{facts['file system']}, {facts['Python']}": None
-            for facts in (run["machine"] for run in measured.saved.runs)}  # fmt: skip
-    stores = (about["version"].split(", ") for run in measured.saved.runs for about in run["stores"].values())
-    versions = sorted({version for several in stores for version in several if "Manager" not in version})
-    # (what is listed with its engine need not be listed without)
-    versions = [name for name in versions if not any(other.startswith(f"{name} (") for other in versions)]
-    return _wrapped(f"Measured on {'; and on '.join(said)}. {', '.join(versions)}.")
-
-
-def _wrapped(text: str) -> str:
+def _paragraph(text: str) -> str:
     return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False))
 
 
-def rate(value: float, milliseconds: bool = False) -> str:
-    """Three digits are more than a machine repeats."""
-    if milliseconds:
+def _list(*items: str) -> str:
+    return "\n".join(
+        "\n".join(textwrap.wrap(item, 118, initial_indent="- ", subsequent_indent="  ", break_long_words=False,
+                                break_on_hyphens=False))
+        for item in items
+    )  # fmt: skip
+
+
+def _image(text: str, name: str) -> str:
+    return f"![{text}]({name}.svg)"
+
+
+def _compared(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that have more stores than tastypy_fast."""
+    return [row for row in rows if len(row.results) > 1]
+
+
+def _n(rows: Sequence[Row]) -> int:
+    return max(row.case.n for row in rows)
+
+
+_RATES = (
+    "A number without a unit is a rate in items per second: higher is better. *ms* is the time of the whole workload, "
+    "*MB* is a size: lower is better."
+)
+_BOLD = (
+    "**Bold** is the best value of a row; equal values are all bold. Three kinds of cells are never bold: the only "
+    "value of a row, a reference ({}), and a time or size that was measured with fewer keys."
+)
+_FEWER_KEYS = (
+    "*(at 200,000 keys)*: measured with fewer keys, because larger runs were too slow. The rate with "
+    "all keys is usually lower."
+)
+_MEMORY = (
+    "*Peak memory* is the largest growth of anonymous memory in any workload, beyond the interpreter with all modules "
+    "loaded. *Disk after filling* is the size of the files. rocksdict compresses its files, and the "
+    "generated values compress unusually well."
+)
+_DURABLE = (
+    "*Safe from power loss* tells when a change is flushed to the disk: after each batch of 1,000 changes, at a "
+    "checkpoint (or when a log or buffer is full), or when `sync()` is called."
+)
+_EMPTY = "An empty cell: the store does not support the workload, or was not measured."
+_LEGEND = _list(
+    f"{_RATES} Each cell is the median of the rounds.",
+    _BOLD.format("bare LMDB put"),
+    _FEWER_KEYS,
+    _MEMORY,
+    _DURABLE,
+    _EMPTY,
+)
+_COLUMNS = _list(
+    "*tastypy_fast*: this library with its default settings.",
+    "*LMDB by hand*, *sqlite3 by hand*: an ordered dict and a list of tasks, written with py-lmdb or sqlite3, and "
+    "orjson.",
+    "*rocksdict*, *lmdbm*, *sqlitedict*, *diskcache*: dicts on disk. rocksdict and lmdbm sort their keys instead of "
+    "keeping the order. sqlitedict moves an overwritten key to the end.",
+    "*persist-queue*, *litequeue*, *huey*: task queues on SQLite. They do not count tries, and have no lookup by key.",
+    "*`Manager` dict*: a dict in a server process of `multiprocessing`. It is not stored on disk.",
+    "*Bare LMDB put*: keys and values in one LMDB database, without order and status. It is a reference for the cost "
+    "of the engine, not a store.",
+)
+_DETAILS_LEGEND = _list(
+    f"{_RATES} Each cell is the median, followed by the lowest and the highest value of all rounds, if there were "
+    "several.",
+    _BOLD.format("LMDB upper bound, bare LMDB put"),
+    _FEWER_KEYS,
+    _MEMORY,
+    _DURABLE,
+    "With several processes, the rate is that of all processes together.",
+    _EMPTY,
+)
+_RUN = """\
+Machines differ, so measure on yours. From a checkout:
+
+```bash
+python3 -m venv .venv && .venv/bin/pip install -e '.[bench]'
+.venv/bin/python -m benchmarks -n 100000                        # all workloads, with 100,000 keys
+.venv/bin/python -m benchmarks --list                           # the names of the workloads
+.venv/bin/python -m benchmarks -n 100000 --only fill read       # some of them
+.venv/bin/python -m benchmarks --only shared_set --processes 4  # four processes on one store
+```
+
+Each measurement runs in a process of its own. The stores are measured in turn, in several rounds, so that a noisy
+minute affects all of them. The result of each workload is verified after the measurement. Packages that are not
+installed are skipped. Create the stores on a real disk (`--folder`), because a file system in memory never flushes.
+
+To compare two installations of tastypy_fast, for example before and after a change:
+
+```bash
+.venv/bin/python -m benchmarks.compare --python before=/path/to/before/bin/python --python after=.venv/bin/python
+```
+
+This page and its charts are generated. To measure again and to update them, which takes about 40 minutes:
+
+```bash
+.venv/bin/python -m benchmarks --published --json benchmarks/results.json
+.venv/bin/python -m benchmarks.pages
+```"""
+# Sphinx takes the details into its navigation. On GitHub the link in the first paragraph leads to them.
+_TOCTREE = """\
+```{toctree}
+:hidden:
+
+details
+```"""
+
+
+# The tables
+
+
+def rate(value: float, in_milliseconds: bool = False) -> str:
+    """Format a value with three digits, because a machine does not reproduce more."""
+    if in_milliseconds:
         return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} ms"
     return f"{float(f'{value:.3g}'):,.0f}"
 
 
-def _cell(result: Result, n: int, spread: bool) -> str:
-    text = rate(result.value(), result.milliseconds)
+def megabytes(size: float) -> str:
+    """Format a number of bytes."""
+    number = size / 1e6
+    return f"{number:,.1f} MB" if number < 9.95 else f"{number:,.0f} MB"
+
+
+class Cell(NamedTuple):
+    """A cell of a table: its text, what is added to it, and whether it may be the best of its row."""
+
+    text: str
+    value: float
+    note: str = ""
+    comparable: bool = True
+
+    def markdown(self, best: bool) -> str:
+        """Return the cell as Markdown."""
+        return f"**{self.text}**{self.note}" if best else f"{self.text}{self.note}"
+
+
+def best_texts(cells: Iterable[Cell | None], higher_is_better: bool) -> set[str]:
+    """Return the texts of the best cells: those that show the best value, if at least two cells have values."""
+    found = [cell for cell in cells if cell]
+    comparable = [cell for cell in found if cell.comparable]
+    if len(found) < 2 or not comparable:
+        return set()
+    choose: Callable[..., Cell] = max if higher_is_better else min
+    return {choose(comparable, key=lambda cell: cell.value).text}
+
+
+def _row(title: str, cells: Sequence[Cell | None], higher_is_better: bool = False) -> list[str]:
+    best = best_texts(cells, higher_is_better)
+    # With no-break spaces, because a browser would otherwise break the title after each word.
+    title = " ".join(line.replace(" ", "\u00a0") for line in textwrap.wrap(title, TITLE_WIDTH))
+    return [title, *(cell.markdown(cell.comparable and cell.text in best) if cell else "" for cell in cells)]
+
+
+def _cell(result: Result | None, spread: bool) -> Cell | None:
+    if result is None:
+        return None
+    notes = []
     if spread and len(result.samples) > 1:
-        low, high = (rate(result.value(choose), result.milliseconds) for choose in (min, max))
-        text += f" ({low} to {high})"
-    if result.reached < n:
-        text += f" at {result.reached:,}" if spread else f" ({result.reached:,})"
-    return f"**{text}**" if result.peer == OURS else text
+        low, high = (rate(result.value(choose), result.in_milliseconds) for choose in (min, max))
+        notes.append(f"{low} to {high}")
+    fewer = result.measured_n < result.case.n
+    if fewer:
+        notes.append(f"at\u00a0{result.measured_n:,} keys")
+    return Cell(
+        rate(result.value(), result.in_milliseconds),
+        result.value(),
+        f" ({', '.join(notes)})" if notes else "",
+        result.store not in REFERENCES and not (fewer and result.in_milliseconds),
+    )
 
 
-def _section(
-    title: str,
+def _table(
     rows: Sequence[Row],
-    flushed: dict[str, str],
+    infos: dict[str, StoreInfo],
     resources: bool = False,
     without: Iterable[str] = (),
-    level: int = 3,
     spread: bool = False,
 ) -> str:
-    if not rows:
-        return ""
-    stores = [name for name in STORES if name not in without and any(name in row.results for row in rows)]
+    stores = [name for name in COLUMNS if name not in without and any(name in row.results for row in rows)]
     sizes = sorted({row.case.n for row in rows})
-    keys = "tasks" if rows[0].case.workload in TRACKER else "keys"
-    table = [["", *(f"**{OURS}**" if store == OURS else NAMES.get(store, store) for store in stores)]]
+    table = [["workload", *(NAMES.get(store, store) for store in stores)]]
     for row in rows:
-        name = row.title if len(sizes) == 1 else f"{row.title}, {row.case.n:,} {keys}"
-        cells = (row.results.get(store) for store in stores)
-        table.append([name, *(_cell(found, row.case.n, spread) if found else "" for found in cells)])
+        title = row.title if len(sizes) == 1 else f"{row.title}, {row.case.n:,} keys"
+        cells = [_cell(row.results.get(store), spread) for store in stores]
+        table.append(_row(title, cells, higher_is_better=not row.results[OURS].in_milliseconds))
     if resources:
         fill = next((row for row in rows if row.case.workload in ("fill", "tracker_fill")), rows[0])
-        table.append(["memory, at most", *(_most_memory(rows, store) for store in stores)])
-        table.append(["disk, after filling", *(_disk(fill.results.get(store), fill.case.n) for store in stores)])
-    table.append(["flushed", *(flushed[store] for store in stores)])
-    if len(sizes) == 1 and "keys" not in title:
-        title += f", {sizes[0]:,} {keys}"
-    return f"{'#' * level} {title}\n\n{markdown(table)}"
+        table.append(_row("peak memory", [_peak_memory(rows, store) for store in stores]))
+        table.append(_row("disk after filling", [_disk(fill.results.get(store)) for store in stores]))
+    table.append(["safe from power loss", *(infos[store].durable for store in stores)])
+    return markdown(table)
 
 
-def _most_memory(rows: Sequence[Row], store: str) -> str:
+def _peak_memory(rows: Sequence[Row], store: str) -> Cell | None:
     found = [row.results[store] for row in rows if store in row.results]
-    known = [result.memory for result in found if result.memory is not None]
-    return f"{max(known) / 1e6:.0f} MB" if known else ""
+    known = [(result.memory, result) for result in found if result.memory is not None]
+    if not known:
+        return None
+    size, result = max(known, key=lambda pair: pair[0])
+    return _size(size, result)
 
 
-def _disk(result: Result | None, n: int) -> str:
-    if result is None:
-        return ""
-    number = result.disk / 1e6
-    text = f"{number:,.1f} MB" if number < 9.95 else f"{number:,.0f} MB"
-    return text if result.reached == n else f"{text} ({result.reached:,})"
+def _disk(result: Result | None) -> Cell | None:
+    return None if result is None else _size(result.disk, result)
 
 
-def _stores(said: dict[str, dict[str, Any]]) -> str:
-    rows = [["store", "version", "how it is used, and what a power cut may take", "licence and upkeep"]]
-    for name, facts in said.items():
-        rows.append([NAMES.get(name, name), facts["version"], facts["promise"], facts["about"]])
+def _size(size: int, result: Result) -> Cell:
+    fewer = result.measured_n < result.case.n
+    note = f" (at\u00a0{result.measured_n:,} keys)" if fewer else ""
+    return Cell(megabytes(size), size, note, result.store not in REFERENCES and not fewer)
+
+
+def _stores(versions: dict[str, str], infos: dict[str, StoreInfo]) -> str:
+    rows = [["store", "version", "settings", "durability", "license and maintenance"]]
+    for name, version in versions.items():
+        info = infos[name]
+        rows.append([NAMES.get(name, name), version, _settings(info), info.power_loss, info.about])
     return markdown(rows, "---|")
 
 
+def _settings(info: StoreInfo) -> str:
+    return ", ".join(f"`{part}`" if "=" in part else part for part in info.settings.split(", "))
+
+
 def markdown(rows: Sequence[Sequence[str]], column: str = "--:|") -> str:
-    """A table: the first row is its head, and ``column`` where all columns but the first are put."""
+    """Return a table. The first row is its head; ``column`` aligns all columns but the first."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|---|" + column * (len(rows[0]) - 1))
     return "\n".join(lines)

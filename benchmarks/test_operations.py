@@ -1,13 +1,15 @@
-"""The small, single operations, to see a regression from one commit to the next.
+"""Measure single operations with pytest-benchmark, to find a regression between two commits.
 
-The ordinary run of the tests goes through these without measuring, so its options have to be put aside:
+The usual options of pytest switch the measurement off, so override them:
 
     python -m pytest benchmarks -o addopts="" --benchmark-only
 
-Save with ``--benchmark-autosave``, and compare with the last saved one with ``--benchmark-compare`` (which can
-also fail: ``--benchmark-compare-fail=median:20%``). Each round does an operation for 1,000 keys, so divide its time
-by 1,000; only ``test_counts`` and ``test_open`` do one. Nothing syncs in a round but what measures the sync; what
-is ``shared`` commits each operation all the same, or each block of 1,000.
+Save the results with ``--benchmark-autosave``, and compare with the last saved ones with ``--benchmark-compare``. With
+``--benchmark-compare-fail=median:20%`` the command fails if a median is slower.
+
+Each round repeats an operation for 1,000 keys, so divide its time by 1,000. Exceptions are ``test_counts`` and
+``test_open``, which do one operation. A round contains no sync, unless it measures the sync. A shared store commits
+each operation, or each block of 1,000.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.inputs import key_of, value_of
+from benchmarks.inputs import url_of, value_of
 from tastypy_fast import (
     PersistentOrderedDict,
     ProgressTracker,
@@ -33,8 +35,8 @@ ROUNDS = 30
 
 @pytest.fixture
 def pod(tmp_path):
-    """A store with values on disk, none in memory, that syncs only when told to."""
-    with PersistentOrderedDict(tmp_path / "pod", init=((key_of(i), value_of(i)) for i in range(KEYS))) as pod:
+    """A store without automatic sync. All values are on disk, none is in memory."""
+    with PersistentOrderedDict(tmp_path / "pod", init=((url_of(i), value_of(i)) for i in range(KEYS))) as pod:
         pod.sync()
         pod.hold()
         yield pod
@@ -43,9 +45,9 @@ def pod(tmp_path):
 
 @pytest.fixture
 def tracker(tmp_path):
-    """The same with tasks."""
+    """A tracker without automatic sync. All tasks are on disk."""
     with ProgressTracker(tmp_path / "tracker") as tracker:
-        tracker.add_many(map(key_of, range(KEYS)))
+        tracker.add_many(map(url_of, range(KEYS)))
         tracker.sync()
         tracker.hold()
         yield tracker
@@ -54,8 +56,8 @@ def tracker(tmp_path):
 
 @pytest.fixture
 def shared_pod(tmp_path):
-    """A store for many processes, that syncs only when told to."""
-    with SharedPersistentOrderedDict(tmp_path / "pod", init=((key_of(i), value_of(i)) for i in range(KEYS))) as pod:
+    """A shared store without automatic sync."""
+    with SharedPersistentOrderedDict(tmp_path / "pod", init=((url_of(i), value_of(i)) for i in range(KEYS))) as pod:
         pod.sync()
         pod.hold()
         yield pod
@@ -63,9 +65,9 @@ def shared_pod(tmp_path):
 
 @pytest.fixture
 def shared_tracker(tmp_path):
-    """The same with tasks."""
+    """A shared tracker without automatic sync."""
     with SharedProgressTracker(tmp_path / "tracker") as tracker:
-        tracker.add_many(map(key_of, range(KEYS)))
+        tracker.add_many(map(url_of, range(KEYS)))
         tracker.sync()
         tracker.hold()
         yield tracker
@@ -73,18 +75,18 @@ def shared_tracker(tmp_path):
 
 @pytest.fixture
 def some():
-    """1,000 keys that are there, scattered."""
-    return [key_of(i * 7919 % KEYS) for i in range(MANY)]
+    """1,000 existing keys in mixed order."""
+    return [url_of(i * 7919 % KEYS) for i in range(MANY)]
 
 
 @pytest.fixture
 def new():
-    """1,000 keys that are not there."""
-    return [key_of(KEYS + i) for i in range(MANY)]
+    """1,000 new keys."""
+    return [url_of(KEYS + i) for i in range(MANY)]
 
 
 def run(benchmark, operation, setup=None):
-    """Measure ``operation``, with ``setup`` off the clock before each round."""
+    """Measure ``operation``. ``setup`` runs before each round and is not measured."""
     return benchmark.pedantic(operation, setup=setup, rounds=ROUNDS, warmup_rounds=2)
 
 
@@ -128,12 +130,12 @@ def test_contains_not(benchmark, pod, new):
 
 def test_iterate_items(benchmark, pod):
     last = run(benchmark, lambda: deque(islice(pod.iteritems(), MANY), maxlen=1))
-    assert last[0] == (key_of(MANY - 1), value_of(MANY - 1))
+    assert last[0] == (url_of(MANY - 1), value_of(MANY - 1))
 
 
 def test_sync_new(benchmark, pod):
     numbers = iter(range(KEYS, KEYS + (ROUNDS + 2) * MANY))
-    run(benchmark, pod.sync, lambda: set_all(pod, map(key_of, islice(numbers, MANY)), value_of(0)))
+    run(benchmark, pod.sync, lambda: set_all(pod, map(url_of, islice(numbers, MANY)), value_of(0)))
     assert not pod.dirty()
 
 
@@ -159,7 +161,7 @@ def test_mark_done(benchmark, tracker, some):
 
 def test_try_next(benchmark, tracker):
     last = run(benchmark, lambda: deque(islice(tracker.try_keys(), MANY), maxlen=1), tracker.revert)
-    assert last[0] == key_of(MANY - 1)
+    assert last[0] == url_of(MANY - 1)
     assert tracker.num_tried() == MANY
 
 
@@ -169,7 +171,7 @@ def test_counts(benchmark, tracker):
 
 
 def test_open(benchmark, tmp_path):
-    """Open a store that exists, and close it again."""
+    """Open and close an existing store."""
     path = tmp_path / "store"
     PersistentOrderedDict(path, init={"a": 1}).close()
     run(benchmark, lambda: PersistentOrderedDict(path).close())
@@ -253,5 +255,5 @@ def test_shared_try_next(benchmark, shared_tracker, batch):
             return deque(islice(loop, MANY), maxlen=1)
 
     last = run(benchmark, try_some, shared_tracker.revert)
-    assert last[0] == key_of(MANY - 1)
+    assert last[0] == url_of(MANY - 1)
     assert shared_tracker.num_tried() == MANY

@@ -1,7 +1,7 @@
-"""What is done to each store by one process.
+"""The workloads of one process.
 
-Input is made in batches while the clock stands still, so that what is timed is the store alone and no list
-of a million values lies in memory beside it.
+Input is generated in batches while the clock is paused. So only the store is timed, and no list of a million values
+adds to the measured memory.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from benchmarks import checks
-from benchmarks.checks import OpenStore, expect
+from benchmarks import verify
 from benchmarks.clock import Clock
-from benchmarks.inputs import KINDS, MOST_SCATTERED, Content, changed_value, value_of
-from benchmarks.stores import PEERS
-from benchmarks.stores.common import Batches
+from benchmarks.inputs import KEY_KINDS, MAX_RANDOM, Content, changed_value, value_of
+from benchmarks.stores import STORES
+from benchmarks.stores.base import Batches
+from benchmarks.verify import OpenStore, expect
 
-# Each runs on the clock and returns how many items it handled.
+# Each of these runs a workload on the clock and returns the number of items that it processed.
 
 
 def fill(open_store: OpenStore, content: Content, clock: Clock) -> int:
@@ -29,7 +29,7 @@ def fill(open_store: OpenStore, content: Content, clock: Clock) -> int:
 
 
 def overwrite(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    numbers = content.scattered()
+    numbers = content.random_numbers()
     return _write(open_store, clock, lambda store: store.overwrite(_changes(content, clock)), len(numbers))
 
 
@@ -38,8 +38,8 @@ def update(open_store: OpenStore, content: Content, clock: Clock) -> int:
 
 
 def delete(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    doomed = range(1, content.n, 2)
-    return _write(open_store, clock, lambda store: store.delete(clock.batches(content.keys(doomed))), len(doomed))
+    deleted = range(1, content.n, 2)
+    return _write(open_store, clock, lambda store: store.delete(clock.batches(content.keys(deleted))), len(deleted))
 
 
 def tasks_fill(open_store: OpenStore, content: Content, clock: Clock) -> int:
@@ -47,21 +47,24 @@ def tasks_fill(open_store: OpenStore, content: Content, clock: Clock) -> int:
 
 
 def tasks_loop(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    return _write(open_store, clock, lambda store: expect(store.loop(), content.n, "tasks handed out"), content.n)
+    def loop(store: Any) -> None:
+        expect(store.loop(), content.n, "the number of tasks tried")
+
+    return _write(open_store, clock, loop, content.n)
 
 
 def tasks_done(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    return _mark_done(open_store, content, clock, content.scattered())
+    return _mark_done(open_store, content, clock, content.random_numbers())
 
 
 def tasks_finish(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    left = set(content.left())
-    return _mark_done(open_store, content, clock, [number for number in range(content.n) if number not in left])
+    remaining = set(content.remaining())
+    return _mark_done(open_store, content, clock, [number for number in range(content.n) if number not in remaining])
 
 
 def tasks_crawl(open_store: OpenStore, content: Content, clock: Clock) -> int:
     def crawl(store: Any) -> None:
-        expect(store.crawl(content.key(0), content.visit), content.n, "tasks handed out")
+        expect(store.crawl(content.key(0), content.visit), content.n, "the number of tasks tried")
 
     return _write(open_store, clock, crawl, content.n)
 
@@ -82,18 +85,18 @@ def _mark_done(open_store: OpenStore, content: Content, clock: Clock, numbers: S
 
 
 def _changes(content: Content, clock: Clock) -> Batches:
-    return clock.batches((content.key(number), changed_value(number)) for number in content.scattered())
+    return clock.batches((content.key(number), changed_value(number)) for number in content.random_numbers())
 
 
 def read(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    reads = min(content.n, MOST_SCATTERED)
+    reads = min(content.n, MAX_RANDOM)
     choose = random.Random(content.n).randrange
     store = open_store()
     clock.start()
     total = store.read(clock.batches(content.keys(choose(content.n) for _ in range(reads))))
     clock.stop()
     store.close()
-    expect(total, 200 * reads, "the sum of what was read")
+    expect(total, 200 * reads, "the sum of the values")
     return reads
 
 
@@ -106,7 +109,7 @@ def iterate(open_store: OpenStore, content: Content, clock: Clock) -> int:
     clock.stop()
     expect([key for key, _ in islice(store.items(), 50)], list(content.keys(range(min(content.n, 50)))), "first keys")
     store.close()
-    expect(total, sum(value_of(i)["size"] for i in range(content.n)), "the sum of what was read")
+    expect(total, sum(value_of(i)["size"] for i in range(content.n)), "the sum of the values")
     return content.n
 
 
@@ -129,7 +132,7 @@ def open_one(open_store: OpenStore, content: Content, clock: Clock) -> int:
     value = store.get(content.key(content.n // 2))
     clock.stop()
     store.close()
-    expect(value, value_of(content.n // 2), "the value that was read")
+    expect(value, value_of(content.n // 2), "the value")
     return 1
 
 
@@ -140,7 +143,7 @@ def open_count(open_store: OpenStore, content: Content, clock: Clock) -> int:
     value = store.get(content.key(content.n // 2))
     clock.stop()
     store.close()
-    expect((count, value), (content.n, value_of(content.n // 2)), "how many, and the value that was read")
+    expect((count, value), (content.n, value_of(content.n // 2)), "the length, and the value")
     return 1
 
 
@@ -160,23 +163,25 @@ def import_files(open_store: OpenStore, content: Content, clock: Clock) -> int:
     return _export(open_store, content, Clock(), "files", clock)
 
 
-def _export(open_store: OpenStore, content: Content, out: Clock, what: str, back: Clock | None = None) -> int:
-    """Write the store out, and, where there is a clock for it, read that into a new one."""
+def _export(
+    open_store: OpenStore, content: Content, export_clock: Clock, form: str, import_clock: Clock | None = None
+) -> int:
+    """Export the store. If there is a clock for it, import the result into a new store."""
     store = open_store()
     with tempfile.TemporaryDirectory(dir=store.folder) as folder:
-        out.start()
-        expect(getattr(store, f"export_{what}")(folder), content.n, "keys written out")
-        out.stop()
-        if back:
-            back.start()
-            expect(getattr(store, f"import_{what}")(folder), content.n, "keys read")
-            back.stop()
+        export_clock.start()
+        expect(getattr(store, f"export_{form}")(folder), content.n, "exported keys")
+        export_clock.stop()
+        if import_clock:
+            import_clock.start()
+            expect(getattr(store, f"import_{form}")(folder), content.n, "imported keys")
+            import_clock.stop()
     store.close()
     return content.n
 
 
 def reopen(open_store: OpenStore, content: Content, clock: Clock) -> int:
-    """Another process changes values, and is killed before it has synced the last ones."""
+    """Open a store whose last process was killed before it synced its last changes."""
     child = os.fork()
     if not child:
         try:
@@ -186,15 +191,15 @@ def reopen(open_store: OpenStore, content: Content, clock: Clock) -> int:
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
-    expect(os.waitstatus_to_exitcode(status), -signal.SIGKILL, "the end of the process that was killed")
-    number = content.scattered()[0]
+    expect(os.waitstatus_to_exitcode(status), -signal.SIGKILL, "the exit status of the killed process")
+    number = content.random_numbers()[0]
     clock.start()
     store = open_store()
     value = store.get(content.key(number))
     clock.stop()
     store.close()
-    # (the first of fewer than 1,000 changes may be lost with all the others)
-    expect(value in (changed_value(number), value_of(number)), True, "the value that was read is one of both")
+    # Both are right, because fewer than 1,000 changes may all be lost.
+    expect(value in (changed_value(number), value_of(number)), True, "the value is the old or the new one")
     return 1
 
 
@@ -204,7 +209,7 @@ def tasks_todo(open_store: OpenStore, content: Content, clock: Clock) -> int:
     found = list(store.todo())
     clock.stop()
     store.close()
-    expect(found, list(content.keys(content.left())), "the tasks that are left")
+    expect(found, list(content.keys(content.remaining())), "the remaining tasks")
     return content.n
 
 
@@ -214,87 +219,91 @@ def tasks_counts(open_store: OpenStore, content: Content, clock: Clock) -> int:
     total, done, tried = store.counts()
     clock.stop()
     store.close()
-    expect((total, done, tried or 0), (content.n, content.n - len(content.left()), 0), "tasks, done, tried")
+    expect((total, done, tried or 0), (content.n, content.n - len(content.remaining()), 0), "tasks, done, tried")
     return 1
 
 
 class Workload(NamedTuple):
-    """``needs`` is the store's method without which it is left out; ``before`` the workload whose result it begins
-    with, and ``writes`` tells that it changes that; ``reading`` that it opens the store for reading only; ``kinds`` are
-    those of keys."""
+    """A workload, and which stores can run it.
+
+    ``method`` is the store's method without which the workload is skipped. ``starts_from`` is the workload that
+    prepares the store; ``writes`` tells whether this one changes it. ``read_only`` opens the store for reading only.
+    """
 
     about: str
     run: Callable[[OpenStore, Content, Clock], int]
-    check: Callable[[OpenStore, Content], None]
-    needs: str
+    verify: Callable[[OpenStore, Content], None]
+    method: str
     tasks: bool = False
-    before: str | None = None
+    starts_from: str | None = None
     writes: bool = True
-    reading: bool = False
+    read_only: bool = False
     unit: str = "items/s"
-    kinds: tuple[str, ...] = KINDS
+    key_kinds: tuple[str, ...] = KEY_KINDS
 
     def stores(self) -> dict[str, Any]:
-        """What it can be done to: the classes by the names of the peers."""
-        classes = {name: peer.tasks_class if self.tasks else peer.dict_class for name, peer in PEERS.items()}
-        return {name: made for name, made in classes.items() if hasattr(made, self.needs)}
+        """Return the classes of the stores that can run it, by name."""
+        classes = {name: info.tasks_class if self.tasks else info.dict_class for name, info in STORES.items()}
+        return {name: found for name, found in classes.items() if hasattr(found, self.method)}
 
 
-def _dict_writes(about: str, run: Any, check: Any, needs: str) -> Workload:
-    return Workload(about, run, check, needs, before="fill")
+def _dict_writes(about: str, run: Any, check: Any, method: str) -> Workload:
+    return Workload(about, run, check, method, starts_from="fill")
 
 
-def _dict_reads(about: str, run: Any, needs: str, reading: bool = False, unit: str = "items/s") -> Workload:
+def _dict_reads(about: str, run: Any, method: str, read_only: bool = False, unit: str = "items/s") -> Workload:
     return Workload(
-        about, run, checks.is_unchanged, needs, before="fill", writes=False, reading=reading, unit=unit
+        about, run, verify.is_unchanged, method, starts_from="fill", writes=False, read_only=read_only, unit=unit
     )
 
 
-def _formats(about: str, run: Any, needs: str) -> Workload:
-    return _dict_reads(about, run, needs)._replace(kinds=("url",))
+def _formats(about: str, run: Any, method: str) -> Workload:
+    return _dict_reads(about, run, method)._replace(key_kinds=("url",))
 
 
 WORKLOADS = {
-    "fill": Workload("assign new keys", fill, checks.is_filled, "fill"),
-    "overwrite": _dict_writes("assign to keys in random order", overwrite, checks.is_overwritten, "overwrite"),
-    "update": _dict_writes("in order, read a value, change a field, save", update, checks.is_updated, "update"),
-    "read": _dict_reads("read values by random keys", read, "read"),
-    "read_only": _dict_reads("the same, opened for reading only", read, "for_reading", reading=True),
-    "iterate": _dict_reads("all pairs in order", iterate, "items"),
-    "keys": _dict_reads("all keys in order", keys, "keys"),
-    "open": _dict_reads("open the store and read one value", open_one, "get", unit="ms"),
-    "open_count": _dict_reads("open the store, count and read one value", open_count, "__len__", unit="ms"),
-    "export_lines": _formats("write out as JSON Lines", export_lines, "export_lines"),
-    "import_lines": _formats("read JSON Lines into a new store", import_lines, "import_lines"),
-    "export_files": _formats("write out as files of the original", export_files, "export_files"),
-    "import_files": _formats("read files of the original into a new store", import_files, "import_files"),
-    "delete": _dict_writes("delete every second key", delete, checks.is_halved, "delete"),
+    "fill": Workload("assign new keys", fill, verify.is_filled, "fill"),
+    "overwrite": _dict_writes(
+        "assign to existing keys in random order", overwrite, verify.is_overwritten, "overwrite"
+    ),
+    "update": _dict_writes("update a field of each value, in key order", update, verify.is_updated, "update"),
+    "read": _dict_reads("read values of random keys", read, "read"),
+    "read_only": _dict_reads("read values of random keys, read-only mode", read, "for_reading", read_only=True),
+    "iterate": _dict_reads("iterate over all items", iterate, "items"),
+    "keys": _dict_reads("iterate over all keys", keys, "keys"),
+    "open": _dict_reads("open the store, read one value", open_one, "get", unit="ms"),
+    "open_count": _dict_reads("open the store, read length and one value", open_count, "__len__", unit="ms"),
+    "export_lines": _formats("export to JSON Lines", export_lines, "export_lines"),
+    "import_lines": _formats("import JSON Lines into a new store", import_lines, "import_lines"),
+    "export_files": _formats("export to tastypy's JSON files", export_files, "export_files"),
+    "import_files": _formats("import tastypy's JSON files into a new store", import_files, "import_files"),
+    "delete": _dict_writes("delete every second key", delete, verify.has_every_second_key, "delete"),
     "reopen": _dict_writes(
-        "open and read one value after SIGKILL in random assignments", reopen, checks.was_killed, "overwrite"
+        "reopen after SIGKILL, read one value", reopen, verify.is_overwritten_until_kill, "overwrite"
     )._replace(unit="ms"),
-    "tracker_fill": Workload("add tasks", tasks_fill, checks.has_tasks, "add", True),
+    "tracker_fill": Workload("add tasks", tasks_fill, verify.has_new_tasks, "add", True),
     "tracker_loop": Workload(
-        "try each task and mark it done", tasks_loop, checks.has_done_tasks, "loop", True, "tracker_fill"
+        "try each task, mark it done", tasks_loop, verify.has_done_tasks, "loop", True, "tracker_fill"
     ),
     "tracker_done": Workload(
-        "mark tasks done in random order", tasks_done, checks.has_marked_tasks, "mark_done", True, "tracker_fill"
+        "mark tasks done in random order", tasks_done, verify.has_marked_tasks, "mark_done", True, "tracker_fill"
     ),
     "tracker_todo": Workload(
-        "list the 100 tasks that are left", tasks_todo, checks.has_few_left, "todo", True, "tracker_finish", False,
-        unit="ms",
+        "list the 100 remaining tasks", tasks_todo, verify.has_few_remaining_tasks, "todo", True, "tracker_finish",
+        False, unit="ms",
     ),
     "tracker_counts": Workload(
-        "open, and count tasks, done and tried", tasks_counts, checks.has_few_left, "mark_done", True,
+        "open the store, count tasks by status", tasks_counts, verify.has_few_remaining_tasks, "mark_done", True,
         "tracker_finish", False, unit="ms",
     ),
     "tracker_crawl": Workload(
-        "a crawl: try each task, keep facts, add its links, mark it done",
-        tasks_crawl, checks.has_crawled, "crawl", True, kinds=("url",),
+        "crawl: try each task, store facts, add its links, mark it done",
+        tasks_crawl, verify.has_crawled, "crawl", True, key_kinds=("url",),
     ),
 }
-# What is not measured, but begun with.
+# Not measured, but others start from their result.
 PREPARATIONS = {
     "tracker_finish": Workload(
-        "mark all but 100 tasks done", tasks_finish, checks.has_few_left, "mark_done", True, "tracker_fill"
+        "mark all but 100 tasks done", tasks_finish, verify.has_few_remaining_tasks, "mark_done", True, "tracker_fill"
     ),
 }

@@ -1,5 +1,14 @@
 """An ordered dict and a task tracker that live on disk."""
 
+import sys as _sys
+
+if _sys.platform == "win32":
+    raise ImportError(
+        "tastypy_fast runs on Linux and macOS only, because it needs POSIX file locks (fcntl) and memory maps that "
+        "Windows does not have. On Windows, use it inside WSL (Windows Subsystem for Linux), with the store in WSL's "
+        "own file system"
+    )
+
 from pkgutil import extend_path as _extend_path
 
 # From a checkout, "python -m tastypy_fast.demo" finds the source tree before what is installed; its compiled
@@ -13,6 +22,7 @@ from tastypy_fast.exceptions import (
     DuplicateKeyError,
     ForkedStoreError,
     InvalidKeyError,
+    NetworkFileSystemWarning,
     NewerFormatError,
     NotAStoreError,
     NotLockedError,
@@ -48,6 +58,7 @@ __all__ = [
     "DuplicateKeyError",
     "ForkedStoreError",
     "InvalidKeyError",
+    "NetworkFileSystemWarning",
     "NewerFormatError",
     "NotAStoreError",
     "NotLockedError",

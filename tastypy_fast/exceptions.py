@@ -26,6 +26,8 @@ also the builtin that a caller would think of first::
           └── DamagedInputError                  (ValueError)        a file to be imported is not in its format
 
 A missing key is an ordinary ``KeyError``, a wrong argument an ordinary ``TypeError`` or ``ValueError``.
+
+``NetworkFileSystemWarning`` is a ``UserWarning`` and not an error: the store is opened all the same.
 """
 
 import io
@@ -37,6 +39,7 @@ __all__ = [
     "DuplicateKeyError",
     "ForkedStoreError",
     "InvalidKeyError",
+    "NetworkFileSystemWarning",
     "NewerFormatError",
     "NotAStoreError",
     "NotLockedError",
@@ -137,3 +140,13 @@ class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
 
 class DamagedInputError(PersistentOrderedDictIntegrityError, ValueError):
     """A file that was to be imported is not in its format; the message says where."""
+
+
+class NetworkFileSystemWarning(UserWarning):
+    """A store was opened on a network file system, where locks and memory maps are not reliable.
+
+    Each path is reported once in a process, on Linux only. Move the store to a local disk. If only one machine uses it
+    and you accept the risk, ignore the warning::
+
+        warnings.filterwarnings("ignore", category=tastypy_fast.NetworkFileSystemWarning)
+    """

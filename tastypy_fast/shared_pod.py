@@ -19,11 +19,16 @@ from tastypy_fast._mixins.iteration import IterationMixin
 from tastypy_fast._mixins.lifecycle import LifecycleMixin
 from tastypy_fast._mixins.mapping import NOT_GIVEN
 from tastypy_fast._mixins.pairs import pairs_of
-from tastypy_fast._shared import undo_log
 from tastypy_fast._shared.handles import IN_MEMORY, SharedPodHandle
-from tastypy_fast._shared.scope import TransactionContext
 from tastypy_fast._shared.store import SharedStore
-from tastypy_fast._shared.write_transaction import BLOCK, MANUAL, OPERATION, SAVEPOINT, WriteTransaction
+from tastypy_fast._shared.write_transaction import (
+    BLOCK,
+    MANUAL,
+    OPERATION,
+    SAVEPOINT,
+    TransactionContext,
+    WriteTransaction,
+)
 from tastypy_fast._store.options import Options, at_least
 from tastypy_fast._type_parameters import K, T, V
 from tastypy_fast.exceptions import StorageError
@@ -151,7 +156,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         if not self._finalizer.alive:
             return
         transaction = self._store.transaction
-        transaction.leave_all()
+        transaction.end_all_blocks()
         lost = None
         with transaction.lock:  # other threads wait, and find it closed
             # (the cache is closed already if an interrupt came into the middle of this, which completes it then)
@@ -403,7 +408,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod["n"] = pod["n"] + 1
             >>> pod.unlock()
         """
-        self._begin().enter(MANUAL)
+        self._begin().begin_block(MANUAL)
 
     def unlock(self) -> None:
         """End a block that ``lock()`` began, and commit it.
@@ -464,8 +469,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.dirty()
             {'b'}
         """
-        transaction = self._begin()
-        if not self._perform(OPERATION, undo_log.sync_key, transaction, encode_key(key)):
+        if not self._perform(OPERATION, self._begin().sync_key, encode_key(key)):
             raise KeyError(key)
 
     def dirty(self) -> builtins.set[K]:
@@ -488,7 +492,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         with handle._one_step:
             cache = handle._open_cache
             cache.sync(False)
-            return builtins.set(undo_log.changed_keys(cache.store, cache.store.snapshot))
+            return builtins.set(cache.store.undo_log.changed_keys())
 
     def hold(self) -> None:
         """Suspend the automatic sync for all processes.
@@ -507,7 +511,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> sorted(pod.dirty())
             ['a', 'b', 'c']
         """
-        self._perform(OPERATION, undo_log.set_hold, self._begin(), True)
+        self._perform(OPERATION, self._store.suspend_sync)
 
     def unhold(self) -> None:
         """Start the automatic sync again, and sync at once if ``sync_at`` keys or more are dirty.
@@ -530,8 +534,8 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             set()
         """
         in_block = self._read_handle() is self._write_handle()
-        self._perform(OPERATION, undo_log.set_hold, self._begin(), False)
-        # (set_hold() has put the automatic sync off; _begin() takes that back for the end of the block)
+        self._perform(OPERATION, self._store.resume_sync)
+        # (resume_sync() has put the automatic sync off; _begin() takes that back for the end of the block)
         transaction = self._begin()
         if not in_block:
             # (a transaction of its own: when it fails, the one above is kept)
@@ -539,7 +543,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
 
     def _sync_if_due(self, transaction: WriteTransaction) -> None:
         txn = transaction.snapshot
-        if txn.get(b"held", db=transaction.meta) is None and txn.stat(transaction.images)["entries"] >= self._sync_at:
+        if txn.get(b"held", db=transaction.meta) is None and transaction.undo_log.count() >= self._sync_at:
             self._store.sync()
 
     def revert(self) -> None:
@@ -556,7 +560,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod["a"]
             1
         """
-        self._perform(OPERATION, undo_log.revert, self._begin())
+        self._perform(OPERATION, self._begin().revert)
 
     # For tests
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from tastypy_fast._core.handles import PodHandle, TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
-from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
 from tastypy_fast._inspect.task_counts import claims_in
@@ -22,7 +22,6 @@ from tastypy_fast._shared.claim_iterator import TryIterator
 from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
-from tastypy_fast._shared.worker import claimant_of
 from tastypy_fast._shared.write_transaction import OPERATION, SAVEPOINT
 from tastypy_fast._store.options import at_least
 from tastypy_fast._type_parameters import K
@@ -81,7 +80,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     _kind: ClassVar[bytes] = b"tracker"
     _handle_type: ClassVar[type[PodHandle[Any, Any]]] = TrackerHandle
-    _cache_type: ClassVar[type[WriteCache]] = TrackerCache
+    _cache_type: ClassVar[type[WriteCache]] = TaskCache
 
     def __init__(
         self,
@@ -270,7 +269,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             handle._add_one(key, True)
         elif key not in handle:
             raise KeyError(key)
-        return claimant_of(self._store).claim_one(encode_key(key), allow_aborted, self._max_tries)
+        return bool(self._store.open_worker().claim_one(encode_key(key), allow_aborted, self._max_tries))
 
     # Iterating over tasks, without claiming them
 
@@ -492,7 +491,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         order = order_of(handle._open_cache, encode_key(key))
         if order < 0:
             raise KeyError(key)
-        claimant_of(self._store).release(order)
+        self._store.open_worker().release(order)
 
     def claimed_keys(self) -> list[K]:
         """Return the keys of all tasks that workers have claimed, in order.
@@ -538,11 +537,11 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         """
         handle = self._read_handle()
         cache = handle._open_cache
-        claimant = self._store.claimant
+        worker = self._store.worker
         with handle._one_step:
             cache.sync(False)
             store = cache.store
-            held, _ = claims_in(store.snapshot, store.claims, self.path, claimant.number if claimant else 0)
+            held, _ = claims_in(store.snapshot, store.claims, self.path, worker.number if worker else 0)
             return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tastypy_fast._core.handles import TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
-from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
@@ -88,8 +88,8 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability)
 
     @staticmethod
-    def _make_cache(store: Store) -> TrackerCache:
-        return TrackerCache(store)
+    def _make_cache(store: Store) -> TaskCache:
+        return TaskCache(store)
 
     def _outcome(self, allow_aborted: bool) -> TaskCounts:
         return count_tasks(self, self._store, self._max_tries, allow_aborted)

@@ -1,25 +1,31 @@
-"""The benchmarks measure what they say, and the README shows what was measured."""
+"""The benchmarks measure what they describe, and the documentation shows what was measured."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 
-from benchmarks import pictures, readme, runner, tables
+import tastypy_fast
+from benchmarks import charts, compare, pages, tables
 from benchmarks.clock import Clock
-from benchmarks.inputs import KINDS, Content
+from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
-from benchmarks.results import Case, Result, Sample, Saved
-from benchmarks.runner import Runner, Step, before
+from benchmarks.results import Case, Result, Sample, SavedResults
+from benchmarks.runner import Runner, Step, starts_from
 from benchmarks.shared_stores import SHARED_BY_HAND
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
-from benchmarks.stores import BY_HAND, OURS, installed, left_out
+from benchmarks.stores import BY_HAND, OURS, installed, not_installed
+from benchmarks.stores.base import Package, StoreInfo
 from benchmarks.workloads import PREPARATIONS, WORKLOADS
 
 N = 300
 ALONE = [
     (name, kind, store)
     for name, workload in WORKLOADS.items()
-    for kind in (workload.kinds if name in ("fill", "tracker_fill") else KINDS[:1])
+    for kind in (workload.key_kinds if name in ("fill", "tracker_fill") else KEY_KINDS[:1])
     for store in workload.stores()
     if store in (OURS, *BY_HAND)
 ]
@@ -30,102 +36,101 @@ TOGETHER = [
     for store in workload.stores(batch)
     if store in (OURS, *SHARED_BY_HAND)
 ]
-# It forks, which a process with threads should not.
+# Runs in a process of its own, because it forks, and pytest may have threads.
 FORKS = "reopen"
 
 
 def prepare(name, content, store, path):
-    """Do what a workload begins with."""
-    earlier = before(name)
+    """Run the workload that another one starts from."""
+    earlier = starts_from(name)
     if earlier:
-        do_alone(earlier, content, store, path)
+        run_alone(earlier, content, store, path)
 
 
-def do_alone(name, content, store, path):
+def run_alone(name, content, store, path):
     prepare(name, content, store, path)
     workload = {**WORKLOADS, **PREPARATIONS}[name]
     store_class = workload.stores()[store]
-    make = store_class.for_reading if workload.reading else store_class
+    make = store_class.for_reading if workload.read_only else store_class
     assert workload.run(lambda: make(path), content, Clock()) > 0
-    workload.check(lambda: store_class(path), content)
+    workload.verify(lambda: store_class(path), content)
 
 
 @pytest.mark.parametrize(("name", "kind", "store"), [case for case in ALONE if case[0] != FORKS])
-def test_workload_of_one_process_does_what_it_says(name, kind, store, tmp_path):
-    do_alone(name, Content(N, kind), store, str(tmp_path / "store"))
+def test_workload_of_one_process_passes_its_check(name, kind, store, tmp_path):
+    run_alone(name, Content(N, kind), store, str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("store", [OURS, *BY_HAND])
-def test_workload_with_a_kill_does_what_it_says(store, tmp_path):
-    do_alone("fill", Content(N), store, str(tmp_path / "store"))
+def test_workload_with_a_kill_passes_its_check(store, tmp_path):
+    run_alone("fill", Content(N), store, str(tmp_path / "store"))
     assert measure(store, Case(FORKS, N), tmp_path / "store").items == 1
 
 
 @pytest.mark.parametrize(("name", "batch", "store"), TOGETHER)
-def test_workload_of_several_processes_does_what_it_says(name, batch, store, tmp_path):
+def test_workload_of_several_processes_passes_its_check(name, batch, store, tmp_path):
     workload, scale = SHARED_WORKLOADS[name], Scale(N, batch)
     made = workload.stores(batch)[store](str(tmp_path / "store"))
     workload.prepare(made, N)
-    # (one share: what belongs to the processes is tested below)
-    found = [getattr(made, workload.method(batch))(workload.given(Share(scale, 0, 1)))]
-    workload.check(made, scale, found)
+    # A single share. The next test starts real processes.
+    returned = [getattr(made, workload.method(batch))(workload.argument(Share(scale, 0, 1)))]
+    workload.verify(made, scale, returned)
     made.close()
 
 
-def test_several_processes_work_at_once(tmp_path):
+def test_shared_workload_runs_in_several_processes(tmp_path):
     sample = measure(OURS, Case("shared_claim_done", N, processes=2, batch=10), tmp_path / "store")
     assert sample.items == N
     assert sample.seconds > 0
 
 
 @pytest.mark.parametrize("name", ["fill", "tracker_fill"])
-def test_check_fails_when_a_store_lost_something(name, tmp_path):
-    do_alone(name, Content(N), OURS, str(tmp_path / "store"))
+def test_check_fails_if_a_key_is_missing(name, tmp_path):
+    run_alone(name, Content(N), OURS, str(tmp_path / "store"))
     workload = WORKLOADS[name]
     with pytest.raises((AssertionError, KeyError)):
-        workload.check(lambda: workload.stores()[OURS](str(tmp_path / "store")), Content(N + 1))
+        workload.verify(lambda: workload.stores()[OURS](str(tmp_path / "store")), Content(N + 1))
 
 
-def test_package_that_is_not_installed_is_left_out_and_said():
-    packages = {"absent": ("no_such_module", "no-such-package", ("", None, None, "", ""))}
+def test_package_that_is_not_installed_is_reported():
+    packages = {"absent": Package("no_such_module", "no-such-package", StoreInfo("", "", "", None, None, "", ""))}
     assert installed(packages) == {}
-    assert "not installed" in left_out(packages)["absent"]
+    assert "not installed" in not_installed(packages)["absent"]
 
 
-# How far a slow store gets
+# Slow stores
 
 
 @pytest.mark.parametrize(
-    ("seconds", "reached"),
+    ("seconds", "measured_n"),
     [(lambda n: n * 1e-6, 1_000_000), (lambda n: n * 1e-3, 20_000), (lambda n: n * n * 2e-8, 20_000)],
-    ids=["quick", "slow", "squared"],
+    ids=["fast", "slow", "quadratic"],
 )
-def test_slow_store_is_measured_with_fewer_keys(seconds, reached, tmp_path, monkeypatch):
-    def pretend(_peer, case, path):
+def test_slow_store_is_measured_with_fewer_keys(seconds, measured_n, tmp_path):
+    def fake_measure(_store, case, path):
         path.mkdir()
         return Sample(seconds(case.n), 0.0, case.n, None, 0)
 
-    monkeypatch.setattr(runner, "measure", pretend)
-    step = Step(["fill"], [1_000_000], peers=[OURS, "lmdb"], limit=25)
-    ours, other = Runner(tmp_path, lambda line: None).run([step], lambda results: None)
-    assert (ours.reached, other.reached) == (1_000_000, reached)
+    step = Step(["fill"], [1_000_000], stores=[OURS, "lmdb"], limit=25)
+    ours, other = Runner(tmp_path, lambda line: None, fake_measure).run([step], lambda results: None)
+    assert (ours.measured_n, other.measured_n) == (1_000_000, measured_n)
     assert len(ours.samples) == 3
     assert not list(tmp_path.iterdir())
 
 
-# What is kept
+# The results file
 
 
-def results(peers, seconds, case=Case("fill", 1000)):  # noqa: B008  (it cannot change)
-    return [Result(case, peer, case.n, False, [Sample(seconds, 0.5, case.n, 4096, 8192)]) for peer in peers]
+def results(stores, seconds, case=Case("fill", 1000)):  # noqa: B008  (a Case is immutable)
+    return [Result(case, store, case.n, False, [Sample(seconds, 0.5, case.n, 4096, 8192)]) for store in stores]
 
 
-def test_results_of_a_part_take_the_place_of_older_ones(tmp_path):
-    first = Saved([], []).with_run({"run": 1}, results([OURS, "lmdb"], 1.0))
+def test_new_results_replace_older_ones_of_the_same_case(tmp_path):
+    first = SavedResults([], []).with_run({"run": 1}, results([OURS, "lmdb"], 1.0))
     first = first.with_run({"run": 2}, results([OURS], 2.0, Case("read", 1000)))
     second = first.with_run({"run": 3}, results([OURS], 4.0))
     second.save(tmp_path / "results.json")
-    found = Saved.load(tmp_path / "results.json")
+    found = SavedResults.load(tmp_path / "results.json")
     assert found.runs == [{"run": 1}, {"run": 2}, {"run": 3}]
     assert {result.key: (found.runs[result.run]["run"], result.samples[0].seconds) for result in found.results} == {
         (Case("fill", 1000), OURS): (3, 4.0),
@@ -136,22 +141,102 @@ def test_results_of_a_part_take_the_place_of_older_ones(tmp_path):
     assert third.runs == [{"run": 2}, {"run": 4}]
 
 
-# What the README shows
+# Comparing two installations
 
 
-def test_readme_and_pictures_are_made_from_the_results():
-    assert readme.out_of_date() == [], "run: python -m benchmarks.readme"
+def compared(before_seconds, after_seconds):
+    return [
+        Result(Case("fill", 1000), name, 1000, False, [Sample(each, 1.0, 1000, None, 0) for each in seconds])
+        for name, seconds in [("before", before_seconds), ("after", after_seconds)]
+    ]
 
 
-def test_readme_that_differs_is_found(tmp_path, monkeypatch):
-    changed = readme.README.read_text().replace(readme.END, f"| a number | 1 |\n{readme.END}")
-    monkeypatch.setattr(readme, "README", tmp_path / "README.md")
-    readme.README.write_text(changed)
-    assert readme.out_of_date() == ["README.md"]
+def test_comparison_shows_the_ratio_of_the_medians():
+    text, slow = compare.table(compared([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]), ["before", "after"], 0.95)
+    assert "2.000" in text
+    assert "1.00 .. 4.00" in text
+    assert slow == []
 
 
-def test_picture_of_other_numbers_is_found(monkeypatch):
-    measured = tables.Measured(Saved.load(readme.RESULTS))
-    assert set(pictures.pictures(measured)) == {file.name for file in readme.PLOTS.glob("*.svg")}
-    monkeypatch.setattr(pictures, "DRAWING", pictures.DRAWING + 1)
-    assert set(readme.out_of_date()) == set(pictures.pictures(measured))
+def test_comparison_reports_a_slower_workload():
+    _, slow = compare.table(compared([1.0], [2.0]), ["before", "after"], 0.95)
+    assert slow == ["n=1,000 fill, after: 0.500"]
+
+
+def test_comparison_measures_the_installed_package_and_not_the_checkout(tmp_path):
+    """From a checkout, ``python -m`` would import the package of the checkout."""
+    (tmp_path / "tastypy_fast").mkdir()
+    (tmp_path / "tastypy_fast" / "__init__.py").write_text("raise RuntimeError('the checkout was imported')")
+    shutil.copytree(compare.FOLDER, tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    same = ["--python", f"one={sys.executable}", "--python", f"two={sys.executable}"]
+    options = ["--only", "fill", "shared_done", "-n", "200", "--shared-n", "20", "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks.compare", *same, *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"one  tastypy_fast {tastypy_fast.__version__}" in done.stdout
+    assert "n=200 fill" in done.stdout
+    assert "n=20 shared_done 2 processes" in done.stdout
+
+
+# The tables
+
+
+def cell(value, comparable=True):
+    return tables.Cell(tables.rate(value), value, "", comparable)
+
+
+@pytest.mark.parametrize(
+    ("cells", "higher_is_better", "bold"),
+    [
+        ([cell(1000), cell(2000)], True, ["1,000", "**2,000**"]),
+        ([cell(1000), cell(2000)], False, ["**1,000**", "2,000"]),
+        ([cell(1999.9), cell(2000)], True, ["**2,000**", "**2,000**"]),
+        ([cell(1000), None], True, ["1,000", ""]),
+        ([cell(1000), cell(2000), cell(3000, False)], True, ["1,000", "**2,000**", "3,000"]),
+        ([cell(3000, False), None], True, ["3,000", ""]),
+    ],
+    ids=["rate", "time", "equal when shown", "single value", "reference", "single reference"],
+)
+def test_best_value_of_a_row_is_bold(cells, higher_is_better, bold):
+    assert tables._row("title", cells, higher_is_better) == ["title", *bold]
+
+
+def test_rate_with_fewer_keys_can_be_the_best_but_a_time_cannot():
+    samples = [Sample(1.0, 1.0, 500, None, 0)]
+    rate = tables._cell(Result(Case("fill", 1000), "lmdb", 500, False, samples), spread=False)
+    time = tables._cell(Result(Case("open", 1000), "lmdb", 500, True, samples), spread=False)
+    assert (rate.markdown(True), rate.comparable) == ("**500** (at\u00a0500 keys)", True)
+    assert (time.markdown(False), time.comparable) == ("1,000 ms (at\u00a0500 keys)", False)
+
+
+# The pages and the charts
+
+
+def test_pages_and_charts_are_generated_from_the_results():
+    assert pages.stale_files() == [], "run: python -m benchmarks.pages"
+
+
+@pytest.fixture
+def copied_pages(tmp_path, monkeypatch):
+    shutil.copytree(pages.PAGES, tmp_path / "pages")
+    monkeypatch.setattr(pages, "PAGES", tmp_path / "pages")
+    return pages.PAGES
+
+
+@pytest.mark.parametrize("name", ["index.md", "details.md"])
+def test_edited_page_is_stale(name, copied_pages):
+    with (copied_pages / name).open("a") as file:
+        file.write("| a number | 1 |\n")
+    assert pages.stale_files() == [name]
+
+
+def test_unknown_chart_is_stale(copied_pages):
+    (copied_pages / "old.svg").touch()
+    assert pages.stale_files() == ["old.svg"]
+
+
+def test_chart_is_stale_if_its_content_or_its_drawing_changed(monkeypatch):
+    measured = tables.Measured(SavedResults.load(pages.RESULTS))
+    assert set(charts.charts(measured)) == {file.name for file in pages.PAGES.glob("*.svg")}
+    monkeypatch.setattr(charts, "DRAWING_VERSION", charts.DRAWING_VERSION + 1)
+    assert set(pages.stale_files()) == set(charts.charts(measured))

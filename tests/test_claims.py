@@ -29,7 +29,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._core.store_base import lives, this_thread
+from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._inspect.task_counts import active_claims
 from tastypy_fast._store import worker_files
 from tests.children import Child
@@ -1196,7 +1196,7 @@ def test_a_child_works_beside_its_parent(path, tracker):
 
 
 def test_loops_without_end_raise_when_there_are_too_many(tracker):
-    lanes = worker_files.LANES - 1
+    lanes = worker_files.SLOTS - 1
     tracker.add_many(range(lanes + 3))
     loops = [tracker.try_keys() for _ in range(lanes)]
     assert [next(loop) for loop in loops] == list(range(lanes))
@@ -1676,13 +1676,13 @@ def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(trac
 
 
 def test_numbers_of_threads():
-    assert lives(this_thread())
-    assert not lives(0)
+    assert is_alive(this_thread())
+    assert not is_alive(0)
     number, finish = in_thread("_thread", lambda tell, wait: (tell(this_thread()), wait()))
     assert number != this_thread()
-    assert lives(number)
+    assert is_alive(number)
     finish()
-    assert not lives(number)
+    assert not is_alive(number)
 
 
 # In which state a claimed task is

@@ -747,6 +747,33 @@ def test_an_interrupt_at_any_line_of_a_loop_over_keys_leaves_out_what_is_deleted
     assert number > 5 or any_class in (SharedPOD, SharedTracker)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("sync_at", [1, 1000], ids=["flushes after each commit", "does not flush"])
+def test_an_interrupt_at_any_line_of_claiming_keeps_no_task_from_the_loop(tmp_path, batch, sync_at):
+    """Also one after the commit: then the task is claimed, and the loop yields it when it is asked again."""
+    before_tracing = sys.gettrace()
+    for number in range(1, 10**6):
+        with SharedTracker(tmp_path / str(number), sync_at=sync_at) as tracker:
+            tracker.add_many(range(7))
+            keys = tracker.try_keys(batch=batch)
+            found = [next(keys) for _ in range(batch)]
+            tracker._store.files_checked = tracker._store.transaction.files_checked = 0
+            interrupt = InterruptAt(number)
+            sys.settrace(interrupt)
+            try:
+                found.append(next(keys))
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before_tracing)
+            found += keys
+            assert found == list(range(7)), interrupt.where
+            assert [tracker.tries(key) for key in found] == [1] * 7, interrupt.where
+        if interrupt.where is None:
+            break
+    assert number > 5
+
+
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
 def test_an_interrupt_as_the_files_are_looked_at_leaves_out_nothing(any_class, tmp_path, walk):
     """Once a second, who reads what others write looks at the files before the next element."""

@@ -262,7 +262,7 @@ def test_the_map_grows_in_the_middle(path, monkeypatch):
         tracker.update({(key, "x" * 300): {"data": "y" * 500} for key in range(8_000)})
         tracker.sync()
         assert len(written) > len(set(written)), "nothing was done again"
-        assert tracker._store.summary.are_in_step()
+        assert tracker._store.summary.is_current()
         look_at(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
     assert left_in(path)
 

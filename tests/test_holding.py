@@ -32,7 +32,7 @@ def store(cls, path):
 @pytest.fixture
 def always_looks(monkeypatch):
     """Nobody is taken to live because it did a moment ago."""
-    monkeypatch.setattr(hold, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(hold, "RECHECK_AFTER", 0.0)
 
 
 def syncs(store):
@@ -77,8 +77,7 @@ def _serve(pipe, cls, path):
 
 def holders(store):
     with store.locked():
-        transaction = store._store.transaction
-        return hold._read(transaction)
+        return store._store._hold.holders()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, "exit"])
@@ -127,9 +126,9 @@ def test_many_changes_on_hold_do_not_look_at_the_holder_each_time(cls, path, sto
         looks.append(arguments)
         return found(*arguments)
 
-    found = hold.facts_of_workers
-    monkeypatch.setattr(hold, "facts_of_workers", count)
-    monkeypatch.setattr(hold, "LOOK_AGAIN", 1000.0)
+    found = hold.read_worker_files
+    monkeypatch.setattr(hold, "read_worker_files", count)
+    monkeypatch.setattr(hold, "RECHECK_AFTER", 1000.0)
     with Holder(cls, path) as holder:
         holder.ask("hold")
         for number in range(50):

@@ -22,10 +22,8 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._core.memtable import Memtable, MergedTransaction
-from tastypy_fast._core.sorted_changes import sorted_items
+from tastypy_fast._core.memtable import Memtable, MergedTransaction, sorted_items
 from tastypy_fast._core.status_block import block_facts, patched
-from tastypy_fast._store.access import Access
 from tastypy_fast._store.store import Store
 from tests.children import Child, outcome_of
 from tests.conftest import logging, value_for
@@ -84,7 +82,7 @@ def test_what_is_laid_over_a_database_reads_as_if_it_were_there(databases, conte
         for layer in layers:
             found = Memtable(True), Memtable(False)
             for key, value in layer.items():
-                found[number].change(encode(key), value)
+                found[number].put(encode(key), value)
                 model[encode(key)] = value
             model = {key: value for key, value in model.items() if value is not None}
             txn = MergedTransaction(txn, databases.handles, found, len(model))
@@ -145,7 +143,7 @@ def test_changes_of_statuses_are_laid_over_the_blocks_that_are_there(databases, 
     databases.fill({key: patched(None, changed(found)) for key, found in below.items()}, 0)
     layer = Memtable(True)
     for key, found in above.items():
-        layer.change(packed(key), changed(found))
+        layer.put(packed(key), changed(found))
         blocks.setdefault(key, {}).update(found)
     with databases.db.begin() as txn:
         overlay = MergedTransaction(txn, databases.handles, (layer, Memtable(False)), 0)
@@ -280,7 +278,7 @@ def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
 
         with Child(read) as child:
             child.pipe.recv()
-            store._store.merge()
+            store._store.checkpoint()
             assert not len(log_of(store))
             child.pipe.send("go on")
             assert child.pipe.recv() == store.items()
@@ -290,10 +288,10 @@ def test_a_loop_of_a_reader_goes_on_while_the_log_is_merged(cls, path):
 @pytest.mark.parametrize("at", range(1, 9))
 def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch, at):
     """A process that is killed between two of its transactions, and a reader meanwhile."""
-    monkeypatch.setattr("tastypy_fast._store.access.RUN", 40)
+    monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 40)
 
     def live(pipe):
-        write = Access.write
+        write = Store.write
         count = 0
 
         def write_some(self, work):
@@ -305,8 +303,8 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
             return write(self, work)
 
         store = cls(path)
-        monkeypatch.setattr(Access, "write", write_some)
-        store._store.merge()
+        monkeypatch.setattr(Store, "write", write_some)
+        store._store.checkpoint()
 
     with Child(live) as child:
         assert child.pipe.recv() == "in the middle"
@@ -321,7 +319,7 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
     with cls(path) as store:
         store._check()
         assert store.items() == logged
-        store._store.merge()
+        store._store.checkpoint()
         store._check()
         assert store.items() == logged
         assert len(store) == len(logged)
@@ -329,8 +327,8 @@ def test_a_merge_that_was_cut_short_is_done_again(cls, path, logged, monkeypatch
 
 
 def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
-    monkeypatch.setattr("tastypy_fast._store.access.RUN", 20)
-    write = Access.write
+    monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 20)
+    write = Store.write
     left = 3
 
     def write_some(self, work):
@@ -344,7 +342,7 @@ def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
         expected = scattered(cls, 1)
         store.update(dict(list(expected.items())[:100]))
         store.sync()
-        monkeypatch.setattr(Access, "write", write_some)
+        monkeypatch.setattr(Store, "write", write_some)
         store.update(expected)
         with pytest.raises(DiskFullError):
             store.sync()
@@ -360,7 +358,7 @@ def test_a_full_disk_in_a_merge_costs_nothing(cls, path, monkeypatch):
 @pytest.mark.parametrize("failing", ["the sync", "the merge after it"])
 def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(path, monkeypatch, failing):
     """On a full disk, which there is none any more the next time."""
-    write = Access.write
+    write = Store.write
     keys = list(scattered(Tracker, 0))
 
     def write_some(self, work):
@@ -370,7 +368,7 @@ def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(pa
 
     with logging(100), Tracker(path, sync_at=100) as tracker:
         with monkeypatch.context() as patch:
-            patch.setattr(Access, "write", write_some)
+            patch.setattr(Store, "write", write_some)
             with pytest.raises(DiskFullError):
                 tracker.add_many(keys[:100])
         assert list(tracker) == keys[:100]

@@ -25,10 +25,10 @@ def test_exported_names_are_these():
     names = """
         DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD SharedPOD SharedPersistentOrderedDict SharedProgressTracker SharedTracker
         Claim NotLockedError CalledClosedTrackerError DamagedInputError DiskFullError DuplicateKeyError ForkedStoreError
-        InvalidKeyError NewerFormatError NotAStoreError PersistentOrderedDict PersistentOrderedDictException
-        PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError StorageError StoreConflictError
-        StoreAccessError StoreInUseError StoreKindError StoreNotFoundError StorePathError Tracker UnsafeFileError
-        UnstorableValueError
+        InvalidKeyError NetworkFileSystemWarning NewerFormatError NotAStoreError PersistentOrderedDict
+        PersistentOrderedDictException PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError
+        StorageError StoreConflictError StoreAccessError StoreInUseError StoreKindError StoreNotFoundError
+        StorePathError Tracker UnsafeFileError UnstorableValueError
     """
     assert sorted(tastypy_fast.__all__) == sorted(names.split())
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
@@ -43,7 +43,7 @@ def test_every_module_exports_names_that_it_has():
 
 def test_every_error_is_below_the_packages_own():
     errors = [value for name, value in vars(tastypy_fast).items()
-              if isinstance(value, type) and issubclass(value, Exception)]
+              if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning)]
     assert len(errors) == 21
     assert all(issubclass(error, tastypy_fast.PersistentOrderedDictException) for error in errors)
     assert tastypy_fast.PersistentOrderedDictException.__base__ is Exception
@@ -62,6 +62,21 @@ def test_every_error_is_below_the_packages_own():
 ])
 def test_error_is_also_the_builtin_that_fits(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)
+
+
+def test_windows_is_refused_with_a_sentence(run_python):
+    code = """
+import sys
+sys.platform = "win32"
+try:
+    import tastypy_fast
+except ImportError as error:
+    print(error, [name for name in sys.modules if name.startswith("tastypy_fast.") or name in ("lmdb", "orjson")])
+"""
+    printed = run_python(code)
+    assert "Linux and macOS only" in printed
+    assert "WSL" in printed
+    assert printed.rstrip().endswith("[]")
 
 
 # The tests themselves

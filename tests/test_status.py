@@ -7,8 +7,7 @@ import random
 import pytest
 
 from tastypy_fast import PersistentOrderedDictIntegrityError, ProgressTracker
-from tastypy_fast._core.status_block import block_facts
-from tastypy_fast._core.status_layout import ABORTED, CLAIMED, DONE, HEAD, PRESENT, STATUSES, TRIES_SHIFT
+from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE, HEAD, PRESENT, STATUSES, TRIES_SHIFT, block_facts
 
 BLOCK = 500
 BLOCK_BYTES = 16 + 4 * BLOCK

@@ -185,7 +185,7 @@ def test_add_many_is_as_if_each_was_added_whatever_is_synced_with_it(
     path = tmp_path_factory.mktemp("tracker") / "store"
     model = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tastypy_fast._store.access.Access.wal_min_places", wal_min_places)
+        patch.setattr("tastypy_fast._store.store.Store.wal_min_places", wal_min_places)
         with tracker_class(path, sync_at=sync_at) as tracker, tracker_class(path, clone=False, sync_at=100) as beside:
             for step, keys in steps:
                 if step == "add" and (len({*keys}) < len(keys) or model.keys() & {*keys}):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tests.children import send_to_waiting
 from tests.workers import apart, started, tell, told
 
@@ -264,7 +264,7 @@ def test_signals_do_not_shorten_a_waiting_of_a_certain_time():
     assert lock.acquire_within(250_000_000)
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert signals >= 20
-    assert not lock.acquire_anyway()
+    assert not lock.acquire_uninterrupted()
     thread.join()
 
 

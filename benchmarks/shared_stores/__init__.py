@@ -1,19 +1,17 @@
-"""The stores that several processes use at once: tastypy_fast's shared ones, and what else one would take. What each
-has to do is said in ``common``.
+"""The stores that several processes use at once: tastypy_fast's shared classes, and the alternatives.
 
-rocksdict is left out (one process at a time may open it for writing), and so are sqlitedict, which makes no
-transaction of reading and writing, and persist-queue, which may hand a task to two processes."""
+Three stores are missing. rocksdict can be opened for writing by one process only. sqlitedict has no transaction that
+reads and writes. persist-queue may return one task to two processes. ``base`` describes the interface of a store.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 import lmdb
 
 import tastypy_fast
 from benchmarks.shared_stores.by_hand import BareLmdbDict, BareLmdbTasks, SharedSqliteDict, SharedSqliteTasks
-from benchmarks.shared_stores.own import TastypyDict, TastypyTasks
 from benchmarks.shared_stores.packages import (
     ManagerDict,
     SharedDiskcacheDict,
@@ -22,69 +20,99 @@ from benchmarks.shared_stores.packages import (
     SharedLitequeueTasks,
     SharedLmdbmDict,
 )
-from benchmarks.stores import NEVER_FLUSHED, OURS, SQLITE, installed, left_out
-from benchmarks.stores.common import Peer
+from benchmarks.shared_stores.tastypy import TastypyDict, TastypyTasks
+from benchmarks.stores import LOSES_SINCE_CHECKPOINT, NEVER_FLUSHED, OURS, SQLITE, installed, not_installed
+from benchmarks.stores.base import Package, StoreInfo
 
-FLOOR = "bare lmdb"
-SHARED_BY_HAND = ("sqlite3", FLOOR)
+BARE = "bare lmdb"
+SHARED_BY_HAND = ("sqlite3", BARE)
 
-_SOMETIMES = "a power cut may undo the commits since the last checkpoint"
-_PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]] = {
-    "diskcache": (
-        "diskcache", "diskcache",
-        (f"Index, WAL, synchronous=NORMAL: {_SOMETIMES}", SharedDiskcacheDict, SharedDiskcacheTasks,
-         "Apache-2.0, last release in 2023", "in time"),
+PACKAGES = {
+    "diskcache": Package(
+        "diskcache",
+        "diskcache",
+        StoreInfo(
+            "",
+            "Index, WAL, synchronous=NORMAL",
+            LOSES_SINCE_CHECKPOINT,
+            SharedDiskcacheDict,
+            SharedDiskcacheTasks,
+            "Apache-2.0, last release in 2023",
+            "at checkpoints",
+        ),
     ),
-    "lmdbm": (
-        "lmdbm", "lmdbm",
-        (f"sync=False: {NEVER_FLUSHED}", SharedLmdbmDict, None,
-         "ISC, last release in 2024", "never"),
+    "lmdbm": Package(
+        "lmdbm",
+        "lmdbm",
+        StoreInfo("", "sync=False", NEVER_FLUSHED, SharedLmdbmDict, None, "ISC, last release in 2024", "never"),
     ),
-    "litequeue": (
-        "litequeue", "litequeue",
-        (f"WAL, synchronous=NORMAL: {_SOMETIMES}", None, SharedLitequeueTasks, "MIT, last release in 2024", "in time"),
+    "litequeue": Package(
+        "litequeue",
+        "litequeue",
+        StoreInfo(
+            "",
+            "WAL, synchronous=NORMAL",
+            LOSES_SINCE_CHECKPOINT,
+            None,
+            SharedLitequeueTasks,
+            "MIT, last release in 2024",
+            "at checkpoints",
+        ),
     ),
-    "huey": (
-        "huey", "huey",
-        (f"SqliteHuey, WAL, fsync=False, results=False: {NEVER_FLUSHED}", None, SharedHueyTasks,
-         "MIT, released in 2026", "never"),
+    "huey": Package(
+        "huey",
+        "huey",
+        StoreInfo(
+            "",
+            "SqliteHuey, WAL, fsync=False, results=False",
+            NEVER_FLUSHED,
+            None,
+            SharedHueyTasks,
+            "MIT, released in 2026",
+            "never",
+        ),
     ),
-}  # fmt: skip
-
-SHARED_PEERS = {
-    OURS: Peer(
+}
+OWN_STORES = {
+    OURS: StoreInfo(
         f"tastypy_fast {tastypy_fast.__version__}",
-        'durability="process": a killed process loses nothing, a power cut what came after the last sync',
+        'durability="process"',
+        "a kill loses nothing; power loss can undo everything since the last `sync()`",
         TastypyDict,
         TastypyTasks,
         "MIT",
-        "at a sync",
+        "after `sync()`",
     ),
-    **installed(_PACKAGES),
-    "Manager": Peer(
+    "Manager": StoreInfo(
         "multiprocessing.Manager().dict()",
-        "in memory, gone with its server",
+        "a dict in a server process",
+        "in memory; lost when the server ends",
         ManagerDict,
         None,
-        "Python's own",
-        "in memory",
+        "part of Python",
+        "never (in memory)",
     ),
-    "sqlite3": Peer(
+    "sqlite3": StoreInfo(
         SQLITE,
-        f"WAL, synchronous=NORMAL: {_SOMETIMES}",
+        "WAL, synchronous=NORMAL",
+        LOSES_SINCE_CHECKPOINT,
         SharedSqliteDict,
-        # UPDATE ... RETURNING came with 3.35.
+        # UPDATE ... RETURNING needs SQLite 3.35.
         SharedSqliteTasks if sqlite3.sqlite_version_info >= (3, 35) else None,
         "written by hand",
-        "in time",
+        "at checkpoints",
     ),
-    FLOOR: Peer(
+    BARE: StoreInfo(
         f"py-lmdb {lmdb.__version__}",
-        f"sync=False, the floor: keys and values alone, {NEVER_FLUSHED}",
+        "sync=False, keys and values only",
+        NEVER_FLUSHED,
         BareLmdbDict,
         BareLmdbTasks,
         "written by hand",
         "never",
     ),
 }
-LEFT_OUT = left_out(_PACKAGES)
+SHARED_STORES = {**OWN_STORES, **installed(PACKAGES)}
+NOT_INSTALLED = not_installed(PACKAGES)
+# With the packages that are not installed, to describe results of another machine.
+ALL_SHARED_STORES = {**OWN_STORES, **{name: package.info for name, package in PACKAGES.items()}}

@@ -1,4 +1,4 @@
-"""By hand with sqlite3 and orjson, and the floor: one database of py-lmdb."""
+"""A shared store written by hand with sqlite3 and orjson, and a lower bound of the cost: one py-lmdb database."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import lmdb
 import orjson
 
-from benchmarks.shared_stores.common import COUNTER, Blocks, Shared
-from benchmarks.stores.common import Batches, Tasks
+from benchmarks.shared_stores.base import COUNTER, Blocks, Shared
+from benchmarks.stores.base import Batches, Tasks
 from benchmarks.stores.sqlite_by_hand import SqliteConnection, SqliteDict
 
 
 class SharedSqliteDict(SqliteDict, Shared):
-    """An ordered dict by hand with sqlite3 and orjson: a commit for each change."""
+    """An ordered dict. Each change is a commit."""
 
     def set_each(self, pairs: list[Any]) -> None:
         dumps, execute = orjson.dumps, self._db.cursor().execute
         for key, value in pairs:
             execute(self._assignment, (key, dumps(value)))
 
-    # What fills it makes a transaction of each batch.
+    # fill() makes each batch a transaction.
     set_many = SqliteDict.fill
 
     def get_each(self, keys: list[str]) -> int:
@@ -49,8 +49,7 @@ class SharedSqliteDict(SqliteDict, Shared):
 
 
 class SharedSqliteTasks(SqliteConnection, Shared, Tasks):
-    """A queue by hand with sqlite3: 0 is waiting, 1 is claimed, 2 is done. What a worker that died had claimed stays
-    claimed."""
+    """A task queue. The status is 0 (waiting), 1 (claimed) or 2 (done). A task whose worker died stays claimed."""
 
     _schema = """CREATE TABLE IF NOT EXISTS tasks
                  (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, status INTEGER NOT NULL DEFAULT 0,
@@ -102,7 +101,7 @@ class SharedSqliteTasks(SqliteConnection, Shared, Tasks):
 
 
 class BareLmdb(Shared):
-    """One database of py-lmdb: no order, no status, nothing but the engine. What there is no getting below."""
+    """One py-lmdb database without order and status: the cost of the engine alone."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -127,7 +126,7 @@ class BareLmdb(Shared):
 
 
 class BareLmdbDict(BareLmdb):
-    """A dict: one transaction for each operation."""
+    """A dict. Each operation is a transaction."""
 
     def fill(self, batches: Batches) -> None:
         for batch in batches:
@@ -172,7 +171,7 @@ class BareLmdbDict(BareLmdb):
 
 
 class BareLmdbTasks(BareLmdb, Tasks):
-    """Which tasks are done."""
+    """The tasks that are done."""
 
     def add(self, batches: Batches) -> None:
         for batch in batches:

@@ -1,4 +1,4 @@
-"""What else one would take: packages, and a server of the standard library."""
+"""Shared stores of other packages, and the server process of the standard library."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from multiprocessing.managers import SyncManager
 from time import process_time
 from typing import Any, ClassVar
 
-from benchmarks.shared_stores.common import COUNTER, Blocks, Shared
-from benchmarks.stores.common import Batches
+from benchmarks.shared_stores.base import COUNTER, Blocks, Shared
+from benchmarks.stores.base import Batches
 from benchmarks.stores.packages import DiskcacheDict, DiskcacheTasks, LmdbmDict
 from benchmarks.stores.queues import HueyTasks, LitequeueTasks
 from benchmarks.system import anonymous_memory
 
 
 class SharedDiskcacheDict(DiskcacheDict, Shared):
-    """A diskcache.Index: a transaction for each change, or for each batch."""
+    """A diskcache.Index. Each change, or each batch, is a transaction."""
 
     def set_each(self, pairs: list[Any]) -> None:
         index = self._index
@@ -30,7 +30,7 @@ class SharedDiskcacheDict(DiskcacheDict, Shared):
         return sum(index[key]["status"] for key in keys)
 
     def increment(self, times: int) -> None:
-        # Twice as quick as "+=" in index.transact().
+        # Twice as fast as "+=" in index.transact().
         increment = self._index.cache.incr
         for _ in range(times):
             increment(COUNTER)
@@ -47,7 +47,7 @@ class SharedDiskcacheDict(DiskcacheDict, Shared):
 
 
 class SharedDiskcacheTasks(DiskcacheTasks, Shared):
-    """Which tasks are done, with diskcache."""
+    """The tasks that are done, in diskcache."""
 
     def mark_done_each(self, keys: list[str]) -> None:
         index = self._index
@@ -58,8 +58,10 @@ class SharedDiskcacheTasks(DiskcacheTasks, Shared):
 
 
 class SharedLmdbmDict(LmdbmDict, Shared):
-    """An lmdbm.Lmdb, with the map that its documentation asks for where several processes write: one that need not
-    grow. It has nothing that reads and writes in one transaction."""
+    """An lmdbm.Lmdb. It has no operation that reads and writes in one transaction.
+
+    Its map has a fixed size, as its documentation demands if several processes write.
+    """
 
     _durability: ClassVar = {"sync": False}
 
@@ -80,26 +82,26 @@ class SharedLmdbmDict(LmdbmDict, Shared):
 
 
 class SharedLitequeueTasks(LitequeueTasks, Shared):
-    """A LiteQueue. What a worker that died had claimed stays claimed."""
+    """A LiteQueue. A task whose worker died stays claimed."""
 
     claim_done = LitequeueTasks.loop
 
 
 class SharedHueyTasks(HueyTasks, Shared):
-    """A SqliteHuey, worked through as its own consumers do."""
+    """A SqliteHuey. Tasks are executed as its own consumers execute them."""
 
     claim_done = HueyTasks.loop
 
 
 class Meter:
-    """Lives in the Manager's server, and tells what that one uses."""
+    """An object in the server process that returns the resources which the server has used."""
 
     def read(self) -> tuple[float, int]:
         return process_time(), anonymous_memory() or 0
 
 
 class Manager(SyncManager):
-    """As ``multiprocessing.Manager()``."""
+    """The same as ``multiprocessing.Manager()``, with the meter."""
 
     meter: Any
 
@@ -123,7 +125,7 @@ class ManagerDict:
     def __len__(self) -> int:
         return len(self._dict)
 
-    def used_elsewhere(self) -> tuple[float, int]:
+    def server_usage(self) -> tuple[float, int]:
         used: tuple[float, int] = self._meter.read()
         return used
 
@@ -165,6 +167,6 @@ class ManagerDict:
         return self._dict[COUNTER]
 
     def close(self) -> None:
-        # (a process that it was passed to has no manager, and nothing to close)
+        # Only the process that started the server has the manager.
         if hasattr(self, "_manager"):
             self._manager.shutdown()

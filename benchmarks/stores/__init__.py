@@ -1,12 +1,12 @@
-"""The stores that are measured: tastypy_fast, the same promises kept by hand with LMDB and with SQLite, and packages
-that keep some of them.
+"""The stores that are measured: tastypy_fast, the same promises implemented by hand with LMDB and SQLite, and packages.
 
-The promises are: keys stay in the order in which they were first added, overwriting keeps a key's place,
-values are JSON, and at most 1,000 changes are lost when the process is killed. "By hand" means as somebody would
-write it who knows the library well and needs nothing else: no checks of types, no cache, no second process,
-no key over 511 bytes, every setting chosen for speed as long as these promises hold. A package is driven as its
-documentation says that it is quick. One, "lmdb layout", loses everything when it is killed: it tells what LMDB would
-allow. What each has to do is said in ``common``.
+The promises: keys keep the order in which they were first added, an overwritten key keeps its place, values are JSON,
+and a kill loses at most 1,000 changes.
+
+"By hand" is what an expert of the engine would write who needs nothing else: no type checks, no cache, no second
+process, no key over 511 bytes. Every setting is chosen for speed, as long as the promises hold. Packages are used as
+their documentation recommends for speed; most keep only some of the promises. The store "lmdb layout" is an upper
+bound: it loses everything when it is killed. ``base`` describes the interface of a store.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from __future__ import annotations
 import sqlite3
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
 
 import lmdb
 import orjson
 
 import tastypy_fast
-from benchmarks.stores.common import Peer
+from benchmarks.stores.base import Package, StoreInfo
 from benchmarks.stores.lmdb_by_hand import LmdbDict, LmdbTasks
 from benchmarks.stores.lmdb_layout import LayoutDict, LayoutTasks
-from benchmarks.stores.own import TastypyDict, TastypyTasks
 from benchmarks.stores.packages import (
     DiskcacheDict,
     DiskcacheTasks,
@@ -34,119 +32,188 @@ from benchmarks.stores.packages import (
 )
 from benchmarks.stores.queues import HueyTasks, LitequeueTasks, PersistQueueTasks
 from benchmarks.stores.sqlite_by_hand import SqliteDict, SqliteFlushedDict, SqliteFlushedTasks, SqliteTasks
+from benchmarks.stores.tastypy import TastypyDict, TastypyTasks
 
 OURS = "tastypy_fast"
-# Names in the tables of what is written by hand, and always there.
+# The stores that need no other package.
 BY_HAND = ("lmdb", "lmdb layout", "sqlite3", "sqlite3 full")
-ENGINE = ".".join(map(str, lmdb.version()))
+LMDB_ENGINE = ".".join(map(str, lmdb.version()))
+LMDB = f"py-lmdb {lmdb.__version__} (engine {LMDB_ENGINE}), orjson {orjson.__version__}"
 SQLITE = f"SQLite {sqlite3.sqlite_version}"
-# What keeps a killed process's last commits, and what a power cut leaves, in one phrase each.
-FLUSHED_BUT_META = "each batch of 1,000 flushed, the last one may be undone by a power cut"
-FLUSHED = "each batch of 1,000 flushed, none undone by a power cut"
-SOMETIMES_FLUSHED = "flushed at checkpoints only, a power cut may undo the batches since"
-NEVER_FLUSHED = "never flushed, a power cut may break it"
+# What a power loss can undo.
+LOSES_LAST_BATCH = "each batch of 1,000 is flushed; power loss can undo the last one"
+LOSES_NO_BATCH = "each batch of 1,000 is flushed; power loss undoes none"
+LOSES_SINCE_CHECKPOINT = "flushed at checkpoints; power loss can undo everything since the last one"
+NEVER_FLUSHED = "never flushed; power loss can damage the file"
 
-# module, package, and the peer without its version
-_PACKAGES: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]] = {
-    "rocksdict": (
-        "rocksdict", "rocksdict",
-        ("WAL, sync=False: flushed when a buffer is full, a power cut may undo the batches since",
-         RocksdictDict, None, "MIT, released in 2025; sorted keys", "in time"),
+PACKAGES = {
+    "rocksdict": Package(
+        "rocksdict",
+        "rocksdict",
+        StoreInfo(
+            "",
+            "WAL, sync=False",
+            "flushed when a buffer is full; power loss can undo everything since then",
+            RocksdictDict,
+            None,
+            "MIT, released in 2025; sorts its keys",
+            "at checkpoints",
+        ),
     ),
-    "rocksdict flushed": (
-        "rocksdict", "rocksdict",
-        (f"WAL, sync=True: {FLUSHED}", RocksdictFlushedDict, None, "MIT, released in 2025; sorted keys",
-         "each batch"),
+    "rocksdict flushed": Package(
+        "rocksdict",
+        "rocksdict",
+        StoreInfo(
+            "",
+            "WAL, sync=True",
+            LOSES_NO_BATCH,
+            RocksdictFlushedDict,
+            None,
+            "MIT, released in 2025; sorts its keys",
+            "after each batch",
+        ),
     ),
-    "lmdbm": (
-        "lmdbm", "lmdbm",
-        (f"metasync=False: {FLUSHED_BUT_META}", LmdbmDict, None, "ISC, last release in 2024; sorted keys",
-         "each batch"),
+    "lmdbm": Package(
+        "lmdbm",
+        "lmdbm",
+        StoreInfo(
+            "",
+            "metasync=False",
+            LOSES_LAST_BATCH,
+            LmdbmDict,
+            None,
+            "ISC, last release in 2024; sorts its keys",
+            "after each batch",
+        ),
     ),
-    "sqlitedict": (
-        "sqlitedict", "sqlitedict",
-        (f"WAL, synchronous=OFF: {NEVER_FLUSHED}", SqlitedictDict, None,
-         "Apache-2.0, last release in 2022; an overwritten key moves to the end", "never"),
+    "sqlitedict": Package(
+        "sqlitedict",
+        "sqlitedict",
+        StoreInfo(
+            "",
+            "WAL, synchronous=OFF",
+            NEVER_FLUSHED,
+            SqlitedictDict,
+            None,
+            "Apache-2.0, last release in 2022; moves an overwritten key to the end",
+            "never",
+        ),
     ),
-    "diskcache": (
-        "diskcache", "diskcache",
-        (f"Index, WAL, synchronous=NORMAL: {SOMETIMES_FLUSHED}", DiskcacheDict, DiskcacheTasks,
-         "Apache-2.0, last release in 2023", "in time"),
+    "diskcache": Package(
+        "diskcache",
+        "diskcache",
+        StoreInfo(
+            "",
+            "Index, WAL, synchronous=NORMAL",
+            LOSES_SINCE_CHECKPOINT,
+            DiskcacheDict,
+            DiskcacheTasks,
+            "Apache-2.0, last release in 2023",
+            "at checkpoints",
+        ),
     ),
-    "persist-queue": (
-        "persistqueue", "persist-queue",
-        ("SQLiteAckQueue, WAL, synchronous=FULL: each operation flushed, none undone by a power cut", None,
-         PersistQueueTasks, "BSD-3-Clause, released in 2025; a queue: no tries, no lookup by key", "each task"),
+    "persist-queue": Package(
+        "persistqueue",
+        "persist-queue",
+        StoreInfo(
+            "",
+            "SQLiteAckQueue, WAL, synchronous=FULL",
+            "each operation is flushed; power loss undoes none",
+            None,
+            PersistQueueTasks,
+            "BSD-3-Clause, released in 2025; a queue without tries and without lookup by key",
+            "after each task",
+        ),
     ),
-    "litequeue": (
-        "litequeue", "litequeue",
-        ("WAL, synchronous=NORMAL: each operation committed, a power cut may undo those since the last checkpoint",
-         None, LitequeueTasks, "MIT, last release in 2024; a queue: no tries, no lookup by key", "in time"),
+    "litequeue": Package(
+        "litequeue",
+        "litequeue",
+        StoreInfo(
+            "",
+            "WAL, synchronous=NORMAL",
+            f"each operation is committed, {LOSES_SINCE_CHECKPOINT}",
+            None,
+            LitequeueTasks,
+            "MIT, last release in 2024; a queue without tries and without lookup by key",
+            "at checkpoints",
+        ),
     ),
-    "huey": (
-        "huey", "huey",
-        (f"SqliteHuey, WAL, fsync=False, results=False: each operation committed, {NEVER_FLUSHED}", None,
-         HueyTasks, "MIT, released in 2026; a queue that forgets what is done", "never"),
+    "huey": Package(
+        "huey",
+        "huey",
+        StoreInfo(
+            "",
+            "SqliteHuey, WAL, fsync=False, results=False",
+            f"each operation is committed, {NEVER_FLUSHED}",
+            None,
+            HueyTasks,
+            "MIT, released in 2026; a queue that deletes done tasks",
+            "never",
+        ),
     ),
 }
 
 
-def installed(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]]) -> dict[str, Peer]:
-    """Those whose package is there."""
+def installed(packages: dict[str, Package]) -> dict[str, StoreInfo]:
+    """Return the stores whose package is installed, with its version."""
     return {
-        name: Peer(f"{package} {version(package)}", *rest)
-        for name, (module, package, rest) in packages.items()
-        if find_spec(module)
+        name: package.info._replace(version=f"{package.distribution} {version(package.distribution)}")
+        for name, package in packages.items()
+        if find_spec(package.module)
     }
 
 
-def left_out(packages: dict[str, tuple[str, str, tuple[str, Any, Any, str, str]]]) -> dict[str, str]:
-    """What to say of the others."""
-    absent = packages.keys() - installed(packages).keys()
-    return {name: "not installed, left out; it comes with [bench]" for name in packages if name in absent}
+def not_installed(packages: dict[str, Package]) -> dict[str, str]:
+    """Return the stores whose package is not installed, with a message."""
+    return {
+        name: "skipped, because it is not installed; install tastypy_fast[bench]"
+        for name, package in packages.items()
+        if not find_spec(package.module)
+    }
 
 
-PEERS = {
-    OURS: Peer(
+OWN_STORES = {
+    OURS: StoreInfo(
         f"tastypy_fast {tastypy_fast.__version__}",
-        f'durability="normal": {FLUSHED_BUT_META}',
+        'durability="normal"',
+        LOSES_LAST_BATCH,
         TastypyDict,
         TastypyTasks,
         "MIT",
-        "each batch",
+        "after each batch",
     ),
-    "lmdb": Peer(
-        f"py-lmdb {lmdb.__version__} (engine {ENGINE}), orjson {orjson.__version__}",
-        f"metasync=False: {FLUSHED_BUT_META}",
-        LmdbDict,
-        LmdbTasks,
-        "written by hand",
-        "each batch",
+    "lmdb": StoreInfo(
+        LMDB, "metasync=False", LOSES_LAST_BATCH, LmdbDict, LmdbTasks, "written by hand", "after each batch"
     ),
-    "lmdb layout": Peer(
-        f"py-lmdb {lmdb.__version__} (engine {ENGINE}), orjson {orjson.__version__}",
-        "the limit: all in memory, then one transaction, flushed once; a kill loses everything",
+    "lmdb layout": StoreInfo(
+        LMDB,
+        "one transaction for everything",
+        "flushed once at the end; a kill loses everything",
         LayoutDict,
         LayoutTasks,
-        "tastypy_fast's databases by hand",
-        "once",
+        "tastypy_fast's layout, written by hand",
+        "at the end",
     ),
-    "sqlite3": Peer(
+    "sqlite3": StoreInfo(
         f"{SQLITE}, orjson {orjson.__version__}",
-        f"WAL, synchronous=NORMAL: {SOMETIMES_FLUSHED}",
+        "WAL, synchronous=NORMAL",
+        LOSES_SINCE_CHECKPOINT,
         SqliteDict,
         SqliteTasks,
         "written by hand",
-        "in time",
+        "at checkpoints",
     ),
-    "sqlite3 full": Peer(
+    "sqlite3 full": StoreInfo(
         f"{SQLITE}, orjson {orjson.__version__}",
-        f"WAL, synchronous=FULL: {FLUSHED}",
+        "WAL, synchronous=FULL",
+        LOSES_NO_BATCH,
         SqliteFlushedDict,
         SqliteFlushedTasks,
         "written by hand",
-        "each batch",
+        "after each batch",
     ),
-    **installed(_PACKAGES),
 }
-LEFT_OUT = left_out(_PACKAGES)
+STORES = {**OWN_STORES, **installed(PACKAGES)}
+NOT_INSTALLED = not_installed(PACKAGES)
+# With the packages that are not installed, to describe results of another machine.
+ALL_STORES = {**OWN_STORES, **{name: package.info for name, package in PACKAGES.items()}}

@@ -1,4 +1,4 @@
-"""By hand with py-lmdb and orjson."""
+"""A store written by hand with py-lmdb and orjson."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import lmdb
 import orjson
 
-from benchmarks.stores.common import BATCH, Batches, Ordered, Tasks, Visit
+from benchmarks.stores.base import BATCH, Batches, OrderedDict, Tasks, Visit
 
 _NUMBER = Struct("=Q")
 
 
-class LmdbEnvironment:
-    """Two databases: key to value, and order number to key, which says in which order the keys were added."""
+class LmdbStore:
+    """Two databases: one maps keys to values, the other maps row ids to keys, in the order in which keys were added."""
 
     def __init__(self, path: str, **options: Any) -> None:
         os.makedirs(path, exist_ok=True)
-        # metasync=False is what tastypy_fast's durability="normal" is.
+        # The same durability as that of tastypy_fast's durability="normal".
         self._env = lmdb.open(path, map_size=1 << 36, max_dbs=2, metasync=False, **options)
         self._values = self._env.open_db(b"values")
         self._order = self._env.open_db(b"order", integerkey=True)
@@ -35,7 +35,7 @@ class LmdbEnvironment:
         return _NUMBER.unpack(cursor.key())[0] + 1 if cursor.last() else 0
 
     def _put(self, items: list[tuple[bytes, bytes]]) -> None:
-        """Assign in one transaction; keys that are new go to the end of the order, others keep their place."""
+        """Assign in one transaction. New keys are appended to the order, existing keys keep their place."""
         with self._env.begin(write=True) as txn:
             first = self._next_number(txn)
             if txn.cursor(self._values).putmulti(items, overwrite=False)[1] == len(items):
@@ -54,7 +54,7 @@ class LmdbEnvironment:
                     txn.put(key, value, db=self._values)
 
     def _keys_after(self, txn: Any, last: bytes) -> tuple[list[bytes], bytes]:
-        """The next batch of encoded keys in order, and the order number of the last of them."""
+        """Return the next batch of encoded keys in order, and the row id of the last one."""
         cursor = txn.cursor(self._order)
         if not (cursor.set_range(last) and cursor.next() if last else cursor.first()):
             return [], last
@@ -68,7 +68,7 @@ class LmdbEnvironment:
         self._env.close()
 
 
-class LmdbDict(LmdbEnvironment, Ordered):
+class LmdbDict(LmdbStore, OrderedDict):
     """An ordered dict."""
 
     @classmethod
@@ -81,7 +81,7 @@ class LmdbDict(LmdbEnvironment, Ordered):
             self._put([(key.encode(), dumps(value)) for key, value in batch])
 
     def overwrite(self, batches: Batches) -> None:
-        """Assign to keys that are there, without looking whether they are."""
+        """Assign to existing keys, without a check whether they exist."""
         dumps = orjson.dumps
         for batch in batches:
             with self._env.begin(write=True) as txn:
@@ -125,7 +125,7 @@ class LmdbDict(LmdbEnvironment, Ordered):
                 cursor.putmulti(changed)
 
     def delete(self, batches: Batches) -> None:
-        """As a key does not lead to its order number, many are deleted in one pass over the order."""
+        """Delete keys in one pass over the order, because a key does not lead to its row id."""
         doomed = {key.encode() for batch in batches for key in batch}
         last = b""
         while True:
@@ -146,8 +146,8 @@ class LmdbDict(LmdbEnvironment, Ordered):
             return orjson.loads(txn.get(key.encode(), b""))
 
 
-class LmdbTasks(LmdbEnvironment, Tasks):
-    """A list of tasks: the status is in each task's dict."""
+class LmdbTasks(LmdbStore, Tasks):
+    """A list of tasks. The status is part of the JSON of each task."""
 
     def add(self, batches: Batches) -> None:
         fresh = orjson.dumps({"_done": False, "_aborted": False, "_tries": 0})
@@ -171,7 +171,7 @@ class LmdbTasks(LmdbEnvironment, Tasks):
                         continue
                     task["_tries"] += 1
                     put(key, dumps(task))
-                    key.decode()  # what the work would get
+                    key.decode()  # The caller would get it.
                     task["_done"] = True
                     put(key, dumps(task))
                     done += 1

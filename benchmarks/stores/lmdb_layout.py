@@ -1,8 +1,8 @@
-"""The layout of tastypy_fast in py-lmdb, and nothing else: the most that it allows.
+"""An upper bound for tastypy_fast: its layout on disk, written by hand with py-lmdb, without durability.
 
-An index from keys to numbers, records in the order of their numbers, statuses in blocks, as tastypy_fast has them. But
-all that a workload changes is kept in memory, sorted, and written in one transaction which is flushed once, so that a
-kill loses everything: no log, no cache and no size of batches can be quicker than that, where LMDB takes the time.
+As in tastypy_fast, an index maps keys to row ids, records are in the order of their row ids, and statuses are in
+blocks. But each workload keeps all changes in memory, sorts them, and writes them in one transaction that is flushed
+once. So a kill loses everything, and no cache or write-ahead log on this layout can be faster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 import orjson
 
-from benchmarks.stores.common import BATCH, Batches, Ordered, Tasks
+from benchmarks.stores.base import BATCH, Batches, OrderedDict, Tasks
 
 _NUMBER = Struct("=Q")
 _BLOCK = 500
@@ -38,7 +38,7 @@ class Layout:
             return int(txn.stat(self._records)["entries"])
 
     def _add(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Append keys that are new, with their values."""
+        """Append new keys with their values."""
         index = []
 
         def records() -> Iterator[tuple[bytes, bytes]]:
@@ -58,7 +58,7 @@ class Layout:
         self._env.close()
 
 
-class LayoutDict(Layout, Ordered):
+class LayoutDict(Layout, OrderedDict):
     """An ordered dict."""
 
     @classmethod
@@ -100,7 +100,7 @@ class LayoutDict(Layout, Ordered):
         with self._env.begin() as txn:
             get = txn.get
             for key in chain.from_iterable(batches):
-                raw = get(get(key.encode(), None, index), None, records)
+                raw = get(get(key.encode(), b"", index), b"", records)
                 total += loads(raw[1 + raw[0]:])["status"]
         return total
 
@@ -123,7 +123,7 @@ class LayoutDict(Layout, Ordered):
 
 
 class LayoutTasks(Layout, Tasks):
-    """A list of tasks, which can be added, and marked done by their keys."""
+    """A list of tasks. They can be added, and marked done by key."""
 
     def add(self, batches: Batches) -> None:
         self._add((key.encode(), b"") for batch in batches for key in batch)
@@ -147,7 +147,7 @@ class LayoutTasks(Layout, Tasks):
             cursor = txn.cursor(self._status)
             blocks = [bytearray(raw) for raw in cursor.iternext(keys=False)]
             for number, raw in txn.cursor(self._records):
-                # (the key for the caller, the try before, and the rest after)
+                # The caller would get the key. The try is recorded before the work, the result after it.
                 raw[1:1 + raw[0]].decode()
                 block, slot = divmod(_NUMBER.unpack(number)[0], _BLOCK)
                 blocks[block][4 * slot] |= _TRIED

@@ -1,6 +1,6 @@
-"""Dicts on disk from other packages, each as its documentation says that it is quick.
+"""Dicts on disk of other packages, used as their documentation recommends for speed.
 
-None is imported before it is used: what is not installed is left out.
+A package is imported when its store is opened, because it may not be installed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 
 import orjson
 
-from benchmarks.stores.common import BATCH, Batches, Ordered, Tasks, Unordered
+from benchmarks.stores.base import BATCH, Batches, OrderedDict, SortedDict, Tasks
 
 
 class DiskcacheConnection:
-    """A diskcache.Index. Its settings are the quick ones already, but for looking with each change for entries that
-    have expired: ``cull_limit=0``. Each batch is a transaction."""
+    """A diskcache.Index. Each batch is a transaction.
+
+    Its settings are already the fast ones, except ``cull_limit=0``: it does not search for expired entries at each
+    change.
+    """
 
     def __init__(self, path: str) -> None:
         diskcache = import_module("diskcache")
@@ -35,13 +38,13 @@ class DiskcacheConnection:
                 index[key] = value
 
     def sync(self) -> None:
-        """Every batch was committed."""
+        """Do nothing, because every batch was committed."""
 
     def close(self) -> None:
         self._index.cache.close()
 
 
-class DiskcacheDict(DiskcacheConnection, Ordered):
+class DiskcacheDict(DiskcacheConnection, OrderedDict):
     """An ordered dict."""
 
     def __iter__(self) -> Iterator[str]:
@@ -82,7 +85,7 @@ class DiskcacheDict(DiskcacheConnection, Ordered):
 
 
 class DiskcacheTasks(DiskcacheConnection, Tasks):
-    """Which tasks are done. It stores whole numbers as such, and bools pickled."""
+    """The tasks that are done. Values are ints, because diskcache would pickle bools."""
 
     def add(self, batches: Batches) -> None:
         for batch in batches:
@@ -99,10 +102,10 @@ class DiskcacheTasks(DiskcacheConnection, Tasks):
         return len(self._index), sum(self._index.values()), None
 
 
-class SqlitedictDict(Ordered):
-    """A SqliteDict with JSON, and a commit for each batch. Overwriting moves a key to the end of its order."""
+class SqlitedictDict(OrderedDict):
+    """A SqliteDict with JSON values and a commit for each batch. It moves an overwritten key to the end."""
 
-    order = "moved"
+    order = "moves overwritten"
 
     def __init__(self, path: str, flag: str = "c") -> None:
         os.makedirs(path, exist_ok=True)
@@ -143,7 +146,7 @@ class SqlitedictDict(Ordered):
 
     def update(self) -> None:
         store = self._dict
-        # It reads all of them before it hands out the first, so that they may be changed meanwhile.
+        # items() reads all values before it yields the first one, so they can be changed in the loop.
         for batch in in_batches(store.items()):
             for _key, value in batch:
                 value["status"] += 1
@@ -167,9 +170,12 @@ class SqlitedictDict(Ordered):
         self._dict.close()
 
 
-class RocksdictDict(Unordered):
-    """An Rdict with JSON, each batch a WriteBatch, and the settings that RocksDB's makers recommend to begin with:
-    background jobs on all cores, a bloom filter, blocks of 16 kB, a cache of 64 MB for them."""
+class RocksdictDict(SortedDict):
+    """An Rdict with JSON values. Each batch is a WriteBatch.
+
+    The settings are those that the RocksDB documentation recommends as a start: background jobs on all cores, a bloom
+    filter, blocks of 16 kB, and a block cache of 64 MB.
+    """
 
     _flushed = False
 
@@ -245,13 +251,13 @@ class RocksdictDict(Unordered):
 
 
 class RocksdictFlushedDict(RocksdictDict):
-    """The same, each batch flushed."""
+    """The same store, with each batch flushed."""
 
     _flushed = True
 
 
-class LmdbmDict(Unordered):
-    """An lmdbm.Lmdb with JSON, as its documentation shows. Each batch is one ``update()``."""
+class LmdbmDict(SortedDict):
+    """An lmdbm.Lmdb with JSON values, as its documentation shows. Each batch is one ``update()``."""
 
     _durability: ClassVar = {"metasync": False}
 
@@ -308,7 +314,7 @@ class LmdbmDict(Unordered):
 
 
 def in_batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Lists of up to 1,000."""
+    """Yield lists of up to 1,000 items."""
     batch: list[Any] = []
     for item in items:
         batch.append(item)

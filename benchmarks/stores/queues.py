@@ -1,4 +1,4 @@
-"""Queues of tasks on disk from other packages. Each commits every operation for itself: they have no batches."""
+"""Task queues on disk of other packages. They have no batches: each operation is a commit of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 from importlib import import_module
 from typing import Any
 
-from benchmarks.stores.common import Batches, Tasks
+from benchmarks.stores.base import Batches, Tasks
 
 
 class PersistQueueTasks(Tasks):
-    """A SQLiteAckQueue of persist-queue, with its serializer for JSON: what is not acknowledged is offered again when
-    it is opened the next time."""
+    """A SQLiteAckQueue of persist-queue, with its JSON serializer.
+
+    A task without acknowledgement is returned again after the queue was reopened.
+    """
 
     def __init__(self, path: str) -> None:
         package: Any = import_module("persistqueue")
@@ -39,14 +41,14 @@ class PersistQueueTasks(Tasks):
         return queue.size + queue.unack_count() + done, done, None
 
     def sync(self) -> None:
-        """Every operation was committed."""
+        """Do nothing, because every operation was committed."""
 
     def close(self) -> None:
         self._queue.close()
 
 
 class LitequeueTasks(Tasks):
-    """A LiteQueue, which sets SQLite's quick settings itself."""
+    """A LiteQueue. It chooses fast SQLite settings itself."""
 
     def __init__(self, path: str) -> None:
         os.makedirs(path, exist_ok=True)
@@ -73,20 +75,22 @@ class LitequeueTasks(Tasks):
             done += 1
         return done
 
-    def tally(self) -> tuple[int, int, None]:
+    def verified_counts(self) -> tuple[int, int, None]:
         total, done = self._queue.conn.execute("SELECT count(*), total(status = 2) FROM Queue").fetchone()
-        return total, int(done), None  # (2 is DONE)
+        return total, int(done), None  # In its table, 2 is DONE.
 
     def sync(self) -> None:
-        """Every operation was committed."""
+        """Do nothing, because every operation was committed."""
 
     def close(self) -> None:
         self._queue.close()
 
 
 class HueyTasks(Tasks):
-    """A SqliteHuey that keeps no results and never flushes. What was done is gone from it, and so is what a worker
-    that died was doing."""
+    """A SqliteHuey that stores no results and never flushes.
+
+    It deletes tasks that are done. A task whose worker died is lost.
+    """
 
     def __init__(self, path: str) -> None:
         os.makedirs(path, exist_ok=True)
@@ -120,14 +124,14 @@ class HueyTasks(Tasks):
             done += 1
         return done
 
-    def left(self) -> int:
+    def remaining(self) -> int:
         return len(self)
 
-    def tally(self) -> tuple[None, None, None]:
+    def verified_counts(self) -> tuple[None, None, None]:
         return None, None, None
 
     def sync(self) -> None:
-        """Every operation was committed."""
+        """Do nothing, because every operation was committed."""
 
     def close(self) -> None:
         self._huey.storage.close()

@@ -1,4 +1,4 @@
-"""By hand with sqlite3 and orjson."""
+"""A store written by hand with sqlite3 and orjson."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from benchmarks.stores.common import BATCH, Batches, Ordered, Tasks, Visit
+from benchmarks.stores.base import BATCH, Batches, OrderedDict, Tasks, Visit
 
 
 class SqliteConnection:
-    """A database in WAL mode; ``synchronous=NORMAL`` flushes at a checkpoint, ``FULL`` with each commit too."""
+    """A database in WAL mode. ``synchronous=NORMAL`` flushes at a checkpoint, ``FULL`` also at each commit."""
 
     _schema = ""
     _synchronous = "NORMAL"
@@ -33,20 +33,20 @@ class SqliteConnection:
         return type(self), (self._path,)
 
     def _in_batches(self, statement: str, batches: Iterable[Iterable[Any]]) -> None:
-        """Each batch in a transaction of its own."""
+        """Execute a statement for each item. Each batch is a transaction."""
         for batch in batches:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(statement, batch)
             self._db.execute("COMMIT")
 
     def sync(self) -> None:
-        """Every batch was committed."""
+        """Do nothing, because every batch was committed."""
 
     def close(self) -> None:
         self._db.close()
 
 
-class SqliteDict(SqliteConnection, Ordered):
+class SqliteDict(SqliteConnection, OrderedDict):
     """An ordered dict."""
 
     _schema = """CREATE TABLE IF NOT EXISTS items
@@ -115,7 +115,7 @@ class SqliteDict(SqliteConnection, Ordered):
 
 
 class SqliteTasks(SqliteConnection, Tasks):
-    """A list of tasks: the status is in columns of its own."""
+    """A list of tasks. The status has columns of its own."""
 
     _schema = """CREATE TABLE IF NOT EXISTS tasks
                  (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, done INTEGER NOT NULL DEFAULT 0,
@@ -178,12 +178,12 @@ class SqliteTasks(SqliteConnection, Tasks):
 
 
 class SqliteFlushedDict(SqliteDict):
-    """The same, each commit flushed: what is nearest to the promise of the other stores."""
+    """The same store, with each commit flushed. This is closest to the promise of the other stores."""
 
     _synchronous = "FULL"
 
 
 class SqliteFlushedTasks(SqliteTasks):
-    """The same, each commit flushed."""
+    """The same store, with each commit flushed."""
 
     _synchronous = "FULL"

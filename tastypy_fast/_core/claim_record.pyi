@@ -4,8 +4,8 @@ __all__ = ["ClaimRecord", "pack_claim", "read_claim"]
 
 class ClaimRecord(NamedTuple):
     worker: int
-    lane: int
-    place: int
+    slot: int
+    position: int
     since: float
     tries: int = 0
 

@@ -1,8 +1,10 @@
-from typing import Any, Final
+from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator"]
+from tastypy_fast._core.cache_entry import ValueLoop
+
+__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator", "TaskIterator"]
 
 KEYS: Final[int]
 VALUES: Final[int]
@@ -15,11 +17,16 @@ REVERTS: Final[bytes]
 class StoreHandle: ...
 
 @disjoint_base
-class StoreIterator:
+class StoreIterator(ValueLoop):
     def __init__(self, owner: StoreHandle, kind: int, backwards: bool = False) -> None: ...
     @property
     def position(self) -> int: ...
-    def at_copy(self) -> Any: ...
     def seek(self, position: int) -> None: ...
     def __iter__(self) -> StoreIterator: ...
     def __next__(self) -> Any: ...
+
+@final
+class TaskIterator(StoreIterator):
+    def __init__(
+        self, owner: StoreHandle, kind: int, wanted: int, unwanted: int, limited: bool, attempt: bool
+    ) -> None: ...

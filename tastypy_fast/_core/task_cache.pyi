@@ -1,8 +1,10 @@
-from typing_extensions import disjoint_base
+from typing import final
 
+from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.write_cache import WriteCache
 
 __all__ = ["TaskCache"]
 
-@disjoint_base
-class TaskCache(WriteCache): ...
+@final
+class TaskCache(WriteCache):
+    def __init__(self, store: StoreBase) -> None: ...

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tastypy_fast._lmdb.safe_files import open_folder
-from tastypy_fast._lmdb.store_dir import flush_folder, not_made
+from tastypy_fast._lmdb.store_dir import creation_error, flush_folder
 from tastypy_fast._paths import Path, refuse_inside, resolved
 from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError, UnsafeFileError
 
@@ -45,7 +45,7 @@ def new_path(path: Path, what: str, source: str | None = None, whose: str = "") 
     except OSError as error:
         if isinstance(error, NotAStoreError):
             raise
-        raise not_made(error, real, "nothing was written", "it") from error
+        raise creation_error(error, real, "nothing was written", "it") from error
     return real
 
 
@@ -57,7 +57,7 @@ def system_errors(target: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, PersistentOrderedDictException):
             raise
-        raise not_made(error, target, "nothing was written", "it") from error
+        raise creation_error(error, target, "nothing was written", "it") from error
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import read_claim
 from tastypy_fast._core.key_codec import encode_key, index_key
-from tastypy_fast._core.status_layout import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, TRIES_SHIFT
+from tastypy_fast._store.worker_files import read_worker_files
 
 __all__ = ["TaskCounts", "count_tasks"]
 
@@ -47,7 +47,7 @@ class _Failing:
     def count(self, raw: bytes) -> int:
         """How many of a block."""
         lowest, *others = (raw[start::4] for start in _BYTES)
-        if all(part.count(0) == BLOCK for part in others):
+        if all(part.count(0) == TASKS_PER_BLOCK for part in others):
             return lowest.translate(self._by_byte).count(1)
         entries = Counter(memoryview(raw)[HEAD.size:].cast("i"))
         return sum(times for entry, times in entries.items() if self(entry))
@@ -107,8 +107,8 @@ def _failed_on_disk(txn: Any, status: Any, failing: _Failing) -> int:
 
 
 def _entry_on_disk(txn: Any, status: Any, number: int) -> int:
-    raw = txn.get((number // BLOCK).to_bytes(8, sys.byteorder), db=status)
-    place = HEAD.size + number % BLOCK * 4
+    raw = txn.get((number // TASKS_PER_BLOCK).to_bytes(8, sys.byteorder), db=status)
+    place = HEAD.size + number % TASKS_PER_BLOCK * 4
     return 0 if raw is None else int.from_bytes(raw[place:place + 4], sys.byteorder, signed=True)
 
 
@@ -131,11 +131,11 @@ def _last_tries_in_hand(shared: Any, store: Any, max_tries: int) -> int:
             and _entry_on_disk(store.snapshot, store.status, order) >> TRIES_SHIFT >= max_tries]
     if not last:
         return 0
-    claimant = shared.claimant
-    own = claimant.number if claimant else 0
-    workers = {worker.number: worker for worker in facts_of_workers(shared.path, own) if worker.lives}
+    worker = shared.worker
+    own = worker.number if worker else 0
+    workers = {worker.number: worker for worker in read_worker_files(shared.path, own) if worker.is_alive}
     return sum(
         1 for claim in last
         if claim.worker in workers and workers[claim.worker].state_of(claim) != "failed"
-        and not (claim.worker == own and claimant.is_free(claim))
+        and not (claim.worker == own and worker.is_free(claim))
     )

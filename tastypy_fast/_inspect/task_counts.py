@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import read_claim
-from tastypy_fast._core.status_layout import ABORTED, BLOCK, DONE, HEAD, PRESENT, TRIES_SHIFT
+from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._store.worker_files import read_worker_files
 from tastypy_fast.types import ClaimState
 
 __all__ = ["ActiveClaim", "Counts", "TaskCounter", "active_claims", "claims_in", "look_at_claims"]
@@ -93,13 +93,13 @@ def claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[Ac
     found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
     if not found:
         return [], {}
-    workers = {worker.number: worker for worker in facts_of_workers(path, own)}
+    workers = {worker.number: worker for worker in read_worker_files(path, own)}
     held, waiting = [], {}
     for order, claim in found:
         worker = workers.get(claim.worker)
         if worker is None:
             continue
-        if worker.lives:
+        if worker.is_alive:
             since = datetime.fromtimestamp(claim.since, timezone.utc)
             held.append(ActiveClaim(order, worker.process, worker.host, since, worker.state_of(claim)))
         elif worker.state_of(claim) == "waiting":
@@ -143,9 +143,9 @@ class TaskCounter:
         held_now, given_back = look_at_claims(self._store)
         for hand in held_now:
             if not hand.failed:
-                in_hand.setdefault(hand.order // BLOCK, set()).add(hand.order % BLOCK)
+                in_hand.setdefault(hand.order // TASKS_PER_BLOCK, set()).add(hand.order % TASKS_PER_BLOCK)
         for order, tries in given_back.items():
-            waiting.setdefault(order // BLOCK, {})[order % BLOCK] = tries
+            waiting.setdefault(order // TASKS_PER_BLOCK, {})[order % TASKS_PER_BLOCK] = tries
         tasks = done = still_open = tried = failed = 0
         blocks: dict[int, bytes] = {}
         lately: dict[int, int] = {}
@@ -171,7 +171,7 @@ class TaskCounter:
                     blocks[number] = raw
                     if before != raw:
                         known = _failing(before, self._least) if before else {}
-                        lately.update({number * BLOCK + slot: tries for slot, tries in failing.items()
+                        lately.update({number * TASKS_PER_BLOCK + slot: tries for slot, tries in failing.items()
                                        if known.get(slot) != tries and slot not in held})
         self._blocks = blocks
         self.lately = lately

@@ -27,9 +27,9 @@ __all__ = [
     "NotFound",
     "NotWritable",
     "ReadersFull",
-    "adopt",
+    "adopt_map_size",
     "damaged",
-    "grow",
+    "grow_map",
     "not_opened",
     "open_engine",
     "translated",
@@ -159,7 +159,7 @@ def write_copy(path: str, db: Any, target: str) -> None:
         os.close(descriptor)
 
 
-def grow(path: str, db: Any) -> None:
+def grow_map(path: str, db: Any) -> None:
     """Make the map larger. No transaction of this process may be open."""
     size = db.info()["map_size"]
     for factor in (2.0, 1.5, 1.1):
@@ -176,14 +176,14 @@ def damaged(path: str, reason: object) -> PersistentOrderedDictIntegrityError:
     return PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {reason}")
 
 
-def adopt(path: str, db: Any) -> None:
+def adopt_map_size(path: str, db: Any) -> None:
     """Make the map as large as another process has made the file. No transaction of this process may be open."""
     used = os.stat(os.path.join(path, DATA)).st_size
     size = before = db.info()["map_size"]
     while size < used + used // 8:
         size *= 2
     for wanted in (size, (size + used) // 2, used + 65536):
-        # As in grow(). What the file's own head says the map may be more than this process can have.
+        # As in grow_map(). What the file's own head says the map may be more than this process can have.
         if has_room_for_map(max(wanted - before, 65536)):
             db.set_mapsize(wanted)
             return

@@ -39,14 +39,14 @@ __all__ = [
     "Identity",
     "allocate_lock_file",
     "begin_data_file",
-    "changed_files",
     "check_data_file",
+    "creation_error",
+    "file_identities",
+    "find_changed_files",
+    "find_unsafe_files",
     "flush_folder",
-    "identities",
     "is_full",
-    "not_made",
-    "not_there",
-    "odd_files",
+    "no_store_error",
     "prepare_folder",
     "refused",
     "require_store",
@@ -91,16 +91,16 @@ def require_store(path: str) -> bool:
     except NotADirectoryError:
         raise StorePathError(errno.ENOTDIR, "this path or a part of it is a file; a store is a folder", path) from None
     except FileNotFoundError:
-        raise not_there(path) from None
+        raise no_store_error(path) from None
     _refuse_foreign(path)
     if DATA not in names:
         if _was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
-        raise not_there(path)
+        raise no_store_error(path)
     return False
 
 
-def not_there(path: str) -> StoreNotFoundError:
+def no_store_error(path: str) -> StoreNotFoundError:
     """The error for a store that was not made, or not completely."""
     return StoreNotFoundError(
         errno.ENOENT, 'there is no store at this path to read; open it with mode="w" to make one', path
@@ -149,7 +149,7 @@ def check_data_file(path: str, owned: bool) -> None:
     if not _was_complete(path) and _is_beginning(name):
         # A process was killed, or found the disk full, while it made the store.
         if not owned:
-            raise not_there(path)
+            raise no_store_error(path)
         descriptor = open_regular(name, os.O_RDWR)
         try:
             os.ftruncate(descriptor, 0)
@@ -214,7 +214,7 @@ def allocate_lock_file(path: str, readers: int) -> None:
     except PersistentOrderedDictException:
         raise
     except OSError as error:
-        raise not_made(error, path, "the store cannot be opened", "its lock file") from error
+        raise creation_error(error, path, "the store cannot be opened", "its lock file") from error
     finally:
         os.close(descriptor)
 
@@ -240,7 +240,7 @@ def refused(error: OSError, path: str, writes: bool) -> PersistentOrderedDictExc
     return StorageError(number, f"the store cannot be opened ({reason}){way_out}", path)
 
 
-def not_made(error: OSError, path: str, effect: str, file: str) -> OSError:
+def creation_error(error: OSError, path: str, effect: str, file: str) -> OSError:
     """The error for a small file of the store that the system does not let this process make or write."""
     if error.errno in _FULL:
         text = f"{effect}, there is no room for {file} ({error.strerror}); free some space and try again"
@@ -267,13 +267,13 @@ def _damaged(path: str, reason: str) -> PersistentOrderedDictIntegrityError:
     )
 
 
-def identities(path: str) -> dict[str, Identity | None]:
+def file_identities(path: str) -> dict[str, Identity | None]:
     """The files that may not change while a store is open, with what tells them from others; None for one that is
     missing. Raises UnsafeFileError where one is no regular file."""
     return {name: check_regular(os.path.join(path, name)) for name in (DATA, LMDB_LOCK, OWNER)}
 
 
-def odd_files(path: str) -> Iterator[UnsafeFileError]:
+def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
     """An error for each file of a store that is a link, a pipe or another thing, the workers' included."""
     names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN)]
     folder = os.path.join(path, WORKERS)
@@ -291,7 +291,7 @@ def odd_files(path: str) -> Iterator[UnsafeFileError]:
             yield error
 
 
-def changed_files(path: str, before: dict[str, Identity | None]) -> list[str]:
+def find_changed_files(path: str, before: dict[str, Identity | None]) -> list[str]:
     """Which of these files are others now. The data file also if it is missing. A lock file that is missing keeps
     everybody out until it is made again, which nobody does while somebody has the store open."""
     changed = []

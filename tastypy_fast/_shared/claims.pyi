@@ -2,18 +2,18 @@ from collections.abc import Callable
 from typing import Any
 
 from tastypy_fast._core.claim_record import ClaimRecord
-from tastypy_fast._core.tracker_cache import TrackerCache
+from tastypy_fast._core.task_cache import TaskCache
 
 __all__ = ["claim_one", "key_at", "order_of"]
 
 def claim_one(
-    tasks: TrackerCache,
+    tasks: TaskCache,
     key: bytes,
     allow_aborted: bool,
     max_tries: int,
-    may_take: Callable[[ClaimRecord], bool],
-    waits: Callable[[ClaimRecord], bool],
+    is_free: Callable[[ClaimRecord], bool],
+    withdraw: Callable[[ClaimRecord], bool],
     record: ClaimRecord,
 ) -> bool | None: ...
-def order_of(tasks: TrackerCache, key: bytes) -> int: ...
-def key_at(tasks: TrackerCache, order: int) -> Any: ...
+def order_of(tasks: TaskCache, key: bytes) -> int: ...
+def key_at(tasks: TaskCache, seq: int) -> Any: ...

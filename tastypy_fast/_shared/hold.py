@@ -1,8 +1,8 @@
-"""Which processes suspend the automatic sync of a shared store, by ``hold()``.
+"""Record which processes suspend the automatic sync of a shared store by ``hold()``.
 
-``held`` in the database ``meta`` has the numbers of their workers, 8 bytes each. A process that ends by itself takes
-its own away; that of a killed one is ignored, and taken away by whoever finds it. Whether one lives is told by the lock
-on its file (see _workers).
+The entry ``held`` of the database ``meta`` has the numbers of their workers, 8 bytes each. A process that closes the
+store removes its own number. The number of a killed process is ignored, and removed by the first that finds it. The
+lock on a worker's file tells whether its process is alive (see ``_store.worker_files``).
 """
 
 from __future__ import annotations
@@ -10,80 +10,78 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.worker_files import facts_of_workers
+from tastypy_fast._store.worker_files import read_worker_files
 
-if TYPE_CHECKING:
-    from tastypy_fast._shared.store import SharedStore
-
-__all__ = ["Hold", "drop_all", "drop_holder", "keep_holder"]
+__all__ = ["Hold"]
 
 HELD = b"held"
 
-# How long, in seconds, holders that were found to live are taken to live.
-LOOK_AGAIN = 0.5
-
-
-def keep_holder(transaction: WriteTransaction, worker: int) -> None:
-    """Note that a worker suspends the automatic sync."""
-    _write(transaction, {*_read(transaction), worker})
-
-
-def drop_holder(transaction: WriteTransaction, worker: int) -> None:
-    """Note that a worker does not suspend it any more."""
-    holders = _read(transaction)
-    if worker in holders:
-        _write(transaction, holders - {worker})
-
-
-def drop_all(transaction: WriteTransaction) -> None:
-    """Note that nobody suspends it any more."""
-    if transaction.snapshot.get(HELD, db=transaction.meta) is not None:
-        _write(transaction, ())
+# How long, in seconds, a holder that was found alive is taken to be alive.
+RECHECK_AFTER = 0.5
 
 
 class Hold:
-    """What this process knows of the holders."""
+    """The holders of one store. Its methods are called inside the write transaction."""
 
-    def __init__(self, store: SharedStore) -> None:
-        self._store = store
+    def __init__(self, transaction: WriteTransaction) -> None:
+        self._transaction = transaction
+        # The entry in which a living holder was found last, and until when it is trusted.
         self._known = b""
         self._until = 0.0
 
-    def lasts(self, raw: bytes) -> bool:
-        """Whether one of the holders lives; those that do not are taken away. ``raw`` is what is in ``held`` now. The
-        caller is in a transaction, and commits it."""
-        claimant = self._store.claimant
-        own = claimant.number if claimant else 0
+    def add(self, worker: int) -> None:
+        """Let a worker suspend the automatic sync."""
+        self._write({*self.holders(), worker})
+
+    def remove(self, worker: int) -> None:
+        """End the hold of one worker."""
+        holders = self.holders()
+        if worker in holders:
+            self._write(holders - {worker})
+
+    def clear(self) -> None:
+        """End the holds of all workers."""
+        if self._read() is not None:
+            self._write(())
+
+    def holders(self) -> set[int]:
+        """The numbers of all workers that suspend the automatic sync, also of dead ones."""
+        return _numbers(self._read())
+
+    def is_active(self) -> bool:
+        """Whether a holder is alive. Dead ones are removed, if the transaction is committed."""
+        raw = self._read()
+        if raw is None:
+            return False
+        own = self._transaction.worker_number
         holders = _numbers(raw)
         if own in holders or (raw == self._known and time.monotonic() < self._until):
             return True
-        living = {worker.number for worker in facts_of_workers(self._store.path, own)
-                  if worker.number in holders and worker.lives}
+        living = {worker.number for worker in read_worker_files(self._transaction.path, own)
+                  if worker.number in holders and worker.is_alive}
         if living != holders or not living:
-            raw = _write(self._store.transaction, living)
-        self._known, self._until = raw, time.monotonic() + LOOK_AGAIN
+            raw = self._write(living)
+        self._known, self._until = raw, time.monotonic() + RECHECK_AFTER
         return bool(living)
+
+    def _read(self) -> bytes | None:
+        raw: bytes | None = self._transaction.snapshot.get(HELD, db=self._transaction.meta)
+        return raw
+
+    def _write(self, holders: Iterable[int]) -> bytes:
+        transaction = self._transaction
+        numbers = sorted(holders)
+        raw = struct.pack(f"={len(numbers)}q", *numbers)
+        if raw:
+            transaction.snapshot.put(HELD, raw, db=transaction.meta)
+        else:
+            transaction.snapshot.delete(HELD, db=transaction.meta)
+        transaction.wrote = True
+        return raw
 
 
 def _numbers(raw: bytes | None) -> set[int]:
-    # (an earlier version has written b"1", which names nobody)
+    # An earlier version wrote b"1", which names no worker.
     return set(struct.unpack(f"={len(raw) // 8}q", raw)) if raw and len(raw) % 8 == 0 else set()
-
-
-def _read(transaction: WriteTransaction) -> set[int]:
-    raw: Any = transaction.snapshot.get(HELD, db=transaction.meta)
-    return _numbers(raw)
-
-
-def _write(transaction: WriteTransaction, holders: Iterable[int]) -> bytes:
-    numbers = sorted(holders)
-    raw = struct.pack(f"={len(numbers)}q", *numbers)
-    if raw:
-        transaction.snapshot.put(HELD, raw, db=transaction.meta)
-    else:
-        transaction.snapshot.delete(HELD, db=transaction.meta)
-    transaction.wrote = True
-    return raw

@@ -1,12 +1,14 @@
-"""One store as this process shares it with others.
+"""Open a store that several processes read and write at once.
 
-Reading goes through a snapshot of its own for each operation, as everything that others may write. Writing goes
-through the ``transaction``, the only one that may be open among all processes. What else is on disk then:
+Each read operation takes a snapshot of its own, because any process may have written since the last one. Writing goes
+through ``transaction``, the write transaction of this process, of which only one is open among all processes. A shared
+store has two databases more than a private one:
 
-    images   order number  ->  what the last sync left there (its status and record; empty: nothing)
-    claims   order number  ->  which worker has the task in hand
+    images   sequence number  ->  the before-image of what changed since the last sync (see ``undo_log``)
+    claims   sequence number  ->  which worker has claimed the task (see ``claim_record``)
 
-Whoever needs both locks takes the transaction's first and then the environment's.
+A thread that needs both locks acquires the transaction's first, and then the store's, because the opposite order in
+another thread would be a deadlock.
 """
 
 from __future__ import annotations
@@ -14,39 +16,39 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
 from tastypy_fast._lmdb.safe_files import open_regular
-from tastypy_fast._lmdb.store_dir import DATA, TURN, not_made
+from tastypy_fast._lmdb.store_dir import DATA, TURN, creation_error
 from tastypy_fast._shared.hold import Hold
+from tastypy_fast._shared.undo_log import UndoLog
+from tastypy_fast._shared.worker import Worker
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import stops
+from tastypy_fast._store.worker_files import stop_claim
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
-
-if TYPE_CHECKING:
-    from tastypy_fast._shared.worker import Worker
 
 __all__ = ["SharedStore"]
 
-# How long, in microseconds, the end of the program waits for a block that another thread is in.
+# How long, in microseconds, the end of the program waits for another thread's block.
 PATIENCE = 1_000_000
 
 
 class SharedStore(Store):
-    """One store, opened by this process and others."""
+    """One store that this process shares with others."""
 
     def __init__(self, path: str, options: Options) -> None:
         self.transaction = WriteTransaction(path, options.gzipped, self)
-        # This process as a worker on the tasks of a tracker, or as one that holds the automatic sync.
-        self.claimant: Worker | None = None
-        self.hold = Hold(self)
+        # The undo log as the current snapshot has it; ``transaction.undo_log`` is the one to write to.
+        self.undo_log = UndoLog(self)
+        # Set by the first claim or hold.
+        self.worker: Worker | None = None
+        self._hold = Hold(self.transaction)
         self._opened_to_write = False
         super().__init__(path, options)
 
@@ -64,22 +66,20 @@ class SharedStore(Store):
         self._files.claim.share()
 
     def _open_database_files(self, readonly: bool) -> None:
-        # Only for reading as long as that is enough: LMDB takes the lock of all writers to open databases for writing,
-        # and one of them may be in a long block.
+        # The files are opened to write only when something is written: LMDB acquires its mutex for that, which another
+        # process may hold for a long block.
         self._opened_to_write = not readonly
         super()._open_database_files(readonly)
 
     def _open_databases(self) -> None:
         super()._open_databases()
-        if not self._alone:  # who is alone may have to make them first
+        if not self._alone:  # a process that is alone creates them in _begin_alone()
             self._attach_databases()
 
     def _attach_databases(self) -> None:
         self.images, self.claims = self._open_shared_databases()
-        for name in ("values", "order", "status", "meta", "images", "claims"):
-            setattr(self.transaction, name, getattr(self, name))
-        self.transaction.db = self.db if self._opened_to_write else None
-        # Any process may have written something that only the system has so far.
+        self.transaction.attach_databases(self, self._opened_to_write)
+        # Another process may have committed something that is not on disk yet.
         self._unflushed = self.options.durability != "full"
 
     @property
@@ -91,82 +91,78 @@ class SharedStore(Store):
         return [self.transaction.lock, self.lock]
 
     def save(self, dying: bool = False) -> None:
-        """Give back what this process has claimed, and have everything on the disk, as by ``sync()``.
+        """Release what this process has claimed, and sync.
 
-        ``dying``: leave to the others what cannot be had without waiting. They see that this process is gone. Without
-        it, a block that another thread does not end soon is left alone, and StorageError says so.
+        If ``dying``, skip what would have to wait, because the others see that this process is dead. Otherwise, wait a
+        second for a block of another thread, and then raise StorageError.
         """
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
         if not (lock.try_acquire() if dying else lock.acquire_within(PATIENCE)):
-            # A thread is in a block, or has ended in one. Nobody will see anything of it, as if it had been killed.
+            # Another thread is in a block, or has died in one. Nothing of that block is ever committed.
             self.flush()
             if not dying:
-                raise StorageError(errno.EBUSY, "another thread is in a block still; nothing of it is kept", self.path)
+                raise StorageError(errno.EBUSY, "another thread is still inside a block; nothing of it is kept",
+                                   self.path)
             return
         try:
-            # A block that the end of the program has cut short.
-            self.transaction.leave_all()
-            if self.claimant is not None:
-                self.claimant.end()
+            # The end of the program has interrupted these blocks.
+            self.transaction.end_all_blocks()
+            self._end_worker()
             self.sync()
         finally:
             lock.release()
 
     def _close_files(self) -> None:
         if self.db is not None and self.transaction.cache is not None:
-            # (what is claimed falls to the others all the same)
+            # If this fails, other processes recover the claims, because they see that this worker is dead.
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
-        if self.claimant is not None:
-            self.claimant.leave_to_parent()
-            self.claimant = None
-        self.transaction.db = self.transaction.turn = None
-        self.transaction.closed = True
+        self._drop_worker()
+        self.transaction.close()
         super()._close_files()
 
-    # Fork
-
-    # (Around it, the registry takes the locks of all transactions and gives them back.)
+    # Fork: the registry acquires the locks of all transactions before it, and releases them after it.
 
     def leave_to_parent(self) -> None:
-        """In a forked child, before all else: a thread of the parent's has ended in the middle of a block. The engine
-        can be neither closed nor opened again, so that the store cannot be used here."""
+        """In a forked child, give the store up, because a thread of the parent has died inside a block.
+
+        This comes before everything else. LMDB's environment can be neither closed nor opened again then.
+        """
         self.transaction.leave_to_parent(self.db)
         self.db = None
 
     def close_for_good(self) -> None:
         """Refuse every use of the store, without opening or closing anything."""
         self._reopens = False
-        self.transaction.closed = True
+        self.transaction.close()
 
     def after_fork_in_child(self) -> None:
-        """A child shares the store as any other process does, once it has opened the files for itself."""
+        """Let a forked child open the files for itself: then it shares the store as any other process does."""
         super().after_fork_in_child()
         self._may_write = True
         self.forked_from = 0
-        self.transaction.db = None
-        self.transaction.forget()
-        if self.claimant is not None:
-            self.claimant.leave_to_parent()
-            self.claimant = None
+        self.transaction.reset()
+        self._drop_worker()
 
     # Writing
 
     def open_writer_lock(self) -> WriterLock:
-        """What this process waits with for its turn to write."""
+        """Open the file of the writer lock."""
         try:
             name, model = os.path.join(self.path, TURN), os.path.join(self.path, DATA)
             return WriterLock(open_regular(name, os.O_RDWR | os.O_CREAT, model))
         except UnsafeFileError:
             raise
         except OSError as error:
-            raise not_made(error, self.path, "nothing can be written", TURN) from error
+            raise creation_error(error, self.path, "nothing can be written", TURN) from error
 
     def prepare_writing(self, error: Exception) -> None:
-        """LMDB's write transaction could not be begun: have it right for the next time, or raise. The caller has the
-        transaction's lock."""
+        """Remove the cause of ``error``, with which LMDB refused a write transaction, or raise it.
+
+        The caller holds the transaction's lock.
+        """
         if self.transaction.db is None or self.db is None:
             with self.lock:
                 self._open_to_write()
@@ -183,38 +179,30 @@ class SharedStore(Store):
     def _open_to_write(self) -> None:
         if self.db is None and not self._reopens:
             raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
-        # (where it fails, the next one tries again)
+        # If opening fails, the next operation tries again.
         self._reopens = True
         self.end_reading()
         self._close_engine()
         self._open_database_files(readonly=False)
 
     def sync(self) -> None:
-        """Make what is there now what ``revert()`` comes back to, and have it on the disk."""
+        """Flush to disk, and make the present state the one that ``revert()`` restores."""
         self.check_files()
-        self.transaction.perform(OPERATION, self._sync)
-
-    def _sync(self) -> None:
-        transaction = self.transaction
-        transaction.cache.sync(False)
-        if transaction.snapshot.stat(self.images)["entries"]:
-            transaction.drop_images()
-            transaction.wrote = True
-        transaction.flushes = True
+        self.transaction.perform(OPERATION, self.transaction.sync)
 
     def _adopt_map(self) -> None:
-        # No thread may be about to begin a transaction while the map moves.
+        # The map must not move while another thread begins a transaction.
         depth = self.lock.suspend() if self.lock.is_mine() else 0
         try:
             with self.transaction.lock, self.lock:
                 self.end_reading()
-                engine.adopt(self.path, self.db)
+                engine.adopt_map_size(self.path, self.db)
         finally:
             if depth:
                 self.lock.resume(depth)
 
     def reopen_engine(self) -> None:
-        # As in _adopt_map(): no thread may be about to begin a transaction.
+        # As in _adopt_map().
         depth = self.lock.suspend() if self.lock.is_mine() else 0
         try:
             with self.transaction.lock:
@@ -224,27 +212,71 @@ class SharedStore(Store):
                 self.lock.resume(depth)
 
     def grow(self) -> None:
-        """Make the map larger, between two transactions."""
+        """Grow the map, between two transactions."""
         with self.transaction.lock, self.lock:
             self.end_reading()
-            engine.grow(self.path, self.db)
+            engine.grow_map(self.path, self.db)
 
-    # Claims
+    # The worker and its hold. All but _drop_worker() and _end_worker() run inside the write transaction.
 
-    def stops_other(self, worker: int, lane: int, place: int) -> bool:
-        """Whether a task that another worker has claimed was not handed out, and is not before it has had a
-        transaction. The caller is in one."""
-        return stops(self.path, worker, lane, place)
+    def open_worker(self) -> Worker:
+        """Return this process's worker, and make it one at the first call."""
+        worker = self.worker
+        if worker is None:
+            self.save_at_exit()
+            worker = Worker(self.transaction)
+            self.transaction.attach_worker(worker.number, worker.worker_slots)
+            self.worker = worker
+            worker.recover_claims()
+        return worker
+
+    def _end_worker(self) -> None:
+        """Release the worker's claims and its hold. The next claim makes this process another worker."""
+        worker = self.worker
+        if worker is not None:
+            self.transaction.perform(OPERATION, self._release_all, worker)
+            self.worker = None
+            self.transaction.detach_worker()
+            worker.end()
+
+    def _release_all(self, worker: Worker) -> None:
+        self._hold.remove(worker.number)
+        worker.release_all()
+
+    def _drop_worker(self) -> None:
+        """Close the worker file, and leave its claims and its hold on disk."""
+        if self.worker is not None:
+            self.transaction.detach_worker()
+            self.worker.leave_to_parent()
+            self.worker = None
+
+    def stop_other_worker(self, worker: int, slot: int, position: int) -> bool:
+        """Keep another worker from yielding a task that it has claimed. False if it may have yielded it."""
+        return stop_claim(self.path, worker, slot, position)
+
+    def suspend_sync(self) -> None:
+        """Suspend the automatic sync of all processes, as long as this one lives."""
+        self._hold.add(self.open_worker().number)
+        self.transaction.postpone_sync()
+
+    def resume_sync(self) -> None:
+        """End the holds of all processes. The automatic sync comes with the next transaction."""
+        self._hold.clear()
+        self.transaction.postpone_sync()
+
+    def is_sync_held(self) -> bool:
+        """Whether a living process suspends the automatic sync."""
+        return self._hold.is_active()
 
     # Errors
 
     def aborted_earlier(self, error: Exception) -> StorageError:
-        """The error for what comes after one that has ended the transaction."""
+        """The error for an operation in a block whose transaction ``error`` has ended."""
         reason = "it needs more room than the map has left" if isinstance(error, engine.MapFull) else str(error)
         return StorageError(
-            errno.EIO, f"an operation in this block has failed ({reason}), so that nothing of the block can be kept; "
-            f"leave it and do it again", self.path
+            errno.EIO, f"an operation in this block has failed ({reason}), so nothing of the block can be kept; "
+            f"leave the block and run it again", self.path
         )
 
     def translated(self, error: Exception) -> Exception:
-        return engine.translated(self.path, error, "nothing of it is seen by anybody: free some space and do it again")
+        return engine.translated(self.path, error, "no process sees anything of it: free some space and do it again")

@@ -1,9 +1,13 @@
-"""This process as a worker on a shared store: its claims on the tasks of a tracker.
+"""Keep this process's claims on the tasks of a shared tracker, and recover those of dead workers.
 
-A claim belongs to the process. Inside of it a task is in the hand of the iterator that handed it out, which is
-told by the claim's lane, or, for a gate, of the thread that asked (see _claimrecord).
-What an iterator that has ended leaves unfinished is for the next one of its thread. When the thread ends, it is for all
-threads of this process.
+A process that claims tasks is a worker. Whether another worker is alive is decided in ``_store.worker_files``: the
+kernel holds the lock on a worker's file as long as its process lives. ``Worker.recover_claims()`` asks that module, and
+ends the claims of the dead ones.
+
+A claim belongs to the process. Inside it, a task belongs to the iterator that claimed it, which the claim's slot names.
+A task that ``should_try()`` claimed has slot 0 and belongs to the thread that called it (see ``claim_record``). What an
+iterator leaves unfinished at its end is for the next iterator of its thread. When the thread has ended, it is for all
+threads of the process.
 """
 
 from __future__ import annotations
@@ -11,193 +15,185 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
+from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._core.status_writer import give_back
-from tastypy_fast._core.store_base import lives, this_thread
 from tastypy_fast._core.worker_slots import LEFT
 from tastypy_fast._shared.claims import claim_one
-from tastypy_fast._shared.hold import drop_holder
-from tastypy_fast._shared.write_transaction import OPERATION
-from tastypy_fast._store.worker_files import WorkerFile, facts_of_workers, lost_claims
+from tastypy_fast._shared.write_transaction import WriteTransaction
+from tastypy_fast._store.worker_files import WorkerFile, find_orphaned_claims, read_worker_files, stop_claim
 
-if TYPE_CHECKING:
-    from tastypy_fast._shared.store import SharedStore
-
-__all__ = ["Worker", "claimant_of"]
+__all__ = ["Worker"]
 
 
-class Lane(NamedTuple):
-    """The lane of a running iterator."""
+class Slot(NamedTuple):
+    """The slot of a running iterator."""
 
     number: int
-    # The first place in it that is this iterator's.
+    # The first position in it that is this iterator's.
     start: int
     thread: int
 
 
-def claimant_of(store: SharedStore) -> Worker:
-    """This process as a worker; the caller is in a transaction."""
-    if store.claimant is None:
-        store.save_at_exit()
-        store.claimant = Worker(store)
-    return store.claimant
-
-
 class Worker:
-    """The claims of this process on one store. Its methods are called inside of a transaction."""
+    """The claims of this process on one store. Its methods are called inside the write transaction, unless they say
+    otherwise."""
 
-    def __init__(self, store: SharedStore) -> None:
-        self._store = store
-        self._transaction = store.transaction
-        self._running: dict[int, Lane] = {}
-        # Of each lane, which places iterators that have ended left to which thread: (end, thread), ascending.
+    def __init__(self, transaction: WriteTransaction) -> None:
+        """Take a worker file, whose lock tells the other processes that this one is alive."""
+        self._transaction = transaction
+        self._running: dict[int, Slot] = {}
+        # For each slot, which positions its ended iterators left to which thread: (end, thread), ascending.
         self._left: dict[int, list[tuple[int, int]]] = {}
-        # Goes up when an iterator ends, which may leave something for the others.
-        self.ended = 0
-        # When this worker last looked for others that have died.
-        self.looked = 0.0
-        # The file of a dead worker whose claims are still there tells which were handed out: it is not taken over.
-        snapshot, claims = self._transaction.snapshot, self._transaction.claims
-        self._worker = WorkerFile(store.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
-        self.number = self._worker.number
-        self._lanes = self._worker.lanes
-        self._transaction.worker, self._transaction.lanes = self.number, self._lanes
-        self.look_for_lost()
+        # How many iterators have ended; each may have left tasks to the others.
+        self.ended_iterators = 0
+        # When this worker last looked for dead ones (``time.monotonic()``).
+        self.recovered_at = 0.0
+        # The file of a dead worker tells which of its claims were yielded, so it is kept until those are ended.
+        snapshot, claims = transaction.snapshot, transaction.claims
+        self._file = WorkerFile(transaction.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
+        self.number = self._file.number
+        self.worker_slots = self._file.worker_slots
 
     def end(self) -> None:
-        """Give back all that is not finished, and end its hold. What claims after this is another worker."""
-        self._transaction.perform(OPERATION, self._give_back_own)
-        self._store.claimant = None
-        self._transaction.lanes = None
-        self._worker.end()
+        """Release the worker file, after ``release_all()`` was committed. Needs no transaction."""
+        self._file.end()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: all of it is the parent's."""
-        self._transaction.lanes = None
-        self._worker.leave_to_parent()
+        """Close the worker file in a forked child, where the claims are the parent's. Needs no transaction."""
+        self._file.leave_to_parent()
 
-    # Lanes
+    # Slots
 
-    def open_lane(self) -> Lane:
-        """A lane for an iterator of this thread."""
-        number = self._worker.open_lane()
-        lane = self._running[number] = Lane(number, self._lanes.begin(number), this_thread())
-        return lane
+    def open_slot(self) -> Slot:
+        """Reserve a slot for an iterator of this thread."""
+        number = self._file.open_slot()
+        slot = self._running[number] = Slot(number, self.worker_slots.begin(number), this_thread())
+        return slot
 
-    def close_lane(self, lane: Lane, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
-        """An iterator has ended; ``waiting``, order numbers and places, was claimed and never handed out. What is in
-        ``own`` was the worker's before, and stays so: its thread's."""
-        if self._running.pop(lane.number, None) is None:
-            return  # an interrupt came into the middle of this, and it is the second time
+    def close_slot(self, slot: Slot, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
+        """End an iterator, and release its claims that were never yielded.
+
+        ``waiting`` are the sequence numbers and positions of those claims. A task in ``own`` was the worker's before
+        the iterator claimed it again: it stays so, for the iterator's thread.
+        """
+        if self._running.pop(slot.number, None) is None:
+            return  # an interrupt ended the first call, and this is the second
         lost: dict[int, int | None] = {}
         kept = {}
-        for order, place in waiting:
-            record = self._record(order)
-            if record is not None and record[:3] == (self.number, lane.number, place):
-                lost[order] = record.tries
-                if order in own:
-                    kept[order] = pack_claim(record._replace(lane=LEFT, place=lane.thread))
-        self._give_back(lost, kept)
-        self._lanes.end(lane.number)
+        for seq, position in waiting:
+            record = self._record(seq)
+            if record is not None and record[:3] == (self.number, slot.number, position):
+                lost[seq] = record.tries
+                if seq in own:
+                    kept[seq] = pack_claim(record._replace(slot=LEFT, position=slot.thread))
+        self._end_claims(lost, kept)
+        self.worker_slots.end(slot.number)
         left: list[tuple[int, int]] = []
-        for end, thread in (*self._left.get(lane.number, ()), (self._lanes.count(lane.number), lane.thread)):
-            holder = thread if lives(thread) else 0
+        for end, thread in (*self._left.get(slot.number, ()), (self.worker_slots.count(slot.number), slot.thread)):
+            holder = thread if is_alive(thread) else 0
             if left and left[-1][1] == holder:
                 left.pop()
             left.append((end, holder))
-        self._left[lane.number] = left
-        self._worker.close_lane(lane.number)
-        self.ended += 1
+        self._left[slot.number] = left
+        self._file.close_slot(slot.number)
+        self.ended_iterators += 1
 
     # Claiming
 
     def is_free(self, record: ClaimRecord) -> bool:
-        """Whether a claimed task may be claimed by this thread: nobody else has it in hand."""
+        """Whether this thread may claim a claimed task: it is this worker's, and no iterator or thread works on it.
+
+        Needs no transaction.
+        """
         if record.worker != self.number:
             return False
-        holder = record.place
-        if record.lane not in (0, LEFT):
-            lane = self._running.get(record.lane)
-            if lane is not None and record.place >= lane.start:
+        holder = record.position
+        if record.slot not in (0, LEFT):
+            slot = self._running.get(record.slot)
+            if slot is not None and record.position >= slot.start:
                 return False
-            left = self._left.get(record.lane, ())
-            holder = next((thread for end, thread in left if record.place < end), 0)
-        return holder == this_thread() or not lives(holder)
+            left = self._left.get(record.slot, ())
+            holder = next((thread for end, thread in left if record.position < end), 0)
+        return holder == this_thread() or not is_alive(holder)
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
-        """The same, or it is in the hand of an iterator of this thread."""
-        lane = self._running.get(record.lane)
-        is_mine = record.worker == self.number and lane is not None and lane.thread == this_thread()
+        """Whether ``is_free()`` says so, or an iterator of this thread has the task."""
+        slot = self._running.get(record.slot)
+        is_mine = record.worker == self.number and slot is not None and slot.thread == this_thread()
         return is_mine or self.is_free(record)
 
-    def waits(self, record: ClaimRecord) -> bool:
-        """Whether a running iterator of this process has claimed a task and not handed it out, and never will: the
-        caller ends this claim."""
-        return record.lane in self._running and self._lanes.stop(record.lane, record.place)
+    def withdraw(self, record: ClaimRecord) -> bool:
+        """Keep a running iterator of this process from yielding a task that it has claimed. False if it did already.
 
-    def free_ones(self) -> list[int]:
-        """The order numbers of this worker's unfinished tasks that nobody has in hand."""
-        return sorted(order for order, record in self._records() if self.is_free(record))
+        The caller ends the claim in this transaction.
+        """
+        return record.slot in self._running and self.worker_slots.stop(record.slot, record.position)
+
+    def free_tasks(self) -> list[int]:
+        """The sequence numbers, ascending, of this worker's claimed tasks that are free for this thread."""
+        return sorted(seq for seq, record in self._records() if self.is_free(record))
 
     def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
-        """Claim a task for this thread, if it is to be done and nobody else has it."""
+        """Claim a task for this thread, if it has to be tried and nobody else has it."""
         record = ClaimRecord(self.number, 0, this_thread(), time.time())
         tasks = self._transaction.cache
         claimed = None
         while claimed is None:
-            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, self.waits, record)
-            if claimed is None and not self.look_for_lost():
+            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, self.withdraw, record)
+            if claimed is None and not self.recover_claims():
                 break
         return bool(claimed)
 
-    # Giving back
+    # Releasing
 
-    def release(self, order: int) -> None:
-        """Take the claim of a task away, whoever has it. The try stays counted, if the task was handed out."""
+    def release(self, seq: int) -> None:
+        """End the claim on a task, whichever worker has it. The try stays counted, if the task was yielded."""
         self._transaction.cache.sync(False)
-        record = self._record(order)
-        if record is not None and record.worker != self.number and self.look_for_lost():
-            record = self._record(order)
+        record = self._record(seq)
+        if record is not None and record.worker != self.number and self.recover_claims():
+            record = self._record(seq)
         if record is not None:
             if record.worker == self.number:
-                waits = self._lanes.stop(record.lane, record.place)
+                withdrawn = self.worker_slots.stop(record.slot, record.position)
             else:
-                waits = self._store.stops_other(record.worker, record.lane, record.place)
-            self._give_back({order: record.tries if waits else None})
+                withdrawn = stop_claim(self._transaction.path, record.worker, record.slot, record.position)
+            self._end_claims({seq: record.tries if withdrawn else None})
 
-    def look_for_lost(self) -> bool:
-        """Give back what dead workers have left. Whether that was anything."""
-        self.looked = time.monotonic()
+    def release_all(self) -> None:
+        """End all claims of this worker."""
+        self._end_claims({seq: record.tries if self.worker_slots.stop(record.slot, record.position) else None
+                          for seq, record in self._records()})
+
+    def recover_claims(self) -> bool:
+        """End the claims of dead workers. Whether there were any."""
+        self.recovered_at = time.monotonic()
         transaction = self._transaction
         if not transaction.snapshot.stat(transaction.claims)["entries"]:
             return False
-        if all(worker.lives for worker in facts_of_workers(self._store.path, self.number)):
+        if all(worker.is_alive for worker in read_worker_files(transaction.path, self.number)):
             return False
-        lost = lost_claims(transaction.snapshot, transaction.claims, self._store.path, self.number)
-        self._give_back(lost)
+        lost = find_orphaned_claims(transaction.snapshot, transaction.claims, transaction.path, self.number)
+        self._end_claims(lost)
         return bool(lost)
 
-    def _give_back_own(self) -> None:
-        drop_holder(self._transaction, self.number)
-        self._give_back({order: record.tries if self._lanes.stop(record.lane, record.place) else None
-                         for order, record in self._records()})
-
-    def _give_back(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:
+    def _end_claims(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:
+        """End claims as ``give_back()`` does, past the cache."""
         if lost:
             transaction = self._transaction
             transaction.cache.sync(False)
             give_back(transaction.snapshot, transaction.status, transaction.claims, lost, transaction.images, kept)
             transaction.written_directly()
 
-    def _record(self, order: int) -> ClaimRecord | None:
-        raw = self._transaction.snapshot.get(order.to_bytes(8, sys.byteorder), db=self._transaction.claims)
+    def _record(self, seq: int) -> ClaimRecord | None:
+        raw = self._transaction.snapshot.get(seq.to_bytes(8, sys.byteorder), db=self._transaction.claims)
         return None if raw is None else read_claim(raw)
 
     def _records(self) -> Iterable[tuple[int, ClaimRecord]]:
-        """All claims of this worker, in order."""
-        for order, raw in self._transaction.snapshot.cursor(self._transaction.claims):
+        """All claims of this worker, by ascending sequence number."""
+        for seq, raw in self._transaction.snapshot.cursor(self._transaction.claims):
             record = read_claim(raw)
             if record.worker == self.number:
-                yield int.from_bytes(order, sys.byteorder), record
+                yield int.from_bytes(seq, sys.byteorder), record

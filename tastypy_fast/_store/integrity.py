@@ -11,8 +11,7 @@ from typing import Any
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
-from tastypy_fast._core.status_block import block_facts
-from tastypy_fast._core.status_layout import BLOCK, HEAD
+from tastypy_fast._core.status_block import HEAD, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._core.status_summary import SUMMARY_KEY, StatusSummary
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
@@ -97,7 +96,7 @@ def _status_faults(store: Store, txn: Any) -> Iterator[str]:
         left = txn.get(SUMMARY_KEY, db=store.meta)
         if left is not None:
             yield from _heads_faults(StatusSummary(left), summary, "noted")
-        if store.summary is not None and store.summary.are_in_step():
+        if store.summary is not None and store.summary.is_current():
             yield from _heads_faults(store.summary, summary, "in memory")
     # Everything in the order of LMDB, in which negative numbers (there should be none) come last.
     parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
@@ -111,13 +110,13 @@ def _status_faults(store: Store, txn: Any) -> Iterator[str]:
 
 
 def _heads_faults(summary: StatusSummary, expected: dict[int, bytes], where: str) -> Iterator[str]:
-    if summary.are_damaged() or dict(summary.each()) != expected:
+    if summary.is_damaged() or dict(summary.each()) != expected:
         yield f"the heads of status blocks that are {where} are not those of the blocks"
 
 
 def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
     numbers = (_NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
-    for block, found in groupby(numbers, key=lambda number: number // BLOCK):
+    for block, found in groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK):
         yield block % 2**64, what, set(found)
 
 
@@ -129,8 +128,8 @@ def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int,
         except PersistentOrderedDictIntegrityError:
             yield block % 2**64, UNREADABLE, set()
             continue
-        yield block % 2**64, TASKS, {block * BLOCK + slot for slot in slots}
-        yield block % 2**64, CLAIMED, {block * BLOCK + slot for slot in in_hand}
+        yield block % 2**64, TASKS, {block * TASKS_PER_BLOCK + slot for slot in slots}
+        yield block % 2**64, CLAIMED, {block * TASKS_PER_BLOCK + slot for slot in in_hand}
 
 
 def _differences(found: dict[int, set[int]], has_claims: bool) -> Iterator[str]:

@@ -51,14 +51,14 @@ class OpenFiles:
         """Have the engine open the files that this process has locked. Who only reads takes the new ones where the
         store was compacted, or replaced, meanwhile."""
         for _ in range(OPENINGS):
-            now = store_dir.identities(self._path)
+            now = store_dir.file_identities(self._path)
             if now[DATA] is None and not self._writes:
-                raise store_dir.not_there(self._path)
+                raise store_dir.no_store_error(self._path)
             is_locked = self._data_lock is not None and self._data_lock.identity() == now[DATA] and (
                 now[LMDB_LOCK] is not None or self._identities)
             if not is_locked and not isinstance(self.claim, ReaderLock):
                 self._lock_data()
-                now = store_dir.identities(self._path)
+                now = store_dir.file_identities(self._path)
             if self._writes:
                 self._require_same(now)
             try:
@@ -66,7 +66,7 @@ class OpenFiles:
             except FilesReplaced:
                 self._unlock_data()
                 continue
-            if store_dir.identities(self._path) | {OWNER: now[OWNER]} == now:
+            if store_dir.file_identities(self._path) | {OWNER: now[OWNER]} == now:
                 self._identities = now
                 if self._data_lock is not None:
                     self._data_lock.share()
@@ -132,7 +132,7 @@ class OpenFiles:
         return bool(changed) or (last is not None and last > db.info()["last_txnid"])
 
     def _changed(self) -> list[str]:
-        return store_dir.changed_files(self._path, self._identities)
+        return store_dir.find_changed_files(self._path, self._identities)
 
     def _replaced(self, names: list[str]) -> StorageError:
         way_out = "close()" if self._options.shared else "copy what you need to another store and revert()"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._paths import resolved
 from tastypy_fast._store import shutdown
@@ -112,7 +112,7 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
     middle of one (a signal handler, a finalizer that the garbage collector runs) can neither write nor wait."""
     for lock in locks:
         if lock.is_mine():
-            lock.afterwards = [*(lock.afterwards or ()), work]
+            lock.on_release = [*(lock.on_release or ()), work]
             return True
     return False
 

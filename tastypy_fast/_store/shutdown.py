@@ -43,13 +43,13 @@ def watch_sigterm(end: Callable[[], None]) -> None:
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         _on_sigterm = end
         signal.signal(signal.SIGTERM, _handle)
-        signal_resend.repeat_until_handled(signal.SIGTERM)
+        signal_resend.resend_until_handled(signal.SIGTERM)
 
 
 def watch_sigterm_in_child() -> None:
     """After a fork: the handler is there, what repeats the signal is not."""
     if signal.getsignal(signal.SIGTERM) is _handle:
-        signal_resend.repeat_until_handled(signal.SIGTERM)
+        signal_resend.resend_until_handled(signal.SIGTERM)
 
 
 def restore_sigterm() -> None:

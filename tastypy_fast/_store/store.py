@@ -1,56 +1,77 @@
-"""One store as this process has it open: its LMDB environment, shared by all instances on the store.
+"""One open store of this process: databases, snapshots, write transactions, checkpoints, flushing, and fork.
 
-It opens and creates, hands out read transactions, runs write transactions (again, where the map had to
-grow), flushes, and gets through a fork. Above it, a store is five databases and a lock:
+All instances on one path share one Store. On disk a store has these LMDB databases:
 
-    values   order number, 8 bytes  ->  record (key and value)
-    order    encoded key            ->  order number
-    status   block number           ->  the statuses of 500 tasks (trackers)
-    meta     name                   ->  b"format", b"kind", b"file_size", b"next", b"heads" (see _heads)
-    log      number                 ->  changes that are not in the first three yet (private stores, see _journal)
+    values   row id, 8 bytes  ->  record (key and value)
+    order    encoded key      ->  row id
+    status   block number     ->  the statuses of 500 tasks (trackers, see _core.status_block)
+    meta     name             ->  b"format", b"kind", b"file_size", b"next", b"heads" (see _core.status_summary)
+    log      number           ->  write-ahead log of the first three (private stores, see _core.wal)
+    images   row id           ->  before-image (shared stores, see _shared.store)
+    claims   row id           ->  claim of a worker (shared stores, see _core.claim_record)
 
-An order number is given once; ``next`` is written when the last ones are deleted, so that it stays so.
+A row id is never reused. ``next`` is written when the last rows are deleted, because the largest row id on disk does
+not tell the next one then.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
+from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
 from tastypy_fast._core.status_writer import give_back
-from tastypy_fast._core.store_base import Lock
+from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._lmdb import engine, store_dir
-from tastypy_fast._lmdb.engine import EngineError, MapResized, NotFound, ReadersFull
+from tastypy_fast._lmdb import engine, network_fs, store_dir
+from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
-from tastypy_fast._store.access import Access
+from tastypy_fast._lmdb.integer_key import unpack_integer
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
-from tastypy_fast._store.worker_files import lost_claims
+from tastypy_fast._store.worker_files import find_orphaned_claims
 from tastypy_fast.exceptions import (
     ForkedStoreError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
+    StorageError,
     StoreConflictError,
 )
 
 __all__ = ["Store"]
 
-_ORDER_NUMBER = struct.Struct("=q")
+T = TypeVar("T")
+
+# The most that one transaction of a checkpoint writes, as changes and as bytes. LMDB keeps all pages that a transaction
+# changes in memory.
+CHECKPOINT_RUN = 1_000
+CHECKPOINT_RUN_BYTES = 4 << 20
+# How often a read transaction is tried while other processes grow the map.
+READ_ATTEMPTS = 10
 
 
 def do_nothing() -> None:
-    """Stand in for a function that the registry has not set yet."""
+    """Do nothing, until the registry sets another function."""
 
 
-class Store(Access):
-    """One store, opened by this process."""
+class Store(StoreBase):
+    """One store that this process has open, private or read-only. SharedStore derives from it."""
+
+    # A sync goes into the write-ahead log if it would change at least this many places of the databases and has at most
+    # this many bytes.
+    wal_min_places = 64
+    wal_max_bytes = 1 << 20
+    # The log is checkpointed when it has this many changes or bytes.
+    checkpoint_at = 50_000
+    checkpoint_bytes = 16 << 20
 
     def __init__(self, path: str, options: Options) -> None:
         self.path = path
@@ -61,25 +82,29 @@ class Store(Access):
         self._may_write = options.mode == "w"
         self.writable = self._may_write and not options.shared
         self.transient = not self.writable
+        # The process that opened the store, if this one is its forked child.
         self.forked_from = 0
+        # Whether the files are opened when they are needed: in a forked child, and after they had to be closed.
         self._reopens = False
-        # Whether no other process writes here: always for a private writer, while it opens the store for a shared one.
+        # Whether no other process writes: always for a private writer, and for a shared one while it opens the store.
         self._alone = False
-        # "process" leaves a commit to the kernel, so that each sync has to ask for the flush.
+        # "process" leaves a commit in the system's memory, so that each sync has to ask for the flush.
         self.flushes_each_sync = options.durability == "process"
         self.db = None
         self.buffer_snapshot = None
+        # Whether something was committed that may not be on the disk yet.
         self._unflushed = False
         # Registers the saving at the end of this process, which may be a forked child.
         self.save_at_exit: Callable[[], None] = do_nothing
         self._files = OpenFiles(path, options)
         self._open()
 
-    # Opening and closing
+    # Opening
 
     def _open(self) -> None:
         try:
             fresh = self._files.prepare()
+            network_fs.warn_once(self.path)
             self._alone = alone = self._take_files()
             if alone or not self._may_write:
                 store_dir.check_data_file(self.path, alone)
@@ -95,18 +120,18 @@ class Store(Access):
             raise
 
     def _take_files(self) -> bool:
-        """Take the right to write the store, if it is to be written. Whether nobody else has it."""
+        """Take the owner lock if this process writes, and return whether no other process has the store."""
         if self._may_write:
             self._files.claim = OwnerLock(self.path)
         return self._may_write
 
     def _begin_alone(self) -> None:
-        """What only the first process on a store does: drop what those before it have left."""
+        """Remove what earlier processes left. Only the first process on a store calls this."""
         assert isinstance(self._files.claim, (OwnerLock, SharedLock))
         self._files.claim.write_name(self.options.durability)
         self.db.reader_check()
         if self.options.shared:
-            self.merge()
+            self.checkpoint()
             self.wal = None
         with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
@@ -114,19 +139,19 @@ class Store(Access):
             self.write(self._drop_leftovers)
 
     def _drop_leftovers(self, txn: Any) -> None:
-        """Claims of workers that are gone, and what the changes since the last sync were: they are synced now."""
+        """Drop the claims of workers that are gone, and the before-images, because opening a store is a sync."""
         images, claims = self._open_shared_databases(txn)
         if txn.stat(claims)["entries"]:
-            give_back(txn, self.status, claims, lost_claims(txn, claims, self.path))
+            give_back(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
         if self.options.shared:
-            # From now on nobody keeps them in step.
+            # A shared store does not keep the summary of its status blocks up to date.
             txn.delete(SUMMARY_KEY, db=self.meta)
         if txn.stat(images)["entries"]:
             txn.drop(images, delete=False)
         txn.delete(b"held", db=self.meta)
 
     def _open_shared_databases(self, txn: Any = None) -> tuple[Any, Any]:
-        """What only shared stores have. They are made in ``txn`` where they are not there."""
+        """Open the databases that only shared stores have. Creates missing ones if a transaction is given."""
         return tuple(self.db.open_db(name, txn=txn, create=txn is not None, integerkey=True)
                      for name in (b"images", b"claims"))
 
@@ -139,17 +164,12 @@ class Store(Access):
                     return
                 except MapResized:
                     # Another process has grown the map since.
-                    engine.adopt(self.path, self.db)
+                    engine.adopt_map_size(self.path, self.db)
                 except ReadersFull:
-                    self._free_slots()
+                    self._free_reader_slots()
         except BaseException:
             self._close_engine()
             raise
-
-    def _close_engine(self) -> None:
-        if self.db is not None:
-            self.db.close()
-            self.db = None
 
     def _open_databases(self) -> None:
         try:
@@ -157,7 +177,7 @@ class Store(Access):
                 names = {bytes(key) for key, _ in txn.cursor()}
             if not names:
                 if not self._may_write:
-                    raise store_dir.not_there(self.path)
+                    raise store_dir.no_store_error(self.path)
                 self._create()
             self.meta = self.db.open_db(b"meta", create=False)
             self._check_meta()
@@ -167,18 +187,18 @@ class Store(Access):
                 self.status = self.db.open_db(b"status", create=False, integerkey=True)
             self.wal = None
             if not self.options.shared or self._alone:
-                self._open_journal(create=b"log" not in names and self._alone)
+                self._open_wal(create=b"log" not in names and self._alone)
             with self.db.begin() as plain:
                 txn = plain if self.wal is None else self.wal.merged_view(plain)
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
-                    raise self.damaged("there are more or fewer index entries than records")
+                    raise self.damaged("the index has more or fewer entries than there are records")
                 self.next_order = max(self.next_order, self.next_number(txn))
         except (MapResized, ReadersFull):
             raise
         except (EngineError, PersistentOrderedDictIntegrityError, struct.error) as error:
             raise self.translated(error) from error
 
-    def _open_journal(self, create: bool) -> None:
+    def _open_wal(self, create: bool) -> None:
         def work(txn: Any) -> None:
             self.db.open_db(b"log", txn=txn, integerkey=True)
             txn.put(b"format", str(FORMAT).encode(), db=self.meta)
@@ -192,13 +212,13 @@ class Store(Access):
         self.wal = WriteAheadLog(log, (self.values, self.order, self.status or object()))
 
     def next_number(self, txn: Any) -> int:
-        """The order number after the last one that was ever given out."""
+        """Return the row id after the last one that was ever given to a row."""
         cursor = txn.cursor(self.values)
-        last = _ORDER_NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
+        last = unpack_integer(cursor.key()) if cursor.last() else -1
         if last < 0 and cursor.key():
-            raise self.damaged("a record has no order number")
+            raise self.damaged("a record has a negative row id")
         noted = txn.get(b"next", db=self.meta)
-        return max(last + 1, _ORDER_NUMBER.unpack(noted)[0] if noted else 0)
+        return max(last + 1, unpack_integer(noted) if noted else 0)
 
     def _create(self) -> None:
         def work(txn: Any) -> None:
@@ -219,14 +239,14 @@ class Store(Access):
         with self.db.begin(db=self.meta) as txn:
             found = {name: txn.get(name) for name in (b"format", b"kind", b"file_size")}
         if found[b"kind"] not in KINDS or not (found[b"format"] or b"").isdigit():
-            raise self.damaged("its format or kind does not parse")
+            raise self.damaged("its format or kind cannot be read")
         check_meta(self.path, found, self.options)
         size = str(self.options.file_size).encode()
         if self._alone and found[b"file_size"] != size:
             self.write(lambda txn: txn.put(b"file_size", size, db=self.meta))
 
     def check_options(self, options: Options) -> None:
-        """Whether another instance with these options may join."""
+        """Raise an error if an instance with these options may not join the open store."""
         if self.forked_from and self.options.mode == "w":
             if options.mode == "w":
                 raise self.refuse_write()
@@ -234,33 +254,224 @@ class Store(Access):
         self.options.check_same(self.path, options)
         if self.is_gone():
             raise StoreConflictError(
-                f"the files of the store at {self.path} were removed or replaced while this process has it open; "
-                f"close() the instances that are open first"
+                f"the files of the store at {self.path} were removed or replaced while this process has it open. "
+                f"close() the open instances first"
             )
+
+    def _open_again(self) -> None:
+        """Open the files that had to be closed."""
+        if not self._reopens:
+            raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+        self._open_database_files(readonly=not self.writable)
+
+    def reopen_engine(self) -> None:
+        """Close LMDB and open it again below the caches, which then read from disk.
+
+        If this fails, the next operation tries again.
+        """
+        with self.lock:
+            self.end_reading()
+            self._reopens = True
+            self.disk_version += 1
+            self.summary = None
+            self._close_engine()
+            self._open_again()
+
+    # Reading
+
+    def begin_reading(self, buffers: bool = False) -> Any:
+        """Begin a read transaction on what is on disk now. With ``buffers`` it returns views of the map, not copies."""
+        if self.db is None:
+            self._open_again()
+        for _ in range(READ_ATTEMPTS):
+            try:
+                txn = self.db.begin(buffers=buffers)
+                return txn if self.wal is None else self.wal.merged_view(txn, buffers)
+            except MapResized:
+                self._adopt_map()
+            except ReadersFull:
+                self._free_reader_slots()
+            except EngineBroken:
+                self.reopen_engine()
+            except (EngineError, PersistentOrderedDictIntegrityError) as error:
+                raise self.translated(error) from error
+        raise StorageError(errno.EAGAIN, f"other processes keep growing the map of {self.path}. Try again")
+
+    def reader_of_buffers(self) -> Any:
+        """Return a second snapshot, which returns views of the map instead of copies."""
+        if self.buffer_snapshot is None:
+            self.buffer_snapshot = self.begin_reading(buffers=True)
+        return self.buffer_snapshot
+
+    def end_reading(self) -> None:
+        """End the snapshots. The next read begins a new one."""
+        # The fields are cleared first, because an interrupt may come at any line and an ended transaction must not be
+        # used again.
+        open_ones = self.snapshot, self.buffer_snapshot
+        self.snapshot = self.buffer_snapshot = None
+        for txn in open_ones:
+            if txn is not None:
+                txn.abort()
+
+    def _current_snapshot(self) -> Any:
+        if self.snapshot is None:
+            self.snapshot = self.begin_reading()
+        return self.snapshot
+
+    def count(self) -> int:
+        """Return how many records are on disk."""
+        return int(self._current_snapshot().stat(self.values)["entries"])
+
+    def has_large_values(self) -> bool:
+        """Return whether there are values in pages of their own, so that reading a key need not read its value."""
+        return bool(self._current_snapshot().stat(self.values)["overflow_pages"])
+
+    def _free_reader_slots(self) -> None:
+        """Free the reader slots of processes that were killed, because LMDB's reader table is full."""
+        if not self.db.reader_check():
+            text = f"{self.path} has {engine.MAX_READERS} readers, which is the limit. Close one and try again"
+            raise StorageError(errno.EAGAIN, text) from None
+
+    def _adopt_map(self) -> None:
+        """Enlarge the map, because another process has grown the file."""
+        self.end_reading()
+        engine.adopt_map_size(self.path, self.db)
+
+    # Writing
+
+    def write(self, work: Callable[[Any], T]) -> T:
+        """Call ``work`` with a write transaction, commit it, and return the result.
+
+        ``work`` is called again if the map was full or if another process has grown it, so it must not change anything
+        outside of the transaction.
+        """
+        with self.lock:
+            self.check_files()
+            while True:
+                if self.db is None:
+                    self._open_again()
+                self.disk_version += 1
+                try:
+                    with self.db.begin(write=True) as txn:
+                        result = work(txn)
+                except MapFull:
+                    self.end_reading()
+                    engine.grow_map(self.path, self.db)
+                except MapResized:
+                    self._adopt_map()
+                except EngineError as error:
+                    if self._is_broken():
+                        self.reopen_engine()
+                    raise self.translated(error) from error
+                else:
+                    break
+            self._unflushed = self.options.durability != "full"
+            # The snapshot is older than what was just written.
+            self.end_reading()
+            return result
+
+    def _is_broken(self) -> bool:
+        """Return whether LMDB refuses all transactions, because it could not write a meta page."""
+        self.end_reading()
+        try:
+            self.db.begin().abort()
+        except EngineBroken:
+            return True
+        except EngineError:
+            pass
+        return False
+
+    def write_sync(self, work: Callable[[Any], object], scattered: int, size: int) -> None:
+        """Call ``work``, which writes a sync. If it changes many scattered places, append it to the write-ahead log.
+
+        ``scattered`` is how many places of the databases it changes, ``size`` about how many bytes it writes.
+        """
+        wal = self.wal
+        if wal is None:
+            self.write(work)
+            return
+        with self.lock:
+            # The snapshot makes the log up to date.
+            self._current_snapshot()
+            if size > self.wal_max_bytes or not (wal or scattered >= self.wal_min_places):
+                self.checkpoint()
+                self.write(work)
+                return
+            wal.apply(self.write(lambda txn: wal.append(txn, work)))
+            if len(wal) >= self.checkpoint_at or wal.log_size >= self.checkpoint_bytes:
+                self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write the changes in the log into the databases, and empty the log.
+
+        A large log takes several transactions. Only the last one empties the log, so a crash in between loses nothing:
+        applying a change twice has the same result.
+        """
+        wal = self.wal
+        if not wal:
+            return
+        with self.lock:
+            if len(wal) <= CHECKPOINT_RUN and wal.log_size <= CHECKPOINT_RUN_BYTES:
+                self.write(self._checkpoint_at_once)
+            else:
+                for db, run in wal.sorted_runs(CHECKPOINT_RUN, CHECKPOINT_RUN_BYTES):
+                    self.write(functools.partial(wal.checkpoint_run, db=db, run=run))
+                self.write(wal.truncate)
+            wal.reset()
+
+    def _checkpoint_at_once(self, txn: Any) -> None:
+        for db, run in self.wal.sorted_runs(CHECKPOINT_RUN, CHECKPOINT_RUN_BYTES):
+            self.wal.checkpoint_run(txn, db, run)
+        self.wal.truncate(txn)
+
+    def save_summary(self) -> None:
+        """Store the summary of the status blocks for the next process, if it is known.
+
+        A process that has only read writes nothing. If this fails, the next process reads the blocks instead.
+        """
+        with self.lock, suppress(PersistentOrderedDictException):
+            if self.writable and self.disk_version and self.summary is not None and self.summary.is_current():
+                summary = bytes(self.summary)
+                if self._current_snapshot().get(SUMMARY_KEY, db=self.meta) != summary:
+                    self.write(lambda txn: txn.put(SUMMARY_KEY, summary, db=self.meta))
+                    self.flush()
+
+    def flush(self) -> None:
+        """Wait until everything that was committed is on the disk."""
+        if self._unflushed:
+            try:
+                if self.db is None:
+                    self._open_again()
+                self.db.sync(True)
+            except EngineError as error:
+                raise self.translated(error) from error
+            self._unflushed = self.options.shared and self.options.durability != "full"
+
+    # Closing
 
     @property
     def transaction_lock(self) -> Lock | None:
-        """The lock of the threads that share one write transaction; None where each write has its own."""
+        """The lock of the threads that share one write transaction. None where each write has its own."""
         return None
 
     @property
     def locks(self) -> list[Lock]:
-        """What a thread may hold in the middle of an operation."""
+        """The locks that a thread may hold in the middle of an operation."""
         return [self.lock]
 
     def save(self, dying: bool = False) -> None:
-        """Save what is not in any cache; ``dying``: without waiting for anything."""
+        """Save what is in no cache. With ``dying``, do not wait for anything."""
         self.save_summary()
 
     def close(self) -> None:
-        """Let go of the files. What is to be saved was saved before."""
+        """Close the files. The caches were synced before."""
         with self.lock:
             self._reopens = False
             if self.writable and self.db is not None:
-                # (where it cannot be done, what is in the log is saved all the same)
+                # If the checkpoint fails, the changes stay in the log, which is on disk.
                 with suppress(PersistentOrderedDictException):
-                    self._look()
-                    self.merge()
+                    self._current_snapshot()
+                    self.checkpoint()
                     self.save_summary()
             self._close_files()
 
@@ -269,18 +480,24 @@ class Store(Access):
         self._close_engine()
         self._files.release()
 
+    def _close_engine(self) -> None:
+        if self.db is not None:
+            self.db.close()
+            self.db = None
+
     # Fork
 
     def before_fork(self) -> None:
-        """No thread is in an operation and no transaction is open while the process forks."""
+        """Prevent other threads from being in an operation while the process forks, and end the snapshots."""
         self.lock.acquire()
         self.end_reading()
 
     def after_fork_in_parent(self) -> None:
+        """Allow operations again."""
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """The inherited environment may not be used, nor another one be opened beside it: close it."""
+        """Close LMDB, because a child may not use the inherited environment, nor open a second one besides it."""
         self.lock = Lock()
         self.forked_from = self.forked_from or os.getppid()
         self.wal = self.summary = None
@@ -298,19 +515,18 @@ class Store(Access):
     def close_for_good(self) -> None:
         """Refuse every use of the store, without opening or closing anything."""
 
-    # Whether the files are there
+    # The files at the path
 
     def is_gone(self) -> bool:
-        """Whether the files are not those any more that were opened."""
+        """Return whether the files at the path are no longer those that were opened."""
         return self._files.are_gone()
 
     def check_files(self) -> None:
-        """An error when the files are not those any more that were opened."""
+        """Raise an error if the files at the path are no longer those that were opened."""
         self._files.check()
 
     def follow_files(self) -> None:
-        """Before something is read, now and then: go on with the files that are at the path now. Who may write gets an
-        error where they are others."""
+        """Read the files that are at the path now. A store that is open to write raises an error if they are others."""
         self.end_reading()
         if self.options.mode == "w":
             self.check_files()
@@ -320,19 +536,19 @@ class Store(Access):
     # Errors
 
     def refuse_write(self) -> PersistentOrderedDictException:
-        """The error for a write where none is allowed."""
+        """Return the error for a write to a store that may only be read."""
         if self.forked_from and self.options.mode == "w":
             return ForkedStoreError(
-                f"the store at {self.path} is private to process {self.forked_from}, of which this process "
-                f"({os.getpid()}) is a forked child; it may only read here. Open SharedPersistentOrderedDict or "
-                f"SharedProgressTracker instead where several processes write"
+                f"the store at {self.path} is private to process {self.forked_from}. This process ({os.getpid()}) is "
+                f"its forked child and may only read. Open SharedPersistentOrderedDict or SharedProgressTracker where "
+                f"several processes write"
             )
         return ReadOnlyStoreError(f'the store at {self.path} was opened with mode="r"; open it with mode="w" to write')
 
     def damaged(self, reason: object) -> PersistentOrderedDictIntegrityError:
-        """The error for files that cannot be as they were written."""
+        """Return the error for files that are not as they were written."""
         return engine.damaged(self.path, reason)
 
     def translated(self, error: Exception) -> Exception:
-        """The engine's error as one of ours; any other as it is."""
+        """Return the exception of this package for an error of LMDB, or any other error as it is."""
         return engine.translated(self.path, error)

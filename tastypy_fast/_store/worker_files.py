@@ -26,16 +26,16 @@ import time
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
-from tastypy_fast._core.worker_slots import LANES, LEFT, WorkerSlots, count_of, has_ended
+from tastypy_fast._core.worker_slots import LEFT, SLOTS, WorkerSlots, count_of, has_ended
 from tastypy_fast._lmdb.safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
-from tastypy_fast._lmdb.store_dir import DATA, WORKERS, not_made
+from tastypy_fast._lmdb.store_dir import DATA, WORKERS, creation_error
 from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
 from tastypy_fast.types import ClaimState
 
-__all__ = ["WorkerFacts", "WorkerFile", "facts_of_workers", "lost_claims", "stops"]
+__all__ = ["WorkerFacts", "WorkerFile", "find_orphaned_claims", "read_worker_files", "stop_claim"]
 
 SIZE = 4096
-LANES_AT = 128
+SLOTS_AT = 128
 _NUMBER = struct.Struct("=q")
 _HEAD = struct.Struct("=QQd64s")
 
@@ -47,8 +47,8 @@ class WorkerFacts(NamedTuple):
     process: int
     since: float
     host: str
-    lanes: tuple[int, ...]
-    lives: bool
+    worker_slots: tuple[int, ...]
+    is_alive: bool
 
     def state_of(self, claim: ClaimRecord) -> ClaimState:
         """What has become of a task that this worker has claimed.
@@ -56,15 +56,15 @@ class WorkerFacts(NamedTuple):
         "waiting": its loop has not handed it out yet. "failed": its loop has ended, or gone on to another one, and left
         it unfinished; it stays this worker's for the next loop. "running": its loop, or its gate, has handed it out.
         """
-        if claim.lane == LEFT:
+        if claim.slot == LEFT:
             return "failed"
-        if claim.lane == 0:
+        if claim.slot == 0:
             return "running"
-        lane = self.lanes[claim.lane]
-        count = count_of(lane)
-        if claim.place >= count:
+        slot = self.worker_slots[claim.slot]
+        count = count_of(slot)
+        if claim.position >= count:
             return "waiting"
-        return "failed" if claim.place + 1 < count or has_ended(lane) else "running"
+        return "failed" if claim.position + 1 < count or has_ended(slot) else "running"
 
 
 class WorkerFile:
@@ -87,11 +87,11 @@ class WorkerFile:
         except UnsafeFileError:
             raise
         except OSError as error:
-            raise not_made(error, path, "no task can be claimed and no sync held", "this worker's file") from error
-        self._free_lanes = list(range(LANES - 1, 0, -1))
+            raise creation_error(error, path, "no task can be claimed and no sync held", "the worker file") from error
+        self._unused_slots = list(range(SLOTS - 1, 0, -1))
         self._map[:8] = bytes(8)
-        self.lanes = lanes_in(self._map)
-        self.lanes.clear()
+        self.worker_slots = slots_in(self._map)
+        self.worker_slots.clear()
         host = socket.gethostname().encode("utf-8", "replace")[:64]
         self._map[: _HEAD.size] = _HEAD.pack(self.number, os.getpid(), time.time(), host)
 
@@ -117,18 +117,18 @@ class WorkerFile:
             os.close(file)
         raise AssertionError("there are always more numbers")
 
-    def open_lane(self) -> int:
+    def open_slot(self) -> int:
         """A lane for an iterator; its places begin with what the one before it has left there."""
-        if not self._free_lanes:
+        if not self._unused_slots:
             raise PersistentOrderedDictException(
-                f"{LANES - 1} loops over tasks are running on this store in this process, and there may be no more; "
+                f"{SLOTS - 1} loops over tasks are running on this store in this process, and there may be no more; "
                 f"end some, or close() their iterators"
             )
-        return self._free_lanes.pop()
+        return self._unused_slots.pop()
 
-    def close_lane(self, lane: int) -> None:
+    def close_slot(self, slot: int) -> None:
         """Let another iterator have it."""
-        self._free_lanes.append(lane)
+        self._unused_slots.append(slot)
 
     def end(self) -> None:
         """No worker any more. Its claims were given back."""
@@ -137,17 +137,17 @@ class WorkerFile:
 
     def leave_to_parent(self) -> None:
         """A forked child is another worker; the lock stays with the parent's copy of the file."""
-        self.lanes.close()
+        self.worker_slots.close()
         self._map.close()
         os.close(self._file)
 
 
-def lanes_in(file: mmap.mmap) -> WorkerSlots:
+def slots_in(file: mmap.mmap) -> WorkerSlots:
     """The lanes of a mapped file."""
-    return WorkerSlots(memoryview(file)[LANES_AT:])
+    return WorkerSlots(memoryview(file)[SLOTS_AT:])
 
 
-def stops(path: str, number: int, lane: int, place: int) -> bool:
+def stop_claim(path: str, number: int, slot: int, position: int) -> bool:
     """Lanes.stop() of another worker. (False, too, where its file cannot be written, or is there no more: it cannot be
     told that the task was not handed out.)"""
     folder = os.path.join(path, WORKERS)
@@ -159,17 +159,17 @@ def stops(path: str, number: int, lane: int, place: int) -> bool:
         try:
             if os.fstat(file).st_size == SIZE and _NUMBER.unpack(os.pread(file, 8, 0))[0] == number:
                 with standard_descriptors_taken(), mmap.mmap(file, SIZE) as mapped:
-                    lanes = lanes_in(mapped)
+                    worker_slots = slots_in(mapped)
                     try:
-                        return lanes.stop(lane, place)
+                        return worker_slots.stop(slot, position)
                     finally:
-                        lanes.close()
+                        worker_slots.close()
         finally:
             os.close(file)
     return False
 
 
-def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
+def read_worker_files(path: str, own: int = 0) -> list[WorkerFacts]:
     """All workers on a store that are known, also dead ones whose file nobody has taken over yet.
 
     ``own`` is the number of this process's worker, which lives.
@@ -190,11 +190,11 @@ def facts_of_workers(path: str, own: int = 0) -> list[WorkerFacts]:
             data = os.pread(file, SIZE, 0)
             if len(data) == SIZE:
                 number, process, since, host = _HEAD.unpack_from(data)
-                lanes = struct.unpack_from(f"={LANES}Q", data, LANES_AT)
+                worker_slots = struct.unpack_from(f"={SLOTS}Q", data, SLOTS_AT)
                 if number:
-                    lives = number == own or _is_locked(file)
+                    is_alive = number == own or _is_locked(file)
                     text = host.rstrip(b"\0").decode("utf-8", "replace")
-                    found.append(WorkerFacts(number, process, since, text, lanes, lives))
+                    found.append(WorkerFacts(number, process, since, text, worker_slots, is_alive))
         finally:
             os.close(file)
     return found
@@ -208,14 +208,14 @@ def _is_locked(file: int) -> bool:
     return False
 
 
-def lost_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
+def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
     """The claims of workers that are gone, as give_back() wants them."""
-    workers = {worker.number: worker for worker in facts_of_workers(path, own)}
+    workers = {worker.number: worker for worker in read_worker_files(path, own)}
     lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):
         claim = read_claim(raw)
         worker = workers.get(claim.worker)
-        if worker is None or not worker.lives:
+        if worker is None or not worker.is_alive:
             waits = worker is not None and worker.state_of(claim) == "waiting"
             lost[_NUMBER.unpack(order)[0]] = claim.tries if waits else None
     return lost

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
+from typing import TextIO
 
 import click
 
@@ -92,11 +94,19 @@ for command in (status, watch, ls, get, set_value, rm, add, done, reset, abort, 
     tastypy_fast.add_command(command)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+                  file: TextIO | None = None, line: str | None = None) -> None:
+    warn(f"warning: {message}")
+
+
 def run(arguments: list[str]) -> int:
-    """Run it, and return the exit code. Errors are one line on stderr."""
+    """Run it, and return the exit code. Errors and warnings are one line each on stderr."""
     make_tolerant(sys.stdout)
     try:
-        result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
+        with warnings.catch_warnings():
+            # Without the line of the program, because a user of the command has none.
+            warnings.showwarning = _show_warning
+            result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()
     except SubprocessDied as end:
         # (the interpreter would flush what is left once more)

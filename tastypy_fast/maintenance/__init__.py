@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from typing import TypeVar
 
 from tastypy_fast._formats.atomic_output import atomic_output, new_path
-from tastypy_fast._lmdb.store_dir import not_there
+from tastypy_fast._lmdb.store_dir import no_store_error
 from tastypy_fast._paths import Path, resolved
 from tastypy_fast.exceptions import (
     DiskFullError,
@@ -146,7 +146,7 @@ def _found(path: Path) -> str:
     """The resolved path of what is there. Raises StoreNotFoundError and StorePathError."""
     real = resolved(path)
     if not os.path.lexists(real):
-        raise not_there(real)
+        raise no_store_error(real)
     return real
 
 

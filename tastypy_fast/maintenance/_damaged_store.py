@@ -8,8 +8,7 @@ from struct import Struct
 
 from tastypy_fast._core.key_codec import decode_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
-from tastypy_fast._core.status_block import block_facts
-from tastypy_fast._core.status_layout import BLOCK, STATUSES
+from tastypy_fast._core.status_block import STATUSES, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._store.options import FORMAT, KINDS
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
 from tastypy_fast.maintenance._page_salvage import Losses, Salvage, read_batches
@@ -67,10 +66,12 @@ class Source:
             elif database == _VALUES:
                 self._records[number] = value
             elif value is None:
-                self._entries[number] = dict.fromkeys(range(BLOCK), 0)
+                self._entries[number] = dict.fromkeys(range(TASKS_PER_BLOCK), 0)
             else:
                 changes = _CHANGE.iter_unpack(value[: len(value) // _CHANGE.size * _CHANGE.size])
-                self._entries.setdefault(number, {}).update((slot, entry) for slot, entry in changes if slot < BLOCK)
+                self._entries.setdefault(number, {}).update(
+                    (slot, entry) for slot, entry in changes if slot < TASKS_PER_BLOCK
+                )
 
     def _find_kind(self, meta: dict[bytes, bytes]) -> bytes:
         kind = meta.get(b"kind", b"")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
 from tastypy_fast._core.record_codec import decode_record, decode_value, encode_record
-from tastypy_fast._core.status_layout import ABORTED, BLOCK, CLAIMED, DONE, PRESENT, STATUSES, TRIES_SHIFT
+from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE, PRESENT, STATUSES, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.file_locks import ReaderLock
 from tastypy_fast._lmdb.safe_files import open_regular
@@ -262,9 +262,9 @@ class _Repairing:
     def _settle_some(self, txn: Any, start: int) -> tuple[int | None, list[tuple[str, int, list[int]]]]:
         """Settle some blocks from ``start`` on. The next one, and what was found (see _settle)."""
         cursor = txn.cursor(self._new.values)
-        found = cursor.set_range(_NUMBER.pack(start * BLOCK))
+        found = cursor.set_range(_NUMBER.pack(start * TASKS_PER_BLOCK))
         numbers = (_NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
-        records = groupby(numbers, key=lambda number: number // BLOCK)
+        records = groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK)
         facts = []
         for block, tasks in islice(records, _RUN_BLOCKS):
             facts.append(self._settle(txn, block, list(tasks)))
@@ -289,18 +289,18 @@ class _Repairing:
         tasks have a status and no record."""
         raw_block = _NUMBER.pack(block)
         before = STATUSES.unpack(txn.get(raw_block, db=self._new.status) or bytes(STATUSES.size))[8:]
-        entries = [0] * BLOCK
+        entries = [0] * TASKS_PER_BLOCK
         unknown, without_data = [], 0
         for number in numbers:
-            entry = before[number % BLOCK]
+            entry = before[number % TASKS_PER_BLOCK]
             if not entry & PRESENT:
                 unknown.append(number)
             without_data += number in self._without_data
             sound = entry & PRESENT and number not in self._without_data
-            entries[number % BLOCK] = entry & ~CLAIMED if sound else PRESENT
+            entries[number % TASKS_PER_BLOCK] = entry & ~CLAIMED if sound else PRESENT
         there = set(numbers)
-        gone = [block * BLOCK + slot for slot, entry in enumerate(before)
-                if entry & PRESENT and block * BLOCK + slot not in there]
+        gone = [block * TASKS_PER_BLOCK + slot for slot, entry in enumerate(before)
+                if entry & PRESENT and block * TASKS_PER_BLOCK + slot not in there]
         if numbers:
             txn.put(raw_block, STATUSES.pack(*_head(entries), 0, 0, 0, *entries), db=self._new.status)
         else:

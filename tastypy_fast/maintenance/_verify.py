@@ -8,7 +8,7 @@ from itertools import islice
 
 from tastypy_fast._lmdb.data_file import last_transaction
 from tastypy_fast._lmdb.page_check import find_page_faults
-from tastypy_fast._lmdb.store_dir import DATA, check_data_file, odd_files, require_store
+from tastypy_fast._lmdb.store_dir import DATA, check_data_file, find_unsafe_files, require_store
 from tastypy_fast._store.integrity import find_violations
 from tastypy_fast._store.read_only import ReadOnlyStore, look_at
 from tastypy_fast.exceptions import (
@@ -30,7 +30,7 @@ def verify_here(path: str) -> Iterator[str]:
     """What is wrong with the store at ``path``, a sentence each."""
     try:
         require_store(path)
-        odd = [str(error) for error in odd_files(path)]
+        odd = [str(error) for error in find_unsafe_files(path)]
         if odd:
             yield from odd
             return

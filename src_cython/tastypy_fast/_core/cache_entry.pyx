@@ -1,4 +1,8 @@
-"""An entry of the cache, and how entries go to disk."""
+"""Define what the write cache consists of: its entries, and what loops have handed out.
+
+A row is identified by its sequence number ("seq"), which never changes and is never used again. The database
+``order`` maps a key to its seq, the database ``values`` maps a seq to its record.
+"""
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -19,11 +23,12 @@ __all__ = ["Entry"]
 
 
 cdef bytes pack(long long number):
+    """Encode a seq or a block number as LMDB's integer keys are: 8 bytes in the machine's byte order."""
     return PyBytes_FromStringAndSize(<const char*>&number, 8)
 
 
-cdef bint is_held(PyObject* value, int depth) except -1:
-    """Whether anybody but its one owner holds a reference to a value, or to a list or dict inside it."""
+cdef bint is_referenced(PyObject* value, int depth) except -1:
+    """Return whether a value, or a list or dict inside it, has a second reference."""
     cdef Py_ssize_t position = 0
     cdef PyObject* key
     cdef PyObject* item
@@ -31,12 +36,12 @@ cdef bint is_held(PyObject* value, int depth) except -1:
         return True
     if PyDict_CheckExact(value):
         while PyDict_Next(value, &position, &key, &item):
-            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_held(item, depth + 1):
+            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_referenced(item, depth + 1):
                 return True
     elif PyList_CheckExact(value):
         for position in range(PyList_GET_SIZE(value)):
             item = PyList_GET_ITEM(value, position)
-            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_held(item, depth + 1):
+            if (PyDict_CheckExact(item) or PyList_CheckExact(item)) and is_referenced(item, depth + 1):
                 return True
     return False
 
@@ -47,27 +52,45 @@ cdef bint is_held(PyObject* value, int depth) except -1:
 cdef class Entry:
     """One key of the cache.
 
-    ``disk`` is the order number under which the disk has the key (ABSENT: it has not; UNKNOWN: nobody has
-    looked yet), ``order`` the one it has now. ``payload`` is the JSON as last assigned or read, ``value`` the
-    list or dict that was handed out of it. ``dirty``: payload, place or existence differ from the disk. ``shelved``: it
-    is only watched, and automatic syncs pass it over (see Syncing); ``in_turns``: it is in the queue of these.
+    ``disk_seq`` is the seq that the key has on disk: ABSENT if the disk does not have the key, UNKNOWN if the disk was
+    not asked yet. ``seq`` is the one that it has now. ``payload`` is the JSON as it was last assigned or read.
+    ``value`` is the list or dict that was made of it and handed out.
+
+    ``dirty``: the payload, the seq or the existence differ from the disk. ``relocated``: the key was deleted and added
+    again, so the next sync moves its record to a new seq. ``borrowed``: the caller still had references to the value
+    when the last sync began. ``pinned`` and ``in_queue`` belong to PinnedEntries.
     """
 
 
 @cython.final
 @cython.freelist(8)
-cdef class Copy:
-    """A value that a loop over a store has handed out: a copy, which is saved if it is changed and its key is marked.
+cdef class YieldedCopy:
+    """A copy of a value that a loop has handed out. It is saved only if it is changed and its key is marked dirty.
 
-    ``payload`` is the JSON that it was made of. ``watched`` is the object that was handed out by keying before, if
-    there was one: its unsaved changes are in the copy.
-    ``status`` is that of a task, as it was last shown in the copy. ``era``: see Lookup.
+    ``payload`` is the JSON of which the copy was made. ``watched`` is the value that was handed out by ``pod[key]``
+    before, if there was one, because its unsaved changes are in the copy. ``status`` is the one that the copy of a
+    task last showed. ``generation``: see WriteCache.copy_generation.
+    """
+
+
+cdef class ValueLoop:
+    """A loop over values, as the cache sees it. ``copied`` is its last copy, or None at its end."""
+
+
+@cython.final
+cdef class LastYielded:
+    """The item that a loop over the store has handed out last.
+
+    ``key`` and ``seq`` let a tracker skip the index when the caller changes the status of that task next.
+    ``copied`` is the copy of its value. ``record`` is the record of the last key that a loop over keys handed out,
+    because callers often ask for its value next. It is valid as long as ``cache_version`` and ``snapshot_id`` are the
+    cache's.
     """
 
 
 @cython.final
 cdef class IndexItems:
-    """What putmulti() puts into the index: pairs that are made one by one, and gone when they are put."""
+    """Yield the index entries of new keys for putmulti(), one by one, so that they need no list."""
 
     def __init__(self, list entries not None):
         self.entries = entries
@@ -81,12 +104,12 @@ cdef class IndexItems:
             raise StopIteration
         entry = self.entries[self.at]
         self.at += 1
-        return index_key(entry.key), pack(entry.order)
+        return index_key(entry.key), pack(entry.seq)
 
 
 @cython.final
 cdef class RecordItems:
-    """The same for the records."""
+    """Yield the records of entries for putmulti()."""
 
     def __init__(self, list entries not None, bint compress):
         self.entries = entries
@@ -101,19 +124,19 @@ cdef class RecordItems:
             raise StopIteration
         entry = self.entries[self.at]
         self.at += 1
-        return pack(entry.order), build_record(entry.codec, entry.key, entry.payload, self.compress)
+        return pack(entry.seq), build_record(entry.codec, entry.key, entry.payload, self.compress)
 
 
-def order_of_entry(Entry entry):
-    return entry.order
+def seq_of_entry(Entry entry):
+    return entry.seq
 
 
-cdef Entry make_entry(bytes key, long long disk, long long order):
+cdef Entry make_entry(bytes key, long long disk_seq, long long seq):
     cdef Entry entry = Entry.__new__(Entry)
     entry.key = key
-    entry.disk = disk
-    entry.order = order
-    entry.alive = True
-    entry.moved = entry.dirty = entry.counted = entry.status_dirty = entry.shelved = entry.in_turns = False
+    entry.disk_seq = disk_seq
+    entry.seq = seq
+    entry.exists = True
+    entry.relocated = entry.dirty = entry.counts_as_dirty = entry.status_dirty = entry.pinned = entry.in_queue = False
     entry.codec = NO_PAYLOAD
     return entry

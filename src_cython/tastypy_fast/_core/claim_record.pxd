@@ -4,8 +4,8 @@ from tastypy_fast._core.store_base cimport StoreBase
 
 cdef struct Claim:
     unsigned long long worker
-    unsigned long long lane
-    unsigned long long place
+    unsigned long long slot
+    unsigned long long position
     double since
     long long tries
 

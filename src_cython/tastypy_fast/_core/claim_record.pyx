@@ -1,6 +1,6 @@
 """What the database ``claims`` has of a claimed task, by its order number: who has it in hand, and which try that is.
 
-    worker 8, lane 8, place 8, since 8 (seconds since 1970, double), tries 8 bytes
+    worker 8, slot 8, position 8, since 8 (seconds since 1970, double), tries 8 bytes
 
 A claim of a lane is one of a batch: it was handed out if its place is below what the worker's file has counted in this
 lane. One of lane 0 was handed out when it was committed; its place is the number of the thread that has it. One of lane
@@ -23,7 +23,7 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["ClaimRecord", "pack_claim", "read_claim"]
 
-ClaimRecord = namedtuple("ClaimRecord", ("worker", "lane", "place", "since", "tries"), defaults=(0,))
+ClaimRecord = namedtuple("ClaimRecord", ("worker", "slot", "position", "since", "tries"), defaults=(0,))
 
 
 cdef int decode_claim(object raw, Claim* claim) except -1:
@@ -41,13 +41,13 @@ def read_claim(bytes raw):
     """The ClaimRecord in an entry of the database."""
     cdef Claim claim
     decode_claim(raw, &claim)
-    return ClaimRecord(claim.worker, claim.lane, claim.place, claim.since, claim.tries)
+    return ClaimRecord(claim.worker, claim.slot, claim.position, claim.since, claim.tries)
 
 
 def pack_claim(record not None):
     """The entry of the database for a ClaimRecord."""
     cdef Claim claim
-    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
+    claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     return encode_claim(&claim)
 
 
@@ -59,11 +59,11 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
     if raw is None:
         return False
     decode_claim(raw, &claim)
-    if claim.lane == 0 or claim.tries > tries_of(status):
+    if claim.slot == 0 or claim.tries > tries_of(status):
         return False
-    if store.lanes is not None and claim.worker == store.worker:
-        return store.lanes.stop(claim.lane, claim.place)
-    return (<object>store).store.stops_other(claim.worker, claim.lane, claim.place)
+    if store.worker_slots is not None and claim.worker == store.worker_number:
+        return store.worker_slots.stop(claim.slot, claim.position)
+    return store.stop_other_worker(claim.worker, claim.slot, claim.position)
 
 
 cdef int note_tries(StoreBase store, bytes number, int added, int tries) except -1:

@@ -5,20 +5,15 @@ from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.cache_entry cimport Entry
-from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator
+from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport encode_key
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
-from tastypy_fast._core.store_base cimport Lock
-from tastypy_fast._core.task_iterator cimport TaskIterator
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.task_cache cimport TaskCache
 
 from tastypy_fast.exceptions import NotLockedError
 
 __all__ = ["PodHandle", "ThreadLock", "TrackerHandle"]
-
-cdef enum:
-    # What TrackerCache.change() takes for "set the tries to zero".
-    RESET = 2
 
 
 @cython.final
@@ -194,8 +189,8 @@ cdef class PodHandle(StoreHandle):
         cdef WriteCache cache = self.open_cache()
         cdef bytes encoded = encode_key(key)
         cdef Entry entry = cache.entries.get(encoded)
-        if entry is not None and entry.value is not None and entry.counted and not cache.busy and not cache.tracks \
-                and not cache.is_stale():
+        if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy \
+                and not cache.tracks and not cache.is_stale():
             return entry.value
         return cache.fetch(encoded, key, self.threshold())
 
@@ -254,12 +249,12 @@ cdef class PodHandle(StoreHandle):
             return default
 
 
-cdef TrackerCache tasks_of(StoreHandle owner):
-    return <TrackerCache?>owner.open_cache()
+cdef TaskCache tasks_of(StoreHandle owner):
+    return <TaskCache?>owner.open_cache()
 
 
-cdef object change(StoreHandle owner, object key, uint32_t drop, uint32_t add, int tries):
-    tasks_of(owner).change(key, drop, add, tries, owner.threshold())
+cdef object change(StoreHandle owner, object key, uint32_t drop, uint32_t add, int added_tries):
+    tasks_of(owner).change(key, drop, add, added_tries, owner.threshold())
 
 
 cdef class TrackerHandle(PodHandle):
@@ -411,7 +406,7 @@ cdef class TrackerHandle(PodHandle):
             >>> tracker.tries("a")
             0
         """
-        change(self, key, 0, 0, RESET)
+        tasks_of(self).reset_tries(key, self.threshold())
 
     def mark_done_many(self, keys_iterable):
         """Mark many tasks done, or none if one of them is not there.
@@ -431,7 +426,7 @@ cdef class TrackerHandle(PodHandle):
             >>> tracker.num_done()
             2
         """
-        cdef TrackerCache tasks = tasks_of(self)
+        cdef TaskCache tasks = tasks_of(self)
         cdef list keys = list(keys_iterable)
         if not tasks.writable:
             raise tasks.store.refuse_write()

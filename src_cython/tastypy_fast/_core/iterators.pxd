@@ -1,6 +1,9 @@
-from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.cache_entry cimport Copy, Entry
+from libc.stdint cimport uint32_t
+
+from tastypy_fast._core.cache_entry cimport Entry, ValueLoop, YieldedCopy
 from tastypy_fast._core.record_codec cimport Record
+from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._core.write_cache cimport WriteCache
 
 cpdef enum:
     KEYS = 0
@@ -18,41 +21,54 @@ cdef class StoreHandle:
     cdef WriteCache open_cache(self)
     cdef long long threshold(self)
 
-cdef class StoreIterator:
-    cdef object __weakref__
+cdef class StoreIterator(ValueLoop):
     cdef StoreHandle owner
     cdef WriteCache cache
-    # What was handed out last, where that is a value.
-    cdef Copy copied
     cdef int kind
     cdef bint backwards
     cdef bint finished
+    # Whether the chunk has keys and not records, because the values are large.
     cdef bint bare
     # How often a shared store was reverted when the chunk was read, and whether it was again since.
     cdef object reverts
     cdef bint is_reverted
     cdef readonly long long position
-    cdef long long cache_version
-    cdef list orders
+    # The chunk: seqs, and for each a record, a key (``bare``) or an entry; what comes next in it; and the versions of
+    # the cache and of the store of which it is.
+    cdef list seqs
     cdef list records
     cdef Py_ssize_t at
     cdef int limit
-    cdef long long seen
+    cdef long long cache_version
+    cdef long long snapshot_id
 
     cdef bint is_outdated(self) except -1
-    cdef int enter_for(self, long long order, long long before) except -1
-    cdef object offer(self, long long order, object item, long long before)
-    cdef object read_again(self, long long order, object item)
-    cdef object offer_now(self, long long order, object item)
-    cdef object as_it_is_now(self, long long order, object item)
+    cdef int begin_step(self, long long seq, long long before) except -1
+    cdef object offer(self, long long seq, object item, long long before)
+    cdef object read_again(self, long long seq, object item)
+    cdef object offer_now(self, long long seq, object item)
+    cdef object as_it_is_now(self, long long seq, object item)
     cdef object count_reverts(self)
-    cdef bint is_overtaken(self, long long order) except -1
-    cdef Entry look_at(self, long long order, object item, Record* record)
-    cdef int note_passing(self, long long order, object item) except -1
-    cdef object hand(self, WriteCache cache, Entry entry, Record* record, long long order)
-    cdef object decode(self, WriteCache cache, Record* record, long long order, Copy copied)
+    cdef bint is_overtaken(self, long long seq) except -1
+    cdef Entry parse_item(self, long long seq, object item, Record* record)
+    cdef int remember_record(self, long long seq, object item) except -1
+    cdef object hand_out(self, WriteCache cache, Entry entry, Record* record, long long seq)
+    cdef object decode(self, WriteCache cache, Record* record, long long seq, YieldedCopy copied)
     cdef int refill(self) except -1
-    cdef int read_disk(self, list orders, list records) except -1
-    cdef int add_new(self, list orders, list records, bint cut) except -1
+    cdef int set_chunk(self, list seqs, list records, long long snapshot_id) except -1
+    cdef int read_disk(self, list seqs, list records) except -1
+    cdef int add_new(self, list seqs, list records, bint cut) except -1
 
-cdef object damaged(WriteCache cache, long long order, object error)
+cdef class TaskIterator(StoreIterator):
+    cdef TaskCache tasks
+    cdef uint32_t flags
+    cdef uint32_t mask
+    cdef long long max_tries
+    cdef bint attempt
+    # The table's ``openings`` or ``abortions`` when the chunk was read.
+    cdef long long changes
+
+    cdef bint is_current(self) except -1
+    cdef object offer_task(self, long long seq, object item)
+    cdef list choose(self)
+    cdef int read_chosen(self, list chosen, list seqs, list records) except -1

@@ -1,42 +1,51 @@
-"""Iterating while the store changes.
+"""Iterate over a store while it changes: over all keys, or over the tasks with a certain status.
 
-An iterator remembers the order number that it handed out last, reads a chunk of what comes after it, and
-asks the cache about each key again before handing it out. Whenever a sync or a revert has changed what is
-on disk (the cache's ``epoch``), it lets the rest of its chunk go and seeks again. No read transaction of
-its own stays open between two steps.
+An iterator remembers the seq that it handed out last, reads a chunk of what comes after it, and asks the cache about
+each key again before it hands the key out. When a sync or a revert has changed what is on disk (the cache's
+``cache_version``), the iterator drops the rest of its chunk and seeks again. It keeps no read transaction open between
+two steps.
 """
 
 from bisect import bisect_left, bisect_right
 from weakref import ref
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
-from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.cache_entry cimport Copy, Entry, pack
+from tastypy_fast._core.cache_entry cimport Entry, YieldedCopy, pack
 from tastypy_fast._core.key_codec cimport decode_key_at
 from tastypy_fast._core.record_codec cimport Record, parse_record, record_payload
+from tastypy_fast._core.status_block cimport ABORTED, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._core.write_cache cimport WriteCache
 
 from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
 
-__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator"]
+__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator", "TaskIterator"]
 
 cdef enum:
     FIRST_CHUNK = 16
     LARGEST_CHUNK = 512
-    # A chunk ends with the record that takes it past this.
+    # The chunks of a loop over tasks while other processes write a lot.
+    SMALL_CHUNK = 8
+    # A chunk ends with the record that takes it past this size.
     CHUNK_BYTES = 1 << 20
+    # A scan passes over this many records rather than seeking.
+    NEAR = 4
 
-# Under what name the number of reverts is in the database meta.
+# The name in the database meta under which the number of reverts is.
 REVERTS = b"reverts"
-# What was in a chunk and is not to be handed out any more.
+# Returned in place of an item of the chunk that is not to be handed out any more.
 GONE = object()
 cdef long long END = <long long>0x7fffffffffffffff
 
 
 cdef class StoreHandle:
-    """What an iterator needs to know of the instance that it came from."""
+    """What an iterator needs to know of the instance that made it."""
 
     cdef WriteCache open_cache(self):
         if self.cache is None:
@@ -49,8 +58,8 @@ cdef class StoreHandle:
         return 0 if self.held or self.blocks else self.sync_at
 
 
-cdef class StoreIterator:
-    """Keys, values or pairs in the order in which the keys were added, or backwards."""
+cdef class StoreIterator(ValueLoop):
+    """Yield keys, values or pairs in the order in which the keys were added, or backwards."""
 
     def __cinit__(self):
         self.finished = True
@@ -62,7 +71,7 @@ cdef class StoreIterator:
         self.kind = kind
         self.backwards = backwards
         self.position = END if backwards else -1
-        self.orders = self.records = []
+        self.seqs = self.records = []
         self.limit = FIRST_CHUNK
         self.cache_version = -1
 
@@ -70,13 +79,13 @@ cdef class StoreIterator:
         return self
 
     def seek(self, long long position):
-        """Go on behind this order number (before it, backwards), which another iterator came to."""
+        """Continue behind this seq (before it, backwards)."""
         self.position = position
-        self.orders = self.records = []
+        self.seqs = self.records = []
         self.at = 0
 
     def __next__(self):
-        cdef long long order, before
+        cdef long long seq, before
         if self.finished:
             raise StopIteration
         while True:
@@ -86,96 +95,99 @@ cdef class StoreIterator:
                 self.refill()
                 if not self.records:
                     self.finished = True
-                    self.cache.passing = None
-                    if self.cache.recent is self.copied:
-                        self.cache.recent = None
+                    self.cache.last_yielded.record = None
+                    if self.cache.last_yielded.copied is self.copied:
+                        self.cache.last_yielded.copied = None
                     self.copied = None
                     raise StopIteration
-            order = self.orders[self.at]
+            seq = self.seqs[self.at]
             item = self.records[self.at]
             self.at += 1
             before = self.position
-            self.position = order
-            result = self.offer(order, item, before)
+            self.position = seq
+            result = self.offer(seq, item, before)
             if result is not GONE:
                 return result
             if self.is_reverted:
-                # What comes next is looked for anew: a revert() may have brought back what lies before this one.
+                # Seek again, because revert() may have brought back keys that lie before this one.
                 self.is_reverted = False
-                if self.position == order:
-                    # (else another thread is further in this loop)
+                if self.position == seq:
+                    # (else another thread has moved this loop on)
                     self.seek(before)
 
     cdef bint is_outdated(self) except -1:
-        """Whether the rest of the chunk may not be what comes next any more."""
+        """Return whether the rest of the chunk may not be what comes next any more."""
         return self.cache_version != self.cache.cache_version or self.cache.is_stale()
 
-    cdef int enter_for(self, long long order, long long before) except -1:
-        """Have the cache to hand out an element, to which the loop came from ``before``."""
+    cdef int begin_step(self, long long seq, long long before) except -1:
+        """Begin the operation that hands out an item, to which the loop came from ``before``."""
         try:
             self.cache.begin_op()
         except BaseException:
-            # Nothing was handed out, so that it comes when the loop is asked again, unless another thread is further.
-            if self.position == order:
+            # Nothing was handed out. Go back, so that the item is not lost if the loop is continued. If another thread
+            # has moved the loop on, it stays where it is.
+            if self.position == seq:
                 self.seek(before)
             raise
         return 0
 
-    cdef object offer(self, long long order, object item, long long before):
-        """What to hand out for an element of the chunk, or GONE. The loop came from ``before``."""
+    cdef object offer(self, long long seq, object item, long long before):
+        """Return what to hand out for an item of the chunk, or GONE. The loop came from ``before``."""
         if not self.cache.store.transient and (not self.cache.tracks or self.kind == KEYS):
-            return self.offer_now(order, item)
-        # A task has its status to be read, too: nobody may come between. And where others write, the record is
-        # asked for again if the store is not as it was when the chunk was read.
-        self.enter_for(order, before)
+            return self.offer_now(seq, item)
+        # Under the lock, because the status of a task is read, too, and must belong to its value. And where other
+        # processes write, the record is read again if the store has changed since the chunk was read.
+        self.begin_step(seq, before)
         try:
-            item = self.as_it_is_now(order, item)
-            return GONE if item is None or self.is_overtaken(order) else self.offer_now(order, item)
+            item = self.as_it_is_now(seq, item)
+            return GONE if item is None or self.is_overtaken(seq) else self.offer_now(seq, item)
         finally:
             self.cache.end_op()
 
-    cdef object as_it_is_now(self, long long order, object item):
-        """An element of the chunk, read again if others have written since; None where it does not come next any more.
-        The caller holds the lock."""
-        if self.seen == self.cache.seen or not self.cache.store.transient:
+    cdef object as_it_is_now(self, long long seq, object item):
+        """Return an item of the chunk, read again if other processes have written since; None if it does not come
+        next any more. The caller holds the lock."""
+        if self.snapshot_id == self.cache.snapshot_id or not self.cache.store.transient:
             return item
         if self.reverts != self.count_reverts():
             self.is_reverted = True
             return None
-        return self.read_again(order, item)
+        return self.read_again(seq, item)
 
     cdef object count_reverts(self):
-        """How often a shared store was reverted so far."""
+        """Return how often a shared store was reverted, as the bytes in the database."""
         return self.cache.get(REVERTS, self.cache.store.meta)
 
-    cdef bint is_overtaken(self, long long order) except -1:
-        """Whether another cache (clone=False) has written since the chunk was looked at, before this thread got the
-        lock: it is read anew then, from this element on."""
+    cdef bint is_overtaken(self, long long seq) except -1:
+        """Return whether another cache (clone=False) has written before this thread got the lock.
+
+        The loop seeks again then, from this item on.
+        """
         if self.cache.store.transient or self.cache_version == self.cache.cache_version:
             return False
-        self.seek(order + 1 if self.backwards else order - 1)
+        self.seek(seq + 1 if self.backwards else seq - 1)
         return True
 
-    cdef object read_again(self, long long order, object item):
-        """An element of the chunk as it is on disk now; None when it was deleted. (An order number always has
-        the same key.)"""
+    cdef object read_again(self, long long seq, object item):
+        """Return an item of the chunk as it is on disk now, or None if it was deleted. (A seq never changes its
+        key.)"""
         cdef StoreBase store = self.cache.store
         if self.bare:
-            return item if store.reader().cursor(store.values).set_key(pack(order)) else None
-        return self.cache.record_at(order)
+            return item if store.reader().cursor(store.values).set_key(pack(seq)) else None
+        return self.cache.record_at(seq)
 
-    cdef object offer_now(self, long long order, object item):
+    cdef object offer_now(self, long long seq, object item):
         cdef Entry entry
         cdef Record record
-        entry = self.look_at(order, item, &record)
-        if entry is not None and (not entry.alive or entry.order != order and (entry is item or entry.moved)):
+        entry = self.parse_item(seq, item, &record)
+        if entry is not None and (not entry.exists or entry.seq != seq and (entry is item or entry.relocated)):
             return GONE
         if entry is None and self.kind == KEYS and not self.bare:
-            self.note_passing(order, item)
-        return self.hand(self.cache, entry, &record, order)
+            self.remember_record(seq, item)
+        return self.hand_out(self.cache, entry, &record, seq)
 
-    cdef Entry look_at(self, long long order, object item, Record* record):
-        """Find the key in an element of the chunk; returns what the cache has for it."""
+    cdef Entry parse_item(self, long long seq, object item, Record* record):
+        """Find the key in an item of the chunk. Returns the entry that the cache has for it."""
         cdef bytes raw
         if type(item) is Entry:
             raw = (<Entry>item).key
@@ -190,60 +202,51 @@ cdef class StoreIterator:
             try:
                 parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), record)
             except PersistentOrderedDictIntegrityError as error:
-                raise damaged(self.cache, order, error) from error
-        if self.cache.entries or self.cache.shelf:
+                raise damaged(self.cache, seq, error) from error
+        if self.cache.entries or self.cache.pinned.by_key:
             return self.cache.entry_of(record.key[:record.key_size])
         return None
 
-    cdef int note_passing(self, long long order, object item) except -1:
-        """Keep the record of a key that is handed out: who loops over keys often asks for the value next."""
-        cdef WriteCache cache = self.cache
-        cache.passing = item
-        cache.passing_order = order
-        cache.passing_epoch = self.cache_version
-        cache.passing_seen = cache.seen
+    cdef int remember_record(self, long long seq, object item) except -1:
+        """Keep the record of a key that is handed out, because callers often ask for its value next."""
+        self.cache.last_yielded.set_record(item, seq, self.cache_version, self.cache.snapshot_id)
         return 0
 
-    cdef object hand(self, WriteCache cache, Entry entry, Record* record, long long order):
+    cdef object hand_out(self, WriteCache cache, Entry entry, Record* record, long long seq):
         cdef object key = None, value
-        cdef Copy copied
+        cdef YieldedCopy copied
         if self.kind != VALUES:
             try:
                 key = decode_key_at(record.key, record.key_size)
             except PersistentOrderedDictIntegrityError as error:
-                raise damaged(cache, order, error) from error
+                raise damaged(cache, seq, error) from error
             if self.kind == KEYS:
                 return key
-        # One for the whole loop: it says what was handed out last.
+        # One object for the whole loop: it says what the loop handed out last.
         copied = self.copied
         if copied is None:
-            copied = self.copied = Copy.__new__(Copy)
+            copied = self.copied = YieldedCopy.__new__(YieldedCopy)
             cache.loops = [loop for loop in cache.loops if loop() is not None] + [ref(self)]
         if copied.watched is not None:
             copied.watched = None
         if entry is None:
-            value = self.decode(cache, record, order, copied)
+            value = self.decode(cache, record, seq, copied)
         elif entry.value is not None:
             value = cache.copy_of(entry, copied)
         else:
             copied.codec = entry.codec
             copied.payload = entry.payload
-            value = cache.decode(entry.key, order, entry.codec, entry.payload)
+            value = cache.decode(entry.key, seq, entry.codec, entry.payload)
         copied.key = key
-        copied.order = order
+        copied.seq = seq
         copied.value = value
-        copied.status = cache.shown
-        copied.era = cache.era
-        cache.recent = copied
-        cache.recent_key = key
-        cache.recent_order = order
+        copied.status = cache.decoded_status
+        copied.generation = cache.copy_generation
+        cache.last_yielded.copied = copied
+        cache.last_yielded.set_item(key, seq)
         return value if self.kind == VALUES else (key, value)
 
-    def at_copy(self):
-        """The copy that was handed out last, of a loop that is not at its end."""
-        return self.copied
-
-    cdef object decode(self, WriteCache cache, Record* record, long long order, Copy copied):
+    cdef object decode(self, WriteCache cache, Record* record, long long seq, YieldedCopy copied):
         cdef bytes payload
         try:
             payload = record_payload(record)
@@ -252,49 +255,53 @@ cdef class StoreIterator:
         except PersistentOrderedDictIntegrityError as error:
             raise cache.damaged(cache.key_of(record.key[:record.key_size]), error) from error
         try:
-            return cache.decode(b"", order, record.codec, payload)
+            return cache.decode(b"", seq, record.codec, payload)
         except PersistentOrderedDictIntegrityError:
-            # (only an error names the key)
-            return cache.decode(record.key[:record.key_size], order, record.codec, payload)
+            # Decode again with the key, which only the error needs.
+            return cache.decode(record.key[:record.key_size], seq, record.codec, payload)
 
     cdef int refill(self) except -1:
-        cdef list orders = [], records = []
+        """Read the next chunk."""
+        cdef list seqs = [], records = []
         cdef WriteCache cache = self.cache
-        cdef long long seen
+        cdef long long snapshot_id
         cache.begin_op()
         try:
             cache.resolve()
             if self.cache_version != cache.cache_version:
-                # The chunk that there is goes now: an exception below must not leave it to be handed out.
-                self.orders = self.records = []
-                # Asked again after a sync only: where another process writes, a wrong answer costs time, no more.
+                # Drop the old chunk now: after an exception below, it must not be handed out.
+                self.seqs = self.records = []
+                # Asked again only after a sync. Where another process writes, a wrong answer costs nothing but time.
                 self.bare = self.kind == KEYS and cache.store.has_large_values()
                 self.cache_version = cache.cache_version
             if cache.store.transient:
                 self.reverts = self.count_reverts()
-            cut = self.read_disk(orders, records)
+            cut = self.read_disk(seqs, records)
             if cache.new_entries:
-                self.add_new(orders, records, cut)
-            seen = cache.seen
+                self.add_new(seqs, records, cut)
+            snapshot_id = cache.snapshot_id
         except Exception as error:
             raise cache.store.translated(error) from error
         finally:
             cache.end_op()
-        self.orders = orders
+        return self.set_chunk(seqs, records, snapshot_id)
+
+    cdef int set_chunk(self, list seqs, list records, long long snapshot_id) except -1:
+        self.seqs = seqs
         self.records = records
-        self.seen = seen
+        self.snapshot_id = snapshot_id
         self.at = 0
         self.limit = min(self.limit * 2, LARGEST_CHUNK)
         return 0
 
-    cdef int read_disk(self, list orders, list records) except -1:
-        """Read a chunk. Returns whether there may be more on disk behind it."""
+    cdef int read_disk(self, list seqs, list records) except -1:
+        """Read a chunk from disk. Returns whether there may be more behind it."""
         cdef Py_ssize_t size = 0
         cdef Record record
         cdef const unsigned char[::1] view
-        cdef long long order
+        cdef long long seq
         cdef StoreBase store = self.cache.store
-        # Keys of large values: the values stay where they are, unread.
+        # Keys of large values: the values are not read.
         txn = store.reader_of_buffers() if self.bare else store.reader()
         cursor = txn.cursor(store.values)
         if self.backwards:
@@ -312,49 +319,219 @@ cdef class StoreIterator:
             if self.bare:
                 view = raw
                 parse_record(&view[0] if view.shape[0] else NULL, view.shape[0], &record)
-                memcpy(&order, PyBytes_AS_STRING(bytes(number)), 8)
+                memcpy(&seq, PyBytes_AS_STRING(bytes(number)), 8)
                 records.append(record.key[:record.key_size])
                 size += record.key_size
             else:
-                memcpy(&order, PyBytes_AS_STRING(number), 8)
+                memcpy(&seq, PyBytes_AS_STRING(number), 8)
                 records.append(raw)
                 size += PyBytes_GET_SIZE(raw)
-            orders.append(order)
-            if len(orders) >= self.limit or size >= CHUNK_BYTES:
+            seqs.append(seq)
+            if len(seqs) >= self.limit or size >= CHUNK_BYTES:
                 return True
         return False
 
-    cdef int add_new(self, list orders, list records, bint cut) except -1:
+    cdef int add_new(self, list seqs, list records, bint cut) except -1:
         """Merge in what is only in memory so far, which nearly always comes behind all that is on disk."""
-        cdef list numbers = self.cache.new_orders, pairs = []
+        cdef list numbers = self.cache.new_seqs, pairs = []
         cdef dict entries = self.cache.new_entries
         cdef long long bound = -1 if self.backwards else END
         if self.backwards:
-            first = bisect_right(numbers, orders[len(orders) - 1]) if cut else 0
+            first = bisect_right(numbers, seqs[len(seqs) - 1]) if cut else 0
             places = range(bisect_left(numbers, self.position) - 1, first - 1, -1)
         else:
-            last = bisect_right(numbers, orders[len(orders) - 1]) if cut else len(numbers)
+            last = bisect_right(numbers, seqs[len(seqs) - 1]) if cut else len(numbers)
             places = range(bisect_right(numbers, self.position), last)
         for place in places:
             number = numbers[place]
             entry = entries.get(number)
             if entry is None:
-                # Deleted: its number goes later, with others.
+                # Deleted. new_seqs is cleaned later, for many numbers at once.
                 continue
             if len(pairs) == self.limit:
-                # More come in the next chunk, and with them what is on disk behind these.
+                # The next chunk has the rest, and with it what is on disk behind these.
                 bound = pairs[len(pairs) - 1][0]
                 break
             pairs.append((number, entry))
         if not pairs:
             return 0
-        for position in range(len(orders)):
-            if orders[position] > bound if self.backwards else orders[position] < bound:
-                pairs.append((orders[position], records[position]))
-        if orders:
+        for position in range(len(seqs)):
+            if seqs[position] > bound if self.backwards else seqs[position] < bound:
+                pairs.append((seqs[position], records[position]))
+        if seqs:
             pairs.sort(key=first_of, reverse=self.backwards)
-        orders[:] = [number for number, _ in pairs]
+        seqs[:] = [number for number, _ in pairs]
         records[:] = [record for _, record in pairs]
+        return 0
+
+
+@cython.final
+cdef class TaskIterator(StoreIterator):
+    """Yield the tasks with a certain status. ``attempt`` counts a try of each before it is handed out.
+
+    A scan of the status blocks finds the seqs of a chunk. Each status is read again before its task is handed out.
+    """
+
+    def __init__(self, StoreHandle owner not None, int kind, uint32_t wanted, uint32_t unwanted, bint limited,
+                 bint attempt):
+        StoreIterator.__init__(self, owner, kind)
+        self.tasks = <TaskCache?>self.cache
+        self.flags = PRESENT | wanted
+        self.mask = PRESENT | wanted | unwanted
+        self.max_tries = owner.max_tries if limited else 0
+        self.attempt = attempt
+        if attempt and not self.cache.writable:
+            raise self.cache.store.refuse_write()
+
+    cdef bint is_outdated(self) except -1:
+        cdef StatusTable status = self.tasks.status
+        cdef long long changes, last
+        if self.tasks.store.transient:
+            # Another process may have opened a task that was passed over. While others write a lot, chunks are small.
+            if self.is_current():
+                return False
+            self.limit = SMALL_CHUNK
+            return True
+        if self.tasks.borrowed:
+            self.tasks.read_borrowed_statuses()
+        changes = status.abortions if self.flags & ABORTED else status.openings
+        last = status.last_aborted if self.flags & ABORTED else status.last_opened
+        if changes != self.changes:
+            # A task that was passed over is wanted now. It matters if it lies ahead.
+            if changes - self.changes > 1 or last > self.position:
+                return True
+            self.changes = changes
+        return StoreIterator.is_outdated(self)
+
+    cdef bint is_current(self) except -1:
+        """Return whether the store is as it was when the chunk was read."""
+        self.tasks.begin_op()
+        try:
+            return self.snapshot_id == self.tasks.snapshot_id
+        finally:
+            self.tasks.end_op()
+
+    cdef object offer(self, long long seq, object item, long long before):
+        self.begin_step(seq, before)
+        try:
+            item = self.as_it_is_now(seq, item)
+            return GONE if item is None or self.is_overtaken(seq) else self.offer_task(seq, item)
+        finally:
+            self.tasks.end_op()
+
+    cdef object offer_task(self, long long seq, object item):
+        """Return the task if its status still is as wanted, else GONE. The caller holds the lock."""
+        cdef TaskCache tasks = self.tasks
+        cdef Entry entry = None
+        cdef Record record
+        cdef uint32_t status
+        cdef object key, value
+        entry = self.parse_item(seq, item, &record)
+        if entry is not None and (not entry.exists or entry.seq != seq):
+            return GONE
+        if entry is not None:
+            tasks.read_status_from_dict(entry)
+        # (0 if it was deleted since the chunk was read)
+        status = tasks.status.get(seq)
+        if status & self.mask != self.flags or (self.max_tries and tries_of(status) >= self.max_tries):
+            return GONE
+        try:
+            key = decode_key_at(record.key, record.key_size)
+        except PersistentOrderedDictIntegrityError as error:
+            raise damaged(tasks, seq, error) from error
+        if self.attempt:
+            if not tasks.writable:
+                raise tasks.store.refuse_write()
+            if tries_of(status) >= MAX_TRIES:
+                return GONE
+            tasks.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+        if self.kind == KEYS:
+            if entry is None:
+                self.remember_record(seq, item)
+            tasks.settle(self.owner.threshold())
+            value = None
+        else:
+            # As by keying: what the caller changes in the dict is saved.
+            if entry is None:
+                entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
+            value = tasks.borrow(entry)
+            if tasks.writable and (self.attempt or not entry.counts_as_dirty) and entry.value is not None:
+                tasks.settle(self.owner.threshold())
+                if tasks.entry_of(entry.key) is not entry:
+                    tasks.adopt(entry)
+                else:
+                    tasks.count_as_dirty(entry)
+        tasks.last_yielded.set_item(key, seq)
+        return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
+
+    cdef int refill(self) except -1:
+        cdef TaskCache tasks = self.tasks
+        cdef list seqs = [], records = []
+        cdef long long snapshot_id
+        tasks.begin_op()
+        try:
+            tasks.resolve()
+            # Those of pinned entries only once, as the loop begins, because a caller may keep ever more values while
+            # the loop runs.
+            tasks.read_all_statuses_from_dicts(self.cache_version == -1)
+            self.cache_version = tasks.cache_version
+            self.changes = tasks.status.abortions if self.flags & ABORTED else tasks.status.openings
+            if not tasks.status.compared:
+                # Compare the counts of tasks and statuses once, because a task without a status would be passed over
+                # in silence.
+                tasks.status.count()
+            snapshot_id = tasks.snapshot_id
+            if tasks.store.transient:
+                self.reverts = self.count_reverts()
+            chosen = self.choose()
+            if not chosen and tasks.pinned.by_key:
+                # At the end once more: what lies ahead may have become wanted since.
+                tasks.read_all_statuses_from_dicts(True)
+                chosen = self.choose()
+            self.read_chosen(chosen, seqs, records)
+        except Exception as error:
+            raise tasks.store.translated(error) from error
+        finally:
+            tasks.end_op()
+        return self.set_chunk(seqs, records, snapshot_id)
+
+    cdef list choose(self):
+        """Return the seqs of the next tasks with the wanted status."""
+        return self.tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
+
+    cdef int read_chosen(self, list chosen, list seqs, list records) except -1:
+        """Read the records of the chosen tasks into the chunk, as many of them as it holds."""
+        cdef TaskCache tasks = self.tasks
+        cdef dict new_entries = tasks.new_entries
+        cdef Entry entry
+        cdef Py_ssize_t size = 0
+        cdef long long at = END
+        cdef long long seq
+        cursor = tasks.store.reader().cursor(tasks.store.values)
+        pairs = iter(())
+        for place in chosen:
+            seq = place
+            entry = new_entries.get(place) if new_entries else None
+            if entry is not None:
+                record = entry
+            else:
+                if not at <= seq <= at + NEAR:
+                    cursor.set_range(pack(seq))
+                    pairs = cursor.iternext()
+                record = None
+                for number, raw in pairs:
+                    memcpy(&at, PyBytes_AS_STRING(number), 8)
+                    if at >= seq:
+                        record = raw if at == seq else None
+                        at += 1
+                        break
+                if record is None:
+                    raise tasks.damaged("?", f"the task of order number {seq} has a status and no record")
+                size += len(record)
+            seqs.append(place)
+            records.append(record)
+            if size >= CHUNK_BYTES:
+                break
         return 0
 
 
@@ -362,5 +539,5 @@ def first_of(pair):
     return pair[0]
 
 
-cdef object damaged(WriteCache cache, long long order, object error):
-    return cache.store.damaged(f"record {order}: {error}")
+cdef object damaged(WriteCache cache, long long seq, object error):
+    return cache.store.damaged(f"record {seq}: {error}")

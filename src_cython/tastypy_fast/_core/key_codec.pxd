@@ -1,3 +1,7 @@
+cdef enum:
+    # LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE). A longer key is indexed by its digest.
+    MAX_INDEX_KEY = 511
+
 cpdef bytes encode_key(object key)
 cpdef object decode_key(bytes encoded)
 cpdef str describe(object value)

@@ -47,8 +47,6 @@ cdef enum:
     ESCAPED = 0xff
     # Deeper than any key that means something; the C stack is safe far beyond it.
     MAX_NESTING = 500
-    # LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE).
-    MAX_INDEX_KEY = 511
     PREFIX = 64
 
 

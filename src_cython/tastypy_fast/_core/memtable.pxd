@@ -1,35 +1,34 @@
-cdef object MISSING
-
-cdef object patched_if(object found, object below)
+cdef object patched_if(object change, object below)
+cpdef list sorted_items(dict changes, bint integer_keys)
 
 cdef class Memtable:
     cdef dict changes
-    cdef bint numbers
-    cdef list ordered
-    # The largest number that was changed.
+    cdef bint integer_keys
+    cdef list sorted_keys
+    # The largest integer key that was ever changed.
     cdef long long largest
-    # Whether any change is one of a block of statuses, to be laid over what is there.
+    # Whether any change is a patch of a status block.
     cdef bint has_patches
 
-    cpdef int change(self, bytes key, object value) except -1
-    cdef int take(self, Memtable other) except -1
-    cdef int patch(self, bytes key, bytearray changes) except -1
+    cpdef int put(self, bytes key, object change) except -1
+    cdef int patch(self, bytes key, bytearray patch) except -1
+    cdef int update(self, Memtable other) except -1
     cdef list sort(self)
-    cdef bytes key_of(self, object place)
-    cdef object value_of(self, object place)
+    cdef bytes key_of(self, object sort_key)
+    cdef object change_of(self, object sort_key)
 
 cdef class MergedTransaction:
     cdef object txn
     cdef tuple handles
-    cdef tuple layers
+    cdef tuple memtables
     cdef readonly long long count
 
-    cdef Memtable layer_of(self, object db)
-    cdef object look(self, bytes key, object db)
+    cdef Memtable memtable_of(self, object db)
+    cdef object find(self, bytes key, object db)
 
 cdef class MergedCursor:
     cdef object cursor
-    cdef Memtable layer
-    cdef object place
+    cdef Memtable memtable
+    cdef object position
 
-    cdef bint stand_at_first(self, object pairs) except -1
+    cdef bint move_to_first_of(self, object pairs) except -1

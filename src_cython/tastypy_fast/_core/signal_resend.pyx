@@ -69,10 +69,10 @@ cdef extern from *:
     void begin_repeating(int number)
     void stop_repeating()
 
-__all__ = ["repeat_until_handled", "stop"]
+__all__ = ["resend_until_handled", "stop"]
 
 
-def repeat_until_handled(int number):
+def resend_until_handled(int number):
     """Send the signal again, ten times a second, from when it comes until ``stop()``. It has a handler written in
     Python already; in a forked child this is to be called again. One signal in a process can have this."""
     begin_repeating(number)

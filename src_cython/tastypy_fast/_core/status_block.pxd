@@ -1,14 +1,16 @@
 from libc.stdint cimport int32_t, uint16_t, uint32_t
 
-cdef enum:
+# The layout of a status block: see status_block.pyx. Python has these constants, too.
+cpdef enum:
     PRESENT = 1
     DONE = 2
     ABORTED = 4
     CLAIMED = 8
     FLAGS = 15
     TRIES_SHIFT = 4
-    ENTRIES = 500
-    MAX_TRIES = 134217727  # 2**27 - 1: what the 28 bits of an entry hold
+    TASKS_PER_BLOCK = 500
+    # 2**27 - 1: what the 28 bits of an entry hold.
+    MAX_TRIES = 134217727
 
 cdef struct Head:
     uint16_t present
@@ -20,9 +22,9 @@ cdef struct Head:
 
 cdef struct Layout:
     Head head
-    uint32_t entry[ENTRIES]
+    uint32_t entry[TASKS_PER_BLOCK]
 
-# What a log says of a block.
+# A change of a block, as the write-ahead log has it.
 cdef struct StatusChange:
     uint32_t slot
     uint32_t entry
@@ -33,7 +35,7 @@ cdef inline int32_t tries_of(uint32_t entry) noexcept:
 cdef inline uint32_t make_entry(uint32_t flags, int32_t tries) noexcept:
     return (<uint32_t>tries << TRIES_SHIFT) | flags
 
-cdef inline void add(Head* head, uint32_t entry, int sign) noexcept:
+cdef inline void add_to_head(Head* head, uint32_t entry, int sign) noexcept:
     if entry & PRESENT:
         head.present += sign
         head.done += sign * ((entry & DONE) != 0)
@@ -41,8 +43,8 @@ cdef inline void add(Head* head, uint32_t entry, int sign) noexcept:
         head.tried += sign * (tries_of(entry) > 0)
         head.open += sign * ((entry & (DONE | ABORTED)) == 0)
 
-cdef inline int how_many(const Head* head, uint32_t flags, uint32_t mask) noexcept:
-    """How many tasks of a block may have these ``flags`` under ``mask``."""
+cdef inline int count_candidates(const Head* head, uint32_t flags, uint32_t mask) noexcept:
+    """Return how many tasks of a block can have these ``flags`` under ``mask``."""
     if flags & ABORTED:
         return head.aborted
     if mask & ABORTED:
@@ -58,7 +60,7 @@ cdef class Block:
     cdef Layout data
     # What the disk has in the slots that were touched; NULL before the first one was.
     cdef uint32_t* before
-    cdef unsigned char touched[ENTRIES]
+    cdef unsigned char touched[TASKS_PER_BLOCK]
     cdef int touched_count
     cdef int touch(self, int slot, unsigned char how) except -1
     cdef int settle(self, int slot) except -1

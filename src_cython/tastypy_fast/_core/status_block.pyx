@@ -1,11 +1,11 @@
-"""One block of statuses: which of 500 tasks are done or aborted and how often each was tried.
+"""Define the layout of a status block: which of 500 tasks are done or aborted, and how often each was tried.
 
-On disk a block holds the status of 500 consecutive order numbers, so that two blocks fill a page of
-4 kB and a million tasks are 4 MB that one loop scans. All numbers are in the machine's byte order, as
-LMDB's own are:
+A block holds the statuses of 500 consecutive seqs: the task with seq n has entry n % 500 of block n // 500. Two blocks
+fill a page of 4 kB, and the blocks of a million tasks are 4 MB that one loop scans. All numbers are in the machine's
+byte order, as LMDB's own are:
 
     head        8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
-    entry * 500 32 bits       bit 0 there is such a task, bit 1 done, bit 2 aborted, bit 3 claimed,
+    entry * 500 32 bits       bit 0 the task exists, bit 1 done, bit 2 aborted, bit 3 claimed,
                               bits 4..31 tries, signed
 """
 
@@ -16,9 +16,31 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
+from struct import Struct
+
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["Block", "block_facts", "patched"]
+__all__ = [
+    "ABORTED",
+    "CLAIMED",
+    "DONE",
+    "FLAGS",
+    "HEAD",
+    "MAX_TRIES",
+    "PRESENT",
+    "STATUSES",
+    "TASKS_PER_BLOCK",
+    "TRIES_SHIFT",
+    "Block",
+    "block_facts",
+    "patched",
+]
+
+# The head of a block, and a whole block, for Python modules that read blocks.
+HEAD = Struct("=8H")
+STATUSES = Struct(f"{HEAD.format}{TASKS_PER_BLOCK}I")
+if HEAD.size != sizeof(Head) or STATUSES.size != sizeof(Layout):
+    raise ImportError("the compiler lays out status blocks differently")
 
 
 cdef int decode_block(object raw, Layout* data) except -1:
@@ -32,34 +54,34 @@ cdef int decode_block(object raw, Layout* data) except -1:
 
 
 cpdef bytes patched(object raw, bytearray changes):
-    """A block on disk, or None, with changes: of each the StatusChange, the later ones last."""
+    """Return a block, or None for an empty one, with changes applied: StatusChange structs, the latest last."""
     cdef Layout data
     cdef StatusChange change
     cdef Py_ssize_t at
     decode_block(raw, &data)
     for at in range(0, PyByteArray_GET_SIZE(changes), <Py_ssize_t>sizeof(StatusChange)):
         memcpy(&change, PyByteArray_AS_STRING(changes) + at, sizeof(StatusChange))
-        add(&data.head, data.entry[change.slot], -1)
-        add(&data.head, change.entry, 1)
+        add_to_head(&data.head, data.entry[change.slot], -1)
+        add_to_head(&data.head, change.entry, 1)
         data.entry[change.slot] = change.entry
     return PyBytes_FromStringAndSize(<const char*>&data, sizeof(Layout))
 
 
 cdef int check_changes(const unsigned char* data, Py_ssize_t size) except -1:
-    """That these can be changes of a block."""
+    """Raise unless these bytes can be changes of a block."""
     cdef StatusChange change
     cdef Py_ssize_t at
     if size % <Py_ssize_t>sizeof(StatusChange):
         raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
     for at in range(0, size, <Py_ssize_t>sizeof(StatusChange)):
         memcpy(&change, data + at, sizeof(StatusChange))
-        if change.slot >= ENTRIES:
+        if change.slot >= TASKS_PER_BLOCK:
             raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
     return 0
 
 
 cdef bytearray latest(bytearray changes):
-    """Of each slot the last one of its changes."""
+    """Return the last change of each slot."""
     cdef dict found = {}
     cdef Py_ssize_t at
     for at in range(0, PyByteArray_GET_SIZE(changes), <Py_ssize_t>sizeof(StatusChange)):
@@ -69,20 +91,23 @@ cdef bytearray latest(bytearray changes):
 
 @cython.final
 cdef class Block:
-    """One block in memory. ``touched[i]`` tells that entry i differs from the disk: 1 where it counts as dirty on its
-    own, 2 where an entry of the cache counts for it."""
+    """One block in memory.
+
+    ``touched[i]`` is not 0 if entry i differs from the disk: 1 if it counts as dirty on its own, 2 if an entry of the
+    cache counts for it. ``before`` has the entries on disk of touched slots; it is NULL before the first touch.
+    """
 
     def __cinit__(self):
-        memset(self.touched, 0, ENTRIES)
+        memset(self.touched, 0, TASKS_PER_BLOCK)
         self.touched_count = 0
 
     def __dealloc__(self):
         PyMem_Free(self.before)
 
     cdef int touch(self, int slot, unsigned char how) except -1:
-        """Note what the disk has in a slot, whose entry is about to differ from it."""
+        """Record what the disk has in a slot whose entry is about to differ from it."""
         if self.before == NULL:
-            self.before = <uint32_t*>PyMem_Malloc(ENTRIES * sizeof(uint32_t))
+            self.before = <uint32_t*>PyMem_Malloc(TASKS_PER_BLOCK * sizeof(uint32_t))
             if self.before == NULL:
                 raise MemoryError("no memory for a block of statuses")
         self.before[slot] = self.data.entry[slot]
@@ -91,26 +116,26 @@ cdef class Block:
         return 0
 
     cdef int settle(self, int slot) except -1:
-        """A slot that was touched is as the disk has it."""
+        """Note that a touched slot is as the disk has it again."""
         self.touched[slot] = 0
         self.touched_count -= 1
         return 0
 
     cdef int settle_all(self) except -1:
-        """Every slot is as the disk has it."""
-        memset(self.touched, 0, ENTRIES)
+        """Note that every slot is as the disk has it."""
+        memset(self.touched, 0, TASKS_PER_BLOCK)
         self.touched_count = 0
         PyMem_Free(self.before)
         self.before = NULL
         return 0
 
     cdef int check(self) except -1:
-        """Raise AssertionError where the block contradicts itself. How many slots count as dirty on their own."""
+        """Raise AssertionError if the block contradicts itself. Returns how many slots count as dirty on their own."""
         cdef Head head
         cdef int slot, touched = 0, alone = 0
         memset(&head, 0, sizeof(Head))
-        for slot in range(ENTRIES):
-            add(&head, self.data.entry[slot], 1)
+        for slot in range(TASKS_PER_BLOCK):
+            add_to_head(&head, self.data.entry[slot], 1)
             touched += self.touched[slot] != 0
             alone += self.touched[slot] == 1
             if self.touched[slot] and self.before[slot] == self.data.entry[slot]:
@@ -120,12 +145,12 @@ cdef class Block:
         return alone
 
     cdef bytearray changes(self, Block target):
-        """The entries of ``target`` that were touched here, one StatusChange behind the other."""
-        cdef StatusChange found[ENTRIES]
+        """Return the entries of ``target`` in the slots that were touched here, as StatusChange structs."""
+        cdef StatusChange found[TASKS_PER_BLOCK]
         cdef int first, slot, count = 0
         cdef uint32_t four
-        for first in range(0, ENTRIES, 4):
-            # (few of them are, mostly)
+        for first in range(0, TASKS_PER_BLOCK, 4):
+            # (test four slots at once, because few are touched)
             memcpy(&four, self.touched + first, 4)
             if four:
                 for slot in range(first, first + 4):
@@ -137,17 +162,17 @@ cdef class Block:
 
 
 def block_facts(bytes raw):
-    """(head as a tuple, head as it should be, slots that hold a task, claimed ones) of a block, for _check()."""
+    """Return (head, head as computed from the entries, slots with a task, claimed slots) of a block, for _check()."""
     cdef Layout data
     cdef Head head
     cdef int slot
     decode_block(raw, &data)
     memset(&head, 0, sizeof(Head))
-    for slot in range(ENTRIES):
-        add(&head, data.entry[slot], 1)
+    for slot in range(TASKS_PER_BLOCK):
+        add_to_head(&head, data.entry[slot], 1)
     return (
         (data.head.present, data.head.done, data.head.aborted, data.head.tried, data.head.open),
         (head.present, head.done, head.aborted, head.tried, head.open),
-        [slot for slot in range(ENTRIES) if data.entry[slot] & PRESENT],
-        [slot for slot in range(ENTRIES) if data.entry[slot] & CLAIMED],
+        [slot for slot in range(TASKS_PER_BLOCK) if data.entry[slot] & PRESENT],
+        [slot for slot in range(TASKS_PER_BLOCK) if data.entry[slot] & CLAIMED],
     )

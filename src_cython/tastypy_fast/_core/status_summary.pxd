@@ -15,7 +15,7 @@ cdef class StatusSummary:
     cdef long long staged_by
     cdef bint is_refused
 
-    cdef bint are_of(self, long long number) noexcept
+    cdef bint is_of(self, long long number) noexcept
     cdef Py_ssize_t size(self) noexcept
     cdef const Head* at(self, long long number) noexcept
     cdef int put(self, long long number, const Head* head) except -1
@@ -28,4 +28,4 @@ cdef class StatusSummary:
 cdef StatusSummary current_summary(StoreBase store)
 cdef StatusSummary stored_summary(StoreBase store)
 cdef StatusSummary begin_writing(StoreBase store, object txn)
-cdef int know(StoreBase store, StatusSummary summary) except -1
+cdef int publish(StoreBase store, StatusSummary summary) except -1

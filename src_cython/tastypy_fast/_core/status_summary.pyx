@@ -52,15 +52,15 @@ cdef class StatusSummary:
             if self.at(number).present:
                 yield number, PyBytes_FromStringAndSize(<const char*>self.at(number), sizeof(Head))
 
-    def are_damaged(self):
+    def is_damaged(self):
         """Whether they are not what somebody has left."""
         return self.is_refused
 
-    def are_in_step(self):
+    def is_current(self):
         """Whether they are those on disk, and this process keeps them so."""
-        return self.are_of(IN_STEP)
+        return self.is_of(IN_STEP)
 
-    cdef bint are_of(self, long long number) noexcept:
+    cdef bint is_of(self, long long number) noexcept:
         """Whether they are those on disk after this transaction."""
         return self.number == number and not self.staged_by and not self.is_refused
 
@@ -124,7 +124,7 @@ cdef StatusSummary current_summary(StoreBase store):
     if summary.staged_by:
         # (an interrupt came before settle())
         summary.resolve(store.reader().id())
-    return summary if summary.are_of(IN_STEP if is_ours(store) else store.reader().id()) else None
+    return summary if summary.is_of(IN_STEP if is_ours(store) else store.reader().id()) else None
 
 
 cdef StatusSummary stored_summary(StoreBase store):
@@ -136,7 +136,7 @@ cdef StatusSummary stored_summary(StoreBase store):
             summary = StatusSummary(left)
             if summary.is_refused:
                 return None
-            know(store, summary)
+            publish(store, summary)
     return summary
 
 
@@ -147,13 +147,13 @@ cdef StatusSummary begin_writing(StoreBase store, object txn):
         summary = store.summary = stored_summary(store)
         if summary is None and store.images is None and store.count() == 0:
             summary = StatusSummary()
-            know(store, summary)
+            publish(store, summary)
     if summary is not None:
         summary.begin(txn.id())
     return summary
 
 
-cdef int know(StoreBase store, StatusSummary summary) except -1:
+cdef int publish(StoreBase store, StatusSummary summary) except -1:
     """Those on disk as it is read now have been found out."""
     if store.images is None:
         summary.number = IN_STEP if is_ours(store) else store.reader().id()

@@ -18,10 +18,10 @@ cdef class StatusTable:
     cdef long long last_opened
     cdef long long abortions
     cdef long long last_aborted
-    cdef uint32_t get(self, long long order) except? 0xffffffff
-    cdef int set(self, long long order, uint32_t entry, bint count) except -1
-    cdef int note_change(self, long long order, Block block, uint32_t entry, bint count) except -1
-    cdef bint untouch(self, long long order) except -1
+    cdef uint32_t get(self, long long seq) except? 0xffffffff
+    cdef int set(self, long long seq, uint32_t entry, bint count) except -1
+    cdef int note_change(self, long long seq, Block block, uint32_t entry, bint count) except -1
+    cdef bint untouch(self, long long seq) except -1
     cdef list scan(self, long long after, int limit, uint32_t flags, uint32_t mask, long long max_tries)
     cdef int count(self) except -1
     cdef int write(self, object txn, set only, set skip) except -1
@@ -34,8 +34,8 @@ cdef class StatusTable:
     cdef dict changes(self)
     cdef bint differs(self) except -1
     cdef int check(self) except -1
-    cdef list touched_orders(self)
-    cdef bytes on_disk(self, object txn, long long order)
+    cdef list touched_seqs(self)
+    cdef bytes on_disk(self, object txn, long long seq)
     cdef int record_before_images(self, object txn, long long number, Block block) except -1
     cdef Block load(self, long long number)
     cdef Block read(self, object txn, long long number)

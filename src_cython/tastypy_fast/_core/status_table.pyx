@@ -7,20 +7,21 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcmp, memcpy, memset
 
 from tastypy_fast._core.cache_entry cimport pack
-from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, know
+from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, publish
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
 from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     PRESENT,
     Block,
     Head,
     Layout,
-    add,
+    add_to_head,
     decode_block,
-    how_many,
+    count_candidates,
     tries_of,
 )
 
@@ -34,8 +35,8 @@ cdef enum:
     KEPT = 2000
 
 
-cdef bint is_chosen(long long order, set only, set skip) except -1:
-    return (only is None or order in only) and order not in skip
+cdef bint is_chosen(long long seq, set only, set skip) except -1:
+    return (only is None or seq in only) and seq not in skip
 
 
 @cython.final
@@ -55,10 +56,10 @@ cdef class StatusTable:
             raise self.store.translated(error) from error
         return block
 
-    cdef bytes on_disk(self, object txn, long long order):
+    cdef bytes on_disk(self, object txn, long long seq):
         """The entry of an order number as four bytes."""
-        cdef Block block = self.read(txn, order // ENTRIES)
-        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[order % ENTRIES], 4)
+        cdef Block block = self.read(txn, seq // TASKS_PER_BLOCK)
+        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[seq % TASKS_PER_BLOCK], 4)
 
     cdef Block load(self, long long number):
         cdef Block block
@@ -74,62 +75,62 @@ cdef class StatusTable:
         self.last_block = block
         return block
 
-    cdef uint32_t get(self, long long order) except? 0xffffffff:
-        return self.load(order // ENTRIES).data.entry[order % ENTRIES]
+    cdef uint32_t get(self, long long seq) except? 0xffffffff:
+        return self.load(seq // TASKS_PER_BLOCK).data.entry[seq % TASKS_PER_BLOCK]
 
-    cdef int set(self, long long order, uint32_t entry, bint count) except -1:
+    cdef int set(self, long long seq, uint32_t entry, bint count) except -1:
         """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it. Whether it
         differs from the disk then."""
-        cdef Block block = self.load(order // ENTRIES)
-        cdef int slot = order % ENTRIES
+        cdef Block block = self.load(seq // TASKS_PER_BLOCK)
+        cdef int slot = seq % TASKS_PER_BLOCK
         cdef uint32_t before = block.data.entry[slot]
         cdef Head change
         if before != entry:
-            self.note_change(order, block, entry, count)
+            self.note_change(seq, block, entry, count)
             # For loops that have looked at this task already and passed it over.
             if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
                 self.openings += 1
-                self.last_opened = order
+                self.last_opened = seq
             if entry & ~before & ABORTED:
                 self.abortions += 1
-                self.last_aborted = order
-            add(&block.data.head, before, -1)
-            add(&block.data.head, entry, 1)
+                self.last_aborted = seq
+            add_to_head(&block.data.head, before, -1)
+            add_to_head(&block.data.head, entry, 1)
             block.data.entry[slot] = entry
             if self.totals_known:
                 memset(&change, 0, sizeof(Head))
-                add(&change, entry, 1)
+                add_to_head(&change, entry, 1)
                 self.totals[0] += change.present
                 self.totals[1] += change.done
                 self.totals[2] += change.aborted
                 self.totals[3] += change.tried
                 memset(&change, 0, sizeof(Head))
-                add(&change, before, 1)
+                add_to_head(&change, before, 1)
                 self.totals[0] -= change.present
                 self.totals[1] -= change.done
                 self.totals[2] -= change.aborted
                 self.totals[3] -= change.tried
         return block.touched[slot] != 0
 
-    cdef int note_change(self, long long order, Block block, uint32_t entry, bint count) except -1:
+    cdef int note_change(self, long long seq, Block block, uint32_t entry, bint count) except -1:
         """An entry is about to be changed. One that becomes again what the disk has is not dirty any more."""
-        cdef int slot = order % ENTRIES
+        cdef int slot = seq % TASKS_PER_BLOCK
         if block.touched[slot] == 0:
             block.touch(slot, 1 if count else 2)
             if block.touched_count == 1:
-                self.differing[order // ENTRIES] = block
+                self.differing[seq // TASKS_PER_BLOCK] = block
             self.touched += count
         elif block.before[slot] == entry:
             self.touched -= block.touched[slot] == 1
             block.settle(slot)
             if block.touched_count == 0:
-                del self.differing[order // ENTRIES]
+                del self.differing[seq // TASKS_PER_BLOCK]
         return 0
 
-    cdef bint untouch(self, long long order) except -1:
+    cdef bint untouch(self, long long seq) except -1:
         """A cache entry counts for this task from now on. True when its status is dirty."""
-        cdef Block block = self.blocks.get(order // ENTRIES)
-        cdef int slot = order % ENTRIES
+        cdef Block block = self.blocks.get(seq // TASKS_PER_BLOCK)
+        cdef int slot = seq % TASKS_PER_BLOCK
         if block is None or block.touched[slot] == 0:
             return False
         if block.touched[slot] == 1:
@@ -142,9 +143,9 @@ cdef class StatusTable:
         tries are below ``max_tries`` (0: any number of them). The caller holds the store's lock."""
         cdef list found = []
         cdef StatusSummary summary = current_summary(self.store)
-        cdef long long number = (after + 1) // ENTRIES, end = 0
+        cdef long long number = (after + 1) // TASKS_PER_BLOCK, end = 0
         cdef long long on_disk = -1
-        cdef int slot = (after + 1) % ENTRIES
+        cdef int slot = (after + 1) % TASKS_PER_BLOCK
         cdef Block block
         cdef const Layout* data
         cdef uint32_t entry
@@ -158,7 +159,7 @@ cdef class StatusTable:
             block = self.blocks.get(number)
             if block is not None:
                 data = &block.data
-            elif summary is not None and not how_many(summary.at(number), flags, mask):
+            elif summary is not None and not count_candidates(summary.at(number), flags, mask):
                 number += 1
                 slot = 0
                 continue
@@ -185,11 +186,11 @@ cdef class StatusTable:
                 data = <const Layout*>PyBytes_AS_STRING(raw)
                 if summary is not None and memcmp(&data.head, summary.at(number), sizeof(Head)) != 0:
                     raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not what it was")
-            if how_many(&data.head, flags, mask):
-                while slot < ENTRIES:
+            if count_candidates(&data.head, flags, mask):
+                while slot < TASKS_PER_BLOCK:
                     entry = data.entry[slot]
                     if entry & mask == flags and (max_tries == 0 or tries_of(entry) < max_tries):
-                        found.append(number * ENTRIES + slot)
+                        found.append(number * TASKS_PER_BLOCK + slot)
                         if len(found) == limit:
                             return found
                     slot += 1
@@ -221,7 +222,7 @@ cdef class StatusTable:
                 memcpy(&head, PyBytes_AS_STRING(raw), sizeof(Head))
                 on_disk += self.count_on_disk(number, &head)
                 summary.put(number, &head)
-            know(self.store, summary)
+            publish(self.store, summary)
         if on_disk != self.store.count():
             raise PersistentOrderedDictIntegrityError("there are more or fewer statuses than tasks")
         self.compared = True
@@ -247,7 +248,7 @@ cdef class StatusTable:
         """The numbers of the blocks with changes, in order; of those that hold the orders ``only``, if given."""
         if only is None:
             return sorted(self.differing)
-        return sorted({order // ENTRIES for order in only if order >= 0 and order // ENTRIES in self.differing})
+        return sorted({seq // TASKS_PER_BLOCK for seq in only if seq >= 0 and seq // TASKS_PER_BLOCK in self.differing})
 
     cdef int write(self, object txn, set only, set skip) except -1:
         """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
@@ -258,35 +259,35 @@ cdef class StatusTable:
         cdef long long number
         cdef int slot
         cdef list items = []
-        cdef set left_out = {order // ENTRIES for order in skip}
+        cdef set left_out = {seq // TASKS_PER_BLOCK for seq in skip}
         cdef StatusSummary summary = begin_writing(self.store, txn)
         status = self.store.status
-        # A log takes what differs, and not whole blocks.
-        note = getattr(txn, "note_statuses", None)
+        # The log takes the statuses that differ, and LMDB takes whole blocks.
+        cdef LoggedTransaction logged = as_logged(txn)
         if self.store.images is None and self.differing:
             txn.delete(SUMMARY_KEY, db=self.store.meta)
         for number in self.changed(only):
             target = block = self.differing[number]
             if only is not None or number in left_out:
                 target = self.read(txn, number)
-                for slot in range(ENTRIES):
-                    if is_chosen(number * ENTRIES + slot, only, skip):
-                        add(&target.data.head, target.data.entry[slot], -1)
+                for slot in range(TASKS_PER_BLOCK):
+                    if is_chosen(number * TASKS_PER_BLOCK + slot, only, skip):
+                        add_to_head(&target.data.head, target.data.entry[slot], -1)
                         target.data.entry[slot] = block.data.entry[slot]
-                        add(&target.data.head, target.data.entry[slot], 1)
+                        add_to_head(&target.data.head, target.data.entry[slot], 1)
             if self.store.images is not None:
                 self.record_before_images(txn, number, target)
             if summary is not None:
                 summary.stage(number, &target.data.head)
             if target.data.head.present == 0:
                 txn.delete(pack(number), db=status)
-            elif note is not None:
+            elif logged is not None:
                 items.append((pack(number), block.changes(target)))
             else:
                 items.append((pack(number), PyBytes_FromStringAndSize(<const char*>&target.data, sizeof(Layout))))
         if items:
-            if note is not None:
-                note(items)
+            if logged is not None:
+                logged.patch_statuses(items)
             else:
                 txn.cursor(status).putmulti(items)
             self.store.wrote = True
@@ -298,14 +299,14 @@ cdef class StatusTable:
         cdef Block before = self.read(txn, number)
         cdef uint32_t old
         cdef int slot
-        for slot in range(ENTRIES):
+        for slot in range(TASKS_PER_BLOCK):
             old = before.data.entry[slot]
             if old != block.data.entry[slot]:
-                order = pack(number * ENTRIES + slot)
+                seq = pack(number * TASKS_PER_BLOCK + slot)
                 image = PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b""
-                self.store.before_image_count += txn.put(order, image, overwrite=False, db=self.store.images)
+                self.store.before_image_count += txn.put(seq, image, overwrite=False, db=self.store.images)
                 if old & ~block.data.entry[slot] & CLAIMED:
-                    txn.delete(order, db=self.store.claims)
+                    txn.delete(seq, db=self.store.claims)
         return 0
 
     cdef int written(self, set only, set skip) except -1:
@@ -323,8 +324,8 @@ cdef class StatusTable:
             self.touched = 0
         for number in self.changed(only):
             block = self.differing[number]
-            for slot in range(ENTRIES):
-                if block.touched[slot] and is_chosen(number * ENTRIES + slot, only, skip):
+            for slot in range(TASKS_PER_BLOCK):
+                if block.touched[slot] and is_chosen(number * TASKS_PER_BLOCK + slot, only, skip):
                     self.touched -= block.touched[slot] == 1
                     block.settle(slot)
             if block.touched_count == 0:
@@ -351,7 +352,7 @@ cdef class StatusTable:
 
     cdef dict changes(self):
         """Order number to entry, of those that count as dirty on their own."""
-        return {order: self.get(order) for order in self.touched_orders()}
+        return {seq: self.get(seq) for seq in self.touched_seqs()}
 
     cdef bint differs(self) except -1:
         """Whether a sync has statuses to write."""
@@ -376,12 +377,13 @@ cdef class StatusTable:
                 raise AssertionError("the running totals are off")
         return 0
 
-    cdef list touched_orders(self):
+    cdef list touched_seqs(self):
         """The tasks whose status is dirty and for which no cache entry counts."""
         cdef Block block
         cdef int slot
-        cdef list orders = []
+        cdef list seqs = []
         for number, value in sorted(self.differing.items()):
             block = value
-            orders.extend([number * ENTRIES + slot for slot in range(ENTRIES) if block.touched[slot] == 1])
-        return orders
+            seqs.extend([number * TASKS_PER_BLOCK + slot for slot in range(TASKS_PER_BLOCK)
+                         if block.touched[slot] == 1])
+        return seqs

@@ -7,7 +7,7 @@ cdef class StatusWriter:
     cdef object status
     cdef Layout data
     cdef long long number
-    cdef int slot
+    cdef int index
     cdef list images
     cdef list claims
 

@@ -13,11 +13,11 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     FLAGS,
     PRESENT,
     Layout,
-    add as add_to_head,
+    add_to_head,
     decode_block,
     make_entry,
     tries_of,
@@ -86,12 +86,12 @@ cdef class StatusWriter:
 
     cdef uint32_t get(self, long long order) except? 0xffffffff:
         """The entry of an order number, which the next set() changes."""
-        if order // ENTRIES != self.number:
+        if order // TASKS_PER_BLOCK != self.number:
             self.flush()
-            decode_block(self.txn.get(pack(order // ENTRIES), None, self.status), &self.data)
-            self.number = order // ENTRIES
-        self.slot = order % ENTRIES
-        return self.data.entry[self.slot]
+            decode_block(self.txn.get(pack(order // TASKS_PER_BLOCK), None, self.status), &self.data)
+            self.number = order // TASKS_PER_BLOCK
+        self.index = order % TASKS_PER_BLOCK
+        return self.data.entry[self.index]
 
     cdef long long find(self, long long order, uint32_t flags, uint32_t mask, long long max_tries) except -2:
         """The first order number from ``order`` on, in its block, with these flags under ``mask`` and fewer tries;
@@ -99,16 +99,16 @@ cdef class StatusWriter:
         cdef uint32_t entry = self.get(order)
         while True:
             if entry & mask == flags and tries_of(entry) < max_tries:
-                return self.number * ENTRIES + self.slot
-            if self.slot == ENTRIES - 1:
+                return self.number * TASKS_PER_BLOCK + self.index
+            if self.index == TASKS_PER_BLOCK - 1:
                 return -1
-            self.slot += 1
-            entry = self.data.entry[self.slot]
+            self.index += 1
+            entry = self.data.entry[self.index]
 
     cdef int set(self, uint32_t entry) except -1:
-        add_to_head(&self.data.head, self.data.entry[self.slot], -1)
+        add_to_head(&self.data.head, self.data.entry[self.index], -1)
         add_to_head(&self.data.head, entry, 1)
-        self.data.entry[self.slot] = entry
+        self.data.entry[self.index] = entry
         return 0
 
     cdef int flush(self) except -1:

@@ -1,34 +1,52 @@
-"""The cache of a tracker: a task is its data, which is a value like any other, and its status.
+"""Keep the changes of a tracker in memory: tasks are values like any other, and statuses.
 
-A task that was handed out is one dict with both. As long as the cache watches that dict, the dict's
-``_done``, ``_aborted`` and ``_tries`` are the truth and are taken over ("absorbed") before anybody asks for
-a status; a status that is set by a method is written into the dict at once. So both ways are one.
+A task that was handed out is one dict with both. As long as the cache watches that dict, its ``_done``, ``_aborted``
+and ``_tries`` are the truth. They are read from the dict before the status is used. A status that is set by a method
+is written into the dict at once. So both ways of changing a status agree.
 """
 
-from libc.stdint cimport uint32_t
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, uint32_t
 
-from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
-from tastypy_fast._core.cache_entry cimport ABSENT, Copy, Entry, pack
+from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.key_codec cimport describe
-from tastypy_fast._core.record_codec cimport NO_PAYLOAD, load_value
+from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key
+from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
+from tastypy_fast._core.status_block cimport (
+    ABORTED,
+    CLAIMED,
+    DONE,
+    FLAGS,
+    MAX_TRIES,
+    PRESENT,
+    TASKS_PER_BLOCK,
+    make_entry,
+    tries_of,
+)
 from tastypy_fast._core.status_table cimport StatusTable
-from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ENTRIES, FLAGS, PRESENT, make_entry, tries_of
-from tastypy_fast._core.task_dict cimport dump_data, show, status_in
+from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.write_cache cimport WriteCache, count_key_places
 
 from contextlib import suppress
 
 from tastypy_fast.exceptions import (
+    DuplicateKeyError,
     PersistentOrderedDictIntegrityError,
     UnstorableValueError,
 )
 
 __all__ = ["TaskCache"]
 
+cdef enum:
+    # How many keys are looked up in the index with one call.
+    CHUNK = 1000
 
+
+@cython.final
 cdef class TaskCache(WriteCache):
-    """A Cache whose values are tasks."""
+    """A WriteCache whose values are tasks."""
 
     def __init__(self, store):
         self.status = StatusTable(store)
@@ -38,15 +56,15 @@ cdef class TaskCache(WriteCache):
     # What differs from a plain store
 
     cdef long long pending(self) except -1:
-        return self.counted + self.status.touched
+        return self.dirty_count + self.status.touched
 
-    cdef object decode(self, bytes key, long long order, int codec, bytes payload):
-        cdef uint32_t status = self.status.get(order)
+    cdef object decode(self, bytes key, long long seq, int codec, bytes payload):
+        cdef uint32_t status = self.status.get(seq)
         cdef dict value = {}
         if not status & PRESENT:
             raise self.damaged(self.key_of(key), "the task has no status")
-        show(value, status)
-        self.shown = status & ~<uint32_t>CLAIMED
+        write_status_to_dict(value, status)
+        self.decoded_status = status & ~<uint32_t>CLAIMED
         if codec != NO_PAYLOAD:
             try:
                 value.update(load_value(codec, payload))
@@ -61,26 +79,26 @@ cdef class TaskCache(WriteCache):
     cdef bytes dump(self, object value, int* codec):
         return dump_data(value, codec)
 
-    cdef int show_status(self, object value, long long order) except -1:
-        return show(value, self.status.get(order))
+    cdef int write_status_to_value(self, object value, long long seq) except -1:
+        return write_status_to_dict(value, self.status.get(seq))
 
-    cdef bint is_changed(self, Entry entry, Copy copied) except -1:
-        # (what was set in the dict that is watched comes first)
+    cdef bint is_changed(self, Entry entry, YieldedCopy copied) except -1:
+        # A status that was set in the watched dict comes before the one in the copy.
         with suppress(UnstorableValueError):
             self.read_status_from_dict(entry)
         with suppress(UnstorableValueError):
             if status_in(copied.value) == copied.status:
-                copied.status = self.status.get(entry.order) & ~<uint32_t>CLAIMED
-                show(copied.value, copied.status)
+                copied.status = self.status.get(entry.seq) & ~<uint32_t>CLAIMED
+                write_status_to_dict(copied.value, copied.status)
                 return WriteCache.is_changed(self, entry, copied)
         return True
 
-    cdef int entry_made(self, Entry entry) except -1:
-        entry.status_dirty = self.status.untouch(entry.order)
+    cdef int on_entry_added(self, Entry entry) except -1:
+        entry.status_dirty = self.status.untouch(entry.seq)
         return 0
 
-    cdef int entry_gone(self, Entry entry) except -1:
-        self.status.set(entry.order, 0, False)
+    cdef int on_entry_removed(self, Entry entry) except -1:
+        self.status.set(entry.seq, 0, False)
         return 0
 
     cdef bint status_differs(self) except -1:
@@ -95,44 +113,44 @@ cdef class TaskCache(WriteCache):
     cdef int status_written(self, set only, set skip) except -1:
         return self.status.written(only, skip)
 
-    cdef bytes status_on_disk(self, object txn, long long order):
-        return self.status.on_disk(txn, order)
+    cdef bytes status_on_disk(self, object txn, long long seq):
+        return self.status.on_disk(txn, seq)
 
     cdef int forget_status(self) except -1:
         return self.status.forget()
 
-    cdef int refresh(self) except -1:
+    cdef list dirty_status_seqs(self):
+        return self.status.touched_seqs()
+
+    cdef int reload(self) except -1:
         cdef Entry entry
         cdef dict changed
         cdef list kept, held
         if not self.has_changes():
-            WriteCache.refresh(self)
+            WriteCache.reload(self)
             self.status.forget()
             return 0
         held = self.drop_unchanged()
         changed = self.status.changes()
-        kept = [(item, self.status.get((<Entry>item).order)) for item in self.entries.values()
-                if (<Entry>item).alive and ((<Entry>item).dirty or (<Entry>item).status_dirty)]
-        WriteCache.refresh(self)
+        kept = [(item, self.status.get((<Entry>item).seq)) for item in self.entries.values()
+                if (<Entry>item).exists and ((<Entry>item).dirty or (<Entry>item).status_dirty)]
+        WriteCache.reload(self)
         self.status.forget()
         for item in self.entries.values():
             entry = item
-            if entry.disk >= 0 and entry.order != entry.disk:
+            if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
                 # Deleted, or deleted and added again.
-                self.status.set(entry.disk, 0, False)
+                self.status.set(entry.disk_seq, 0, False)
         for item, status in kept:
-            # (at the number it has now, which may be another)
+            # (at its present seq, which may be another one)
             entry = item
             if self.entries.get(entry.key) is entry:
-                self.set_status(entry.order, entry, status)
-        for order, status in changed.items():
+                self.set_status(entry.seq, entry, status)
+        for seq, status in changed.items():
             # What the other cache has deleted stays deleted.
-            if self.status.get(order) & PRESENT:
-                self.status.set(order, status, True)
+            if self.status.get(seq) & PRESENT:
+                self.status.set(seq, status, True)
         return self.watch_again(held)
-
-    cdef list dirty_status_orders(self):
-        return self.status.touched_orders()
 
     cdef int put(self, bytes key, object value, long long sync_at) except -1:
         if not self.writable:
@@ -151,67 +169,68 @@ cdef class TaskCache(WriteCache):
         return 0
 
     cdef int assign(self, bytes key, dict value) except -1:
-        """Replace a task's data and status. Nothing changes when either cannot be stored."""
+        """Replace a task's data and status. Nothing changes if either cannot be stored."""
         cdef int codec = 0
         cdef uint32_t status = status_in(value)
         cdef bytes payload = dump_data(value, &codec)
         cdef Entry entry = self.entry_of(key)
-        cdef long long order
+        cdef long long seq
         if entry is not None:
-            order = entry.order if entry.alive else self.store.next_free()
-            # (everything that can fail comes first, so that a task never has data and no status)
-            status = self.with_claim(order, status)
+            seq = entry.seq if entry.exists else self.store.next_free()
+            # Everything that can fail comes first, because a task must never have data and no status.
+            status = self.with_claim(seq, status)
             self.put_payload(entry, key, codec, payload)
         else:
-            order = self.locate(key)
-            if order == ABSENT:
-                self.status.load(self.store.next_free() // ENTRIES)
+            seq = self.find_seq(key)
+            if seq == ABSENT:
+                self.status.load(self.store.next_free() // TASKS_PER_BLOCK)
                 entry = self.put_new(key, codec, payload)
             else:
-                status = self.with_claim(order, status)
-                entry = make_cache_entry(key, order, order)
+                status = self.with_claim(seq, status)
+                entry = make_cache_entry(key, seq, seq)
                 self.adopt(entry)
                 self.add_len_delta(entry)
                 self.put_payload(entry, key, codec, payload)
-        self.set_status(entry.order, entry, status)
+        self.set_status(entry.seq, entry, status)
         return 0
 
-    cdef uint32_t with_claim(self, long long order, uint32_t status) except? 0xffffffff:
-        """The status that a task gets which is assigned ``status``. A claim stays as it is, unless that ends the task.
+    cdef uint32_t with_claim(self, long long seq, uint32_t status) except? 0xffffffff:
+        """Return the status that a task gets to which ``status`` is assigned.
 
-        Where the tries are what they were, they were not assigned: the one of a claim that has not begun is taken back.
+        A claim stays as it is, unless the status ends the task. Tries that are what they were count as not assigned:
+        if the claim's try has not begun, it is subtracted.
         """
-        cdef uint32_t before = self.status.get(order)
+        cdef uint32_t before = self.status.get(seq)
         cdef bint same = tries_of(status) == tries_of(before)
         if not before & CLAIMED:
             return status
         if status & ~before & (DONE | ABORTED):
-            if same and try_comes_back(self.store, pack(order), before):
+            if same and try_comes_back(self.store, pack(seq), before):
                 return make_entry(status & FLAGS, tries_of(status) - 1)
             return status
         if not same:
-            note_tries(self.store, pack(order), 0, tries_of(status))
+            note_tries(self.store, pack(seq), 0, tries_of(status))
         return status | CLAIMED
 
-    # Status
+    # Statuses
 
     cdef int read_status_from_dict(self, Entry entry) except -1:
-        """Take over what the special keys of a watched dict say."""
+        """Adopt what the special keys of a watched dict say."""
         cdef uint32_t status, before
-        if entry.value is not None and entry.alive:
+        if entry.value is not None and entry.exists:
             status = status_in(entry.value)
-            before = self.status.get(entry.order)
+            before = self.status.get(entry.seq)
             if status != (before & ~<uint32_t>(FLAGS & ~(PRESENT | DONE | ABORTED))):
-                self.set_status(entry.order, entry, status)
+                self.set_status(entry.seq, entry, status)
         return 0
 
-    cdef int absorb_handed_out(self) except -1:
-        """absorb() for the dicts that were handed out by keying since the last time."""
+    cdef int read_borrowed_statuses(self) except -1:
+        """Read the statuses from the dicts that were handed out by keying since the last call."""
         cdef Entry entry
         self.begin_op()
         try:
-            entries = self.handed_out
-            self.handed_out = set()
+            entries = self.borrowed
+            self.borrowed = set()
             for item in entries:
                 entry = item
                 if self.entry_of(entry.key) is entry:
@@ -221,38 +240,355 @@ cdef class TaskCache(WriteCache):
             self.end_op()
         return 0
 
-    cdef int read_all_statuses_from_dicts(self, bint shelved) except -1:
-        """absorb() for all that is watched; also for what is on the shelf, if asked for."""
+    cdef int read_all_statuses_from_dicts(self, bint pinned) except -1:
+        """Read the statuses from all dicts that are watched; from those of pinned entries only if asked to."""
         cdef Entry entry
-        for item in [*(self.on_shelf() if shelved else ()), *self.entries.values()]:
+        for item in [*(self.pinned.entries() if pinned else ()), *self.entries.values()]:
             entry = item
-            if entry.value is not None and entry.alive:
+            if entry.value is not None and entry.exists:
                 try:
                     self.read_status_from_dict(entry)
                 except UnstorableValueError as error:
                     raise UnstorableValueError(f"the task {describe(self.key_of(entry.key))}: {error}") from error
         return 0
 
-    cdef uint32_t status_at(self, long long order, Entry entry) except? 0xffffffff:
-        """The status of a task that is there."""
+    cdef uint32_t status_at(self, long long seq, Entry entry) except? 0xffffffff:
+        """Return the status of a task that exists."""
         cdef uint32_t status
         if entry is not None:
             self.read_status_from_dict(entry)
-        status = self.status.get(order)
+        status = self.status.get(seq)
         if not status & PRESENT:
-            raise self.damaged("?", f"the task of order number {order} has no status")
+            raise self.damaged("?", f"the task of order number {seq} has no status")
         return status
 
-    cdef int set_status(self, long long order, Entry entry, uint32_t status) except -1:
-        if self.recent is not None and self.recent.order == order:
-            show(self.recent.value, status)
-            self.recent.status = status & ~<uint32_t>CLAIMED
+    cdef int set_status(self, long long seq, Entry entry, uint32_t status) except -1:
+        cdef YieldedCopy copied = self.last_yielded.copied
+        if copied is not None and copied.seq == seq:
+            write_status_to_dict(copied.value, status)
+            copied.status = status & ~<uint32_t>CLAIMED
         if entry is None:
-            self.status.set(order, status, True)
+            self.status.set(seq, status, True)
             return 0
-        entry.status_dirty = self.status.set(order, status, False)
+        entry.status_dirty = self.status.set(seq, status, False)
         if entry.status_dirty:
-            self.count_entry(entry)
+            self.count_as_dirty(entry)
         if entry.value is not None:
-            show(entry.value, status)
+            write_status_to_dict(entry.value, status)
         return 0
+
+    cdef long long find_task(self, object key) except? -3:
+        """Return the seq of a task, or ABSENT. ``found`` is then its entry, if the cache has one."""
+        cdef bytes encoded
+        self.found = None
+        if key is self.last_yielded.key and key is not None and self.writable and not self.entries \
+                and not self.pinned.by_key:
+            return self.last_yielded.seq
+        encoded = encode_key(key)
+        self.found = self.entry_of(encoded)
+        return self.find_seq(encoded)
+
+    cdef object status_of(self, object key):
+        """Return (done, aborted, tries) of a task. KeyError if it does not exist."""
+        cdef Entry entry
+        cdef long long seq
+        cdef uint32_t status
+        self.begin_op()
+        try:
+            seq = self.find_task(key)
+            if seq == ABSENT:
+                raise KeyError(key)
+            entry = self.found
+            status = self.status_at(seq, entry)
+            return (status & DONE) != 0, (status & ABORTED) != 0, tries_of(status)
+        finally:
+            self.end_op()
+
+    cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at):
+        """Remove flags from a task's status, add others, and add to its tries."""
+        cdef Entry entry
+        cdef long long seq
+        cdef uint32_t status
+        cdef int32_t tries
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            seq = self.find_task(key)
+            if seq == ABSENT:
+                raise KeyError(key)
+            entry = self.found
+            status = self.status_at(seq, entry)
+            tries = tries_of(status) + added_tries
+            if not -MAX_TRIES <= tries <= MAX_TRIES:
+                raise UnstorableValueError(f"the tries of task {describe(key)} must lie within +-{MAX_TRIES}")
+            if status & CLAIMED:  # (in the transaction of a shared store)
+                if drop & CLAIMED:
+                    tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
+                elif added_tries:
+                    note_tries(self.store, pack(seq), added_tries, tries)
+            self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
+            self.settle(sync_at)
+        finally:
+            self.end_op()
+
+    cdef object reset_tries(self, object key, long long sync_at):
+        """Set the tries of a task to zero."""
+        cdef Entry entry
+        cdef long long seq
+        cdef uint32_t status
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            seq = self.find_task(key)
+            if seq == ABSENT:
+                raise KeyError(key)
+            entry = self.found
+            status = self.status_at(seq, entry)
+            if status & CLAIMED:  # (in the transaction of a shared store)
+                note_tries(self.store, pack(seq), 0, 0)
+            self.set_status(seq, entry, make_entry(status & FLAGS, 0))
+            self.settle(sync_at)
+        finally:
+            self.end_op()
+
+    cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
+                     long long sync_at):
+        """Return whether a task is to be done. ``add`` adds a missing one, ``attempt`` counts the try."""
+        cdef Entry entry
+        cdef long long seq
+        cdef uint32_t status
+        if (add or attempt) and not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            seq = self.find_task(key)
+            if seq == ABSENT:
+                if not add:
+                    raise KeyError(key)
+                self.add_one(encode_key(key))
+                seq = self.find_task(key)
+            entry = self.found
+            status = self.status_at(seq, entry)
+            if status & DONE or (status & ABORTED and not allow_aborted) \
+                    or (max_tries and tries_of(status) >= max_tries):
+                return False
+            if attempt:
+                self.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+            self.settle(sync_at)
+            return True
+        finally:
+            self.end_op()
+
+    cdef object count_all(self):
+        """Return (tasks, done, aborted, tried at least once). Cost: one visit to each block's head, later nothing."""
+        self.begin_op()
+        try:
+            self.resolve()
+            self.read_all_statuses_from_dicts(True)
+            try:
+                self.status.count()
+            except Exception as error:
+                raise self.store.translated(error) from error
+            return (self.status.totals[0], self.status.totals[1], self.status.totals[2], self.status.totals[3])
+        finally:
+            self.end_op()
+
+    # Adding
+
+    cdef int add_one(self, bytes key) except -1:
+        cdef Entry entry
+        self.status.load(self.store.next_free() // TASKS_PER_BLOCK)
+        entry = self.put_new(key, NO_PAYLOAD, None)
+        return self.set_status(entry.seq, entry, make_entry(PRESENT, 0))
+
+    cdef object add_many(self, object keys, bint if_absent, long long sync_at):
+        """Add every key of an iterable, which is read in chunks."""
+        cdef Py_ssize_t chunk = min(sync_at, CHUNK) if sync_at else CHUNK
+        cdef list encoded = [], originals = []
+        # Whether the last keys were new, so that the next ones are expected to be new, too.
+        cdef bint all_new = True
+        if not self.writable:
+            raise self.store.refuse_write()
+        try:
+            for key in keys:
+                encoded.append(encode_key(key))
+                originals.append(key)
+                if len(encoded) >= chunk:
+                    ready, encoded = encoded, []
+                    names, originals = originals, []
+                    if not (all_new and chunk == sync_at and self.add_synced(ready)):
+                        all_new = self.add_chunk(ready, names, if_absent)
+                        self.settle(sync_at)
+        finally:
+            # Also what came before a key that was refused, or before the iterable raised.
+            if encoded:
+                self.add_chunk(encoded, originals, if_absent)
+                self.settle(sync_at)
+
+    cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1:
+        """Add tasks. Returns whether all of them were new."""
+        cdef list seqs
+        cdef Entry entry
+        cdef bytes key
+        cdef Py_ssize_t position
+        cdef bint all_new = True
+        self.begin_op()
+        try:
+            seqs = self.find_seqs(keys)
+            for position in range(len(keys)):
+                key = keys[position]
+                entry = self.entries.get(key)
+                if entry.exists if entry is not None else seqs[position] != ABSENT:
+                    if not if_absent:
+                        raise DuplicateKeyError(
+                            f"the task {describe(originals[position])} is in the tracker already; add_if_absent() and "
+                            f"add_many_if_absent() pass over such keys"
+                        )
+                    all_new = False
+                else:
+                    self.add_one(key)
+        finally:
+            self.end_op()
+        return all_new
+
+    cdef bint add_synced(self, list keys) except -1:
+        """Add as many tasks as one sync writes, past the cache.
+
+        Returns False, and changes nothing, if one of them exists or if it cannot be done this way. The caller uses
+        add_chunk() then, which finds out why and raises.
+        """
+        cdef StoreBase store = self.store
+        cdef long long first
+        cdef Py_ssize_t position, size = 0
+        cdef bytes key, number
+        cdef list index = [], records = []
+        self.begin_op()
+        try:
+            if self.has_changes() or store.transient or store.images is not None:
+                return False
+            first = store.next_free()
+            for position in range(len(keys)):
+                key = keys[position]
+                if PyBytes_GET_SIZE(key) > MAX_INDEX_KEY:
+                    return False
+                number = pack(first + position)
+                index.append((key, number))
+                records.append((number, build_record(NO_PAYLOAD, key, None, store.gzipped)))
+                size += PyBytes_GET_SIZE(key)
+            try:
+                for position in range(len(keys)):
+                    self.status.set(first + position, make_entry(PRESENT, 0), True)
+                store.next_order = first + len(keys)
+                store.write_sync(lambda txn: self.put_tasks(txn, index, records),
+                                 count_key_places(keys) + self.status_places(), size)
+            except Exception:
+                self.status.forget()
+                store.end_reading()
+                if store.reader().get(keys[0], None, store.order) == pack(first):
+                    # It is committed. The checkpoint after it failed.
+                    raise
+                store.next_order = first
+                return False
+            except BaseException:
+                # An interrupt, perhaps after the commit. The next operation reads from the disk what is there.
+                self.status.forget()
+                raise
+            self.status_written(None, set())
+            self.cache_version += 1
+            self.disk_count = -1
+            self.disk_version = store.disk_version
+            if store.flushes_each_sync:
+                store.flush()
+            return True
+        finally:
+            self.end_op()
+
+    cdef int put_tasks(self, object txn, list index, list records) except -1:
+        """Write the tasks of add_synced(). This may run again after a transaction that failed."""
+        if txn.cursor(self.store.order).putmulti(index, True, False)[1] != len(index):
+            raise DuplicateKeyError("one of the tasks is in the tracker already")
+        if txn.cursor(self.store.values).putmulti(records, True, True, True)[1] != len(records):
+            raise self.damaged("?", "records could not be appended in order")
+        return self.write_status(txn, None, set())
+
+    cdef object merge(self, object key, dict changes, long long sync_at):
+        """Apply ``dict.update()`` to a task, which is added if it does not exist."""
+        cdef bytes encoded = encode_key(key)
+        cdef long long seq = 0
+        cdef Entry entry
+        cdef int codec = 0
+        cdef dict value
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            entry = self.entry_of(encoded)
+            if entry is None:
+                raw = self.find_record(encoded, &seq)
+                value = {}
+                if raw is not None:
+                    entry = self.entry_from_record(encoded, seq, raw)
+                    value = self.decode(encoded, seq, entry.codec, entry.payload)
+                self.assign(encoded, {**value, **changes})
+            elif entry.exists and entry.value is not None:
+                # A caller may reference this dict, so it changes in place, after a check that it can be stored.
+                value = {**entry.value, **changes}
+                status_in(value)
+                dump_data(value, &codec)
+                entry.value.update(changes)
+                self.read_status_from_dict(entry)
+                self.count_as_dirty(entry)
+            else:
+                value = self.decode(encoded, entry.seq, entry.codec, entry.payload) if entry.exists else {}
+                self.assign(encoded, {**value, **changes})
+            self.settle(sync_at)
+        finally:
+            self.end_op()
+
+    def check(self):
+        """Raise AssertionError where the cache or its statuses contradict themselves or the disk."""
+        WriteCache.check(self)
+        self.begin_op()
+        try:
+            self.read_all_statuses_from_dicts(True)
+            self.status.check()
+        finally:
+            self.end_op()
+
+
+# The dict of a task: its status in three special keys, and its data in all others.
+
+cdef uint32_t status_in(dict value) except? 0xffffffff:
+    """Return the status that the special keys of a task's dict say. A missing one is False or 0."""
+    cdef uint32_t flags = PRESENT
+    cdef object tries = value.get("_tries", 0)
+    for name, flag in (("_done", DONE), ("_aborted", ABORTED)):
+        is_set = value.get(name, False)
+        if is_set is not False and is_set is not True:
+            if type(is_set) is not int or is_set not in (0, 1):
+                raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(is_set)}")
+        if is_set:
+            flags |= flag
+    if not isinstance(tries, int) or isinstance(tries, bool):
+        raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
+    if not -MAX_TRIES <= tries <= MAX_TRIES:
+        raise UnstorableValueError(f"a task's '_tries' must lie within +-{MAX_TRIES}; it is {describe(tries)}")
+    return make_entry(flags, tries)
+
+
+cdef bytes dump_data(dict value, int* codec):
+    """Return the JSON of a task without its special keys, or None if nothing else is in it."""
+    cdef dict data = {key: item for key, item in value.items() if key not in ("_done", "_aborted", "_tries")}
+    if data:
+        return dump_value(data, codec)
+    codec[0] = NO_PAYLOAD
+    return None
+
+
+cdef int write_status_to_dict(dict value, uint32_t status) except -1:
+    value["_done"] = (status & DONE) != 0
+    value["_aborted"] = (status & ABORTED) != 0
+    value["_tries"] = tries_of(status)
+    return 0

@@ -1,15 +1,34 @@
-from tastypy_fast._core.memtable cimport Memtable
+from tastypy_fast._core.memtable cimport MergedTransaction
 
 cdef class WriteAheadLog:
     cdef readonly object log
     cdef tuple handles
-    cdef tuple layers
+    cdef tuple memtables
+    # How many records there are with the changes in the log.
     cdef long long count
     cdef Py_ssize_t size
+    # The keys of the first and the last piece in the log, None where it is empty.
     cdef object first
     cdef object last
-    cdef long long seen
+    # The transaction up to which the log was read.
+    cdef long long snapshot_id
 
-    cpdef int forget(self) except -1
+    cpdef int reset(self) except -1
     cdef int catch_up(self, object txn) except -1
-    cdef int take_batch(self, bytes batch) except -1
+    cdef int replay_batch(self, bytes batch) except -1
+
+
+# A sync writes to LMDB's own write transaction or to this one. Both have put(), delete(), get() and cursor(). Only this
+# one has add_new_keys() and patch_statuses(), because a log needs no index lookup and takes the statuses that differ.
+cdef class LoggedTransaction(MergedTransaction):
+    cdef object lmdb_txn
+    # What append() wrote into the log.
+    cdef list pieces
+    cdef Py_ssize_t size
+
+    cdef int add_new_keys(self, object items) except -1
+    cdef int patch_statuses(self, list items) except -1
+    cdef object put_many(self, list items, object db, bint overwrite)
+
+
+cdef LoggedTransaction as_logged(object txn)

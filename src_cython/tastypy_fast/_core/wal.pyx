@@ -1,18 +1,19 @@
-"""The log of a private store: syncs whose changes lie too far apart to be written where they belong, one by one.
+"""Write-ahead log of a private store: append scattered syncs, replay them at opening, checkpoint them in sorted runs.
 
-A sync of 1,000 scattered values changes 900 pages of the databases, and as a batch in the log 30. What is in the log
-and not merged into the databases yet is in memory, too, and laid over everything that is read. Merged in long sorted
-runs, many changes meet in one page. (An idea of the log-structured merge tree: O'Neil and others, 1996.)
+A sync of 1,000 scattered values changes 900 pages of the databases, but only 30 pages as a batch in the log. Changes
+that are in the log and not in the databases yet are also in memtables, through which everything is read. A checkpoint
+writes them to the databases in key order, so that many changes meet in one page. This is the idea of the log-structured
+merge tree (O'Neil and others, 1996).
 
-The database ``log`` has the batches one behind the other, in pieces that fit into LMDB's pages; a piece's key is the
-number of its transaction, and below that its own. A batch is
+The database ``log`` holds one batch after the other, cut into pieces that fit into LMDB's pages. The key of a piece is
+the number of its transaction in the high bits, and its own number below. A batch is
 
-    size 8, checksum 4 (crc32 of the changes), spare 4, records in the store with it 8, and its changes:
+    size 8, checksum 4 (crc32 of the changes), spare 4, number of records in the store 8, then the changes:
     database 1 (with 128: deleted), size of the key 4, of the value 4, key, value
 
-where the value of a block of statuses is the entries that differ: slot 4, entry 4 each. Everything is absolute: a
-batch may be laid over databases that have it, or a part of it, already. New records are not in it: they are behind all
-others, so that writing them where they belong changes the fewest pages, and is done in the same transaction.
+The value of a status block is the entries that differ: slot 4, entry 4 each. Every change is absolute, so replaying a
+batch over databases that already have some of it gives the same result. New records are not in the log. They are
+appended to the databases in the same transaction, because that changes the fewest pages.
 """
 
 cimport cython
@@ -22,7 +23,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from tastypy_fast._core.cache_entry cimport pack
-from tastypy_fast._core.memtable cimport Memtable, MergedTransaction, MergedCursor, patched_if
+from tastypy_fast._core.memtable cimport Memtable, MergedCursor, MergedTransaction, patched_if
 from tastypy_fast._core.status_block cimport check_changes
 
 from zlib import crc32
@@ -36,12 +37,12 @@ cdef enum:
     ORDER
     STATUS
     DELETED = 128
-    # The bytes before a change's key.
+    # The size of a change before its key.
     CHANGE_HEAD = 9
-    # What LMDB keeps in a page beside others, and not in pages of its own.
-    PIECE = 2000
-    # The number of a transaction in the key of a piece is above these bits.
-    PIECES = 20
+    # LMDB stores larger values in pages of their own.
+    PIECE_SIZE = 2000
+    # The key of a piece has the number of its transaction above these bits.
+    PIECE_BITS = 20
 
 cdef struct Head:
     uint64_t size
@@ -54,55 +55,61 @@ cdef struct ChangeHead:
     uint32_t value
 
 
-cdef tuple make_layers():
+cdef tuple make_memtables():
     return Memtable(True), Memtable(False), Memtable(True)
 
 
 @cython.final
 cdef class WriteAheadLog:
-    """The log of one store, and what it says. ``handles``: the databases values, order and status (or None)."""
+    """The write-ahead log of one store. ``handles`` are the databases values, order and status.
+
+    In a plain dict any object stands for the handle of the status database, which is never written.
+    """
 
     def __init__(self, log not None, tuple handles not None):
         self.log = log
         self.handles = handles
-        self.forget()
+        self.reset()
 
-    cpdef int forget(self) except -1:
-        """Know nothing of the log: it is read from its beginning, or was just emptied."""
-        self.layers = make_layers()
+    cpdef int reset(self) except -1:
+        """Forget what was read. The next read replays the log from its beginning."""
+        self.memtables = make_memtables()
         self.count = 0
         self.size = 0
         self.first = self.last = None
-        self.seen = -1
+        self.snapshot_id = -1
         return 0
 
     def __len__(self):
-        """How many changes are in the log."""
-        return sum([len(layer) for layer in self.layers])
+        """How many changes are in the log and not in the databases."""
+        return sum([len(memtable) for memtable in self.memtables])
 
     @property
     def log_size(self):
-        """How many bytes of changes are in the log."""
+        """How many bytes the log has."""
         return self.size
 
     def merged_view(self, txn not None, bint buffers=False):
-        """A read transaction with what the log has over it; as it is where that is nothing. One of ``buffers`` is not
-        looked at: it reads beside another one."""
+        """Return a read transaction that sees the changes in the log. An empty log returns ``txn`` itself.
+
+        Reads first what was appended to the log. A transaction of ``buffers`` does not, because it belongs to a
+        snapshot that already did.
+        """
         cdef long long number
         if not buffers:
             number = txn.id()
-            if number != self.seen:
+            if number != self.snapshot_id:
                 try:
                     self.catch_up(txn)
-                    self.seen = number
+                    self.snapshot_id = number
                 except BaseException:
-                    # (an interrupt perhaps; the next one reads all of it)
-                    self.forget()
+                    # An interrupt may have come in the middle of a batch. The next read starts again.
+                    self.reset()
                     raise
-        return txn if self.last is None else MergedTransaction(txn, self.handles, self.layers, self.count)
+        return txn if self.last is None else MergedTransaction(txn, self.handles, self.memtables, self.count)
 
     cdef int catch_up(self, object txn) except -1:
-        """Read what has come into the log."""
+        """Replay what was appended to the log since the last read."""
         cdef Head head
         cdef list pieces
         cdef bytes data
@@ -110,10 +117,10 @@ cdef class WriteAheadLog:
         cursor = txn.cursor(self.log)
         if not cursor.first():
             if self.last is not None:
-                self.forget()
+                self.reset()
             return 0
         if cursor.key() != self.first:
-            self.forget()
+            self.reset()
             self.first = cursor.key()
         else:
             cursor.set_key(self.last)
@@ -131,20 +138,20 @@ cdef class WriteAheadLog:
             batch = data[at:at + <Py_ssize_t>head.size]
             if crc32(batch) != head.checksum:
                 raise PersistentOrderedDictIntegrityError("a batch of the log is not as it was written")
-            self.take_batch(batch)
+            self.replay_batch(batch)
             self.count = head.count
             at += head.size
         self.size += len(data)
         self.last = pieces[len(pieces) - 1][0]
         return 0
 
-    cdef int take_batch(self, bytes batch) except -1:
+    cdef int replay_batch(self, bytes batch) except -1:
         cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(batch)
         cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(batch)
         cdef ChangeHead head
         cdef unsigned char kind
         cdef bytes key
-        cdef Memtable layer
+        cdef Memtable memtable
         while at < size:
             kind = data[at]
             if size - at < CHANGE_HEAD:
@@ -155,63 +162,69 @@ cdef class WriteAheadLog:
                 raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
             key = PyBytes_FromStringAndSize(<const char*>data + at, head.key)
             at += head.key
-            layer = self.layers[kind & ~DELETED]
+            memtable = self.memtables[kind & ~DELETED]
             if kind & DELETED:
-                layer.change(key, None)
+                memtable.put(key, None)
             elif kind == STATUS:
                 check_changes(data + at, head.value)
-                layer.patch(key, PyByteArray_FromStringAndSize(<const char*>data + at, head.value))
+                memtable.patch(key, PyByteArray_FromStringAndSize(<const char*>data + at, head.value))
             else:
-                layer.change(key, PyBytes_FromStringAndSize(<const char*>data + at, head.value))
+                memtable.put(key, PyBytes_FromStringAndSize(<const char*>data + at, head.value))
             at += head.value
         return 0
 
     # Writing
 
-    def note(self, txn not None, work not None):
-        """Have ``work`` change the databases, but only in the log: what adopt() wants when it is committed."""
-        cdef LoggedTransaction recorder = LoggedTransaction(self, txn)
+    def append(self, txn not None, work not None):
+        """Call ``work`` with a transaction that collects its changes, and append these to the log.
+
+        Returns that transaction. ``apply()`` takes it when ``txn`` was committed.
+        """
+        cdef LoggedTransaction logged = LoggedTransaction(self, txn)
         cdef long long number
         cdef bytes batch
-        work(recorder)
-        batch = recorder.encoded()
-        number = <long long>txn.id() << PIECES
-        recorder.pieces = [(pack(number + place // PIECE), batch[place:place + PIECE])
-                           for place in range(0, len(batch), PIECE)]
-        if txn.cursor(self.log).putmulti(recorder.pieces, append=True)[1] != len(recorder.pieces):
+        work(logged)
+        batch = logged.encoded()
+        number = <long long>txn.id() << PIECE_BITS
+        logged.pieces = [(pack(number + start // PIECE_SIZE), batch[start:start + PIECE_SIZE])
+                         for start in range(0, len(batch), PIECE_SIZE)]
+        if txn.cursor(self.log).putmulti(logged.pieces, append=True)[1] != len(logged.pieces):
             raise PersistentOrderedDictIntegrityError("the log has batches of later transactions")
-        recorder.size = len(batch)
-        return recorder
+        logged.size = len(batch)
+        return logged
 
-    def adopt(self, LoggedTransaction recorder not None):
-        """What was noted is in the log. (Where an interrupt keeps this from being called, catch_up() finds it.)"""
-        cdef Memtable layer, changed
-        if not recorder.pieces:
+    def apply(self, LoggedTransaction logged not None):
+        """Add the changes of a committed ``append()`` to the memtables.
+
+        If an interrupt prevents this call, ``catch_up()`` reads the changes from the log.
+        """
+        cdef Memtable memtable, added
+        if not logged.pieces:
             return
         try:
-            for position in range(len(self.layers)):
-                layer, changed = self.layers[position], recorder.layers[position]
-                layer.take(changed)
-            self.count = recorder.count
-            self.size += recorder.size
+            for position in range(len(self.memtables)):
+                memtable, added = self.memtables[position], logged.memtables[position]
+                memtable.update(added)
+            self.count = logged.count
+            self.size += logged.size
             if self.first is None:
-                self.first = recorder.pieces[0][0]
-            self.last = recorder.pieces[len(recorder.pieces) - 1][0]
+                self.first = logged.pieces[0][0]
+            self.last = logged.pieces[len(logged.pieces) - 1][0]
         except BaseException:
-            self.forget()
+            self.reset()
             raise
 
-    def runs(self, Py_ssize_t most, Py_ssize_t size):
-        """What is to be merged, as pairs of a database and a run of changes in order."""
-        for position in range(len(self.layers)):
-            for run in (<Memtable>self.layers[position]).runs(most, size):
+    def sorted_runs(self, Py_ssize_t most, Py_ssize_t size):
+        """Yield pairs of a database and a run of its changes in key order, as ``Memtable.sorted_runs()``."""
+        for position in range(len(self.memtables)):
+            for run in (<Memtable>self.memtables[position]).sorted_runs(most, size):
                 yield self.handles[position], run
 
-    def merge(self, txn not None, db not None, list run not None):
-        """Put a run of changes into its database."""
+    def checkpoint_run(self, txn not None, db not None, list run not None):
+        """Write a run of changes into its database."""
         cdef bint numbers = db is not self.handles[ORDER]
         cdef long long last = -1, number
-        cdef list placed = [], appended = []
+        cdef list replaced = [], appended = []
         cursor = txn.cursor(db)
         if numbers and cursor.last():
             memcpy(&last, PyBytes_AS_STRING(cursor.key()), 8)
@@ -227,124 +240,129 @@ cdef class WriteAheadLog:
                 if number > last:
                     appended.append(change)
                     continue
-            placed.append(change)
-        if placed:
-            cursor.putmulti(placed)
+            replaced.append(change)
+        if replaced:
+            cursor.putmulti(replaced)
         if appended:
-            # (so that pages are filled; after the deletions, which may have taken the last one away)
+            # Appending fills the pages. It comes after the deletions, because these may remove the last key.
             cursor.putmulti(appended, append=True)
 
-    def empty(self, txn not None):
-        """Everything is merged."""
+    def truncate(self, txn not None):
+        """Empty the log, because the databases have all of it."""
         txn.drop(self.log, delete=False)
+
+
+cdef LoggedTransaction as_logged(object txn):
+    """Return a write transaction whose changes go into the log, and None for LMDB's own."""
+    return <LoggedTransaction>txn if type(txn) is LoggedTransaction else None
 
 
 @cython.final
 cdef class LoggedTransaction(MergedTransaction):
-    """A write transaction whose changes to a journal's databases go into the log. Others go where they belong."""
-
-    cdef object under
-    # What came of it in the log.
-    cdef list pieces
-    cdef Py_ssize_t size
+    """A write transaction that collects the changes of the log's databases. Other databases are changed at once."""
 
     def __init__(self, WriteAheadLog wal not None, txn not None):
-        cdef object under = txn
+        cdef object merged = txn
         if wal.last is not None:
-            under = MergedTransaction(txn, wal.handles, wal.layers, wal.count)
-        MergedTransaction.__init__(self, under, wal.handles, make_layers(), under.stat(wal.handles[VALUES])["entries"])
-        self.under = txn
+            merged = MergedTransaction(txn, wal.handles, wal.memtables, wal.count)
+        count = merged.stat(wal.handles[VALUES])["entries"]
+        MergedTransaction.__init__(self, merged, wal.handles, make_memtables(), count)
+        self.lmdb_txn = txn
 
-    def note_statuses(self, list items not None):
-        """Change blocks of statuses: pairs of a key, and of the entries that may differ, one StatusChange behind the
-        other. (A transaction writes each block once.)"""
-        cdef Memtable layer = self.layers[STATUS]
+    cdef int patch_statuses(self, list items) except -1:
+        """Change status blocks. ``items`` are pairs of a block's key and its StatusChanges, one after the other.
+
+        A transaction may patch each block only once, because the memtable owns the bytearray.
+        """
+        cdef Memtable memtable = self.memtables[STATUS]
         for key, changes in items:
-            if key in layer.changes:
-                raise AssertionError("a block of statuses is written twice in one transaction")
-            layer.patch(key, changes)
+            if key in memtable.changes:
+                raise AssertionError("a transaction writes a status block twice")
+            memtable.patch(key, changes)
+        return 0
 
     def cursor(self, db):
-        """A cursor that changes, too."""
-        cdef Memtable layer = self.layer_of(db)
+        """Return a cursor that reads and collects changes."""
+        cdef Memtable memtable = self.memtable_of(db)
         cursor = self.txn.cursor(db)
-        return cursor if layer is None else LoggedCursor(cursor, layer, self, db)
+        return cursor if memtable is None else LoggedCursor(cursor, memtable, self, db)
 
     def put(self, bytes key not None, bytes value not None, bint dupdata=True, bint overwrite=True, bint append=False,
             db=None):
-        """Whether it was put, as LMDB's."""
-        cdef Memtable layer = self.layer_of(db)
-        if layer is None:
-            return self.under.put(key, value, dupdata, overwrite, append, db)
-        if layer is self.layers[STATUS]:
-            raise AssertionError("statuses are noted by note_statuses()")
-        if layer.numbers:
-            layer.change(key, value)
+        """Put a pair, and return whether it was put, as LMDB does."""
+        cdef Memtable memtable = self.memtable_of(db)
+        if memtable is None:
+            return self.lmdb_txn.put(key, value, dupdata, overwrite, append, db)
+        if memtable is self.memtables[STATUS]:
+            raise AssertionError("statuses are written by patch_statuses()")
+        if memtable.integer_keys:
+            memtable.put(key, value)
             return True
-        # An entry of the index more is a record more.
-        if self.look(key, db) is None:
+        # Each new entry of the index belongs to a new record.
+        if self.find(key, db) is None:
             self.count += 1
         elif not overwrite:
             return False
-        layer.change(key, value)
+        memtable.put(key, value)
         return True
 
     def delete(self, bytes key not None, value=b"", db=None):
-        """Whether it was there, as LMDB's."""
-        cdef Memtable layer = self.layer_of(db)
-        if layer is None:
-            return self.under.delete(key, value, db)
-        if self.look(key, db) is None:
+        """Delete a key, and return whether it existed, as LMDB does."""
+        cdef Memtable memtable = self.memtable_of(db)
+        if memtable is None:
+            return self.lmdb_txn.delete(key, value, db)
+        if self.find(key, db) is None:
             return False
-        layer.change(key, None)
-        self.count -= not layer.numbers
+        memtable.put(key, None)
+        self.count -= not memtable.integer_keys
         return True
 
-    def add_new(self, items not None):
-        """Put pairs into the index whose keys are known not to be there."""
-        cdef Memtable layer = self.layers[ORDER]
+    cdef int add_new_keys(self, object items) except -1:
+        """Put pairs into the index. The caller knows that none of the keys exists, so none is looked up."""
+        cdef Memtable memtable = self.memtables[ORDER]
         for key, value in items:
-            layer.change(key, value)
+            memtable.put(key, value)
             self.count += 1
+        return 0
 
     cdef object put_many(self, list items, object db, bint overwrite):
-        cdef Memtable layer = self.layer_of(db)
+        cdef Memtable memtable = self.memtable_of(db)
         cdef Py_ssize_t added = 0
         cdef set there
-        if layer is self.layers[STATUS]:
-            raise AssertionError("statuses are noted by note_statuses()")
-        if layer.numbers:
+        if memtable is self.memtables[STATUS]:
+            raise AssertionError("statuses are written by patch_statuses()")
+        if memtable.integer_keys:
             for key, value in items:
-                layer.change(key, value)
+                memtable.put(key, value)
             return len(items), len(items)
         there = {key for key, _ in self.cursor(db).getmulti([key for key, _ in items])}
         for key, value in items:
-            if key in there or layer.changes.get(key) is not None:
+            if key in there or memtable.changes.get(key) is not None:
                 if not overwrite:
                     continue
             else:
                 self.count += 1
-            layer.change(key, value)
+            memtable.put(key, value)
             added += 1
         return len(items), added
 
     def encoded(self):
-        """The batch for the log; empty when nothing was changed."""
+        """Return the batch for the log. It is empty if nothing was changed."""
         cdef Head head
         cdef ChangeHead change
         cdef bytes batch
         cdef Py_ssize_t at = sizeof(Head), size = sizeof(Head)
         cdef int kind
         cdef char* data
-        for kind in range(len(self.layers)):
-            for key, value in (<Memtable>self.layers[kind]).changes.items():
+        for kind in range(len(self.memtables)):
+            for key, value in (<Memtable>self.memtables[kind]).changes.items():
                 size += CHANGE_HEAD + PyBytes_GET_SIZE(key) + (0 if value is None else len(value))
         if size == sizeof(Head):
             return b""
         batch = PyBytes_FromStringAndSize(NULL, size)
         data = PyBytes_AS_STRING(batch)
-        for kind in range(len(self.layers)):
-            for key, value in (<Memtable>self.layers[kind]).changes.items():
+        for kind in range(len(self.memtables)):
+            for key, value in (<Memtable>self.memtables[kind]).changes.items():
                 change.key = PyBytes_GET_SIZE(key)
                 change.value = 0 if value is None else len(value)
                 data[at] = <char>(kind | DELETED if value is None else kind)
@@ -367,19 +385,19 @@ cdef class LoggedTransaction(MergedTransaction):
 
 @cython.final
 cdef class LoggedCursor(MergedCursor):
-    """A cursor of a LoggedTransaction on ``db``."""
+    """A cursor of a LoggedTransaction on the database ``db``."""
 
-    cdef LoggedTransaction recorder
+    cdef LoggedTransaction txn
     cdef object db
 
-    def __init__(self, cursor not None, Memtable layer not None, LoggedTransaction recorder not None, db not None):
-        MergedCursor.__init__(self, cursor, layer)
-        self.recorder = recorder
+    def __init__(self, cursor not None, Memtable memtable not None, LoggedTransaction txn not None, db not None):
+        MergedCursor.__init__(self, cursor, memtable)
+        self.txn = txn
         self.db = db
 
     def putmulti(self, items, bint dupdata=True, bint overwrite=True, bint append=False):
-        """How many pairs there were, and how many were put, as LMDB's."""
-        if append and self.layer.numbers:
-            # Behind all others there is nothing scattered: twice written would be twice the work.
-            return self.recorder.under.cursor(self.db).putmulti(items, dupdata, overwrite, True)
-        return self.recorder.put_many(list(items), self.db, overwrite)
+        """Put pairs, and return how many there were and how many were put, as LMDB does."""
+        if append and self.memtable.integer_keys:
+            # New records are not scattered. In the log they would be written twice.
+            return self.txn.lmdb_txn.cursor(self.db).putmulti(items, dupdata, overwrite, True)
+        return self.txn.put_many(list(items), self.db, overwrite)

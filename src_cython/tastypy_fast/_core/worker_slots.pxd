@@ -3,10 +3,10 @@ from libc.stdint cimport uint64_t
 cdef class WorkerSlots:
     cdef Py_buffer view
     cdef bint is_open
-    cdef uint64_t* lane
+    cdef uint64_t* slot
 
     cpdef close(self)
-    cdef uint64_t* at(self, unsigned long long lane) noexcept
-    cdef bint hand_out(self, unsigned long long lane, unsigned long long place) noexcept
-    cdef int go_on(self, unsigned long long lane) noexcept
-    cpdef bint stop(self, unsigned long long lane, unsigned long long place) noexcept
+    cdef uint64_t* at(self, unsigned long long slot) noexcept
+    cdef bint mark_yielded(self, unsigned long long slot, unsigned long long position) noexcept
+    cdef int clear_stop(self, unsigned long long slot) noexcept
+    cpdef bint stop(self, unsigned long long slot, unsigned long long position) noexcept

@@ -31,26 +31,26 @@ cdef extern from *:
     void unmark(uint64_t* at, uint64_t bits) nogil
     int replace(uint64_t* at, uint64_t* before, uint64_t value) nogil
 
-__all__ = ["LANES", "LEFT", "WorkerSlots", "count_of", "has_ended"]
+__all__ = ["SLOTS", "LEFT", "WorkerSlots", "count_of", "has_ended"]
 
 # So many lanes are in a file. The first one is not used: 0 is the lane of a claim that is in no loop's hand, LEFT that
 # of one that a loop has left to its thread.
 cdef enum:
     COUNTED = 496
-LANES = COUNTED
+SLOTS = COUNTED
 LEFT = COUNTED
 
 cdef uint64_t STOPPED = 1ULL << 63, ENDED = 1ULL << 62, COUNT = (1ULL << 62) - 1
 
 
-def count_of(unsigned long long lane):
+def count_of(unsigned long long slot):
     """How many tasks were handed out, of what is in the file for a lane."""
-    return lane & COUNT
+    return slot & COUNT
 
 
-def has_ended(unsigned long long lane):
+def has_ended(unsigned long long slot):
     """Whether the loop that used a lane has ended."""
-    return lane & ENDED != 0
+    return slot & ENDED != 0
 
 
 @cython.final
@@ -62,7 +62,7 @@ cdef class WorkerSlots:
         self.is_open = True
         if self.view.len != COUNTED * 8:
             raise ValueError("these are not the lanes of a worker")
-        self.lane = <uint64_t*>self.view.buf
+        self.slot = <uint64_t*>self.view.buf
 
     def __dealloc__(self):
         self.close()
@@ -73,24 +73,24 @@ cdef class WorkerSlots:
             self.is_open = False
             PyBuffer_Release(&self.view)
 
-    cdef uint64_t* at(self, unsigned long long lane) noexcept:
-        return &self.lane[lane] if self.is_open and 0 < lane < COUNTED else NULL
+    cdef uint64_t* at(self, unsigned long long slot) noexcept:
+        return &self.slot[slot] if self.is_open and 0 < slot < COUNTED else NULL
 
     def clear(self):
         """Begin as a new worker."""
-        cdef int lane
-        for lane in range(1, COUNTED):
-            store(self.at(lane), 0)
+        cdef int slot
+        for slot in range(1, COUNTED):
+            store(self.at(slot), 0)
 
-    def count(self, unsigned long long lane):
+    def count(self, unsigned long long slot):
         """How many tasks were handed out in a lane."""
-        cdef uint64_t* at = self.at(lane)
+        cdef uint64_t* at = self.at(slot)
         return 0 if at == NULL else load(at) & COUNT
 
-    def begin(self, unsigned long long lane):
-        """Begin a loop: the place of the first task that it claims. The last one that the loop before it has handed out
-        has failed now."""
-        cdef uint64_t* at = self.at(lane)
+    def begin(self, unsigned long long slot):
+        """Begin a loop: the position of the first task that it claims. The last one that
+        the loop before it has handed out has failed now."""
+        cdef uint64_t* at = self.at(slot)
         cdef uint64_t value
         if at == NULL:
             raise ValueError("these lanes are closed, or have no such lane")
@@ -99,34 +99,34 @@ cdef class WorkerSlots:
         store(at, value)
         return value
 
-    def end(self, unsigned long long lane):
+    def end(self, unsigned long long slot):
         """The loop has ended."""
-        cdef uint64_t* at = self.at(lane)
+        cdef uint64_t* at = self.at(slot)
         if at != NULL:
             mark(at, ENDED)
 
-    cdef bint hand_out(self, unsigned long long lane, unsigned long long place) noexcept:
+    cdef bint mark_yielded(self, unsigned long long slot, unsigned long long position) noexcept:
         """Note that a task is handed out, before it is, and those before it. False, and it must not be, where somebody
         has stopped the lane."""
-        cdef uint64_t* at = self.at(lane)
+        cdef uint64_t* at = self.at(slot)
         cdef uint64_t value
         if at == NULL:
             return False
         value = load(at)
         while not value & STOPPED:
-            if (value & COUNT) > place or replace(at, &value, (value & ENDED) | (place + 1)):
+            if (value & COUNT) > position or replace(at, &value, (value & ENDED) | (position + 1)):
                 return True
         return False
 
-    cdef int go_on(self, unsigned long long lane) noexcept:
+    cdef int clear_stop(self, unsigned long long slot) noexcept:
         """Hand out again. The caller is in a write transaction."""
-        cdef uint64_t* at = self.at(lane)
+        cdef uint64_t* at = self.at(slot)
         if at != NULL:
             unmark(at, STOPPED)
         return 0
 
-    cpdef bint stop(self, unsigned long long lane, unsigned long long place) noexcept:
+    cpdef bint stop(self, unsigned long long slot, unsigned long long position) noexcept:
         """Whether a claimed task was not handed out: then it is not before its worker has had a write transaction. The
         caller is in one."""
-        cdef uint64_t* at = self.at(lane)
-        return at != NULL and (load(at) & COUNT) <= place and (mark(at, STOPPED) & COUNT) <= place
+        cdef uint64_t* at = self.at(slot)
+        return at != NULL and (load(at) & COUNT) <= position and (mark(at, STOPPED) & COUNT) <= position

@@ -1,18 +1,123 @@
-from tastypy_fast._core.cache_entry cimport Copy, Entry
-from tastypy_fast._core.cache_sync cimport Syncing
+from libc.stdint cimport uint32_t
 
-cdef class WriteCache(Syncing):
-    cdef Entry put_payload(self, Entry entry, bytes key, int codec, bytes payload)
-    cdef Entry put_new(self, bytes key, int codec, bytes payload)
+from tastypy_fast._core.cache_entry cimport Entry, LastYielded, YieldedCopy
+from tastypy_fast._core.pinned_entries cimport PinnedEntries
+from tastypy_fast._core.store_base cimport StoreBase
+
+cdef class WriteCache:
+    cdef readonly StoreBase store
+    # Goes up whenever something in memory became what the disk has, or the reverse, so that loops seek again.
+    cdef readonly long long cache_version
+    # What differs from the disk, or may differ, by key. The order is that of the first change.
+    cdef dict entries
+    cdef PinnedEntries pinned
+    # Entries that were assigned blindly: whether the disk has their keys is not known yet.
+    cdef list unresolved
+    # Entries whose seqs are not on disk yet, by seq; and these seqs in order, with some that are not new any more.
+    cdef dict new_entries
+    cdef list new_seqs
+    # How many keys there are in memory more than on disk, and how many on disk (-1: not known).
+    cdef long long len_delta
+    cdef long long disk_count
+    # How many entries count towards sync_at.
+    cdef long long dirty_count
+    # The store's disk_version that this cache knows, and the snapshot that it read last.
+    cdef long long disk_version
+    cdef readonly long long snapshot_id
+    # How many operations are open, over all threads. The short paths give way if there is one.
+    cdef int busy
+    cdef readonly bint writable
+    # Whether values are tasks, whose statuses must be taken over from dicts.
+    cdef readonly bint tracks
+    cdef public bint writes_through
+    cdef public bint copies
+    cdef readonly bint closed
+    # Every sync compares the latest values that callers still reference, up to this number.
+    cdef public Py_ssize_t watched_by_each
+    # Entries of tasks that were handed out by keying since their statuses were last taken over.
+    cdef set borrowed
+    cdef LastYielded last_yielded
+    # Weak references to the running loops over values.
+    cdef list loops
+    # Goes up when a copy that was handed out before must not be saved any more.
+    cdef long long copy_generation
+    # The status that decode() has last written into a dict.
+    cdef uint32_t decoded_status
+
+    # Operations
+    cdef int begin_op(self) except -1
+    cdef int end_op(self) except -1
+    cdef int on_new_snapshot(self) except -1
+    cdef bint is_stale(self) noexcept
+    cdef long long pending(self) except -1
+    # What a tracker does differently
+    cdef object decode(self, bytes key, long long seq, int codec, bytes payload)
+    cdef bytes serialise(self, Entry entry, int* codec)
+    cdef bytes dump(self, object value, int* codec)
+    cdef int write_status_to_value(self, object value, long long seq) except -1
+    cdef int on_entry_added(self, Entry entry) except -1
+    cdef int on_entry_removed(self, Entry entry) except -1
+    cdef bint status_differs(self) except -1
+    cdef Py_ssize_t status_places(self) except -1
+    cdef int write_status(self, object txn, set only, set skip) except -1
+    cdef int status_written(self, set only, set skip) except -1
+    cdef bytes status_on_disk(self, object txn, long long seq)
+    cdef int forget_status(self) except -1
+    cdef list dirty_status_seqs(self)
+    # Finding
+    cdef object damaged(self, object key, object what)
+    cdef object key_of(self, bytes key)
+    cdef long long unpack(self, object raw) except -1
+    cdef object get(self, bytes key, object database)
+    cdef dict get_many(self, list keys, object database)
+    cdef bytes record_at(self, long long seq)
+    cdef Entry entry_of(self, bytes key)
+    cdef bint is_last_yielded(self, bytes key) except -1
+    cdef bytes find_record(self, bytes key, long long* seq)
+    cdef long long find_seq(self, bytes key) except? -3
+    cdef list find_seqs(self, list keys)
+    cdef Entry entry_from_record(self, bytes key, long long seq, bytes record)
+    cdef int resolve(self) except -1
+    # Accounting
+    cdef int add_len_delta(self, Entry entry) except -1
+    cdef int remove_len_delta(self, Entry entry) except -1
+    cdef int track_new(self, Entry entry) except -1
+    cdef int untrack_new(self, Entry entry) except -1
+    cdef int count_as_dirty(self, Entry entry) except -1
     cdef int adopt(self, Entry entry) except -1
-    cdef int remove_entry(self, Entry entry) except -1
-    cdef object copy_of(self, Entry entry, Copy copied)
-    cdef bint is_changed(self, Entry entry, Copy copied) except -1
-    cdef list running_loops(self)
-    cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1
-    cdef int take_copy(self, Entry entry, object original) except -1
+    cdef int drop(self, Entry entry) except -1
+    cdef int unpin(self, Entry entry) except -1
+    cdef int unpin_all(self) except -1
+    # Reading and changing
+    cdef object borrow(self, Entry entry)
     cdef object fetch(self, bytes key, object original, long long sync_at)
-    cdef int put(self, bytes key, object value, long long sync_at) except -1
-    cdef int delete(self, bytes key, object original, long long sync_at) except -1
     cdef bint contains(self, bytes key) except -1
     cdef long long length(self) except -1
+    cdef Entry put_payload(self, Entry entry, bytes key, int codec, bytes payload)
+    cdef Entry put_new(self, bytes key, int codec, bytes payload)
+    cdef int put(self, bytes key, object value, long long sync_at) except -1
+    cdef int delete(self, bytes key, object original, long long sync_at) except -1
+    cdef int remove_entry(self, Entry entry) except -1
+    # Copies of values
+    cdef object copy_of(self, Entry entry, YieldedCopy copied)
+    cdef bint is_changed(self, Entry entry, YieldedCopy copied) except -1
+    cdef list running_copies(self)
+    cdef bint may_be_saved(self, YieldedCopy copied, Entry entry, object original) except -1
+    cdef int take_copy(self, Entry entry, object original) except -1
+    # Syncing
+    cdef int settle(self, long long sync_at) except -1
+    cdef bint has_changes(self) except -1
+    cpdef int sync(self, bint flush) except -1
+    cpdef int revert(self) except -1
+    cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1
+    cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1
+    cdef int record_before_images(self, object txn, list changes) except -1
+    cdef int one_written(self, Entry entry) except -1
+    cdef int written(self, list changes, set failed) except -1
+    cdef int forget_entries(self) except -1
+    # Another cache has written
+    cdef int reload(self) except -1
+    cdef list drop_unchanged(self)
+    cdef int watch_again(self, list entries) except -1
+
+cdef Py_ssize_t count_key_places(list keys) except -1

@@ -1,129 +1,481 @@
-"""The dirty cache: what differs, or may differ, between memory and disk.
+"""Keep changes in memory until a sync writes them: the write-back cache of a store.
 
-Cost in short: reading or changing a key that is in the cache touches no other memory than the cache's
-dict; a key that is not costs a look into LMDB to read, and nothing at all to assign, because whether it
-is new is found out for many keys at once. The cache holds what lies between two syncs, never the store.
+The cache holds what lies between two syncs, never the whole store. To read or change a key that is in the cache
+touches only the cache's dict. To read another key costs one lookup in LMDB. To assign another key costs no lookup,
+because whether assigned keys are new is found out for many of them at once.
+
+Locking: every method that reads LMDB or changes more than one entry holds the store's lock (``begin_op``, ``end_op``).
+The short paths of reading and assigning a cached key take no lock. They call no Python code, so the interpreter's own
+lock makes them one step, and they give way when ``busy`` says that another thread is in a locked section.
+
+Values: a list or dict that ``pod[key]`` has handed out may be changed by the caller at any time. So each sync compares
+it with its JSON, as long as the caller references it.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.string cimport memcmp, memcpy
 
-from tastypy_fast._core.cache_entry cimport ABSENT, UNKNOWN, Copy, Entry, make_entry
-from tastypy_fast._core.key_codec cimport describe
-from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, parse_record
-from tastypy_fast._core.cache_sync cimport Syncing
+from tastypy_fast._core.cache_entry cimport (
+    ABSENT,
+    UNKNOWN,
+    Entry,
+    IndexItems,
+    LastYielded,
+    RecordItems,
+    ValueLoop,
+    YieldedCopy,
+    is_referenced,
+    make_entry,
+    pack,
+)
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest
+from tastypy_fast._core.pinned_entries cimport PinnedEntries
+from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
+from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
 
 from copy import deepcopy
 
-from tastypy_fast.exceptions import UnstorableValueError
+from tastypy_fast._core.cache_entry import seq_of_entry
+from tastypy_fast.exceptions import (
+    CalledClosedTrackerError,
+    PersistentOrderedDictIntegrityError,
+    UnstorableValueError,
+)
 
 __all__ = ["WriteCache"]
 
-
 cdef enum:
-    # Of a copy whose value could not be stored.
+    # The codec of a copy whose value could not be stored.
     UNSTORABLE = -1
+    # Records whose seqs are no further apart are in one page, most likely.
+    NEAR = 8
+    # The default of watched_by_each.
+    WATCHED_BY_EACH = 1000
 
 
-cdef class WriteCache(Syncing):
-    """The memory that instances on one path share."""
+cdef class WriteCache:
+    """The memory that all instances on one path share.
 
-    # Changing
+    ``copies``: values are handed out as copies that are never saved. ``writes_through``: every change is synced.
+    """
 
-    cdef Entry put_payload(self, Entry entry, bytes key, int codec, bytes payload):
-        """The one place where a value is assigned. ``entry`` is what the cache has for the key, or None."""
-        if entry is None:
-            entry = make_entry(key, UNKNOWN, UNKNOWN)
-            self.entries[key] = entry
-            self.unresolved.append(entry)
-        elif not entry.alive:
-            # Deleted and back again: it goes to the end, behind what has no number yet.
-            self.resolve()
-            self.remove_len_delta(entry)
-            del self.entries[key]
-            self.entries[key] = entry
-            entry.alive = True
-            entry.moved = True
-            entry.order = self.store.allocate()
-            self.place(entry)
-            self.add_len_delta(entry)
-        # (let go of at the end, when all is in place: that may run anybody's code)
-        _before = entry.value
-        entry.value = None
-        entry.codec = codec
-        entry.payload = payload
-        entry.dirty = True
-        self.count_entry(entry)
-        return entry
+    def __cinit__(self):
+        self.watched_by_each = WATCHED_BY_EACH
 
-    cdef int put(self, bytes key, object value, long long sync_at) except -1:
-        """Assign. Blind: whether the key is new is found out later, for many at once."""
-        cdef int codec = 0
-        cdef bytes payload
-        cdef Entry entry
-        if not self.writable:
-            raise self.store.refuse_write()
-        payload = dump_value(value, &codec)
-        entry = self.entry_of(key)
-        if self.busy or self.closed or (entry is not None and not entry.alive):
-            self.begin_op()
+    def __init__(self, StoreBase store not None):
+        self.store = store
+        self.forget()
+
+    def forget(self):
+        """Drop everything that is in memory, and adopt the state of the store as it is now (open, fork)."""
+        self.entries = {}
+        self.pinned = PinnedEntries()
+        self.unresolved = []
+        self.new_seqs = []
+        self.new_entries = {}
+        self.len_delta = 0
+        self.disk_count = -1
+        self.dirty_count = 0
+        self.disk_version = self.store.disk_version
+        self.busy = 0
+        self.writable = self.store.writable
+        self.last_yielded = LastYielded.__new__(LastYielded)
+        self.last_yielded.seq = ABSENT
+        self.loops = []
+        self.copy_generation += 1
+        self.borrowed = set()
+        self.cache_version += 1
+        self.snapshot_id = -1
+        self.forget_status()
+
+    # Operations
+
+    cdef int begin_op(self) except -1:
+        """Begin an operation: take the store's lock, and have a snapshot that may be read."""
+        self.store.lock.acquire()
+        self.busy += 1
+        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.transient:
             try:
-                self.put_payload(self.entry_of(key), key, codec, payload)
-                self.settle(sync_at)
-            finally:
+                if self.closed:
+                    raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
+                if self.store.transient and self.store.snapshot is None:
+                    self.store.recheck_files()
+                if self.is_stale():
+                    if self.store.wal is not None:
+                        # An interrupt may have come between a commit and the end of the snapshot before it. Without
+                        # this the old snapshot would be read.
+                        self.store.end_reading()
+                    self.reload()
+                # Open the snapshot now, because this calls Python, where a signal handler may raise. The operation
+                # itself could be left half done then. (A forked child opens the files again here.)
+                self.store.reader()
+                if self.store.transient and self.busy == 1:
+                    self.on_new_snapshot()
+            except BaseException:
                 self.end_op()
-        else:
-            self.put_payload(entry, key, codec, payload)
-            if sync_at and self.counted >= sync_at:
-                self.settle(sync_at)
+                raise
         return 0
 
-    cdef Entry put_new(self, bytes key, int codec, bytes payload):
-        """Assign to a key that is known not to be there."""
+    cdef int end_op(self) except -1:
+        self.busy -= 1
+        if self.busy == 0:
+            if self.store.transient:
+                self.store.end_snapshot()
+        self.store.lock.release()
+        return 0
+
+    cdef int on_new_snapshot(self) except -1:
+        """Forget what was read from an older snapshot of a store that other processes write."""
+        cdef long long number = self.store.snapshot.id()
+        if number != self.snapshot_id:
+            self.snapshot_id = number
+            self.disk_count = -1
+            self.forget_status()
+        return 0
+
+    cdef bint is_stale(self) noexcept:
+        """Return whether the store was written, or may have been, since this cache last read the disk."""
+        return self.disk_version != self.store.disk_version
+
+    cdef long long pending(self) except -1:
+        """Return how many keys count towards sync_at."""
+        return self.dirty_count
+
+    # What a tracker does differently
+
+    cdef object decode(self, bytes key, long long seq, int codec, bytes payload):
+        try:
+            return load_value(codec, payload)
+        except PersistentOrderedDictIntegrityError as error:
+            raise self.damaged(self.key_of(key), error) from error
+
+    cdef bytes serialise(self, Entry entry, int* codec):
+        """Return the JSON of a value that was handed out and may have been changed since."""
+        return self.dump(entry.value, codec)
+
+    cdef bytes dump(self, object value, int* codec):
+        return dump_value(value, codec)
+
+    cdef int write_status_to_value(self, object value, long long seq) except -1:
+        return 0
+
+    cdef int on_entry_added(self, Entry entry) except -1:
+        return 0
+
+    cdef int on_entry_removed(self, Entry entry) except -1:
+        return 0
+
+    cdef bint status_differs(self) except -1:
+        """Return whether a sync has statuses to write."""
+        return False
+
+    cdef Py_ssize_t status_places(self) except -1:
+        """Return how many pages of statuses differ from the disk."""
+        return 0
+
+    cdef int write_status(self, object txn, set only, set skip) except -1:
+        return 0
+
+    cdef int status_written(self, set only, set skip) except -1:
+        return 0
+
+    cdef bytes status_on_disk(self, object txn, long long seq):
+        return bytes(4)
+
+    cdef int forget_status(self) except -1:
+        return 0
+
+    cdef list dirty_status_seqs(self):
+        return []
+
+    # Finding
+
+    cdef object damaged(self, object key, object what):
+        return PersistentOrderedDictIntegrityError(
+            f"the store at {self.store.path} is damaged at key {describe(key)}: {what}"
+        )
+
+    cdef object key_of(self, bytes key):
+        """Decode a key of the store."""
+        try:
+            return decode_key(key)
+        except PersistentOrderedDictIntegrityError as error:
+            raise PersistentOrderedDictIntegrityError(
+                f"the store at {self.store.path} is damaged: {error}"
+            ) from error
+
+    cdef long long unpack(self, object raw) except -1:
+        """Decode the seq in an index entry."""
+        cdef long long number = -1
+        if PyBytes_GET_SIZE(raw) == 8:
+            memcpy(&number, PyBytes_AS_STRING(raw), 8)
+        if number < 0:
+            raise self.damaged("?", "an index entry holds no order number")
+        return number
+
+    cdef object get(self, bytes key, object database):
+        """Read one value from LMDB."""
+        try:
+            return self.store.reader().get(key, None, database)
+        except Exception as error:
+            raise self.store.translated(error) from error
+
+    cdef dict get_many(self, list keys, object database):
+        try:
+            return dict(self.store.reader().cursor(database).getmulti(keys))
+        except Exception as error:
+            raise self.store.translated(error) from error
+
+    cdef bytes record_at(self, long long seq):
+        return self.get(pack(seq), self.store.values)
+
+    cdef Entry entry_of(self, bytes key):
+        """Return the entry that the cache has for a key, or None."""
         cdef Entry entry = self.entries.get(key)
-        if entry is None:
-            entry = make_entry(key, ABSENT, self.store.allocate())
-            self.entries[key] = entry
-            self.place(entry)
+        if entry is None and self.pinned.by_key:
+            entry = self.pinned.by_key.get(key)
+        return entry
+
+    cdef bint is_last_yielded(self, bytes key) except -1:
+        """Return whether ``last_yielded`` has the record of this key, and the record still holds.
+
+        The caller holds the lock, and has found no entry for the key.
+        """
+        cdef Record record
+        cdef LastYielded last = self.last_yielded
+        if last.record is None or last.cache_version != self.cache_version or (
+                self.store.transient and last.snapshot_id != self.snapshot_id):
+            return False
+        parse_record(<const unsigned char*>PyBytes_AS_STRING(last.record), PyBytes_GET_SIZE(last.record), &record)
+        return record.key_size == PyBytes_GET_SIZE(key) and not memcmp(record.key, PyBytes_AS_STRING(key),
+                                                                       record.key_size)
+
+    cdef bytes find_record(self, bytes key, long long* seq):
+        """Return the record of a key on disk and set ``seq``, or return None. The caller holds the lock."""
+        cdef Record record
+        cdef bytes raw
+        if self.is_last_yielded(key):
+            seq[0] = self.last_yielded.record_seq
+            return self.last_yielded.record
+        number = self.get(index_key(key), self.store.order)
+        if number is None:
+            return None
+        seq[0] = self.unpack(number)
+        raw = self.get(number, self.store.values)
+        if raw is None:
+            raise self.damaged(self.key_of(key), "the index names a record that is not there")
+        try:
+            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+        except PersistentOrderedDictIntegrityError as error:
+            raise self.damaged(self.key_of(key), error) from error
+        if record.key[:record.key_size] != key:
+            raise self.damaged(self.key_of(key), "the index names the record of another key")
+        return raw
+
+    cdef long long find_seq(self, bytes key) except? -3:
+        """Return the seq of a key, cache and disk together; ABSENT if there is no such key."""
+        cdef Entry entry = self.entries.get(key)
+        cdef long long seq = ABSENT
+        cdef bytes index
+        if entry is not None:
+            if entry.exists and entry.seq == UNKNOWN:
+                self.resolve()
+                entry = self.entries[key]
+            return entry.seq if entry.exists else ABSENT
+        if self.is_last_yielded(key):
+            return self.last_yielded.record_seq
+        index = index_key(key)
+        if is_digest(index):
+            return seq if self.find_record(key, &seq) is not None else ABSENT
+        number = self.get(index, self.store.order)
+        return ABSENT if number is None else self.unpack(number)
+
+    cdef list find_seqs(self, list keys):
+        """Return the seqs of many keys, as find_seq() does, with one call of LMDB."""
+        cdef list seqs = []
+        cdef list wanted = []
+        cdef Entry entry
+        cdef bytes key
+        cdef dict found
+        if self.unresolved:
+            self.resolve()
+        for key in keys:
+            if key not in self.entries and PyBytes_GET_SIZE(key) <= MAX_INDEX_KEY:
+                wanted.append(key)
+        found = self.get_many(wanted, self.store.order)
+        for key in keys:
+            entry = self.entries.get(key)
+            if entry is not None:
+                seqs.append(entry.seq if entry.exists else ABSENT)
+            elif PyBytes_GET_SIZE(key) > MAX_INDEX_KEY:
+                seqs.append(self.find_seq(key))
+            else:
+                number = found.get(key)
+                seqs.append(ABSENT if number is None else self.unpack(number))
+        return seqs
+
+    cdef Entry entry_from_record(self, bytes key, long long seq, bytes raw):
+        """Make an entry for a record as it is on disk. It is not in the cache yet."""
+        cdef Record record
+        cdef Entry entry
+        entry = make_entry(key, seq, seq)
+        try:
+            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+            entry.codec = record.codec
+            entry.payload = record_payload(&record)
+        except PersistentOrderedDictIntegrityError as error:
+            raise self.damaged(self.key_of(key), error) from error
+        return entry
+
+    cdef int resolve(self) except -1:
+        """Find out which of the blindly assigned keys the disk has, and give the others their seqs."""
+        cdef list keys, unresolved = self.unresolved
+        cdef dict found
+        cdef Entry entry
+        cdef bytes index
+        cdef long long seq = 0
+        if not unresolved:
+            return 0
+        keys = [index_key((<Entry>item).key) for item in unresolved]
+        found = self.get_many(keys, self.store.order)
+        for position in range(len(unresolved)):
+            entry = unresolved[position]
+            index = keys[position]
+            number = found.get(index)
+            if number is not None and is_digest(index):
+                self.find_record(entry.key, &seq)  # compares the whole keys
+            entry.disk_seq = ABSENT if number is None else self.unpack(number)
+        self.unresolved = []
+        for position in range(len(unresolved)):
+            entry = unresolved[position]
+            if entry.exists:
+                if entry.disk_seq >= 0 and (not entry.relocated or entry.disk_seq == entry.seq):
+                    # (If it is relocated and on disk under its new seq, an exception came right after the commit.)
+                    self.untrack_new(entry)
+                    entry.seq = entry.disk_seq
+                    entry.relocated = False
+                elif self.new_entries.get(entry.seq) is not entry:
+                    # New; or not on disk any more, because another cache (clone=False) has deleted it.
+                    entry.seq = self.store.allocate()
+                    self.track_new(entry)
+            elif entry.disk_seq == ABSENT:
+                # Another cache on this store (clone=False) has deleted it too.
+                self.drop(entry)
+                continue
+            if entry.exists and entry.disk_seq == ABSENT and not entry.dirty and not entry.relocated:
+                # Only read here, and deleted through another cache since.
+                self.drop(entry)
+                continue
             self.add_len_delta(entry)
-        return self.put_payload(entry, key, codec, payload)
+        return 0
+
+    # Accounting
+
+    cdef int add_len_delta(self, Entry entry) except -1:
+        """Add what an entry contributes to len(): its existence in memory against that on disk."""
+        self.len_delta += entry.exists - (entry.disk_seq >= 0)
+        return 0
+
+    cdef int remove_len_delta(self, Entry entry) except -1:
+        if entry.disk_seq != UNKNOWN:
+            self.len_delta -= entry.exists - (entry.disk_seq >= 0)
+        return 0
+
+    cdef int track_new(self, Entry entry) except -1:
+        """Have loops find an entry whose seq is not on disk."""
+        self.new_entries[entry.seq] = entry
+        self.new_seqs.append(entry.seq)
+        return 0
+
+    cdef int untrack_new(self, Entry entry) except -1:
+        if self.new_entries and entry.seq in self.new_entries:
+            del self.new_entries[entry.seq]
+            if len(self.new_seqs) > 2 * len(self.new_entries) + 100:
+                self.new_seqs = sorted(self.new_entries)
+        return 0
+
+    cdef int count_as_dirty(self, Entry entry) except -1:
+        """Count an entry towards sync_at."""
+        if not entry.counts_as_dirty:
+            if entry.pinned:
+                self.unpin(entry)
+            entry.counts_as_dirty = True
+            self.dirty_count += 1
+        return 0
 
     cdef int adopt(self, Entry entry) except -1:
         """Put a new entry into the cache, where it counts towards sync_at."""
         self.entries[entry.key] = entry
-        entry.counted = True
-        self.counted += 1
-        self.entry_made(entry)
+        entry.counts_as_dirty = True
+        self.dirty_count += 1
+        self.on_entry_added(entry)
         return 0
 
+    cdef int drop(self, Entry entry) except -1:
+        self.untrack_new(entry)
+        self.entries.pop(entry.key, None)
+        self.dirty_count -= entry.counts_as_dirty
+        return 0
+
+    cdef int unpin(self, Entry entry) except -1:
+        """Have the next sync compare an entry that is pinned."""
+        self.pinned.remove(entry)
+        self.entries[entry.key] = entry
+        return 0
+
+    cdef int unpin_all(self) except -1:
+        """Have the next sync compare every entry."""
+        cdef dict found = self.pinned.remove_all()
+        if found:
+            self.entries = {**found, **self.entries}
+        self.pinned.clear_queue()
+        return 0
+
+    # Reading
+
+    cdef object borrow(self, Entry entry):
+        """Return the value of an entry for the caller. If the cache hands out copies, it is never saved."""
+        if self.copies:
+            return self.decode(entry.key, entry.seq, entry.codec, entry.payload)
+        if entry.value is None:
+            value = self.decode(entry.key, entry.seq, entry.codec, entry.payload)
+            if type(value) is not dict and type(value) is not list:
+                return value
+            entry.value = value
+        return entry.value
+
     cdef object fetch(self, bytes key, object original, long long sync_at):
-        """The value of a key. A list or dict is watched from here to the next sync."""
+        """Return the value of a key. A list or dict is watched from here to the next sync."""
         cdef Entry entry
-        cdef long long order = 0
+        cdef long long seq = 0
         cdef bytes raw
         self.begin_op()
         try:
             entry = self.entry_of(key)
             if entry is not None:
-                if not entry.alive:
+                if not entry.exists:
                     raise KeyError(original)
-                value = self.hand_out(entry)
+                value = self.borrow(entry)
                 if self.tracks and self.writable:
-                    self.handed_out.add(entry)
+                    self.borrowed.add(entry)
                 if value is entry.value and self.writable:
-                    # (also where it was watched past a sync, and is handed out anew)
-                    self.count_entry(entry)
+                    # (also where it was watched past a sync, and is handed out again)
+                    self.count_as_dirty(entry)
                 return value
-            raw = self.find(key, &order)
+            raw = self.find_record(key, &seq)
             if raw is None:
                 raise KeyError(original)
-            entry = self.entry_from_record(key, order, raw)
-            value = self.hand_out(entry)
+            entry = self.entry_from_record(key, seq, raw)
+            value = self.borrow(entry)
             if self.writable and entry.value is not None:
-                # First the sync, then the hand-out: the change that follows finds its entry in the cache.
+                # Sync first, and adopt the entry after that: otherwise the change that follows would not find its
+                # entry in the cache.
                 self.settle(sync_at)
                 self.adopt(entry)
                 if self.tracks:
-                    self.handed_out.add(entry)
+                    self.borrowed.add(entry)
             return value
         finally:
             self.end_op()
@@ -131,86 +483,39 @@ cdef class WriteCache(Syncing):
     cdef bint contains(self, bytes key) except -1:
         cdef Entry entry = self.entries.get(key)
         if entry is not None and not self.busy and not self.is_stale():
-            return entry.alive
+            return entry.exists
         self.begin_op()
         try:
             entry = self.entries.get(key)
-            return entry.alive if entry is not None else self.locate(key) != ABSENT
+            return entry.exists if entry is not None else self.find_seq(key) != ABSENT
         finally:
             self.end_op()
-
-    cdef int delete(self, bytes key, object original, long long sync_at) except -1:
-        cdef Entry entry
-        cdef long long order
-        if not self.writable:
-            raise self.store.refuse_write()
-        self.begin_op()
-        try:
-            entry = self.entry_of(key)
-            if entry is not None and entry.disk == UNKNOWN:
-                self.resolve()
-                entry = self.entries.get(key)
-            if entry is None:
-                order = self.locate(key)
-                if order == ABSENT:
-                    raise KeyError(original)
-                entry = make_entry(key, order, order)
-                self.adopt(entry)
-            elif not entry.alive:
-                raise KeyError(original)
-            self.remove_entry(entry)
-            self.settle(sync_at)
-        finally:
-            self.end_op()
-        return 0
-
-    cdef int remove_entry(self, Entry entry) except -1:
-        """Delete a key whose place on disk is known."""
-        self.entry_gone(entry)
-        self.remove_len_delta(entry)
-        self.untrack_new(entry)
-        self.recent_key = None
-        entry.alive = False
-        entry.moved = False
-        entry.order = ABSENT
-        entry.value = entry.payload = None
-        entry.codec = NO_PAYLOAD
-        entry.dirty = True
-        if entry.disk == ABSENT:
-            del self.entries[entry.key]
-            self.counted -= entry.counted
-        else:
-            self.count_entry(entry)
-            self.add_len_delta(entry)
-        return 0
 
     cdef long long length(self) except -1:
         if self.disk_count >= 0 and not self.busy and not self.unresolved \
                 and not self.is_stale() and not self.store.transient:
-            return self.disk_count + self.delta
+            return self.disk_count + self.len_delta
         self.begin_op()
         try:
             self.resolve()
             if self.disk_count < 0:
                 self.disk_count = self.store.count()
-            return self.disk_count + self.delta
+            return self.disk_count + self.len_delta
         finally:
             self.end_op()
 
-    # Asking
-
     def dirty_keys(self):
-        """The keys that a sync would write, in order of their first change."""
+        """Return the keys that a sync would write, in the order of their first change."""
         cdef Entry entry
         cdef Record record
         cdef int codec = 0
         keys = []
         self.begin_op()
         try:
-            for item in [*self.on_shelf(), *self.entries.values()]:
+            for item in [*self.pinned.entries(), *self.entries.values()]:
                 entry = item
                 if entry.value is not None and not entry.dirty:
-                    # (what the value says of a status is taken over there, before the status is asked for)
+                    # (serialise() also takes over the status from the value, so it comes before the question for it)
                     try:
                         payload = self.serialise(entry, &codec)
                         if codec == entry.codec and payload == entry.payload and not entry.status_dirty:
@@ -220,8 +525,8 @@ cdef class WriteCache(Syncing):
                 elif not entry.dirty and not entry.status_dirty:
                     continue
                 keys.append(self.key_of(entry.key))
-            for order in self.dirty_status_orders():
-                raw = self.record_at(order)
+            for seq in self.dirty_status_seqs():
+                raw = self.record_at(seq)
                 if raw is None:
                     raise self.damaged("?", "a status has no record")
                 parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
@@ -230,10 +535,115 @@ cdef class WriteCache(Syncing):
             self.end_op()
         return keys
 
-    def mark(self, bytes key, original, long long sync_at):
-        """Have the next sync write the value of a key, changed or not."""
+    # Changing
+
+    cdef Entry put_payload(self, Entry entry, bytes key, int codec, bytes payload):
+        """Assign a value: the one place where that is done. ``entry`` is the cache's for the key, or None."""
+        if entry is None:
+            entry = make_entry(key, UNKNOWN, UNKNOWN)
+            self.entries[key] = entry
+            self.unresolved.append(entry)
+        elif not entry.exists:
+            # Deleted and added again: it goes to the end, behind what has no seq yet.
+            self.resolve()
+            self.remove_len_delta(entry)
+            del self.entries[key]
+            self.entries[key] = entry
+            entry.exists = True
+            entry.relocated = True
+            entry.seq = self.store.allocate()
+            self.track_new(entry)
+            self.add_len_delta(entry)
+        # Keep the old value until the entry is complete, because its finalizers may run any code.
+        _before = entry.value
+        entry.value = None
+        entry.codec = codec
+        entry.payload = payload
+        entry.dirty = True
+        self.count_as_dirty(entry)
+        return entry
+
+    cdef Entry put_new(self, bytes key, int codec, bytes payload):
+        """Assign to a key that is known not to exist."""
+        cdef Entry entry = self.entries.get(key)
+        if entry is None:
+            entry = make_entry(key, ABSENT, self.store.allocate())
+            self.entries[key] = entry
+            self.track_new(entry)
+            self.add_len_delta(entry)
+        return self.put_payload(entry, key, codec, payload)
+
+    cdef int put(self, bytes key, object value, long long sync_at) except -1:
+        """Assign blindly: whether the key is new is found out later, for many keys at once."""
+        cdef int codec = 0
+        cdef bytes payload
         cdef Entry entry
-        cdef long long order = 0
+        if not self.writable:
+            raise self.store.refuse_write()
+        payload = dump_value(value, &codec)
+        entry = self.entry_of(key)
+        if self.busy or self.closed or (entry is not None and not entry.exists):
+            self.begin_op()
+            try:
+                self.put_payload(self.entry_of(key), key, codec, payload)
+                self.settle(sync_at)
+            finally:
+                self.end_op()
+        else:
+            self.put_payload(entry, key, codec, payload)
+            if sync_at and self.dirty_count >= sync_at:
+                self.settle(sync_at)
+        return 0
+
+    cdef int delete(self, bytes key, object original, long long sync_at) except -1:
+        cdef Entry entry
+        cdef long long seq
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            entry = self.entry_of(key)
+            if entry is not None and entry.disk_seq == UNKNOWN:
+                self.resolve()
+                entry = self.entries.get(key)
+            if entry is None:
+                seq = self.find_seq(key)
+                if seq == ABSENT:
+                    raise KeyError(original)
+                entry = make_entry(key, seq, seq)
+                self.adopt(entry)
+            elif not entry.exists:
+                raise KeyError(original)
+            self.remove_entry(entry)
+            self.settle(sync_at)
+        finally:
+            self.end_op()
+        return 0
+
+    cdef int remove_entry(self, Entry entry) except -1:
+        """Delete a key whose seq on disk is known."""
+        self.on_entry_removed(entry)
+        self.remove_len_delta(entry)
+        self.untrack_new(entry)
+        self.last_yielded.key = None
+        entry.exists = False
+        entry.relocated = False
+        entry.seq = ABSENT
+        entry.value = entry.payload = None
+        entry.codec = NO_PAYLOAD
+        entry.dirty = True
+        if entry.disk_seq == ABSENT:
+            del self.entries[entry.key]
+            self.dirty_count -= entry.counts_as_dirty
+        else:
+            self.count_as_dirty(entry)
+            self.add_len_delta(entry)
+        return 0
+
+    def mark(self, bytes key, original, long long sync_at):
+        """Have the next sync write the value of a key, whether it was changed or not."""
+        cdef Entry entry
+        cdef long long seq = 0
         cdef bytes raw
         if not self.writable:
             raise self.store.refuse_write()
@@ -241,14 +651,14 @@ cdef class WriteCache(Syncing):
         try:
             entry = self.entry_of(key)
             if entry is None:
-                raw = self.find(key, &order)
+                raw = self.find_record(key, &seq)
                 if raw is None:
                     raise KeyError(original)
-                entry = self.entry_from_record(key, order, raw)
+                entry = self.entry_from_record(key, seq, raw)
                 self.adopt(entry)
-            elif not entry.alive:
+            elif not entry.exists:
                 raise KeyError(original)
-            self.count_entry(entry)
+            self.count_as_dirty(entry)
             if not self.copies:
                 self.take_copy(entry, original)
             entry.dirty = True
@@ -256,15 +666,15 @@ cdef class WriteCache(Syncing):
         finally:
             self.end_op()
 
-    # What loops hand out
+    # Copies that loops hand out
 
-    cdef object copy_of(self, Entry entry, Copy copied):
-        """A copy of a value that was handed out by keying, with all that was changed in it since."""
+    cdef object copy_of(self, Entry entry, YieldedCopy copied):
+        """Return a copy of a value that was handed out by keying, with all that was changed in it since."""
         copied.watched = entry.value
         try:
             copied.payload = self.serialise(entry, &copied.codec)
         except (TypeError, ValueError):
-            # It cannot be stored as it is, and the next sync says so. To read it is no error.
+            # The value cannot be stored as it is, and the next sync says so. To read it is no error.
             copied.codec = UNSTORABLE
         if copied.codec == UNSTORABLE:
             try:
@@ -274,10 +684,10 @@ cdef class WriteCache(Syncing):
                     f"the value of key {describe(self.key_of(entry.key))} was changed to something that can be neither "
                     f"stored nor copied: {error}. Change the value, or revert()"
                 ) from error
-        return self.decode(entry.key, entry.order, copied.codec, copied.payload)
+        return self.decode(entry.key, entry.seq, copied.codec, copied.payload)
 
-    cdef bint is_changed(self, Entry entry, Copy copied) except -1:
-        """Whether the caller has changed a copy."""
+    cdef bint is_changed(self, Entry entry, YieldedCopy copied) except -1:
+        """Return whether the caller has changed a copy."""
         cdef int codec = 0
         try:
             return self.dump(copied.value, &codec) != copied.payload or codec != copied.codec
@@ -285,19 +695,18 @@ cdef class WriteCache(Syncing):
             return copied.codec != UNSTORABLE
 
     cdef int take_copy(self, Entry entry, object original) except -1:
-        """Save the copy that a loop has handed out, if the caller, who says that the key is dirty, has changed it."""
-        cdef Copy copied
+        """Save the copy that a loop has handed out, if the caller has changed it and marks its key as dirty."""
+        cdef YieldedCopy copied
         cdef list found
-        if entry.order < 0:
+        if entry.seq < 0:
             self.resolve()
-        found = [one for one in (self.recent, *[iterator.at_copy() for iterator in self.running_loops()])
-                 if one is not None and self.may_be_saved(one, entry, original)]
+        found = [one for one in self.running_copies() if self.may_be_saved(one, entry, original)]
         if not found:
             return 0
-        # (let go of at the end: that may run anybody's code)
+        # Keep the old value until the entry is complete, because its finalizers may run any code.
         _before = entry.value
-        if entry.value is None and len(found) == 1 and found[0] is self.recent:
-            entry.value = self.recent.value
+        if entry.value is None and len(found) == 1 and found[0] is self.last_yielded.copied:
+            entry.value = self.last_yielded.copied.value
             return 0
         for item in found:
             copied = item
@@ -310,51 +719,430 @@ cdef class WriteCache(Syncing):
             entry.value = copied.value
         return 0
 
-    cdef list running_loops(self):
-        """The loops over values that are not at their end, but for the one that has handed out something last; the one
-        that began last comes first."""
-        cdef list found = []
-        if len(self.loops) > 1 or self.recent is None:
-            for loop in reversed(self.loops):
-                iterator = loop()
-                if iterator is not None and iterator.at_copy() is not self.recent:
-                    found.append(iterator)
+    cdef list running_copies(self):
+        """Return the copies at which loops stand: the last one handed out, then those of the latest loops first."""
+        cdef YieldedCopy last = self.last_yielded.copied, copied
+        cdef list found = [] if last is None else [last]
+        if len(self.loops) > 1 or last is None:
+            for reference in reversed(self.loops):
+                loop = reference()
+                if loop is not None:
+                    copied = (<ValueLoop?>loop).copied
+                    if copied is not None and copied is not last:
+                        found.append(copied)
         return found
 
-    cdef bint may_be_saved(self, Copy copied, Entry entry, object original) except -1:
-        """Whether a copy is one of this key, and nothing was assigned to the key since."""
-        if copied.era != self.era or copied.order != entry.order or copied.key != original:
+    cdef bint may_be_saved(self, YieldedCopy copied, Entry entry, object original) except -1:
+        """Return whether a copy is one of this key, and nothing was assigned to the key since."""
+        if copied.generation != self.copy_generation or copied.seq != entry.seq or copied.key != original:
             return False
         return (entry.value is not None and entry.value is copied.watched) or (
             entry.payload == copied.payload and entry.codec == copied.codec)
 
-    def check(self):
-        """Raise AssertionError where what is in memory contradicts itself or the disk."""
+    # Syncing
+
+    cdef int settle(self, long long sync_at) except -1:
+        """Sync if enough keys are dirty. ``sync_at`` is 0 for an instance on hold."""
+        if sync_at and self.pending() >= sync_at:
+            self.sync_entries(self.store.flushes_each_sync, None, None, True)
+        return 0
+
+    cpdef int sync(self, bint flush) except -1:
+        """Write all dirty entries to disk in one transaction. ``flush``: they survive a power cut after that."""
+        return self.sync_entries(flush, None, None, False)
+
+    def finish(self):
+        """Sync, and refuse later operations. A thread that waits for the lock in an operation is refused, too."""
+        # Not by begin_op(), because a reader closes a store whose files are gone, too.
+        self.store.lock.acquire()
+        self.busy += 1
+        try:
+            self.sync(True)
+            self.forget_entries()
+            self.disk_count = -1
+            self.closed = True
+        finally:
+            self.busy -= 1
+            self.store.lock.release()
+
+    def sync_one(self, bytes key, original):
+        """Write one key. KeyError if it neither exists nor was deleted since the last sync."""
         cdef Entry entry
-        cdef long long order = 0, delta = 0, counted = 0
+        cdef long long seq = ABSENT
+        if not self.writable:
+            raise self.store.refuse_write()
         self.begin_op()
         try:
             self.resolve()
-            for key, item in [*self.shelf.items(), *self.entries.items()]:
+            entry = self.entry_of(key)
+            if entry is None:
+                seq = self.find_seq(key)
+                if seq == ABSENT:
+                    raise KeyError(original)
+                seqs = {seq}
+            else:
+                if entry.pinned:
+                    self.unpin(entry)
+                seqs = {entry.disk_seq, entry.seq}
+            self.sync_entries(True, entry, seqs, False)
+        finally:
+            self.end_op()
+
+    cdef bint has_changes(self) except -1:
+        """Return whether a sync has anything to compare or to write."""
+        return len(self.entries) > 0 or len(self.pinned.by_key) > 0 or self.status_differs()
+
+    cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1:
+        """Write all dirty entries; if ``seqs`` are given, only the statuses at these and the entry ``only``."""
+        cdef Entry entry
+        cdef int codec = 0
+        cdef bytes payload
+        cdef list changes = [], failures = [], stale = []
+        cdef set failed = set(), skip = set()
+        cdef bint single = seqs is not None
+        if not self.writable or self.closed:
+            return 0
+        self.begin_op()
+        try:
+            if automatic:
+                for item in self.pinned.remove_released(stale):
+                    self.entries[(<Entry>item).key] = item
+            elif not single:
+                self.unpin_all()
+            for item in ([only] if only is not None else [] if single else list(self.entries.values())):
                 entry = item
-                ensure(entry.shelved == (key in self.shelf), "an entry is on the shelf, or is not")
-                ensure(not entry.shelved or (entry.alive and entry.value is not None and not entry.counted
-                                             and not entry.status_dirty and entry.order == entry.disk),
-                       "what is on the shelf is not only watched")
-                counted += entry.counted
-                delta += entry.alive - (entry.disk >= 0)
-                on_disk = self.find(key, &order)
+                if entry.value is not None:
+                    # Asked before the JSON is made. A caller who changes the value after that must reference it
+                    # already now, because nothing is handed out meanwhile. In the other order, a change between the
+                    # two would be lost.
+                    entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
+                    try:
+                        payload = self.serialise(entry, &codec)
+                    except (TypeError, ValueError) as error:
+                        failures.append((self.key_of(entry.key), error))
+                        failed.add(entry)
+                        continue
+                    if codec != entry.codec or payload != entry.payload:
+                        entry.codec = codec
+                        entry.payload = payload
+                        entry.dirty = True
+                if entry.dirty:
+                    changes.append(entry)
+            if failed:
+                self.resolve()
+                for item in failed:
+                    skip |= {(<Entry>item).seq, (<Entry>item).disk_seq}
+            if changes or self.status_differs():
+                self.store.write_sync(
+                    lambda txn: self.write_changes(txn, changes, seqs, skip),
+                    0 if single else count_places(changes) + self.status_places(), count_bytes(changes),
+                )
+                self.status_written(seqs, skip)
+                if single:
+                    if not failures:
+                        self.one_written(only)
+                else:
+                    self.written(changes, failed)
+                self.disk_version = self.store.disk_version
+                self.disk_count = -1
+            elif not single:
+                self.written(changes, failed)
+            if flush:
+                self.store.flush()
+        finally:
+            self.end_op()
+        if failures:
+            raise unstorable(failures)
+        return 0
+
+    cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1:
+        """Write everything that a sync writes, in one transaction.
+
+        This may run again after a transaction that failed. In memory it changes only facts that hold all the same.
+        """
+        cdef Entry entry
+        cdef bytes index
+        cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
+        cdef list fresh = [], absent = [], appended = [], replaced = []
+        cdef bint deleted = False, in_order = True
+        # In a block that syncs more than once, a value may be written twice in one transaction. LMDB would put a small
+        # value over the pages of a large one that were written there, and keep all of them. So delete it first.
+        cdef bint again = self.store.images is not None and self.store.wrote
+        # (read before the last records may be deleted)
+        cdef long long next_seq = self.store.next_free()
+        values = self.store.values
+        order_db = self.store.order
+        # The write-ahead log need not look for keys that are known to be new.
+        cdef LoggedTransaction logged = as_logged(txn)
+
+        # New keys go into the index blindly. If a key was there after all, the index still holds its old seq, which
+        # tells so. That is one descent of the tree for each key of a fill instead of two.
+        for item in changes:
+            entry = item
+            if entry.exists and entry.disk_seq < 0 and not entry.relocated:
+                if entry.seq < 0:
+                    entry.seq = self.store.allocate()
+                if PyBytes_GET_SIZE(entry.key) > MAX_INDEX_KEY \
+                        and txn.get(index_key(entry.key), None, order_db) is not None:
+                    self.find_record(entry.key, &stored)
+                    entry.disk_seq = entry.seq = stored
+                    continue
+                (absent if logged is not None and entry.disk_seq == ABSENT else fresh).append(entry)
+        if absent:
+            logged.add_new_keys(IndexItems(absent))
+        if fresh:
+            cursor = txn.cursor(order_db)
+            if cursor.putmulti(IndexItems(fresh), True, False)[1] != len(fresh):
+                for item in fresh:
+                    entry = item
+                    stored = self.unpack(txn.get(index_key(entry.key), None, order_db))
+                    if stored != entry.seq:
+                        self.untrack_new(entry)
+                        entry.disk_seq = entry.seq = stored
+        if changes:
+            self.store.wrote = True
+            if self.store.images is not None:
+                self.record_before_images(txn, changes)
+
+        cursor = txn.cursor(values)
+        if cursor.last():
+            last = self.unpack(cursor.key())
+        for item in changes:
+            entry = item
+            if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
+                index = index_key(entry.key)
+                txn.delete(pack(entry.disk_seq), db=values)
+                deleted = True
+                if entry.exists:
+                    txn.put(index, pack(entry.seq), db=order_db)
+                else:
+                    txn.delete(index, db=order_db)
+            elif entry.relocated:
+                txn.put(index_key(entry.key), pack(entry.seq), db=order_db)
+            if not entry.exists:
+                continue
+            if entry.seq > last:
+                in_order = in_order and entry.seq > previous_appended
+                previous_appended = entry.seq
+                appended.append(entry)
+            else:
+                in_order = in_order and entry.seq > previous_replaced
+                previous_replaced = entry.seq
+                replaced.append(entry)
+        if not in_order:
+            appended.sort(key=seq_of_entry)
+            replaced.sort(key=seq_of_entry)
+        if again:
+            for item in replaced:
+                txn.delete(pack((<Entry>item).seq), db=values)
+        if replaced:
+            cursor.putmulti(RecordItems(replaced, self.store.gzipped))
+        if appended:
+            items = RecordItems(appended, self.store.gzipped)
+            if cursor.putmulti(items, True, True, True)[1] != len(appended):
+                raise self.damaged("?", "records could not be appended in order")
+        self.write_status(txn, seqs, skip)
+        if deleted:
+            # Seqs only ever grow, also when the last records are gone, because a loop may have seen them.
+            txn.put(b"next", pack(max(next_seq, self.store.next_order)), db=self.store.meta)
+        return 0
+
+    cdef int record_before_images(self, object txn, list changes) except -1:
+        """Record in the undo log what the disk has where keys are about to change, for revert().
+
+        The image of a seq is its status and its record; the status alone if nothing else was changed yet; or empty
+        if the seq is new.
+        """
+        cdef Entry entry
+        cdef bytes number
+        images = self.store.images
+        for item in changes:
+            entry = item
+            if entry.disk_seq >= 0:
+                number = pack(entry.disk_seq)
+                image = txn.get(number, None, images)
+                if image is None:
+                    self.store.before_image_count += 1
+                    image = self.status_on_disk(txn, entry.disk_seq)
+                if PyBytes_GET_SIZE(image) == 4:
+                    txn.put(number, image + txn.get(number, b"", self.store.values), db=images)
+            if entry.exists and entry.seq != entry.disk_seq:
+                self.store.before_image_count += txn.put(pack(entry.seq), b"", overwrite=False, db=images)
+        return 0
+
+    cdef int one_written(self, Entry entry) except -1:
+        """Note that an entry is on disk. From here on it is only watched."""
+        if entry is not None:
+            self.remove_len_delta(entry)
+            self.untrack_new(entry)
+            if entry.dirty:
+                self.cache_version += 1
+            entry.disk_seq = entry.seq if entry.exists else ABSENT
+            entry.dirty = entry.relocated = entry.status_dirty = False
+            self.dirty_count -= entry.counts_as_dirty
+            entry.counts_as_dirty = False
+            if entry.value is None:
+                del self.entries[entry.key]
+        return 0
+
+    cdef int written(self, list changes, set failed) except -1:
+        """Note that all entries are on disk but those that failed, and drop them.
+
+        Values that a caller still references stay watched, because it may be about to change them, as in
+        ``pod[k].append(f(pod))``. Each sync compares the latest of them. The others are pinned.
+        """
+        cdef Entry entry
+        cdef dict entries = self.entries
+        cdef long long left = 0
+        if changes:
+            self.cache_version += 1
+        kept = []
+        older = []
+        for item in reversed(list(entries.values())):
+            entry = item
+            if entry in failed:
+                kept.append(entry)
+                left += entry.counts_as_dirty
+            elif entry.exists and entry.value is not None and entry.borrowed:
+                entry.disk_seq = entry.seq
+                entry.dirty = entry.relocated = entry.counts_as_dirty = entry.status_dirty = False
+                (kept if len(kept) < self.watched_by_each else older).append(entry)
+        kept.reverse()
+        self.entries = {(<Entry>item).key: item for item in kept}
+        self.pinned.add(older)
+        self.borrowed = set()
+        self.unresolved = []
+        self.new_entries = {}
+        self.new_seqs = []
+        self.len_delta = 0
+        self.dirty_count = left
+        for item in kept:
+            entry = item
+            self.add_len_delta(entry)
+            if entry in failed and entry.exists and (entry.disk_seq < 0 or entry.relocated):
+                self.track_new(entry)
+        return 0
+
+    cpdef int revert(self) except -1:
+        """Drop every change since the last sync."""
+        if not self.writable:
+            return 0
+        self.begin_op()
+        try:
+            self.forget_entries()
+            self.forget_status()
+        finally:
+            self.end_op()
+        return 0
+
+    cdef int forget_entries(self) except -1:
+        # Keep the entries until the cache is consistent, because finalizers of their values may run any code.
+        _entries, _pinned = self.entries, self.pinned.by_key
+        self.entries = {}
+        self.pinned.by_key = {}
+        self.unresolved = []
+        self.new_seqs = []
+        self.new_entries = {}
+        self.borrowed = set()
+        self.len_delta = self.dirty_count = 0
+        self.cache_version += 1
+        self.last_yielded.key = self.last_yielded.copied = None
+        self.copy_generation += 1
+        self.pinned.clear_queue()
+        return 0
+
+    # Another cache has written
+
+    cdef int reload(self) except -1:
+        """Find out again what the disk has, because the store was written through another cache."""
+        cdef Entry entry
+        cdef list held = self.drop_unchanged()
+        self.disk_version = self.store.disk_version
+        self.snapshot_id = -1
+        self.disk_count = -1
+        self.len_delta = 0
+        self.cache_version += 1
+        self.last_yielded.key = None
+        self.unresolved = list(self.entries.values())
+        for item in self.unresolved:
+            entry = item
+            entry.disk_seq = UNKNOWN
+        self.resolve()
+        return self.watch_again(held)
+
+    cdef list drop_unchanged(self):
+        """Stop watching values that are as they were read, because the disk may have others now.
+
+        All other entries are dirty from here on, because the disk may not even have their keys any more. Returns the
+        dropped entries whose values callers still reference (see watch_again).
+        """
+        cdef Entry entry
+        cdef int codec = 0
+        cdef list held = []
+        self.unpin_all()
+        for item in list(self.entries.values()):
+            entry = item
+            if entry.value is None or entry.dirty:
+                continue
+            try:
+                payload = self.serialise(entry, &codec)
+            except (TypeError, ValueError):
+                continue
+            if payload != entry.payload or codec != entry.codec:
+                entry.dirty = True
+                self.count_as_dirty(entry)
+            elif not entry.status_dirty:
+                if is_referenced(<PyObject*>entry.value, 0):
+                    held.append(entry)
+                self.remove_len_delta(entry)
+                self.drop(entry)
+        return held
+
+    cdef int watch_again(self, list entries) except -1:
+        """Go on watching values that callers reference, where the disk still has what they were read from."""
+        cdef Entry entry, found
+        cdef long long seq = 0
+        for item in entries:
+            entry = item
+            raw = self.find_record(entry.key, &seq)
+            if raw is None or entry.key in self.entries:
+                continue
+            found = self.entry_from_record(entry.key, seq, raw)
+            if found.payload == entry.payload and found.codec == entry.codec:
+                found.value = entry.value
+                self.write_status_to_value(found.value, seq)
+                self.entries[found.key] = found
+                self.add_len_delta(found)
+        return 0
+
+    # Tests
+
+    def check(self):
+        """Raise AssertionError where the cache contradicts itself or the disk."""
+        cdef Entry entry
+        cdef long long seq = 0, len_delta = 0, dirty_count = 0
+        self.begin_op()
+        try:
+            self.resolve()
+            for key, item in [*self.pinned.by_key.items(), *self.entries.items()]:
+                entry = item
+                ensure(entry.pinned == (key in self.pinned.by_key), "an entry is wrong about whether it is pinned")
+                ensure(not entry.pinned or (entry.exists and entry.value is not None and not entry.counts_as_dirty
+                                            and not entry.status_dirty and entry.seq == entry.disk_seq),
+                       "a pinned entry is not clean")
+                dirty_count += entry.counts_as_dirty
+                len_delta += entry.exists - (entry.disk_seq >= 0)
+                on_disk = self.find_record(key, &seq)
                 ensure(entry.key == key, "an entry stands under another key")
-                ensure(entry.disk == (order if on_disk is not None else ABSENT),
-                       "an entry is wrong about the disk")
-                ensure(entry.alive or entry.dirty, "a deletion is not dirty")
-                ensure(entry.counted or not entry.dirty, "a dirty entry does not count")
-                is_new = entry.alive and (entry.disk < 0 or entry.moved)
-                ensure(is_new == (self.new_entries.get(entry.order) is entry), "a new entry has no place")
-            ensure(delta == self.delta, "the length is off")
-            ensure(counted == self.counted, "the count of dirty entries is off")
-            ensure(all(number in self.new_orders for number in self.new_entries), "a new entry is not in order")
-            ensure(self.new_orders == sorted(self.new_orders), "new entries are out of order")
+                ensure(entry.disk_seq == (seq if on_disk is not None else ABSENT), "an entry is wrong about the disk")
+                ensure(entry.exists or entry.dirty, "a deletion is not dirty")
+                ensure(entry.counts_as_dirty or not entry.dirty, "a dirty entry does not count")
+                is_new = entry.exists and (entry.disk_seq < 0 or entry.relocated)
+                ensure(is_new == (self.new_entries.get(entry.seq) is entry), "a new entry is not tracked")
+            ensure(len_delta == self.len_delta, "the length is wrong")
+            ensure(dirty_count == self.dirty_count, "the count of dirty entries is wrong")
+            ensure(all(number in self.new_seqs for number in self.new_entries), "a new entry is not in order")
+            ensure(self.new_seqs == sorted(self.new_seqs), "new entries are out of order")
         finally:
             self.end_op()
 
@@ -363,3 +1151,65 @@ cdef int ensure(bint holds, str what) except -1:
     if not holds:
         raise AssertionError(what)
     return 0
+
+
+cdef Py_ssize_t count_places(list changes) except -1:
+    """Estimate in how many places of the databases changes lie. Neighbours count as one place."""
+    cdef Entry entry
+    cdef bytes key, last_key = b""
+    cdef long long last = -NEAR
+    cdef Py_ssize_t places = 0
+    for item in changes:
+        entry = item
+        if entry.disk_seq >= 0 and entry.exists:
+            places += not -NEAR < entry.disk_seq - last < NEAR
+            last = entry.disk_seq
+        else:
+            key = entry.key
+            places += not are_near(last_key, key)
+            last_key = key
+    return places
+
+
+cdef Py_ssize_t count_key_places(list keys) except -1:
+    """Estimate in how many places of the index new keys lie."""
+    cdef bytes key, last_key = b""
+    cdef Py_ssize_t places = 0
+    for key in keys:
+        places += not are_near(last_key, key)
+        last_key = key
+    return places
+
+
+cdef bint are_near(bytes before, bytes key) noexcept:
+    """Return whether a key comes after another one and shares the first half with it, so that they are neighbours."""
+    cdef const char* a = PyBytes_AS_STRING(before)
+    cdef const char* b = PyBytes_AS_STRING(key)
+    cdef Py_ssize_t at = 0, most = min(PyBytes_GET_SIZE(before), PyBytes_GET_SIZE(key))
+    while at < most and a[at] == b[at]:
+        at += 1
+    return 2 * at >= PyBytes_GET_SIZE(key) and (
+        at == most or <unsigned char>a[at] < <unsigned char>b[at])
+
+
+cdef Py_ssize_t count_bytes(list changes) except -1:
+    """Estimate how many bytes a sync writes."""
+    cdef Entry entry
+    cdef Py_ssize_t size = 0
+    for item in changes:
+        entry = item
+        size += PyBytes_GET_SIZE(entry.key) + (PyBytes_GET_SIZE(entry.payload) if entry.payload is not None else 0)
+    return size
+
+
+cdef object unstorable(list failures):
+    """Return one error for all the values that a sync could not write."""
+    key, error = failures[0]
+    more = f" (and {len(failures) - 1} more: {', '.join(describe(key) for key, _ in failures[1:6])}" \
+           f"{', ...' if len(failures) > 6 else ''})" if len(failures) > 1 else ""
+    result = UnstorableValueError(
+        f"the value of key {describe(key)} was changed to something that cannot be stored: {error}{more}; "
+        f"everything else was saved. Change the value and sync again, or revert()"
+    )
+    result.__cause__ = error
+    return result

@@ -1,64 +1,64 @@
-"""The loops that claim tasks of a shared tracker and hand them out."""
+"""Iterate over tasks of a shared tracker, and claim each before it is yielded."""
 
 cimport cython
 
 from tastypy_fast._core.claim_record cimport Claim
-from tastypy_fast._shared.claims cimport claim_next, is_still_claimed, keys_at, read_task
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle
-from tastypy_fast._shared.handles cimport SharedPodHandle
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.worker_slots cimport WorkerSlots
-from tastypy_fast._core.store_base cimport Lock
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._shared.claims cimport claim_next, is_still_claimed, keys_at, read_task
+from tastypy_fast._shared.handles cimport SharedPodHandle
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
 from collections import deque
 from contextlib import suppress
 from time import monotonic, time
 
-from tastypy_fast._shared.worker import claimant_of
 from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOrderedDictIntegrityError
 
 __all__ = ["TryIterator"]
 
-# How often, in seconds, a worker that finds enough to do looks for others that have died.
-cdef double LOOK_FOR_LOST = 0.5
+# How often, in seconds, a worker that always finds tasks looks for dead workers.
+cdef double RECOVER_EVERY = 0.5
 
 
 @cython.final
 cdef class TryIterator:
-    """Claims tasks, and hands them out: what ``try_keys()`` and its like return.
+    """Claim tasks and yield them: what ``try_keys()`` and its like return.
 
-    ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector give
-    back what was claimed and not handed out, with its try.
+    ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector release the
+    tasks that were claimed and not yielded, and give their tries back. Threads may share an iterator.
     """
 
     cdef SharedPodHandle tracker
+    # The SharedStore.
     cdef object store
     cdef WriteTransaction transaction
     cdef int kind
     cdef bint allow_aborted
     cdef long long batch
     cdef long long max_tries
-    # The order number of the last task that was claimed.
+    # The sequence number of the last task that was claimed.
     cdef long long position
-    # This process as a worker, and the lane in which it hands out: None before the first task and after the last one.
-    cdef object claimant
-    cdef object lane
-    # Where that lane counts.
-    cdef WorkerSlots lanes
-    # As what the next task is claimed: its place is that of the next one to be claimed.
+    # This process's worker and the slot of this iterator: None before the first task and after the last one.
+    cdef object worker
+    cdef object slot
+    cdef WorkerSlots worker_slots
+    # The claim of the next task to be claimed.
     cdef Claim claim
-    # What is claimed and not handed out: order numbers and places.
+    # Claimed and not yielded yet: sequence numbers and positions.
     cdef object waiting
-    # Of some of these the key, and the number of the transaction that claimed it, by their order numbers.
+    # For some of the waiting tasks, by sequence number: the key, and the id of the transaction that claimed the task.
     cdef dict known
-    # Order numbers of tasks that were this worker's before, and may be tried again.
+    # The sequence numbers of tasks that this worker had claimed before, and may claim again.
     cdef list own
-    cdef long long ended
+    # How many iterators of the worker had ended when ``own`` was read.
+    cdef long long ended_iterators
     cdef bint finished
 
     def __cinit__(self):
-        # (for what is collected before it was made to its end)
+        # An object that is collected before __init__() has ended has nothing to release.
         self.finished = True
 
     def __init__(self, SharedPodHandle tracker not None, store not None, int kind, bint allow_aborted,
@@ -74,7 +74,7 @@ cdef class TryIterator:
         self.waiting = deque()
         self.known = {}
         self.own = []
-        self.ended = -1
+        self.ended_iterators = -1
         self.finished = False
 
     def __iter__(self):
@@ -83,141 +83,160 @@ cdef class TryIterator:
     def __next__(self):
         while not self.finished:
             view = self.tracker.read_handle()
-            if self.claimant is not self.store.claimant:
-                # In a forked child, or after the store was closed: what waits here is not this worker's.
+            if self.worker is not self.store.worker:
+                # In a forked child, or after the store was closed: these claims are not this worker's.
                 self.waiting.clear()
-                self.lane = None
+                self.slot = None
             if self.waiting:
-                found = self.next_waiting(<TrackerCache?>(<StoreHandle>view).open_cache())
+                found = self.next_waiting(<TaskCache?>(<StoreHandle>view).open_cache())
             else:
                 found = self.next_claimed(<StoreHandle>view)
             if found is not None:
                 return found
         raise StopIteration
 
-    cdef object next_waiting(self, TrackerCache tasks):
-        """Hand out the next one that is claimed already. None where it is not any more, or not to be handed out yet."""
+    cdef object next_waiting(self, TaskCache tasks):
+        """Yield the first waiting task. None if its claim has ended, or if it must not be yielded yet."""
         cdef Claim claim = self.claim
         failure = found = None
         if not self.waiting:
             return None
         item = self.waiting[0]
-        order, claim.place = item
+        seq, claim.position = item
         try:
-            found, claimed = self.known.get(order, (None, -1))
+            found, claimed = self.known.get(seq, (None, -1))
             if found is None:
-                found = read_task(tasks, order, self.kind, &claim)
-            elif not is_still_claimed(tasks, order, &claim, claimed):
+                found = read_task(tasks, seq, self.kind, &claim)
+            elif not is_still_claimed(tasks, seq, &claim, claimed):
                 found = None
         except PersistentOrderedDictIntegrityError as error:
-            # (it is handed out all the same, as the error that the caller sees)
+            # The task counts as yielded, because the caller gets this error for it.
             failure = error
-        # From here on no other thread comes between: nothing waits, and no Python is called.
+        # From here to the end no other thread runs, because nothing waits and no Python code is called.
         if not self.waiting or self.waiting[0] is not item:
-            return None  # another one of those that share this loop has it
+            return None  # another thread of this iterator has taken it
         if found is None and failure is None:
-            # Whoever has ended the claim has taken its try back.
+            # The one that has ended the claim has given its try back.
             self.waiting.popleft()
             return None
-        # (whoever ends it after this line finds that the task was handed out)
-        if not self.lanes.hand_out(claim.lane, claim.place):
-            self.tracker.begin().perform(OPERATION, self._go_on)
+        # Another process that ends the claim after this line sees that the task was yielded.
+        if not self.worker_slots.mark_yielded(claim.slot, claim.position):
+            self.tracker.begin().perform(OPERATION, self._clear_stop)
             return None
         self.waiting.popleft()
         if failure is not None:
             raise failure
         return found
 
-    def _go_on(self):
-        self.lanes.go_on(self.claim.lane)
+    def _clear_stop(self):
+        self.worker_slots.clear_stop(self.claim.slot)
 
     cdef object next_claimed(self, StoreHandle view):
-        """Claim the next ones, and hand out the first."""
-        orders, found, claimed = self.tracker.begin().perform(OPERATION, self._claim_more)
-        if orders:
-            # (only now: what failed is as if it had not been; and at once: threads may share a loop)
-            self.position = orders[len(orders) - 1]
-            first = self.claim.place
-            for order in orders[1:]:
-                self.claim.place += 1
-                self.waiting.append((order, self.claim.place))
-            self.claim.place += 1
-            if self.kind == KEYS and len(orders) > 1:
-                # (not in the transaction, for which others wait; what is wrong is said where it is handed out)
-                try:
-                    keys = keys_at(<TrackerCache?>view.open_cache(), orders[1:])
-                    self.known = {order: (key, claimed) for order, key in zip(orders[1:], keys)}
-                except PersistentOrderedDictException:
-                    pass
-                except BaseException:
-                    self.waiting.appendleft((orders[0], first))
-                    raise
+        """Claim the next tasks, and yield the first."""
+        cdef list seqs, claimed = []
+        try:
+            found, txn_id = self.tracker.begin().perform(OPERATION, self._claim_more, claimed)
+        except BaseException:
+            # A signal handler may have raised after the commit. Then these tasks are claimed, and are yielded next. If
+            # nothing was committed, next_waiting() does not find these claims, and drops them.
+            self.waiting.extend(claimed)
+            raise
+        if not claimed:
+            return None
+        # Only now, because a transaction that failed has claimed nothing; and at once, because threads may share this
+        # iterator.
+        self.position = claimed[len(claimed) - 1][0]
+        if len(claimed) == 1:
+            return found
+        self.waiting.extend(claimed[1:])
+        if self.kind == KEYS:
+            # The keys are read outside the transaction, for which other processes wait. Errors are raised where the
+            # tasks are yielded.
+            seqs = [seq for seq, _ in claimed[1:]]
+            try:
+                keys = keys_at(<TaskCache?>view.open_cache(), seqs)
+                self.known = {seq: (key, txn_id) for seq, key in zip(seqs, keys)}
+            except PersistentOrderedDictException:
+                pass
+            except BaseException:
+                self.waiting.appendleft(claimed[0])
+                raise
         return found
 
-    def _claim_more(self):
-        """Claim the next tasks: their order numbers, the first of them as it is handed out, and the number of the
-        transaction if it is one of its own."""
-        cdef TrackerCache tasks = <TrackerCache?>self.transaction.cache
+    def _claim_more(self, list claimed not None):
+        """Claim the next tasks, and put their sequence numbers and positions into ``claimed``.
+
+        Returns what to yield for the first, and the id of the transaction if it is one operation, else -1.
+        """
+        cdef TaskCache tasks = <TaskCache?>self.transaction.cache
         cdef Claim claim
-        cdef list orders
+        cdef list seqs
+        cdef long long first
+        # It is not empty when the map was full and this is the second call.
+        claimed.clear()
         if self.waiting:
-            # Another thread has claimed for this loop, while this one waited for the lock.
-            return [], None, -1
-        claimant = self.store.claimant
-        if claimant is None:
-            claimant = claimant_of(self.store)
-        if self.lane is None:
-            self.claimant = claimant
-            self.lane = claimant.open_lane()
-            self.lanes = self.transaction.lanes
-            self.claim.worker, self.claim.lane, self.claim.place = claimant.number, self.lane.number, self.lane.start
-            self.ended = -1
-        if self.ended != claimant.ended:
-            self.ended = claimant.ended
-            self.own = claimant.free_ones()
-        if monotonic() - claimant.looked > LOOK_FOR_LOST:
-            claimant.look_for_lost()
+            # Another thread has claimed tasks for this iterator, while this one waited for the lock.
+            return None, -1
+        worker = self.store.worker
+        if worker is None:
+            worker = self.store.open_worker()
+        if self.slot is None:
+            self.worker = worker
+            self.slot = worker.open_slot()
+            self.worker_slots = self.transaction.worker_slots
+            self.claim.worker, self.claim.slot, self.claim.position = worker.number, self.slot.number, self.slot.start
+            self.ended_iterators = -1
+        if self.ended_iterators != worker.ended_iterators:
+            self.ended_iterators = worker.ended_iterators
+            self.own = worker.free_tasks()
+        if monotonic() - worker.recovered_at > RECOVER_EVERY:
+            worker.recover_claims()
         self.claim.since = time()
         claim = self.claim
-        orders = claim_next(tasks, self.position, self.batch, self.allow_aborted, self.max_tries, self.own,
-                            claimant.is_free if self.own else None, &claim)
-        if not orders:
-            if claimant.look_for_lost():
-                # They may lie anywhere.
+        seqs = claim_next(tasks, self.position, self.batch, self.allow_aborted, self.max_tries, self.own,
+                          worker.is_free if self.own else None, &claim)
+        if not seqs:
+            if worker.recover_claims():
+                # The recovered tasks may be anywhere.
                 self.position = -1
             else:
                 self._close()
-            return orders, None, -1
-        self.lanes.go_on(claim.lane)
-        self.lanes.hand_out(claim.lane, self.claim.place)
+            return None, -1
+        first = self.claim.position
+        for seq in seqs:
+            # These positions are used up, also if the transaction fails: two claims never get the same one.
+            claimed.append((seq, self.claim.position))
+            self.claim.position += 1
+        self.worker_slots.clear_stop(claim.slot)
+        self.worker_slots.mark_yielded(claim.slot, first)
         number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
-        return orders, read_task(tasks, orders[0], self.kind, NULL), number
+        return read_task(tasks, seqs[0], self.kind, NULL), number
 
     def close(self):
-        """End the loop: what was claimed and not handed out gets its try back."""
-        if not self.finished and self.lane is not None and self.claimant is self.store.claimant:
+        """End the iteration: the tasks that were claimed and not yielded get their tries back."""
+        if not self.finished and self.slot is not None and self.worker is self.store.worker:
             self.transaction.perform(OPERATION, self._close)
         self.finished = True
 
     def _close(self):
-        if self.lane is not None:
-            self.claimant.close_lane(self.lane, self.waiting, set(self.own))
+        if self.slot is not None:
+            self.worker.close_slot(self.slot, self.waiting, set(self.own))
             self.waiting.clear()
-            self.lane = None
+            self.slot = None
         self.finished = True
 
     def __del__(self):
         cdef Lock lock
-        if self.finished or self.lane is None or self.claimant is not self.store.claimant:
+        if self.finished or self.slot is None or self.worker is not self.store.worker:
             return
         lock = self.transaction.lock
         if lock.is_mine():
-            # The garbage collector came into the middle of an operation.
-            lock.afterwards = [*(lock.afterwards or ()), self._close_quietly]
+            # The garbage collector runs in the middle of an operation of this thread.
+            lock.on_release = [*(lock.on_release or ()), self._close_quietly]
         else:
             self._close_quietly()
 
     def _close_quietly(self):
-        # Nobody is there to catch an error. What could not be given back is when the process ends.
+        # Nobody can catch an error here. What this does not release is released when the process ends.
         with suppress(PersistentOrderedDictException):
             self.close()

@@ -1,8 +1,8 @@
 from tastypy_fast._core.claim_record cimport Claim
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 
-cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
-                     list own, object may_take, Claim* claim)
-cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* claim)
-cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, long long since) except -1
-cdef list keys_at(TrackerCache tasks, list orders)
+cdef list claim_next(TaskCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
+                     list own, object is_free, Claim* claim)
+cdef object read_task(TaskCache tasks, long long seq, int kind, Claim* claim)
+cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long long since) except -1
+cdef list keys_at(TaskCache tasks, list seqs)

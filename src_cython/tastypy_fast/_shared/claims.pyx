@@ -1,30 +1,31 @@
-"""Claims: which worker has a task of a shared tracker in hand, so that no other one gets it.
+"""Claim tasks of a shared tracker for this process's worker, so that no other worker gets them.
 
-A claimed task has a flag in its status, for the scans, and an entry in the database ``claims`` (see _claimrecord).
+A claimed task has the flag CLAIMED in its status, which scans read. It also has an entry in the database ``claims``,
+which names the worker (see ``claim_record``). Both are written in one transaction.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
-from tastypy_fast._core.claim_record cimport Claim, decode_claim, encode_claim
-from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._shared.direct_writes cimport begin_directly, finish, put_status
 from tastypy_fast._core.cache_entry cimport Entry, pack
+from tastypy_fast._core.claim_record cimport Claim, decode_claim, encode_claim
 from tastypy_fast._core.iterators cimport KEYS, VALUES
 from tastypy_fast._core.record_codec cimport Record, parse_record
-from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
-    ENTRIES,
+    TASKS_PER_BLOCK,
     FLAGS,
     MAX_TRIES,
     PRESENT,
     make_entry,
     tries_of,
 )
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.status_writer cimport StatusWriter
+from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._shared.direct_writes cimport begin_directly, finish, put_status
 
 from bisect import bisect_right
 
@@ -34,175 +35,180 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 __all__ = ["claim_one", "key_at", "order_of"]
 
 
-cdef object claim_at(TrackerCache tasks, long long order):
-    """The ClaimRecord of a task, None when it has none."""
-    raw = tasks.get(pack(order), tasks.store.claims)
+cdef object claim_at(TaskCache tasks, long long seq):
+    """The ClaimRecord of a task, or None."""
+    raw = tasks.get(pack(seq), tasks.store.claims)
     return None if raw is None else read_claim(raw)
 
 
-cdef int put_claim(TrackerCache tasks, StatusWriter blocks, long long order, uint32_t entry, int tries,
+cdef int put_claim(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t entry, int tries,
                    Claim* claim) except -1:
-    """Claim a task, whose status is ``entry`` so far and is to have so many ``tries``. finish() writes it."""
-    cdef bytes number = pack(order)
-    put_status(tasks, blocks, number, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
+    """Claim a task whose status is ``entry``, and set its ``tries``. finish() writes it."""
+    cdef bytes packed = pack(seq)
+    put_status(tasks, blocks, packed, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
     claim.tries = tries
-    blocks.claims.append((number, encode_claim(claim)))
+    blocks.claims.append((packed, encode_claim(claim)))
     return 0
 
 
-cdef list claim_next(TrackerCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
-                     list own, object may_take, Claim* claim):
-    """Claim up to ``limit`` tasks above the order number ``after`` for a worker; the order numbers.
+cdef list claim_next(TaskCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
+                     list own, object is_free, Claim* claim):
+    """Claim up to ``limit`` tasks behind the sequence number ``after``, and return their sequence numbers, ascending.
 
-    ``own``: order numbers, ascending, of claimed tasks that may be offered again if ``may_take`` says so of their
-    ClaimRecord. ``claim``: that of the first one; its place goes up with each. The caller is in a write transaction.
+    The caller is in a write transaction. ``own`` are the sequence numbers, ascending, of tasks that this worker has
+    claimed already; one is claimed again if ``is_free`` says so of its ClaimRecord. ``claim`` is the first task's; each
+    further one gets the next position.
     """
     cdef StoreBase store = tasks.store
     cdef StatusWriter blocks
     cdef list chosen = []
-    cdef long long order
+    cdef long long seq
     cdef uint32_t entry, mask = PRESENT | DONE | (0 if allow_aborted else ABORTED)
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        # (one who was tried as often as can be counted is left alone)
+        # A task whose tries cannot be counted further is never claimed.
         if max_tries == 0:
             max_tries = MAX_TRIES
         blocks = StatusWriter(store.snapshot, store.status)
-        # Nearly always the next task lies in the block of the last one.
-        order = after
-        while len(chosen) < limit and (order + 1) // ENTRIES == (after + 1) // ENTRIES:
-            order = blocks.find(order + 1, PRESENT, mask | CLAIMED, max_tries)
-            if order < 0:
+        # The next task is nearly always in the same status block as the last one.
+        seq = after
+        while len(chosen) < limit and (seq + 1) // TASKS_PER_BLOCK == (after + 1) // TASKS_PER_BLOCK:
+            seq = blocks.find(seq + 1, PRESENT, mask | CLAIMED, max_tries)
+            if seq < 0:
                 break
-            chosen.append(order)
+            chosen.append(seq)
         if len(chosen) < limit:
-            order = ((after + 1) // ENTRIES + 1) * ENTRIES - 1
-            chosen += tasks.status.scan(order, limit - len(chosen), PRESENT, mask | CLAIMED, max_tries)
-        for position in range(bisect_right(own, after), len(own)):
-            order = own[position]
-            if len(chosen) >= limit and order > chosen[limit - 1]:
+            seq = ((after + 1) // TASKS_PER_BLOCK + 1) * TASKS_PER_BLOCK - 1
+            chosen += tasks.status.scan(seq, limit - len(chosen), PRESENT, mask | CLAIMED, max_tries)
+        for index in range(bisect_right(own, after), len(own)):
+            seq = own[index]
+            if len(chosen) >= limit and seq > chosen[limit - 1]:
                 break
-            entry = blocks.get(order)
+            entry = blocks.get(seq)
             if entry & (mask | CLAIMED) == PRESENT | CLAIMED and tries_of(entry) < max_tries:
-                found = claim_at(tasks, order)
-                if found is None or may_take(found):
-                    chosen.append(order)
+                found = claim_at(tasks, seq)
+                if found is None or is_free(found):
+                    chosen.append(seq)
                     chosen.sort()
         del chosen[limit:]
-        for order in chosen:
-            entry = blocks.get(order)
-            put_claim(tasks, blocks, order, entry, tries_of(entry) + 1, claim)
-            claim.place += 1
+        for seq in chosen:
+            entry = blocks.get(seq)
+            put_claim(tasks, blocks, seq, entry, tries_of(entry) + 1, claim)
+            claim.position += 1
         finish(tasks, blocks)
         return chosen
     finally:
         tasks.end_op()
 
 
-def claim_one(TrackerCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, may_take,
-              waits, record not None):
-    """Claim one task, if it is to be done: True, or False; None when another worker has it. As claim_next().
+def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, is_free,
+              withdraw, record not None):
+    """Claim one task with the ClaimRecord ``record``. True if it was claimed, False if it has not to be tried, and None
+    if another worker or iterator has it.
 
-    ``waits`` says of the ClaimRecord of what may be taken whether it was claimed and not handed out: then this is
-    that try, if nobody has set the tries back since.
+    The caller is in a write transaction. ``is_free`` says of a ClaimRecord whether this thread may take the task over.
+    ``withdraw`` then says whether the iterator that has claimed it will never yield it: its try is the one that begins
+    here, unless the tries were reset since.
     """
     cdef StoreBase store = tasks.store
     cdef Claim claim
     cdef StatusWriter blocks
-    cdef long long order
+    cdef long long seq
     cdef uint32_t entry
     cdef int tries
-    claim.worker, claim.lane, claim.place, claim.since, claim.tries = record
+    claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        order = tasks.locate(key)
+        seq = tasks.find_seq(key)
         blocks = StatusWriter(store.snapshot, store.status)
-        entry = blocks.get(order)
+        entry = blocks.get(seq)
         if not entry & PRESENT:
             raise tasks.damaged(tasks.key_of(key), "the task has no status")
         if entry & DONE or (entry & ABORTED and not allow_aborted):
             return False
-        found = claim_at(tasks, order) if entry & CLAIMED else None
+        found = claim_at(tasks, seq) if entry & CLAIMED else None
         tries = tries_of(entry)
-        if found is not None and found.tries <= tries and may_take(found) and waits(found):
+        if found is not None and found.tries <= tries and is_free(found) and withdraw(found):
             tries -= 1
         if tries >= (max_tries if max_tries else MAX_TRIES):
             return False
-        if found is not None and not may_take(found):
+        if found is not None and not is_free(found):
             return None
-        put_claim(tasks, blocks, order, entry, tries + 1, &claim)
+        put_claim(tasks, blocks, seq, entry, tries + 1, &claim)
         finish(tasks, blocks)
         return True
     finally:
         tasks.end_op()
 
 
-def order_of(TrackerCache tasks not None, bytes key not None):
-    """The order number of a task; -1 when there is none."""
+def order_of(TaskCache tasks not None, bytes key not None):
+    """The sequence number of a task, or -1 if there is none of this key."""
     tasks.begin_op()
     try:
-        return tasks.locate(key)
+        return tasks.find_seq(key)
     finally:
         tasks.end_op()
 
 
-def key_at(TrackerCache tasks not None, long long order):
-    """The key of a task; None when there is no task of this order number."""
-    return read_task(tasks, order, KEYS, NULL)
+def key_at(TaskCache tasks not None, long long seq):
+    """The key of a task, or None if there is none of this sequence number."""
+    return read_task(tasks, seq, KEYS, NULL)
 
 
-cdef object read_task(TrackerCache tasks, long long order, int kind, Claim* claim):
-    """What an iterator hands out for a task: its key, its dict or both; None when it is not there any more, or, if a
-    ``claim`` is given, not claimed like that."""
+cdef object read_task(TaskCache tasks, long long seq, int kind, Claim* claim):
+    """What an iterator of this ``kind`` yields for a task: key, dict or both. None if the task is gone, or, if a
+    ``claim`` is given, if that is not its claim any more."""
     tasks.begin_op()
     try:
-        if claim != NULL and not is_claimed_as(tasks, order, claim):
+        if claim != NULL and not is_claimed_as(tasks, seq, claim):
             return None
-        raw = tasks.get(pack(order), tasks.store.values)
+        raw = tasks.get(pack(seq), tasks.store.values)
         if raw is None:
             return None
-        return task_from_record(tasks, order, raw, kind)
+        return task_from_record(tasks, seq, raw, kind)
     finally:
         tasks.end_op()
 
 
-cdef bint is_claimed_as(TrackerCache tasks, long long order, Claim* claim) except -1:
+cdef bint is_claimed_as(TaskCache tasks, long long seq, Claim* claim) except -1:
     cdef Claim found
-    raw = tasks.get(pack(order), tasks.store.claims)
+    raw = tasks.get(pack(seq), tasks.store.claims)
     if raw is None:
         return False
     decode_claim(raw, &found)
-    return found.worker == claim.worker and found.lane == claim.lane and found.place == claim.place
+    return found.worker == claim.worker and found.slot == claim.slot and found.position == claim.position
 
 
-cdef bint is_still_claimed(TrackerCache tasks, long long order, Claim* claim, long long since) except -1:
-    """Whether a task is claimed like that, as it was in the transaction of number ``since``: nobody need look where
-    that is the last one. (-1: of a transaction that is not known to have been committed.)"""
+cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long long since) except -1:
+    """Whether a task has this claim, as it had in the transaction with the id ``since``.
+
+    Nothing is read if that transaction is the last one. ``since`` is -1 if it may not have been committed.
+    """
     tasks.begin_op()
     try:
-        if since >= 0 and tasks.store.transient and tasks.seen == since:
+        if since >= 0 and tasks.store.transient and tasks.snapshot_id == since:
             return True
-        return is_claimed_as(tasks, order, claim)
+        return is_claimed_as(tasks, seq, claim)
     finally:
         tasks.end_op()
 
 
-cdef list keys_at(TrackerCache tasks, list orders):
-    """The keys of tasks, None for those that are not there."""
-    cdef list numbers = [pack(order) for order in orders]
+cdef list keys_at(TaskCache tasks, list seqs):
+    """The keys of tasks, with None for each that is gone."""
+    cdef list packed = [pack(seq) for seq in seqs]
     cdef dict found
     tasks.begin_op()
     try:
-        found = tasks.get_many(numbers, tasks.store.values)
-        return [task_from_record(tasks, order, found[number], KEYS) if number in found else None
-                for order, number in zip(orders, numbers)]
+        found = tasks.get_many(packed, tasks.store.values)
+        return [task_from_record(tasks, seq, found[number], KEYS) if number in found else None
+                for seq, number in zip(seqs, packed)]
     finally:
         tasks.end_op()
 
 
-cdef object task_from_record(TrackerCache tasks, long long order, bytes raw, int kind):
+cdef object task_from_record(TaskCache tasks, long long seq, bytes raw, int kind):
     cdef Record record
     cdef Entry entry
     cdef bytes encoded
@@ -214,6 +220,6 @@ cdef object task_from_record(TrackerCache tasks, long long order, bytes raw, int
     key = tasks.key_of(encoded)
     if kind == KEYS:
         return key
-    entry = tasks.entry_from_record(encoded, order, raw)
-    value = tasks.decode(encoded, order, entry.codec, entry.payload)
+    entry = tasks.entry_from_record(encoded, seq, raw)
+    value = tasks.decode(encoded, seq, entry.codec, entry.payload)
     return value if kind == VALUES else (key, value)

@@ -1,7 +1,7 @@
-"""Single changes made in the open transaction of a shared store itself, past the cache.
+"""Write single changes into the open transaction of a shared store directly, bypassing its cache.
 
-Each is a whole transaction, for which the cache with all that it keeps between two syncs is a long way round. What is
-done here leaves the cache empty, without any block of statuses, to be read again.
+This is faster for a transaction of one change, because what the cache keeps only pays off over many changes. Each
+function leaves the cache without entries and without status blocks, so that it reads them again.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -10,48 +10,52 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
-from tastypy_fast._core.key_codec cimport encode_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
 from tastypy_fast._core.record_codec cimport build_record, dump_value
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport CLAIMED, DONE, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
 from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
 __all__ = ["find_tasks", "mark_done_many"]
 
 
 cdef bytes record_of(WriteCache cache, bytes key, object value):
-    """What assign_directly() takes. Needs no transaction: others may write meanwhile. None where it would not do."""
+    """Encode a key and its value for assign_directly(), or return None if only the cache can write them.
+
+    It needs no transaction, so that other processes can write meanwhile.
+    """
     cdef int codec = 0
     cdef bytes payload
-    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > 511:
+    if cache is None or cache.tracks or PyBytes_GET_SIZE(key) > MAX_INDEX_KEY:
         return None
     payload = dump_value(value, &codec)
     return build_record(codec, key, payload, cache.store.gzipped)
 
 
 cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
-    """Cache.put() for a transaction of its own. False where it has to go through the cache."""
-    cdef StoreBase store = cache.store
-    cdef bytes number
-    if record is None or cache.has_changes() or store.wrote:
+    """Write a record, as WriteCache.put() and a sync do. False if only the cache can, so that nothing was written."""
+    cdef WriteTransaction transaction = <WriteTransaction?>cache.store
+    cdef bytes seq, image
+    if record is None or cache.has_changes() or transaction.wrote:
         return False
     cache.begin_op()
     try:
-        txn = store.snapshot
-        number = txn.get(key, None, store.order)
-        if number is None:
-            number = pack(store.allocate())
-            txn.put(key, number, True, False, False, store.order)
-            txn.put(number, record, True, True, False, store.values)
+        txn = transaction.snapshot
+        seq = txn.get(key, None, transaction.order)
+        if seq is None:
+            seq = pack(transaction.allocate())
+            txn.put(key, seq, True, False, False, transaction.order)
+            txn.put(seq, record, True, True, False, transaction.values)
             image = b""
         else:
-            before = txn.replace(number, record, store.values)
+            before = txn.replace(seq, record, transaction.values)
             if before is None:
                 raise cache.damaged(cache.key_of(key), "the index names a record that is not there")
             image = bytes(4) + before
-        store.before_image_count += txn.put(number, image, True, False, False, store.images)
-        store.wrote = True
+        transaction.undo_log.record(seq, image)
+        transaction.wrote = True
         cache.disk_count = -1
         cache.cache_version += 1
         return True
@@ -59,122 +63,157 @@ cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
         cache.end_op()
 
 
-cdef int begin_directly(TrackerCache tasks) except -1:
-    """Have nothing in the cache that is not in the transaction, and no block at all."""
+cdef int begin_directly(TaskCache tasks) except -1:
+    """Flush the cache into the transaction, and drop its status blocks."""
     if tasks.entries or tasks.status.differs():
         tasks.sync(False)
     tasks.status.forget()
-    # (for loops inside of the block)
+    # Iterators inside the block read their chunks again.
     tasks.cache_version += 1
     return 0
 
 
-cdef int put_status(TrackerCache tasks, StatusWriter blocks, bytes number, uint32_t old, uint32_t new) except -1:
-    """Change the status that ``blocks`` got last, from ``old`` to ``new``; ``number`` is its order number, packed.
-    finish() writes it."""
+cdef int put_status(TaskCache tasks, StatusWriter blocks, bytes seq, uint32_t old, uint32_t new) except -1:
+    """Change the status that ``blocks`` read last from ``old`` to ``new``; ``seq`` is packed. finish() writes it."""
     cdef StoreBase store = tasks.store
     blocks.set(new)
-    blocks.images.append((number, PyBytes_FromStringAndSize(<const char*>&old, 4)))
+    blocks.images.append((seq, PyBytes_FromStringAndSize(<const char*>&old, 4)))
     if old & ~new & CLAIMED:
-        store.snapshot.delete(number, b"", store.claims)
+        store.snapshot.delete(seq, b"", store.claims)
     return 0
 
 
-cdef int finish(TrackerCache tasks, StatusWriter blocks) except -1:
-    """Write the statuses that were put, with what revert() comes back to, and the claims."""
-    cdef StoreBase store = tasks.store
+cdef int finish(TaskCache tasks, StatusWriter blocks) except -1:
+    """Write the changed statuses, their before-images and the new claims."""
+    cdef WriteTransaction transaction = <WriteTransaction?>tasks.store
     blocks.flush()
-    store.before_image_count += put_pairs(store.snapshot, store.images, blocks.images, False)
-    put_pairs(store.snapshot, store.claims, blocks.claims, True)
-    store.wrote = store.wrote or len(blocks.images) > 0
+    transaction.undo_log.record_many(blocks.images)
+    put_claims(transaction, blocks.claims)
+    transaction.wrote = transaction.wrote or len(blocks.images) > 0
     return 0
 
 
-cdef Py_ssize_t put_pairs(object txn, object db, list pairs, bint overwrite) except -1:
-    """How many of them were put."""
-    if len(pairs) == 1:
-        number, value = pairs[0]
-        return txn.put(number, value, True, overwrite, False, db)
-    return txn.cursor(db).putmulti(pairs, True, overwrite)[1] if pairs else 0
+cdef int put_claims(WriteTransaction transaction, list claims) except -1:
+    if len(claims) == 1:
+        seq, claim = claims[0]
+        transaction.snapshot.put(seq, claim, True, True, False, transaction.claims)
+    elif claims:
+        transaction.snapshot.cursor(transaction.claims).putmulti(claims, True, True)
+    return 0
 
 
-cdef bint change_directly(TrackerCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
-                          int tries) except -1:
-    """TrackerCache.change() for a transaction of its own. False where that one is to say what is wrong."""
-    cdef StoreBase store = tasks.store
+cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
+                          int added_tries) except -1:
+    """Change the status of a task, as TaskCache.change() does. False if that one has to raise the error."""
     cdef StatusWriter blocks
-    cdef long long order
-    cdef uint32_t old, new
-    cdef int32_t count
-    cdef bytes number
+    cdef long long seq
+    cdef uint32_t old
+    cdef int32_t tries
+    cdef bytes packed
     tasks.begin_op()
     try:
         begin_directly(tasks)
-        order = tasks.locate(key)
-        if order == ABSENT:
-            raise KeyError(original)
-        blocks = StatusWriter(store.snapshot, store.status)
-        old = blocks.get(order)
-        count = 0 if tries == 2 else tries_of(old) + tries
-        if not old & PRESENT or not -MAX_TRIES <= count <= MAX_TRIES:
+        seq = find_task(tasks, key, original)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
+        old = blocks.get(seq)
+        tries = tries_of(old) + added_tries
+        if not old & PRESENT or not -MAX_TRIES <= tries <= MAX_TRIES:
             return False
         if old & CLAIMED:
-            number = pack(order)
+            packed = pack(seq)
             if drop & CLAIMED:
-                count -= tries == 0 and try_comes_back(store, number, old)
-            elif tries:
-                note_tries(store, number, 0 if tries == 2 else tries, count)
-        new = make_entry((old & FLAGS & ~drop) | add, count)
-        if new != old:
-            put_status(tasks, blocks, pack(order), old, new)
-            finish(tasks, blocks)
+                tries -= added_tries == 0 and try_comes_back(tasks.store, packed, old)
+            elif added_tries:
+                note_tries(tasks.store, packed, added_tries, tries)
+        replace_status(tasks, blocks, seq, old, make_entry((old & FLAGS & ~drop) | add, tries))
         return True
     finally:
         tasks.end_op()
 
 
-def find_tasks(TrackerCache tasks not None, list keys not None):
-    """What mark_done_many() takes: the keys, the same encoded, and the order numbers they have now, -1 for none."""
-    cdef list encoded = [encode_key(key) for key in keys]
+cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) except -1:
+    """Reset the tries of a task, as TaskCache.reset_tries() does. False if that one has to raise the error."""
+    cdef StatusWriter blocks
+    cdef long long seq
+    cdef uint32_t old
     tasks.begin_op()
     try:
-        return keys, encoded, tasks.locate_many(encoded)
+        begin_directly(tasks)
+        seq = find_task(tasks, key, original)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
+        old = blocks.get(seq)
+        if not old & PRESENT:
+            return False
+        if old & CLAIMED:
+            note_tries(tasks.store, pack(seq), 0, 0)
+        replace_status(tasks, blocks, seq, old, make_entry(old & FLAGS, 0))
+        return True
     finally:
         tasks.end_op()
 
 
-def mark_done_many(TrackerCache tasks not None, list keys not None, list encoded not None, list orders not None):
-    """Mark tasks done. KeyError when one is not there; the caller undoes the rest then.
+cdef long long find_task(TaskCache tasks, bytes key, object original) except -1:
+    """Return the sequence number of a task. Raises KeyError if there is none of this key."""
+    cdef long long seq = tasks.find_seq(key)
+    if seq == ABSENT:
+        raise KeyError(original)
+    return seq
 
-    An order number that was found before the transaction holds if it still is one of a task: none is given out twice.
+
+cdef int replace_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1:
+    """Write the status that ``blocks`` read last, if it changes."""
+    if new != old:
+        put_status(tasks, blocks, pack(seq), old, new)
+        finish(tasks, blocks)
+    return 0
+
+
+def find_tasks(TaskCache tasks not None, list keys not None):
+    """Prepare mark_done_many() without a transaction: the keys, the encoded keys, and their sequence numbers.
+
+    The number is -1 for a key that is not there now.
+    """
+    cdef list encoded = [encode_key(key) for key in keys]
+    tasks.begin_op()
+    try:
+        return keys, encoded, tasks.find_seqs(encoded)
+    finally:
+        tasks.end_op()
+
+
+def mark_done_many(TaskCache tasks not None, list keys not None, list encoded not None, list seqs not None):
+    """Mark tasks done. Raises KeyError for a key that is not there; the caller's savepoint undoes the rest then.
+
+    A sequence number that was found before the transaction is right if it still is a task's, because none is used
+    twice.
     """
     cdef StoreBase store = tasks.store
     cdef StatusWriter blocks
-    cdef Py_ssize_t position
-    cdef long long order
+    cdef Py_ssize_t index
+    cdef long long seq
     cdef uint32_t old
     cdef int32_t count
-    cdef bytes number
+    cdef bytes packed
     tasks.begin_op()
     try:
         begin_directly(tasks)
         blocks = StatusWriter(store.snapshot, store.status)
-        for position in range(len(orders)):
-            order = orders[position]
-            old = 0 if order < 0 else blocks.get(order)
+        for index in range(len(seqs)):
+            seq = seqs[index]
+            old = 0 if seq < 0 else blocks.get(seq)
             if not old & PRESENT:
-                order = tasks.locate(encoded[position])
-                if order == ABSENT:
-                    raise KeyError(keys[position])
-                old = blocks.get(order)
+                seq = tasks.find_seq(encoded[index])
+                if seq == ABSENT:
+                    raise KeyError(keys[index])
+                old = blocks.get(seq)
                 if not old & PRESENT:
-                    raise tasks.damaged(keys[position], "the task has no status")
+                    raise tasks.damaged(keys[index], "the task has no status")
             if old & (DONE | CLAIMED) != DONE:
-                number = pack(order)
+                packed = pack(seq)
                 count = tries_of(old)
                 if old & CLAIMED:
-                    count -= try_comes_back(store, number, old)
-                put_status(tasks, blocks, number, old, make_entry((old & FLAGS & ~<uint32_t>CLAIMED) | DONE, count))
+                    count -= try_comes_back(store, packed, old)
+                put_status(tasks, blocks, packed, old, make_entry((old & FLAGS & ~<uint32_t>CLAIMED) | DONE, count))
         finish(tasks, blocks)
     finally:
         tasks.end_op()

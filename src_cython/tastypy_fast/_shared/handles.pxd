@@ -13,7 +13,7 @@ cdef class Change:
     cdef bytes record
     cdef uint32_t drop
     cdef uint32_t add
-    cdef int tries
+    cdef int added_tries
 
 cdef class SharedPodHandle:
     cdef WriteTransaction _transaction

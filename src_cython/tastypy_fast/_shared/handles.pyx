@@ -4,13 +4,12 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of
-from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator
+from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of, reset_tries_directly
+from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport encode_key
 from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
-from tastypy_fast._core.task_iterator cimport TaskIterator
-from tastypy_fast._core.tracker_cache cimport TrackerCache
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
 import errno
@@ -29,10 +28,7 @@ cdef enum:
     DELETE
     OPERATE
     CHANGE_STATUS
-
-cdef enum:
-    # What TrackerCache.change() takes for "set the tries to zero".
-    RESET = 2
+    RESET_TRIES
 
 
 @cython.final
@@ -129,17 +125,17 @@ cdef class SharedPodHandle:
             try:
                 if transaction.is_inside():
                     return self.do(transaction, change)
-                transaction.enter(OPERATION)
+                transaction.begin_block(OPERATION)
                 epoch = transaction.epoch
                 try:
                     result = None
                     if not self.do_directly(transaction, change):
                         result = self.do(transaction, change)
                 except BaseException as error:
-                    transaction.leave_if(epoch, True)
+                    transaction.end_block_if(epoch, True)
                     transaction.raise_translated(error)
                     raise
-                transaction.leave_if(epoch, False)
+                transaction.end_block_if(epoch, False)
                 return result
             except MapFull as error:
                 transaction.retry_with_larger_map(error)
@@ -149,8 +145,10 @@ cdef class SharedPodHandle:
         if change.what == ASSIGN:
             return assign_directly(transaction.cache, change.key, change.record)
         if change.what == CHANGE_STATUS:
-            return change_directly(<TrackerCache?>transaction.cache, change.key, change.original, change.drop,
-                                   change.add, change.tries)
+            return change_directly(<TaskCache?>transaction.cache, change.key, change.original, change.drop,
+                                   change.add, change.added_tries)
+        if change.what == RESET_TRIES:
+            return reset_tries_directly(<TaskCache?>transaction.cache, change.key, change.original)
         return False
 
     cdef object do(self, WriteTransaction transaction, Change change):
@@ -160,8 +158,10 @@ cdef class SharedPodHandle:
             transaction.cache.delete(change.key, change.original, SYNC_AT)
         elif change.what == OPERATE:
             return self.operate(transaction, change.value)
+        elif change.what == CHANGE_STATUS:
+            (<TaskCache?>transaction.cache).change(change.original, change.drop, change.add, change.added_tries, SYNC_AT)
         else:
-            (<TrackerCache?>transaction.cache).change(change.original, change.drop, change.add, change.tries, SYNC_AT)
+            (<TaskCache?>transaction.cache).reset_tries(change.original, SYNC_AT)
 
     cdef object operate(self, WriteTransaction transaction, Operation operation):
         cdef WriteCache cache = transaction.cache
@@ -287,18 +287,18 @@ cdef class SharedPodHandle:
             return default
 
 
-cdef int change_status(SharedPodHandle store, object key, uint32_t drop, uint32_t add, int tries) except -1:
-    """Drop flags of a task, add others, and add to its tries, as TrackerCache.change() does."""
+cdef int change_status(SharedPodHandle store, object key, uint32_t drop, uint32_t add, int added_tries) except -1:
+    """Drop flags of a task, add others, and add to its tries, as TaskCache.change() does."""
     cdef Change change = make_change(CHANGE_STATUS, key, None)
     change.drop = drop
     change.add = add
-    change.tries = tries
+    change.added_tries = added_tries
     store.change(change)
     return 0
 
 
-cdef TrackerCache tasks_of(SharedPodHandle store):
-    return <TrackerCache?>store.read_handle().open_cache()
+cdef TaskCache tasks_of(SharedPodHandle store):
+    return <TaskCache?>store.read_handle().open_cache()
 
 
 cdef class SharedTrackerHandle(SharedPodHandle):
@@ -449,7 +449,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             >>> tracker.tries("a")
             0
         """
-        change_status(self, key, 0, 0, RESET)
+        self.change(make_change(RESET_TRIES, key, None))
 
     # What the mixins are made of
 

@@ -1,5 +1,6 @@
-from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._shared.undo_log cimport UndoLog
 from tastypy_fast._shared.writer_lock cimport WriterLock
 
 cpdef enum:
@@ -9,39 +10,43 @@ cpdef enum:
     MANUAL = 3
 
 cdef class WriteTransaction(StoreBase):
+    # The SharedStore: the stub says what a transaction asks of it.
     cdef readonly object store
     cdef readonly WriteCache cache
+    cdef readonly UndoLog undo_log
+    # How many keys differ from the last sync when the automatic sync comes.
     cdef public long long sync_at
-    cdef public bint flushes
-    cdef bint is_too_small
-    # Of image_count: others may have changed it; an undone part may have.
-    cdef bint is_unsure
-    cdef bint is_unknown
-    cdef long long images_counted
-    cdef public bint closed
+    # Whether the commit waits until the disk has it.
+    cdef bint flushes
+    cdef bint needs_larger_map
+    cdef readonly bint closed
+    # Changes when all open blocks end at once: who began one before does not end it.
     cdef readonly long long epoch
-    cdef public WriterLock turn
-    cdef list scopes
+    cdef WriterLock writer_lock
+    # The kinds of the open blocks, outermost first.
+    cdef list blocks
+    # LMDB's transactions around the current one, outermost first.
     cdef list parents
+    # Why nothing of the open blocks can be committed, or None.
     cdef object failure
-    cdef long long expected
+    # The id of the next LMDB transaction, if no other process writes before it.
+    cdef long long expected_id
 
-    cpdef int enter(self, int kind) except -1
-    cpdef int leave(self, bint failed) except -1
-    cpdef int leave_all(self) except -1
+    cpdef int begin_block(self, int kind) except -1
+    cpdef int end_block(self, bint failed) except -1
+    cpdef int end_all_blocks(self) except -1
     cdef bint is_inside(self)
     cdef bint is_single(self)
     cdef int raise_translated(self, object error) except -1
     cdef int retry_with_larger_map(self, object error) except -1
-    cdef int leave_if(self, long long epoch, bint failed) except -1
+    cdef int end_block_if(self, long long epoch, bint failed) except -1
     cdef int poison(self) except -1
-    cdef int leave_block(self, bint failed) except -1
-    cdef int leave_outermost(self, bint failed, bint undone) except -1
+    cdef int end_user_block(self, bint failed) except -1
+    cdef int end_outermost(self, bint failed, bint undone) except -1
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
     cdef int commit(self) except -1
-    cdef int drop(self) except -1
-    cdef int leave_savepoint(self, bint failed) except -1
-    cpdef int drop_images(self) except -1
+    cdef int roll_back(self) except -1
+    cdef int end_savepoint(self, bint failed) except -1
     cdef bint is_sync_due(self) except -1

@@ -1,42 +1,56 @@
-"""The write transaction of a shared store: an operation, or a block of them, that others see whole or not at all.
+"""Make operations on a shared store atomic: one write transaction, or a block of them, that others see as a whole.
 
-LMDB's write transaction is the lock between processes, and ``lock`` the one between the threads of this one,
-taken first. Inside of it a cache of its own collects the changes, as that of a private store does between two
-syncs, reads through the transaction, and syncs into it before the commit. It is compiled because no signal
-handler may raise between taking a lock and noting that it is taken.
+What makes ``shared.set[key] += 1`` atomic: the handle runs the read and the write between ``begin_block()`` and
+``end_block()``. ``begin_block()`` acquires three locks in this order.
+
+1. ``lock`` excludes the other threads of this process.
+2. The writer lock excludes the other processes (see ``writer_lock``).
+3. LMDB's write transaction reads the newest commit, and holds LMDB's own mutex.
+
+So no other writer can commit between the read and the write. ``end_block()`` commits, and only then releases the locks.
+Readers need none of them, because each reads a snapshot.
+
+A transaction has a cache of its own. It collects changes as the cache of a private store does between two syncs, reads
+through the transaction, and is flushed into it before the commit. The module is compiled, because a signal handler must
+not raise between acquiring a lock and recording that it is held.
 """
 
 cimport cython
 from cpython.ref cimport Py_INCREF
 
+from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.store_base cimport Lock, StoreBase
+from tastypy_fast._shared.undo_log cimport UndoLog
 
 from os import sysconf
+from sys import maxsize
 
 from tastypy_fast._lmdb.engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError, StorageError
 
+__all__ = ["BLOCK", "MANUAL", "OPERATION", "SAVEPOINT", "TransactionContext", "WriteTransaction"]
+
 cdef enum:
-    # A block of operations begins with that much room in the map; where the map is small, with an eighth of it, but
-    # with what a few operations take in any case.
+    # A block begins with this much free space in the map, or with an eighth of a small map, but never with less than
+    # a few operations need.
     ROOM = 1 << 30
     LEAST_ROOM = 1 << 18
 
 cdef long long PAGE = sysconf("SC_PAGE_SIZE")
 
-__all__ = ["SAVEPOINT", "BLOCK", "MANUAL", "OPERATION", "WriteTransaction"]
-
 
 @cython.final
 cdef class WriteTransaction(StoreBase):
-    """The write transaction of one store in this process; ``snapshot`` is LMDB's, while it is open.
+    """The write transaction of one store in this process. ``snapshot`` is LMDB's transaction while one is open.
 
-    Three kinds of scope can be entered, inside of one another. OPERATION is one operation: when it raises, nothing
-    of it is kept if it is the outermost. BLOCK is several, which are kept also when one raises. SAVEPOINT is several
-    of which nothing is kept when one raises, wherever it stands (a nested transaction of LMDB's). MANUAL is a
-    BLOCK without a ``with``. ``incarnation`` changes where all that is open ends at once, and in a forked child:
-    what was entered before is not left then.
+    Blocks of four kinds nest.
+
+    OPERATION: one operation. If the outermost block is one and raises, nothing of it is kept.
+    BLOCK: several operations, which are kept also when one raises.
+    SAVEPOINT: several operations, of which none is kept when one raises. Inside another block it is a nested
+    transaction of LMDB.
+    MANUAL: a BLOCK that ``lock()`` began and ``unlock()`` ends.
     """
 
     def __init__(self, str path not None, bint gzipped, store not None):
@@ -44,38 +58,67 @@ cdef class WriteTransaction(StoreBase):
         self.path = path
         self.gzipped = gzipped
         self.writable = True
-        self.forget()
+        self.undo_log = UndoLog(self)
+        self.reset()
 
-    def forget(self):
-        """Be as new, without an open transaction: opened, or in a forked child."""
+    def reset(self):
+        """Start without an open transaction, at opening and in a forked child."""
         self.lock = Lock()
+        self.db = None
         self.snapshot = None
-        self.scopes = []
+        self.blocks = []
         self.parents = []
         self.failure = None
         self.flushes = False
-        self.expected = -1
-        self.is_unknown = True
+        self.expected_id = -1
+        self.undo_log.lose_count()
         self.epoch += 1
-        self.turn = None
+        self.writer_lock = None
         if self.cache is not None:
             self.cache.forget()
 
     def leave_to_parent(self, db):
-        """In a forked child: leave LMDB's environment ``db``, and the open transaction of a thread that has ended, as
-        they are. To close or abort them would wait for that thread's lock for ever, so they are never freed."""
+        """In a forked child: keep LMDB's environment ``db`` and the transaction of a dead thread alive for ever.
+
+        To close or abort them would wait for that thread's lock for ever.
+        """
         for item in (db, self.snapshot, *self.parents):
             Py_INCREF(item)
 
+    def close(self):
+        """Refuse every use from now on, and close the writer lock's file."""
+        self.db = self.writer_lock = None
+        self.closed = True
+
     def attach(self, WriteCache cache not None):
-        """Work through this cache."""
+        """Read and write through this cache."""
         cache.copies = True
         self.cache = cache
 
+    def attach_databases(self, StoreBase store not None, bint writes):
+        """Use the databases of ``store``, and its LMDB environment if that was opened to write."""
+        self.values = store.values
+        self.order = store.order
+        self.status = store.status
+        self.meta = store.meta
+        self.images = store.images
+        self.claims = store.claims
+        self.db = store.db if writes else None
+
+    def attach_worker(self, number, worker_slots):
+        """Use the number and the slots of this process's worker, with which its own claims are decided in memory."""
+        self.worker_number = number
+        self.worker_slots = worker_slots
+
+    def detach_worker(self):
+        """Note that this process is no worker any more."""
+        self.worker_number = 0
+        self.worker_slots = None
+
     # What a cache asks of its store
 
-    def begin_reading(self):
-        raise RuntimeError("the cache of a transaction was used outside of it")
+    def begin_reading(self, bint buffers=False):
+        raise RuntimeError("the cache of a write transaction was used outside the transaction")
 
     def count(self):
         return self.snapshot.stat(self.values)["entries"]
@@ -83,35 +126,34 @@ cdef class WriteTransaction(StoreBase):
     def next_number(self, txn):
         return self.store.next_number(txn)
 
-    def first_free(self):
-        """The order number that comes next."""
-        return self.next_free()
-
     def has_large_values(self):
-        # To read a key without its value takes a transaction of another kind.
+        # Reading a key without its value takes a transaction of another kind.
         return False
 
     def write(self, work):
-        """Have ``work`` done in the open transaction."""
+        """Run ``work`` in the open transaction."""
         try:
             return work(self.snapshot)
         except Exception as error:
-            # The engine goes on with nothing after an error.
+            # LMDB refuses to go on with a transaction after an error.
             self.failure = error
             raise self.translated(error) from error
 
     def write_sync(self, work, scattered, size):
-        """The same: there is no log."""
+        """Run ``work`` in the open transaction: a shared store has no write-ahead log."""
         return self.write(work)
 
     def flush(self):
-        """Nothing is there to be flushed before the commit."""
+        """Do nothing, because there is nothing to flush before the commit."""
 
     def follow_files(self):
         self.store.check_files()
 
+    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+        return self.store.stop_other_worker(worker, slot, position)
+
     cdef int raise_translated(self, object error) except -1:
-        """Raise the engine's error as one of ours; nothing where it is another."""
+        """Raise LMDB's error as one of ours; return if it is another one."""
         if isinstance(error, Exception):
             translated = self.translated(error)
             if translated is not error:
@@ -124,17 +166,18 @@ cdef class WriteTransaction(StoreBase):
     def damaged(self, reason):
         return self.store.damaged(reason)
 
-    # Scopes
+    # Blocks
 
-    cpdef int enter(self, int kind) except -1:
-        """Begin a scope: wait for the other threads, then for the other processes."""
+    cpdef int begin_block(self, int kind) except -1:
+        """Begin a block. The outermost waits for the other threads, and then for the other processes."""
         self.lock.acquire()
         try:
-            if not self.scopes:
+            if not self.blocks:
                 self.begin(kind)
-            elif kind == MANUAL and self.scopes[len(self.scopes) - 1] == OPERATION:
-                # Its unlock() could not tell the two apart.
-                raise NotLockedError("lock() in the middle of another operation of the same store; call it on its own")
+            elif kind == MANUAL and self.blocks[len(self.blocks) - 1] == OPERATION:
+                # unlock() could not tell the two apart.
+                raise NotLockedError("lock() was called in the middle of an operation of the same store; "
+                                     "call it before the operation")
             elif self.failure is not None:
                 raise self.store.aborted_earlier(self.failure)
             elif kind == SAVEPOINT:
@@ -142,108 +185,110 @@ cdef class WriteTransaction(StoreBase):
                 child = self.db.begin(None, self.snapshot, True)
                 self.parents.append(self.snapshot)
                 self.snapshot = child
-            self.scopes.append(kind)
+            self.blocks.append(kind)
         except BaseException:
-            if not self.scopes and self.snapshot is not None:
-                self.drop()
+            if not self.blocks and self.snapshot is not None:
+                self.roll_back()
             self.lock.release()
             raise
         return 0
 
-    # A signal handler runs between any two lines of Python and may use the store, too. So Python is called only while
-    # no transaction is open, where the handler has one of its own, or while its scope is, of which it becomes a part.
+    # A signal handler runs between any two lines of Python, and may use this store. So Python code is called only in
+    # two states: while no transaction is open, so that the handler gets one of its own, or while ``blocks`` says that
+    # one is open, so that the handler's operation becomes a part of it. In any other state it would use a transaction
+    # that has ended.
 
-    cpdef int leave(self, bint failed) except -1:
-        """End the innermost scope: keep what was done in it, or, where it ``failed``, what its kind says."""
-        cdef int kind = self.scopes[len(self.scopes) - 1]
+    cpdef int end_block(self, bint failed) except -1:
+        """End the innermost block: commit it, or, if it ``failed``, do what its kind demands."""
+        cdef int kind = self.blocks[len(self.blocks) - 1]
         try:
-            if len(self.scopes) == 1:
-                self.leave_outermost(failed, failed and kind != BLOCK and kind != MANUAL)
+            if len(self.blocks) == 1:
+                self.end_outermost(failed, failed and kind != BLOCK and kind != MANUAL)
             elif kind == SAVEPOINT:
-                self.leave_savepoint(failed or self.failure is not None)
+                self.end_savepoint(failed or self.failure is not None)
             else:
-                self.scopes.pop()
+                self.blocks.pop()
         finally:
             self.lock.release()
         return 0
 
-    cdef int leave_outermost(self, bint failed, bint undone) except -1:
+    cdef int end_outermost(self, bint failed, bint undone) except -1:
         failure = self.failure
         if failure is None and not undone:
             return self.commit()
-        self.drop()
+        self.roll_back()
         if failure is not None and not failed:
             raise self.store.aborted_earlier(failure)
         return 0
 
-    cpdef int leave_all(self) except -1:
-        """Keep what was done in all open scopes, and end them."""
-        if self.scopes and self.lock.is_mine():
+    cpdef int end_all_blocks(self) except -1:
+        """End all blocks of this thread, and commit them."""
+        if self.blocks and self.lock.is_mine():
             self.epoch += 1
-            while self.scopes:
-                self.leave_block(False)
+            while self.blocks:
+                self.end_user_block(False)
         return 0
 
     def unlock(self):
-        """End a block that was begun explicitly."""
-        if not self.lock.is_mine() or MANUAL not in self.scopes:
+        """End the block that ``lock()`` began."""
+        if not self.lock.is_mine() or MANUAL not in self.blocks:
             raise NotLockedError("unlock() without lock(): this thread does not hold the store's lock")
-        if self.scopes[len(self.scopes) - 1] != MANUAL:
-            raise NotLockedError("unlock() inside of a block that was begun after lock(): end that one first")
-        self.leave_block(False)
+        if self.blocks[len(self.blocks) - 1] != MANUAL:
+            raise NotLockedError("unlock() inside a block that was begun after lock(); end that block first")
+        self.end_user_block(False)
 
-    cdef int leave_block(self, bint failed) except -1:
-        """leave(), in words for the user where the map is too small for the block."""
+    cdef int end_user_block(self, bint failed) except -1:
+        """End a block of the user's, which cannot be run again when the map is full."""
         try:
-            self.leave(failed)
+            self.end_block(failed)
         except MapFull as error:
             raise self.store.aborted_earlier(error) from error
         return 0
 
     cdef int poison(self) except -1:
-        """Keep nothing: a block ends before one that was begun inside of it, and which part is whose cannot be told."""
+        """Let the transaction commit nothing, because its blocks end out of order."""
         if self.failure is None:
-            self.failure = NotLockedError("a block ended before one that had begun inside of it, as coroutines and "
-                                          "generators may do; no await and no yield belongs into a block")
+            self.failure = NotLockedError("blocks ended out of order, as coroutines and generators may end them; "
+                                          "do not await or yield inside a block")
         return 0
 
-    cdef int leave_if(self, long long epoch, bint failed) except -1:
-        """leave(), if what was entered then is still open."""
+    cdef int end_block_if(self, long long epoch, bint failed) except -1:
+        """End the innermost block, unless all blocks that were open in ``epoch`` have ended already."""
         if epoch == self.epoch:
-            self.leave(failed)
+            self.end_block(failed)
         return 0
 
     def written_directly(self):
-        """Something was written past the cache, which has nothing that is not in the transaction, too."""
+        """Let the cache read again, because the transaction was changed past it. The cache has no unwritten changes."""
         self.cache.revert()
         self.disk_version += 1
-        self.is_unknown = True
+        self.undo_log.lose_count()
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
         cdef long long number
         if self.closed:
             raise CalledClosedTrackerError("this store was closed; open it again to use it")
-        if self.is_too_small:
+        if self.needs_larger_map:
             self.store.grow()
-            self.is_too_small = False
-        self.look_at_files()
+            self.needs_larger_map = False
+        self.recheck_files()
         self.begin_writing()
         if kind != OPERATION:
             self.make_room()
         number = self.snapshot.id()
-        if number != self.expected:
+        if number != self.expected_id:
             # Another process has written since.
             self.disk_version += 1
-            self.next_is_old = True
-            self.is_unsure = True
+            self.is_next_order_stale = True
+            self.undo_log.note_other_writer()
         self.wrote = False
         return 0
 
     cdef int begin_writing(self) except -1:
-        if self.turn is None:
-            self.turn = self.store.open_writer_lock()
-        self.turn.take()
+        if self.writer_lock is None:
+            self.writer_lock = self.store.open_writer_lock()
+        self.writer_lock.acquire()
         try:
             while True:
                 try:
@@ -252,12 +297,14 @@ cdef class WriteTransaction(StoreBase):
                 except Exception as error:
                     self.store.prepare_writing(error)
         except BaseException:
-            self.turn.give_back()
+            self.writer_lock.release()
             raise
 
     cdef int make_room(self) except -1:
-        """Have room for a block, which cannot be done again where the map turns out to be full. It is looked for inside
-        of the transaction: the others wrote until it began."""
+        """Grow the map if it has little free space, because a block cannot be run again when the map is full.
+
+        The free space is read inside the transaction, because other processes wrote until it began.
+        """
         cdef dict facts
         cdef long long size
         while True:
@@ -267,12 +314,12 @@ cdef class WriteTransaction(StoreBase):
                 return 0
             snapshot, self.snapshot = self.snapshot, None
             snapshot.abort()
-            self.turn.give_back()
+            self.writer_lock.release()
             try:
                 self.store.grow()
                 refused = False
             except StorageError:
-                # It may be enough all the same.
+                # The space that there is may suffice.
                 refused = True
             self.begin_writing()
             if refused:
@@ -280,76 +327,65 @@ cdef class WriteTransaction(StoreBase):
 
     cdef int commit(self) except -1:
         cdef long long number
-        cdef bint flush
+        cdef bint flush, is_due = False
         try:
-            while self.cache.has_changes():
-                self.cache.sync(False)
-            if self.failure is not None:
-                raise self.store.aborted_earlier(self.failure)
-            flush = self.flushes
-            if self.wrote and self.is_sync_due():
-                self.drop_images()
-                flush = True
+            while True:
+                while self.cache.has_changes():
+                    self.cache.sync(False)
+                if self.failure is not None:
+                    raise self.store.aborted_earlier(self.failure)
+                if is_due or not self.wrote or not self.is_sync_due():
+                    break
+                # is_sync_due() may have run Python code, and so a signal handler that has changed something.
+                is_due = True
+            flush = self.flushes or is_due
+            if is_due:
+                self.undo_log.clear()
             number = self.snapshot.id()
             self.snapshot.commit()
         except BaseException as error:
-            self.is_too_small = isinstance(error, MapFull)
-            self.drop()
+            self.needs_larger_map = isinstance(error, MapFull)
+            self.roll_back()
             translated = self.translated(error) if isinstance(error, Exception) else error
             if translated is error:
                 raise
             raise translated from error
-        self.turn.give_back()
-        self.scopes.pop()
+        self.writer_lock.release()
+        self.blocks.pop()
         self.snapshot = None
-        # (what wrote nothing took no number, and somebody else may take this one)
-        self.expected = number + 1 if self.wrote else -1
+        # A transaction that wrote nothing used no id, so another process may use the same one.
+        self.expected_id = number + 1 if self.wrote else -1
         self.flushes = False
         if flush:
             self.store.flush()
         return 0
 
-    cpdef int drop_images(self) except -1:
-        """What is there now is what a revert() comes back to."""
-        self.snapshot.drop(self.images, False)
-        self.before_image_count = self.images_counted = 0
-        return 0
-
     cdef bint is_sync_due(self) except -1:
-        """Whether as many keys differ from the last sync as make the next one."""
-        if self.is_unknown or (self.is_unsure and (
-                self.before_image_count >= self.sync_at
-                or self.before_image_count - self.images_counted >= max(1, self.sync_at >> 4))):
-            # Where others write too, all are counted only now and then: it is a third of a small transaction.
-            self.before_image_count = self.images_counted = self.snapshot.stat(self.images)["entries"]
-            self.is_unsure = self.is_unknown = False
-        if self.before_image_count < self.sync_at:
-            return False
-        held = self.snapshot.get(b"held", None, self.meta)
-        return held is None or not self.store.hold.lasts(held)
+        """Whether enough keys differ from the last sync, and no process suspends the automatic sync."""
+        return self.undo_log.is_full(self.sync_at) and not self.store.is_sync_held()
 
-    cdef int drop(self) except -1:
-        """End the transaction as if it had not been, and its scope if that was entered."""
+    cdef int roll_back(self) except -1:
+        """Abort the transaction, and end all blocks."""
         open_ones = [*self.parents, self.snapshot]
         try:
             self.cache.revert()
         finally:
             self.snapshot = None
             self.parents = []
-            self.scopes = []
-            self.is_too_small = self.is_too_small or isinstance(self.failure, MapFull)
+            self.blocks = []
+            self.needs_larger_map = self.needs_larger_map or isinstance(self.failure, MapFull)
             self.failure = None
             self.flushes = False
-            self.expected = -1
-            self.is_unknown = True
+            self.expected_id = -1
+            self.undo_log.lose_count()
             try:
                 for txn in reversed(open_ones):
                     txn.abort()
             finally:
-                self.turn.give_back()
+                self.writer_lock.release()
         return 0
 
-    cdef int leave_savepoint(self, bint failed) except -1:
+    cdef int end_savepoint(self, bint failed) except -1:
         child = self.snapshot
         try:
             if not failed:
@@ -362,51 +398,128 @@ cdef class WriteTransaction(StoreBase):
         finally:
             if failed:
                 self.cache.revert()
-                # (what the cache knows of the disk may be of the part that is undone)
+                # The cache may have read from the part that is rolled back.
                 self.disk_version += 1
-                self.is_unknown = True
+                self.undo_log.lose_count()
                 child.abort()
             self.snapshot = self.parents.pop()
-            self.scopes.pop()
+            self.blocks.pop()
         return 0
+
+    # Saving
+
+    def sync(self):
+        """Make the present state the one that ``revert()`` restores, and flush it with the commit."""
+        self.cache.sync(False)
+        if self.undo_log.count():
+            self.undo_log.clear()
+            self.wrote = True
+        self.flushes = True
+
+    def sync_key(self, bytes key not None):
+        """Do the same for one encoded key. Whether it is there, or was at the last sync."""
+        self.cache.sync(False)
+        found = self.undo_log.forget_key(key)
+        self.written_directly()
+        self.flushes = True
+        return found
+
+    def revert(self):
+        """Restore the state of the last sync."""
+        self.cache.sync(False)
+        self.undo_log.restore()
+        self.written_directly()
+
+    def postpone_sync(self):
+        """Keep the automatic sync from coming with this transaction."""
+        self.sync_at = maxsize
 
     # One operation
 
     def perform(self, int kind, function, *arguments, **keywords):
-        """Call a function in a scope. Where the map is full it grows and all is done again, but in a block."""
+        """Call a function in a block of its own. If the map is full, grow it and call again, unless inside a block."""
         cdef long long epoch
         while True:
             try:
                 if kind == OPERATION and self.is_inside():
                     return function(*arguments, **keywords)
-                self.enter(kind)
+                self.begin_block(kind)
                 epoch = self.epoch
                 try:
                     result = function(*arguments, **keywords)
                 except BaseException as error:
-                    self.leave_if(epoch, True)
+                    self.end_block_if(epoch, True)
                     self.raise_translated(error)
                     raise
-                self.leave_if(epoch, False)
+                self.end_block_if(epoch, False)
                 return result
             except MapFull as error:
                 self.retry_with_larger_map(error)
 
     cdef bint is_inside(self):
-        """Whether this thread is in a block, and may go on in it."""
-        if self.lock.depth and self.lock.is_mine() and self.scopes:
+        """Whether this thread is in a block that it can go on with."""
+        if self.lock.depth and self.lock.is_mine() and self.blocks:
             if self.failure is not None:
                 raise self.store.aborted_earlier(self.failure)
             return True
         return False
 
     cdef bint is_single(self):
-        """Whether one operation is all that the transaction does."""
-        return len(self.scopes) == 1 and self.scopes[0] == OPERATION
+        """Whether the transaction consists of one operation."""
+        return len(self.blocks) == 1 and self.blocks[0] == OPERATION
 
     cdef int retry_with_larger_map(self, object error) except -1:
-        """The map was full, and grows before the next transaction: all is to be done again, but not in a block."""
-        if self.scopes and self.lock.is_mine():
+        """Let the map grow before the next transaction, and return so that the caller runs its operation again.
+
+        Inside a block it raises, because the operations before this one cannot be run again.
+        """
+        if self.blocks and self.lock.is_mine():
             raise self.store.aborted_earlier(error) from error
-        self.is_too_small = True
+        self.needs_larger_map = True
         return 0
+
+
+@cython.final
+cdef class TransactionContext:
+    """Run a ``with`` body as a block: ``with store.locked():`` (BLOCK), ``with store.transaction():`` (SAVEPOINT).
+
+    A context may be entered more than once, also while it is open.
+    """
+
+    cdef WriteTransaction transaction
+    cdef object store
+    cdef int kind
+    # For each entry that has not ended, in which epoch it was, and how many blocks were open then.
+    cdef list entered
+
+    def __init__(self, WriteTransaction transaction not None, int kind, store):
+        self.transaction = transaction
+        self.kind = kind
+        self.store = store
+        self.entered = []
+
+    def __enter__(self):
+        self.transaction.begin_block(self.kind)
+        self.entered.append((self.transaction.epoch, len(self.transaction.blocks)))
+        return self.store
+
+    def __exit__(self, kind, error, traceback):
+        cdef WriteTransaction transaction = self.transaction
+        cdef bint is_inner
+        if not self.entered:
+            raise NotLockedError("a block was ended that was not begun")
+        epoch, depth = self.entered[len(self.entered) - 1]
+        if epoch == transaction.epoch and not transaction.lock.is_mine():
+            # The entry stays, because the thread that holds the lock can still end the block.
+            raise NotLockedError("a block must be ended by the thread that began it; another thread tried to, perhaps "
+                                 "because a generator was closed or collected there")
+        self.entered.pop()
+        # In another epoch the block has ended: close() ended it, or this is a forked child, which has no part in it.
+        if epoch == transaction.epoch:
+            is_inner = depth == len(transaction.blocks)
+            if not is_inner:
+                transaction.poison()
+                failure = transaction.failure
+            transaction.end_user_block(error is not None)
+            if not is_inner and error is None:
+                raise transaction.store.aborted_earlier(failure)

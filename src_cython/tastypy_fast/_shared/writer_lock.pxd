@@ -1,5 +1,5 @@
 cdef class WriterLock:
     cdef int file
 
-    cdef int take(self) except -1
-    cdef int give_back(self) noexcept
+    cdef int acquire(self) except -1
+    cdef int release(self) noexcept

@@ -1,9 +1,11 @@
-"""Whose turn it is to write a shared store: a record lock in front of LMDB's own mutex.
+"""Serialize the writers of a shared store with a record lock, acquired before LMDB's own mutex.
 
-The mutex alone does not do. A process that waits for it sleeps on a futex; when one that was just woken is killed
-before it has the mutex, and a third takes it on the way, the others are never woken again (seen with Linux 6.18 and
-glibc 2.36, in one of some hundred kills). The system itself keeps the list of those that wait for a record lock. It
-lets go of one when its process ends, a forked child does not inherit it, and a signal ends the waiting.
+LMDB's mutex alone is not enough, because its waiters sleep on a futex. When a process is killed after it was woken and
+before it owns the mutex, and a third process takes the mutex meanwhile, the remaining waiters are never woken. This
+happened in about one of some hundred kills with Linux 6.18 and glibc 2.36.
+
+The kernel keeps the queue of a record lock itself. It releases the lock when its process ends, a forked child does not
+inherit it, and a signal interrupts the wait.
 """
 
 cimport cython
@@ -26,8 +28,11 @@ __all__ = ["WriterLock"]
 
 @cython.final
 cdef class WriterLock:
-    """The turns of this process, on the descriptor of a file, which it closes at its end. To close one loses those of
-    any other one on the same file in this process."""
+    """The writer lock of one store. It owns the file descriptor that it gets and closes it at its end.
+
+    A process must have one WriterLock for a store at most, because closing any descriptor of a file releases all record
+    locks that the process has on it.
+    """
 
     def __cinit__(self):
         self.file = -1
@@ -39,8 +44,8 @@ cdef class WriterLock:
         if self.file >= 0:
             close(self.file)
 
-    cdef int take(self) except -1:
-        """Wait for the turn."""
+    cdef int acquire(self) except -1:
+        """Wait until no other process has the lock, and take it. A signal handler that raises ends the wait."""
         cdef RecordLock lock
         cdef int status, number
         memset(&lock, 0, sizeof(lock))
@@ -51,13 +56,14 @@ cdef class WriterLock:
                 number = errno
             if status == 0:
                 return 0
-            # (two processes that wait for each other's stores may only seem to: other threads of theirs have them)
+            # The kernel reports EDEADLK also for two processes whose different threads hold the two locks. That is no
+            # deadlock, so the wait goes on.
             if number != EINTR and number != errors.EDEADLK:
-                raise StorageError(number, f"the turn to write cannot be waited for ({os.strerror(number)})")
+                raise StorageError(number, f"cannot acquire the writer lock ({os.strerror(number)})")
             PyErr_CheckSignals()
 
-    cdef int give_back(self) noexcept:
-        """Let another process have it."""
+    cdef int release(self) noexcept:
+        """Let another process acquire the lock."""
         cdef RecordLock lock
         memset(&lock, 0, sizeof(lock))
         lock.l_type = F_UNLCK

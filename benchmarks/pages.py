@@ -1,0 +1,61 @@
+"""Generate the benchmark pages and charts of the documentation from ``benchmarks/results.json``.
+
+Usage: ``python -m benchmarks.pages``. With ``--check`` nothing is written, and the command fails if a file differs from
+what it would generate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import charts, tables
+from benchmarks.results import SavedResults
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
+PAGES = HERE.parent / "docs" / "benchmarks"
+
+
+def main() -> str | None:
+    """Write all pages and charts, or check them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail and name the files that are stale")
+    if parser.parse_args().check:
+        stale = stale_files()
+        return f"Not up to date: {', '.join(stale)}. Run: python -m benchmarks.pages" if stale else None
+    PAGES.mkdir(parents=True, exist_ok=True)
+    measured = tables.Measured(SavedResults.load(RESULTS))
+    for name, text in pages(measured).items():
+        (PAGES / name).write_text(text)
+    wanted = charts.charts(measured)
+    for file in PAGES.glob("*.svg"):
+        if file.name not in wanted:
+            file.unlink()
+    for name, chart in wanted.items():
+        if charts.mark(PAGES / name) != chart.digest():
+            charts.draw(chart, PAGES / name)
+    return None
+
+
+def pages(measured: tables.Measured) -> dict[str, str]:
+    """Return the text of each page by file name."""
+    return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured)}
+
+
+def stale_files() -> list[str]:
+    """Return the names of the files that differ from what would be generated."""
+    measured = tables.Measured(SavedResults.load(RESULTS))
+    stale = [
+        name
+        for name, text in pages(measured).items()
+        if not (PAGES / name).exists() or (PAGES / name).read_text() != text
+    ]
+    wanted = charts.charts(measured)
+    stale += [name for name, chart in wanted.items() if charts.mark(PAGES / name) != chart.digest()]
+    return stale + [file.name for file in PAGES.glob("*.svg") if file.name not in wanted]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-cpdef list sorted_items(dict changes, bint numbers)

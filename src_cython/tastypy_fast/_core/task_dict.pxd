@@ -1,5 +1,0 @@
-from libc.stdint cimport uint32_t
-
-cdef uint32_t status_in(dict value) except? 0xffffffff
-cdef bytes dump_data(dict value, int* codec)
-cdef int show(dict value, uint32_t status) except -1

@@ -1,5 +1,0 @@
-from typing import Any
-
-__all__ = ["sorted_items"]
-
-def sorted_items(changes: dict[bytes, Any], numbers: bool) -> list[tuple[bytes, Any]]: ...
