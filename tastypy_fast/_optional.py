@@ -1,4 +1,4 @@
-"""Packages for comfort, which are imported when they are needed."""
+"""Import optional packages when they are needed, and name the extra to install if they are missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["optional_import"]
 
 
 def optional_import(module: str, extra: str, user: str) -> Any:
-    """Import a module for ``user``. Raises ImportError, which names the extra to install, where there is none."""
+    """Import a module for ``user``. Raises ImportError with the extra to install if the package is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

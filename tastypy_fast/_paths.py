@@ -1,4 +1,4 @@
-"""Paths as callers give them, checked, and resolved to the one name that the rest of the package uses."""
+"""Validate the paths that callers pass, and resolve them to absolute paths without symbolic links."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 def checked(path: Path, what: str = "path") -> str:
     """Return a path as text, with ``~`` and ``~user`` at its start expanded.
 
-    ``what`` names the argument in errors. Raises TypeError for what is no path, and StorePathError for a path that
-    names nothing: an empty one, one with a null byte, and ``~user`` where the system knows no such user.
+    ``what`` names the argument in errors. Raises TypeError for another type, and StorePathError for a path that cannot
+    exist: an empty path, one with a null byte, and ``~user`` for an unknown user.
 
     >>> checked("a/b")
     'a/b'
@@ -25,10 +25,10 @@ def checked(path: Path, what: str = "path") -> str:
         raise TypeError(f"the {what} must be a str, bytes or os.PathLike, not {type(path).__name__}")
     text = os.fsdecode(path)
     if not text:
-        # The system would take it for the current folder.
+        # os.path.realpath() would return the current folder.
         raise StorePathError(errno.EINVAL, f'the {what} is empty; write "." for the current folder', text)
     if "\0" in text:
-        raise StorePathError(errno.EINVAL, f"the {what} has a null byte in it, which no name of a file can have", text)
+        raise StorePathError(errno.EINVAL, f"the {what} has a null byte in it, which no file name can have", text)
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
@@ -43,7 +43,7 @@ def checked(path: Path, what: str = "path") -> str:
 
 
 def resolved(path: Path, what: str = "path") -> str:
-    """Return the absolute path without symbolic links. Raises what ``checked`` raises."""
+    """Return the absolute path without symbolic links. Raises the same errors as ``checked()``."""
     text = checked(path, what)
     try:
         return os.path.realpath(text)
@@ -53,10 +53,10 @@ def resolved(path: Path, what: str = "path") -> str:
 
 
 def refuse_inside(target: str, source: str, what: str) -> None:
-    """Raise StorePathError where ``target`` lies inside of the folder ``source``. Both are resolved.
+    """Raise StorePathError if ``target`` lies inside of the folder ``source``. Both paths are resolved.
 
-    ``what`` names the source. Folders are compared by identity, because one folder may have two names (bind mounts,
-    file systems that ignore case).
+    ``what`` names the source. Folders are compared by device and inode, because one folder may have two names (bind
+    mounts, file systems that ignore case).
     """
     if not os.path.isdir(source):
         return
@@ -71,5 +71,5 @@ def refuse_inside(target: str, source: str, what: str) -> None:
 def _is_same(folder: str, other: str) -> bool:
     try:
         return os.path.samefile(folder, other)
-    except OSError:  # it is not there yet
+    except OSError:  # it does not exist yet
         return False

@@ -1,14 +1,14 @@
-"""What is in all the Python files below a folder? A pipeline that may be stopped at any time.
+"""Analyze all Python files below a folder, with a pipeline that can be stopped at any time.
 
     python -m tastypy_fast.demo [FOLDER] [--store PATH] [--workers N]
 
-Every folder and every Python file is a task of a ProgressTracker. Working on a folder adds the tasks that it
-holds, as a crawler adds the links of a page; working on a file stores what is in it with its task. Stop it as
-you like, with Ctrl-C, kill or kill -9, and start it again: it goes on where it was. Nothing that is done is
-done twice; only kill -9 (or a power cut) takes what came after the last sync, which is less than 100 tasks.
+Every folder and every Python file is a task of a ProgressTracker. Processing a folder adds tasks for its contents, as a
+crawler adds the links of a page. Processing a file stores its facts with its task. Stop the program with Ctrl-C, kill
+or kill -9, and start it again: it continues where it was. No finished task is repeated. Only kill -9 and power cuts
+lose anything, which is what came after the last sync: less than 100 tasks.
 
-With --workers so many processes work on one SharedProgressTracker. Kill any of them: its task goes to another one,
-and a new worker takes its place. If the first process is killed, the others go on to the end.
+With --workers N, N processes work on one SharedProgressTracker. If you kill one of them, another one gets its task, and
+a new worker replaces it. If you kill the first process, the others continue to the end.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from tastypy_fast import PersistentOrderedDictException, ProgressTracker, Shared
 AnyTracker = ProgressTracker | SharedProgressTracker
 
 STANDARD_LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
-# What is installed lies inside of it, and is no part of it.
+# Installed packages are in a folder inside the standard library, but are not part of it.
 INSTALLED = os.path.join(STANDARD_LIBRARY, "site-packages")
 
 
 def work(tracker: AnyTracker, progress: Progress) -> None:
-    """Do tasks until none is left to do: what failed in one pass is tried again in the next."""
+    """Process tasks until none is left. A task that failed in one pass is tried again in the next."""
     while any(True for _ in tracker.todo_keys()):
         for path in tracker.try_keys():
             try:
                 facts, found = visit(path)
-            except Exception as error:  # of any kind: it ends this try, and not the others
+            except Exception as error:  # any error ends this try only
                 tracker.set[path]["error"] = f"{type(error).__name__}: {error}"
                 if not tracker.should_do(path):
                     progress.add_failed()
             except (KeyboardInterrupt, SystemExit):
-                tracker.decrement_tries(path)  # being stopped is not failing
+                tracker.decrement_tries(path)  # a stop is not a failure, so it does not count as a try
                 raise
             else:
                 tracker.set[path].update(facts)
@@ -55,25 +55,25 @@ def work(tracker: AnyTracker, progress: Progress) -> None:
                 tracker.mark_done(path)
             progress.show()
         if isinstance(tracker, SharedProgressTracker):
-            time.sleep(0.02)  # what is left is in other workers' hands
+            time.sleep(0.02)  # other workers have claimed what is left
 
 
-def work_beside_others(tracker: SharedProgressTracker, progress: Progress) -> None:
-    """What a worker process does. Ctrl-C reaches all of them."""
+def run_worker(tracker: SharedProgressTracker, progress: Progress) -> None:
+    """Process tasks in a worker process. Ctrl-C reaches all of them."""
     progress.is_shown = False
     with contextlib.suppress(KeyboardInterrupt), tracker:
         work(tracker, progress)
 
 
-def employ(count: int, tracker: SharedProgressTracker, progress: Progress) -> None:
-    """Keep so many workers at work until none of them has anything to do."""
+def run_workers(count: int, tracker: SharedProgressTracker, progress: Progress) -> None:
+    """Keep ``count`` workers running until no task is left. A worker that was killed is replaced."""
     workers: list[multiprocessing.Process] = []
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         while any(True for _ in tracker.todo_keys()):
-            workers = [worker for worker in workers if worker.is_alive()]  # the others were killed
+            workers = [worker for worker in workers if worker.is_alive()]
             while len(workers) < count:
-                workers.append(multiprocessing.Process(target=work_beside_others, args=(tracker, progress)))
+                workers.append(multiprocessing.Process(target=run_worker, args=(tracker, progress)))
                 workers[-1].start()
             workers[0].join(0.1)
             progress.show()
@@ -87,12 +87,12 @@ def employ(count: int, tracker: SharedProgressTracker, progress: Progress) -> No
 
 
 def visit(path: str) -> tuple[dict[str, Any], list[str]]:
-    """What to store with a task, and the tasks that it leads to."""
+    """Return what to store with a task, and the new tasks that it leads to."""
     return ({}, contents(path)) if os.path.isdir(path) else (parse(path), [])
 
 
 def contents(folder: str) -> list[str]:
-    """The sub-folders and Python files of a folder. Links to folders are left out: they may go in circles."""
+    """Return the subfolders and Python files of a folder. Leaves out links to folders, because they may form a loop."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.path
@@ -103,7 +103,7 @@ def contents(folder: str) -> list[str]:
 
 
 def parse(path: str) -> dict[str, Any]:
-    """How much is in a Python file, and which top-level modules it imports."""
+    """Count the contents of a Python file, and list the top-level modules that it imports."""
     source = Path(path).read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -124,11 +124,11 @@ def parse(path: str) -> dict[str, Any]:
 
 
 class Progress:
-    """How far a tracker is, on stderr: one line that is rewritten, or a few where that is no terminal."""
+    """Print the progress of a tracker on stderr: one line that is rewritten, or new lines if that is not a terminal."""
 
     def __init__(self, tracker: AnyTracker) -> None:
         self.tracker = tracker
-        # What is neither done nor to do has no tries left. (Workers count in this number together.)
+        # A task that is neither done nor to do has no tries left. All workers count in this shared number.
         failed = len(tracker) - tracker.num_done() - sum(1 for _ in tracker.todo_keys())
         self.failed = multiprocessing.Value("q", failed)
         self.before = tracker.num_done() + failed
@@ -152,14 +152,14 @@ class Progress:
 
 
 def report(tracker: AnyTracker, folder: str) -> None:
-    """Print what was found: one walk over the tasks, which are never all in memory."""
+    """Print the results. Iterates over the tasks once, without holding them all in memory."""
     found: Counter[str] = Counter(folders=0, files=0, lines=0, functions=0, classes=0, failed=0)
     importers: Counter[str] = Counter()
     for path, task in tracker.iteritems():
         if not task["_done"]:
             found["failed"] += 1
             print(printable(f"{os.path.relpath(path, folder)} failed in {task['_tries']} tries:"))
-            print(printable(f"    {task.get('error', 'it was stopped in each of them')}"))
+            print(printable(f"    {task.get('error', 'the program was stopped in each of them')}"))
         elif "lines" in task:
             found["files"] += 1
             found.update({name: task[name] for name in ("lines", "functions", "classes")})
@@ -167,7 +167,7 @@ def report(tracker: AnyTracker, folder: str) -> None:
         else:
             found["folders"] += 1
     found.update({f"files import {name}": count for name, count in importers.most_common(10)})
-    print(f"\nBelow {printable(folder)} are:\n")
+    print(f"\nFound below {printable(folder)}:\n")
     for name, count in found.items():
         print(f"{count:10,} {printable(name)}")
 
@@ -177,19 +177,22 @@ def open_tracker(path: str, workers: int) -> AnyTracker:
 
 
 def printable(text: str) -> str:
-    """As any terminal can show it: file names may hold anything."""
+    """Escape what a terminal cannot show, because file names may contain any character."""
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
 
 
 def main() -> str | int:
-    parser = argparse.ArgumentParser("python -m tastypy_fast.demo", description="What is in Python files?")
+    parser = argparse.ArgumentParser(
+        "python -m tastypy_fast.demo",
+        description="Analyze all Python files below a folder. Stop it at any time, and start it again.",
+    )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default=STANDARD_LIBRARY,
-                        help="where to look for them (default: the standard library, %(default)s)")
+                        help="the folder to analyze (default: the standard library, %(default)s)")
     parser.add_argument("--store", metavar="PATH", default="tastypy-demo.tracker",
-                        help="where to keep the progress, one place for each FOLDER (default: %(default)s)")
+                        help="the store for the progress, one for each FOLDER (default: %(default)s)")
     parser.add_argument("--workers", metavar="N", type=int, default=0,
-                        help="so many processes at work on a SharedProgressTracker (default: this one alone)")
+                        help="the number of worker processes on a SharedProgressTracker (default: this process only)")
     options = parser.parse_args()
     if options.workers < 0:
         parser.error("--workers cannot be negative")
@@ -198,22 +201,22 @@ def main() -> str | int:
     folder = os.path.realpath(options.folder)
     try:
         with open_tracker(options.store, options.workers) as tracker:
-            first = next(iter(tracker), folder)  # the task that a store began with
+            first = next(iter(tracker), folder)  # the first task of a store is its folder
             if first != folder:
-                return f"The store at {tracker.path!r} was made for {first!r}; give another one with --store."
+                return f"The store at {tracker.path!r} was made for {first!r}. Give another one with --store."
             print(f"Progress is kept in {tracker.path!r}.", file=sys.stderr)
             tracker.add_if_absent(folder)
             progress = Progress(tracker)
             try:
                 if isinstance(tracker, SharedProgressTracker):
-                    employ(options.workers, tracker, progress)
+                    run_workers(options.workers, tracker, progress)
                 else:
                     work(tracker, progress)
             finally:
                 progress.show(last=True)
             report(tracker, folder)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        print("Stopped. The same command continues from here.", file=sys.stderr)
         return 130
     except (PersistentOrderedDictException, OSError) as error:
         return printable(f"{type(error).__name__}: {error}")

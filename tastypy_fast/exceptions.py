@@ -1,33 +1,33 @@
-"""What can go wrong, by name.
+"""Exceptions of this package, as a tree.
 
-Every error that the package raises on purpose is below ``PersistentOrderedDictException``, and is
-also the builtin that a caller would think of first::
+Every error that the package raises on purpose derives from ``PersistentOrderedDictException``. It also derives from the
+builtin exception in brackets, so that existing ``except`` clauses catch it::
 
     PersistentOrderedDictException
-     ├── DuplicateKeyError                       (ValueError)        add() of a key that is there
-     ├── InvalidKeyError                         (TypeError, ValueError)
-     ├── UnstorableValueError                    (TypeError, ValueError)
-     ├── CalledClosedTrackerError                (ValueError)        use after close()
-     ├── ReadOnlyStoreError                      (io.UnsupportedOperation)
-     ├── ForkedStoreError                        (RuntimeError)      a private store written in a forked child
-     ├── StoreConflictError                      (ValueError)        options that disagree with an open instance
-     ├── StorePathError                          (NotADirectoryError, ValueError)
-     ├── StoreNotFoundError                      (FileNotFoundError)
-     ├── NotAStoreError                          (FileExistsError)   the folder holds something else
-     ├── StoreInUseError                         (BlockingIOError)   another process has it
-     ├── NotLockedError                          (RuntimeError)      unlock() without lock()
-     ├── StoreKindError                          (TypeError)         a plain store opened as a tracker
-     ├── NewerFormatError                        (NotImplementedError)
-     ├── DiskFullError                           (OSError)
-     ├── StorageError                            (OSError)           any other refusal of the system or of LMDB
-     │    ├── StoreAccessError              (PermissionError)   no right to open it, or a read-only file system
-     │    └── UnsafeFileError                                        a link, a pipe or a device in a store's folder
-     └── PersistentOrderedDictIntegrityError                         the files are damaged
-          └── DamagedInputError                  (ValueError)        a file to be imported is not in its format
+     ├── DuplicateKeyError                       (ValueError)                add() of an existing key
+     ├── InvalidKeyError                         (TypeError, ValueError)     key of a wrong type
+     ├── UnstorableValueError                    (TypeError, ValueError)     value that JSON cannot hold
+     ├── CalledClosedTrackerError                (ValueError)                use after close()
+     ├── ReadOnlyStoreError                      (io.UnsupportedOperation)   write with mode="r"
+     ├── ForkedStoreError                        (RuntimeError)              write of a private store in a forked child
+     ├── StoreConflictError                      (ValueError)                options that differ from an open instance
+     ├── StorePathError                          (NotADirectoryError, ValueError)  path that cannot be a store's
+     ├── StoreNotFoundError                      (FileNotFoundError)         no store to read
+     ├── NotAStoreError                          (FileExistsError)           folder with something else in it
+     ├── StoreInUseError                         (BlockingIOError)           another process has the store
+     ├── NotLockedError                          (RuntimeError)              unlock() without lock()
+     ├── StoreKindError                          (TypeError)                 tracker opened as a dict, or reverse
+     ├── NewerFormatError                        (NotImplementedError)       store of a newer version
+     ├── DiskFullError                           (OSError)                   no space left
+     ├── StorageError                            (OSError)                   other error of the system or of LMDB
+     │    ├── StoreAccessError                   (PermissionError)           no permission, or read-only file system
+     │    └── UnsafeFileError                                                link, pipe or device instead of a file
+     └── PersistentOrderedDictIntegrityError                                 damaged files
+          └── DamagedInputError                  (ValueError)                damaged file to import
 
-A missing key is an ordinary ``KeyError``, a wrong argument an ordinary ``TypeError`` or ``ValueError``.
+A missing key raises a plain ``KeyError``, and a wrong argument a plain ``TypeError`` or ``ValueError``.
 
-``NetworkFileSystemWarning`` is a ``UserWarning`` and not an error: the store is opened all the same.
+``NetworkFileSystemWarning`` is a ``UserWarning`` and not an error, because the store is opened all the same.
 """
 
 import io
@@ -59,87 +59,145 @@ __all__ = [
 
 
 class PersistentOrderedDictException(Exception):
-    """The root of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose. Catch it to catch all of them."""
 
 
 class DuplicateKeyError(PersistentOrderedDictException, ValueError):
-    """A task was added whose key is there already."""
+    """Raised by ``add()`` if the key exists.
+
+    Use ``add_if_absent()`` where the key may exist.
+    """
 
 
 class InvalidKeyError(PersistentOrderedDictException, TypeError, ValueError):
-    """A key is neither a ``str``, nor an ``int``, nor a tuple of these."""
+    """Raised if a key is neither a ``str``, nor an ``int``, nor a tuple of these.
+
+    Convert the key, for example with ``str(path)``.
+    """
 
 
 class UnstorableValueError(PersistentOrderedDictException, TypeError, ValueError):
-    """A value holds something that JSON, or a column of a table, cannot hold; the message says where it is."""
+    """Raised if a value has a part that JSON, or a column of a table, cannot hold.
+
+    The message names the place inside the value. Convert that part to a str, a number, a list or a dict.
+    """
 
 
 class CalledClosedTrackerError(PersistentOrderedDictException, ValueError):
-    """A store was used after it was closed."""
+    """Raised if an instance is used after ``close()``, or after its ``with`` block.
+
+    Open the store again.
+    """
 
 
 class ReadOnlyStoreError(PersistentOrderedDictException, io.UnsupportedOperation):
-    """A store that was opened with ``mode="r"`` was asked to write."""
+    """Raised by a write to a store that was opened with ``mode="r"``.
+
+    Open it with ``mode="w"``.
+    """
 
 
 class ForkedStoreError(PersistentOrderedDictException, RuntimeError):
-    """A private store was written in a forked child of the process that opened it."""
+    """Raised by a write to a private store in a forked child of the process that opened it.
+
+    Use a shared class where several processes write.
+    """
 
 
 class StoreConflictError(PersistentOrderedDictException, ValueError):
-    """The options disagree with those of an instance that this process has open on the same path."""
+    """Raised if options differ from those of an instance that this process has open on the same path.
+
+    Pass the same options, or close the open instance first.
+    """
 
 
 class StorePathError(PersistentOrderedDictException, NotADirectoryError, ValueError):
-    """A path, or a part of it, is a file; or it is empty or names nothing; or a target is inside of its source."""
+    """Raised if a path cannot be that of a store, or that of a new file.
+
+    The path is empty, or a part of it is a file, or the target lies inside of the source. Use another path.
+    """
 
 
 class StoreNotFoundError(PersistentOrderedDictException, FileNotFoundError):
-    """There is no store to read at the path."""
+    """Raised if there is no store at a path that is to be read.
+
+    Check the path, or create the store by opening it with ``mode="w"``.
+    """
 
 
 class NotAStoreError(PersistentOrderedDictException, FileExistsError):
-    """The folder holds something that is not a store of this package."""
+    """Raised if a folder holds something that is not a store of this package. Nothing in it is changed.
+
+    Use another path or an empty folder.
+    """
 
 
 class StoreInUseError(PersistentOrderedDictException, BlockingIOError):
-    """Another process has the store open in a way that excludes this one."""
+    """Raised if another process has the store open in a way that excludes this one.
+
+    The message names the process if it is known. Wait for it to end, read with ``mode="r"``, or use a shared class in
+    every process. Never remove a lock file, because the system releases a lock when its process ends.
+    """
 
 
 class NotLockedError(PersistentOrderedDictException, RuntimeError):
-    """``unlock()`` was called by a thread that does not hold the lock of a shared store."""
+    """Raised if ``lock()`` and ``unlock()`` of a shared store do not match, or if blocks end in the wrong order.
+
+    Use ``with store.locked():``.
+    """
 
 
 class StoreKindError(PersistentOrderedDictException, TypeError):
-    """A tracker was opened as a plain dict, or a plain dict as a tracker."""
+    """Raised if a tracker is opened as a plain dict, or a plain dict as a tracker.
+
+    Open the store with the class that created it.
+    """
 
 
 class NewerFormatError(PersistentOrderedDictException, NotImplementedError):
-    """The store was written by a newer version of this package."""
+    """Raised if a store was written by a newer version of this package, or by another version of LMDB.
+
+    Update the package. The store is not damaged.
+    """
 
 
 class DiskFullError(PersistentOrderedDictException, OSError):
-    """The disk is full, or a limit on the size of files was met. What was to be written is still in memory."""
+    """Raised if the disk is full, or if a file would exceed a size limit. The changes are still in memory.
+
+    Free some space, then call ``sync()`` again.
+    """
 
 
 class StorageError(PersistentOrderedDictException, OSError):
-    """The system or the storage engine refused an operation."""
+    """Raised if the system or LMDB refuses an operation for any other reason, which the message gives."""
 
 
 class StoreAccessError(StorageError, PermissionError):
-    """The system does not let this process open a store, because of the rights of its files or a read-only disk."""
+    """Raised if this process has no permission for the files of a store, or if the file system is read-only.
+
+    Change the permissions, or open the store with ``mode="r"`` if reading is enough.
+    """
 
 
 class UnsafeFileError(StorageError):
-    """A symbolic link, a pipe or a device stands where a store has a file or folder. Nothing was written through it."""
+    """Raised if a symbolic link, a pipe or a device is where a store has a file or folder.
+
+    Nothing was read or written through it. Remove it if you do not know why it is there.
+    """
 
 
 class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
-    """The files of a store are damaged."""
+    """Raised if the files of a store are damaged.
+
+    Restore a backup, or call ``maintenance.repair()``, which writes what it can read into a new store.
+    """
 
 
 class DamagedInputError(PersistentOrderedDictIntegrityError, ValueError):
-    """A file that was to be imported is not in its format; the message says where."""
+    """Raised if a file to import is not in its format. The message gives the file and the line.
+
+    Nothing is imported. Correct the file and import it again.
+    """
 
 
 class NetworkFileSystemWarning(UserWarning):

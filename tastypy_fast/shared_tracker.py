@@ -11,8 +11,7 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
-from tastypy_fast._inspect.task_counts import claims_in
+from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress, read_claims_in
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.examples import show_own_examples
@@ -99,8 +98,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def _arguments(self) -> dict[str, Any]:
         return {"max_tries": self._max_tries, **super()._arguments()}
 
-    def _outcome(self, allow_aborted: bool) -> TaskCounts:
-        return count_tasks(self._read_handle(), self._store, self._max_tries, allow_aborted)
+    def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
+        return count_progress(self._read_handle(), self._store, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that does not exist is added first.
@@ -541,8 +540,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         with handle._one_step:
             cache.sync(False)
             store = cache.store
-            held, _ = claims_in(store.snapshot, store.claims, self.path, worker.number if worker else 0)
-            return {key_at(cache, hand.order): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
+            held, _ = read_claims_in(store.snapshot, store.claims, self.path, worker.number if worker else 0)
+            return {key_at(cache, hand.seq): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
 
 
 SharedTracker = SharedProgressTracker

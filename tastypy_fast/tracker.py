@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from tastypy_fast._core.handles import TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.task_cache import TaskCache
-from tastypy_fast._inspect.outcomes import TaskCounts, count_tasks
+from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.mapping import merge_tasks
@@ -91,8 +91,8 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     def _make_cache(store: Store) -> TaskCache:
         return TaskCache(store)
 
-    def _outcome(self, allow_aborted: bool) -> TaskCounts:
-        return count_tasks(self, self._store, self._max_tries, allow_aborted)
+    def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
+        return count_progress(self, self._store, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
         """Mix dicts into tasks, as ``dict.update()`` does; a task that does not exist is added first.

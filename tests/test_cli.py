@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import tastypy_fast
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
-from tastypy_fast._inspect.lock_holders import holders_of
+from tastypy_fast._inspect.lock_holders import find_lock_holders
 from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast.cli import app
-from tastypy_fast.cli.formatting import key_as_json, key_from, key_text
+from tastypy_fast.cli.formatting import key_as_json, key_text, parse_key
 from tests.children import Child, start
 
 COMMANDS = """
@@ -137,7 +137,7 @@ def test_arguments_that_make_no_sense(tasks):
     assert "needs keys" in refused("reset", tasks, code=2)
     assert "not both" in refused("reset", tasks, "a", "--failed", code=2)
     assert "JSON" in refused("get", tasks, "--json-keys", "a", code=2)
-    assert "a key is" in refused("get", tasks, "--json-keys", "1.5", code=2)
+    assert "a key must be" in refused("get", tasks, "--json-keys", "1.5", code=2)
     assert "JSON" in refused("set", tasks, "a", "{", code=2)
     assert "object" in refused("set", tasks, "a", "1", code=2)
     assert "what format" in refused("export", tasks, "tasks.csv", code=2)
@@ -205,7 +205,7 @@ def test_beside_processes_that_share_it_all_commands_work(tasks):
         assert lines("ls", tasks, "--failed") == ["c"]
         # what a worker is at is left to it, unless it is named
         assert run("abort", tasks, "--todo") == "3 tasks aborted\n"
-        assert run("add", tasks, "h") == "added 1 task, 0 there already\n"
+        assert run("add", tasks, "h") == "added 1 task, 0 existed already\n"
         assert run("done", tasks, "e") == "1 task marked done\n"
         child.pipe.send("go on")
         assert child.wait() == 0
@@ -217,7 +217,7 @@ def test_who_has_it_is_told_from_a_process_that_was_killed(tasks):
         child.pipe.recv()
         child.kill()
         child.wait()
-    assert holders_of(str(tasks))[:3] == ("nobody", "", ())
+    assert find_lock_holders(str(tasks))[:3] == ("nobody", "", ())
 
 
 # status
@@ -349,7 +349,7 @@ HOSTILE = ["", " ", "a\tb", "a\nb", "\udcff", "\ud800", "é", "5", 5, -(10**30),
 def test_hostile_keys_come_out_and_go_in_again(path):
     POD(path, init=[(key, [number]) for number, key in enumerate(HOSTILE)]).close()
     found = lines("ls", path, "--json-keys")
-    assert [key_from(line, True) for line in found] == HOSTILE
+    assert [parse_key(line, True) for line in found] == HOSTILE
     values = lines("get", path, "--json-keys", "--file", "-", stdin="\n".join(found))
     assert [json.loads(line.split("\t")[-1]) for line in values] == [[number] for number in range(len(HOSTILE))]
     assert json.loads(run("get", path, "--", "--help")) == [HOSTILE.index("--help")]
@@ -362,7 +362,7 @@ def test_hostile_keys_come_out_and_go_in_again(path):
 
 @given(st.recursive(st.text() | st.integers(), lambda parts: st.lists(parts, max_size=3).map(tuple)))
 def test_keys_as_text_and_back(key):
-    assert key_from(key_as_json(key), True) == key
+    assert parse_key(key_as_json(key), True) == key
     assert "\n" not in key_text(key)
 
 
@@ -409,7 +409,7 @@ def test_set_of_a_task(tasks):
 
 
 def test_add(path, tmp_path):
-    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 there already\n"
+    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 existed already\n"
     keys = tmp_path / "keys"
     keys.write_bytes(b"\xef\xbb\xbfc\r\n\n d\xff \nb")
     assert json.loads(run("add", path, "--file", keys, "--json")) == {"added": 2, "there": 1}
@@ -418,7 +418,7 @@ def test_add(path, tmp_path):
         assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
     out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=2)
     assert "stdin, line 2" in error
-    assert out == "added 0 tasks, 0 there already\n"
+    assert out == "added 0 tasks, 0 existed already\n"
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
 
 
@@ -503,8 +503,8 @@ FAILING = {
     "no such line": (GOOD + "5\n", 4, "line 2 of .*; nothing was imported"),
     "no key": ('{"key": 1.5, "value": 1}\n', 4, "line 1 of .*; nothing was imported"),
     "no such value": (f'{{"key": 1, "value": 1}}\n{{"key": 2, "value": {"9" * 5000}}}', 4, "line 2 .*; nothing was"),
-    "no task": (GOOD + '{"key": "b", "value": 1}\n', 4, "line 2 of .* no task, .* --tracker or --dict; nothing was"),
-    "half a task": (GOOD + '{"key": "b", "value": {"_done": true}}\n', 4, "line 2 of .* no task"),
+    "no task": (GOOD + '{"key": "b", "value": 1}\n', 4, "line 2 of .* not a task, .* --tracker or --dict; nothing was"),
+    "half a task": (GOOD + '{"key": "b", "value": {"_done": true}}\n', 4, "line 2 of .* not a task"),
     "no such task": (GOOD + GOOD.replace("0,", '"x",').replace('"a"', '"b"'), 4, "line 2 of .*; nothing was imported"),
 }
 
@@ -564,7 +564,7 @@ def test_a_first_import_of_the_originals_files_that_fails_leaves_nothing(tmp_pat
     for content, code, said in (
         (f'"a"\t{TASK % 1}\n"b"\t', 4, r"0\.json, line 2"), ("", 2, "--tracker or --dict"), ("x", 4, "line 1"),
         (f'"a"\t{TASK % 1}\n"a"\t{TASK % 2}\n', 4, "there already"),
-        (f'"a"\t{TASK % 1}\n"b"\t{{}}\n', 4, r"0\.json, line 2: this value is no task"),
+        (f'"a"\t{TASK % 1}\n"b"\t{{}}\n', 4, r"0\.json, line 2: this value is not a task"),
     ):
         (files / "0.json").write_text(content)
         assert re.search(said, refused("import", files, tmp_path / "new", code=code))
@@ -629,7 +629,7 @@ def test_copy_compact_and_verify(maintenance, tasks, tmp_path):
         pod.clear()
     given_back = json.loads(run("compact", tmp_path / "large", "--json"))
     assert given_back["given_back"] == given_back["before"] - given_back["after"] > 1_000_000
-    assert run("compact", tmp_path / "large").startswith("gave back ")
+    assert run("compact", tmp_path / "large").startswith("freed ")
     assert run("verify", tmp_path / "large") == f"{tmp_path / 'large'} is sound\n"
     assert json.loads(run("verify", tasks, "--json")) == {"sound": True, "faults": []}
     with Child(hold_private, tasks) as child:
@@ -652,7 +652,7 @@ def test_verify_and_repair_of_a_damaged_store(maintenance, tasks, tmp_path):
     assert result["lost"]
     assert len(lines("ls", tmp_path / "new")) == result["kept"]
     assert "sound" in run("verify", tmp_path / "new")
-    assert "what was lost stands above" in run("repair", tasks, tmp_path / "other", code=1)[0]
+    assert "what was lost is listed above" in run("repair", tasks, tmp_path / "other", code=1)[0]
     assert data.read_bytes() == before
 
 

@@ -367,7 +367,7 @@ def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
             run.wait_for(lambda run=run, point=point: run.done >= point)
             assert run.stop(number) in STOPS[number], run.shown
         assert "Traceback" not in run.shown
-        assert ("Stopped. The same command goes on from here." in run.shown) == (number == signal.SIGINT)
+        assert ("Stopped. The same command continues from here." in run.shown) == (number == signal.SIGINT)
         now = tries_of_done(store)
         assert len(now) > run.done - SYNC_AT if number == signal.SIGKILL else len(now) >= run.done
         assert now | before == now, "what was done was tried again"

@@ -296,22 +296,22 @@ PACKED = gzip.compress((A + B).encode())
 @pytest.mark.parametrize(("files", "match"), [
     ({"0.json": A + B[:-1]}, r"0\.json, line 2: the file was cut short"),
     ({"0.json": A + B[:-2]}, r"0\.json, line 2: the file was cut short"),
-    ({"0.json": A + '"b"\t{"n": \n' + C}, r"0\.json, line 2: the value is no JSON"),
-    ({"0.json": A + B, "1.json": C + '"d\t1\n'}, r"1\.json, line 2: the key is no JSON"),
+    ({"0.json": A + '"b"\t{"n": \n' + C}, r"0\.json, line 2: the value is not valid JSON"),
+    ({"0.json": A + B, "1.json": C + '"d\t1\n'}, r"1\.json, line 2: the key is not valid JSON"),
     ({"0.json": A + "\n" + C}, r"0\.json, line 2: there is no tab"),
     ({"0.json": A + "hello\n" + C}, r"0\.json, line 2: there is no tab"),
-    ({"0.json": A + '"b"\t1 2\n'}, r"0\.json, line 2: the value is no JSON"),
-    ({"0.json": A.encode() + b'"\xff"\t1\n'}, r"0\.json, line 2: the key is no JSON"),
-    ({"0.json": A + '"b"\t' + "[" * 100_000 + "\n"}, r"0\.json, line 2: the value is no JSON.*deep"),
+    ({"0.json": A + '"b"\t1 2\n'}, r"0\.json, line 2: the value is not valid JSON"),
+    ({"0.json": A.encode() + b'"\xff"\t1\n'}, r"0\.json, line 2: the key is not valid JSON"),
+    ({"0.json": A + '"b"\t' + "[" * 100_000 + "\n"}, r"0\.json, line 2: the value is not valid JSON.*deep"),
     ({"0.json": A + B + A}, r"0\.json, line 3: the key 'a' is there already, in line 1 "),
     ({"0.json": A + B, "1.json": C + A}, r"1\.json, line 2: the key 'a' is there already, in line 1 "),
     ({"0.json": '1\t{"n": 1}\ntrue\t{"n": 2}\n'}, r"0\.json, line 2: the key True is there already, in line 1 "),
-    ({"0.json": A, "2.json": B}, r"1\.json is missing; bring it back"),
+    ({"0.json": A, "2.json": B}, r"1\.json is missing; restore it"),
     ({"1.json": A, "2.json": B}, r"0\.json is missing"),
     ({"0.json.gz": PACKED, "2.json.gz": PACKED}, r"1\.json\.gz is missing"),
-    ({"0.json": A, "0.json.bak": A}, r"0\.json\.bak is none of the original's files"),
-    ({"0.json": A, "00.json": B}, r"00\.json is none"),
-    ({"0.json": A, "notes.txt": b""}, r"notes\.txt is none"),
+    ({"0.json": A, "0.json.bak": A}, r"0\.json\.bak is not a file of the original tastypy"),
+    ({"0.json": A, "00.json": B}, r"00\.json is not a file"),
+    ({"0.json": A, "notes.txt": b""}, r"notes\.txt is not a file"),
     ({"0.json": A, "1.json.gz": PACKED}, r"some of its files end with \.json and others"),
     ({"notes.txt": b""}, r"no 0\.json or 0\.json\.gz in it \(it holds notes\.txt\)"),
     ({}, r"no 0\.json or 0\.json\.gz in it;"),
@@ -320,12 +320,12 @@ PACKED = gzip.compress((A + B).encode())
     ({"0.json": A, "1.json": B + C}, r"1\.json has 2 lines and not 1"),
     ({"0.json": A, "1.json": b""}, r"1\.json is empty"),
     ({"0.json": b"", "1.json": A + B}, r"0\.json is empty"),
-    ({"0.json.gz": PACKED[:-1]}, r"0\.json\.gz, line 3: here the file ends"),
-    ({"0.json.gz": PACKED[:20]}, r"0\.json\.gz, line 1: here the file ends"),
-    ({"0.json.gz": b""}, r"0\.json\.gz, line 1: here the file ends"),
-    ({"0.json.gz": A}, r"0\.json\.gz, line 1: what follows does not unpack"),
-    ({"0.json.gz": PACKED + b"x"}, r"0\.json\.gz, line 3: what follows does not unpack"),
-    ({"0.json.gz": PACKED[:-8] + b"\0" * 8}, r"0\.json\.gz, line 3: what follows does not unpack"),
+    ({"0.json.gz": PACKED[:-1]}, r"0\.json\.gz, line 3: the file ends here"),
+    ({"0.json.gz": PACKED[:20]}, r"0\.json\.gz, line 1: the file ends here"),
+    ({"0.json.gz": b""}, r"0\.json\.gz, line 1: the file ends here"),
+    ({"0.json.gz": A}, r"0\.json\.gz, line 1: what follows cannot be decompressed"),
+    ({"0.json.gz": PACKED + b"x"}, r"0\.json\.gz, line 3: what follows cannot be decompressed"),
+    ({"0.json.gz": PACKED[:-8] + b"\0" * 8}, r"0\.json\.gz, line 3: what follows cannot be decompressed"),
 ], ids=lambda case: None if isinstance(case, dict) else re.sub("[^a-z0-9]+", "-", case)[:40])
 def test_damaged_files_are_refused_whole(tmp_path, either, files, match):
     message = refused(either, write_folder(tmp_path / "files", files), tmp_path / "store", match)
@@ -744,8 +744,8 @@ GOOD = '{"key": %d, "value": {}}\n'
 
 @pytest.mark.parametrize("before", [0, 1, 2, 999, 1000, 2500])
 @pytest.mark.parametrize(("bad", "error", "match"), [
-    ('{"key": "x", "val', DamagedInputError, "this is no JSON"),
-    ("\x00\n", DamagedInputError, "this is no JSON"),
+    ('{"key": "x", "val', DamagedInputError, "this is not valid JSON"),
+    ("\x00\n", DamagedInputError, "this is not valid JSON"),
     ("5\n", DamagedInputError, "each line must be"),
     ('{"key": "x"}\n', DamagedInputError, "each line must be"),
     ('{"key": "x", "value": {}, "more": 1}\n', DamagedInputError, "each line must be"),
@@ -786,7 +786,7 @@ def test_a_packed_file_that_was_cut_short_is_an_error(tmp_path, suffix, cut):
     whole = lines.read_bytes()
     for data, reason in (
         (whole[:-cut], "cut short"), (whole + whole[:-cut], "cut short"), (b"", "cut short"),
-        (b"no such thing", "does not unpack"), (whole + b"xxxxxxxx", "does not unpack"),
+        (b"no such thing", "cannot be decompressed"), (whole + b"xxxxxxxx", "cannot be decompressed"),
     ):
         lines.write_bytes(data)
         with POD(tmp_path / "two") as two:

@@ -21,11 +21,10 @@ from tastypy_fast import (
     StorageError,
     Tracker,
     UnstorableValueError,
-    jsonl,
     maintenance,
 )
 from tastypy_fast._core import decimal_digits
-from tastypy_fast._formats import compression, json_text
+from tastypy_fast._formats import compression, json_text, jsonl
 from tests.conftest import CLASSES, is_tracker, value_for
 from tests.test_cli import refused, run
 from tests.test_formats import contents, same, write_folder

@@ -34,8 +34,8 @@ from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.data_file import find_databases
 from tastypy_fast._lmdb.file_locks import EngineLock
 from tastypy_fast.maintenance import _compact, _verify
-from tastypy_fast.maintenance._repair import repair_here
-from tastypy_fast.maintenance._verify import verify_here
+from tastypy_fast.maintenance._repair import repair_store
+from tastypy_fast.maintenance._verify import verify_store
 from tests.children import Child, outcome_of
 from tests.conftest import CLASSES, is_tracker, logging, value_for
 from tests.test_damage import (
@@ -376,7 +376,7 @@ def die_at(pipe, path, owner, name, after, count):
         return result
 
     setattr(owner, name, deadly)
-    pipe.send(list(_compact.compact_here(str(path))))
+    pipe.send(list(_compact.compact_store(str(path))))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -659,8 +659,8 @@ def test_a_claim_that_nobody_has_is_found(path):
         images = db.open_db(b"images", txn=txn, integerkey=True)
         txn.put(NUMBER.pack(3), b"ab", db=images)
     assert maintenance.verify(path) == [
-        "task 700 is not marked as claimed, and its claim says otherwise",
-        "what the last sync left of record 3: it is cut short",
+        "task 700 has a claim, but is not marked as claimed",
+        "the before-image of record 3: it is cut short",
     ]
 
 
@@ -670,7 +670,7 @@ def test_findings_beside_a_writer_count_only_in_a_read_transaction(victim, monke
     seen = iter([(7, ["page 738 is overwritten"]), (8, ["damage"] if is_damaged else [])])
     monkeypatch.setattr(_verify, "find_page_faults", lambda name: next(seen))
     monkeypatch.setattr(_verify, "last_transaction", lambda name: 9)
-    assert list(verify_here(str(victim))) == (["data.mdb: damage"] if is_damaged else [])
+    assert list(verify_store(str(victim))) == (["data.mdb: damage"] if is_damaged else [])
     assert next(seen, None) is None
 
 
@@ -760,13 +760,13 @@ def be_killed(*arguments):
 
 def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
     victim = shutil.copytree(stores[POD][0], path)
-    monkeypatch.setattr(maintenance, "verify_here", crash)
+    monkeypatch.setattr(maintenance, "verify_store", crash)
     (fault,) = maintenance.verify(victim)
     assert "SIGABRT" in fault
-    monkeypatch.setattr(maintenance, "copy_here", crash)
+    monkeypatch.setattr(maintenance, "copy_store", crash)
     with pytest.raises(PersistentOrderedDictIntegrityError, match="SIGABRT"):
         maintenance.copy(victim, target)
-    monkeypatch.setattr(maintenance, "verify_here", be_killed)
+    monkeypatch.setattr(maintenance, "verify_store", be_killed)
     with pytest.raises(StorageError, match="SIGKILL"):
         maintenance.verify(victim)
     assert nothing_left(target)
@@ -1005,7 +1005,7 @@ def test_a_truncated_file_gives_what_it_has(stores, cls, victim, target, part):
         return
     assert lost
     assert maintenance.verify(target) == []
-    if any("of what kind it is" in text for text in lost):
+    if any("the kind of the store cannot be read" in text for text in lost):
         cls = Tracker if any("a ProgressTracker" in text for text in lost) else POD
     found = state_of(cls, target)
     assert kept == len(found)
@@ -1048,7 +1048,7 @@ def test_a_record_at_a_wrong_place_is_told(stores, path, target, one, after):
     assert kept == len(before)
     assert sorted(map(repr, (row[:2] for row in found))) == sorted(map(repr, (row[:2] for row in before)))
     displaced = {row[0] for row, right in zip(found, before, strict=True) if row[0] != right[0]}
-    assert any("'key 5'" in text and "place" in text for text in lost)
+    assert any("'key 5'" in text and "position" in text for text in lost)
     if one is Tracker:
         # Nobody's status becomes another one's.
         assert undone >= 1
@@ -1097,9 +1097,9 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
             tracker.update((number, {"x": number}) for number in range(count))
         new = tmp_path / f"{count}.new"
         new.mkdir()
-        ((result, repairing),) = outcome_of(peak_of, repair_here, path, new)
+        ((result, repairing),) = outcome_of(peak_of, repair_store, path, new)
         assert result == [(count, [], 0)]
-        ((result, verifying),) = outcome_of(peak_of, verify_here, path)
+        ((result, verifying),) = outcome_of(peak_of, verify_store, path)
         assert result == []
         peaks.append((repairing, verifying))
     for small, large in zip(*peaks, strict=True):

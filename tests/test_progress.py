@@ -315,10 +315,10 @@ def test_last_try_has_not_failed_while_a_worker_lives_that_has_it_in_hand(path, 
 
     with Child(work) as child:
         assert child.pipe.recv() == 1
-        assert tracker._outcome(False) == (4, 0, 0)
+        assert tracker._count_progress(False) == (4, 0, 0)
         child.pipe.send(None)
         assert child.pipe.recv() == 2
-        assert tracker._outcome(False) == (4, 0, 1)  # the first one failed, though it is still the worker's
+        assert tracker._count_progress(False) == (4, 0, 1)  # the first one failed, though it is still the worker's
         if end == "kill":
             child.kill()
             child.wait()
@@ -328,18 +328,18 @@ def test_last_try_has_not_failed_while_a_worker_lives_that_has_it_in_hand(path, 
         # The third one was claimed and not handed out: it has its try again with the next loop.
         loop = tracker.try_keys()
         assert next(loop) == "task 2"
-        assert tracker._outcome(False) == (4, 0, 2)
+        assert tracker._count_progress(False) == (4, 0, 2)
         loop.close()
-        assert tracker._outcome(False) == (4, 0, 3)
+        assert tracker._count_progress(False) == (4, 0, 3)
     tracker.close()
 
 
 def test_gate_that_gave_a_last_try_leaves_the_task_to_its_thread(path):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(2))
     assert tracker.should_try("task 0")
-    assert tracker._outcome(False).failed == 1  # (this thread asks, and so is not at work on it)
+    assert tracker._count_progress(False).given_up == 1  # (this thread asks, and so is not at work on it)
     found = []
-    thread = threading.Thread(target=lambda: found.append(tracker._outcome(False).failed))
+    thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).given_up))
     thread.start()
     thread.join()
     assert found == [0]
@@ -391,11 +391,11 @@ def test_outcome_is_what_a_look_at_each_task_says(tmp_path_factory, place, befor
                 model[key] = state
                 tracker[key] = state
         for allow_aborted in (False, True):
-            assert tracker._outcome(allow_aborted) == expected_outcome(model, max_tries, allow_aborted)
+            assert tracker._count_progress(allow_aborted) == expected_outcome(model, max_tries, allow_aborted)
         if "block" in place:
             tracker.unlock()
         left = list(tracker.todo_keys())
-        total, done, failed = tracker._outcome(False)
+        total, done, failed = tracker._count_progress(False)
         assert len(left) == total - done - failed
 
 
@@ -404,8 +404,8 @@ def test_outcome_sees_what_was_changed_by_keying(path):
         tracker.sync()
         tracker["task 0"]["_tries"] = 2
         tracker["task 1"]["_aborted"] = True
-        assert tracker._outcome(False) == (3, 0, 2)
-        assert tracker._outcome(True) == (3, 0, 1)
+        assert tracker._count_progress(False) == (3, 0, 2)
+        assert tracker._count_progress(True) == (3, 0, 1)
 
 
 def test_store_is_looked_at_rarely(make, screen, monkeypatch):
@@ -414,9 +414,10 @@ def test_store_is_looked_at_rarely(make, screen, monkeypatch):
     monkeypatch.setattr(progress_bar, "perf_counter", lambda: now[0])
     counted = []
     cls = type(tracker)
-    totals, outcome = cls._totals, cls._outcome
+    totals, outcome = cls._totals, cls._count_progress
     monkeypatch.setattr(cls, "_totals", lambda self: counted.append("totals") or totals(self))
-    monkeypatch.setattr(cls, "_outcome", lambda self, allowed: counted.append("outcome") or outcome(self, allowed))
+    monkeypatch.setattr(
+        cls, "_count_progress", lambda self, allowed: counted.append("outcome") or outcome(self, allowed))
     for key in tracker.progress(tracker.todo_keys(), file=screen):
         now[0] += 0.001
         tracker.mark_done(key)

@@ -1,7 +1,7 @@
-"""Ints to decimal digits and back: of any size, and in less than quadratic time.
+"""Convert ints of any size to decimal digits and back, in less than quadratic time.
 
 Python's own conversions are quadratic before 3.12, and refuse more digits than ``sys.set_int_max_str_digits()`` allows
-(4,300 by default). These split a number in halves down to pieces that Python always takes.
+(4,300 by default). These functions split a number in halves, down to pieces that Python always converts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 
 __all__ = ["digits_of", "has_digits", "int_of"]
 
-# No limit may be set below 640 digits.
+# sys.set_int_max_str_digits() accepts no limit below 640.
 _PIECE_DIGITS = 500
 _PIECE_BITS = 1600
 _EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
@@ -19,12 +19,12 @@ _DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") f
 
 
 def has_digits(data: bytes, count: int) -> bool:
-    """Whether so many digits stand in a row somewhere. Cost: linear, many times as fast as by ``re``."""
+    """Return whether ``data`` has ``count`` digits in a row. Cost: linear, and many times faster than ``re``."""
     return b"0" * count in data.translate(_DIGITS)
 
 
 def int_of(text: str, most: int | None = None) -> int:
-    """The int of digits, with a ``-`` before them or not. Raises ValueError for more than ``most`` of them.
+    """Convert digits, with an optional ``-``, to an int. Raises ValueError for more than ``most`` digits.
 
     >>> int_of("-12")
     -12
@@ -49,7 +49,7 @@ def int_of(text: str, most: int | None = None) -> int:
 
 
 def digits_of(number: int) -> str:
-    """The decimal digits of an int.
+    """Return the decimal digits of an int.
 
     >>> digits_of(-12)
     '-12'

@@ -1,9 +1,9 @@
-"""The values that orjson would change in silence or refuse, written so that they come back as they were.
+"""Encode the values that orjson would change or refuse, so that they are read back unchanged.
 
-The fast path (plain types, finite floats, 64-bit ints) is in the compiled ``_records``. What it turns
-away comes here: it is turned into plain types where ``json.dumps`` would take it (dict keys that are
-numbers, subclasses, numpy's numbers and arrays), refused with the place inside the value where it would
-not, and written by orjson where that is exact, else by the standard ``json`` module.
+The fast path for plain types, finite floats and 64-bit ints is in the compiled ``record_codec``. Other values are
+converted to plain types first if ``json.dumps`` would accept them: dict keys that are numbers, subclasses, numpy's
+numbers and arrays. Any other value is refused, with the place inside of the value. The result is written by orjson if
+that is exact, and by the standard ``json`` module otherwise.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from tastypy_fast.exceptions import UnstorableValueError
 
 __all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_standard", "encode_unusual"]
 
-# As in _records.pxd.
+# The codecs of record_codec.pxd.
 FAST_JSON = 1
 STANDARD_JSON = 2
 
-# Python may be told to read no more than 640 digits.
+# sys.set_int_max_str_digits() may limit Python to 640 digits.
 _LONG = 640
 _patient = json.JSONDecoder(parse_int=int_of)
 _INT64 = range(-(2**63), 2**63)
 
 
 def encode_unusual(value: object) -> tuple[int, bytes]:
-    """``(codec, JSON)`` of any value that JSON can hold. Raises UnstorableValueError for any other."""
+    """Return ``(codec, JSON)`` of any value that JSON can hold. Raises UnstorableValueError for other values."""
     try:
         plain, exact = _plain(value, "$")
         if exact:
@@ -45,23 +45,22 @@ def encode_unusual(value: object) -> tuple[int, bytes]:
 
 
 def encode_standard(plain: object) -> bytes:
-    """The JSON of a value of exact JSON types, written by the standard module."""
-    # ensure_ascii=False keeps two lone surrogates in a row apart from the one character that
-    # their escapes would be read as.
+    """Encode a value of exact JSON types with the standard module."""
+    # With ensure_ascii, two lone surrogates in a row would be written as escapes that are read back as one character.
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def decode_standard(payload: bytes) -> Any:
-    """The value that ``encode_unusual`` wrote with the standard module.
+    """Decode what ``encode_unusual()`` wrote with the standard module.
 
-    Also an int of more digits than Python reads: another process may have stored it with another limit.
+    Reads ints of any size, because another process may have stored one with a higher limit on digits.
     """
     text = payload.decode("utf-8", "surrogatepass")
     return _patient.decode(text) if has_digits(payload, _LONG) else json.loads(text)
 
 
 def _plain(value: object, where: str) -> tuple[Any, bool]:
-    """The value in exact JSON types, and whether orjson may write it."""
+    """Return the value in exact JSON types, and whether orjson writes it exactly."""
     if value is None or value is True or value is False:
         return value, True
     if isinstance(value, str):
@@ -77,7 +76,7 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
         return real, math.isfinite(real)
     if isinstance(value, dict):
         return _plain_dict(value, where)
-    # (copied first, in one step: another thread may change what it holds)
+    # list() copies in one step, because another thread may change the value meanwhile.
     if isinstance(value, (list, tuple)):
         parts = [_plain(part, f"{where}[{index}]") for index, part in enumerate(list(value))]
         return [part for part, _ in parts], all(exact for _, exact in parts)
@@ -86,10 +85,10 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
         if isinstance(value, numpy.ndarray):
             _refuse_kind(value.dtype, where)
             return _plain(value.tolist(), where)
-        # (a timedelta64 is an integer to numpy, and an int without its unit to .item())
+        # A timedelta64 is an integer to numpy, and .item() would drop its unit.
         if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)) and value.dtype.kind != "m":
             number = value.item()
-            # (a longdouble has no Python number that holds it, and stays what it is)
+            # No Python number holds a longdouble, so .item() returns it as it is.
             if not isinstance(number, numpy.generic):
                 return _plain(number, where)
     raise UnstorableValueError(
@@ -99,7 +98,7 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
 
 
 def _text_of(number: int, what: str) -> str:
-    """The digits of an int. Raises UnstorableValueError for more than Python writes (sys.set_int_max_str_digits)."""
+    """Return the digits of an int. Raises UnstorableValueError above the limit of sys.set_int_max_str_digits()."""
     try:
         return str(number)
     except ValueError as error:
@@ -107,9 +106,9 @@ def _text_of(number: int, what: str) -> str:
 
 
 def _refuse_kind(dtype: Any, where: str) -> None:
-    """Raise UnstorableValueError for an array whose ``tolist()`` drops what its elements mean: units, names."""
+    """Raise UnstorableValueError for an array whose ``tolist()`` drops the units or names of its elements."""
     if dtype.kind in "mM":
-        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number beside its unit"
+        what, instead = f"an array of dtype {dtype}", "store the text of each date, or its number and its unit"
     elif dtype.kind == "V":
         what, instead = f"an array of records (dtype {dtype!s:.80})", "store a list of dicts, or a list for each field"
     else:
@@ -133,7 +132,7 @@ def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool
 
 
 def _plain_name(key: object, where: str) -> str:
-    """The key of a dict as ``json.dumps`` writes it."""
+    """Return the key of a dict as ``json.dumps`` writes it."""
     if isinstance(key, str):
         return str.__str__(key)
     if isinstance(key, int) and not isinstance(key, bool):

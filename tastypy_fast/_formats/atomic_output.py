@@ -1,4 +1,4 @@
-"""New files and folders that appear whole or not at all: made beside their place, then renamed."""
+"""Write new files and folders atomically: make them in a temporary folder, then rename them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from tastypy_fast._lmdb.store_dir import creation_error, flush_folder
 from tastypy_fast._paths import Path, refuse_inside, resolved
 from tastypy_fast.exceptions import NotAStoreError, PersistentOrderedDictException, StorePathError, UnsafeFileError
 
-__all__ = ["atomic_output", "new_path", "system_errors"]
+__all__ = ["atomic_output", "resolve_new_path", "translate_os_errors"]
 
+# A temporary folder is called NAME.tastypy_fast-RANDOM, where tempfile adds the last part.
 _MARK = ".tastypy_fast-"
-# What tempfile puts behind it.
 _RANDOM = re.compile("[a-z0-9_]{8}")
 
 
-def new_path(path: Path, what: str, source: str | None = None, whose: str = "") -> str:
-    """Return the resolved path of a target, at which there is nothing yet but perhaps an empty folder.
+def resolve_new_path(path: Path, verb: str, source: str | None = None, role: str = "") -> str:
+    """Return the resolved path of a target that does not exist yet or is an empty folder.
 
-    Raises NotAStoreError for any other, and StorePathError for one inside of the folder ``source``, which ``whose``
-    names.
+    ``verb`` is for the error texts, as in "copy to". Raises NotAStoreError if there is something at the path. Raises
+    StorePathError if the path is inside the folder ``source``, which the text calls ``role``.
     """
     real = resolved(path, "target")
     if source is not None:
-        refuse_inside(real, source, whose)
+        refuse_inside(real, source, role)
     try:
         if os.listdir(real):
-            raise NotAStoreError(errno.EEXIST, f"this folder is not empty; {what} a new path or an empty folder", real)
+            raise NotAStoreError(errno.EEXIST, f"this folder is not empty; {verb} a new path or an empty folder", real)
     except FileNotFoundError:
         pass
     except NotADirectoryError:
         if os.path.lexists(real):
-            raise NotAStoreError(errno.EEXIST, f"there is a file at this path already; {what} a new path", real
+            raise NotAStoreError(errno.EEXIST, f"there is already a file at this path; {verb} a new path", real
                                  ) from None
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", real) from None
     except OSError as error:
@@ -50,8 +50,8 @@ def new_path(path: Path, what: str, source: str | None = None, whose: str = "") 
 
 
 @contextmanager
-def system_errors(target: str) -> Iterator[None]:
-    """What the system says when it cannot write at ``target``, as an error of ours."""
+def translate_os_errors(target: str) -> Iterator[None]:
+    """Translate an OSError while writing to ``target`` into an error of the package."""
     try:
         yield
     except OSError as error:
@@ -62,38 +62,38 @@ def system_errors(target: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_output(target: str) -> Iterator[str]:
-    """A path at which to make a file or folder. When the block ends it is renamed to ``target``, and flushed to the
-    disk; when it raises, it is removed, with the folders above it that were made for it.
+    """Yield a path at which to make a file or folder, and rename it to ``target`` when the block ends.
 
-    If the process is killed, a folder ``NAME.tastypy_fast-...`` is left, which the next one that makes ``target``
+    The result is then on disk. If the block raises, what it made is removed, with the parent folders that were made for
+    it. If the process is killed, a folder ``NAME.tastypy_fast-...`` is left, which the next call for ``target``
     removes.
     """
     parent, name = os.path.split(target)
-    missing = _missing(parent)
+    missing = _missing_folders(parent)
     try:
-        with system_errors(target):
+        with translate_os_errors(target):
             os.makedirs(parent, exist_ok=True)
-            _sweep(parent, name)
-            place, lock = _place(parent, name)
+            _remove_leftovers(parent, name)
+            place, lock = _make_temporary_folder(parent, name)
         try:
             made = os.path.join(place, name)
             yield made
-            with system_errors(target):
+            with translate_os_errors(target):
                 _rename(made, target)
                 flush_folder(target if os.path.isdir(target) else parent)
         finally:
             shutil.rmtree(place, ignore_errors=True)
             os.close(lock)
     except BaseException:
-        # (one in which somebody has made something meanwhile is not empty, and stays)
+        # rmdir() fails for a folder in which another process has made something meanwhile, so that one stays.
         for folder in missing:
             with suppress(OSError):
                 os.rmdir(folder)
         raise
 
 
-def _missing(folder: str) -> list[str]:
-    """The folders that are to be made so that there is ``folder``, the innermost first."""
+def _missing_folders(folder: str) -> list[str]:
+    """Return the folders that must be made to have ``folder``, the innermost first."""
     missing = []
     while not os.path.lexists(folder):
         missing.append(folder)
@@ -103,33 +103,34 @@ def _missing(folder: str) -> list[str]:
 
 def _rename(made: str, target: str) -> None:
     try:
-        # (a folder takes the place of an empty one only)
+        # Renaming a folder over another one succeeds only if that one is empty. A file would replace any file.
         if os.path.isdir(made) or not os.path.lexists(target):
             os.rename(made, target)
             return
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-    raise NotAStoreError(errno.EEXIST, "somebody else has made something at this path meanwhile", target)
+    raise NotAStoreError(errno.EEXIST, "another process has made something at this path meanwhile; use another path",
+                         target)
 
 
-def _place(parent: str, name: str) -> tuple[str, int]:
-    """A new folder, and the lock that says that its process lives."""
+def _make_temporary_folder(parent: str, name: str) -> tuple[str, int]:
+    """Make a folder and lock it, which shows that its process is alive. Returns the folder and the lock."""
     while True:
         place = tempfile.mkdtemp(prefix=_prefix(name), dir=parent)
         lock = _lock(place)
         if lock is not None:
             return place, lock
-        # (another process has taken it for one that was left, in the moment before it was locked)
+        # Another process took the folder for a leftover and removed it before it was locked.
 
 
 def _prefix(name: str) -> str:
-    # (a letter may take four bytes of the 255 that a name may have)
+    # 50 characters of UTF-8 are at most 200 bytes, so the name stays below the limit of 255.
     return name[:50] + _MARK
 
 
 def _lock(folder: str) -> int | None:
-    """Lock a folder for as long as this process lives; None when another one has it locked, or it is gone."""
+    """Lock a folder until this process ends. Returns None if another process has locked it or it is gone."""
     descriptor = None
     try:
         descriptor = open_folder(folder)
@@ -147,8 +148,8 @@ def _lock(folder: str) -> int | None:
     return None
 
 
-def _sweep(parent: str, name: str) -> None:
-    """Remove what killed processes have left."""
+def _remove_leftovers(parent: str, name: str) -> None:
+    """Remove the temporary folders for ``name`` that killed processes have left."""
     prefix = _prefix(name)
     for left in os.listdir(parent):
         place = os.path.join(parent, left)

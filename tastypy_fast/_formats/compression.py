@@ -1,4 +1,4 @@
-"""Files that are plain, gzip (``.gz``) or Zstandard (``.zst``), as their names say, in constant memory."""
+"""Read and write lines of plain, gzip (``.gz``) and Zstandard (``.zst``) files. Memory use is constant."""
 
 from __future__ import annotations
 
@@ -16,55 +16,57 @@ from typing import Any, BinaryIO
 from tastypy_fast._optional import optional_import
 from tastypy_fast.exceptions import DamagedInputError, StorageError
 
-__all__ = ["joined", "no_memory", "reading", "writing"]
+__all__ = ["create_file", "join_lines", "line_too_large", "open_lines"]
 
 _LEVEL = 6
-# (so few that what they unpack to is small, too)
-_PACKED_AT_ONCE = 1 << 14
-_LINES_AT_ONCE = 500
-# No value of a store is longer. (A file without an end, such as /dev/zero, or one that unpacks to such, is one line.)
+# Compressed bytes that are read at once. Few, because they may decompress to a thousand times as many.
+_COMPRESSED_CHUNK = 1 << 14
+_LINES_PER_CHUNK = 500
+# The limit on a line, in bytes. No store holds a longer value. Without a limit, an endless file such as /dev/zero, or a
+# file that decompresses to one, would fill the memory.
 LONGEST_LINE = 1 << 32
 
 
-def joined(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Some hundred lines at a time as one, with their number."""
-    while batch := list(islice(lines, _LINES_AT_ONCE)):
+def join_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Join some hundred lines at a time. Yields (number of lines, bytes)."""
+    while batch := list(islice(lines, _LINES_PER_CHUNK)):
         yield len(batch), b"".join(batch)
 
 
 @contextmanager
-def writing(path: str) -> Iterator[Any]:
-    """A new binary file to write; it is on the disk when the block ends."""
+def create_file(path: str) -> Iterator[Any]:
+    """Create a binary file, compressed as its name says, and yield it to write. It is on disk when the block ends."""
     kind = os.path.splitext(path)[1]
-    packer: Any = None
+    compressor: Any = None
     with open(path, "xb") as file:
         if kind == ".gz":
-            # Without a name and a time in it, so that the same data are the same bytes.
-            packer = gzip.GzipFile("", "wb", _LEVEL, file, 0)
+            # Store no name and no time, so that the same data give the same bytes.
+            compressor = gzip.GzipFile("", "wb", _LEVEL, file, 0)
         elif kind == ".zst":
-            packing = _zstandard().ZstdCompressor(write_checksum=True)
-            packer = packing.stream_writer(file, closefd=False)
-        if packer is None:
+            compressor = _zstandard().ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False)
+        if compressor is None:
             yield file
         else:
-            with packer:
-                yield packer
+            with compressor:
+                yield compressor
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def reading(path: str) -> Iterator[Iterator[bytes]]:
-    """The lines of a file, with their ends, as long as the block lasts. They raise DamagedInputError where it does not
-    unpack, and for a line that is longer than any of a store.
+def open_lines(path: str) -> Iterator[Iterator[bytes]]:
+    """Open a file, and yield an iterator over its decompressed lines, with their ends.
+
+    The iterator raises DamagedInputError if the file cannot be decompressed, or if a line is longer than LONGEST_LINE.
     """
     kind = os.path.splitext(path)[1]
     with open(path, "rb") as file:
         if kind == ".gz":
-            yield _unpacked(_gunzipped(file), (zlib.error, gzip.BadGzipFile))
+            yield _decompressed(_gzip_lines(file), (zlib.error, gzip.BadGzipFile))
         elif kind == ".zst":
             zstandard = _zstandard()
-            yield _unpacked(_lines(io.BufferedReader(_Joining(_frames(file, zstandard)))), (zstandard.ZstdError,))
+            yield _decompressed(_lines(io.BufferedReader(_ChunkStream(_zstandard_chunks(file, zstandard)))),
+            (zstandard.ZstdError,))
         else:
             yield _lines(file)
 
@@ -72,35 +74,39 @@ def reading(path: str) -> Iterator[Iterator[bytes]]:
 def _lines(file: Any) -> Iterator[bytes]:
     for line in iter(partial(file.readline, LONGEST_LINE), b""):
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-            raise DamagedInputError(f"this line is longer than {LONGEST_LINE:,} bytes, which no store holds")
+            raise DamagedInputError(f"this line is longer than {LONGEST_LINE:,} bytes, the most that a store can hold")
         yield line
 
 
-def no_memory(where: str) -> StorageError:
-    """The error for a line that is too long for the memory of this process."""
-    return StorageError(errno.ENOMEM, f"{where}: there is not enough memory for this line; nothing of it was taken")
+def line_too_large(where: str) -> StorageError:
+    """Return the error for a line that does not fit into the memory of this process."""
+    return StorageError(errno.ENOMEM, f"{where}: there is not enough memory for this line; it was not imported")
 
 
-def _unpacked(lines: Iterable[bytes], errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
+def _decompressed(lines: Iterable[bytes], errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
     try:
         yield from lines
     except EOFError:
-        raise DamagedInputError("here the file ends, and what is packed in it does not: it was cut short") from None
+        raise DamagedInputError("the file ends here in the middle of compressed data; it was cut short") from None
     except errors as error:
-        raise DamagedInputError(f"what follows does not unpack ({error}): the file was changed or cut short") from error
+        raise DamagedInputError(f"what follows cannot be decompressed ({error}); the file was changed or cut short"
+                                ) from error
 
 
-def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
+def _gzip_lines(file: BinaryIO) -> Iterator[bytes]:
     yield from _lines(gzip.GzipFile("", "rb", fileobj=file))
-    if not file.tell():  # (which the library takes for nothing, packed)
+    if not file.tell():  # gzip accepts an empty file, but no program writes one
         raise EOFError
 
 
-def _frames(file: BinaryIO, zstandard: Any) -> Iterator[bytes]:
-    """What is packed in a Zstandard file. (The library's own reader takes a file that was cut short for a whole one,
-    and the first of several frames for all.)"""
+def _zstandard_chunks(file: BinaryIO, zstandard: Any) -> Iterator[bytes]:
+    """Yield the decompressed data of a Zstandard file.
+
+    The library's own reader is not used, because it accepts a file that was cut short, and stops after the first of
+    several frames.
+    """
     frame = None
-    while chunk := file.read(_PACKED_AT_ONCE):
+    while chunk := file.read(_COMPRESSED_CHUNK):
         while chunk:
             if frame is None:
                 frame = zstandard.ZstdDecompressor().decompressobj()
@@ -112,8 +118,8 @@ def _frames(file: BinaryIO, zstandard: Any) -> Iterator[bytes]:
         raise EOFError
 
 
-class _Joining(io.RawIOBase):
-    """Chunks as one stream."""
+class _ChunkStream(io.RawIOBase):
+    """A readable stream over chunks of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

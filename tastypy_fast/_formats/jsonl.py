@@ -1,4 +1,4 @@
-"""JSON Lines: ``{"key": ..., "value": ...}``, one line for each key, to and from files of several kinds."""
+"""Read and write JSON Lines: one line ``{"key": ..., "value": ...}`` per key."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from tastypy_fast._formats.atomic_output import atomic_output, new_path, system_errors
-from tastypy_fast._formats.compression import joined, no_memory, reading, writing
-from tastypy_fast._formats.json_text import compact_json, key_of, parse_json
+from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path, translate_os_errors
+from tastypy_fast._formats.compression import create_file, join_lines, line_too_large, open_lines
+from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 from tastypy_fast._paths import checked
 from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
 
-__all__ = ["JsonLines", "write_json_lines"]
+__all__ = ["JsonlReader", "write_jsonl"]
 
-# What some editors put in front of UTF-8.
+# Some editors write it before UTF-8 text.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
-    """Write the pairs of the store at ``source`` to a path or an open file. The number of lines."""
+def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
+    """Write the pairs of the store at ``source`` to a path or an open file. Returns the number of lines."""
     lines = (b'{"key":%s,"value":%s}\n' % (compact_json(key), compact_json(value)) for key, value in pairs)
     if not isinstance(target, (str, bytes, os.PathLike)):
         if not hasattr(target, "write"):
@@ -31,16 +31,16 @@ def write_json_lines(target: Any, pairs: Iterator[tuple[Any, Any]], source: str)
     if _is_special(path):
         with open(path, "wb") as file:
             return _write(file, lines)
-    path = new_path(path, "write to", source, "the store that is exported")
-    with system_errors(path), atomic_output(path) as made, writing(made) as file:
+    path = resolve_new_path(path, "write to", source, "the store that is exported")
+    with translate_os_errors(path), atomic_output(path) as made, create_file(made) as file:
         return _write(file, lines)
 
 
 def _write(file: Any, lines: Iterator[bytes]) -> int:
-    # (StringIO has it too, and says nothing)
+    # StringIO has the attribute too, although it is None.
     is_text = hasattr(file, "encoding")
     total = 0
-    for count, chunk in joined(lines):
+    for count, chunk in join_lines(lines):
         try:
             file.write(chunk.decode("utf-8", "surrogatepass") if is_text else chunk)
         except UnicodeEncodeError as error:
@@ -53,7 +53,7 @@ def _write(file: Any, lines: Iterator[bytes]) -> int:
 
 
 def _is_special(path: str) -> bool:
-    """Whether it is a pipe or a device, which is written to where it is."""
+    """Return whether a path is a pipe or a device, which is written directly and not replaced."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -61,18 +61,18 @@ def _is_special(path: str) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-class JsonLines:
-    """A path or an open file, to read. Iterating yields (number of the line, key, value).
+class JsonlReader:
+    """Reads JSON Lines from a path, an open file or an iterable of lines.
 
-    Raises DamagedInputError, which names the line.
+    Iterating yields (line number, key, value), and raises DamagedInputError, which names the line.
     """
 
     def __init__(self, source: Any) -> None:
-        # Of the block in which they can be read.
+        # The context in which the lines can be read.
         self._lines: AbstractContextManager[Iterable[str | bytes]]
         if isinstance(source, (str, bytes, os.PathLike)):
             self._name = checked(source, "source")
-            self._lines = reading(self._name)
+            self._lines = open_lines(self._name)
         elif not isinstance(source, Iterable):
             raise TypeError(f"the source must be a path, an open file or an iterable of lines, not "
                             f"{type(source).__name__}")
@@ -93,28 +93,28 @@ class JsonLines:
                         try:
                             key, value = _pair(data)
                         except MemoryError as error:
-                            raise no_memory(self.where(number)) from error
+                            raise line_too_large(self.where(number)) from error
                         yield number, key, value
         except MemoryError as error:
-            raise no_memory(self.where(number + 1)) from error
-        except DamagedInputError as error:  # it does not unpack, or has no end
+            raise line_too_large(self.where(number + 1)) from error
+        except DamagedInputError as error:  # the file cannot be decompressed, or a line is too long
             raise DamagedInputError(f"{self.where(number + 1)}: {error}") from error
-        except UnicodeDecodeError as error:  # a text file is decoded some lines at a time
+        except UnicodeDecodeError as error:  # a text file is decoded in chunks of several lines
             raise DamagedInputError(f"{self.where(number + 1)}, or soon after it: {error}") from error
         except ValueError as error:
             raise DamagedInputError(f"{self.where(number)}: {error}") from None
 
     def where(self, number: int) -> str:
-        """The place of a line."""
+        """Return the name of a line, for errors."""
         return f"line {number} of {self._name}"
 
 
 def _pair(line: bytes) -> tuple[Any, Any]:
-    """The key and value of a line. Raises ValueError."""
+    """Return the key and the value of a line. Raises ValueError."""
     try:
         found = parse_json(line)
     except ValueError as error:
-        raise ValueError(f"this is no JSON: {error}") from None
+        raise ValueError(f"this is not valid JSON: {error}") from None
     if not isinstance(found, dict) or found.keys() != {"key", "value"}:
-        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, and this one is {line.strip()[:80]!r:.80}')
-    return key_of(found["key"]), found["value"]
+        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, but this one is {line.strip()[:80]!r:.80}')
+    return key_from_json(found["key"]), found["value"]

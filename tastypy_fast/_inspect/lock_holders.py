@@ -1,4 +1,4 @@
-"""Who has a store open, as far as another process can tell. It opens nothing of the engine's."""
+"""Find the processes that have a store open to write, without opening the store."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from tastypy_fast._lmdb.file_locks import LockFile, read_name
 from tastypy_fast._lmdb.store_dir import OWNER
 from tastypy_fast.exceptions import UnsafeFileError
 
-__all__ = ["Holders", "holders_of"]
+__all__ = ["LockHolders", "find_lock_holders"]
 
 
-class Holders(NamedTuple):
-    """``how``: "private", "shared" or "nobody"; ``text``: the private owner, in words; ``processes``: their numbers, as
-    far as they are known; ``durability``: of the process that opened the store first, empty where it is not known."""
+class LockHolders(NamedTuple):
+    """How a store is open to write.
+
+    ``how`` is "private", "shared" or "nobody". ``text`` names the private owner. ``processes`` are the known process
+    ids. ``durability`` is that of the process that opened the store first, empty if it is not known.
+    """
 
     how: str
     text: str
@@ -25,15 +28,18 @@ class Holders(NamedTuple):
     durability: str
 
 
-def holders_of(path: str) -> Holders:
-    """Who writes the store at ``path``. Takes its lock for a moment, for which others wait. Cost: O(1), and on Linux a
-    look at the system's list of locks."""
+def find_lock_holders(path: str) -> LockHolders:
+    """Return which processes have the store at ``path`` open to write.
+
+    Takes the store's lock for a moment, and a process that opens the store meanwhile waits for it. Cost: O(1), and on
+    Linux reading the system's list of locks.
+    """
     try:
         file = LockFile(path, OWNER, os.O_RDONLY)
     except UnsafeFileError:
         raise
     except OSError:
-        return Holders("nobody", "", (), "")
+        return LockHolders("nobody", "", (), "")
     try:
         text, how = read_name(file), "nobody"
         noted = re.search(rb"\ndurability (\w+)", os.pread(file.fileno(), 1000, 0))
@@ -45,7 +51,7 @@ def holders_of(path: str) -> Holders:
         file.close()
     if how == "private" and not processes and text.startswith("process "):
         processes = (int(text.split()[1]),)
-    return Holders(how, text if how == "private" else "", processes, durability)
+    return LockHolders(how, text if how == "private" else "", processes, durability)
 
 
 def _can_lock(file: LockFile, mode: int) -> bool:
@@ -58,8 +64,10 @@ def _can_lock(file: LockFile, mode: int) -> bool:
 
 
 def _lockers(inode: int) -> tuple[int, ...]:
-    """The processes that hold a lock on a file, where the system lists them. (One that was forked with the lock is not
-    listed beside its parent.)"""
+    """Return the processes that hold a lock on a file, if the system lists them.
+
+    The list has the process that took a lock, but not its forked children, which hold it too.
+    """
     if sys.platform != "linux":
         return ()
     try:
@@ -67,7 +75,7 @@ def _lockers(inode: int) -> tuple[int, ...]:
             fields = [line.split() for line in lines]
     except OSError:
         return ()
-    # 1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF     (with "->" before FLOCK for one that waits)
+    # A line is "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF", with "->" before FLOCK if the process waits.
     found = {int(part[4]) for part in fields
              if len(part) > 5 and part[1] == "FLOCK" and part[5].rpartition(":")[2] == str(inode)}
     return tuple(sorted(found - {os.getpid(), -1, 0}))

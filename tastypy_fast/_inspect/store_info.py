@@ -1,4 +1,4 @@
-"""What a store says of itself and of its files, for people who look at it."""
+"""Read the format and the sizes of a store."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._lmdb.store_dir import DATA, DATABASES
 from tastypy_fast._store.store import Store
 
-__all__ = ["Facts", "facts_of", "order_number"]
+__all__ = ["StoreInfo", "find_seq", "read_store_info"]
 
 
-class Facts(NamedTuple):
-    """The format, the lines in each file when it is written out, and sizes in bytes: of all its files, and of what is
-    unused inside of the data file."""
+class StoreInfo(NamedTuple):
+    """The format and sizes of a store.
+
+    ``file_size`` is the number of lines per file of an export. ``bytes`` is the size of all its files, and ``free`` the
+    unused part of the data file, both in bytes.
+    """
 
     format: int
     file_size: int
@@ -25,11 +28,11 @@ class Facts(NamedTuple):
     free: int
 
 
-def facts_of(store: Store) -> Facts:
-    """The facts of an open store. Cost: O(1), and a look at each file of the folder."""
+def read_store_info(store: Store) -> StoreInfo:
+    """Read the format and sizes of an open store. Cost: O(1), and one system call for each file of the folder."""
     with store.lock, store.begin_reading() as txn:
         version, lines = (int(txn.get(name, db=store.meta)) for name in (b"format", b"file_size"))
-    return Facts(version, lines, _bytes_in(store.path), _free_bytes(store))
+    return StoreInfo(version, lines, _bytes_in(store.path), _free_bytes(store))
 
 
 def _bytes_in(path: str) -> int:
@@ -42,8 +45,7 @@ def _bytes_in(path: str) -> int:
 
 
 def _free_bytes(store: Store) -> int:
-    """What is in the data file and in no database. (The engine's own list of free pages, some of them, counts as free.)
-    """
+    """Return the bytes of the data file that no database uses. The pages of LMDB's own free list count as free."""
     db: Any = store.db
     with store.lock:
         page = db.stat()["psize"]
@@ -57,8 +59,11 @@ def _free_bytes(store: Store) -> int:
     return int(max(os.stat(os.path.join(store.path, DATA)).st_size - used * page, 0))
 
 
-def order_number(store: Store, key: Any) -> int | None:
-    """The number that tells where in the order a key is; None when it is not there. Cost: a look into the index."""
+def find_seq(store: Store, key: Any) -> int | None:
+    """Return the sequence number of a key, which gives its place in the order; None if the key does not exist.
+
+    Cost: one lookup in the index.
+    """
     with store.lock, store.begin_reading() as txn:
         raw = txn.get(index_key(encode_key(key)), db=store.order)
     return None if raw is None else int.from_bytes(raw, sys.byteorder)

@@ -1,37 +1,50 @@
-"""How far a tracker is, counted for those who watch it from outside.
+"""Count a tracker's tasks by status, and list which tasks workers have claimed.
 
-Counts come from the heads of the status blocks (16 bytes for 500 tasks). Only blocks with tasks that were tried and are
-still open are looked into, as those may have failed; what was found in one is kept until it changes.
+A task has *failed* if it is neither done nor aborted, was tried as often as allowed, and no living worker has it in
+hand. No count of failed tasks is stored, so they are counted from the status blocks. A block's header tells whether a
+block can contain any; only the entries of those blocks are read.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tastypy_fast._core.claim_record import read_claim
+from tastypy_fast._core.claim_record import ClaimRecord, read_claim
+from tastypy_fast._core.key_codec import encode_key, index_key
 from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import read_worker_files
+from tastypy_fast._store.worker_files import WorkerFacts, read_worker_files
 from tastypy_fast.types import ClaimState
 
-__all__ = ["ActiveClaim", "Counts", "TaskCounter", "active_claims", "claims_in", "look_at_claims"]
+__all__ = [
+    "ActiveClaim",
+    "ProgressCounts",
+    "StatusCounts",
+    "TaskCounter",
+    "active_claims",
+    "count_progress",
+    "read_claims",
+    "read_claims_in",
+]
 
-# Blocks whose failures are remembered, of 2 kB each.
-_REMEMBERED = 2048
+# Blocks (of 2 kB) that a TaskCounter keeps, to find what has failed since its previous count.
+_KEPT_BLOCKS = 2048
+# Offsets in a block of the entries' bytes, from the lowest byte to the highest.
+_BYTES = [HEAD.size + (offset if sys.byteorder == "little" else 3 - offset) for offset in range(4)]
 
 
-class Counts(NamedTuple):
-    """Tasks by what became of them.
+class StatusCounts(NamedTuple):
+    """The number of tasks by status, as another process sees them.
 
-    ``done``; ``aborted`` and not done; ``failed``: neither, in nobody's hands, and tried as often as allowed, or at
-    least once where that is not known; ``left``: what is still to be done (where it is not known how often a task may
-    be tried, the failed ones are among these); ``claimed``: in the hands of workers that live; ``tried``: at least
-    once.
+    ``done``: done. ``aborted``: aborted and not done. ``failed``: as the module defines it; a task that was tried once
+    counts as failed if the limit of tries is not known. ``left``: still to be done, which includes the failed tasks if
+    the limit is not known. ``claimed``: in the hands of living workers. ``tried``: tried at least once.
     """
 
     tasks: int = 0
@@ -43,15 +56,25 @@ class Counts(NamedTuple):
     tried: int = 0
 
 
-class ActiveClaim(NamedTuple):
-    """A task that a living worker has claimed: its order number, the worker's process and host, and since when.
+class ProgressCounts(NamedTuple):
+    """The number of tasks, of done tasks, and of tasks that a loop will not yield again although they are not done.
 
-    ``state``: "running"; "failed", where the loop that had it in hand has ended or gone on to another, and left it
-    unfinished, so that it stays its worker's for the next loop; or "waiting", where a batch has claimed it and not
-    handed it out yet.
+    ``given_up`` counts the failed tasks and, unless the loop also yields those, the aborted ones.
     """
 
-    order: int
+    tasks: int
+    done: int
+    given_up: int
+
+
+class ActiveClaim(NamedTuple):
+    """A claim of a living worker: the task's sequence number, the worker's process and host, and when the claim began.
+
+    ``state`` is "running"; "failed", if the loop that had the task has ended or gone on and left it unfinished, so that
+    the task stays its worker's for the next loop; or "waiting", if a batch has claimed the task and not yet yielded it.
+    """
+
+    seq: int
     process: int
     host: str
     since: datetime
@@ -59,130 +82,283 @@ class ActiveClaim(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether its worker is not at it any more."""
+        """Whether the worker no longer works on the task."""
         return self.state == "failed"
 
     def as_dict(self) -> dict[str, Any]:
-        """What a program gets, beside the task."""
+        """Return the fields of the JSON output."""
         return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "state": self.state,
                 "passed": self.failed}
 
 
+# Claims
+
+
 def active_claims(store: Store) -> list[ActiveClaim]:
-    """What the workers that live have claimed, in order. Cost: of as many claims as there are."""
-    return look_at_claims(store)[0]
+    """Return the claims of living workers, in the order of their tasks. Cost: O(claims)."""
+    return read_claims(store)[0]
 
 
-def look_at_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
-    """What the workers that live have claimed, in order; and what dead ones have and never handed out, with the tries
-    as they were counted: it is nobody's, and the next worker that looks for the dead takes one of these tries back."""
+def read_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
+    """Return the claims of living workers, and those that dead workers never yielded, as sequence number to tries.
+
+    A claim of the second kind has counted a try that never began. The next worker that cleans up after dead workers
+    takes this try back, so the task must not count as failed because of it.
+    """
     with store.lock:
-        with store.begin_reading():  # (which opens the files, if they are not)
+        with store.begin_reading():  # opens the files if they are not open
             db: Any = store.db
         with db.begin() as txn:
             try:
-                # (in a transaction that reads: without one, it would wait for all that write)
+                # Open the database in a read transaction, because outside of one LMDB would wait for the writer lock.
                 database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
-            except NotFound:  # never shared
+            except NotFound:  # the store was never shared
                 return [], {}
-            return claims_in(txn, database, store.path)
+            return read_claims_in(txn, database, store.path)
 
 
-def claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
-    """The same of a transaction. ``own``: the number of this process's worker."""
-    found = [(int.from_bytes(order, sys.byteorder), read_claim(raw)) for order, raw in txn.cursor(database)]
-    if not found:
-        return [], {}
-    workers = {worker.number: worker for worker in read_worker_files(path, own)}
-    held, waiting = [], {}
-    for order, claim in found:
-        worker = workers.get(claim.worker)
-        if worker is None:
-            continue
+def read_claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
+    """Do what ``read_claims`` does, in an open transaction. ``own`` is the number of this process's worker."""
+    active, never_yielded = [], {}
+    for seq, claim, worker in _with_workers(list(_stored_claims(txn, database)), path, own):
         if worker.is_alive:
             since = datetime.fromtimestamp(claim.since, timezone.utc)
-            held.append(ActiveClaim(order, worker.process, worker.host, since, worker.state_of(claim)))
+            active.append(ActiveClaim(seq, worker.process, worker.host, since, worker.state_of(claim)))
         elif worker.state_of(claim) == "waiting":
-            waiting[order] = claim.tries
-    return held, waiting
+            never_yielded[seq] = claim.tries
+    return active, never_yielded
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _failing(raw: bytes, least: int) -> dict[int, int]:
-    """The open tasks of a block that were tried at least so often: place in the block to tries."""
-    entries = memoryview(raw)[HEAD.size:].cast("i")
-    return {
-        slot: entry >> TRIES_SHIFT for slot, entry in enumerate(entries)
-        if entry & (PRESENT | DONE | ABORTED) == PRESENT and entry >> TRIES_SHIFT >= least
-    }
+def _stored_claims(txn: Any, database: Any) -> Iterator[tuple[int, ClaimRecord]]:
+    for raw_id, raw in txn.cursor(database):
+        yield int.from_bytes(raw_id, sys.byteorder), read_claim(raw)
 
 
-def _begun_again(raw: bytes, waiting: dict[int, int]) -> dict[int, int]:
-    """How often tasks of a block will have been tried, once those that are ``waiting`` got a try back."""
-    entries = memoryview(raw)[HEAD.size:].cast("i")
-    tries = {slot: entries[slot] >> TRIES_SHIFT for slot in waiting if entries[slot] & PRESENT}
-    return {slot: count - 1 for slot, count in tries.items() if waiting[slot] <= count}
+def _with_workers(
+    claims: list[tuple[int, ClaimRecord]], path: str, own: int
+) -> Iterator[tuple[int, ClaimRecord, WorkerFacts]]:
+    """Add the worker to each claim. Leaves out claims of workers whose file is gone."""
+    if not claims:
+        return
+    workers = {worker.number: worker for worker in read_worker_files(path, own)}
+    for seq, claim in claims:
+        worker = workers.get(claim.worker)
+        if worker is not None:
+            yield seq, claim, worker
+
+
+# Which tasks have failed
+
+
+class _FailureRule:
+    """Decide from status entries alone, without the claims, whether tasks have failed.
+
+    ``min_tries`` is the number of tries after which a task has failed; 0 means never. With ``allow_aborted``, an
+    aborted task is treated like an open one.
+    """
+
+    def __init__(self, min_tries: int, allow_aborted: bool = False) -> None:
+        self.min_tries = min_tries
+        self.allow_aborted = allow_aborted
+        # A task has failed if its entry is at least this, and only PRESENT is set of these bits.
+        self._min_entry = min_tries << TRIES_SHIFT
+        self._bits = PRESENT | DONE if allow_aborted else PRESENT | DONE | ABORTED
+        # The answer for each entry of up to 15 tries, which its lowest byte determines.
+        self._by_byte = bytes(map(self.has_failed, range(256)))
+
+    def has_failed(self, entry: int) -> bool:
+        """Return whether a task with this entry has failed, unless a living worker has it in hand."""
+        return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
+
+    def count(self, block: bytes) -> int:
+        """Return how many tasks of a block have failed."""
+        lowest, *others = (block[start::4] for start in _BYTES)
+        if all(part.count(0) == TASKS_PER_BLOCK for part in others):
+            return lowest.translate(self._by_byte).count(1)
+        entries = Counter(memoryview(block)[HEAD.size:].cast("i"))
+        return sum(times for entry, times in entries.items() if self.has_failed(entry))
+
+    def tries_of_failed(self, block: bytes) -> dict[int, int]:
+        """Return the tries of each failed task of a block, by its position in the block."""
+        entries = memoryview(block)[HEAD.size:].cast("i")
+        lowest, bits = self._min_entry, self._bits
+        return {position: entry >> TRIES_SHIFT for position, entry in enumerate(entries)
+                if 0 < lowest <= entry and entry & bits == PRESENT}
+
+    def without_try(self, entry: int) -> bool:
+        """Return whether the task would still have failed with one try less."""
+        return self.has_failed(entry - (1 << TRIES_SHIFT))
+
+
+def _read_entry(txn: Any, status: Any, seq: int) -> int:
+    """Return the status entry of a task on disk; 0 if there is none."""
+    block = txn.get((seq // TASKS_PER_BLOCK).to_bytes(8, sys.byteorder), db=status)
+    start = HEAD.size + seq % TASKS_PER_BLOCK * 4
+    return 0 if block is None else int.from_bytes(block[start:start + 4], sys.byteorder, signed=True)
+
+
+# Counting for those who watch a store from outside
 
 
 class TaskCounter:
-    """Counts the tasks of one tracker, again and again. ``max_tries``: as the pipeline has it, 0 where not known."""
+    """Count the tasks of one tracker repeatedly. ``max_tries`` is the pipeline's limit of tries, 0 if not known.
+
+    Cost of a count: 16 bytes for every 500 tasks, and 2 kB for each 500 tasks of which some were tried and are open.
+    """
 
     def __init__(self, tracker: Any, max_tries: int = 0) -> None:
         self._tracker = tracker
         self._store: Store = tracker._store
-        self._max_tries = max_tries
-        self._least = max(max_tries, 1)
-        self._blocks: dict[int, bytes] = {}
-        #: What has failed since the count before, order number to tries. After the first count: the last of all.
-        self.lately: dict[int, int] = {}
+        self._is_limit_known = bool(max_tries)
+        self._rule = _FailureRule(max(max_tries, 1))
+        # The blocks with failed tasks at the previous count, with the number of these tasks.
+        self._blocks: dict[int, tuple[bytes, int]] = {}
+        #  What has failed since the previous count, as sequence number to tries. After the first count: all that have
+        # failed.
+        self.newly_failed: dict[int, int] = {}
 
-    def count(self) -> Counts:
-        """The counts as they are on disk now."""
-        in_hand: dict[int, set[int]] = {}
-        waiting: dict[int, dict[int, int]] = {}
-        held_now, given_back = look_at_claims(self._store)
-        for hand in held_now:
-            if not hand.failed:
-                in_hand.setdefault(hand.order // TASKS_PER_BLOCK, set()).add(hand.order % TASKS_PER_BLOCK)
-        for order, tries in given_back.items():
-            waiting.setdefault(order // TASKS_PER_BLOCK, {})[order % TASKS_PER_BLOCK] = tries
+    def count(self) -> StatusCounts:
+        """Return the counts that are on disk now."""
+        # The claims are read before the statuses: a task that ends in between is then done, and not failed.
+        active, never_yielded = read_claims(self._store)
+        running = {claim.seq for claim in active if not claim.failed}
         tasks = done = still_open = tried = failed = 0
-        blocks: dict[int, bytes] = {}
-        lately: dict[int, int] = {}
+        blocks: dict[int, tuple[bytes, int]] = {}
+        newly_failed: dict[int, int] = {}
         with self._store.lock, self._store.begin_reading() as txn:
-            for raw_number, raw in txn.cursor(self._store.status):
-                present, here, _, attempted, available, *_ = HEAD.unpack_from(raw)
+            status = self._store.status
+            for raw_number, block in txn.cursor(status):
+                present, done_here, _, tried_here, open_here, *_ = HEAD.unpack_from(block)
                 tasks += present
-                done += here
-                still_open += available
-                tried += attempted
-                if not (available and attempted):
+                done += done_here
+                still_open += open_here
+                tried += tried_here
+                if not (open_here and tried_here):
                     continue
                 number = int.from_bytes(raw_number, sys.byteorder)
-                failing = _failing(raw, self._least)
-                held = in_hand.get(number, set())
-                if number in waiting:
-                    once_more = _begun_again(raw, waiting[number])
-                    tried -= sum(not tries for tries in once_more.values())
-                    held = held | {slot for slot, tries in once_more.items() if tries < self._least}
-                failed += len(failing) - len(held & failing.keys())
-                if failing and len(blocks) < _REMEMBERED:
-                    before = self._blocks.get(number, b"")
-                    blocks[number] = raw
-                    if before != raw:
-                        known = _failing(before, self._least) if before else {}
-                        lately.update({number * TASKS_PER_BLOCK + slot: tries for slot, tries in failing.items()
-                                       if known.get(slot) != tries and slot not in held})
+                before, failed_here = self._blocks.get(number, (b"", 0))
+                if block != before:
+                    failed_here = self._rule.count(block)
+                failed += failed_here
+                if failed_here and len(blocks) < _KEPT_BLOCKS:
+                    blocks[number] = block, failed_here
+                    if block != before:
+                        newly_failed.update(self._new_in(number, block, before))
+            claimed = set()
+            for seq in running:
+                if self._rule.has_failed(_read_entry(txn, status, seq)):
+                    claimed.add(seq)
+            for seq, claimed_tries in never_yielded.items():
+                entry = _read_entry(txn, status, seq)
+                if entry & PRESENT and claimed_tries <= entry >> TRIES_SHIFT:
+                    tried -= entry >> TRIES_SHIFT == 1
+                    if self._rule.has_failed(entry) and not self._rule.without_try(entry):
+                        claimed.add(seq)
+        failed -= len(claimed)
         self._blocks = blocks
-        self.lately = lately
-        left = still_open - failed if self._max_tries else still_open
-        return Counts(tasks, done, tasks - still_open - done, failed, left, sum(map(len, in_hand.values())),
-                      tried)
+        self.newly_failed = {seq: tries for seq, tries in newly_failed.items() if seq not in claimed}
+        left = still_open - failed if self._is_limit_known else still_open
+        return StatusCounts(tasks, done, tasks - still_open - done, failed, left, len(running), tried)
 
-    def task(self, order: int) -> tuple[Any, dict[str, Any]] | None:
-        """Key and task of an order number, if the task is there and has still failed."""
-        key = key_at(self._tracker._open_cache, order)
+    def _new_in(self, number: int, block: bytes, before: bytes) -> dict[int, int]:
+        """Return the tasks that have failed in a block but not in ``before``, as sequence number to tries."""
+        known = self._rule.tries_of_failed(before) if before else {}
+        failed = self._rule.tries_of_failed(block)
+        first = number * TASKS_PER_BLOCK
+        return {first + position: tries for position, tries in failed.items() if known.get(position) != tries}
+
+    def failed_task(self, seq: int) -> tuple[Any, dict[str, Any]] | None:
+        """Return the key and the task with this sequence number; None if it is gone or has not failed any more."""
+        key = key_at(self._tracker._open_cache, seq)
         task = None if key is None else self._tracker.get(key)
-        if task is None or task["_done"] or task["_aborted"] or task["_tries"] < self._least:
+        if task is None or task["_done"] or task["_aborted"] or task["_tries"] < self._rule.min_tries:
             return None
         return key, task
+
+
+# Counting for the process's own progress bars
+
+
+def count_progress(handle: Any, store: Any, max_tries: int, allow_aborted: bool) -> ProgressCounts:
+    """Count for a private tracker, or for a handle of a shared one, including what is not synced or committed yet.
+
+    Cost: one walk over the status blocks (3 to 20 ms for a million tasks, 70 ms where more than 15 tries are common),
+    and one lookup for each unsynced key and for each claim.
+    """
+    with handle._one_step:
+        tasks, done, aborted, tried = handle._totals()
+        rule = _FailureRule(max_tries, allow_aborted)
+        given_up = 0
+        if (aborted and not allow_aborted) or (max_tries and tried):
+            if store.options.shared:
+                given_up = _given_up_in_shared(handle, store, rule)
+            else:
+                given_up = _given_up_in_private(handle, store, rule)
+        # A reader's totals and blocks may be of different commits, so the sum is kept within the tasks.
+        return ProgressCounts(tasks, done, min(max(given_up, 0), tasks - done))
+
+
+def _given_up_in_shared(handle: Any, shared: Any, rule: _FailureRule) -> int:
+    cache = handle._open_cache
+    cache.sync(False)  # flush into the transaction if one is open
+    store = cache.store
+    given_up = _given_up_on_disk(store.snapshot, store.status, rule)
+    return given_up - _count_last_tries(shared, store, rule) if given_up else 0
+
+
+def _given_up_in_private(handle: Any, store: Any, rule: _FailureRule) -> int:
+    cache = handle._open_cache
+    with store.begin_reading() as txn:
+        given_up = _given_up_on_disk(txn, store.status, rule)
+        for key in cache.dirty_keys():
+            raw_id = txn.get(index_key(encode_key(key)), db=store.order)
+            if raw_id is not None:
+                seq = int.from_bytes(raw_id, sys.byteorder)
+                given_up -= _is_given_up(_read_entry(txn, store.status, seq), rule)
+            given_up += _is_given_up(_entry_in_memory(handle, key), rule)
+    return given_up
+
+
+def _given_up_on_disk(txn: Any, status: Any, rule: _FailureRule) -> int:
+    given_up = 0
+    for _, block in txn.cursor(status):
+        present, done, aborted, tried, still_open, *_ = HEAD.unpack_from(block)
+        if rule.allow_aborted:
+            still_open = present - done
+        elif aborted:
+            given_up += present - done - still_open
+        if still_open and tried and rule.min_tries:
+            given_up += rule.count(block)
+    return given_up
+
+
+def _is_given_up(entry: int, rule: _FailureRule) -> bool:
+    is_aborted = entry & (PRESENT | DONE | ABORTED) == PRESENT | ABORTED and not rule.allow_aborted
+    return is_aborted or rule.has_failed(entry)
+
+
+def _entry_in_memory(handle: Any, key: Any) -> int:
+    try:
+        done, aborted, tries = handle._status_of(key)
+    except KeyError:  # deleted
+        return 0
+    return int(PRESENT | DONE * done | ABORTED * aborted | tries << TRIES_SHIFT)
+
+
+def _count_last_tries(shared: Any, store: Any, rule: _FailureRule) -> int:
+    """Return how many tasks a living worker has in hand for their last try, which has not failed yet.
+
+    A task that its worker left unfinished has failed, although its claim stays. So has one that this thread could claim
+    again.
+    """
+    # A claim counts only if the entry agrees, because the tries may have been reset since the claim.
+    last = [(seq, claim) for seq, claim in _stored_claims(store.snapshot, store.claims)
+            if 0 < rule.min_tries <= claim.tries
+            and rule.has_failed(_read_entry(store.snapshot, store.status, seq))]
+    worker = shared.worker
+    own = worker.number if worker else 0
+    return sum(
+        1 for _, claim, holder in _with_workers(last, shared.path, own)
+        if holder.is_alive and holder.state_of(claim) != "failed"
+        and not (claim.worker == own and worker.is_free(claim))
+    )

@@ -1,4 +1,4 @@
-"""The storage engine and its files. Knows pages, locks and transactions, but nothing of records."""
+"""LMDB and the files of a store: opening, locking, validating. This package knows pages, but no records."""
 
 
 from pkgutil import extend_path as _extend_path

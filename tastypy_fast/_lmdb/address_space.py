@@ -1,4 +1,4 @@
-"""How much address space this process may have. LMDB's map takes much of it, and only some limits leave little."""
+"""Address space of this process: its limit, its use, and whether LMDB's map may take more of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["address_space_limit", "address_space_used", "has_address_space", "ha
 
 
 def address_space_limit() -> int | None:
-    """The limit on the address space of this process in bytes (``ulimit -v``), or None."""
+    """Return the limit on the address space of this process in bytes (``ulimit -v``), or None."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
 
 def address_space_used() -> int:
-    """How many bytes of it are taken; 0 where the system does not tell."""
+    """Return how many bytes of address space are used. 0 means that the system does not say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
@@ -24,7 +24,7 @@ def address_space_used() -> int:
 
 
 def has_address_space(size: int) -> bool:
-    """Whether the system would map ``size`` more bytes into this process."""
+    """Return whether the system would map ``size`` more bytes into this process."""
     try:
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
     except (OSError, ValueError, OverflowError):
@@ -33,8 +33,8 @@ def has_address_space(size: int) -> bool:
 
 
 def has_room_for_map(size: int) -> bool:
-    """Whether the engine's map may take ``size`` more bytes.
+    """Return whether LMDB's map may take ``size`` more bytes.
 
-    An eighth of a limited address space is left, because the rest of the process could not allocate memory otherwise.
+    An eighth of a limited address space stays free, because the rest of the process needs memory, too.
     """
     return has_address_space(size + (address_space_limit() or 0) // 8)

@@ -1,10 +1,10 @@
-"""A look at LMDB's data file before the engine gets it, which trusts what it maps into memory.
+"""Validate the LMDB data file before opening it, because LMDB trusts what it maps into memory.
 
-The engine ends the process (SIGBUS, a failed assertion) on a file that was truncated and on many that were
-overwritten. What a constant number of reads can tell is looked at here: both meta pages, the outermost
-pages of every tree, that the free list is of the same transaction as the trees, and that every page which the
-file is too short for is a free one. (A sound file may be too short: pages that were taken and given back within
-one transaction are never written.) Damage deep in a tree is found only by a walk over all pages (_page_check).
+LMDB ends the process (SIGBUS, a failed assertion) on a truncated file and on many overwritten ones. This module checks
+what a constant number of reads can show: both meta pages, the outermost pages of every tree, that the free list belongs
+to the same transaction as the trees, and that every page beyond the end of the file is a free one. (A sound file may be
+that short, because pages that were allocated and freed within one transaction are never written.) Only a walk over all
+pages finds damage deep in a tree: see page_check.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tastypy_fast._lmdb.page_format import (
     INTEGER_KEY,
     MAGIC,
     NO_ROOT,
+    NUMBER,
     RECORD,
     SUB_DATA,
     Damage,
@@ -35,10 +36,11 @@ __all__ = ["find_damage", "find_databases", "last_transaction", "other_format"]
 
 
 def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
-    """Why the data file ``name`` is damaged, or None. ``databases`` are those it has to have, with LMDB's flags.
+    """Return why the data file ``name`` is damaged, or None.
 
-    Safe while another process writes: a finding counts only if no commit came in between. Nobody in this
-    process has the file open: closing it here would drop the engine's locks on it.
+    ``databases`` are the expected databases with LMDB's flags. Safe while another process writes, because a finding
+    counts only without a commit in between. This process must not have the file open, because closing it here would
+    release LMDB's locks on it.
     """
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -46,7 +48,7 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
         for _ in range(5):
             try:
                 meta = newest_meta(descriptor)
-            except (Damage, struct_error) as damage:  # perhaps torn by a commit
+            except (Damage, struct_error) as damage:  # perhaps a commit was writing it
                 reason = str(damage)
                 continue
             try:
@@ -57,7 +59,7 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
             try:
                 if newest_meta(descriptor) == meta:
                     return reason
-                reason = None  # a busy writer, no verdict
+                reason = None  # a commit came in between
             except (Damage, struct_error) as damage:
                 reason = str(damage)
         return reason
@@ -66,10 +68,10 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
 
 
 def find_databases(name: str) -> list[bytes]:
-    """The names of the databases in a data file, as far as one page tells; none when it does not parse.
+    """Return the names of the databases in a data file, read from one page. Empty if the page cannot be read.
 
-    Safe while another process writes: the page counts only if it was not given up, and taken for something else,
-    while it was read. None, too, where a writer is so busy that this cannot be said.
+    Safe while another process writes, because the page counts only without a commit in between. Also empty if each
+    attempt met a commit.
     """
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -89,13 +91,13 @@ def find_databases(name: str) -> list[bytes]:
 
 
 def other_format(name: str) -> int | None:
-    """The number of the file format, where the data file is one of LMDB's and has another than FILE_FORMAT."""
+    """Return the number of LMDB's file format if it is not FILE_FORMAT. None for FILE_FORMAT and for other files."""
     descriptor = open_regular(name, os.O_RDONLY)
     try:
         head = os.pread(descriptor, 32, 0)
     finally:
         os.close(descriptor)
-    # (the head of a page is 16 bytes long in LMDB 0.9 and 24 in 1.0)
+    # The head of a page has 16 bytes in LMDB 0.9 and 24 in 1.0.
     for at in (16, 24):
         if len(head) >= at + 8:
             magic, version = unpack_from("=II", head, at)
@@ -105,7 +107,7 @@ def other_format(name: str) -> int | None:
 
 
 def last_transaction(name: str) -> int | None:
-    """The number of the last commit to a data file; None when that does not parse."""
+    """Return the number of the last committed transaction. None if the meta pages cannot be read."""
     descriptor = open_regular(name, os.O_RDONLY)
     try:
         return newest_meta(descriptor).transaction
@@ -132,18 +134,18 @@ def _check_trees(descriptor: int, meta: Meta, databases: dict[bytes, int]) -> No
                 raise Damage(f"the flags of database {name!r} are {found[name].flags:#x}")
     for name, record in found.items():
         greatest = reader.check_tree(record, f"database {name!r}", None)
-        if greatest is not None and record.flags & INTEGER_KEY and unpack_from("=q", greatest)[0] < 0:
-            # Numbers only grow. To go on after the greatest one of 64 bits would be to begin again.
-            raise Damage(f"database {name!r} has a number that no store gives")
+        if greatest is not None and record.flags & INTEGER_KEY and NUMBER.unpack_from(greatest)[0] < 0:
+            # Row ids only grow and never reach 2**63.
+            raise Damage(f"database {name!r} has a negative number")
     _check_length(descriptor, meta, reader)
 
 
 def _check_length(descriptor: int, meta: Meta, reader: PageReader) -> None:
-    """Every page that the file is too short for must be a free one."""
+    """Raise Damage if a page beyond the end of the file is not a free one."""
     size = os.fstat(descriptor).st_size
     end = size // meta.page_size
     missing = max(0, meta.last_page + 1 - end)
-    # The free list names no more pages than it has room for, which bounds what is read even if last_page is wild.
+    # The size of the free list bounds what is read, because last_page may be any number in a damaged file.
     room = (meta.free.leaves + meta.free.overflows) * meta.page_size // 8
     if missing and missing <= min(meta.last_page + 1 - reader.claimed, room):
         missing -= len({page for page in reader.free_pages() if end <= page <= meta.last_page})

@@ -1,4 +1,4 @@
-"""LMDB as a store uses it: opening, growing, and what its errors mean. The only module that imports lmdb."""
+"""Open LMDB, grow its map, and translate its errors. The only module that imports lmdb."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 EngineError = lmdb.Error
-# It could not write a meta page, and refuses everything until it is opened anew.
+# LMDB could not write a meta page, and refuses everything until it is opened again.
 EngineBroken = lmdb.PanicError
 MapFull = lmdb.MapFullError
 MapResized = lmdb.MapResizedError
@@ -45,19 +45,19 @@ NotFound = lmdb.NotFoundError
 NotWritable = lmdb.ReadonlyError
 ReadersFull = lmdb.ReadersFullError
 
-# How a commit leaves the disk, in LMDB's options.
+# The durability levels of a commit, as options of LMDB. The only list of the levels.
 DURABILITY: dict[str, dict[str, bool]] = {
     "full": {"sync": True, "metasync": True},
     "normal": {"sync": True, "metasync": False},
     "process": {"sync": False, "metasync": False},
 }
 
-# Address space, not memory and not disk: the file grows as it is used. Where even that is scarce, less.
+# The map takes address space, not memory or disk, because the file grows as it is used. Less if even that is limited.
 MAP_SIZE = 1 << 36
 SMALLEST_MAP_SIZE = 1 << 24
 MAX_READERS = 1024
 
-# What the engine raises where it finds what it cannot have written.
+# LMDB raises these if it finds what it cannot have written.
 _DAMAGE = (
     lmdb.BadTxnError,
     lmdb.BadValsizeError,
@@ -72,14 +72,14 @@ _DAMAGE = (
 
 
 class FilesReplaced(Exception):
-    """Somebody has put other files in the place of those that were looked at, before the engine opened them."""
+    """The files were replaced between their check and the opening by LMDB."""
 
 
 def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -> Any:
     """Open LMDB's environment in the folder ``path``.
 
-    Raises NotWritable where the lock file may not be written, UnsafeFileError where a file is a link or no regular
-    file, and FilesReplaced.
+    Raises NotWritable if the lock file may not be written, UnsafeFileError if a file is a link or no regular file, and
+    FilesReplaced.
     """
     names = [os.path.join(path, name) for name in ((DATA, LMDB_LOCK) if lock else (DATA,))]
     before = [check_regular(name) for name in names]
@@ -110,7 +110,7 @@ def _open(path: str, durability: str, readonly: bool, lock: bool) -> Any:
                     max_dbs=8,
                     max_readers=MAX_READERS,
                     max_spare_txns=0,
-                    # (LMDB_DEFAULT_LIB_VERSION may ask for an engine whose files this one cannot read)
+                    # LMDB_DEFAULT_LIB_VERSION may select a version of LMDB with another file format.
                     lib_version=0,
                     **DURABILITY[durability],
                 )
@@ -124,8 +124,10 @@ def _open(path: str, durability: str, readonly: bool, lock: bool) -> Any:
 
 
 def _first_map_size() -> int:
-    """How large the map is at first. Under a limit on the address space it takes a quarter of what is left, because
-    the rest of the process needs some, too."""
+    """Return the size of the map at opening.
+
+    With a limit on the address space it is a quarter of what is free, because the rest of the process needs some, too.
+    """
     limit = address_space_limit()
     if limit is None:
         return MAP_SIZE
@@ -134,37 +136,38 @@ def _first_map_size() -> int:
 
 
 def write_copy(path: str, db: Any, target: str) -> None:
-    """Write the data file ``target``: what the store has at this moment, without the free pages in between. It is on
-    the disk then. No other process waits for that."""
+    """Write the current state of the store into the data file ``target``, without free pages, and flush it to disk.
+
+    No other process waits for that.
+    """
     with suppress(FileNotFoundError):
-        os.unlink(target)  # what a process that was killed has left, or somebody's link
+        os.unlink(target)  # left by a process that was killed, or a link
     descriptor = open_regular(target, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         try:
             db.copyfd(descriptor, compact=True)
         except lmdb.IncompatibleError:
-            # Pages that are neither in use nor free, which do no harm; then as it is.
+            # The file has pages that are neither in use nor free. They do no harm, so copy it with all pages.
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             db.copyfd(descriptor)
         os.fsync(descriptor)
     except (lmdb.Error, OSError) as error:
-        number = getattr(error, "errno", 0)
-        full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if full or store_dir.is_full(os.path.dirname(target), str(error)):
-            raise DiskFullError(errno.ENOSPC, f"there is no room for a copy of this store ({error}); it is as it was",
-                                path) from error
+            text = f"the disk has no room for a copy of this store ({error}). The store is unchanged"
+            raise DiskFullError(errno.ENOSPC, text, path) from error
         raise translated(path, error) from error
     finally:
         os.close(descriptor)
 
 
 def grow_map(path: str, db: Any) -> None:
-    """Make the map larger. No transaction of this process may be open."""
+    """Enlarge the map. No transaction of this process may be open."""
     size = db.info()["map_size"]
     for factor in (2.0, 1.5, 1.1):
         more = int(size * (factor - 1)) // 65536 * 65536 + 65536
-        # Asked first: the engine gives its old map up before it finds that there is no room for a new one.
+        # LMDB unmaps the old map before it finds that there is no room for a new one, so this is checked first.
         if has_room_for_map(more):
             db.set_mapsize(size + more)
             return
@@ -172,18 +175,21 @@ def grow_map(path: str, db: Any) -> None:
 
 
 def damaged(path: str, reason: object) -> PersistentOrderedDictIntegrityError:
-    """The error for files that cannot be as they were written."""
+    """Return the error for files that are not as they were written."""
     return PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {reason}")
 
 
 def adopt_map_size(path: str, db: Any) -> None:
-    """Make the map as large as another process has made the file. No transaction of this process may be open."""
+    """Enlarge the map to the size to which another process has grown the file.
+
+    No transaction of this process may be open.
+    """
     used = os.stat(os.path.join(path, DATA)).st_size
     size = before = db.info()["map_size"]
     while size < used + used // 8:
         size *= 2
     for wanted in (size, (size + used) // 2, used + 65536):
-        # As in grow_map(). What the file's own head says the map may be more than this process can have.
+        # As in grow_map(). The map size in the file may be more than this process can have.
         if has_room_for_map(max(wanted - before, 65536)):
             db.set_mapsize(wanted)
             return
@@ -192,23 +198,26 @@ def adopt_map_size(path: str, db: Any) -> None:
 
 def _no_address_space(path: str, size: int) -> StorageError:
     return StorageError(
-        errno.ENOMEM, f"the map is full at {size} bytes and the system refuses a larger one (ulimit -v, perhaps); "
-        f"what was to be written is still in memory", path
+        errno.ENOMEM, f"the map is full at {size} bytes, and the system refuses a larger one, perhaps because of "
+        f"ulimit -v. The changes are still in memory", path
     )
 
 
 def not_opened(path: str, error: Exception, writes: bool) -> Exception:
-    """The error of ours for what the engine said as it was to open a store."""
+    """Return the exception of this package for an error of LMDB at opening a store."""
     for number in (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EROFS):
         reason = os.strerror(number)
         if reason in str(error):
-            return store_dir.refused(OSError(number, reason), path, writes)
+            return store_dir.opening_error(OSError(number, reason), path, writes)
     return translated(path, error)
 
 
 def translated(path: str, error: Exception, left: str = "everything is still in memory: free some space and sync() "
                "again") -> Exception:
-    """The engine's error as one of ours; any other as it is. ``left``: what a full disk leaves the caller with."""
+    """Return the exception of this package for an error of LMDB, or any other error as it is.
+
+    ``left`` is the end of the message for a full disk: what became of the changes, and what to do.
+    """
     if isinstance(error, PersistentOrderedDictIntegrityError) and path not in str(error):
         return damaged(path, error)
     if isinstance(error, (MapFull, MapResized)) or not isinstance(error, (lmdb.Error, struct.error, SystemError)):
@@ -219,10 +228,10 @@ def translated(path: str, error: Exception, left: str = "everything is still in 
     if isinstance(error, _DAMAGE):
         return damaged(path, text)
     if isinstance(error, lmdb.MemoryError):
-        return StorageError(errno.ENOMEM, f"there is no memory for this ({text}), perhaps because of a limit (ulimit "
-                                          f"-v); nothing of it was written", path)
+        return StorageError(errno.ENOMEM, f"the system has no memory for this ({text}), perhaps because of ulimit -v. "
+                                          f"Nothing was written", path)
     if isinstance(error, lmdb.DiskError) or store_dir.is_full(path, text):
         return DiskFullError(
             errno.ENOSPC, f"the disk is full ({text}); nothing of this sync was written and {left}", path
         )
-    return StorageError(errno.EIO, f"the storage engine refused: {text}", path)
+    return StorageError(errno.EIO, f"LMDB refused the operation: {text}", path)

@@ -1,15 +1,15 @@
-"""Check every page of LMDB's data file without the storage engine. Safe on any file.
+"""Check every page of an LMDB data file without LMDB. Safe on any file.
 
-A file is sound where all of this holds:
+A file is sound if all of this holds:
 
-- its two meta pages are of successive transactions,
+- its two meta pages belong to successive transactions,
 - every page of a tree is sound by itself, its keys ascend, and they lie between the keys of the pages above it,
-- every tree has the pages and entries that its record says,
+- every tree has as many pages and entries as its record says,
 - every page up to the last one is either in one tree, once, or in the free list, once,
-- the free list is of the same transaction as the trees.
+- the free list belongs to the same transaction as the trees.
 
-A page that is replaced by an older one or by another one breaks one of these nearly always. LMDB 0.9 has no checksums
-and no transaction numbers in its pages, so an older value under the same key is not found.
+A page that was replaced by an older one or by another one nearly always breaks one of these. An older value under the
+same key is not found, because LMDB 0.9 has no checksums and no transaction numbers in its pages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tastypy_fast._lmdb.safe_files import open_regular
 
 __all__ = ["find_page_faults"]
 
-# More findings are counted only.
+# Further findings are only counted.
 _MOST = 200
 # Marks of a page.
 _USED, _FREE = 1, 2
@@ -47,9 +47,11 @@ _FREE_LIST = "the free list"
 
 
 def find_page_faults(name: str) -> tuple[int | None, list[str]]:
-    """Check all pages as of the last transaction. Returns its number, None where no meta page tells it, and what is
-    wrong. If somebody writes meanwhile, the findings count only if there was no transaction in between, or if the
-    caller has a read transaction that began before. Cost: a walk over all pages; memory: a byte for each."""
+    """Check all pages of the last transaction. Return its number, or None if no meta page has it, and the findings.
+
+    While another process writes, the findings count only if no transaction came in between, or if the caller has a read
+    transaction that began before. Cost: a walk over all pages. Memory: one byte for each page.
+    """
     descriptor = open_regular(name, os.O_RDONLY)
     try:
         try:
@@ -68,31 +70,31 @@ class _PageCheck:
         self._descriptor = descriptor
         self._meta = meta
         self._reader = PageReader(descriptor, meta)
-        # (asked for after the meta page was read: all that this one has was written before)
+        # Read after the meta page, because all pages of its transaction were written before it.
         self._end = os.fstat(descriptor).st_size // meta.page_size
         # The free list cannot name more pages beyond the end than it has room for.
         self._marks = bytearray(min(meta.last_page + 1, self._end + self._end * meta.page_size // 8))
         self._faults: list[str] = []
         self._more = 0
-        # Whether every page of the trees was read, so that what was not met is missing.
+        # Whether every page of the trees was read, so that a page without a mark is lost.
         self._is_whole = True
         self._newest_free: bytes | None = None
 
     def run(self) -> list[str]:
-        """Everything that is wrong, a sentence each."""
+        """Return a sentence for each finding."""
         self._check_metas()
         self._check_tree(self._meta.free, _FREE_LIST)
         if self._is_whole:
             try:
                 check_free_list_age(self._meta, self._newest_free)
             except Damage as damage:
-                self._tell(str(damage))
+                self._report(str(damage))
         for name, record in self._check_tree(self._meta.main, "the list of databases"):
             self._check_tree(record, f"database {name!r}")
         self._check_cover()
         return self._faults + ([f"and {self._more} more"] if self._more else [])
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if len(self._faults) < _MOST:
             self._faults.append(text)
         else:
@@ -102,26 +104,26 @@ class _PageCheck:
         try:
             older, newest = sorted(read_meta(self._descriptor, page, self._meta.page_size) for page in (0, 1))
         except (Damage, struct_error) as damage:
-            self._tell(str(damage))
+            self._report(str(damage))
             return
-        # (a busy writer may have gone on since the newest one was read)
+        # A commit may have come since the newest one was read.
         if newest == self._meta and not follows(newest, older):
-            self._tell(f"its first two pages are of transactions {older.transaction} and {newest.transaction}, which "
-                       f"do not follow each other: a commit may be lost")
+            self._report(f"its first two pages belong to transactions {older.transaction} and {newest.transaction}, "
+                         f"which do not follow each other: a commit may be lost")
 
     def _check_tree(self, tree: Record, where: str) -> list[tuple[bytes, Record]]:
-        """Check one tree. Returns the databases whose records are in it."""
+        """Check one tree, and return the databases whose records are in it."""
         if tree.root == NO_ROOT:
             if tree.depth or tree.branches or tree.leaves or tree.overflows or tree.entries:
-                self._tell(f"{where} has entries and no root")
+                self._report(f"{where} has entries and no root")
             return []
         if not 1 <= tree.depth <= DEEPEST:
-            self._tell(f"{where} has {tree.depth} levels")
+            self._report(f"{where} has {tree.depth} levels")
             self._is_whole = False
             return []
         found: list[tuple[bytes, Record]] = []
         branches = leaves = overflows = entries = lost = 0
-        # A page, its level, and the keys between which its own keys have to be.
+        # A page, its level, and the bounds of its keys.
         pages: list[tuple[int, int, bytes | None, bytes | None]] = [(tree.root, 1, None, None)]
         while pages:
             number, level, first, end = pages.pop()
@@ -131,11 +133,11 @@ class _PageCheck:
                 nodes = self._reader.nodes(number, is_leaf, where)
                 keys = self._reader.check_order(nodes if is_leaf else nodes[1:], tree, where)
             except (Damage, struct_error) as damage:
-                self._tell(str(damage))
+                self._report(str(damage))
                 lost += 1
                 continue
             if keys and ((first is not None and keys[0] < first) or (end is not None and keys[-1] >= end)):
-                self._tell(f"page {number} of {where} has keys that the pages above it have elsewhere")
+                self._report(f"page {number} of {where} has keys outside of the bounds that the pages above it set")
             if is_leaf:
                 leaves += 1
                 entries += len(nodes)
@@ -147,12 +149,12 @@ class _PageCheck:
         if lost:
             self._is_whole = False
         elif (branches, leaves, overflows, entries) != tree[3:7]:
-            self._tell(f"{where} has {branches} + {leaves} + {overflows} pages and {entries} entries, and its record "
-                       f"says {tree.branches} + {tree.leaves} + {tree.overflows} and {tree.entries}")
+            self._report(f"{where} has {branches} + {leaves} + {overflows} pages and {entries} entries, and its record "
+                         f"says {tree.branches} + {tree.leaves} + {tree.overflows} and {tree.entries}")
         return found
 
     def _use(self, number: int, count: int, where: str) -> None:
-        """Mark pages of a tree."""
+        """Mark pages as used by a tree."""
         if not 2 <= number <= len(self._marks) - count:
             raise Damage(f"{where} refers to page {number}, of {len(self._marks)}")
         for page in range(number, number + count):
@@ -161,7 +163,7 @@ class _PageCheck:
             self._marks[page] |= _USED
 
     def _check_data(self, nodes: list[Node], where: str, found: list[tuple[bytes, Record]]) -> int:
-        """Check what the nodes of a leaf lead to. Returns how many pages of large values these are."""
+        """Check the data of the nodes of a leaf, and return how many pages their large values have."""
         overflows = 0
         has_databases = where == "the list of databases"
         for size, key, data, flags in nodes:
@@ -179,7 +181,7 @@ class _PageCheck:
                     self._newest_free = key
                     self._check_free(key, self._reader.large(at, size, where) if flags & BIG_DATA else data)
             except (Damage, struct_error) as damage:
-                self._tell(str(damage))
+                self._report(str(damage))
                 self._is_whole = False
         return overflows
 
@@ -187,18 +189,18 @@ class _PageCheck:
         for page in read_free_record(self._meta, key, data):
             if page < len(self._marks):
                 if self._marks[page] & _FREE:
-                    self._tell(f"page {page} is free twice")
+                    self._report(f"page {page} is free twice")
                 self._marks[page] |= _FREE
 
     def _check_cover(self) -> None:
-        """Every page is in use or free."""
+        """Check that every page is either in use or free."""
         count = self._marks.count(_USED | _FREE)
         if count:
-            self._tell(f"{count} pages are in use and free (the first is page {self._marks.find(_USED | _FREE)})")
+            self._report(f"{count} pages are in use and free (the first is page {self._marks.find(_USED | _FREE)})")
         used = self._marks.translate(bytes(mark & _USED for mark in range(256)))
         beyond = used.count(_USED, self._end)
         if beyond:
-            self._tell(f"it is truncated: it ends {beyond} pages too early")
+            self._report(f"it is truncated: it ends {beyond} pages too early")
         unknown = self._marks.count(0, 2) + self._meta.last_page + 1 - len(self._marks)
         if unknown and self._is_whole:
-            self._tell(f"{unknown} pages are neither in use nor free (the first is page {self._marks.find(0, 2)})")
+            self._report(f"{unknown} pages are neither in use nor free (the first is page {self._marks.find(0, 2)})")

@@ -1,4 +1,4 @@
-"""The pages of LMDB's data file, read and checked one by one without the engine.
+"""Layout of LMDB's data file, and a reader that checks its pages one by one without LMDB.
 
 The layout is that of LMDB 0.9, file format 1, 64 bits (``mdb.c``: MDB_page, MDB_meta, MDB_db, MDB_node):
 
@@ -27,7 +27,9 @@ __all__ = [
     "INTEGER_KEY",
     "LEAF",
     "MAGIC",
+    "MAX_KEY_SIZE",
     "NO_ROOT",
+    "NUMBER",
     "RECORD",
     "SUB_DATA",
     "Damage",
@@ -46,28 +48,32 @@ __all__ = [
 _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
 RECORD = Struct("=IHHQQQQQ")
+# An integer key: a row id, the number of a block, or a counter in the database meta. In the machine's byte order.
+NUMBER = Struct("=q")
 _NODE = Struct("=HHHH")
 MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
 INTEGER_KEY = 8  # database flag
 NO_ROOT = 2**64 - 1
-# No store reaches a transaction of this number. The engine cannot count beyond twice as many.
+# No store reaches this transaction number. LMDB cannot count beyond twice as many.
 _NO_TRANSACTION = 2**62
-# No processor has as many addresses.
+# No processor has this many addresses.
 _LARGEST_MAP = 2**60
 # Child page or size of the data, key, data, flags.
 Node = tuple[int, bytes, bytes, int]
-# The engine's limit on the levels of a tree.
+# LMDB's limit on the levels of a tree.
 DEEPEST = 32
+# LMDB's limit on the size of a key (lmdb.h, MDB_MAXKEYSIZE).
+MAX_KEY_SIZE = 511
 
 
 class Damage(Exception):
-    """Why a file is damaged."""
+    """A reason why a file is damaged."""
 
 
 class Record(NamedTuple):
-    """What a database record says of its tree."""
+    """The record of a database: the size and the root of its tree."""
 
     pad: int
     flags: int
@@ -80,7 +86,7 @@ class Record(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """What a meta page says."""
+    """The content of a meta page."""
 
     transaction: int
     page_size: int
@@ -90,7 +96,7 @@ class Meta(NamedTuple):
 
 
 def looks_begun(data: bytes) -> bool:
-    """Whether this may be the first part of a data file that nothing was committed to yet."""
+    """Return whether this may be the beginning of a data file without a commit."""
     if not any(data):
         return True
     if len(data) < 16 + _META.size:
@@ -100,7 +106,7 @@ def looks_begun(data: bytes) -> bool:
 
 
 def newest_meta(descriptor: int) -> Meta:
-    """What the newest meta page says. Raises Damage where either of them does not parse or both disagree."""
+    """Return the newest meta page. Raises Damage if one of the two cannot be read or if they contradict each other."""
     first = os.pread(descriptor, 16 + _META.size, 0)
     if len(first) < 16 + _META.size:
         raise Damage(f"its {len(first)} bytes are too few")
@@ -108,7 +114,7 @@ def newest_meta(descriptor: int) -> Meta:
     if page_size & (page_size - 1) or not 512 <= page_size <= 0x8000:
         raise Damage("its first page is no meta page")
     newest, older = (read_meta(descriptor, number, page_size) for number in (0, 1))
-    # Of two of the same number the engine takes the first. The other one is what a failed write has left.
+    # Of two with the same number LMDB takes the first. The other one was left by a failed write.
     if older.transaction > newest.transaction:
         newest, older = older, newest
     # No transaction makes a file smaller.
@@ -118,8 +124,10 @@ def newest_meta(descriptor: int) -> Meta:
 
 
 def read_meta(descriptor: int, number: int, page_size: int, any_numbers: bool = False) -> Meta:
-    """What one of the two meta pages says. Raises Damage where it does not parse. ``any_numbers``: even if its
-    transaction or its sizes cannot be."""
+    """Return one of the two meta pages. Raises Damage if it cannot be read.
+
+    ``any_numbers`` accepts impossible transaction numbers and sizes.
+    """
     raw = os.pread(descriptor, 16 + _META.size, number * page_size)
     if len(raw) < 16 + _META.size:
         raise Damage("its second meta page is missing")
@@ -146,22 +154,22 @@ def read_meta(descriptor: int, number: int, page_size: int, any_numbers: bool = 
 
 
 def follows(newest: Meta, older: Meta) -> bool:
-    """Whether a meta page is of the transaction after the one that the other is of, as it is but for power cuts."""
+    """Return whether two meta pages belong to successive transactions. They always do, except after a power cut."""
     return newest.transaction - older.transaction == (1 if newest.transaction else 0)
 
 
 def check_free_list_age(meta: Meta, newest: bytes | None) -> None:
-    """Raise Damage where the free list is not that of the last transaction. ``newest``: its greatest key."""
-    # Every transaction changes the list of databases, and so gives up a page of it. Only the first one finds none.
+    """Raise Damage if the free list is not that of the last transaction. ``newest`` is its greatest key."""
+    # Every transaction changes the list of databases and so frees a page of it, except the first transaction.
     if meta.main.root != NO_ROOT and meta.transaction > 1:
         found = unpack_from("=Q", newest or bytes(8))[0]
         if found != meta.transaction:
-            raise Damage(f"an older part of it has taken the place of a newer one: its last transaction is "
-                         f"{meta.transaction}, and the free list ends with transaction {found}")
+            raise Damage(f"an older part of it has replaced a newer one: its last transaction is {meta.transaction}, "
+                         f"and the free list ends with transaction {found}")
 
 
 def read_free_record(meta: Meta, key: bytes, data: bytes) -> tuple[int, ...]:
-    """The pages that one transaction gave up, highest first. Raises Damage where the record does not parse."""
+    """Return the pages that one transaction freed, highest first. Raises Damage if the record cannot be read."""
     numbers = unpack_from(f"={len(data) // 8}Q", data) if len(data) % 8 == 0 else ()
     transaction = unpack_from("=Q", key)[0]
     sound = (
@@ -172,23 +180,23 @@ def read_free_record(meta: Meta, key: bytes, data: bytes) -> tuple[int, ...]:
         and (len(numbers) == 1 or 2 <= numbers[-1] <= numbers[1] <= meta.last_page)
     )
     if not sound:
-        raise Damage("the free list has a record that does not parse")
+        raise Damage("the free list has a record that cannot be read")
     return numbers[1:]
 
 
 class PageReader:
-    """Reads and checks single pages and the edges of trees."""
+    """Reader of single pages and of the edges of trees, which checks what it reads."""
 
     def __init__(self, descriptor: int, meta: Meta) -> None:
         self._descriptor = descriptor
         self._meta = meta
-        # Pages that all trees together say they have, and the two meta pages.
+        # The number of pages that the records of all trees have, and the two meta pages.
         self.claimed = 2
 
     def check_tree(
         self, record: Record, where: str, visit: Callable[[bytes, bytes, int], object] | None
     ) -> bytes | None:
-        """Check a record and the pages on the two edges of its tree. The greatest key, None where there is none."""
+        """Check a record and the pages on both edges of its tree. Return the greatest key, or None."""
         pages = record.branches + record.leaves + record.overflows
         if record.root == NO_ROOT:
             if record.depth or pages or record.entries:
@@ -222,11 +230,11 @@ class PageReader:
         return nodes[-1][1]
 
     def ordered(self, key: bytes, record: Record) -> bytes:
-        """A key in a form that Python orders as the engine does."""
+        """Return a key in a form that Python compares as LMDB does."""
         return key[::-1] if record.flags & INTEGER_KEY and byteorder == "little" else key
 
     def check_order(self, nodes: list[Node], record: Record, where: str) -> list[bytes]:
-        """The keys of some nodes, as ordered() gives them. They have to ascend."""
+        """Return the keys of nodes, as ``ordered()`` gives them. Raises Damage if they do not ascend."""
         keys = [key for _, key, _, _ in nodes]
         if record.flags & INTEGER_KEY:
             for key in keys:
@@ -239,7 +247,7 @@ class PageReader:
         return keys
 
     def nodes(self, number: int, is_leaf: bool, where: str, any_flags: bool = False) -> list[Node]:
-        """The nodes of a page, checked. ``any_flags``: but for flags that mean nothing, which the engine overlooks."""
+        """Return the nodes of a page, checked. ``any_flags`` accepts unknown flags, which LMDB ignores."""
         meta = self._meta
         if not 2 <= number <= meta.last_page:
             raise Damage(f"{where} refers to page {number}")
@@ -264,21 +272,23 @@ class PageReader:
             else:
                 first |= flags << 32
                 end = start
-            if end > meta.page_size or key_size > 511 or (key_size == 0 and is_leaf):
-                raise Damage(f"page {number} of {where} has a node that does not parse")
-            # (each begins at an even place)
+            if end > meta.page_size or key_size > MAX_KEY_SIZE or (key_size == 0 and is_leaf):
+                raise Damage(f"page {number} of {where} has a node that cannot be read")
+            # Each node begins at an even offset.
             used += end - offset + (end - offset & 1)
             odd |= (offset & 1) << 16
             found.append((first, page[offset + 8 : start], page[start:end], flags))
         if odd & ~(0xFFFF if any_flags else BIG_DATA | SUB_DATA):
-            raise Damage(f"page {number} of {where} has a node that does not parse")
+            raise Damage(f"page {number} of {where} has a node that cannot be read")
         if used != meta.page_size - upper:
             raise Damage(f"page {number} of {where} has nodes that overlap")
         return found
 
     def overflow(self, number: int, size: int, where: str) -> int:
-        """Check the head of the pages of a large value. How many there are: perhaps more than it needs, as one that is
-        made smaller again in the transaction that made it keeps them."""
+        """Check the first page of a large value, and return how many pages it has.
+
+        These may be more than it needs, because a value that shrinks in the transaction that wrote it keeps its pages.
+        """
         head = os.pread(self._descriptor, 16, number * self._meta.page_size) if number <= self._meta.last_page else b""
         own_number, _, flags, pages = Struct("=QHHI").unpack(head) if len(head) == 16 else (0, 0, 0, 0)
         if own_number != number or flags != _OVERFLOW or number + pages - 1 > self._meta.last_page \
@@ -287,7 +297,7 @@ class PageReader:
         return int(pages)
 
     def large(self, number: int, size: int, where: str, any_pages: bool = False) -> bytes:
-        """The data of a large value, checked; ``any_pages``: but for what its pages say of themselves."""
+        """Return the data of a large value, checked. ``any_pages`` accepts any head of its pages."""
         if not any_pages:
             self.overflow(number, size, where)
         at = number * self._meta.page_size + 16
@@ -296,7 +306,7 @@ class PageReader:
         return os.pread(self._descriptor, size, at)
 
     def free_pages(self) -> Iterator[int]:
-        """Every page number in the free list. Cost: its size."""
+        """Yield every page number in the free list. Cost: linear in its size."""
         record = self._meta.free
         pages = [(record.root, 1)] if record.root != NO_ROOT else []
         seen = 0
@@ -312,5 +322,5 @@ class PageReader:
                 if flags & BIG_DATA:
                     data = self.large(unpack_from("=Q", data)[0], first, "the free list")
                 if first % 8 or len(data) != first:
-                    raise Damage("the free list has a record that does not parse")
+                    raise Damage("the free list has a record that cannot be read")
                 yield from unpack_from(f"={first // 8}Q", data)[1:]

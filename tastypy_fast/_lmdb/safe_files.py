@@ -1,9 +1,9 @@
 """Open the files of a store without trusting its folder, which may come from a stranger.
 
-A symbolic link in the place of a lock file would lead the engine to overwrite some file of the user's, and a pipe
-would make ``open()`` wait for ever. So every file that is opened here is a regular file, reached through no link. Its
-descriptor is above those of the standard streams, because a program may have closed them, and a child's error messages
-would go into the file then. It is closed at ``exec``.
+A symbolic link in the place of a lock file would make LMDB overwrite another file of the user, and a pipe would block
+``open()`` for ever. So every file that is opened here is a regular file, reached through no link. Its descriptor is
+above those of the standard streams, because a program may have closed these, and error messages would then be written
+into the file. It is closed at ``exec``.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _KINDS = {
 def open_regular(name: str, flags: int, model: str | None = None) -> int:
     """Open the regular file ``name`` and return its descriptor. Raises UnsafeFileError for anything else.
 
-    ``flags`` are those of ``os.open()``. A file that O_CREAT makes gets the owner, the group and the mode of the file
-    ``model`` where there is one, as far as the system permits. So a file that root, or another member of the group,
-    adds to a store can be used by all who may use the store.
+    ``flags`` are those of ``os.open()``. A file that O_CREAT creates gets the owner, the group and the mode of the file
+    ``model`` if that exists, as far as the system permits. So everyone who may use the store can use a file that root,
+    or another member of the group, adds to it.
     """
     with standard_descriptors_taken():
         while True:
@@ -59,14 +59,14 @@ def open_regular(name: str, flags: int, model: str | None = None) -> int:
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise
-                continue  # somebody else has just made it
+                continue  # another process has just created it
             if model is not None:
                 _adopt_rights(descriptor, model)
             return descriptor
 
 
 def open_folder(name: str, follow: bool = False) -> int:
-    """Open a folder to lock it, flush it or open files in it. ``follow``: where it is reached through a link, too."""
+    """Open a folder to lock it, flush it or open files in it. ``follow`` permits a symbolic link."""
     with standard_descriptors_taken():
         flags = _FLAGS | os.O_RDONLY | os.O_DIRECTORY
         try:
@@ -78,8 +78,10 @@ def open_folder(name: str, follow: bool = False) -> int:
 
 
 def make_folder(name: str, model: str) -> None:
-    """Make a folder, with the owner, the group and the mode that fit to the file ``model``, if it is not there. Raises
-    UnsafeFileError where something else is."""
+    """Create a folder with the owner, the group and the mode of the file ``model``, unless it exists.
+
+    Raises UnsafeFileError if something else has this name.
+    """
     try:
         os.mkdir(name)
     except FileExistsError:
@@ -93,8 +95,10 @@ def make_folder(name: str, model: str) -> None:
 
 
 def check_regular(name: str) -> tuple[int, int] | None:
-    """Check that ``name`` is a regular file, and return what tells it from others: device and inode. None where it is
-    missing. For the files that the engine opens by their names."""
+    """Check that ``name`` is a regular file, and return its device and inode, or None if it is missing.
+
+    For the files that LMDB opens by name.
+    """
     try:
         status = os.lstat(name)
     except FileNotFoundError:
@@ -106,9 +110,9 @@ def check_regular(name: str) -> tuple[int, int] | None:
 
 @contextmanager
 def standard_descriptors_taken() -> Iterator[None]:
-    """Nothing that is opened in this block gets a descriptor below 3.
+    """Ensure that nothing opened in this block gets a descriptor below 3.
 
-    The root folder stands in for the closed ones: writing to it fails as writing to a closed descriptor does.
+    The root folder takes the closed descriptors meanwhile, because writing to it fails as to a closed descriptor.
     """
     taken: list[int] = []
     try:
@@ -121,13 +125,13 @@ def standard_descriptors_taken() -> Iterator[None]:
 
 
 def close_on_exec(files: Iterable[tuple[int, int] | None]) -> None:
-    """Close the descriptors of some files at ``exec``, where a library has opened them without saying so.
+    """Set that the descriptors of some files are closed at ``exec``, because LMDB opens them without this flag.
 
-    ``files``: device and inode of each. Cost: a look at each descriptor of this process.
+    ``files`` are pairs of device and inode. Cost: one ``fstat()`` for each descriptor of this process.
     """
     wanted = set(files)
     for name in os.listdir("/dev/fd"):
-        with suppress(OSError):  # (that of the list itself is closed by now)
+        with suppress(OSError):  # the descriptor of the list itself is closed by now
             status = os.fstat(int(name))
             if (status.st_dev, status.st_ino) in wanted:
                 os.set_inheritable(int(name), False)
@@ -137,7 +141,7 @@ def _open(name: str, flags: int) -> int:
     try:
         descriptor = os.open(name, flags | _FLAGS, 0o666)
     except OSError as error:
-        # ELOOP: a link, here or further up. ENXIO: a socket, or a pipe that nobody reads. EISDIR: a folder.
+        # ELOOP: a link, here or in a parent. ENXIO: a socket, or a pipe without a reader. EISDIR: a folder.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and _kind_of(name) != stat.S_IFREG:
             raise _unsafe(name, stat.S_IFREG) from error
         raise
@@ -163,7 +167,7 @@ def _unsafe(name: str, wanted: int) -> UnsafeFileError:
 def _adopt_rights(descriptor: int, model: str) -> None:
     try:
         status = os.lstat(model)
-    except OSError:  # nothing to go by: the file's creator and umask decide
+    except OSError:  # there is no model, so the creator and the umask decide
         return
     own = os.fstat(descriptor)
     with suppress(OSError):
@@ -172,10 +176,10 @@ def _adopt_rights(descriptor: int, model: str) -> None:
     with suppress(OSError):
         if own.st_gid != status.st_gid:
             os.fchown(descriptor, -1, status.st_gid)
-    # The engine writes the lock file of those who only read, too.
+    # LMDB writes the lock file for readers, too.
     mode = status.st_mode & 0o666 | 0o600
     if stat.S_ISDIR(own.st_mode):
-        # Who may read it may search it. What the folder inherits from the one around it stays.
+        # A user who may read the folder may search it. Its set-group-id bit stays.
         mode |= (mode & 0o444) >> 2 | own.st_mode & 0o7000
     with suppress(OSError):
         os.fchmod(descriptor, mode)

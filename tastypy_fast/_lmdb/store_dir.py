@@ -1,13 +1,13 @@
-"""The folder of a store and the files in it, as far as they are looked at without the storage engine.
+"""Folder of a store: create it, check what is in it before LMDB opens it, and detect replaced files.
 
     data.mdb     LMDB's data
     lock.mdb     LMDB's lock and table of readers
-    owner.lock   locked by the process that writes a private store, which it names, or by those that share one
-    turn.lock    locked by the process that writes a shared store just now
-    workers/     a file for each process that works on the tasks of a shared tracker, locked by it
+    owner.lock   locked by the process that writes a private store, whose name is in it, or by those that share one
+    turn.lock    writer lock of a shared store, locked by the process that is writing
+    workers/     a file for each process that claims tasks of a shared tracker, locked by it
 
-The system lets go of a file lock when its process ends, however it ends, so a stale one cannot be left. All that have
-the store open lock the data file, too (see ``DataLock``).
+The system releases a file lock when its process ends, however it ends, so there are no stale locks. Every process that
+has the store open locks the data file, too (see ``file_locks.DataLock``).
 """
 
 from __future__ import annotations
@@ -47,34 +47,37 @@ __all__ = [
     "flush_folder",
     "is_full",
     "no_store_error",
+    "opening_error",
     "prepare_folder",
-    "refused",
     "require_store",
 ]
 
-# What tells one file from another that has taken its name: device and inode.
+# Device and inode, which differ for a file that has replaced another one.
 Identity = tuple[int, int]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
 
-# What the system says where there is no room.
+# Errors of the system for a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# And where this process has not the right.
+# Errors of the system for missing permissions.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-# The databases in it, with LMDB's flags (8: integer keys).
+# The databases of a store, with LMDB's flags (8: integer keys).
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8, b"log": 8}
 
 
 def prepare_folder(path: str) -> bool:
-    """Make the folder of a store if there is none. True when it is new; an error when it is something else's."""
+    """Create the folder of a store unless it exists. Return whether it is new.
+
+    Raises NotAStoreError if it holds something else.
+    """
     try:
         os.makedirs(path)
     except FileExistsError:
         if not os.path.isdir(path):
             if os.path.islink(path):
-                raise refused(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path, True) from None
-            raise StorePathError(errno.ENOTDIR, "a store is a folder, and this path is a file; use another path",
+                raise opening_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path, True) from None
+            raise StorePathError(errno.ENOTDIR, "a store is a folder, but this path is a file; use another path",
                                  path) from None
     except NotADirectoryError:
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", path) from None
@@ -85,7 +88,7 @@ def prepare_folder(path: str) -> bool:
 
 
 def require_store(path: str) -> bool:
-    """An error unless there is a folder that may hold a store to read. False, for it is not new."""
+    """Raise an error unless there is a folder that may hold a store to read. Return False, because it is not new."""
     try:
         names = os.listdir(path)
     except NotADirectoryError:
@@ -101,14 +104,14 @@ def require_store(path: str) -> bool:
 
 
 def no_store_error(path: str) -> StoreNotFoundError:
-    """The error for a store that was not made, or not completely."""
+    """Return the error for a store that does not exist, or was not created completely."""
     return StoreNotFoundError(
-        errno.ENOENT, 'there is no store at this path to read; open it with mode="w" to make one', path
+        errno.ENOENT, 'there is no store at this path to read; open it with mode="w" to create one', path
     )
 
 
 def _refuse_foreign(path: str) -> None:
-    """An error for a folder that is something else's, before anything is written into it."""
+    """Raise NotAStoreError for a folder with something else in it, before anything is written into it."""
     names = set(os.listdir(path))
     if DATA in names:
         name = os.path.join(path, DATA)
@@ -120,8 +123,8 @@ def _refuse_foreign(path: str) -> None:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
-            "this folder holds the JSON files of the original tastypy, which are not a store of tastypy_fast; make one "
-            f"of them with: tastypy-fast import {shlex.quote(path)} STORE (in Python: import_json() of the class)"
+            "this folder holds the JSON files of the original tastypy, which are not a store of tastypy_fast. Convert "
+            f"them with: tastypy-fast import {shlex.quote(path)} STORE (in Python: import_json() of the class)"
         )
     else:
         some = ", ".join(sorted(names)[:3])
@@ -130,7 +133,7 @@ def _refuse_foreign(path: str) -> None:
 
 
 def begin_data_file(path: str) -> None:
-    """Make an empty data file where the store is new. An error where a store was there and has lost it."""
+    """Create an empty data file for a new store. Raises an error if a store has lost its data file."""
     name = os.path.join(path, DATA)
     if not os.path.lexists(name):
         if _was_complete(path):
@@ -139,15 +142,15 @@ def begin_data_file(path: str) -> None:
 
 
 def check_data_file(path: str, owned: bool) -> None:
-    """Refuse a data file that the engine would crash on, as far as a constant number of reads can tell.
+    """Refuse a data file on which LMDB would crash, as far as a constant number of reads can show.
 
-    ``owned``: this process has the owner lock, so that it may begin again what another one did not complete.
+    ``owned`` means that this process has the owner lock, so it may start again what another one did not complete.
     """
     name = os.path.join(path, DATA)
     if check_regular(name) is None:
         raise _damaged(path, f"{DATA} is missing")
     if not _was_complete(path) and _is_beginning(name):
-        # A process was killed, or found the disk full, while it made the store.
+        # A process was killed, or the disk was full, while the store was created.
         if not owned:
             raise no_store_error(path)
         descriptor = open_regular(name, os.O_RDWR)
@@ -159,9 +162,9 @@ def check_data_file(path: str, owned: bool) -> None:
     version = other_format(name)
     if version is not None:
         raise NewerFormatError(
-            f"the store at {path} was written by another version of the LMDB engine (its file format is {version}, not "
-            f"{FILE_FORMAT}), perhaps because LMDB_DEFAULT_LIB_VERSION was set; it is not damaged. Read it with that "
-            f"engine, and add what is in it to a new store"
+            f"the store at {path} was written by another version of LMDB (its file format is {version}, not "
+            f"{FILE_FORMAT}), perhaps because LMDB_DEFAULT_LIB_VERSION was set. It is not damaged. Read it with that "
+            f"version, and copy its content into a new store"
         )
     reason = find_damage(name, DATABASES)
     if reason:
@@ -169,8 +172,10 @@ def check_data_file(path: str, owned: bool) -> None:
 
 
 def _was_complete(path: str) -> bool:
-    """Whether a store was there, whatever is left of it: its owner has written its name when it was complete, and what
-    those have made who shared it came after that."""
+    """Return whether a complete store was in the folder, whatever is left of it.
+
+    Its owner writes its name when the store is complete. The files of a shared store are created after that.
+    """
     if any(os.path.lexists(os.path.join(path, name)) for name in (TURN, WORKERS)):
         return True
     try:
@@ -180,7 +185,7 @@ def _was_complete(path: str) -> bool:
 
 
 def _is_beginning(name: str) -> bool:
-    """Whether a data file holds less than the two pages that a new one begins with."""
+    """Return whether a data file has less than the two pages with which a new one begins."""
     size = 2 * os.sysconf("SC_PAGE_SIZE")
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -190,23 +195,25 @@ def _is_beginning(name: str) -> bool:
 
 
 def allocate_lock_file(path: str, readers: int) -> None:
-    """Have the whole of LMDB's lock file on the disk before the engine maps it, which ends the process where
-    a page of it cannot be written. Nobody in this process has the file open."""
+    """Write the whole of LMDB's lock file, because a full disk would end the process when LMDB writes to its map.
+
+    This process must not have the file open.
+    """
     name = os.path.join(path, LMDB_LOCK)
-    # 64 bytes for each reader, and a head (lmdb's mdb.c, MDB_reader and MDB_txninfo).
+    # 64 bytes for each reader, and a head (mdb.c: MDB_reader and MDB_txninfo).
     wanted = readers * 64 + 4096
     try:
         descriptor = open_regular(name, os.O_RDWR)
     except UnsafeFileError:
         raise
-    except OSError:  # a folder that one may only read; the engine knows what to make of it
+    except OSError:  # a read-only folder, which LMDB handles
         return
     try:
         status = os.fstat(descriptor)
         if status.st_nlink > 1 and os.pread(descriptor, 4, 0) not in (b"", bytes(4), struct.pack("=I", MAGIC)):
             raise UnsafeFileError(
-                errno.EMLINK, "this file is a hard link to something that is no lock file of LMDB's, so it is not "
-                "written. Remove it from this folder", name
+                errno.EMLINK, "this file is a hard link to a file that is no lock file of LMDB, so it was not written. "
+                "Remove it from this folder", name
             )
         size = status.st_size
         while size < wanted:
@@ -219,43 +226,43 @@ def allocate_lock_file(path: str, readers: int) -> None:
         os.close(descriptor)
 
 
-def refused(error: OSError, path: str, writes: bool) -> PersistentOrderedDictException:
-    """The error for a store that the system does not let this process open."""
+def opening_error(error: OSError, path: str, writes: bool) -> PersistentOrderedDictException:
+    """Return the error for a store that the system does not let this process open."""
     number, reason = error.errno or errno.EIO, error.strerror or str(error)
     if number in _FULL:
-        text = f"the store cannot be opened, there is no room ({reason}); free some space and try again"
+        text = f"the store cannot be opened because the disk is full ({reason}); free some space and try again"
         return DiskFullError(number, text, path)
     if number in _FORBIDDEN:
-        way_out = "get the right to use it"
+        way_out = "change the permissions of its files"
         if writes and os.path.lexists(path):
-            way_out = 'open it with mode="r" if reading is enough, or get the right to write it'
+            way_out = 'open it with mode="r" if reading is enough, or change the permissions of its files'
         return StoreAccessError(number, f"the store cannot be opened ({reason}); {way_out}", path)
     way_out = {
         errno.EMFILE: "; this process has too many files open: close some, or raise the limit (ulimit -n)",
         errno.ENFILE: "; the system has too many files open: close some",
         errno.ENAMETOOLONG: "; use a shorter path",
-        errno.ELOOP: "; its symbolic links lead in a circle: mend them or use another path",
-        errno.ENOENT: "; a part of it is missing, or was removed just now",
+        errno.ELOOP: "; its symbolic links form a circle: correct them or use another path",
+        errno.ENOENT: "; a part of the path is missing, or was removed just now",
     }.get(number, "")
     return StorageError(number, f"the store cannot be opened ({reason}){way_out}", path)
 
 
 def creation_error(error: OSError, path: str, effect: str, file: str) -> OSError:
-    """The error for a small file of the store that the system does not let this process make or write."""
+    """Return the error for a small file of the store that the system does not let this process create or write."""
     if error.errno in _FULL:
-        text = f"{effect}, there is no room for {file} ({error.strerror}); free some space and try again"
+        text = f"{effect} because the disk has no room for {file} ({error.strerror}); free some space and try again"
         return DiskFullError(error.errno, text, path)
     kind = StoreAccessError if error.errno in _FORBIDDEN else StorageError
-    return kind(error.errno, f"{effect}, {file} cannot be made ({error.strerror})", path)
+    return kind(error.errno, f"{effect} because {file} cannot be created ({error.strerror})", path)
 
 
 def is_full(path: str, reason: str) -> bool:
-    """Whether what the system said about a write comes of a full disk or of a limit on files."""
+    """Return whether an error of a write was caused by a full disk or a limit on file sizes."""
     if any(os.strerror(number) in reason for number in _FULL):
         return True
     if os.strerror(errno.EIO) not in reason:
         return False
-    # The engine says so of a write that was cut short, and does not ask why.
+    # LMDB reports EIO for a short write, whatever the reason.
     status = os.statvfs(path)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return status.f_bavail * status.f_frsize < 1 << 24 or limit != resource.RLIM_INFINITY
@@ -263,18 +270,20 @@ def is_full(path: str, reason: str) -> bool:
 
 def _damaged(path: str, reason: str) -> PersistentOrderedDictIntegrityError:
     return PersistentOrderedDictIntegrityError(
-        f"the store at {path} is damaged: {reason}. Bring back a copy of the folder; nothing in it was changed"
+        f"the store at {path} is damaged: {reason}. Restore a copy of the folder. Nothing in it was changed"
     )
 
 
 def file_identities(path: str) -> dict[str, Identity | None]:
-    """The files that may not change while a store is open, with what tells them from others; None for one that is
-    missing. Raises UnsafeFileError where one is no regular file."""
+    """Return device and inode of each file that must not change while a store is open, or None for a missing one.
+
+    Raises UnsafeFileError if one is no regular file.
+    """
     return {name: check_regular(os.path.join(path, name)) for name in (DATA, LMDB_LOCK, OWNER)}
 
 
 def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
-    """An error for each file of a store that is a link, a pipe or another thing, the workers' included."""
+    """Yield an error for each file of a store that is a link, a pipe or something else, including worker files."""
     names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN)]
     folder = os.path.join(path, WORKERS)
     try:
@@ -292,8 +301,11 @@ def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
 
 
 def find_changed_files(path: str, before: dict[str, Identity | None]) -> list[str]:
-    """Which of these files are others now. The data file also if it is missing. A lock file that is missing keeps
-    everybody out until it is made again, which nobody does while somebody has the store open."""
+    """Return which of these files were replaced. A missing data file is one of them, a missing lock file is not.
+
+    A missing lock file keeps other processes out until it is created again, which no process does while the store is
+    open.
+    """
     changed = []
     for name, identity in before.items():
         try:
@@ -308,12 +320,12 @@ def find_changed_files(path: str, before: dict[str, Identity | None]) -> list[st
 
 
 def flush_folder(path: str) -> None:
-    """Have the names of new files survive a power cut."""
+    """Flush a folder and its parent, so that the names of new files survive a power cut."""
     for folder in (path, os.path.dirname(path)):
         descriptor = open_folder(folder, follow=True)
         try:
             os.fsync(descriptor)
-        except OSError:  # some file systems cannot
+        except OSError:  # some file systems do not support this
             pass
         finally:
             os.close(descriptor)

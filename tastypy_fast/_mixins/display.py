@@ -48,7 +48,7 @@ class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin[K]):
         store: Any = self
         head = f"{escape(type(self).__name__)} <code>{escape(repr(store.path))}</code>"
         try:
-            found = None if store.closed else store._outcome(False)
+            found = None if store.closed else store._count_progress(False)
         except PersistentOrderedDictException:
             found = None
         if found is None:

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import IO, Any, Protocol, TypeVar
 
 from tastypy_fast._core.key_codec import describe
-from tastypy_fast._formats.atomic_output import atomic_output, new_path, system_errors
-from tastypy_fast._formats.jsonl import JsonLines, write_json_lines
-from tastypy_fast._formats.tastypy_json import Original, write_original
+from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path, translate_os_errors
+from tastypy_fast._formats.jsonl import JsonlReader, write_jsonl
+from tastypy_fast._formats.tastypy_json import TastypyJsonReader, write_tastypy_json
 from tastypy_fast._paths import Path, resolved
 from tastypy_fast._store.options import at_least
 from tastypy_fast.exceptions import (
@@ -77,9 +77,9 @@ class ImportExportMixin:
             >>> Path("files/0.json").read_text(), Path("files/1.json").read_text()
             ('"a\\\\\\\\tb"\\t[1]\\n', '["c", 2]\\tnull\\n')
         """
-        target = new_path(folder, "export to", self.path, "the store that is exported")
-        with system_errors(target), atomic_output(target) as made:
-            return write_original(made, self.iteritems(), self.file_size, self.gzipped)
+        target = resolve_new_path(folder, "export to", self.path, "the store that is exported")
+        with translate_os_errors(target), atomic_output(target) as made:
+            return write_tastypy_json(made, self.iteritems(), self.file_size, self.gzipped)
 
     @classmethod
     def import_json(cls: type[Made], folder: Path, path: Path, **arguments: Any) -> Made:
@@ -117,7 +117,7 @@ class ImportExportMixin:
             [('a', 1), (('b', 2), [None])]
         """
         size = arguments.get("file_size")
-        source = Original(folder, None if size is None else at_least("file_size", size, 1))
+        source = TastypyJsonReader(folder, None if size is None else at_least("file_size", size, 1))
         with closing(iter(source)) as entries:
             opened: Made = make_store(cls, path, source, entries, **arguments)[0]
         return opened
@@ -155,7 +155,7 @@ class ImportExportMixin:
             {"key":["b",2],"value":null}
             2
         """
-        return write_json_lines(target, self.iteritems(), self.path)
+        return write_jsonl(target, self.iteritems(), self.path)
 
     def import_jsonl(self: Store, source: Path | IO[str] | IO[bytes]) -> int:
         """Assign the keys and values of JSON Lines, as ``update()`` does.
@@ -188,22 +188,22 @@ class ImportExportMixin:
             >>> pod.items()
             [('a', 1), (('b', 2), [])]
         """
-        lines = JsonLines(source)
+        lines = JsonlReader(source)
         # (an error leaves no file open)
         with closing(iter(lines)) as entries:
             return _fill(self, entries, lines.where)
 
 
-def make_store(open_store: Any, path: Path, source: Original | JsonLines, entries: Entries,
+def make_store(open_store: Any, path: Path, source: TastypyJsonReader | JsonlReader, entries: Entries,
                **arguments: Any) -> tuple[Any, int]:
     """Make a store at ``path`` of the entries of ``source``, and open it; also how many entries there were.
 
     The store appears whole and on the disk, or not at all. ``open_store`` is its class, and ``arguments`` are those of
     the class.
     """
-    folder = resolved(source.folder) if isinstance(source, Original) else None
-    check = _refuse_duplicates(source) if isinstance(source, Original) else None
-    target = new_path(path, "import into", folder, "the folder that is imported")
+    folder = resolved(source.folder) if isinstance(source, TastypyJsonReader) else None
+    check = _refuse_duplicates(source) if isinstance(source, TastypyJsonReader) else None
+    target = resolve_new_path(path, "import into", folder, "the folder that is imported")
     later = {name: arguments.pop(name) for name in ("init", "mode") if name in arguments}
     with atomic_output(target) as made:
         store = open_store(made, **arguments)
@@ -274,7 +274,7 @@ def _so_far(count: int, whole: bool) -> str:
     return f"the {count} before it are in the store" if count != 1 else "the one before it is in the store"
 
 
-def _refuse_duplicates(source: Original) -> Check:
+def _refuse_duplicates(source: TastypyJsonReader) -> Check:
     """A check that raises when a key came a second time."""
 
     def check(store: Store, total: int, keys: list[Any]) -> None:

@@ -8,7 +8,7 @@ from math import inf
 from time import perf_counter
 from typing import Any, Generic, overload
 
-from tastypy_fast._inspect.outcomes import TaskCounts
+from tastypy_fast._inspect.task_counts import ProgressCounts
 from tastypy_fast._optional import optional_import
 from tastypy_fast._type_parameters import K, T
 from tastypy_fast.exceptions import PersistentOrderedDictException
@@ -67,7 +67,7 @@ class ProgressBarMixin(Generic[K]):
                 raise TypeError(f"progress() takes {name} from the store; leave it out")
         make = bar_class(optional_import("tqdm.auto", "progress", "progress()").tqdm)
         tracker: Any = self
-        return make(tracker, iterable, bool(allow_aborted), tracker._outcome(bool(allow_aborted)), options)
+        return make(tracker, iterable, bool(allow_aborted), tracker._count_progress(bool(allow_aborted)), options)
 
 
 class Bar:
@@ -78,18 +78,19 @@ class Bar:
     disable: bool
 
     def __init__(
-        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: TaskCounts, options: dict[str, Any]
+        self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: ProgressCounts,
+        options: dict[str, Any],
     ) -> None:
         self._tracker = tracker
         self._tasks = tasks
         self._allow_aborted = allow_aborted
-        self.failed = found.failed
+        self.failed = found.given_up
         self._interval = options.get("mininterval", 0.1) or 0.0
         # When to count the tasks again, and when the failed ones.
         self._next = self._next_count = 0.0
         # (tqdm would keep the iterable, and with it the claims of its loop; so it does not get it)
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
-        super().__init__(None, total=found.tasks, initial=found.done + found.failed, **settings)  # type: ignore[call-arg]
+        super().__init__(None, total=found.tasks, initial=found.done + found.given_up, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
 
     def __iter__(self) -> Iterator[Any]:
@@ -162,7 +163,7 @@ class Bar:
             if not ((aborted and not self._allow_aborted) or (tracker.max_tries and tried)):
                 failed = 0
             elif began >= self._next_count:
-                tasks, done, failed = tracker._outcome(self._allow_aborted)
+                tasks, done, failed = tracker._count_progress(self._allow_aborted)
                 self._next_count = perf_counter() + self._pause(began)
             else:
                 failed = self.failed

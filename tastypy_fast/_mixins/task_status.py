@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic
 
-from tastypy_fast._inspect.outcomes import TaskCounts
 from tastypy_fast._type_parameters import K
 
 __all__ = ["TaskStatusMixin"]
@@ -23,7 +22,6 @@ class TaskStatusMixin(Generic[K]):
     _status_of: Callable[[object], tuple[bool, bool, int]]
     _add_one: Callable[[Any, bool], None]
     _gate: Callable[[object, bool, bool, bool], bool]
-    _outcome: Callable[[bool], TaskCounts]
 
     @property
     def max_tries(self) -> int:

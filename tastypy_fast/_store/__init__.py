@@ -1,1 +1,1 @@
-"""Open and close a store, and keep track of every store that this process has open."""
+"""One open store of this process, its files and options, and the registry of all open stores."""

@@ -1,4 +1,7 @@
-"""The invariants of a store on disk, checked one by one. Cost: a walk over everything, in constant memory."""
+"""Check the invariants of a store on disk, for ``_check()`` and ``verify()``.
+
+Cost: one walk over all records, index entries, status blocks and claims, in constant memory.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,38 @@ from collections.abc import Iterable, Iterator
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
-from struct import Struct
 from typing import Any
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import HEAD, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._core.status_summary import SUMMARY_KEY, StatusSummary
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["find_violations"]
 
-_NUMBER = Struct("=q")
 _NO_PAYLOAD = 0
 _STATUS = 4
-# What is compared, of one block of order numbers each.
+# The sets of row ids that are compared block by block.
 RECORDS, TASKS, CLAIMED, CLAIMS, UNREADABLE = range(5)
 
 
 def find_violations(store: Store) -> Iterator[str]:
-    """What is wrong with the store as it was last synced, a sentence each. The caller holds the lock."""
+    """Yield a sentence for each violated invariant of the last synced state. The caller holds the lock."""
     with store.begin_reading() as txn:
-        yield from _faults(store, txn)
+        yield from _violations(store, txn)
 
 
-def _faults(store: Store, txn: Any) -> Iterator[str]:
+def _violations(store: Store, txn: Any) -> Iterator[str]:
     records = 0
     last = -1
     for raw_number, record in txn.cursor(store.values):
         records += 1
-        number = _NUMBER.unpack(raw_number)[0]
+        number = NUMBER.unpack(raw_number)[0]
         last = max(last, number)
-        yield from _record_faults(store, txn, number, raw_number, record)
+        yield from _record_violations(store, txn, number, raw_number, record)
     indexed = 0
     named = txn.cursor(store.values)
     for index, raw_number in txn.cursor(store.order):
@@ -48,25 +50,25 @@ def _faults(store: Store, txn: Any) -> Iterator[str]:
     if indexed != records:
         yield f"there are {records} records and {indexed} index entries"
     noted = txn.get(b"next", db=store.meta)
-    if store.writable:  # a reader does not keep up with the next number
+    if store.writable:  # a reader does not update its next row id
         if store.next_order <= last:
-            yield "the next order number is taken already"
-        if noted is not None and _NUMBER.unpack(noted)[0] > store.next_order:
-            yield "the next order number went back"
+            yield "the next row id is already in use"
+        if noted is not None and NUMBER.unpack(noted)[0] > store.next_order:
+            yield "the next row id went back"
     if store.status is not None:
-        yield from _status_faults(store, txn)
+        yield from _status_violations(store, txn)
     if store.images is not None:
-        yield from _image_faults(store, txn)
+        yield from _image_violations(store, txn)
 
 
-def _record_faults(store: Store, txn: Any, number: int, raw_number: bytes, record: bytes) -> Iterator[str]:
+def _record_violations(store: Store, txn: Any, number: int, raw_number: bytes, record: bytes) -> Iterator[str]:
     try:
         codec, encoded, payload = decode_record(record)
         key = decode_key(encoded)
         if codec != _NO_PAYLOAD:
             value = decode_value(codec, payload)
             if store.status is not None and (type(value) is not dict or not value):
-                yield f"the data of task {describe(key)} is not a dict with something in it"
+                yield f"the data of task {describe(key)} is not a dict with at least one entry"
         elif store.status is None:
             yield f"key {describe(key)} has no value"
     except PersistentOrderedDictIntegrityError as error:
@@ -76,10 +78,10 @@ def _record_faults(store: Store, txn: Any, number: int, raw_number: bytes, recor
         yield f"the index does not name the record {number} of key {describe(key)}"
 
 
-def _status_faults(store: Store, txn: Any) -> Iterator[str]:
+def _status_violations(store: Store, txn: Any) -> Iterator[str]:
     summary, is_sound = {}, True
     for raw_block, raw in txn.cursor(store.status):
-        block = _NUMBER.unpack(raw_block)[0]
+        block = NUMBER.unpack(raw_block)[0]
         summary[block] = raw[: HEAD.size]
         try:
             head, expected, slots, _ = block_facts(raw)
@@ -89,16 +91,16 @@ def _status_faults(store: Store, txn: Any) -> Iterator[str]:
             continue
         if head != expected:
             is_sound = False
-            yield f"the head of status block {block} says {head}, its entries {expected}"
+            yield f"status block {block} has the totals {head}, but its entries have {expected}"
         if not slots:
             yield f"status block {block} is empty"
     if is_sound:
         left = txn.get(SUMMARY_KEY, db=store.meta)
         if left is not None:
-            yield from _heads_faults(StatusSummary(left), summary, "noted")
+            yield from _summary_violations(StatusSummary(left), summary, "on disk")
         if store.summary is not None and store.summary.is_current():
-            yield from _heads_faults(store.summary, summary, "in memory")
-    # Everything in the order of LMDB, in which negative numbers (there should be none) come last.
+            yield from _summary_violations(store.summary, summary, "in memory")
+    # In the order of LMDB, in which negative row ids come last. (There should be none.)
     parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
     if store.claims is not None:
         parts.append(_in_blocks(CLAIMS, txn.cursor(store.claims)))
@@ -109,20 +111,20 @@ def _status_faults(store: Store, txn: Any) -> Iterator[str]:
         yield from _differences(found, store.claims is not None)
 
 
-def _heads_faults(summary: StatusSummary, expected: dict[int, bytes], where: str) -> Iterator[str]:
-    if summary.is_damaged() or dict(summary.each()) != expected:
-        yield f"the heads of status blocks that are {where} are not those of the blocks"
+def _summary_violations(summary: StatusSummary, expected: dict[int, bytes], where: str) -> Iterator[str]:
+    if summary.is_damaged() or dict(summary.blocks()) != expected:
+        yield f"the status summary {where} differs from the status blocks"
 
 
 def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
-    numbers = (_NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
+    numbers = (NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
     for block, found in groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK):
         yield block % 2**64, what, set(found)
 
 
 def _in_status(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
     for raw_block, raw in pairs:
-        block = _NUMBER.unpack(raw_block)[0]
+        block = NUMBER.unpack(raw_block)[0]
         try:
             _, _, slots, in_hand = block_facts(raw)
         except PersistentOrderedDictIntegrityError:
@@ -137,10 +139,12 @@ def _differences(found: dict[int, set[int]], has_claims: bool) -> Iterator[str]:
     for number in sorted(tasks ^ records):
         yield f"record {number} has no status" if number in records else f"status {number} has no record"
     for number in sorted(claimed ^ noted) if has_claims else ():
-        yield f"task {number} is {'not ' if number in noted else ''}marked as claimed, and its claim says otherwise"
+        yield f"task {number} " + (
+            "has a claim, but is not marked as claimed" if number in noted else "is marked as claimed, but has no claim"
+        )
 
 
-def _image_faults(store: Store, txn: Any) -> Iterator[str]:
+def _image_violations(store: Store, txn: Any) -> Iterator[str]:
     for raw_number, image in txn.cursor(store.images):
         try:
             if len(image) in range(1, _STATUS):
@@ -148,4 +152,4 @@ def _image_faults(store: Store, txn: Any) -> Iterator[str]:
             if len(image) > _STATUS:
                 decode_key(decode_record(image[_STATUS:])[1])
         except PersistentOrderedDictIntegrityError as error:
-            yield f"what the last sync left of record {_NUMBER.unpack(raw_number)[0]}: {error}"
+            yield f"the before-image of record {NUMBER.unpack(raw_number)[0]}: {error}"

@@ -1,4 +1,4 @@
-"""The files of one store as a process has them open: the locks on them, and whether they are still at the path."""
+"""Open the files of a store in the right order of locks, and detect that they were removed or replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tastypy_fast.exceptions import StorageError, StoreAccessError
 
 __all__ = ["OpenFiles"]
 
-# So often the files are opened that somebody replaces meanwhile.
+# How often the files are opened again because they were replaced meanwhile.
 OPENINGS = 100
 
 
@@ -26,14 +26,14 @@ class OpenFiles:
     def __init__(self, path: str, options: Options) -> None:
         self._path = path
         self._options = options
-        # Whether this process writes, or reads and keeps to the files that are at the path.
+        # A process that writes keeps its files. One that reads follows the files at the path.
         self._writes = options.mode == "w"
         self._data_lock: DataLock | None = None
         self.claim: OwnerLock | ReaderLock | SharedLock | None = None
         self._identities: dict[str, Identity | None] = {}
 
     def prepare(self) -> bool:
-        """Make or find the folder, and note for all processes that this one has the store open. Whether it is new."""
+        """Create or find the folder and lock the data file. Return whether the folder is new."""
         fresh = store_dir.prepare_folder(self._path) if self._writes else store_dir.require_store(self._path)
         self._lock_data()
         return fresh
@@ -48,8 +48,10 @@ class OpenFiles:
         self._data_lock = None
 
     def open_engine(self, readonly: bool) -> Any:
-        """Have the engine open the files that this process has locked. Who only reads takes the new ones where the
-        store was compacted, or replaced, meanwhile."""
+        """Open LMDB on the files that this process has locked.
+
+        A reader takes the new files if the store was compacted or replaced meanwhile. A writer raises an error.
+        """
         for _ in range(OPENINGS):
             now = store_dir.file_identities(self._path)
             if now[DATA] is None and not self._writes:
@@ -73,7 +75,7 @@ class OpenFiles:
                 return db
             db.close()
             self._unlock_data()
-        raise StorageError(errno.EAGAIN, "the files of this store do not stop being replaced", self._path)
+        raise StorageError(errno.EAGAIN, "the files of this store are being replaced. Try again later", self._path)
 
     def _open_engine(self, readonly: bool) -> Any:
         durability = self._options.durability
@@ -85,7 +87,8 @@ class OpenFiles:
                 raise StoreAccessError(errno.EACCES, text, self._path) from error
         except EngineError as error:
             raise engine.not_opened(self._path, error, self._writes) from error
-        # Who may not write the engine's lock file cannot read beside a writer. So keep writers out.
+        # A writer would reuse the pages that this process reads, because it has no slot in LMDB's reader table. So keep
+        # writers out.
         self.release()
         self.claim = ReaderLock(self._path)
         try:
@@ -94,39 +97,39 @@ class OpenFiles:
             raise engine.not_opened(self._path, error, self._writes) from error
 
     def _require_same(self, now: dict[str, Identity | None]) -> None:
-        """An error where the engine would be opened on other files than those that this process has locked."""
+        """Raise an error if LMDB would open other files than those that this process has locked."""
         if now[LMDB_LOCK] is None:
             raise lock_file_removed(self._path, LMDB_LOCK)
         if self.claim is not None and now[OWNER] not in (None, self.claim.identity()):
-            # Somebody else has opened the store since, and locked another file of that name.
+            # Another process has opened the store since, and locked another file of this name.
             raise lock_file_removed(self._path, OWNER)
         if not self._identities:
             self._identities = now
         if any(now[name] != self._identities[name] for name in (DATA, LMDB_LOCK)):
             raise self._replaced(self._changed())
 
-    # Whether they are there
+    # Changes of the files
 
     def are_gone(self) -> bool:
-        """Whether the files are not those any more that were opened."""
+        """Return whether the files at the path are no longer those that were opened."""
         return bool(self._changed())
 
     def check(self) -> None:
-        """An error when the files are not those any more that were opened."""
+        """Raise an error if the files at the path are no longer those that were opened."""
         changed = self._changed()
         if changed:
             raise self._replaced(changed)
 
     def are_behind(self, db: Any) -> bool:
-        """Whether the files at the path are others than this process reads, or newer.
+        """Return whether the files at the path are others than this process reads, or newer.
 
-        The system may have copied them to where they can be written (overlayfs), which only shows in transactions that
-        this process does not see. Raises StorageError where the data file is gone.
+        overlayfs copies a file when it is first written, and keeps its device and inode. That shows only in
+        transactions that this process does not see. Raises StorageError if the data file is gone.
         """
         changed = self._changed()
         name = os.path.join(self._path, DATA)
         if not os.path.lexists(name):
-            raise StorageError(errno.ENOENT, f"{DATA} was removed while this store was open to be read; close() it",
+            raise StorageError(errno.ENOENT, f"{DATA} was removed while this store was open for reading; close() it",
                                self._path)
         last = last_transaction(name)
         return bool(changed) or (last is not None and last > db.info()["last_txnid"])
@@ -138,22 +141,24 @@ class OpenFiles:
         way_out = "close()" if self._options.shared else "copy what you need to another store and revert()"
         return StorageError(
             errno.ENOENT, f"the files of the store ({', '.join(names) or DATA}) were removed or replaced while it was "
-            f"open, so that nothing can be saved; {way_out}", self._path
+            f"open, so nothing can be saved; {way_out}", self._path
         )
 
-    # The end
+    # Closing
 
     def release(self) -> None:
-        """Let go of all locks. The engine was closed before."""
+        """Release all locks. LMDB was closed before."""
         if self.claim is not None:
             self.claim.release()
         self.claim = None
         self._unlock_data()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the right to write alone is the parent's. In a lock that is shared the child has a part of
-        its own. It locks the data file for itself when it opens the engine."""
-        # (to close is enough: to unlock would take the lock from both)
+        """Leave the owner lock to the parent, in a forked child. A shared lock is kept, because the child has it, too.
+
+        The child locks the data file for itself when it opens LMDB.
+        """
+        # Closing is enough. Unlocking would release the lock of the parent as well.
         if not isinstance(self.claim, SharedLock):
             if self.claim is not None:
                 self.claim.release()

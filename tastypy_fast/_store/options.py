@@ -1,4 +1,4 @@
-"""The arguments with which a store is opened."""
+"""Validate the options of a store, and compare them with the open instances and with the store on disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from tastypy_fast.exceptions import NewerFormatError, StoreConflictError, StoreK
 
 __all__ = ["FORMAT", "KINDS", "Options", "at_least", "check_meta"]
 
+# The format on disk that this version writes. It reads all formats up to this one.
 FORMAT = 2
 KINDS = {b"dict": "a plain PersistentOrderedDict", b"tracker": "a ProgressTracker"}
 
 
 class Options:
-    """What instances on one path must agree on."""
+    """The options on which all instances on one path must agree."""
 
     def __init__(self, kind: bytes, mode: str, durability: str, gzipped: bool, file_size: int,
                  shared: bool = False) -> None:
@@ -31,7 +32,7 @@ class Options:
         self.file_size = at_least("file_size", file_size, 1)
 
     def check_same(self, path: str, other: Options) -> None:
-        """An error where another instance on the same path asks for something else."""
+        """Raise an error if another instance on the same path has other options."""
         if other.kind != self.kind:
             raise StoreKindError(
                 f"this process has {path} open as {KINDS[self.kind]}; it cannot be {KINDS[other.kind]} at the same time"
@@ -44,20 +45,24 @@ class Options:
             )
         if self.shared != other.shared:
             raise StoreConflictError(
-                f"this process has {path} open as a {'shared' if self.shared else 'private'} store, and each would "
-                f"overwrite what the other one has in memory; use the same class, or close the other instance first"
+                f"this process has {path} open as a {'shared' if self.shared else 'private'} store, and each instance "
+                f"would overwrite the changes of the other. Use the same class, or close the other instance first"
             )
-        for name in ("mode", "gzipped", "file_size", "durability"):
-            mine, theirs = getattr(self, name), getattr(other, name)
+        for name, mine, theirs in (
+            ("mode", self.mode, other.mode),
+            ("gzipped", self.gzipped, other.gzipped),
+            ("file_size", self.file_size, other.file_size),
+            ("durability", self.durability, other.durability),
+        ):
             if mine != theirs:
                 raise StoreConflictError(
-                    f"this process has {path} open with {name}={mine!r}, not {theirs!r}; instances on one path must "
-                    f"agree, so pass the same options or close the others first"
+                    f"this process has {path} open with {name}={mine!r}, not {theirs!r}. Pass the same options, or "
+                    f"close the other instances first"
                 )
 
 
 def check_meta(path: str, found: dict[bytes, bytes], options: Options) -> None:
-    """An error when the store at ``path``, which says this of itself, cannot be opened like this."""
+    """Raise an error if the store at ``path``, whose database ``meta`` has this content, cannot be opened like this."""
     version, kind = int(found[b"format"]), KINDS[found[b"kind"]]
     if version > FORMAT:
         raise NewerFormatError(
@@ -69,10 +74,10 @@ def check_meta(path: str, found: dict[bytes, bytes], options: Options) -> None:
 
 
 def at_least(name: str, value: object, least: int) -> int:
-    """An argument that must be an int of at least ``least``, checked."""
+    """Return an argument that must be an int of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {describe(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {describe(value)}")
-    # (more than anything can count to is as good as that)
+    # Compiled code takes no larger number, and no count reaches it.
     return min(value, sys.maxsize)

@@ -1,4 +1,4 @@
-"""A store opened to be looked at as it is on disk, whichever class it is of and whoever has it open."""
+"""Open any store for inspection, whatever its class and whatever process has it open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ReadOnlyStore", "look_at"]
 
 
 class ReadOnlyStore(Store):
-    """A store that is only read, with the databases of a shared one where it has them."""
+    """A store that is only read. It has the databases of a shared store if these exist."""
 
     def _open_databases(self) -> None:
         super()._open_databases()
@@ -24,16 +24,16 @@ class ReadOnlyStore(Store):
         )
 
     def file_size(self) -> Any:
-        """What it says of the lines in each file of the original's format; as it is on disk."""
+        """Return the option ``file_size`` as the store has it on disk."""
         with self.db.begin(db=self.meta) as txn:
             return txn.get(b"file_size")
 
 
 def look_at(path: str) -> ReadOnlyStore:
-    """Open a store to read it. Raises as opening with ``mode="r"`` does, but for its kind."""
+    """Open a store of any kind for reading. Raises what opening with ``mode="r"`` raises, except StoreKindError."""
     for kind in KINDS:
         try:
             return ReadOnlyStore(path, Options(kind, "r", "normal", False, 1))
         except StoreKindError:
             continue
-    raise AssertionError("a store is of one kind")
+    raise AssertionError("every store has one of the kinds")

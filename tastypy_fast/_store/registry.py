@@ -1,4 +1,4 @@
-"""Which stores this process has open, and what happens to all of them: exit, SIGTERM, fork."""
+"""Registry of the stores that this process has open: share them between instances, and save all at exit or fork."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ T = TypeVar("T")
 _registry: dict[str, Store] = {}
 _registry_lock = threading.RLock()
 _exiting = False
-# Of the fork that is going on: locks of threads that have ended in a block.
+# During a fork: the locks of threads that have ended inside a block.
 _abandoned: list[Lock] = []
 
-# How long, in microseconds, a fork waits for one store while it holds another.
+# How long a fork waits for one store while it holds the locks of others, in microseconds.
 PATIENCE = 50_000
 
 
 def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Store],
             make_cache: Callable[[Any], WriteCache], clone: bool) -> tuple[Any, WriteCache]:
-    """Open a store as ``store_type``, or join the instances that this process has on it. ``release`` undoes it."""
+    """Open a store as ``store_type``, or join the open instances on its path. Each call needs one ``release()``."""
     real = resolved(path)
     with _registry_lock:
         store = _registry.get(real)
         if store is not None:
             for lost in [cache for cache in store.caches if cache.closed]:
-                # An interrupt came into the middle of closing it.
+                # An interrupt came while it was closed.
                 _forget(store, lost)
             if not store.caches:
                 _let_go(store)
@@ -64,13 +64,13 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
 
 
 def release(store: Store, cache: WriteCache) -> None:
-    """One instance less. The last one syncs and closes the files, or raises and stays."""
-    # (a thread that is in a transaction may be about to open or close a store: its lock comes first)
+    """Release an instance. The last one syncs and closes the files. If that fails, it raises and stays open."""
+    # The transaction lock comes first, because a thread inside of a transaction may open or close a store.
     with store.transaction_lock or nullcontext(), _registry_lock:
         if store.caches.get(cache, 0) > 1:
             store.caches[cache] -= 1
         else:
-            # (an interrupt may have come at any line before, and this is the second call)
+            # An interrupt may have ended an earlier call at any line. Then this is the second call.
             if not cache.closed:
                 cache.finish()
             _forget(store, cache)
@@ -85,7 +85,7 @@ def _forget(store: Store, cache: WriteCache) -> None:
 
 
 def _let_go(store: Store) -> None:
-    """Close the files of a store that no instance has open any more."""
+    """Close a store that has no instance left."""
     store.close()
     if _registry.get(store.path) is store:
         del _registry[store.path]
@@ -94,12 +94,12 @@ def _let_go(store: Store) -> None:
 
 
 def finish(store: Store, cache: WriteCache) -> None:
-    """An instance was lost without being closed: save what it had, and let go."""
+    """Save and release an instance that was garbage collected without being closed."""
 
     locks = [lock for one in _registry.values() for lock in one.locks]
 
     def work() -> None:
-        # What cannot be saved stays, and the end of the process tries again.
+        # If saving fails, the cache stays, and the exit of the process tries again.
         if _save(store, lambda: cache.sync(True)):
             release(store, cache)
 
@@ -108,8 +108,11 @@ def finish(store: Store, cache: WriteCache) -> None:
 
 
 def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
-    """Have ``work`` done later, if this thread has one of the locks: it is inside an operation. What comes into the
-    middle of one (a signal handler, a finalizer that the garbage collector runs) can neither write nor wait."""
+    """Call ``work`` when one of the locks is released, if this thread has one. Return whether it has.
+
+    The thread is inside of an operation then. A signal handler or a finalizer that interrupts an operation can neither
+    write nor wait.
+    """
     for lock in locks:
         if lock.is_mine():
             lock.on_release = [*(lock.on_release or ()), work]
@@ -118,8 +121,10 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
 
 
 def _save(store: Store, work: Callable[[], object]) -> bool:
-    """Save something of a store. An error is reported, so that one store does not cost another; so is a Ctrl-C, which
-    may end the waiting for another thread."""
+    """Save something of a store, and report an error instead of raising it. Return whether it was saved.
+
+    An error of one store must not prevent the others from being saved. A Ctrl-C may end the waiting for a thread.
+    """
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:
@@ -138,8 +143,10 @@ def _save_all(dying: bool = False) -> None:
 
 
 def _save_at_exit() -> None:
-    """The process ends. Functions of atexit that run later may still use a store: from now on every change is
-    written at once. (The files stay open; the system closes them.)"""
+    """Save all stores at exit, and write every later change at once.
+
+    Functions of atexit that run later may still use a store. The files stay open, and the system closes them.
+    """
     global _exiting
     _exiting = True
     _save_all()
@@ -149,54 +156,55 @@ def _save_at_exit() -> None:
 
 
 def _end_by_sigterm() -> None:
-    """Save everything and end, now or after the operation that the signal came into. (But not after a block of a
-    shared store, which may take long: nobody sees anything of it.)"""
+    """Save all stores and end the process, after the operation that the signal has interrupted.
+
+    It does not wait for a block of a shared store, which may take long. Nothing of the block is committed.
+    """
     if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
         _save_all(dying=True)
         shutdown.die()
 
 
 def _before_fork() -> None:
-    """Have no other thread in a transaction, nor opening or closing a store.
+    """Acquire all locks, so that no other thread is in a transaction, or opens or closes a store, during the fork.
 
-    Signal handlers run while this waits. What they raise cannot call the fork off: it is raised when all is taken, and
-    Python reports it.
+    Signal handlers run while this waits. Their exceptions cannot prevent the fork. The first one is raised when all
+    locks are acquired, and Python reports it.
     """
     taken: list[Lock] = []
     raised: list[BaseException] = []
     _abandoned.clear()
     while True:
-        _whatever_comes(_registry_lock.acquire, raised)
+        _uninterrupted(_registry_lock.acquire, raised)
         wanted = _transaction_locks()
         missing = next((lock for lock in wanted if lock not in taken and lock not in _abandoned), None)
         if missing is None:
             break
         _registry_lock.release()
-        if taken and not _whatever_comes(functools.partial(missing.acquire_within, PATIENCE), raised):
-            # Its thread may be in a block, and wait for a store that is held here.
+        if taken and not _uninterrupted(functools.partial(missing.acquire_within, PATIENCE), raised):
+            # Its thread may be in a block and wait for a store that is locked here: a deadlock without this.
             for one in taken:
                 one.release()
             taken = []
         if not taken:
             try:
-                _whatever_comes(missing.acquire, raised)
+                _uninterrupted(missing.acquire, raised)
             except NotLockedError:
-                # Its thread has ended in a block, so that nobody is at work there.
+                # Its thread has ended inside a block, so no thread is in an operation of this store.
                 _abandoned.append(missing)
                 continue
         taken.append(missing)
     for lock in taken:
-        if lock not in wanted:  # closed meanwhile
+        if lock not in wanted:  # its store was closed meanwhile
             lock.release()
     for store in _registry.values():
-        _whatever_comes(store.before_fork, raised)
+        _uninterrupted(store.before_fork, raised)
     if raised:
         raise raised[0]
 
 
-def _whatever_comes(wait: Callable[[], T], raised: list[BaseException]) -> T:
-    """What ``wait`` returns, which is called again after a signal handler has ended it; ``raised`` keeps what that one
-    has raised."""
+def _uninterrupted(wait: Callable[[], T], raised: list[BaseException]) -> T:
+    """Return what ``wait`` returns. If a signal handler raises, append the exception to ``raised`` and wait again."""
     while True:
         try:
             return wait()

@@ -1,6 +1,6 @@
-"""Whatever ends the process, what is in memory is saved first: exit, an exception, Ctrl-C, SIGTERM.
+"""Save what is in memory before the process ends: exit hooks and the handler of SIGTERM.
 
-SIGINT needs nothing of its own: Python makes it an exception, which ends in an ordinary exit.
+SIGINT needs no handler, because Python turns it into an exception, which ends in an ordinary exit.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _on_sigterm: Callable[[], None] | None = None
 
 
 def save_at_exit(save: Callable[[], None]) -> None:
-    """Call ``save`` when this process exits; once for each process, however often it is asked."""
+    """Call ``save`` once when this process exits, even if this function is called several times."""
     if os.getpid() in _saved_by:
         return
     if not _saved_by:
         atexit.register(save)
     _saved_by.add(os.getpid())
-    # A child of multiprocessing's fork ends without the functions of atexit, but runs its own finalizers.
+    # A child of multiprocessing ends without the functions of atexit, but runs multiprocessing's finalizers.
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
@@ -36,7 +36,7 @@ def save_at_exit(save: Callable[[], None]) -> None:
 
 
 def watch_sigterm(end: Callable[[], None]) -> None:
-    """Have SIGTERM call ``end``, which saves and calls ``die``, unless the program handles SIGTERM itself."""
+    """Call ``end`` on SIGTERM, unless the program handles SIGTERM. ``end`` saves all stores and calls ``die()``."""
     global _on_sigterm
     if threading.current_thread() is not threading.main_thread():
         return
@@ -47,13 +47,13 @@ def watch_sigterm(end: Callable[[], None]) -> None:
 
 
 def watch_sigterm_in_child() -> None:
-    """After a fork: the handler is there, what repeats the signal is not."""
+    """Resend SIGTERM in a forked child, too. It inherits the handler, but not the timer that resends the signal."""
     if signal.getsignal(signal.SIGTERM) is _handle:
         signal_resend.resend_until_handled(signal.SIGTERM)
 
 
 def restore_sigterm() -> None:
-    """No store is open any more: SIGTERM does what it did before."""
+    """Remove the handler of SIGTERM, because no store is open any more."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -65,11 +65,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def die() -> None:
-    """End as SIGTERM ends a process, with the exit status that tells so."""
+    """End the process as SIGTERM does, with the same exit status."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def report(path: str, error: BaseException) -> None:
-    """Tell, in one line, of a save that failed where nobody is left to catch the error."""
+    """Print one line about a failed save to stderr, because no caller is left to catch the error."""
     print(f"tastypy_fast: not everything in {path} could be saved: {str(error) or repr(error)}", file=sys.stderr)

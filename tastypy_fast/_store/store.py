@@ -33,7 +33,7 @@ from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._lmdb import engine, network_fs, store_dir
 from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
-from tastypy_fast._lmdb.integer_key import unpack_integer
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
 from tastypy_fast._store.worker_files import find_orphaned_claims
@@ -116,7 +116,7 @@ class Store(StoreBase):
         except BaseException as error:
             self._close_files()
             if isinstance(error, OSError) and not isinstance(error, PersistentOrderedDictException):
-                raise store_dir.refused(error, self.path, self._may_write) from error
+                raise store_dir.opening_error(error, self.path, self._may_write) from error
             raise
 
     def _take_files(self) -> bool:
@@ -214,11 +214,11 @@ class Store(StoreBase):
     def next_number(self, txn: Any) -> int:
         """Return the row id after the last one that was ever given to a row."""
         cursor = txn.cursor(self.values)
-        last = unpack_integer(cursor.key()) if cursor.last() else -1
+        last = NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
         if last < 0 and cursor.key():
             raise self.damaged("a record has a negative row id")
         noted = txn.get(b"next", db=self.meta)
-        return max(last + 1, unpack_integer(noted) if noted else 0)
+        return max(last + 1, NUMBER.unpack(noted)[0] if noted else 0)
 
     def _create(self) -> None:
         def work(txn: Any) -> None:

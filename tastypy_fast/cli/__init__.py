@@ -1,4 +1,4 @@
-"""The command ``tastypy-fast``. What it is built on comes with an extra, and is imported when it runs."""
+"""Start the command ``tastypy-fast``. Its requirements come with the extra ``cli`` and are imported when it runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _EXTRA = ("click", "rich", "plotext", "zstandard")
 
 
 def main() -> int:
-    """Run the command with the arguments of this process. Returns its exit code."""
-    # A program that has detached itself may have closed them. (The lowest numbers are free, so they are theirs again.)
+    """Run the command with the arguments of this process, and return its exit code."""
+    # A detached program may have closed its standard streams. The lowest free descriptors are theirs again when opened.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (as long as the process)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open until the process ends)
     try:
         from tastypy_fast.cli.app import run
 
         return run(sys.argv[1:])
-    except KeyboardInterrupt:  # before there was a command
+    except KeyboardInterrupt:  # during the imports
         return 130
     except ImportError as error:
         name = (error.name or "").partition(".")[0]
         if name not in _EXTRA and "tastypy_fast[" not in str(error):
             raise
-        # (one that has no name says itself what to install)
+        # An error without a module name comes from this package, and says itself what to install.
         text = f"this needs {name}: pip install 'tastypy_fast[cli]'" if name else str(error)
         print(f"tastypy-fast: {text}", file=sys.stderr)
         return 1

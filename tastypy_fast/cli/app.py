@@ -1,4 +1,7 @@
-"""The command as a whole: its commands, its help, and how it ends."""
+"""Assemble the commands into ``tastypy-fast``, and turn errors into exit codes.
+
+The module is not called ``main``, because a submodule of that name would hide the package's function ``cli.main()``.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ import click
 from tastypy_fast import PersistentOrderedDictException, __version__
 from tastypy_fast.cli.edit import abort, add, done, reset, rm, set_value
 from tastypy_fast.cli.exit_codes import (
-    DONE,
+    BROKEN_PIPE,
     INTERRUPTED,
-    NOBODY_READS,
-    REFUSED,
+    OK,
+    OTHER_ERROR,
     USAGE,
-    Failure,
-    code_of,
-    message_of,
-    warn,
+    CommandError,
+    exit_code_of,
+    format_error,
+    print_error,
 )
-from tastypy_fast.cli.formatting import make_tolerant
+from tastypy_fast.cli.formatting import accept_any_text
 from tastypy_fast.cli.import_export import export, import_
 from tastypy_fast.cli.maintain import compact, copy, repair, verify
 from tastypy_fast.cli.read import get, ls
@@ -33,16 +36,16 @@ from tastypy_fast.cli.watch import watch
 __all__ = ["run", "tastypy_fast"]
 
 
-class SubprocessDied(Exception):
-    """A command was stopped, or nobody reads what it prints. (Of both, click itself would make something else.)"""
+class CommandStopped(Exception):
+    """Ends a command on Ctrl-C or a broken pipe, with the exit code. click would handle the two in its own way."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
 
 
-class Commands(click.Group):
-    """The commands, each of which ends as a command should."""
+class CommandGroup(click.Group):
+    """The group of all commands."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that the arguments name."""
@@ -50,42 +53,44 @@ class Commands(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            raise SubprocessDied(NOBODY_READS) from None
+            raise CommandStopped(BROKEN_PIPE) from None
         except KeyboardInterrupt:
-            raise SubprocessDied(INTERRUPTED) from None
+            raise CommandStopped(INTERRUPTED) from None
         return result
 
 
 @click.group(
-    cls=Commands,
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Exit codes:
-  0    done
-  1    no such key (the others are done); verify found damage; repair
-       could not keep all; the extra is missing that the message names
-  2    the arguments make no sense
-  3    the store cannot be opened: not there, not a store, damaged,
-       of a newer format, in the hands of a private process
-  4    anything else: the disk is full, input cannot be read, ...
+  0    success
+  1    incomplete: a key does not exist (the others were processed),
+       verify found damage, repair lost something, or a package that
+       the message names is not installed
+  2    invalid arguments
+  3    the store cannot be opened: it does not exist, is not a store,
+       is damaged, has a newer format, or a private process has it open
+  4    any other error: disk full, input that cannot be read, ...
   130  stopped by Ctrl-C
-  141  who read the output went away (as with | head)
+  141  the reader of the output exited (as with | head)
 
 \b
-Completion of commands, options and paths:
+To complete commands, options and paths with the Tab key:
   bash   eval "$(_TASTYPY_FAST_COMPLETE=bash_source tastypy-fast)"    in ~/.bashrc
   zsh    eval "$(_TASTYPY_FAST_COMPLETE=zsh_source tastypy-fast)"     in ~/.zshrc
   fish   _TASTYPY_FAST_COMPLETE=fish_source tastypy-fast | source     in ~/.config/fish/config.fish
 
-NO_COLOR=1 in the environment prints without colours. Every command explains itself with --help.""",
+Set NO_COLOR=1 in the environment to print without colours. Use --help after a command to show its options.""",
 )
 @click.version_option(__version__, prog_name="tastypy-fast")
 def tastypy_fast() -> None:
-    """Look at a store of tastypy_fast, change it, and take care of it.
+    """Inspect, edit and maintain the stores of tastypy_fast.
 
-    STORE is the folder of a PersistentOrderedDict or a ProgressTracker, private or shared. Reading works while others
-    write, and sees what they last synced. Commands that write go together with processes that share the store; while
-    one process has it for itself they change nothing and say so. Output is for people, and for programs with --json.
+    STORE is the folder of a PersistentOrderedDict or a ProgressTracker, private or shared. Commands that read also
+    work while other processes write, and show what those last synced. Commands that write can run while other processes
+    share the store. They refuse to run while one process has the store open privately. Use --json for output that
+    programs can parse.
     """
 
 
@@ -96,34 +101,34 @@ for command in (status, watch, ls, get, set_value, rm, add, done, reset, abort, 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
                   file: TextIO | None = None, line: str | None = None) -> None:
-    warn(f"warning: {message}")
+    print_error(f"warning: {message}")
 
 
 def run(arguments: list[str]) -> int:
-    """Run it, and return the exit code. Errors and warnings are one line each on stderr."""
-    make_tolerant(sys.stdout)
+    """Run the command with these arguments, and return its exit code. Each error and warning is one line on stderr."""
+    accept_any_text(sys.stdout)
     try:
         with warnings.catch_warnings():
             # Without the line of the program, because a user of the command has none.
             warnings.showwarning = _show_warning
             result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()
-    except SubprocessDied as end:
-        # (the interpreter would flush what is left once more)
+    except CommandStopped as stopped:
+        # Send the rest of the output to /dev/null, because the interpreter flushes it at exit and would fail.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return end.code
+        return stopped.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return USAGE
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "tastypy-fast"
-        warn(f"{error.format_message()} ({where} --help)")
+        print_error(f"{error.format_message()} ({where} --help)")
         return USAGE
     except click.ClickException as error:
-        warn(error.format_message())
-        return REFUSED
-    except (Failure, PersistentOrderedDictException, OSError) as error:
-        warn(message_of(error))
-        return code_of(error)
-    return result if isinstance(result, int) else DONE
+        print_error(error.format_message())
+        return OTHER_ERROR
+    except (CommandError, PersistentOrderedDictException, OSError) as error:
+        print_error(format_error(error))
+        return exit_code_of(error)
+    return result if isinstance(result, int) else OK

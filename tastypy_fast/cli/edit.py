@@ -1,4 +1,4 @@
-"""The commands that change what is in a store: ``set``, ``rm``, ``add``, ``done``, ``reset``, ``abort``."""
+"""Implement the commands that change keys and tasks: ``set``, ``rm``, ``add``, ``done``, ``reset``, ``abort``."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast._formats.json_text import parse_json
-from tastypy_fast.cli.exit_codes import DONE, NO, USAGE, Failure
-from tastypy_fast.cli.formatting import as_json, key_as_json, key_from, out, quantity
+from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError
+from tastypy_fast.cli.formatting import as_json, key_as_json, parse_key, print_line, quantity
 from tastypy_fast.cli.key_filters import (
-    Choice,
-    choose,
-    claimed_keys,
+    KeyFilter,
+    chunks,
     filter_options,
-    in_chunks,
+    find_claimed_keys,
+    iter_given_keys,
+    iter_matching,
     json_keys_option,
     json_option,
     key_options,
-    keys_given,
     store_argument,
 )
-from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader, open_writer, require_tracker
-from tastypy_fast.cli.read import no_such_key
+from tastypy_fast.cli.open_store import Reader, Writer, is_tracker, open_reader, open_writer, require_tracker
+from tastypy_fast.cli.read import print_missing_key
 
 __all__ = ["abort", "add", "done", "reset", "rm", "set_value"]
 
-# Keys in one transaction: others wait for so long, and so many are done or not as one.
+# Keys in one transaction. Other writers wait while it runs, and its keys change together or not at all.
 CHUNK = 1000
-# Of keys that are not there, so many are named.
-NAMED = 10
+# Missing keys that are printed; the others are only counted.
+MAX_NAMED = 10
 
-create_option = click.option("--create", is_flag=True, help="Make the store if there is none.")
+create_option = click.option("--create", is_flag=True, help="Create the store if it does not exist.")
 
 
-def report(as_object: bool, sentence: str, **numbers: Any) -> None:
-    """Say what was changed."""
-    out(as_json(numbers) if as_object else sentence)
+def print_report(as_object: bool, sentence: str, **numbers: Any) -> None:
+    """Print the result: ``numbers`` as a JSON object, or a sentence."""
+    print_line(as_json(numbers) if as_object else sentence)
 
 
 @click.command(name="set")
@@ -49,14 +49,13 @@ def report(as_object: bool, sentence: str, **numbers: Any) -> None:
 @click.argument("key")
 @click.argument("value")
 @json_keys_option
-@click.option("--text", is_flag=True, help="VALUE is a string as it is, not JSON.")
+@click.option("--text", is_flag=True, help="Store VALUE as a string instead of parsing it as JSON.")
 @create_option
 @json_option
 def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, create: bool, as_object: bool) -> None:
-    """Assign VALUE, which is JSON, to KEY.
+    """Assign VALUE, which is JSON, to KEY. If VALUE is -, it is read from stdin.
 
-    The value of a task is an object; what it does not say of _done, _aborted and _tries is as in a new task. A VALUE of
-    - is read from stdin.
+    The value of a task must be a JSON object. If it lacks _done, _aborted or _tries, these are set as in a new task.
 
     \b
     tastypy-fast set squares 12 144
@@ -64,25 +63,26 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
     tastypy-fast set names first --text Ada
     """
     try:
-        parsed_key = key_from(key, json_keys)
+        parsed_key = parse_key(key, json_keys)
     except ValueError as error:
-        raise Failure(str(error), USAGE) from None
+        raise CommandError(str(error), USAGE) from None
     if value == "-":
         value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     try:
         parsed: Any = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
-        raise Failure(f"the value is not JSON ({error}); a string takes double quotes, or --text", USAGE) from None
-    # (what cannot be stored makes no store)
+        raise CommandError(f"the value is not valid JSON ({error}); put a string in double quotes, or use --text",
+        USAGE) from None
+    # Check both before a store is created, so that an error leaves none behind.
     encode_key(parsed_key)
     encode_value(parsed)
     with open_writer(store, SharedPersistentOrderedDict if create else None) as writer, writer.transaction():
         if is_tracker(writer) and not isinstance(parsed, dict):
-            raise Failure("the value of a task is a JSON object", USAGE)
+            raise CommandError("the value of a task must be a JSON object", USAGE)
         was_there = parsed_key in writer
         writer[parsed_key] = parsed
     verb = "changed" if was_there else "added"
-    report(as_object, f"{verb} {key_as_json(parsed_key)}", key=parsed_key, added=not was_there)
+    print_report(as_object, f"{verb} {key_as_json(parsed_key)}", key=parsed_key, added=not was_there)
 
 
 @click.command()
@@ -91,22 +91,22 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
 @create_option
 @json_option
 def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, create: bool, as_object: bool) -> None:
-    """Add tasks to a tracker; those that are there already stay as they are.
+    """Add tasks to a tracker. Tasks that exist already are not changed.
 
-    A file or stdin has one key in a line; lines end with LF or CRLF, and empty ones are passed over. Any number of them
-    takes the same memory; each 10,000 are there at once.
+    Keys can be given as arguments, in a file, or on stdin, one per line. Lines end with LF or CRLF, and empty lines are
+    skipped. Memory use is constant. Every 10,000 keys are one transaction.
 
     \b
     tastypy-fast add crawl https://example.org/ https://example.net/
     find . -name '*.py' | tastypy-fast add files --create -
     """
     if not keys and file is None:
-        raise Failure("add needs a key, or --file", USAGE)
+        raise CommandError("add needs a key or --file", USAGE)
     added = given = 0
     with open_writer(store, SharedProgressTracker if create else None) as writer:
         tracker = require_tracker(writer)
         try:
-            for chunk in in_chunks((key for key, _ in keys_given(keys, file, json_keys)), 10_000):
+            for chunk in chunks((key for key, _ in iter_given_keys(keys, file, json_keys)), 10_000):
                 with tracker.transaction():
                     before = len(tracker)
                     tracker.add_many_if_absent(chunk)
@@ -114,177 +114,182 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, cr
                 added += more
                 given += len(chunk)
         finally:
-            report(as_object, f"added {quantity(added, 'task')}, {given - added:,} there already",
-                   added=added, there=given - added)
+            print_report(as_object, f"added {quantity(added, 'task')}, {given - added:,} existed already",
+                         added=added, there=given - added)
 
 
-# Changing what is there: keys, or a filter
+# Commands on given keys, or on the keys that match a filter
 
 Action = Callable[[Any, list[Any]], object]
 
 
-def change(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, choice: Choice, dry_run: bool,
-           as_object: bool, done_to: str, action: Action, tasks_only: bool = True) -> int:
-    """Do something to keys, or to what a filter lets through, so many in a transaction."""
+def run_change(
+    store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, key_filter: KeyFilter, dry_run: bool,
+    as_object: bool, verb: str, action: Action, tasks_only: bool = True,
+) -> int:
+    """Apply an action to the given keys, or to those that match a filter, and return the exit code.
+
+    ``verb`` is the past participle for the result, as in "2 tasks aborted".
+    """
     given = bool(keys) or file is not None
-    if given == choice.says_something():
-        raise Failure("give either keys or a filter (such as --failed), and not both" if given else
-                      "this needs keys, --file, or a filter (such as --failed)", USAGE)
-    if dry_run:
-        with open_reader(store) as reader:
-            return Changes(reader, json_keys, choice, lambda *_: None).perform(
-                keys_given(keys, file, json_keys) if given else None, f"would be {done_to}", as_object, tasks_only)
-    with open_writer(store) as writer:
-        return Changes(writer, json_keys, choice, action).perform(
-            keys_given(keys, file, json_keys) if given else None, done_to, as_object, tasks_only)
+    if given == key_filter.is_set():
+        raise CommandError("give either keys or a filter (such as --failed), not both" if given else
+                           "the command needs keys, --file, or a filter (such as --failed)", USAGE)
+    opened: Reader | Writer = open_reader(store) if dry_run else open_writer(store)
+    with opened:
+        change = BulkChange(opened, json_keys, key_filter, None if dry_run else action)
+        return change.run(iter_given_keys(keys, file, json_keys) if given else None,
+                          f"would be {verb}" if dry_run else verb, as_object, tasks_only)
 
 
-class Changes:
-    """One command's changes: which keys, and how many there were."""
+class BulkChange:
+    """Apply one command's action in transactions of CHUNK keys, and count the keys. Without an action, only count."""
 
-    def __init__(self, store: Any, json_keys: bool, choice: Choice, action: Action) -> None:
+    def __init__(self, store: Any, json_keys: bool, key_filter: KeyFilter, action: Action | None) -> None:
         self._store = store
         self._json_keys = json_keys
-        self._choice = choice
+        self._key_filter = key_filter
         self._action = action
         self._changed = self._missing = 0
 
-    def perform(self, given: Iterator[tuple[Any, str]] | None, done_to: str, as_object: bool, tasks_only: bool) -> int:
-        """Change them, and say how many were. The exit code."""
+    def run(self, given: Iterator[tuple[Any, str]] | None, verb: str, as_object: bool, tasks_only: bool) -> int:
+        """Change the given keys, or the matching ones if None is given. Print the counts, and return the exit code."""
         if tasks_only:
             require_tracker(self._store)
         noun = "task" if is_tracker(self._store) else "key"
         try:
             if given is None:
-                self._change_chosen()
+                self._change_matching()
             else:
                 self._change_given(given)
         finally:
-            report(as_object, f"{quantity(self._changed, noun)} {done_to}", changed=self._changed,
-                   missing=self._missing, what=done_to)
-        return NO if self._missing else DONE
+            print_report(as_object, f"{quantity(self._changed, noun)} {verb}", changed=self._changed,
+                         missing=self._missing, what=verb)
+        return INCOMPLETE if self._missing else OK
 
     def _change_given(self, given: Iterator[tuple[Any, str]]) -> None:
-        for chunk in in_chunks(given, CHUNK):
+        for chunk in chunks(given, CHUNK):
             missing: list[str] = []
 
-            def look(chunk: list[tuple[Any, str]] = chunk, missing: list[str] = missing) -> list[Any]:
+            def find_existing(chunk: list[tuple[Any, str]] = chunk, missing: list[str] = missing) -> list[Any]:
                 missing[:] = [text for key, text in chunk if key not in self._store]
                 return list(dict.fromkeys(key for key, _ in chunk if key in self._store))
 
-            self._act(look)
+            self._apply(find_existing)
             for text in missing:
                 self._missing += 1
-                if self._missing <= NAMED:
-                    no_such_key(self._store, text, self._json_keys)
+                if self._missing <= MAX_NAMED:
+                    print_missing_key(self._store, text, self._json_keys)
 
-    def _change_chosen(self) -> None:
-        # (the reader shares what the writer has open)
+    def _change_matching(self) -> None:
         with open_reader(self._store.path) as reader:
-            found = (chosen.key for chosen in choose(reader, self._choice, self._json_keys, False))
-            for chunk in in_chunks(found, CHUNK):
-                self._act(lambda chunk=chunk: self._still_wanted(reader, chunk))  # type: ignore[misc]
+            found = (match.key for match in iter_matching(reader, self._key_filter, self._json_keys, False))
+            for chunk in chunks(found, CHUNK):
+                self._apply(lambda chunk=chunk: self._still_matching(reader, chunk))  # type: ignore[misc]
 
-    def _act(self, look: Callable[[], list[Any]]) -> None:
-        """Look again and change, while nobody else writes."""
-        if not hasattr(self._store, "transaction"):  # a dry run
-            self._changed += len(look())
+    def _apply(self, find_keys: Callable[[], list[Any]]) -> None:
+        """Find the keys and change them in one transaction, so that no other writer gets in between."""
+        if self._action is None:
+            self._changed += len(find_keys())
             return
         with self._store.transaction():
-            keys = look()
+            keys = find_keys()
             if keys:
                 self._action(self._store, keys)
         self._changed += len(keys)
 
-    def _still_wanted(self, reader: Reader, keys: list[Any]) -> list[Any]:
-        """The keys that are what the filter asks for now. What a worker has in hand is left to it, unless that was
-        asked for."""
+    def _still_matching(self, reader: Reader, keys: list[Any]) -> list[Any]:
+        """Return the keys that match the filter now. Leaves out tasks that a worker is running, unless the filter asks
+        for claimed ones."""
         if not is_tracker(self._store):
             return [key for key in keys if key in self._store]
-        claims = claimed_keys(reader)
-        wants_claimed = "claimed" in self._choice.statuses
-        wanted = []
+        claims = find_claimed_keys(reader)
+        wants_claimed = "claimed" in self._key_filter.statuses
+        matching = []
         for key in keys:
             task = self._store.get(key)
-            in_hand = claims.get(key, False)
-            if task is not None and (wants_claimed or not in_hand) and self._choice.has_status(
-                    task, in_hand, key in claims):
-                wanted.append(key)
-        return wanted
+            is_running = claims.get(key, False)
+            if task is not None and (wants_claimed or not is_running) and self._key_filter.has_status(
+                    task, is_running, key in claims):
+                matching.append(key)
+        return matching
 
 
-CHANGING: tuple[Callable[[Any], Any], ...] = (
+CHANGE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     store_argument, key_options, filter_options,
-    click.option("-n", "--dry-run", is_flag=True, help="Say how many it would be, and change nothing."), json_option,
+    click.option("-n", "--dry-run", is_flag=True, help="Print how many would change, and change nothing."), json_option,
 )
 
 
-def changing(command: Callable[..., int]) -> Callable[..., int]:
-    """The arguments of the commands below."""
-    for option in reversed(CHANGING):
+def change_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the arguments and options that the commands below have in common."""
+    for option in reversed(CHANGE_OPTIONS):
         command = option(command)
     return command
 
 
 @click.command()
-@changing
+@change_options
 def rm(**given: Any) -> int:
-    """Remove keys with their values, or what a filter lets through.
+    """Remove keys and their values. Give the keys, or a filter that they match.
 
     \b
     tastypy-fast rm crawl https://example.org/
     tastypy-fast rm crawl --done --match '*.pdf' --dry-run
     """
 
-    def remove(store: Any, keys: list[Any]) -> None:
+    def remove_all(store: Any, keys: list[Any]) -> None:
         for key in keys:
             del store[key]
 
-    return change(**given, done_to="removed", action=remove, tasks_only=False)
+    return run_change(**given, verb="removed", action=remove_all, tasks_only=False)
 
 
 @click.command()
-@changing
+@change_options
 def done(**given: Any) -> int:
-    """Mark tasks done: keys, or what a filter lets through.
+    """Mark tasks done. Give their keys, or a filter that they match.
 
     \b
     tastypy-fast done crawl https://example.org/
     tastypy-fast done crawl --todo --match '*.gif'
     """
-    return change(**given, done_to="marked done", action=lambda store, keys: store.mark_done_many(keys))
+    return run_change(**given, verb="marked done", action=lambda store, keys: store.mark_done_many(keys))
 
 
 @click.command()
-@changing
+@change_options
 def reset(**given: Any) -> int:
-    """Have tasks done again, as if they were new: not done, not aborted, no tries. Their data stays.
+    """Reset tasks, so that they are done again.
+
+    The tasks become not done and not aborted, and have no tries. Their data stays. Give the keys of the tasks, or a
+    filter that they match.
 
     \b
     tastypy-fast reset crawl --failed --max-tries 3
     tastypy-fast reset crawl --from https://example.org/ --limit 100
     """
 
-    def renew(store: Any, keys: list[Any]) -> None:
+    def reset_all(store: Any, keys: list[Any]) -> None:
         for key in keys:
             store.mark_not_done(key)
             store.unabort(key)
             store.reset_tries(key)
 
-    return change(**given, done_to="reset", action=renew)
+    return run_change(**given, verb="reset", action=reset_all)
 
 
 @click.command()
-@changing
+@change_options
 def abort(**given: Any) -> int:
-    """Mark tasks aborted, which loops and gates then leave alone: keys, or what a filter lets through.
+    """Mark tasks aborted, so that the pipeline skips them. Give their keys, or a filter that they match.
 
     \b
     tastypy-fast abort crawl --todo --match 'http://*'
     """
 
-    def give_up(store: Any, keys: list[Any]) -> None:
+    def abort_all(store: Any, keys: list[Any]) -> None:
         for key in keys:
             store.abort(key)
 
-    return change(**given, done_to="aborted", action=give_up)
+    return run_change(**given, verb="aborted", action=abort_all)

@@ -1,4 +1,4 @@
-"""How the command ends: exit codes, and errors in one line."""
+"""Define the exit codes, and format errors as one line."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tastypy_fast import (
 from tastypy_fast.cli.formatting import printable
 
 __all__ = [
+    "BROKEN_PIPE",
     "CANNOT_OPEN",
-    "DONE",
+    "INCOMPLETE",
     "INTERRUPTED",
-    "NO",
-    "NOBODY_READS",
-    "REFUSED",
+    "OK",
+    "OTHER_ERROR",
     "USAGE",
-    "Failure",
-    "code_of",
-    "message_of",
-    "warn",
+    "CommandError",
+    "exit_code_of",
+    "format_error",
+    "print_error",
 ]
 
-DONE, NO, USAGE, CANNOT_OPEN, REFUSED, INTERRUPTED, NOBODY_READS = 0, 1, 2, 3, 4, 130, 141
+OK, INCOMPLETE, USAGE, CANNOT_OPEN, OTHER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 
 _CANNOT_OPEN = (
     NewerFormatError, NotAStoreError, PersistentOrderedDictIntegrityError, StoreConflictError, StoreInUseError,
@@ -41,7 +41,7 @@ _CANNOT_OPEN = (
 )
 
 
-class Failure(Exception):
+class CommandError(Exception):
     """Ends the command with a message and an exit code."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -49,22 +49,22 @@ class Failure(Exception):
         self.code = code
 
 
-def code_of(error: BaseException) -> int:
-    """The exit code for an error."""
-    if isinstance(error, Failure):
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code for an error."""
+    if isinstance(error, CommandError):
         return error.code
     cannot_open = isinstance(error, _CANNOT_OPEN) and not isinstance(error, DamagedInputError)
-    return CANNOT_OPEN if cannot_open else REFUSED
+    return CANNOT_OPEN if cannot_open else OTHER_ERROR
 
 
-def message_of(error: BaseException) -> str:
-    """An error in one line, as a user of the command reads it."""
+def format_error(error: BaseException) -> str:
+    """Return the message for an error, in one line."""
     if isinstance(error, StoreNotFoundError):
         return f"there is no store at {_name(error)}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {_name(error)}" if error.filename is not None else error.strerror
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, (Failure, PersistentOrderedDictException)):
+    if isinstance(error, (CommandError, PersistentOrderedDictException)):
         return text
     return f"{type(error).__name__}: {text}"
 
@@ -73,7 +73,7 @@ def _name(error: OSError) -> str:
     return repr(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else str(error.filename)
 
 
-def warn(message: str) -> None:
-    """A line on stderr."""
+def print_error(message: str) -> None:
+    """Print one line on stderr."""
     sys.stdout.flush()
     print(f"tastypy-fast: {printable(' '.join(message.split()), sys.stderr)}", file=sys.stderr, flush=True)

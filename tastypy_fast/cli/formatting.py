@@ -1,4 +1,4 @@
-"""Keys and values as text: on the command line, on a terminal, and for other programs."""
+"""Convert keys and values from and to text, and print."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
-from tastypy_fast._formats.json_text import compact_json, key_of, parse_json
+from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 
 __all__ = [
+    "accept_any_text",
     "as_json",
     "console",
+    "duration",
     "key_as_json",
-    "key_from",
     "key_text",
-    "lines_of",
-    "make_tolerant",
-    "out",
     "pair_as_json",
+    "parse_key",
+    "print_line",
     "printable",
     "quantity",
+    "read_lines",
     "size_text",
 ]
 
@@ -31,7 +32,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
-    """As any terminal can show it: keys may hold anything."""
+    """Return text with everything escaped that a terminal cannot show, because keys may contain any character."""
     stream = stream or sys.stdout
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     encoding = stream.encoding or "utf-8"
@@ -39,9 +40,9 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """The JSON of a value, as export writes it; with ``indent`` over several lines."""
+    """Return the JSON of a value as export writes it; with ``indent``, over several lines."""
     if indent is not None:
-        # (a very long int or deep nesting comes in one line)
+        # Very long ints and deep nesting fail here, and are printed in one line instead.
         with suppress(ValueError, RecursionError):
             text = json.dumps(value, ensure_ascii=False, indent=indent)
             return _SURROGATE.sub(lambda found: ascii(found[0])[1:-1], text)
@@ -49,19 +50,19 @@ def as_json(value: Any, indent: int | None = None) -> str:
 
 
 def key_as_json(key: Any) -> str:
-    """The JSON of a key."""
+    """Return the JSON of a key."""
     return compact_json(key).decode("utf-8", "surrogateescape")
 
 
 def pair_as_json(key: Any, value: Any) -> str:
-    """A line as export writes it."""
+    """Return a key and its value as one line, as export writes it."""
     return f'{{"key":{key_as_json(key)},"value":{as_json(value)}}}'
 
 
 def key_text(key: Any, json_keys: bool = False) -> str:
-    """A key in a line: a ``str`` as it is on the way to another program, readable on a terminal; any other as JSON.
+    """Return a key as one line: a string unchanged (escaped on a terminal), any other key as JSON.
 
-    One with a line break or one that the encoding does not have comes as JSON too, in quotes.
+    A string with a line break, or with characters that the output's encoding lacks, is also returned as JSON.
     """
     if not isinstance(key, str) or json_keys:
         return key_as_json(key)
@@ -74,14 +75,14 @@ def key_text(key: Any, json_keys: bool = False) -> str:
     return key_as_json(key) if "\n" in key or "\r" in key else key
 
 
-def key_from(text: str, json_keys: bool) -> Any:
-    """The key that an argument or a line means. Raises ValueError where it means none."""
+def parse_key(text: str, json_keys: bool) -> Any:
+    """Return the key that an argument or a line stands for. Raises ValueError if it stands for none."""
     if not json_keys:
         return text
     try:
-        key = key_of(parse_json(text.encode("utf-8", "surrogateescape")))
+        key = key_from_json(parse_json(text.encode("utf-8", "surrogateescape")))
     except ValueError as error:
-        raise ValueError(f"{text[:80]!r} is not JSON ({error}); a string takes double quotes") from None
+        raise ValueError(f"{text[:80]!r} is not valid JSON ({error}); put a string in double quotes") from None
     try:
         _check_key(key)
     except RecursionError:
@@ -94,12 +95,14 @@ def _check_key(key: Any) -> None:
         for part in key:
             _check_key(part)
     elif not isinstance(key, (str, int)) or isinstance(key, bool):
-        raise ValueError(f"a key is a string, an integer or an array of these, not {as_json(key)}")
+        raise ValueError(f"a key must be a string, an integer or an array of these, not {as_json(key)}")
 
 
-def lines_of(name: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file (``-``: of stdin) without their ends, with their numbers; empty ones are left out. Any bytes
-    are a line, as on the command line."""
+def read_lines(name: str) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text of each line of a file, or of stdin if ``name`` is ``-``. Skips empty lines.
+
+    Bytes that are not UTF-8 become surrogates, as in arguments on the command line.
+    """
     source: BinaryIO = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
     try:
         for number, raw in enumerate(source, 1):
@@ -113,18 +116,18 @@ def lines_of(name: str) -> Iterator[tuple[int, str]]:
             source.close()
 
 
-def out(text: str) -> None:
-    """A line on stdout."""
+def print_line(text: str) -> None:
+    """Print one line on stdout."""
     sys.stdout.write(text + "\n")
 
 
 def quantity(number: int, name: str) -> str:
-    """As in ``1 task`` and ``2,000 tasks``."""
+    """Return a number with a noun, as in ``1 task`` and ``2,000 tasks``."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def size_text(size: float) -> str:
-    """Bytes as people read them."""
+    """Format a number of bytes with a unit, as in ``1.5 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             break
@@ -132,9 +135,22 @@ def size_text(size: float) -> str:
     return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """Format seconds with units, as in ``3 min 20 s``."""
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
 def console(stream: TextIO | None = None) -> Any:
-    """What tables are printed with: as wide as the terminal, and as wide as they are where there is none. It keeps to
-    NO_COLOR."""
+    """Return the console of rich that tables are printed with. It is as wide as the terminal, and honours NO_COLOR.
+
+    Without a terminal its width is 1,000, so that lines are not wrapped.
+    """
     from rich.console import Console
 
     stream = stream or sys.stdout
@@ -142,7 +158,7 @@ def console(stream: TextIO | None = None) -> Any:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def make_tolerant(stream: Any) -> None:
-    """Let a stream take every string: the bytes of file names as they were."""
+def accept_any_text(stream: Any) -> None:
+    """Let a stream accept every string. Surrogates, as file names have them, are written as their bytes."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace" if stream.isatty() else "surrogateescape")

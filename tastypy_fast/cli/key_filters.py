@@ -1,4 +1,4 @@
-"""Which keys a command is about: given one by one, or by what they are."""
+"""Define the arguments and options that select keys, and find the selected keys."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import click
 
 from tastypy_fast import ProgressTracker, StorePathError
 from tastypy_fast._core.iterators import ITEMS, KEYS, StoreIterator
-from tastypy_fast._inspect.store_info import order_number
-from tastypy_fast._inspect.task_counts import ActiveClaim, active_claims, look_at_claims
+from tastypy_fast._inspect.store_info import find_seq
+from tastypy_fast._inspect.task_counts import ActiveClaim, active_claims, read_claims
 from tastypy_fast._paths import checked
 from tastypy_fast._shared.claims import key_at
-from tastypy_fast.cli.exit_codes import CANNOT_OPEN, NO, USAGE, Failure
-from tastypy_fast.cli.formatting import as_json, key_from, lines_of
+from tastypy_fast.cli.exit_codes import CANNOT_OPEN, INCOMPLETE, USAGE, CommandError
+from tastypy_fast.cli.formatting import as_json, parse_key, read_lines
 from tastypy_fast.cli.open_store import Reader, is_tracker
 
 __all__ = [
-    "Choice",
-    "Chosen",
+    "KeyFilter",
+    "Match",
     "PathType",
-    "choose",
-    "claimed_keys",
+    "chunks",
     "filter_options",
-    "in_chunks",
+    "find_claimed_keys",
+    "iter_given_keys",
+    "iter_matching",
     "json_keys_option",
     "json_option",
     "key_options",
-    "keys_given",
     "max_tries_option",
     "store_argument",
 ]
@@ -39,12 +39,12 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 STATUSES = ("todo", "done", "aborted", "failed", "claimed")
-# So many tasks are looked at with one look at the claims.
-LOOKED_AT = 100
+# Tasks that are matched against one reading of the claims.
+BATCH = 100
 
 
-class Choice(NamedTuple):
-    """The options of a filter, as they were given."""
+class KeyFilter(NamedTuple):
+    """The options of a filter, as the user gave them."""
 
     statuses: frozenset[str]
     first: str | None
@@ -54,40 +54,42 @@ class Choice(NamedTuple):
     limit: int | None
     max_tries: int
 
-    def says_something(self) -> bool:
-        """Whether anything was asked for."""
-        return self != Choice(frozenset(), None, None, None, 0, None, self.max_tries)
+    def is_set(self) -> bool:
+        """Return whether any filter option was given."""
+        return self != KeyFilter(frozenset(), None, None, None, 0, None, self.max_tries)
 
-    def has_status(self, task: dict[str, Any], in_hand: bool, claimed: bool) -> bool:
-        """Whether a task has one of the statuses that were asked for. ``in_hand``: a worker is at it now; ``claimed``:
-        it is a worker's, who may have failed at it."""
+    def has_status(self, task: dict[str, Any], is_running: bool, claimed: bool) -> bool:
+        """Return whether a task has one of the selected statuses.
+
+        ``is_running``: a worker runs it now. ``claimed``: a worker has claimed it, and may have failed at it.
+        """
         is_open = not (task["_done"] or task["_aborted"])
         tries = task["_tries"]
         return not self.statuses or (
             ("todo" in self.statuses and is_open and not (self.max_tries and tries >= self.max_tries))
             or ("done" in self.statuses and task["_done"])
             or ("aborted" in self.statuses and task["_aborted"])
-            or ("failed" in self.statuses and is_open and not in_hand and tries >= max(self.max_tries, 1))
+            or ("failed" in self.statuses and is_open and not is_running and tries >= max(self.max_tries, 1))
             or ("claimed" in self.statuses and claimed)
         )
 
 
-class Chosen(NamedTuple):
-    """A key, its value (None where nobody asked for it), and who has the task in hand, if asked for."""
+class Match(NamedTuple):
+    """A key that matches a filter, with its value and the claim on the task. Both are None unless they were read."""
 
     key: Any
     value: Any
-    hand: ActiveClaim | None = None
+    claim: ActiveClaim | None = None
 
 
 # Options
 
 
 class PathType(click.Path):
-    """The type of every argument that is a path: ``~`` is expanded, and what is no path is a usage error."""
+    """The type of path arguments. Expands ``~``, and reports an invalid path as a usage error."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path as a command gets it."""
+        """Return the path as the command gets it."""
         if not (self.allow_dash and value == "-"):
             try:
                 value = checked(value)
@@ -99,61 +101,65 @@ class PathType(click.Path):
 store_argument = click.argument("store", type=PathType())
 json_keys_option = click.option(
     "--json-keys", is_flag=True,
-    help='Keys are JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. (Else a key is the string that is there.)',
+    help='Read and print keys as JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. Without it, keys are strings.',
 )
-json_option = click.option("--json", "as_object", is_flag=True, help="Say what was done as one JSON object.")
+json_option = click.option("--json", "as_object", is_flag=True, help="Print the result as one JSON object.")
 max_tries_option = click.option(
     "--max-tries", type=click.IntRange(min=0), default=0, metavar="N",
-    help="How often the pipeline tries a task at most; the store does not know.",
+    help="The limit of tries per task that the pipeline uses, because a store does not record it.",
 )
 
 FILTERS = (
-    click.option("--todo", is_flag=True, help="Neither done nor aborted (and with tries left, with --max-tries)."),
-    click.option("--done", is_flag=True, help="Done."),
-    click.option("--aborted", is_flag=True, help="Aborted."),
+    click.option("--todo", is_flag=True,
+                 help="Tasks that are neither done nor aborted (with --max-tries: and have tries left)."),
+    click.option("--done", is_flag=True, help="Tasks that are done."),
+    click.option("--aborted", is_flag=True, help="Tasks that are aborted."),
     click.option("--failed", is_flag=True,
-                 help="Neither done nor aborted nor in a worker's hands, and tried: N times or more with "
-                      "--max-tries N, at least once without."),
-    click.option("--claimed", is_flag=True, help="Claimed by a worker that lives; what it failed at stays its own."),
+                 help="Tasks that were tried (with --max-tries N: at least N times), are neither done nor aborted, "
+                      "and are not running."),
+    click.option("--claimed", is_flag=True,
+                 help="Tasks that a living worker has claimed, also those at which it failed."),
     max_tries_option,
-    click.option("--match", metavar="GLOB", help="Keys like this: * is anything, ? one character, [ab] one of these."),
-    click.option("--from", "first", metavar="KEY", help="This key and those that were added after it."),
-    click.option("--to", "last", metavar="KEY", help="This key and those that were added before it."),
-    click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave the first N out."),
-    click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N."),
+    click.option("--match", metavar="GLOB",
+                 help="Keys that match: * is any text, ? one character, [ab] one of these characters."),
+    click.option("--from", "first", metavar="KEY", help="Start at this key, in the order in which keys were added."),
+    click.option("--to", "last", metavar="KEY", help="Stop after this key, in the order in which keys were added."),
+    click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N",
+                 help="Skip the first N matching keys."),
+    click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Select at most N keys."),
 )
 
 
 def filter_options(command: F) -> F:
-    """The options of a filter, which the command gets as ``choice``."""
+    """Add the filter options to a command, which gets them as ``key_filter``."""
 
-    def with_choice(*args: Any, **given: Any) -> Any:
+    def with_filter(*args: Any, **given: Any) -> Any:
         statuses = frozenset(name for name in STATUSES if given.pop(name))
-        rest = {name: given.pop(name) for name in Choice._fields if name != "statuses"}
-        return command(*args, choice=Choice(statuses, **rest), **given)
+        rest = {name: given.pop(name) for name in KeyFilter._fields if name != "statuses"}
+        return command(*args, key_filter=KeyFilter(statuses, **rest), **given)
 
-    with_choice.__name__, with_choice.__doc__ = command.__name__, command.__doc__
-    with_choice.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    with_filter.__name__, with_filter.__doc__ = command.__name__, command.__doc__
+    with_filter.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     for option in reversed(FILTERS):
-        option(with_choice)
-    return with_choice  # type: ignore[return-value]
+        option(with_filter)
+    return with_filter  # type: ignore[return-value]
 
 
 def key_options(command: F) -> F:
-    """Keys one by one: arguments, a file, stdin."""
+    """Add the arguments and options that give keys: as arguments, in a file, on stdin."""
     command = json_keys_option(command)
     command = click.option(
         "--file", "file", metavar="FILE", type=PathType(dir_okay=False, allow_dash=True),
-        help="Keys from a file, one in a line; - is stdin, which a lone - among the keys means too.",
+        help="Read keys from a file, one per line; - is stdin. A key that is - also reads stdin.",
     )(command)
     return click.argument("keys", nargs=-1)(command)
 
 
-# Keys one by one
+# Given keys
 
 
-def keys_given(keys: Iterable[str], file: str | None, json_keys: bool) -> Iterator[tuple[Any, str]]:
-    """The keys that arguments, a file and stdin hold, each with its text; read as they are asked for."""
+def iter_given_keys(keys: Iterable[str], file: str | None, json_keys: bool) -> Iterator[tuple[Any, str]]:
+    """Yield each key of the arguments, the file and stdin, with its text. The input is read as needed."""
     for text in keys:
         if text == "-":
             yield from _keys_in("-", json_keys)
@@ -164,53 +170,54 @@ def keys_given(keys: Iterable[str], file: str | None, json_keys: bool) -> Iterat
 
 
 def _keys_in(name: str, json_keys: bool) -> Iterator[tuple[Any, str]]:
-    for number, text in lines_of(name):
+    for number, text in read_lines(name):
         yield _parsed(text, json_keys, f"{'stdin' if name == '-' else name}, line {number}: "), text
 
 
 def _parsed(text: str, json_keys: bool, where: str) -> Any:
     try:
-        return key_from(text, json_keys)
+        return parse_key(text, json_keys)
     except ValueError as error:
-        raise Failure(f"{where}{error}", USAGE) from None
+        raise CommandError(f"{where}{error}", USAGE) from None
 
 
-def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of so many."""
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Split items into lists of ``size``; the last one may be shorter."""
     rest = iter(items)
     return iter(lambda: list(islice(rest, size)), [])
 
 
-# Keys by what they are
+# Keys that match a filter
 
 
-def choose(store: Reader, choice: Choice, json_keys: bool, values: bool) -> Iterator[Chosen]:
-    """What a filter lets through, in the order of adding; live, in constant memory."""
-    if choice.statuses and not is_tracker(store):
-        raise Failure(f"the store at {store.path} is a plain dict, whose keys are neither done nor to do", CANNOT_OPEN)
-    start = _place(store, choice.first, json_keys)
-    end = _place(store, choice.last, json_keys)
-    walk = _claimed(store) if choice.statuses == {"claimed"} else _walk(store, choice, values, start)
-    fits = _fits(choice.match)
-    found = (chosen for chosen in _between(walk, start, end) if fits(chosen.key))
-    return islice(found, choice.offset, None if choice.limit is None else choice.offset + choice.limit)
+def iter_matching(store: Reader, key_filter: KeyFilter, json_keys: bool, values: bool) -> Iterator[Match]:
+    """Yield the keys that match a filter, in the order in which they were added. Memory use is constant."""
+    if key_filter.statuses and not is_tracker(store):
+        raise CommandError(f"the store at {store.path} is a plain dict, whose keys have no status; leave the status "
+                           f"options out", CANNOT_OPEN)
+    start = _find_bound(store, key_filter.first, json_keys)
+    end = _find_bound(store, key_filter.last, json_keys)
+    walk = _claimed(store) if key_filter.statuses == {"claimed"} else _walk(store, key_filter, values, start)
+    fits = _fits(key_filter.match)
+    found = (match for match in _between(walk, start, end) if fits(match.key))
+    return islice(found, key_filter.offset, None if key_filter.limit is None else key_filter.offset + key_filter.limit)
 
 
-def _between(walk: Iterator[tuple[int, Chosen]], start: int | None, end: int | None) -> Iterator[Chosen]:
-    for order, chosen in walk:
-        if end is not None and order > end:
+def _between(walk: Iterator[tuple[int, Match]], start: int | None, end: int | None) -> Iterator[Match]:
+    for seq, match in walk:
+        if end is not None and seq > end:
             return
-        if start is None or order >= start:
-            yield chosen
+        if start is None or seq >= start:
+            yield match
 
 
-def _place(store: Reader, text: str | None, json_keys: bool) -> int | None:
+def _find_bound(store: Reader, text: str | None, json_keys: bool) -> int | None:
     if text is None:
         return None
-    order = order_number(store._store, _parsed(text, json_keys, ""))
-    if order is None:
-        raise Failure(f"there is no key {text!r} to begin or end with", NO)
-    return order
+    seq = find_seq(store._store, _parsed(text, json_keys, ""))
+    if seq is None:
+        raise CommandError(f"there is no key {text!r} to start or stop at", INCOMPLETE)
+    return seq
 
 
 def _fits(match: str | None) -> Callable[[Any], bool]:
@@ -220,9 +227,9 @@ def _fits(match: str | None) -> Callable[[Any], bool]:
     return lambda key: bool(pattern(key if isinstance(key, str) else as_json(key)))
 
 
-def _walk(store: Reader, choice: Choice, values: bool, start: int | None) -> Iterator[tuple[int, Chosen]]:
-    """Order number and what is there; statuses alone are read where that is enough."""
-    statuses = choice.statuses
+def _walk(store: Reader, key_filter: KeyFilter, values: bool, start: int | None) -> Iterator[tuple[int, Match]]:
+    """Yield sequence numbers and keys, with their values only if ``values`` or the statuses need them."""
+    statuses = key_filter.statuses
     kind = ITEMS if values or (not statuses <= {"todo"} and statuses != {"aborted"}) else KEYS
     source: Any
     if not isinstance(store, ProgressTracker) or not statuses:
@@ -230,7 +237,7 @@ def _walk(store: Reader, choice: Choice, values: bool, start: int | None) -> Ite
     elif statuses == {"aborted"}:
         source = store._aborted_tasks(kind)
     elif statuses <= {"todo", "failed"}:
-        # (those that have no tries left are among the failed)
+        # The iterator also yields tasks without tries left, which are failed ones.
         source = store._tasks(kind, False, attempt=False)
     else:
         source = StoreIterator(store, kind)
@@ -238,41 +245,47 @@ def _walk(store: Reader, choice: Choice, values: bool, start: int | None) -> Ite
         source.seek(start - 1)
     if kind == KEYS:
         for key in source:
-            yield source.position, Chosen(key, None)
+            yield source.position, Match(key, None)
         return
     found = ((source.position, key, value) for key, value in source)
     if statuses & {"failed", "claimed"}:
-        yield from _with_claims(store, choice, found)
+        yield from _with_claims(store, key_filter, found)
     else:
-        for order, key, value in found:
-            if not statuses or choice.has_status(value, False, False):
-                yield order, Chosen(key, value)
+        for seq, key, value in found:
+            if not statuses or key_filter.has_status(value, False, False):
+                yield seq, Match(key, value)
 
 
-def _with_claims(store: Reader, choice: Choice, found: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, Chosen]]:
-    """Those that have the status, with who has them. What is claimed is asked after a task was read, and the task once
-    more after that: one that was begun or done between the two looks is not taken for one that failed."""
-    for chunk in in_chunks(found, LOOKED_AT):
-        held, never_begun = look_at_claims(store._store)
-        claims = {hand.order: hand for hand in held}
-        for order, key, value in chunk:
-            hand = claims.get(order)
-            in_hand = order in never_begun if hand is None else not hand.failed
+def _with_claims(
+    store: Reader, key_filter: KeyFilter, found: Iterator[tuple[int, Any, Any]]
+) -> Iterator[tuple[int, Match]]:
+    """Yield the tasks that have a selected status, with their claims.
+
+    The claims are read after the task, and then the task again. Otherwise a task that was begun or done in between
+    would be taken for a failed one.
+    """
+    for chunk in chunks(found, BATCH):
+        active, never_yielded = read_claims(store._store)
+        claims = {claim.seq: claim for claim in active}
+        for seq, key, value in chunk:
+            claim = claims.get(seq)
+            is_running = seq in never_yielded if claim is None else not claim.failed
             task = store.get(key) if value["_tries"] and not value["_done"] else value
-            if task is not None and choice.has_status(task, in_hand, hand is not None):
-                yield order, Chosen(key, task, hand)
+            if task is not None and key_filter.has_status(task, is_running, claim is not None):
+                yield seq, Match(key, task, claim)
 
 
-def _claimed(store: Reader) -> Iterator[tuple[int, Chosen]]:
-    for hand in active_claims(store._store):
-        key = key_at(store._open_cache, hand.order)  # type: ignore[arg-type]
+def _claimed(store: Reader) -> Iterator[tuple[int, Match]]:
+    for claim in active_claims(store._store):
+        key = key_at(store._open_cache, claim.seq)  # type: ignore[arg-type]
         if key is not None:
-            yield hand.order, Chosen(key, store.get(key), hand)
+            yield claim.seq, Match(key, store.get(key), claim)
 
 
-def claimed_keys(store: Reader) -> dict[Any, bool]:
-    """The keys that workers have claimed, and whether they are at them now. Also those that one has died before."""
-    held, never_begun = look_at_claims(store._store)
-    orders = {**dict.fromkeys(never_begun, True), **{hand.order: not hand.failed for hand in held}}
-    keys = ((key_at(store._open_cache, order), in_hand) for order, in_hand in orders.items())  # type: ignore[arg-type]
-    return {key: in_hand for key, in_hand in keys if key is not None}
+def find_claimed_keys(store: Reader) -> dict[Any, bool]:
+    """Return the claimed keys, and whether a worker runs each now. A claim that a dead worker never began counts as
+    running, because its try is not over."""
+    active, never_yielded = read_claims(store._store)
+    seqs = {**dict.fromkeys(never_yielded, True), **{claim.seq: not claim.failed for claim in active}}
+    keys = ((key_at(store._open_cache, seq), is_running) for seq, is_running in seqs.items())  # type: ignore[arg-type]
+    return {key: is_running for key, is_running in keys if key is not None}

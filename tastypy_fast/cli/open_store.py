@@ -1,4 +1,4 @@
-"""Opening a store as what it is."""
+"""Open a store with the class that fits it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tastypy_fast import (
     StoreKindError,
     StoreNotFoundError,
 )
-from tastypy_fast._inspect.lock_holders import holders_of
-from tastypy_fast._inspect.store_info import facts_of
+from tastypy_fast._inspect.lock_holders import find_lock_holders
+from tastypy_fast._inspect.store_info import read_store_info
 from tastypy_fast._paths import resolved
-from tastypy_fast.cli.exit_codes import CANNOT_OPEN, Failure
+from tastypy_fast.cli.exit_codes import CANNOT_OPEN, CommandError
 
 __all__ = [
-    "SPECIAL",
-    "Found",
+    "TASK_FIELDS",
     "Reader",
+    "StoreIdentity",
     "Writer",
+    "identify_store",
     "is_tracker",
-    "look_for",
     "open_reader",
     "open_writer",
     "require_tracker",
 ]
 
-# What a task has beside its data.
-SPECIAL = {"_done", "_aborted", "_tries"}
+# The fields of a task that hold its status.
+TASK_FIELDS = {"_done", "_aborted", "_tries"}
 
 Reader = PersistentOrderedDict | ProgressTracker
 Writer = SharedPersistentOrderedDict | SharedProgressTracker
 
 
 def open_reader(path: str, max_tries: int = 0) -> Reader:
-    """A store to read, beside whoever writes it: what was last synced."""
+    """Open a store read-only. Other processes may write it; what they last synced is visible."""
     try:
         return ProgressTracker(path, max_tries, mode="r")
     except StoreKindError:
@@ -46,38 +46,37 @@ def open_reader(path: str, max_tries: int = 0) -> Reader:
 
 
 def is_tracker(store: object) -> bool:
-    """Whether a store holds tasks."""
+    """Return whether a store is a tracker."""
     return isinstance(store, (ProgressTracker, SharedProgressTracker))
 
 
 def require_tracker(store: Any) -> Any:
-    """An error for what only trackers have."""
+    """Return the store if it is a tracker. Raises CommandError otherwise."""
     if not is_tracker(store):
-        raise Failure(f"the store at {store.path} is a plain dict and has no tasks", CANNOT_OPEN)
+        raise CommandError(f"the store at {store.path} is a plain dict, which has no tasks; use a tracker", CANNOT_OPEN)
     return store
 
 
-class Found(NamedTuple):
-    """What a store is. (Who opens it alone says how it is to be written out later: ``file_size`` leaves it as it was.)
-    """
+class StoreIdentity(NamedTuple):
+    """The kind of a store, and its ``file_size``, which opening it to write must pass on to leave it unchanged."""
 
     is_tracker: bool
     file_size: int
 
 
-def look_for(path: str) -> Found:
-    """What the store at a path is. Raises what opening it raises."""
+def identify_store(path: str) -> StoreIdentity:
+    """Return what the store at a path is. Raises what opening it raises."""
     with open_reader(path) as reader:
-        return Found(is_tracker(reader), facts_of(reader._store).file_size)
+        return StoreIdentity(is_tracker(reader), read_store_info(reader._store).file_size)
 
 
 def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
-    """A store to write, together with others that share it. Failure where one process has it for itself.
+    """Open a store to write, shared with other processes. Raises CommandError if a process has it open privately.
 
-    ``create``: what to make where there is no store yet.
+    If there is no store and ``create`` is given, make one of that class.
     """
     try:
-        found = look_for(path)
+        found = identify_store(path)
     except StoreNotFoundError:
         if create is None:
             raise
@@ -86,8 +85,8 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
     try:
         return kind(path, file_size=found.file_size)
     except StoreInUseError as error:
-        owner = holders_of(resolved(path)).text or "another process"
-        raise Failure(
-            f"{owner} has the store at {path} to itself, so that nothing was changed; wait for it to end (reading "
-            f"works meanwhile), or use the shared classes there", CANNOT_OPEN
+        owner = find_lock_holders(resolved(path)).text or "another process"
+        raise CommandError(
+            f"{owner} has the store at {path} open privately, so nothing was changed; wait until it closes the store "
+            f"(reading works meanwhile), or use a shared class in that process", CANNOT_OPEN
         ) from error

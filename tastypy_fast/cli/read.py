@@ -1,4 +1,4 @@
-"""``ls`` and ``get``: keys and values."""
+"""Implement the commands that print keys and values: ``ls`` and ``get``."""
 
 from __future__ import annotations
 
@@ -8,114 +8,116 @@ from typing import Any
 
 import click
 
-from tastypy_fast.cli.exit_codes import DONE, NO, USAGE, Failure, warn
-from tastypy_fast.cli.formatting import as_json, key_text, out, pair_as_json, printable
+from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
+from tastypy_fast.cli.formatting import as_json, key_text, pair_as_json, print_line, printable
 from tastypy_fast.cli.key_filters import (
-    Choice,
-    Chosen,
-    choose,
+    KeyFilter,
+    Match,
     filter_options,
+    iter_given_keys,
+    iter_matching,
     json_keys_option,
     key_options,
-    keys_given,
     store_argument,
 )
-from tastypy_fast.cli.open_store import SPECIAL, Reader, is_tracker, open_reader
+from tastypy_fast.cli.open_store import TASK_FIELDS, Reader, is_tracker, open_reader
 
-__all__ = ["get", "ls", "no_such_key"]
+__all__ = ["get", "ls", "print_missing_key"]
+
 
 @click.command()
 @store_argument
 @filter_options
 @json_keys_option
-@click.option("-l", "--long", is_flag=True, help="Status, tries, key and data (of a dict: key and value), with tabs.")
+@click.option("-l", "--long", is_flag=True,
+              help="Print status, tries, key and data, separated by tabs (for a dict: key and value).")
 @click.option("--json", "as_lines", is_flag=True,
-              help='A line {"key": ..., "value": ...} for each, as export writes and import reads.')
-def ls(store: str, choice: Choice, json_keys: bool, long: bool, as_lines: bool) -> None:
-    """List keys in the order in which they were added.
+              help='Print a line {"key": ..., "value": ...} per key, as export writes and import reads it.')
+def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, as_lines: bool) -> None:
+    """List keys, one per line, in the order in which they were added.
 
-    One in a line, as they are found, in constant memory. Of several statuses a task has one at least. What comes out
-    is what the other commands take with --file: strings as they are, other keys as JSON; with --json-keys every key
-    is JSON on both sides, so that no two can be taken for one another.
+    With several status options, a task needs to match only one of them. The other commands accept the output with
+    --file: strings are printed unchanged, other keys as JSON. With --json-keys on both sides every key is JSON, so the
+    string "1" and the integer 1 cannot be confused. Memory use is constant.
 
     \b
     tastypy-fast ls crawl --failed --max-tries 3 -l
     tastypy-fast ls crawl --match 'https://*.org/*' --limit 20
     tastypy-fast ls crawl --todo --json-keys | tastypy-fast abort crawl --json-keys -
     """
-    # (failed ones have no tries left, and must be come to)
-    with open_reader(store, 0 if "failed" in choice.statuses else choice.max_tries) as reader:
+    # To list failed tasks, open without a limit, because a tracker skips tasks that have no tries left.
+    with open_reader(store, 0 if "failed" in key_filter.statuses else key_filter.max_tries) as reader:
         with_values = long or as_lines
         width = shutil.get_terminal_size().columns if long and sys.stdout.isatty() else None
-        for chosen in choose(reader, choice, json_keys, with_values):
+        for match in iter_matching(reader, key_filter, json_keys, with_values):
             if as_lines:
-                out(_json_line(chosen, "claimed" in choice.statuses))
+                print_line(_json_line(match, "claimed" in key_filter.statuses))
             elif long:
-                line = _long_line(chosen, is_tracker(reader), json_keys)
-                out(line.expandtabs()[:width] if width else line)
+                line = _long_line(match, is_tracker(reader), json_keys)
+                print_line(line.expandtabs()[:width] if width else line)
             else:
-                out(key_text(chosen.key, json_keys))
+                print_line(key_text(match.key, json_keys))
 
 
-def _json_line(chosen: Chosen, with_claim: bool) -> str:
-    line = pair_as_json(chosen.key, chosen.value)
-    if with_claim and chosen.hand:
-        line = f'{line[:-1]},"claim":{as_json(chosen.hand.as_dict())}}}'
+def _json_line(match: Match, with_claim: bool) -> str:
+    line = pair_as_json(match.key, match.value)
+    if with_claim and match.claim:
+        line = f'{line[:-1]},"claim":{as_json(match.claim.as_dict())}}}'
     return line
 
 
-def _long_line(chosen: Chosen, tracker: bool, json_keys: bool) -> str:
-    key = key_text(chosen.key, json_keys)
+def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
+    key = key_text(match.key, json_keys)
     if not tracker:
-        return f"{key}\t{printable(as_json(chosen.value))}"
-    task = chosen.value
-    data = {name: value for name, value in task.items() if name not in SPECIAL}
-    status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_one(chosen)
+        return f"{key}\t{printable(as_json(match.value))}"
+    task = match.value
+    data = {name: value for name, value in task.items() if name not in TASK_FIELDS}
+    status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_status(match)
     return f"{status}\t{task['_tries']}\t{key}\t{printable(as_json(data)) if data else ''}".rstrip("\t")
 
 
-def _open_one(chosen: Chosen) -> str:
-    return "open" if chosen.hand is None else "failed" if chosen.hand.failed else "in hand"
+def _open_status(match: Match) -> str:
+    return "open" if match.claim is None else "failed" if match.claim.failed else "in hand"
 
 
 @click.command()
 @store_argument
 @key_options
-@click.option("--json", "as_lines", is_flag=True, help='A line {"key": ..., "value": ...} for each.')
+@click.option("--json", "as_lines", is_flag=True, help='Print a line {"key": ..., "value": ...} per key.')
 def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, as_lines: bool) -> int:
-    """Print the values of keys, as JSON.
+    """Print the values of keys as JSON.
 
-    Of one key that is given alone over several lines, of several one in a line, after the key and a tab. Exit code 1
-    when a key is not there.
+    For a single key, the value is printed over several lines. For several keys, each line has the key, a tab and the
+    value. If a key does not exist, the exit code is 1.
 
     \b
     tastypy-fast get crawl https://example.org/
     tastypy-fast get squares 12 --json-keys
     """
     if not keys and file is None:
-        raise Failure("get needs a key, or --file", USAGE)
+        raise CommandError("get needs a key or --file", USAGE)
     alone = len(keys) == 1 and keys[0] != "-" and file is None
-    code = DONE
+    code = OK
     with open_reader(store) as reader:
-        for key, text in keys_given(keys, file, json_keys):
+        for key, text in iter_given_keys(keys, file, json_keys):
             try:
                 value = reader[key]
             except KeyError:
-                no_such_key(reader, text, json_keys)
-                code = NO
+                print_missing_key(reader, text, json_keys)
+                code = INCOMPLETE
                 continue
             if as_lines:
-                out(pair_as_json(key, value))
+                print_line(pair_as_json(key, value))
             else:
-                out(as_json(value, indent=2) if alone else f"{key_text(key, json_keys)}\t{as_json(value)}")
+                print_line(as_json(value, indent=2) if alone else f"{key_text(key, json_keys)}\t{as_json(value)}")
     return code
 
 
-def no_such_key(store: Reader | Any, text: str, json_keys: bool) -> None:
-    """Say so; and whether another reading of it would have been there."""
+def print_missing_key(store: Reader | Any, text: str, json_keys: bool) -> None:
+    """Print that a key does not exist, and whether the same text as JSON (or as a string) would be a key."""
     hint = ""
     if not json_keys and text.removeprefix("-").isdecimal() and len(text) < 4000 and int(text) in store:
-        hint = f"; the integer {text} is there, which --json-keys means"
+        hint = f"; the integer {text} exists, use --json-keys to select it"
     elif json_keys and text in store:
-        hint = f"; the string {as_json(text)} is there"
-    warn(f"no such key: {as_json(text) if not json_keys else text}{hint}")
+        hint = f"; the string {as_json(text)} exists, put it in double quotes"
+    print_error(f"no such key: {as_json(text) if not json_keys else text}{hint}")

@@ -1,71 +1,74 @@
-"""``status``: what a store is, how far it is, and who has it."""
+"""Implement the command ``status``."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime, timezone
 from typing import Any
 
 import click
 
-from tastypy_fast._inspect.lock_holders import Holders, holders_of
-from tastypy_fast._inspect.store_info import facts_of
-from tastypy_fast._inspect.task_counts import ActiveClaim, Counts, TaskCounter, active_claims
+from tastypy_fast._inspect.lock_holders import LockHolders, find_lock_holders
+from tastypy_fast._inspect.store_info import read_store_info
+from tastypy_fast._inspect.task_counts import ActiveClaim, StatusCounts, TaskCounter, active_claims
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
 from tastypy_fast._shared.claims import key_at
-from tastypy_fast.cli.formatting import as_json, console, key_text, out, printable, quantity, size_text
+from tastypy_fast.cli.formatting import as_json, console, duration, key_text, print_line, printable, quantity, size_text
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 
-__all__ = ["duration", "status"]
+__all__ = ["status"]
 
-# Of the claims, so many are shown to people.
-SHOWN = 10
-WHAT_A_POWER_CUT_TAKES = {
+# Claims that are shown without --json.
+MAX_CLAIMS = 10
+# What a power cut can lose, by durability.
+LOST_IN_A_POWER_CUT = {
     "full": "nothing that was committed",
-    "normal": "the last commit, perhaps",
-    "process": "what came after the last flush",
+    "normal": "the last commit",
+    "process": "everything since the last flush",
 }
 
 
 @click.command()
 @store_argument
 @max_tries_option
-@click.option("--json", "as_object", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
 def status(store: str, max_tries: int, as_object: bool) -> None:
-    """What a store is, how far it is, how large, who has it open, and which tasks workers have in hand.
+    """Show the state of a store.
 
-    Failed are the tasks that are neither done nor aborted, in nobody's hands, and were tried: N times or more with
-    --max-tries N, else at least once, and then they count as left, too. It is what was last synced. Cost: 16 bytes for
-    every 500 tasks, and 2 kB for those 500 of which some have failed.
+    This is its kind, its size, its numbers of tasks, the processes that have it open to write, and the tasks that
+    workers have claimed. A task counts as failed if it was tried N times (with --max-tries N), is neither done nor
+    aborted, and no worker is running it. Without --max-tries one try is enough, and failed tasks also count as left.
+    The numbers are those of the last sync.
+
+    The command reads 16 bytes for every 500 tasks, and 2 kB for every 500 of which some were tried and are not done.
     """
-    holders = holders_of(resolved(store))  # (before this process has a part in it)
+    holders = find_lock_holders(resolved(store))  # before this process opens the store
     with open_reader(store) as reader:
-        facts = facts_of(reader._store)
+        info = read_store_info(reader._store)
         counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None
-        claims = [(key_at(reader._open_cache, hand.order), hand)  # type: ignore[arg-type]
-                  for hand in active_claims(reader._store)] if counts else []
+        claims = [(key_at(reader._open_cache, claim.seq), claim)  # type: ignore[arg-type]
+                  for claim in active_claims(reader._store)] if counts else []
         if as_object:
-            out(as_json(_as_dict(reader, facts._asdict(), counts, holders, claims, max_tries)))
+            print_line(as_json(_as_dict(reader, info._asdict(), counts, holders, claims, max_tries)))
             return
         rows = [("store", printable(reader.path)),
-                ("what", f"a {'tracker' if counts else 'dict'}, format {facts.format}")]
+                ("kind", f"a {'tracker' if counts else 'dict'}, format {info.format}")]
         rows += _count_lines(counts) if counts else [("keys", f"{len(reader):,}")]
         rows += [
-            ("disk", f"{size_text(facts.bytes)}, {size_text(facts.free)} of it free inside"),
-            ("open", printable(_who(holders))),
+            ("disk", f"{size_text(info.bytes)}, {size_text(info.free)} of it free"),
+            ("open", printable(_describe_holders(holders))),
         ]
         if holders.durability:
             when = ", when it was last opened to write" if holders.how == "nobody" else ""
-            taken = WHAT_A_POWER_CUT_TAKES.get(holders.durability, "nobody knows what")
-            rows.append(("durability", f"{holders.durability} (a power cut takes {taken}){when}"))
+            lost = LOST_IN_A_POWER_CUT.get(holders.durability, "unknown data")
+            rows.append(("durability", f"{holders.durability} (a power cut can lose {lost}){when}"))
         if claims:
             rows += _claim_lines(claims)
         _print_rows(rows)
 
 
-def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holders: Holders,
+def _as_dict(reader: Reader, info: dict[str, int], counts: StatusCounts | None, holders: LockHolders,
              claims: list[tuple[Any, ActiveClaim]], max_tries: int) -> dict[str, Any]:
     return {
         "path": reader.path,
@@ -73,17 +76,17 @@ def _as_dict(reader: Reader, facts: dict[str, int], counts: Counts | None, holde
         "keys": counts.tasks if counts else len(reader),
         **({**{name: value for name, value in counts._asdict().items() if name != "tasks"},
             "max_tries": max_tries or None} if counts else {}),
-        "format": facts["format"],
-        "file_size": facts["file_size"],
-        "disk": {"bytes": facts["bytes"], "free": facts["free"]},
+        "format": info["format"],
+        "file_size": info["file_size"],
+        "disk": {"bytes": info["bytes"], "free": info["free"]},
         "open": {"how": holders.how, "processes": holders.processes, "owner": holders.text or None},
         "durability": holders.durability or None,
-        **({"claims": [{"key": key, **hand.as_dict()} for key, hand in claims]} if counts else {}),
+        **({"claims": [{"key": key, **claim.as_dict()} for key, claim in claims]} if counts else {}),
     }
 
 
-def _count_lines(counts: Counts) -> list[tuple[str, str]]:
-    """How far a tracker is, for people."""
+def _count_lines(counts: StatusCounts) -> list[tuple[str, str]]:
+    """Return the rows with the numbers of tasks."""
     share = max(counts.tasks, 1)
     return [("tasks", f"{counts.tasks:,}")] + [
         (name, f"{number:,}  {percent(number / share, 2)}")
@@ -92,40 +95,30 @@ def _count_lines(counts: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _who(holders: Holders) -> str:
+def _describe_holders(holders: LockHolders) -> str:
     if holders.how == "nobody":
-        return "nobody has it open to write"
+        return "no process has it open to write"
     numbers = ", ".join(map(str, holders.processes))
     if holders.how == "private":
-        return f"{holders.text or f'process {numbers}' if numbers else 'a process'} has it to itself"
+        return f"{holders.text or f'process {numbers}' if numbers else 'a process'} has it open privately"
     named = "process" if len(holders.processes) == 1 else "processes"
-    return f"shared by {named} {numbers} (and perhaps children of theirs)" if numbers else "shared"
+    return f"shared by {named} {numbers} (and possibly their child processes)" if numbers else "shared"
 
 
 def _claim_lines(claims: list[tuple[Any, ActiveClaim]]) -> list[tuple[str, str]]:
-    claims, passed = [claim for claim in claims if not claim[1].failed], sum(hand.failed for _, hand in claims)
-    workers = Counter((hand.process, hand.host) for _, hand in claims)
-    lines = [("in hand", f"{quantity(len(claims), 'task')} of {quantity(len(workers), 'worker')}")]
+    running = [(key, claim) for key, claim in claims if not claim.failed]
+    failed = len(claims) - len(running)
+    workers = {(claim.process, claim.host) for _, claim in running}
+    lines = [("claimed", f"{quantity(len(running), 'task')} of {quantity(len(workers), 'worker')}")]
     now = datetime.now(timezone.utc)
-    for key, hand in claims[:SHOWN]:
-        age = duration(max((now - hand.since).total_seconds(), 0))
-        lines.append(("", f"{printable(key_text(key))}  process {hand.process} on {printable(hand.host)}, for {age}"))
-    if len(claims) > SHOWN:
-        lines.append(("", f"and {len(claims) - SHOWN:,} more (ls --claimed)"))
-    if passed:
-        lines.append(("", f"({passed:,} more, at which a worker failed, claimed for another try)"))
+    for key, claim in running[:MAX_CLAIMS]:
+        age = duration(max((now - claim.since).total_seconds(), 0))
+        lines.append(("", f"{printable(key_text(key))}  process {claim.process} on {printable(claim.host)}, for {age}"))
+    if len(running) > MAX_CLAIMS:
+        lines.append(("", f"and {len(running) - MAX_CLAIMS:,} more (use ls --claimed)"))
+    if failed:
+        lines.append(("", f"({failed:,} more, which failed and stay claimed for another try)"))
     return lines
-
-
-def duration(seconds: float) -> str:
-    """As in ``3 min 20 s``."""
-    whole = int(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
@@ -140,4 +133,4 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
     to = console()
     with to.capture() as capture:
         to.print(table)
-    out("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    print_line("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -1,21 +1,26 @@
-"""Care for stores: copies while others write, space given back, damage found and what is left brought out of it.
+"""Copy, compact, verify and repair stores of any class.
 
-    from tastypy_fast import maintenance
-    maintenance.copy("results.pod", "results.copy")
+Every function runs its work in a subprocess, which ends with the caller. So neither a damaged file nor a store that the
+caller has open itself can do harm. Changes that the caller has not synced yet are not part of the store.
 
-Every function works in a process of its own, which ends with the caller's: neither a damaged file nor a store that the
-caller has open itself can do harm. What the caller has in memory and has not synced is no part of the store.
+Example:
+    >>> from tastypy_fast import maintenance
+    >>> with PersistentOrderedDict(path, init={"a": 1}) as pod:
+    ...     pod.sync()
+    ...     maintenance.copy(path, path + ".backup")
+    >>> maintenance.verify(path + ".backup")
+    []
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import TypeVar
 
-from tastypy_fast._formats.atomic_output import atomic_output, new_path
+from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path
 from tastypy_fast._lmdb.store_dir import no_store_error
 from tastypy_fast._paths import Path, resolved
 from tastypy_fast.exceptions import (
@@ -24,10 +29,10 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictIntegrityError,
     StorageError,
 )
-from tastypy_fast.maintenance._compact import clear_up, compact_here, copy_here
-from tastypy_fast.maintenance._repair import Repair, repair_here
+from tastypy_fast.maintenance._compact import compact_store, copy_store, remove_leftovers
+from tastypy_fast.maintenance._repair import Repair, repair_store
 from tastypy_fast.maintenance._subprocess import SubprocessDied, run_in_subprocess
-from tastypy_fast.maintenance._verify import verify_here
+from tastypy_fast.maintenance._verify import verify_store
 
 __all__ = ["Repair", "compact", "copy", "repair", "verify"]
 
@@ -35,115 +40,169 @@ T = TypeVar("T")
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a store of any class to ``target``, which must be new or an empty folder, whoever writes it meanwhile.
+    """Copy a store to a new folder, also while other processes write it.
 
-    The copy is the store as of one moment: everything that was synced before, for a shared store everything that any
-    process has written. Nobody waits for it, but the file of a store that is written much grows while it is read. The
-    copy has no free space inside, and appears at ``target`` when it is whole and on the disk. Cost: reading and writing
-    everything once.
+    The copy is a snapshot of one moment: everything that was synced before, and for a shared store everything that any
+    process has written. No writer waits for it. But the data file of the source grows if it is written much meanwhile,
+    because pages that the copy reads cannot be reused. The copy has no free space inside. It appears at ``target`` when
+    it is complete and on disk. If the function raises, ``target`` is unchanged.
 
-    Raises StoreNotFoundError, NotAStoreError (also where there is something at ``target``), StorePathError (also where
-    ``target`` is inside of the store), DiskFullError, StorageError and PersistentOrderedDictIntegrityError; ``target``
-    is as it was then.
+    Cost: reads and writes the whole store once.
 
-    >>> pod = PersistentOrderedDict(path, init={"a": 1})
-    >>> pod.sync()
-    >>> copy(path, path + ".copy")
-    >>> PersistentOrderedDict(path + ".copy").items()
-    [('a', 1)]
+    Args:
+        path: The folder of the store.
+        target: The folder of the copy, which must be new or empty.
+
+    Raises:
+        StoreNotFoundError: There is nothing at ``path``.
+        NotAStoreError: ``path`` is not a store, or there is something at ``target``.
+        StorePathError: A path is invalid, or ``target`` is inside the store.
+        PersistentOrderedDictIntegrityError: The store is damaged.
+        DiskFullError: There is no room for the copy.
+        StorageError: The system refuses to read or write a file.
+
+    Example:
+        >>> pod = PersistentOrderedDict(path, init={"a": 1})
+        >>> pod.sync()
+        >>> copy(path, path + ".copy")
+        >>> PersistentOrderedDict(path + ".copy").items()
+        [('a', 1)]
     """
-    source = _found(path)
-    place = new_path(target, "copy to", source, "the store that is copied")
-    with _our_errors(source), atomic_output(place) as folder:
-        os.mkdir(folder)
-        _result(run_in_subprocess(copy_here, source, folder))
+    _make_from(path, target, "copy to", "the store that is copied", copy_store)
 
 
 def compact(path: Path) -> tuple[int, int]:
-    """Give the space that is free inside of a store back to the disk. The size of its data file before and after.
+    """Return the free space inside a store to the file system.
 
-    Nobody may have the store open, not even to read (StoreInUseError, and nothing is changed). Needs room for a copy
-    meanwhile; cost: reading and writing everything once. A kill at any moment leaves the old store or the new one,
-    whole and on the disk. It may leave the file ``data.compacted`` besides, which goes away with the next compaction.
+    No process may have the store open, not even to read. If the process is killed, the store is the old one or the new
+    one, complete and on disk. A file ``data.compacted`` may then be left, which the next compaction removes. If the
+    function raises, the store is unchanged.
 
-    Raises StoreInUseError, StoreNotFoundError, StorePathError, NotAStoreError, PersistentOrderedDictIntegrityError,
-    DiskFullError and StorageError; the store is as it was then.
+    Cost: reads and writes the whole store once, and needs free disk space for a copy of it meanwhile.
 
-    >>> with PersistentOrderedDict(path, init={number: "x" * 1000 for number in range(1000)}) as pod:
-    ...     pod.sync()
-    ...     for number in range(1, 1000):
-    ...         del pod[number]
-    >>> before, after = compact(path)
-    >>> before > 1_000_000, after < 50_000
-    (True, True)
+    Args:
+        path: The folder of the store.
+
+    Returns:
+        The size of the data file before and after, in bytes.
+
+    Raises:
+        StoreInUseError: A process has the store open.
+        StoreNotFoundError: There is nothing at ``path``.
+        NotAStoreError: ``path`` is not a store.
+        StorePathError: The path is invalid.
+        PersistentOrderedDictIntegrityError: The store is damaged.
+        DiskFullError: There is no room for the copy.
+        StorageError: The system refuses to read or write a file.
+
+    Example:
+        >>> with PersistentOrderedDict(path, init={number: "x" * 1000 for number in range(1000)}) as pod:
+        ...     pod.sync()
+        ...     for number in range(1, 1000):
+        ...         del pod[number]
+        >>> before, after = compact(path)
+        >>> before > 1_000_000, after < 50_000
+        (True, True)
     """
     path = _found(path)
     try:
-        with _our_errors(path):
-            return _result(run_in_subprocess(compact_here, path))
+        with _translate_errors(path):
+            return _result(run_in_subprocess(compact_store, path))
     except BaseException:
-        clear_up(path)
+        remove_leftovers(path)
         raise
 
 
 def verify(path: Path) -> list[str]:
-    """What is wrong with a store of any class, a sentence each; nothing for a sound one.
+    """Check a store for damage, also while other processes write it.
 
-    Looks at every page of the data file, then at every record, the index, the statuses, the claims and the log. Only
-    reads, also beside processes that write. Safe on a file from a stranger: the storage engine gets it only when its
-    structure was found to be sound, and in a process of its own. A folder that is no store is one finding. What a value
-    has lost without ceasing to be JSON (a digit for another one) cannot be found, nor an older value under its key, nor
-    that the last commit is gone where nothing in the file refers to it. Cost: a walk over everything; memory is
-    constant but for a byte for each page of 4 kB. At most some thousand findings are told.
+    The function checks every page of the data file, then every record, the index, the statuses, the claims and the
+    write-ahead log. It only reads. It is safe for files of unknown origin, because LMDB opens a file only after its
+    structure was found to be sound, and in a subprocess.
 
-    Raises StoreNotFoundError where there is nothing at ``path``, StorePathError where that is no path (it is empty),
-    NewerFormatError, and StorageError when it cannot be read.
+    Some damage cannot be found: a value that is still valid JSON (with one digit changed, for example), an older value
+    under its key, and a lost last commit if nothing in the file refers to it.
 
-    >>> PersistentOrderedDict(path, init={"a": 1}).close()
-    >>> verify(path)
-    []
+    Cost: reads the whole store once. Memory use is one byte per page of 4 kB.
+
+    Args:
+        path: The folder of the store.
+
+    Returns:
+        One sentence for each fault, at most about a thousand; an empty list for a sound store. A folder that is not a
+        store is one fault.
+
+    Raises:
+        StoreNotFoundError: There is nothing at ``path``.
+        StorePathError: The path is invalid.
+        NewerFormatError: A newer version of the package has written the store.
+        StorageError: The store cannot be read.
+
+    Example:
+        >>> PersistentOrderedDict(path, init={"a": 1}).close()
+        >>> verify(path)
+        []
     """
     path = _found(path)
     found = []
-    with closing(run_in_subprocess(verify_here, path)) as findings:
+    with closing(run_in_subprocess(verify_store, path)) as findings:
         try:
-            with _our_errors(path, crash=False):
+            with _translate_errors(path, crash=False):
                 for finding in findings:
-                    found.append(finding)  # (those before a crash are kept)
+                    found.append(finding)  # not extend(), so that those before a crash are kept
         except SubprocessDied as end:
-            found.append(_crashed(end))
+            found.append(_describe_crash(end))
     return found
 
 
 def repair(path: Path, target: Path) -> Repair:
-    """Make a new store at ``target``, which must be new or an empty folder, of what can be read of a damaged one. That
-    is only read.
+    """Make a new store from what can be read of a damaged one.
 
-    Records keep their order; the index, the counts and the statuses are made anew from what is there, the log included.
-    A task whose status or data cannot be read is kept as not done. Of a damaged page, everything is kept that the store
-    itself could still read. All that is lost is told in ``lost``, by its key where the index has it still, and every
-    page that may be another one or an older one. The engine does not get the damaged file. Cost: a walk over
-    everything; memory is constant but for what is lost. The new store appears at ``target`` when it is whole and on the
-    disk.
+    The damaged store is only read, and LMDB never opens its file. Records keep their order. The index, the counts and
+    the statuses are rebuilt from what is there, including the write-ahead log. A task whose status or data cannot be
+    read is kept as not done. From a damaged page the function keeps everything that the store itself could still read.
+    The new store appears at ``target`` when it is complete and on disk. If the function raises, ``target`` is
+    unchanged.
 
-    Raises StoreInUseError while a process has the store open to write, PersistentOrderedDictIntegrityError where
-    nothing can be read, StoreNotFoundError, NewerFormatError, NotAStoreError (also where there is something at
-    ``target``), StorePathError (also where ``target`` is inside of the store), DiskFullError and StorageError;
-    ``target`` is as it was then.
+    Cost: reads the whole store once. Memory use grows only with what is lost.
 
-    >>> PersistentOrderedDict(path, init={"a": 1, "b": 2}).close()
-    >>> repair(path, path + ".new")
-    Repair(kept=2, lost=[], undone=0)
+    Args:
+        path: The folder of the damaged store.
+        target: The folder of the new store, which must be new or empty.
+
+    Returns:
+        What was kept and what was lost. ``lost`` names each lost key that the index still has, and each page that may
+        be another page or an older one.
+
+    Raises:
+        StoreInUseError: A process has the store open to write.
+        PersistentOrderedDictIntegrityError: Nothing can be read.
+        StoreNotFoundError: There is nothing at ``path``.
+        NewerFormatError: A newer version of the package has written the store.
+        NotAStoreError: ``path`` is not a store, or there is something at ``target``.
+        StorePathError: A path is invalid, or ``target`` is inside the store.
+        DiskFullError: There is no room for the new store.
+        StorageError: The system refuses to read or write a file.
+
+    Example:
+        >>> PersistentOrderedDict(path, init={"a": 1, "b": 2}).close()
+        >>> repair(path, path + ".new")
+        Repair(kept=2, lost=[], undone=0)
     """
+    return _make_from(path, target, "repair into", "the store that is repaired", repair_store)
+
+
+def _make_from(path: Path, target: Path, verb: str, role: str, work: Callable[[str, str], Iterator[T]]) -> T:
+    """Run ``work`` on a store and a new folder, which becomes ``target`` when the work is done."""
     source = _found(path)
-    place = new_path(target, "repair into", source, "the store that is repaired")
-    with _our_errors(source), atomic_output(place) as folder:
+    place = resolve_new_path(target, verb, source, role)
+    with _translate_errors(source), atomic_output(place) as folder:
         os.mkdir(folder)
-        return _result(run_in_subprocess(repair_here, source, folder))
+        return _result(run_in_subprocess(work, source, folder))
 
 
 def _found(path: Path) -> str:
-    """The resolved path of what is there. Raises StoreNotFoundError and StorePathError."""
+    """Return the resolved path of an existing file or folder. Raises StoreNotFoundError and StorePathError."""
     real = resolved(path)
     if not os.path.lexists(real):
         raise no_store_error(real)
@@ -156,25 +215,25 @@ def _result(values: Generator[T, None, None]) -> T:
 
 
 @contextmanager
-def _our_errors(path: str, crash: bool = True) -> Iterator[None]:
-    """What the system says, and the end of the other process, in our words."""
+def _translate_errors(path: str, crash: bool = True) -> Iterator[None]:
+    """Translate errors of the system, and the death of the subprocess, into errors of the package."""
     try:
         yield
     except SubprocessDied as end:
         if not end.crashed:
-            raise StorageError(errno.EINTR, f"the process that was at it has ended ({end})", path) from end
+            raise StorageError(errno.EINTR, f"the subprocess that did the work has ended ({end}); try again", path
+                               ) from end
         if not crash:
             raise
-        raise PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {_crashed(end)}") from end
+        raise PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {_describe_crash(end)}") from end
     except PersistentOrderedDictException:
         raise
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         number, text = error.errno or errno.EIO, error.strerror or str(error)
-        if full:
-            raise DiskFullError(number, f"there is no room ({text}); the store is as it was", path) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(number, f"there is no room ({text}); the store is unchanged", path) from error
         raise StorageError(number, f"the system refuses ({text})", error.filename or path) from error
 
 
-def _crashed(end: SubprocessDied) -> str:
-    return f"reading it ends the process ({end}); repair() brings what is left of it into a new store"
+def _describe_crash(end: SubprocessDied) -> str:
+    return f"reading it crashed the subprocess ({end}); use repair() to save what can be read"

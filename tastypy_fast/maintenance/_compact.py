@@ -1,4 +1,4 @@
-"""A store copied and a store made smaller, in a process of its own (see _apart)."""
+"""Copy and compact a store, in a subprocess."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tastypy_fast._store.options import Options
 from tastypy_fast._store.read_only import look_at
 from tastypy_fast._store.store import Store
 
-__all__ = ["clear_up", "compact_here", "copy_here"]
+__all__ = ["compact_store", "copy_store", "remove_leftovers"]
 
-# The data file that is to take the place of the old one, in the same folder.
+# The new data file, before it replaces the old one in the same folder.
 COMPACTED = "data.compacted"
-# How long, in seconds, somebody may have the store open just to look at it while it is to be replaced.
-PATIENCE = 5
+# Seconds to wait for a process that has the store open for a moment, to read it.
+LOCK_TIMEOUT = 5
 
 
-def copy_here(path: str, folder: str) -> Iterator[None]:
-    """Write what the store has at this moment, the log included, into another folder."""
+def copy_store(path: str, folder: str) -> Iterator[None]:
+    """Write a snapshot of a store, including its write-ahead log, into another folder."""
     store = look_at(path)
     try:
         engine.write_copy(path, store.db, os.path.join(folder, DATA))
@@ -31,8 +31,8 @@ def copy_here(path: str, folder: str) -> Iterator[None]:
     yield None
 
 
-def compact_here(path: str) -> Iterator[tuple[int, int]]:
-    """Replace the data file by a copy without free pages; its sizes before and after."""
+def compact_store(path: str) -> Iterator[tuple[int, int]]:
+    """Replace the data file by a copy without free pages. Yields its size before and after."""
     store = look_at(path)
     kind, file_size = store.options.kind, store.file_size() or b"1"
     store.close()
@@ -43,13 +43,13 @@ def compact_here(path: str) -> Iterator[tuple[int, int]]:
         EngineLock(path).release()
     finally:
         owner.release()
-    # What is in the log goes where it belongs, and what processes that are gone have left is dropped.
+    # Opening the store to write checkpoints the log, and removes what dead processes have left.
     Store(path, Options(kind, "w", "normal", False, max(1, int(file_size)))).close()
     owner = OwnerLock(path)
     try:
         owner.write_name("")
-        _write(path, compacted)
-        _take_over(path, compacted)
+        _write_compacted(path, compacted)
+        _replace_data_file(path, compacted)
     except BaseException:
         with suppress(OSError):
             os.unlink(compacted)
@@ -59,7 +59,7 @@ def compact_here(path: str) -> Iterator[tuple[int, int]]:
     yield before, os.stat(name).st_size
 
 
-def _write(path: str, compacted: str) -> None:
+def _write_compacted(path: str, compacted: str) -> None:
     db = engine.open_engine(path, "normal", readonly=True)
     try:
         engine.write_copy(path, db, compacted)
@@ -71,22 +71,25 @@ def _write(path: str, compacted: str) -> None:
         os.chown(compacted, status.st_uid, status.st_gid)
 
 
-def _take_over(path: str, compacted: str) -> None:
-    """Give the new data file the name of the old one. Who reads may not have the old one with a lock file that is the
-    new one's, nor the other way round: so nobody has it open, and the lock file begins anew."""
-    lock = EngineLock(path, PATIENCE)
+def _replace_data_file(path: str, compacted: str) -> None:
+    """Rename the new data file over the old one, while no process has the store open.
+
+    A reader must not use one data file with the lock file of the other, because LMDB's reader table would not protect
+    the pages that it reads. So the lock file is reset together with the data file.
+    """
+    lock = EngineLock(path, LOCK_TIMEOUT)
     try:
         lock.invalidate()
         os.rename(compacted, os.path.join(path, DATA))
         flush_folder(path)
-        # Who waits for the lock finds the lock file as it is to be with the new data file.
+        # Initialize the lock file for the new data file before a waiting process gets the lock.
         engine.open_engine(path, "normal", readonly=True).close()
     finally:
         lock.release()
 
 
-def clear_up(path: str) -> None:
-    """Remove what a process that was ended in the middle has left, unless another one is at it."""
+def remove_leftovers(path: str) -> None:
+    """Remove what a killed compaction has left, unless another process has the store open."""
     compacted = os.path.join(path, COMPACTED)
     if os.path.lexists(compacted):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A damaged store as what can be read of it: its records, statuses and index, with what the log has over them."""
+"""Read the records, statuses and index of a damaged store, with the changes of its write-ahead log applied."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import STATUSES, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._store.options import FORMAT, KINDS
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
-from tastypy_fast.maintenance._page_salvage import Losses, Salvage, read_batches
+from tastypy_fast.maintenance._page_salvage import NUMBER, LossReport, PageSalvage, read_log_batches
 
-__all__ = ["Source", "number_of"]
+__all__ = ["DamagedStore", "decode_number"]
 
-_NUMBER = Struct("=q")
 _CHANGE = Struct("=II")
-# Order numbers from here on were never given out.
+# Sequence numbers are below this number.
 _END = 2**62
 _VALUES, _ORDER, _STATUS = range(3)
-# The engine's limit on keys.
-_LONGEST = 511
+# LMDB's limit on the length of a key, in bytes.
+MAX_KEY_SIZE = 511
 
 
-def number_of(raw: bytes) -> int | None:
-    """The order number, or the number of a block, that a store has written; None for what cannot be one."""
-    number = _NUMBER.unpack(raw)[0] if len(raw) == _NUMBER.size else -1
+def decode_number(raw: bytes) -> int | None:
+    """Return the sequence number or block number that is stored as ``raw``; None if it cannot be one."""
+    number = NUMBER.unpack(raw)[0] if len(raw) == NUMBER.size else -1
     return number if 0 <= number < _END else None
 
 
-class Source:
-    """What can be read of one damaged store, to be gone through once in the order of the methods."""
+class DamagedStore:
+    """What can be read of one damaged store.
 
-    def __init__(self, path: str, descriptor: int, losses: Losses) -> None:
-        """Raises PersistentOrderedDictIntegrityError where nothing can be read."""
-        self._salvage = Salvage(descriptor, losses)
+    Call each method once, in the order in which they are defined.
+    """
+
+    def __init__(self, path: str, descriptor: int, losses: LossReport) -> None:
+        """Raises PersistentOrderedDictIntegrityError if nothing can be read."""
+        self._salvage = PageSalvage(descriptor, losses)
         self._losses = losses
         meta = dict(self._salvage.items(b"meta", any_page=True))
         version = meta.get(b"format", b"")
@@ -46,20 +48,20 @@ class Source:
             )
         size = meta.get(b"file_size", b"")
         self.file_size = int(size) if size.isdigit() and 0 < int(size) < _END else 1000
-        self.next = number_of(meta.get(b"next", b"")) or 0
+        self.next = decode_number(meta.get(b"next", b"")) or 0
         self._records: dict[int, bytes | None] = {}
         self._index: dict[bytes, bytes | None] = {}
-        # For each block what is to be changed: slot to entry.
+        # The logged changes of each status block, as position to entry.
         self._entries: dict[int, dict[int, int]] = {}
         self._read_log()
         self.kind = self._find_kind(meta)
 
     def _read_log(self) -> None:
-        # (each batch has a checksum)
-        for database, key, value in read_batches(self._salvage.items(b"log", any_page=True), self._losses):
-            number = number_of(key)
+        # Pages that look damaged are read too, because each batch of the log has a checksum.
+        for database, key, value in read_log_batches(self._salvage.items(b"log", any_page=True), self._losses):
+            number = decode_number(key)
             if database == _ORDER:
-                if 0 < len(key) <= _LONGEST:
+                if 0 < len(key) <= MAX_KEY_SIZE:
                     self._index[key] = value
             elif number is None or database not in (_VALUES, _STATUS):
                 continue
@@ -70,8 +72,7 @@ class Source:
             else:
                 changes = _CHANGE.iter_unpack(value[: len(value) // _CHANGE.size * _CHANGE.size])
                 self._entries.setdefault(number, {}).update(
-                    (slot, entry) for slot, entry in changes if slot < TASKS_PER_BLOCK
-                )
+                    (position, entry) for position, entry in changes if position < TASKS_PER_BLOCK)
 
     def _find_kind(self, meta: dict[bytes, bytes]) -> bytes:
         kind = meta.get(b"kind", b"")
@@ -80,7 +81,7 @@ class Source:
         if kind in KINDS:
             return kind
         if b"values" in self._salvage.databases and b"order" in self._salvage.databases:
-            return b"dict"  # (a tracker's would be there, too)
+            return b"dict"  # a tracker would have the database of statuses, too
         for name in self._salvage.databases:
             for _ in self._salvage.items(name, quiet=True):
                 pass
@@ -91,15 +92,15 @@ class Source:
             if _is_record(data) or _is_block(data):
                 found.add(_is_record(data))
         if not found and b"values" not in self._salvage.databases:
-            raise PersistentOrderedDictIntegrityError("its list of databases cannot be read, nor any record")
+            raise PersistentOrderedDictIntegrityError("neither its list of databases nor any record can be read")
         kind = b"tracker" if False in found else b"dict"
-        self._losses.tell(f"of what kind it is cannot be read; going by what is left of it it is {KINDS[kind]}")
+        self._losses.add(f"the kind of the store cannot be read; what is left of it looks like {KINDS[kind]}")
         return kind
 
     def records(self) -> Iterator[tuple[int | None, bytes]]:
-        """(order number, None where that is not known; record) of each; nearly always in order."""
+        """Yield (sequence number or None if it is lost, record), nearly always in order."""
         for raw, record in self._salvage.items(b"values"):
-            number = number_of(raw)
+            number = decode_number(raw)
             if number not in self._records:
                 yield number, record
         for number, changed in self._records.items():
@@ -107,20 +108,20 @@ class Source:
                 yield number, changed
 
     def statuses(self) -> Iterator[tuple[int, bytes]]:
-        """(number of a block, block) of each whose size is right."""
+        """Yield (block number, block) for each status block of the right size."""
         for raw, block in self._salvage.items(b"status"):
-            number = number_of(raw)
+            number = decode_number(raw)
             if number is not None and len(block) == STATUSES.size:
                 yield number, block
 
     def orphans(self) -> Iterator[tuple[int, bytes, bool]]:
-        """(number, record or block, whether it is a record) of what is on pages that damaged ones led to."""
+        """Yield (number, record or block, whether it is a record) from pages that only damaged pages refer to."""
         for name in (b"order", b"images", b"claims", b"log"):
-            # What is theirs belongs to nothing else.
+            # Mark the pages of these databases as used, so that they are not taken for lost pages of records.
             for _ in self._salvage.items(name, quiet=True):
                 pass
         for raw, data in self._salvage.orphans():
-            number = number_of(raw)
+            number = decode_number(raw)
             if number is not None and number not in self._records:
                 if _is_record(data):
                     yield number, data, True
@@ -128,15 +129,15 @@ class Source:
                     yield number, data, False
 
     def logged_entries(self) -> Iterator[tuple[int, dict[int, int]]]:
-        """(number of a block, slot to entry) of what the log has over the blocks."""
+        """Yield (block number, position to entry) for the status changes in the log."""
         yield from self._entries.items()
 
     def index(self) -> Iterator[tuple[bytes, int | None]]:
-        """(key as it is in the index, order number) of each entry that is left."""
+        """Yield (key as the index stores it, sequence number) for each entry of the index that is left."""
         entries = ((key, raw) for key, raw in self._salvage.items(b"order", quiet=True) if key not in self._index)
         for key, raw in chain(entries, self._index.items()):
             if raw is not None:
-                yield key, number_of(raw)
+                yield key, decode_number(raw)
 
 
 def _is_block(data: bytes) -> bool:

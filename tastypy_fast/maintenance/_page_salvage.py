@@ -1,8 +1,8 @@
-"""What can be read of a data file that may be damaged anywhere, without the storage engine.
+"""Read the pages of a data file that may be damaged anywhere, without LMDB.
 
-Every page is checked before it is believed. Of one that is not sound, what can be read is kept all the same, as the
-engine reads it, but nothing of it takes the place of what is on a sound page. Where a page that led to others is lost,
-these are found: a page that is neither free nor reached was one of them.
+Every page is checked. What can be read of an unsound page is kept, read in the way that LMDB reads it, but it never
+replaces anything from a sound page. If a page that refers to others is lost, the others are still found: a page that is
+neither free nor referred to must be one of them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from tastypy_fast._lmdb.page_format import (
 from tastypy_fast._lmdb.store_dir import DATABASES
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["Losses", "Salvage", "read_batches"]
+__all__ = ["NUMBER", "LossReport", "PageSalvage", "read_log_batches"]
 
-_NUMBER = Struct("=q")
+# Sequence numbers, and the numbers of blocks and log pieces, as LMDB keys and values.
+NUMBER = Struct("=q")
 _PAGE_HEAD = Struct("=QHH")
 _NODE = Struct("=HHHH")
 _BATCH = Struct("=QIIq")
@@ -43,67 +44,69 @@ _CHANGE = Struct("=BII")
 _PIECES = 20
 _DELETED = 128
 _PAGE_SIZES = [512 << power for power in range(7)]
-# More of one kind are counted only.
-_MOST = 1000
+# Sentences that are kept; more are only counted.
+_MAX_SENTENCES = 1000
 
 
-class Losses:
-    """Sentences about what is lost; of very many, how many there are."""
+class LossReport:
+    """Collect sentences about what is lost, up to a limit."""
 
     def __init__(self) -> None:
-        self._told: list[str] = []
+        self._sentences: list[str] = []
         self._more = 0
 
-    def tell(self, text: str) -> None:
-        """One more."""
-        if len(self._told) < _MOST:
-            self._told.append(text)
+    def add(self, text: str) -> None:
+        """Add a sentence."""
+        if len(self._sentences) < _MAX_SENTENCES:
+            self._sentences.append(text)
         else:
             self._more += 1
 
-    def told(self) -> list[str]:
-        """All of them."""
-        return self._told + ([f"and {self._more} more of these"] if self._more else [])
+    def sentences(self) -> list[str]:
+        """Return the sentences, and a last one with the number of those left out."""
+        return self._sentences + ([f"and {self._more} more losses"] if self._more else [])
 
 
-class Salvage:
-    """A data file, read page by page. Nobody writes it meanwhile."""
+class PageSalvage:
+    """Read a data file page by page. No process may write it meanwhile."""
 
-    def __init__(self, descriptor: int, losses: Losses) -> None:
-        """Raises PersistentOrderedDictIntegrityError where nothing tells what the file has."""
+    def __init__(self, descriptor: int, losses: LossReport) -> None:
+        """Raises PersistentOrderedDictIntegrityError if no meta page can be read."""
         self._descriptor = descriptor
         self._losses = losses
         self._meta = self._find_meta()
         self._reader = PageReader(descriptor, self._meta)
         self._pages = min(self._meta.last_page + 1, os.fstat(descriptor).st_size // self._meta.page_size)
         self._reached = bytearray(self._pages)
-        # Whether a page was lost that may have led to others.
+        # Whether a page was lost that may have referred to others.
         self._lost_pages = False
-        # Leaves that are not as they should be: perhaps for a flipped bit, perhaps as they are other pages, or older.
+        # Leaf pages with a fault. A bit may have flipped, or another page or an older one may be in their place.
         self._doubtful: set[int] = set()
-        # How many pages of large values a tree may still have, so that not all of them are the same ones.
+        # The pages of large values that a tree may still have. Without a limit, entries that all refer to the same
+        # pages could yield more data than the file has.
         self._room = 0
         self._quiet = False
         self.databases = self._find_databases()
 
     def _find_meta(self) -> Meta:
-        # Those that parse, and those of which only the numbers do not.
+        # Meta pages that parse, and those in which only the numbers may be wrong.
         sound, odd = ([meta for page_size in _PAGE_SIZES for meta in self._read_metas(page_size, any_numbers)]
                       for any_numbers in (False, True))
         ages = {meta: self._age(meta) for meta in odd}
         newest, other = max(sound, default=None), min(sound, default=None)
         if newest and other:
-            # A meta page with too great a number has the trees before those of the other one.
+            # A meta page with a number that is too great has older trees than the other one.
             is_older = ages[other] == other.transaction and ages[newest] == other.transaction - 1
             with suppress(Damage, struct_error):
                 if newest == newest_meta(self._descriptor) and follows(newest, other) and not is_older:
                     return newest
-        # The free list tells the transaction. One that contradicts a number that may be may be another one's.
+        # The free list tells the transaction. If it contradicts a plausible number, it may belong to another page.
         known = {meta: age for meta, age in ages.items() if age and (age == meta.transaction or meta not in sound)}
         known = known or {meta: meta.transaction for meta in sound}
         if not any(known.values()):
             raise PersistentOrderedDictIntegrityError("neither of its first two pages is readable")
-        self._losses.tell("one of the first two pages is damaged: if it was that of the last commit, this is lost")
+        self._losses.add("one of the first two pages is damaged; if it was that of the last commit, this commit is "
+                         "lost")
         best = max(known, key=known.__getitem__)
         return best._replace(last_page=os.fstat(self._descriptor).st_size // best.page_size - 1)
 
@@ -113,7 +116,7 @@ class Salvage:
                 yield read_meta(self._descriptor, number, page_size, any_numbers)
 
     def _age(self, meta: Meta) -> int:
-        """The transaction that the trees of a meta page are of, as their free list says; 0 where it says nothing."""
+        """Return the transaction that wrote the trees of a meta page, as their free list says; 0 if it says nothing."""
         end = os.fstat(self._descriptor).st_size // meta.page_size
         with suppress(Damage, struct_error):
             reader = PageReader(self._descriptor, meta._replace(last_page=end - 1))
@@ -127,8 +130,11 @@ class Salvage:
                 if name in DATABASES and len(data) == RECORD.size}
 
     def items(self, name: bytes, quiet: bool = False, any_page: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """The pairs of a database in order, as far as they can be read. ``quiet``: what cannot be is not told.
-        ``any_page``: also those of leaves that are doubtful, for whoever knows what he expects."""
+        """Yield the pairs of a database in order, as far as they can be read.
+
+        With ``quiet``, losses are not reported. With ``any_page``, pairs of faulty leaf pages are yielded too, for
+        callers that can check them.
+        """
         if name in self.databases:
             self._quiet = quiet
             for pair in self._pairs(self.databases[name], f"database {name.decode()!r}", any_page):
@@ -137,7 +143,7 @@ class Salvage:
             self._quiet = False
 
     def _pairs(self, tree: Record, where: str, any_page: bool) -> Iterator[tuple[bytes, bytes]]:
-        # A page, its level, and the keys between which its own keys have to be.
+        # Pages to read, with their level and the bounds of their keys.
         pages: list[tuple[int, int, bytes | None, bytes | None]] = [(tree.root, 1, None, None)]
         entries, met = 0, bytearray(self._pages)
         self._room = self._pages
@@ -157,8 +163,8 @@ class Salvage:
                 continue
             for key, node in zip(keys, nodes, strict=True):
                 if (first is not None and key < first) or (end is not None and key >= end):
-                    # One key is damaged, or the page is another one.
-                    self._doubt(number, f"page {number} of {where} has keys that the pages above it have elsewhere")
+                    # A key is damaged, or another page is in the place of this one.
+                    self._doubt(number, f"page {number} of {where} has keys that belong on other pages")
                     continue
                 try:
                     pair = node[1], self._data(node, where)
@@ -167,16 +173,16 @@ class Salvage:
                     continue
                 entries += 1
                 yield pair
-        # A page that leads to a wrong one may be sound by itself.
+        # A page that refers to a wrong page may itself be sound, so only the number of entries shows the loss.
         self._lost_pages |= entries != tree.entries and not self._quiet
 
     def _reach(self, number: int, is_leaf: bool, where: str, met: bytearray) -> int:
-        """What kind of page it is; 0 for one that cannot be read. ``met``: which pages the tree has so far."""
+        """Return the kind of a page, 0 if it cannot be read. ``met`` marks the tree's pages that were read."""
         if not 2 <= number < self._pages:
             self._lose(f"page {number} of {where} is missing")
             return 0
         if met[number]:
-            self._lose(f"page {number} of {where} is in it twice")
+            self._lose(f"page {number} of {where} is referred to twice")
             return 0
         met[number] = self._reached[number] = 1
         own_number, _, flags = _PAGE_HEAD.unpack(os.pread(self._descriptor, _PAGE_HEAD.size,
@@ -191,36 +197,36 @@ class Salvage:
         return 0
 
     def _doubt(self, number: int, text: str, leads: bool = True) -> None:
-        """Keep a page of which something may be read, but for the end."""
+        """Record a faulty page, to be read again at the end for what is left on it."""
         if number not in self._doubtful or not leads:
             self._lose(text, leads)
         self._doubtful.add(number)
 
     def _lose(self, text: str, leads: bool = True) -> None:
         if not self._quiet:
-            self._losses.tell(text)
+            self._losses.add(text)
             self._lost_pages |= leads
 
     def _sound_nodes(self, number: int, is_leaf: bool, where: str) -> list[Node]:
-        """The nodes of a page; of one that is damaged those that lie inside of it."""
+        """Return the nodes of a page; of a damaged page, those that lie inside it."""
         try:
             return self._reader.nodes(number, is_leaf, where)
         except (Damage, struct_error) as damage:
             reason = str(damage)
         with suppress(Damage, struct_error):
-            # (nothing of it is lost)
+            # Only the flags are wrong, so nothing is lost.
             return self._reader.nodes(number, is_leaf, where, any_flags=True)
         self._lose(reason, leads=not is_leaf)
         return self._nodes_inside(number, is_leaf)
 
     def _nodes_inside(self, number: int, is_leaf: bool) -> list[Node]:
-        """The nodes that lie inside of a page, whatever else is wrong with it."""
+        """Return the nodes that lie inside a page, whatever else is wrong with the page."""
         size = self._meta.page_size
         page = os.pread(self._descriptor, size, number * size)
         found = []
         lower, upper = unpack_from("=HH", page, 12)
         if not 16 < lower <= upper:
-            # Then there are so many that the first one begins behind them.
+            # The number of nodes is damaged. Read offsets up to the first node, which begins after them.
             lower = min(upper, len(page))
         for at in range(16, min(lower, len(page) - 1) - 1, 2):
             offset = unpack_from("=H", page, at)[0]
@@ -233,7 +239,7 @@ class Salvage:
                 if not is_leaf:
                     found.append((first | flags << 32, page[start - key_size : start], b"", flags))
                     continue
-                # What is larger than this never lies in the page, whatever the flag says.
+                # A value of more than half a page is never stored inside a page, whatever the flag says.
                 is_large = flags & BIG_DATA or first > size // 2
                 end = start + (8 if is_large else first)
                 if key_size and end <= len(page):
@@ -241,26 +247,25 @@ class Salvage:
         return found
 
     def _data(self, node: Node, where: str, any_pages: bool = False) -> bytes:
-        """The data of a node. ``any_pages``: also of a large value whose pages do not say that they are one's."""
+        """Return the data of a node. With ``any_pages``, also of a large value whose pages have wrong headers."""
         size, _, data, flags = node
         if not flags & BIG_DATA:
             return data
         number = unpack_from("=Q", data)[0]
         if self._room < 0:
-            raise Damage(f"{where} has more large values than there is room for")
+            raise Damage(f"{where} has more large values than fit into the file")
         data = self._reader.large(number, size, where, any_pages)
-        # (all of it: what is in it may look like a page)
+        # Mark all pages of the value, because its data may look like a page.
         count = (15 + size) // self._meta.page_size + 1
         self._room -= count
         self._reached[number : number + count] = b"\1" * len(self._reached[number : number + count])
         return data
 
     def orphans(self) -> Iterator[tuple[bytes, bytes]]:
-        """The pairs, in no order, on leaves whose header is not theirs, and on pages that a lost page led to, of
-        whatever database.
+        """Yield the pairs of faulty leaf pages, and of pages that only a lost page referred to, in no order.
 
-        After all databases were read. None of the latter where the list of free pages was lost: pages that were given
-        up have old records.
+        Call this after all databases were read. The pairs may be of any database. If the free list is lost, pages of
+        the second kind are left out, because they cannot be told from free pages with deleted records.
         """
         self._room = self._pages
         for number in sorted(self._doubtful):
@@ -272,7 +277,8 @@ class Salvage:
                 if page < self._pages:
                     self._reached[page] = 1
         except (Damage, struct_error) as damage:
-            self._losses.tell(f"{damage}: so what lost pages led to cannot be told from what was deleted")
+            self._losses.add(f"{damage}; so records on pages that lost pages referred to cannot be told from deleted "
+                             f"ones, and are left out")
             return
         for number in range(2, self._pages):
             if not self._reached[number]:
@@ -287,10 +293,14 @@ class Salvage:
                 yield node[1], self._data(node, "no tree", any_pages=True)
 
 
-def read_batches(pieces: Iterator[tuple[bytes, bytes]], losses: Losses) -> Iterator[tuple[int, bytes, bytes | None]]:
-    """The changes in the log, oldest first: database, key, value (None: deleted). A batch that is not as it was written
-    is left out as a whole."""
-    numbered = ((_NUMBER.unpack(key)[0], piece) for key, piece in pieces if len(key) == _NUMBER.size)
+def read_log_batches(
+    pieces: Iterator[tuple[bytes, bytes]], losses: LossReport
+) -> Iterator[tuple[int, bytes, bytes | None]]:
+    """Yield the changes in the write-ahead log, oldest first, as (database, key, value or None if deleted).
+
+    A batch with a wrong checksum is left out as a whole.
+    """
+    numbered = ((NUMBER.unpack(key)[0], piece) for key, piece in pieces if len(key) == NUMBER.size)
     for transaction, group in groupby(numbered, key=lambda pair: pair[0] >> _PIECES):
         found = list(group)
         batch = b"".join(piece for _, piece in found)
@@ -298,8 +308,8 @@ def read_batches(pieces: Iterator[tuple[bytes, bytes]], losses: Losses) -> Itera
         size, checksum, _, _ = _BATCH.unpack_from(batch) if len(batch) >= _BATCH.size else (-1, 0, 0, 0)
         body = batch[_BATCH.size :]
         if not whole or size != len(body) or crc32(body) != checksum:
-            losses.tell(f"the sync in transaction {transaction}, which was in the log, is not as it was written: what "
-                        f"it changed is lost, and what was there before is kept")
+            losses.add(f"the sync in transaction {transaction}, which was in the log, is damaged; its changes are "
+                       f"lost, and the values before them are kept")
             continue
         at = 0
         while at < len(body):
@@ -308,6 +318,6 @@ def read_batches(pieces: Iterator[tuple[bytes, bytes]], losses: Losses) -> Itera
             key, value = body[at - key_size : at], body[at : at + size]
             at += size
             if at > len(body):
-                losses.tell(f"the end of the sync in transaction {transaction}, which was in the log, does not parse")
+                losses.add(f"the end of the sync in transaction {transaction}, which was in the log, cannot be parsed")
                 break
             yield kind & ~_DELETED, key, None if kind & _DELETED else value

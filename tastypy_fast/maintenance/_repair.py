@@ -1,4 +1,4 @@
-"""A new store of what can be read of a damaged one, in a process of its own (see _apart)."""
+"""Make a new store from what can be read of a damaged one, in a subprocess."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
-from struct import Struct
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
@@ -23,24 +22,25 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
 )
-from tastypy_fast.maintenance._damaged_store import Source
-from tastypy_fast.maintenance._page_salvage import Losses
+from tastypy_fast.maintenance._damaged_store import DamagedStore
+from tastypy_fast.maintenance._page_salvage import NUMBER, LossReport
 
-__all__ = ["Repair", "repair_here"]
+__all__ = ["Repair", "repair_store"]
 
-_NUMBER = Struct("=q")
 _NO_PAYLOAD, _PLAIN_JSON = 0, 1
-# What the index has of a key that is too long for it begins with this.
+# The index stores a digest for a key that is too long. A digest begins with this byte.
 _DIGEST = b"\x1f"
-# What is written in one transaction: so many records or bytes of them, so many blocks of statuses.
+# The limits of one transaction: records, bytes of records, status blocks.
 _RUN, _RUN_BYTES, _RUN_BLOCKS = 1000, 4 << 20, 50
 
 
 class Repair(NamedTuple):
-    """What came of a repair.
+    """The result of a repair.
 
-    ``kept``: keys in the new store. ``lost``: what is lost, a sentence each. ``undone``: tasks that are kept as not
-    done because their status or their data could not be read.
+    Attributes:
+        kept: The number of keys in the new store.
+        lost: One sentence for each loss.
+        undone: The number of tasks that are kept as not done, because their status or data could not be read.
     """
 
     kept: int
@@ -49,53 +49,53 @@ class Repair(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A record for the new store."""
+    """A record to put into the new store."""
 
     number: int
     key: bytes
     record: bytes
 
 
-def repair_here(path: str, folder: str) -> Iterator[Repair]:
-    """Make a store in ``folder`` of what can be read of the one at ``path``."""
+def repair_store(path: str, folder: str) -> Iterator[Repair]:
+    """Make a store in ``folder`` from what can be read of the store at ``path``."""
     require_store(path)
-    # Nobody writes meanwhile. (Without the file nobody can have.)
+    # Keep writers out meanwhile. Without the lock file no process can have the store open.
     lock = ReaderLock(path) if os.path.lexists(os.path.join(path, OWNER)) else None
     descriptor = open_regular(os.path.join(path, DATA), os.O_RDONLY)
     try:
-        losses = Losses()
-        source = Source(path, descriptor, losses)
+        losses = LossReport()
+        source = DamagedStore(path, descriptor, losses)
         new = Store(folder, Options(source.kind, "w", "process", False, source.file_size))
         try:
-            yield _Repairing(source, new, losses).run()
+            yield _StoreRepair(source, new, losses).run()
         finally:
             new.close()
     except PersistentOrderedDictIntegrityError as error:
-        raise engine.damaged(path, f"{error}. Nothing of it can be kept") from error
+        raise engine.damaged(path, f"{error}; nothing of it can be saved") from error
     except DiskFullError as error:
         raise DiskFullError(error.errno, "there is no room for the new store; nothing was made", folder) from error
     except (OSError, PersistentOrderedDictException):
         raise
     except Exception as error:
-        # What nobody has thought of is damage, too.
-        raise engine.damaged(path, f"it cannot be read through ({type(error).__name__}: {error})") from error
+        # Any other error is damage too.
+        raise engine.damaged(path, f"it cannot be read to its end ({type(error).__name__}: {error})") from error
     finally:
         os.close(descriptor)
         if lock is not None:
             lock.release()
 
 
-class _Repairing:
-    """One repair, step by step."""
+class _StoreRepair:
+    """Move the records and statuses of a damaged store into a new one."""
 
-    def __init__(self, source: Source, new: Store, losses: Losses) -> None:
+    def __init__(self, source: DamagedStore, new: Store, losses: LossReport) -> None:
         self._source = source
         self._new = new
         self._tracks = source.kind == b"tracker"
         self._losses = losses
-        # Of the lost records why they are, and their key where it can be read.
+        # For each lost record the reason, and its key if that can be read.
         self._lost: dict[int, tuple[str, str]] = {}
-        # Tasks without their data, and blocks that contradict themselves.
+        # Tasks whose data is lost, and status blocks whose header does not fit their entries.
         self._without_data: set[int] = set()
         self._doubtful: set[int] = set()
         self._strays: list[bytes] = []
@@ -103,7 +103,7 @@ class _Repairing:
         self._undone = 0
 
     def run(self) -> Repair:
-        """All of it."""
+        """Repair the store, and return what was kept and lost."""
         self._keep_all(self._source.records())
         self._keep_blocks(self._source.statuses() if self._tracks else ())
         blocks: list[tuple[int, bytes]] = []
@@ -118,9 +118,9 @@ class _Repairing:
             self._settle_statuses()
         self._name_the_lost()
         following = max(self._last + 1, self._source.next)
-        self._new.write(lambda txn: txn.put(b"next", _NUMBER.pack(following), db=self._new.meta))
+        self._new.write(lambda txn: txn.put(b"next", NUMBER.pack(following), db=self._new.meta))
         self._new.flush()
-        return Repair(self._new.count(), self._losses.told(), self._undone)
+        return Repair(self._new.count(), self._losses.sentences(), self._undone)
 
     # Records and the index
 
@@ -146,7 +146,7 @@ class _Repairing:
         self._keep(run, overwrite)
 
     def _sound(self, number: int | None, record: bytes) -> _Kept | None:
-        """What is to be kept of a record; None when nothing, which is noted."""
+        """Return what to keep of a record; None for nothing, after recording the loss."""
         encoded = b""
         try:
             encoded = _key_of(record)
@@ -158,19 +158,19 @@ class _Repairing:
             codec, _, payload = decode_record(record)
             value = None if codec == _NO_PAYLOAD else decode_value(codec, payload or b"")
             if self._tracks and codec != _NO_PAYLOAD and (type(value) is not dict or not value):
-                raise PersistentOrderedDictIntegrityError("it is not a dict with something in it")
+                raise PersistentOrderedDictIntegrityError("it is not a dict with data")
             if not self._tracks and codec == _NO_PAYLOAD:
                 raise PersistentOrderedDictIntegrityError("it has no value")
         except PersistentOrderedDictIntegrityError as error:
             if not self._tracks:
                 self._lose(number, str(error), describe(key))
                 return None
-            self._losses.tell(f"the data of task {describe(key)} is lost ({error}); it is kept as not done")
+            self._losses.add(f"the data of task {describe(key)} is lost ({error}); the task is kept as not done")
             record = encode_record(_NO_PAYLOAD, encoded, None)
             if number is not None:
                 self._without_data.add(number)
         if number is None:
-            self._losses.tell(f"the place of key {describe(key)} is lost; it is the last one now")
+            self._losses.add(f"the position of key {describe(key)} is lost; it is now at the end")
             self._strays.append(record)
             return None
         self._last = max(self._last, number)
@@ -178,31 +178,34 @@ class _Repairing:
 
     def _lose(self, number: int | None, reason: str, key: str) -> None:
         if number is None:
-            self._losses.tell(f"{f'key {key}' if key else 'a record'} is lost: {reason}")
+            self._losses.add(f"{f'key {key}' if key else 'a record'} is lost: {reason}")
         else:
             self._lost[number] = reason, key
 
     def _keep(self, run: list[_Kept], overwrite: bool) -> None:
         twice, ousted = self._new.write(partial(self._put, run=run, overwrite=overwrite)) if run else ([], [])
         for earlier, key in twice:
-            self._losses.tell(f"key {describe(decode_key(key))} was there twice; what record {earlier} had is left out")
+            self._losses.add(f"key {describe(decode_key(key))} was stored twice; its older record {earlier} is dropped")
         for kept in ousted:
-            self._losses.tell(f"key {describe(decode_key(kept.key))} has the number of another one, which keeps it: "
-                              f"its own place is lost, it is the last one now")
+            self._losses.add(f"key {describe(decode_key(kept.key))} has the sequence number of another key, so its own "
+                             f"position is lost; it is now at the end")
             self._strays.append(kept.record)
-            # (whose status this is cannot be known)
+            # The status of this sequence number may belong to either key.
             self._without_data.add(kept.number)
 
     def _put(
         self, txn: Any, run: list[_Kept], overwrite: bool
     ) -> tuple[list[tuple[int, bytes]], list[_Kept]]:
-        """Put records and their index entries. Of two of the same key the later one stays: a key that is added again
-        gets a new number, and the old record was about to go. Returns (number, key) of those that do not stay, and
-        the records whose number another key has. Unless ``overwrite``, what is there already stays."""
+        """Put records and their index entries. Without ``overwrite``, existing records stay.
+
+        Of two records with the same key the later one stays, because a key that is deleted and added again gets a
+        greater sequence number. Returns (sequence number, key) of the records that were dropped, and the records whose
+        sequence number another key has.
+        """
         values, order = self._new.values, self._new.order
         twice, ousted = [], []
         for kept in run:
-            number, index = _NUMBER.pack(kept.number), index_key(kept.key)
+            number, index = NUMBER.pack(kept.number), index_key(kept.key)
             there = txn.get(number, db=values)
             if there is not None and not overwrite:
                 continue
@@ -211,7 +214,7 @@ class _Repairing:
                 continue
             before = txn.get(index, db=order)
             if before is not None and before != number:
-                earlier = min(kept.number, _NUMBER.unpack(before)[0])
+                earlier = min(kept.number, NUMBER.unpack(before)[0])
                 twice.append((earlier, kept.key))
                 if earlier == kept.number:
                     continue
@@ -223,12 +226,12 @@ class _Repairing:
     # Statuses
 
     def _keep_blocks(self, blocks: Iterable[tuple[int, bytes]], overwrite: bool = True) -> None:
-        """Put blocks as they are, for now."""
+        """Put status blocks unchanged. ``_settle_statuses`` makes them fit the records later."""
         blocks = iter(blocks)
         while run := list(islice(blocks, _RUN)):
-            self._doubtful.update(number for number, block in run if _head(STATUSES.unpack(block)[8:]) !=
+            self._doubtful.update(number for number, block in run if _counts_of(STATUSES.unpack(block)[8:]) !=
                                   STATUSES.unpack(block)[:5])
-            pairs = [(_NUMBER.pack(number), block) for number, block in run]
+            pairs = [(NUMBER.pack(number), block) for number, block in run]
             self._new.write(partial(self._put_blocks, pairs=pairs, overwrite=overwrite))
 
     def _keep_logged_entries(self) -> None:
@@ -241,29 +244,29 @@ class _Repairing:
 
     def _change_blocks(self, txn: Any, run: list[tuple[int, dict[int, int]]]) -> None:
         for number, changes in run:
-            raw = txn.get(_NUMBER.pack(number), db=self._new.status)
+            raw = txn.get(NUMBER.pack(number), db=self._new.status)
             fields = list(STATUSES.unpack(raw or bytes(STATUSES.size)))
             for slot, entry in changes.items():
                 fields[8 + slot] = entry
-            txn.put(_NUMBER.pack(number), STATUSES.pack(*fields), db=self._new.status)
+            txn.put(NUMBER.pack(number), STATUSES.pack(*fields), db=self._new.status)
 
     def _settle_statuses(self) -> None:
-        """Have a status for each record, and no other."""
+        """Give each record a status, and remove all other statuses."""
         following: int | None = 0
         while following is not None:
             following, facts = self._new.write(partial(self._settle_some, start=following))
             for text, undone, gone in facts:
                 self._undone += undone
                 if text:
-                    self._losses.tell(text)
+                    self._losses.add(text)
                 for number in gone:
                     self._lost.setdefault(number, ("its record is gone", ""))
 
     def _settle_some(self, txn: Any, start: int) -> tuple[int | None, list[tuple[str, int, list[int]]]]:
-        """Settle some blocks from ``start`` on. The next one, and what was found (see _settle)."""
+        """Settle some blocks from ``start`` on. Returns the next block, None at the end, and the results of _settle."""
         cursor = txn.cursor(self._new.values)
-        found = cursor.set_range(_NUMBER.pack(start * TASKS_PER_BLOCK))
-        numbers = (_NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
+        found = cursor.set_range(NUMBER.pack(start * TASKS_PER_BLOCK))
+        numbers = (NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
         records = groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK)
         facts = []
         for block, tasks in islice(records, _RUN_BLOCKS):
@@ -275,19 +278,22 @@ class _Repairing:
         return start, facts
 
     def _drop_blocks(self, txn: Any, first: int, end: int | None) -> list[tuple[str, int, list[int]]]:
-        """Blocks that have no record at all."""
+        """Remove the blocks from ``first`` to ``end`` that have no records."""
         facts = []
         cursor = txn.cursor(self._new.status)
-        found = cursor.set_range(_NUMBER.pack(first))
-        while found and (end is None or _NUMBER.unpack(cursor.key())[0] < end):
-            facts.append(self._settle(txn, _NUMBER.unpack(cursor.key())[0], []))
-            found = cursor.set_range(_NUMBER.pack(first))
+        found = cursor.set_range(NUMBER.pack(first))
+        while found and (end is None or NUMBER.unpack(cursor.key())[0] < end):
+            facts.append(self._settle(txn, NUMBER.unpack(cursor.key())[0], []))
+            found = cursor.set_range(NUMBER.pack(first))
         return facts
 
     def _settle(self, txn: Any, block: int, numbers: list[int]) -> tuple[str, int, list[int]]:
-        """Write one block for the tasks ``numbers``. A sentence on what was lost, how many are undone for it, and which
-        tasks have a status and no record."""
-        raw_block = _NUMBER.pack(block)
+        """Write one status block for the tasks ``numbers``.
+
+        Returns a sentence on what was lost, the number of tasks that are kept as not done, and the sequence numbers
+        that have a status but no record.
+        """
+        raw_block = NUMBER.pack(block)
         before = STATUSES.unpack(txn.get(raw_block, db=self._new.status) or bytes(STATUSES.size))[8:]
         entries = [0] * TASKS_PER_BLOCK
         unknown, without_data = [], 0
@@ -302,26 +308,26 @@ class _Repairing:
         gone = [block * TASKS_PER_BLOCK + slot for slot, entry in enumerate(before)
                 if entry & PRESENT and block * TASKS_PER_BLOCK + slot not in there]
         if numbers:
-            txn.put(raw_block, STATUSES.pack(*_head(entries), 0, 0, 0, *entries), db=self._new.status)
+            txn.put(raw_block, STATUSES.pack(*_counts_of(entries), 0, 0, 0, *entries), db=self._new.status)
         else:
             txn.delete(raw_block, db=self._new.status)
         text = ""
         if unknown:
-            text = f"the status of {self._name_some(txn, unknown)} cannot be read: kept as not done"
+            text = f"the status of {self._name_some(txn, unknown)} cannot be read; kept as not done"
         elif block in self._doubtful and numbers:
-            text = (f"the counts of the statuses of {self._name_some(txn, numbers)} were not those of its entries: one "
-                    f"of them may be wrong, and the entries are kept")
+            text = (f"the status block of {self._name_some(txn, numbers)} has counts that do not fit its entries; the "
+                    f"entries are kept, and one of them may be wrong")
         return text, len(set(unknown)) + without_data - len(self._without_data.intersection(unknown)), gone
 
     def _name_some(self, txn: Any, numbers: list[int]) -> str:
-        first, last = (describe(decode_key(_key_of(txn.get(_NUMBER.pack(number), db=self._new.values))))
+        first, last = (describe(decode_key(_key_of(txn.get(NUMBER.pack(number), db=self._new.values))))
                        for number in (numbers[0], numbers[-1]))
         return f"task {first}" if len(numbers) == 1 else f"{len(numbers)} tasks from {first} to {last}"
 
-    # What is lost
+    # Naming the losses
 
     def _name_the_lost(self) -> None:
-        """Tell the lost records, by the key under which the index knows them where it does."""
+        """Report the lost records, by key if the index has it."""
         entries = self._source.index()
         while run := list(islice(entries, _RUN)):
             with self._new.begin_reading() as txn:
@@ -332,37 +338,37 @@ class _Repairing:
                     elif number is not None and number < self._last:
                         self._name_misplaced(txn, there[key], number)
         for number, (reason, name) in sorted(self._lost.items()):
-            self._losses.tell(f"{f'key {name}' if name else f'record {number}'} is lost: {reason}")
+            self._losses.add(f"{f'key {name}' if name else f'record {number}'} is lost: {reason}")
 
     def _name_misplaced(self, txn: Any, raw: bytes, number: int) -> None:
-        """A key that the index had at another ``number``. Where no other record has that, it may be the right one."""
-        if raw != _NUMBER.pack(number) and txn.get(_NUMBER.pack(number), db=self._new.values) is None:
+        """Report a key that the index had at another sequence number, which may be right if no other record has it."""
+        if raw != NUMBER.pack(number) and txn.get(NUMBER.pack(number), db=self._new.values) is None:
             key = describe(decode_key(_key_of(txn.get(raw, db=self._new.values))))
-            self._losses.tell(f"the place of key {key} may be wrong: its record has number {_NUMBER.unpack(raw)[0]}, "
-                              f"and the index {number} for it; it is where its record was")
+            self._losses.add(f"the position of key {key} may be wrong: its record has sequence number "
+                             f"{NUMBER.unpack(raw)[0]} and the index has {number}; the one of the record is kept")
 
     def _name_lost(self, txn: Any, index: bytes, number: int | None) -> None:
-        """An entry of the index whose key is not in the new store. (The entry may be what is damaged.)"""
+        """Report an entry of the index whose key is not in the new store. The entry itself may be what is damaged."""
         reason, name = self._lost.pop(-1 if number is None else number, ("", ""))
         try:
             name = describe(decode_key(index))
         except PersistentOrderedDictIntegrityError:
             if index[:1] != _DIGEST and not name:
                 return
-            name = name or "that is too long for the index"
-        record = None if number is None else txn.get(_NUMBER.pack(number), db=self._new.values)
+            name = name or "(too long for the index)"
+        record = None if number is None else txn.get(NUMBER.pack(number), db=self._new.values)
         if reason:
-            self._losses.tell(f"key {name} is lost: {reason}")
+            self._losses.add(f"key {name} is lost: {reason}")
         elif record is None:
-            self._losses.tell(f"key {name} of the index has no record: it is lost, unless the entry is what is damaged")
+            self._losses.add(f"key {name} of the index has no record; it is lost, unless the index entry is damaged")
         else:
             other = describe(decode_key(_key_of(record)))
-            self._losses.tell(f"the index has key {name} for the record of key {other}: one of them is not as it was "
-                              f"written, and the record's is kept")
+            self._losses.add(f"the index has key {name} for the record of key {other}; one of the two is damaged, and "
+                             f"the key of the record is kept")
 
 
 def _key_of(record: bytes) -> bytes:
-    """The encoded key of a record, whatever may be wrong with its first byte and its value."""
+    """Return the encoded key of a record, even if its first byte or its value is damaged."""
     for head in (bytes([_PLAIN_JSON]), bytes([_NO_PAYLOAD])):
         try:
             return decode_record(head + record[1:])[1]
@@ -371,8 +377,8 @@ def _key_of(record: bytes) -> bytes:
     return decode_record(record)[1]
 
 
-def _head(entries: Iterable[int]) -> tuple[int, int, int, int, int]:
-    """The head of a block with these entries: tasks, done, aborted, tried, neither done nor aborted."""
+def _counts_of(entries: Iterable[int]) -> tuple[int, int, int, int, int]:
+    """Return the counts of these entries: tasks, done, aborted, tried, neither done nor aborted."""
     there = [entry for entry in entries if entry & PRESENT]
     return (
         len(there),

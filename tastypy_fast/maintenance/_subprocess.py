@@ -1,7 +1,7 @@
-"""Work in a process of its own, which the storage engine may end: it trusts the file that it maps into memory.
+"""Run work in a subprocess, because LMDB trusts the file that it maps into memory and may crash on a damaged one.
 
-It also keeps the caller's locks. Whoever has a store open loses the engine's locks on it when any descriptor of its
-files is closed in the same process (fcntl's locks are like that), and cannot open it by the engine a second time.
+A subprocess also protects the caller's locks. A process that has a store open loses LMDB's fcntl locks when any
+descriptor of the store's files is closed in it, and LMDB cannot open a file twice in one process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["SubprocessDied", "run_in_subprocess", "serve"]
 T = TypeVar("T")
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from tastypy_fast.maintenance._subprocess import serve; serve()"
-# What comes of a file that the engine did not expect. (Other signals are somebody's will.)
+# The signals of a crash on unexpected data. Any other signal was sent by someone.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
 class SubprocessDied(Exception):
-    """The process has ended before its work was done. ``crashed``: by a fault of its own."""
+    """The subprocess ended before its work was done. ``crashed`` tells whether by a fault of its own."""
 
     def __init__(self, status: int, text: str) -> None:
         self.crashed = -status in _CRASHES
@@ -35,9 +35,10 @@ class SubprocessDied(Exception):
 
 
 def run_in_subprocess(work: Callable[..., Iterator[T]], *arguments: object) -> Generator[T, None, None]:
-    """What ``work(*arguments)``, a generator of some module, yields in a process of its own; and what it raises.
+    """Run the generator function ``work`` in a subprocess, and yield what it yields and raise what it raises.
 
-    The process ends with the caller's, and when this generator is closed. Raises Ended where it ends by itself.
+    The subprocess ends when the caller's process ends or this generator is closed. Raises SubprocessDied if it ends
+    before that. ``work`` must be importable from its module, because it is pickled.
     """
     command = [sys.executable, "-I", "-c", _PROGRAM.format(path=sys.path)]
     with tempfile.TemporaryFile() as errors, \
@@ -65,8 +66,8 @@ def run_in_subprocess(work: Callable[..., Iterator[T]], *arguments: object) -> G
 
 
 def serve() -> None:
-    """What the other process does."""
-    # The caller decides what an interrupt means.
+    """Do the work, in the subprocess."""
+    # Ctrl-C reaches both processes, and the caller decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -86,6 +87,6 @@ def _answer(answers: Any, what: str, value: object) -> None:
 
 
 def _end_with_caller() -> None:
-    # (nothing more is written to it: this returns when the caller has closed it, or is gone)
+    # Nothing more is written to this pipe, so read() returns when the caller has closed it or is gone.
     os.read(0, 1)
     os._exit(1)

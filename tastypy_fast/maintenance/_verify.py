@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong with a store, found in a process of its own (see _apart)."""
+"""Find everything that is wrong with a store, in a subprocess."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tastypy_fast.exceptions import (
     UnsafeFileError,
 )
 
-__all__ = ["verify_here"]
+__all__ = ["verify_store"]
 
-# More are not told.
-MOST = 1000
+# The most faults that are yielded.
+MAX_FAULTS = 1000
 
 
-def verify_here(path: str) -> Iterator[str]:
-    """What is wrong with the store at ``path``, a sentence each."""
+def verify_store(path: str) -> Iterator[str]:
+    """Yield one sentence for each fault of the store at ``path``."""
     try:
         require_store(path)
         odd = [str(error) for error in find_unsafe_files(path)]
@@ -54,7 +54,8 @@ def verify_here(path: str) -> Iterator[str]:
         return
     try:
         if found:
-            # Another process writes. This read transaction keeps the pages from being overwritten that are read now.
+            # Another process has committed during the check. Repeat it inside a read transaction, because LMDB does not
+            # reuse pages that a reader can still see.
             with store.begin_reading():
                 found, _ = _page_faults(path)
         yield from found or _content_faults(store)
@@ -63,25 +64,25 @@ def verify_here(path: str) -> Iterator[str]:
 
 
 def _page_faults(path: str) -> tuple[list[str], bool]:
-    """What is wrong with the pages, and whether that is certain, because no transaction came in between."""
+    """Return the faults of the pages, and whether they are certain because no transaction was committed meanwhile."""
     name = os.path.join(path, DATA)
     transaction, found = find_page_faults(name)
     return [f"{DATA}: {fault}" for fault in found], transaction == last_transaction(name)
 
 
 def _content_faults(store: ReadOnlyStore) -> Iterator[str]:
-    """What is wrong with what the pages hold."""
+    """Yield the faults of the records, index, statuses and claims."""
     try:
         if not (store.file_size() or b"").isdigit():
-            yield "its file_size does not parse"
+            yield "the file_size that it stores cannot be parsed"
         found = find_violations(store)
-        yield from islice(found, MOST)
+        yield from islice(found, MAX_FAULTS)
         if next(found, None) is not None:
-            yield f"and more: these are the first {MOST}"
+            yield f"there are more faults; these are the first {MAX_FAULTS}"
     except PersistentOrderedDictIntegrityError as error:
         yield str(error)
     except PersistentOrderedDictException:
         raise
     except Exception as error:
-        # What nobody has thought of is damage, too: a sound store is walked through to its end.
-        yield f"it cannot be walked through ({type(store.translated(error)).__name__}: {error})"
+        # Any other error is damage too, because a sound store can be read to its end.
+        yield f"it cannot be read to its end ({type(store.translated(error)).__name__}: {error})"

@@ -1,13 +1,14 @@
-"""What the database ``claims`` has of a claimed task, by its order number: who has it in hand, and which try that is.
+"""Claim of a worker on a task, as the database ``claims`` has it by row id: worker, loop, and number of the try.
 
     worker 8, slot 8, position 8, since 8 (seconds since 1970, double), tries 8 bytes
 
-A claim of a lane is one of a batch: it was handed out if its place is below what the worker's file has counted in this
-lane. One of lane 0 was handed out when it was committed; its place is the number of the thread that has it. One of lane
-LEFT is what a thread failed at before, and may try again.
+A claim of a loop has the number of its slot and a position. The task was yielded if the position is below the count in
+this slot (see worker_slots). A claim of slot 0 was made by ``should_try()`` and was yielded when it was committed; its
+position is the number of the thread. A claim of slot LEFT is a task at which a thread has failed and which it may try
+again; its position is also the number of the thread.
 
-``tries`` are those of the task with the one that the claim has counted, and follow what is added to them and taken away
-meanwhile. Where the task has fewer, somebody has set them back, and the try of the claim is not among them.
+``tries`` is the task's number of tries including the one of this claim. It follows later changes of that number. If the
+task has fewer tries, they were reset, and the claim's try is not among them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -38,22 +39,24 @@ cdef bytes encode_claim(const Claim* claim):
 
 
 def read_claim(bytes raw):
-    """The ClaimRecord in an entry of the database."""
+    """Return the ClaimRecord of an entry of the database."""
     cdef Claim claim
     decode_claim(raw, &claim)
     return ClaimRecord(claim.worker, claim.slot, claim.position, claim.since, claim.tries)
 
 
 def pack_claim(record not None):
-    """The entry of the database for a ClaimRecord."""
+    """Return the entry of the database for a ClaimRecord."""
     cdef Claim claim
     claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     return encode_claim(&claim)
 
 
 cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except -1:
-    """Whether the claim that ends in this write transaction has counted a try that never begins: the task waits to be
-    handed out. ``status`` is the task's, ``number`` its order number, packed."""
+    """Return whether the claim that ends in this write transaction has counted a try that never began.
+
+    That is a task that its loop has not yielded. ``status`` is the task's entry, ``number`` its row id, packed.
+    """
     cdef Claim claim
     raw = store.snapshot.get(number, None, store.claims)
     if raw is None:
@@ -67,7 +70,7 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
 
 
 cdef int note_tries(StoreBase store, bytes number, int added, int tries) except -1:
-    """The tries of a task that stays claimed change: ``added`` to them, or, where that is 0, set to ``tries``."""
+    """Update the claim of a task whose tries change by ``added``, or to ``tries`` if ``added`` is 0."""
     cdef Claim claim
     raw = store.snapshot.get(number, None, store.claims)
     if raw is not None:

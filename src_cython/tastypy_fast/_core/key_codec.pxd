@@ -1,6 +1,5 @@
-cdef enum:
-    # LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE). A longer key is indexed by its digest.
-    MAX_INDEX_KEY = 511
+# LMDB's limit for a key. A longer key is indexed by its digest.
+cdef Py_ssize_t MAX_INDEX_KEY
 
 cpdef bytes encode_key(object key)
 cpdef object decode_key(bytes encoded)

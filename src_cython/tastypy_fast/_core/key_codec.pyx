@@ -1,4 +1,4 @@
-"""Keys to bytes and back.
+"""Encode keys as bytes and decode them.
 
 An encoded key is one element, and an element is a tag and what follows it:
 
@@ -8,10 +8,10 @@ An encoded key is one element, and an element is a tag and what follows it:
     0x0c..0x1c    an int in 64 bits: the tag less 0x14 is the count of bytes that follow, negative for a
                   negative number; big-endian, so that neighbours stand next to each other in the index
     0x1d  int     from 2**63: 4 bytes of length, then the number, big-endian
-    0x1f          never an element: a key too long for LMDB, as a prefix and a digest (see index_key)
+    0x1f          not an element: a key too long for LMDB, as a prefix and a digest (see index_key)
 
-Every key has exactly one encoding and every encoding one key, so encoded keys are equal exactly where
-keys are. They also sort as the keys do (FoundationDB's tuple layer has the idea), which nothing relies on.
+Every key has exactly one encoding and every encoding one key, so encoded keys are equal exactly if the keys are. They
+also sort as the keys do (as in FoundationDB's tuple layer), but nothing relies on that.
 """
 
 cimport cython
@@ -21,6 +21,7 @@ from libc.string cimport memcpy
 
 from hashlib import blake2b
 
+from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE
 from tastypy_fast.exceptions import InvalidKeyError, PersistentOrderedDictIntegrityError
 
 cdef extern from "Python.h":
@@ -45,11 +46,13 @@ cdef enum:
     BIG_POSITIVE = 0x1d
     DIGEST = 0x1f
     ESCAPED = 0xff
-    # Deeper than any key that means something; the C stack is safe far beyond it.
+    # No meaningful key is nested deeper, and the C stack is safe far beyond it.
     MAX_NESTING = 500
+    # How many bytes of a long key are in the index, before its digest.
     PREFIX = 64
 
 
+cdef Py_ssize_t MAX_INDEX_KEY = MAX_KEY_SIZE
 cdef object SMALLEST = -(2 ** 63)
 cdef object LARGEST = 2 ** 63 - 1
 
@@ -151,7 +154,7 @@ cdef int put_element(Buffer* buffer, object element, int depth) except -1:
 
 
 cpdef str describe(object value):
-    """A repr for messages: at most 80 characters, and no error where there is none (an int of 5,000 digits)."""
+    """Return a repr for messages: at most 80 characters, and never an error (an int of 5,000 digits has no repr)."""
     try:
         text = repr(value)
     except Exception:
@@ -160,7 +163,7 @@ cpdef str describe(object value):
 
 
 cpdef bytes encode_key(object key):
-    """The bytes that stand for a key. Cost: the length of the key."""
+    """Encode a key. Cost: linear in the length of the key."""
     cdef Buffer buffer
     cdef bytes data
     cdef Py_ssize_t size
@@ -183,13 +186,13 @@ cpdef bytes encode_key(object key):
 
 @cython.final
 cdef class Reader:
-    """A walk over the bytes of one encoded key; whatever does not parse is damage."""
+    """Decoder of one key. Bytes that are not an encoded key raise PersistentOrderedDictIntegrityError."""
 
     cdef const unsigned char* data
     cdef Py_ssize_t size, at
 
     cdef object damaged(self):
-        return PersistentOrderedDictIntegrityError("the bytes of a key do not parse")
+        return PersistentOrderedDictIntegrityError("the bytes of a key cannot be read")
 
     cdef const unsigned char* take(self, Py_ssize_t count) except NULL:
         cdef const unsigned char* start = self.data + self.at
@@ -207,7 +210,7 @@ cdef class Reader:
         number = int.from_bytes(raw[:length], "big")
         if negative:
             number = number - (<object>1 << (8 * length)) + 1
-        # (one encoding for each number: the shortest, and here only what 64 bits do not hold)
+        # Each number has one encoding: the shortest. This tag is only for numbers beyond 64 bits.
         if SMALLEST <= number <= LARGEST or (int.bit_length(number) + 7) // 8 != length:
             raise self.damaged()
         return number
@@ -225,7 +228,7 @@ cdef class Reader:
         return magnitude if count >= 0 else -int(magnitude)
 
     cdef object text(self):
-        """A str inside a tuple, up to its end."""
+        """Decode a str inside a tuple, up to its end."""
         cdef Py_ssize_t start = self.at
         cdef bint escaped = False
         while True:
@@ -264,7 +267,7 @@ cdef object decode_key_at(const unsigned char* data, Py_ssize_t size):
         try:
             return PyUnicode_DecodeUTF8(<const char*>data + 1, size - 1, "surrogatepass")
         except UnicodeDecodeError as error:
-            raise PersistentOrderedDictIntegrityError("the bytes of a key do not parse") from error
+            raise PersistentOrderedDictIntegrityError("the bytes of a key cannot be read") from error
     reader = Reader.__new__(Reader)
     reader.data = data
     reader.size = size
@@ -279,14 +282,14 @@ cdef object decode_key_at(const unsigned char* data, Py_ssize_t size):
 
 
 cpdef object decode_key(bytes encoded):
-    """The key that encode_key() wrote. Raises PersistentOrderedDictIntegrityError for anything else."""
+    """Decode a key. Raises PersistentOrderedDictIntegrityError for bytes that ``encode_key()`` does not return."""
     return decode_key_at(<const unsigned char*>PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
 
 
 cpdef bytes index_key(bytes encoded):
-    """What stands for an encoded key in LMDB: itself, or for a long one a prefix and its BLAKE2b digest.
+    """Return the key of the index for an encoded key: itself, or a prefix and the BLAKE2b digest of a long one.
 
-    Whoever finds a record by a digest compares the full key, which the record holds.
+    After a lookup by a digest, the caller compares the full key, which is in the record.
     """
     if PyBytes_GET_SIZE(encoded) <= MAX_INDEX_KEY:
         return encoded

@@ -1,6 +1,6 @@
-"""Values to JSON and back, and the record in which a key and its value lie on disk.
+"""Encode values as JSON, and keys with their values as the records of the database ``values``.
 
-    byte 0      bits 0..3  how the payload is written: 0 there is none, 1 orjson reads it, 2 only json does
+    byte 0      bits 0..3  codec of the payload: 0 no payload, 1 JSON for orjson, 2 JSON for the json module only
                 bit 4      the payload is compressed (zlib)
     varint      the length of the encoded key (LEB128)
     ...         the encoded key
@@ -35,20 +35,19 @@ __all__ = ["decode_record", "decode_value", "encode_record", "encode_value"]
 cdef enum:
     CODEC = 0x0f
     COMPRESSED = 0x10
-    # orjson nests 254 deep, and a tracker or a list of values may wrap one level more around a value.
+    # orjson reads 254 levels. A tracker or an export adds a few levels around a value.
     MAX_FAST_NESTING = 250
-    # Below this zlib's own header eats the gain.
+    # Smaller payloads do not shrink, because of zlib's header.
     WORTH_COMPRESSING = 64
     # Under a limit on the address space, values of more bytes are left to the standard json module.
     LARGE = 1 << 20
 
 
 cdef bint is_plain(object value, int depth, Py_ssize_t* size) except -1:
-    """Whether orjson writes the value exactly as it is, nothing changed in silence. ``size`` grows by what its JSON
-    takes, about.
+    """Return whether orjson writes a value without changing it. Adds about the size of its JSON to ``size``.
 
-    Only the exact types that JSON has, finite floats, ints in 64 bits, str keys. (A lone surrogate is not
-    looked for here: orjson refuses those by itself.)
+    These are the exact types of JSON, finite floats, ints in 64 bits, and dicts with str keys. A lone surrogate is not
+    checked here, because orjson refuses it.
     """
     cdef type kind = type(value)
     cdef int overflow = 0
@@ -87,7 +86,7 @@ cdef bint is_plain(object value, int depth, Py_ssize_t* size) except -1:
 
 
 cdef bytes dump_value(object value, int* codec):
-    """The JSON of a value, and who can read it. Raises UnstorableValueError."""
+    """Encode a value as JSON and set its codec. Raises UnstorableValueError."""
     cdef bytes payload
     cdef Py_ssize_t size = 0
     if is_plain(value, 0, &size):
@@ -105,7 +104,7 @@ cdef bytes dump_value(object value, int* codec):
 
 
 cdef object load_value(int codec, bytes payload):
-    """The value that dump_value() wrote. Raises PersistentOrderedDictIntegrityError."""
+    """Decode what ``dump_value()`` wrote. Raises PersistentOrderedDictIntegrityError for anything else."""
     try:
         if codec == FAST_JSON:
             if PyBytes_GET_SIZE(payload) > LARGE and address_space_limit() is not None:
@@ -114,7 +113,7 @@ cdef object load_value(int codec, bytes payload):
         if codec == STANDARD_JSON:
             return decode_standard(payload)
     except (JSONDecodeError, ValueError) as error:
-        raise PersistentOrderedDictIntegrityError(f"the JSON of a value does not parse: {error}") from error
+        raise PersistentOrderedDictIntegrityError(f"the JSON of a value cannot be read: {error}") from error
     except RecursionError as error:
         raise PersistentOrderedDictIntegrityError("a value is nested deeper than can be read here") from error
     raise PersistentOrderedDictIntegrityError("a value has no JSON")
@@ -136,7 +135,7 @@ cdef int parse_record(const unsigned char* data, Py_ssize_t size, Record* record
         if not data[at - 1] & 0x80:
             break
     if length <= 0 or length > size - at or data[0] & ~(CODEC | COMPRESSED) or record.codec > STANDARD_JSON:
-        raise PersistentOrderedDictIntegrityError("the head of a record does not parse")
+        raise PersistentOrderedDictIntegrityError("the head of a record cannot be read")
     record.key = data + at
     record.key_size = length
     record.payload = data + at + length
@@ -190,24 +189,24 @@ cdef bytes build_record(int codec, bytes key, bytes payload, bint compress):
 
 
 def encode_value(value):
-    """(codec, JSON) of a value; for tests and tools, the store itself calls dump_value."""
+    """Return (codec, JSON) of a value, for Python code. Compiled code calls ``dump_value()``."""
     cdef int codec = 0
     payload = dump_value(value, &codec)
     return codec, payload
 
 
 def decode_value(int codec, bytes payload):
-    """The value of (codec, JSON)."""
+    """Return the value of a codec and its JSON."""
     return load_value(codec, payload)
 
 
 def encode_record(int codec, bytes key, payload, bint compress=False):
-    """The record of an encoded key and its JSON."""
+    """Return the record of an encoded key and its JSON."""
     return build_record(codec, key, payload, compress)
 
 
 def decode_record(bytes data):
-    """(codec, encoded key, JSON or None) of a record."""
+    """Return (codec, encoded key, JSON or None) of a record."""
     cdef Record record
     parse_record(<const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &record)
     key = PyBytes_FromStringAndSize(<const char*>record.key, record.key_size)

@@ -1,10 +1,10 @@
-"""The deep proxy behind ``.set``: it records a way into a value and one operation at its end.
+"""Proxy behind ``.set``: record a path into a value and one operation at its end, and apply it as a whole.
 
-``pod.set["a"]["b"].append(1)`` becomes one call, ``apply(operation)``, with an operation that knows how to
-do itself on a root that can be keyed. The proxy knows nothing else of the store behind it, so that the
-store decides what is read, locked and written around the operation.
+``pod.set["a"]["b"].append(1)`` becomes one call ``apply(operation)``. The operation can perform itself on any root with
+keys. The proxy knows nothing else about the store, so the store decides what it reads, locks and writes around the
+operation. In a shared store that is one write transaction, which makes ``shared.set[...] += 1`` atomic.
 
-A step into a value is a pair: whether it is an item (else an attribute), and its key or name.
+A step of a path is a pair: whether it is an item or an attribute, and its key or name.
 """
 
 cimport cython
@@ -17,33 +17,34 @@ __all__ = ["DeepProxy", "Operation", "is_done"]
 
 @cython.final
 cdef class Operation:
-    """What is to be done at the end of some steps: ``act(target, *arguments)``."""
+    """One operation at the end of a path: ``act(target, *arguments)``."""
 
     def perform(self, root):
-        """Do it, beginning at ``root``; what the act returns."""
+        """Perform the operation on ``root``, and return its result."""
         return self.act_on(root, 0)
 
     cdef object act_on(self, object target, Py_ssize_t first):
-        """Do it, beginning at ``target``, to which the steps before the ``first`` one have led."""
+        """Perform the operation on ``target``, which the steps before ``first`` have reached."""
         cdef Py_ssize_t at
         for at in range(first, len(self.steps)):
-            target = take(self.steps[at], target)
+            target = follow(self.steps[at], target)
         return self.act(target, *self.arguments)
 
     cdef bint leads_into_a_value(self):
         return len(self.steps) > 0 and <bint>self.steps[0][0]
 
     cdef bint augments_a_key(self):
-        """Whether it is ``root[key] change= operand``; the arguments are the step to the key, the change, and the
-        operand."""
+        """Return whether this is ``root[key] change= operand``. The arguments are the step, the change, the operand."""
         return not self.steps and self.act is augment and <bint>self.arguments[0][0]
 
     cdef bint is_for_a_key(self):
         return not self.steps and (self.act is augment or self.act is operator.setitem or self.act is operator.delitem)
 
     def without_iterators(self):
-        """The same, done as often as need be and without running anybody's generator meanwhile: what a method or
-        a slice would read to its end is read now."""
+        """Return the operation with its iterators read into lists.
+
+        Such an operation can be performed again, and runs no generator of the caller inside of a transaction.
+        """
         if self.act is operator.setitem and not isinstance(self.arguments[0], slice):
             return self
         if not has_iterator(self.arguments):
@@ -59,11 +60,13 @@ cdef Operation make_operation(tuple steps, object act, tuple arguments):
     return operation
 
 
-cdef object take(tuple step, object target):
+cdef object follow(tuple step, object target):
+    """Return the item or the attribute of ``target`` to which a step leads."""
     return target[step[1]] if step[0] else getattr(target, step[1])
 
 
 cdef bint has_iterator(object value) except -1:
+    """Return whether the arguments of an operation contain an iterator."""
     if type(value) is tuple:
         for item in <tuple>value:
             if has_iterator(item):
@@ -74,11 +77,12 @@ cdef bint has_iterator(object value) except -1:
     return type(value) not in PLAIN and isinstance(value, Iterator)
 
 
-# (isinstance() of an abstract class takes long)
+# Types without an iterator, because isinstance() with an abstract class is slow.
 cdef set PLAIN = {int, str, float, bool, list, type(None), bytes, slice, type(operator.iadd)}
 
 
 cdef object read(object value):
+    """Return the arguments of an operation with iterators read into lists."""
     if type(value) is tuple:
         return tuple([read(item) for item in <tuple>value])
     if type(value) is dict:
@@ -91,8 +95,8 @@ def call(target, arguments, keywords):
 
 
 def augment(target, step, change, operand):
-    """``target[name] change= operand`` as one act."""
-    result = change(take(step, target), operand)
+    """Perform ``target[name] change= operand``."""
+    result = change(follow(step, target), operand)
     if step[0]:
         target[step[1]] = result
     else:
@@ -101,11 +105,11 @@ def augment(target, step, change, operand):
 
 @cython.final
 cdef class DeepProxy:
-    """A place inside a store, to change what is there.
+    """A place inside a stored value, through which the value is changed.
 
-    Keys, indexes and slices lead further in; calling a method, assigning, ``del`` and every augmented
-    assignment do something there and are saved. A place is not the value that is stored there: whatever would take
-    it for the value raises TypeError, except ``repr()``, and ``is``, which Python does not let a class define.
+    Keys, indexes and slices lead further into the value. A method call, an assignment, ``del`` and an augmented
+    assignment change it, and the change is saved. A place is not the stored value: every use as a value raises
+    TypeError, except ``repr()``, and ``is``, which a class cannot define.
     """
 
     def __init__(self, apply):
@@ -113,7 +117,7 @@ cdef class DeepProxy:
         self.steps = ()
 
     cdef DeepProxy at(self, bint is_item, object name):
-        """The place one step further."""
+        """Return the place one step further."""
         return make_proxy(self.apply, self.steps + ((is_item, name),))
 
     cdef object do(self, tuple steps, object act, tuple arguments):
@@ -125,7 +129,7 @@ cdef class DeepProxy:
             self.do(self.steps[:-1], augment, (self.steps[-1], change, operand))
         else:
             self.do((), change, (operand,))
-        # Python assigns this to where it comes from: __setitem__ knows it again, as does who has the name .set.
+        # Python assigns the result to the same place. __setitem__ and the setter of .set recognize it by is_done.
         proxy.is_done = True
         return proxy
 
@@ -149,7 +153,7 @@ cdef class DeepProxy:
 
     def __repr__(self):
         where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps])
-        return f"<DeepProxy .set{where}: changes what is there; leave off .set to read it>"
+        return f"<DeepProxy .set{where}: changes the stored value; leave off .set to read it>"
 
     def __iadd__(self, operand):
         return self.augment(operator.iadd, operand)
@@ -190,8 +194,8 @@ cdef class DeepProxy:
     def __ior__(self, operand):
         return self.augment(operator.ior, operand)
 
-    # Using a place as the value that is stored there. Python would otherwise find an answer of its own to most of
-    # these: a place is true, equal to nothing else, and iterates over __getitem__ without an end.
+    # Uses of a place as the stored value. Without these methods, Python would answer most of them itself: a place would
+    # be true, equal to nothing else, and would iterate over __getitem__ without an end.
 
     def __bool__(self):
         raise not_a_value(self, "test its truth")
@@ -351,7 +355,7 @@ cdef class DeepProxy:
 
 
 cdef DeepProxy make_proxy(object apply, tuple steps):
-    """A proxy for the place to which the steps lead; ``apply`` is given the Operation."""
+    """Return the proxy of the place to which ``steps`` lead. ``apply`` is called with each Operation."""
     cdef DeepProxy proxy = DeepProxy.__new__(DeepProxy)
     proxy.apply = apply
     proxy.steps = steps
@@ -359,10 +363,10 @@ cdef DeepProxy make_proxy(object apply, tuple steps):
 
 
 cdef object not_a_value(DeepProxy proxy, str what):
-    """The error for using a place as the value that is stored there."""
-    return TypeError(f"what is behind .set is changed, not read; leave off .set to {what} ({proxy!r})")
+    """Return the error for using a place as the stored value."""
+    return TypeError(f".set changes a stored value and does not read it; leave off .set to {what} ({proxy!r})")
 
 
 cpdef bint is_done(object value, tuple steps):
-    """Whether a value is what an augmented assignment at this place left for Python to assign."""
+    """Return whether a value is what an augmented assignment at this place has returned for Python to assign."""
     return type(value) is DeepProxy and (<DeepProxy>value).is_done and (<DeepProxy>value).steps == steps

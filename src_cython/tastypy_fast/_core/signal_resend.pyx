@@ -1,12 +1,11 @@
-"""A signal that Python cannot overlook.
+"""Resend a signal until its Python handler runs, because Python may otherwise miss it in a blocking call.
 
-Python's own handler only makes a note, which is looked at before the next piece of bytecode. A signal that comes just
-before a call that waits is seen when the call ends, and that may be never: multiprocessing's Pool terminates its
-workers when they have sent the last result and are about to wait for more, and then waits for them. So the signal is
-sent again, by a timer of the system, until the handler that was written in Python says that it runs: a repetition ends
-the waiting with EINTR.
+Python's own handler only sets a flag, which is checked before the next bytecode. A signal that arrives just before a
+blocking call is noticed when the call returns, which may be never: multiprocessing's Pool terminates its workers when
+they are about to wait for more work, and then waits for them. So a timer of the system resends the signal until the
+Python handler calls ``stop()``. The second signal ends the blocking call with EINTR.
 
-Only on Linux; elsewhere (macOS has no timers with a signal of one's own choice) a signal remains what Python makes it.
+This works on Linux only, because macOS has no timers that send a chosen signal.
 """
 
 cdef extern from *:
@@ -73,11 +72,13 @@ __all__ = ["resend_until_handled", "stop"]
 
 
 def resend_until_handled(int number):
-    """Send the signal again, ten times a second, from when it comes until ``stop()``. It has a handler written in
-    Python already; in a forked child this is to be called again. One signal in a process can have this."""
+    """Resend a signal ten times a second, from its arrival until ``stop()``.
+
+    The signal must have a Python handler. A forked child has to call this again. A process can resend one signal only.
+    """
     begin_repeating(number)
 
 
 def stop():
-    """The handler runs: no more of it."""
+    """Stop resending, because the handler runs."""
     stop_repeating()

@@ -2,15 +2,15 @@ from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport Head
 
 cdef enum:
-    # In place of the number of a transaction: this process writes them and the blocks.
+    # Stands for a transaction number: this process writes the blocks and keeps the summary up to date.
     IN_STEP = -1
 
 cdef class StatusSummary:
-    # The transaction after which these are the heads on disk.
+    # The transaction after which the table matches the disk, or IN_STEP.
     cdef long long number
     cdef bytearray table
     cdef Head nothing
-    # What a transaction of that number writes, or has written.
+    # What the transaction ``staged_by`` changes: pairs of a block number and its totals.
     cdef list staged
     cdef long long staged_by
     cdef bint is_refused

@@ -1,10 +1,9 @@
-"""The heads of all blocks of statuses in one piece: what is to be counted, and where a scan has to look, is known
-without a visit to each block.
+"""Block summary: the totals of every status block in one array, so that counts and scans need not read each block.
 
-The process that writes a private store keeps them in step with what it writes, from the beginning or once it has
-visited all blocks. As it closes the store, or ends, they are left in the database ``meta`` under ``heads``: a checksum
-(crc32), 4 bytes, and 16 for each block from number 0 on. Who changes a status first takes them away from there, in the
-same transaction: where they are found, they are right.
+The process that writes a private store keeps the summary up to date, from an empty store on or after it has read all
+blocks once. When it closes the store, it saves the summary in the database ``meta`` under ``heads``: a checksum (crc32)
+in 4 bytes, then 16 bytes for each block from number 0 on. The first status change deletes the stored summary in the
+same transaction, so a stored summary is always valid.
 """
 
 cimport cython
@@ -17,55 +16,55 @@ from zlib import crc32
 
 __all__ = ["SUMMARY_KEY", "StatusSummary"]
 
-# Under what name they are in the database meta.
+# The key of the stored summary in the database meta.
 SUMMARY_KEY = b"heads"
 cdef enum:
     CHECKSUM = 4
-    # So many blocks may be missing in a row. Where more are, long runs of tasks were deleted, and the blocks that are
-    # left are few.
+    # A summary is not kept if more blocks than this are missing in a row. Long runs of tasks were deleted then, and few
+    # blocks are left, so that reading them is cheap.
     GAP = 64
 
 
 @cython.final
 cdef class StatusSummary:
-    """Those of one store."""
+    """The totals of the status blocks of one store."""
 
     def __cinit__(self):
         memset(&self.nothing, 0, sizeof(Head))
 
-    def __init__(self, bytes left=None):
+    def __init__(self, bytes stored=None):
         self.table = bytearray()
         self.staged = []
-        if left is not None:
-            self.table += left[CHECKSUM:]
-            self.is_refused = len(left) % sizeof(Head) != CHECKSUM or left != bytes(self)
+        if stored is not None:
+            self.table += stored[CHECKSUM:]
+            self.is_refused = len(stored) % sizeof(Head) != CHECKSUM or stored != bytes(self)
 
     def __bytes__(self):
-        """As they are left."""
+        """Return the summary as it is stored."""
         cdef uint32_t checksum = crc32(self.table)
         return PyBytes_FromStringAndSize(<const char*>&checksum, CHECKSUM) + self.table
 
-    def each(self):
-        """(number of a block, its head) of all that have tasks, for _check()."""
+    def blocks(self):
+        """Yield (block number, totals) of all blocks that have tasks, for ``_check()``."""
         cdef Py_ssize_t number
         for number in range(self.size()):
             if self.at(number).present:
                 yield number, PyBytes_FromStringAndSize(<const char*>self.at(number), sizeof(Head))
 
     def is_damaged(self):
-        """Whether they are not what somebody has left."""
+        """Return whether the stored bytes do not match their checksum, or the summary was given up."""
         return self.is_refused
 
     def is_current(self):
-        """Whether they are those on disk, and this process keeps them so."""
+        """Return whether the summary matches the disk because this process keeps it up to date."""
         return self.is_of(IN_STEP)
 
     cdef bint is_of(self, long long number) noexcept:
-        """Whether they are those on disk after this transaction."""
+        """Return whether the summary matches the disk after this transaction."""
         return self.number == number and not self.staged_by and not self.is_refused
 
     cdef Py_ssize_t size(self) noexcept:
-        """As many blocks there are at the most."""
+        """Return the largest block number plus one."""
         return PyByteArray_GET_SIZE(self.table) // <Py_ssize_t>sizeof(Head)
 
     cdef const Head* at(self, long long number) noexcept:
@@ -76,7 +75,7 @@ cdef class StatusSummary:
     cdef int put(self, long long number, const Head* head) except -1:
         cdef Py_ssize_t size = self.size()
         if not 0 <= number <= size + GAP:
-            # Not worth their room.
+            # The array would be mostly empty.
             self.is_refused = True
         if self.is_refused:
             return 0
@@ -85,10 +84,10 @@ cdef class StatusSummary:
         memcpy(PyByteArray_AS_STRING(self.table) + number * sizeof(Head), head, sizeof(Head))
         return 0
 
-    # Writing. What a transaction changes is staged until it is known whether it was committed.
+    # Writing. The changes of a transaction are staged until it is known whether it was committed.
 
     cdef int begin(self, long long transaction) except -1:
-        """A transaction of that number is about to write."""
+        """Begin to stage the changes of the transaction with this number."""
         self.resolve(transaction - 1)
         self.staged_by = transaction
         return 0
@@ -98,7 +97,7 @@ cdef class StatusSummary:
         return 0
 
     cdef int resolve(self, long long last) except -1:
-        """The last transaction that was committed is that one: take over what was staged, or let it go."""
+        """Apply the staged changes if the last committed transaction includes theirs. Drop them otherwise."""
         if self.staged_by and last >= self.staged_by:
             for number, head in self.staged:
                 self.put(number, <const Head*>PyBytes_AS_STRING(head))
@@ -107,33 +106,33 @@ cdef class StatusSummary:
         return 0
 
     cdef int settle(self) except -1:
-        """It was committed."""
+        """Apply the staged changes, because their transaction was committed."""
         return self.resolve(self.staged_by)
 
 
 cdef bint is_ours(StoreBase store) noexcept:
-    """Whether only the caches of this process write the store."""
+    """Return whether this process alone writes the store, through its caches."""
     return store.writable and store.images is None
 
 
 cdef StatusSummary current_summary(StoreBase store):
-    """Those on disk as it is read now, if they are known."""
+    """Return the summary of the current snapshot, or None if it is not known."""
     cdef StatusSummary summary = store.summary
     if summary is None:
         return None
     if summary.staged_by:
-        # (an interrupt came before settle())
+        # An interrupt came between the commit and settle().
         summary.resolve(store.reader().id())
     return summary if summary.is_of(IN_STEP if is_ours(store) else store.reader().id()) else None
 
 
 cdef StatusSummary stored_summary(StoreBase store):
-    """Those that the last process left, if nobody has changed a status since."""
+    """Return the summary that an earlier process stored, or None if a status was changed since."""
     cdef StatusSummary summary = None
     if store.images is None:
-        left = store.reader().get(SUMMARY_KEY, None, store.meta)
-        if left is not None:
-            summary = StatusSummary(left)
+        stored = store.reader().get(SUMMARY_KEY, None, store.meta)
+        if stored is not None:
+            summary = StatusSummary(stored)
             if summary.is_refused:
                 return None
             publish(store, summary)
@@ -141,7 +140,7 @@ cdef StatusSummary stored_summary(StoreBase store):
 
 
 cdef StatusSummary begin_writing(StoreBase store, object txn):
-    """Those that are to be kept in step with a transaction that changes statuses, if they are known."""
+    """Return the summary into which a transaction stages its changes, or None if it is not known."""
     cdef StatusSummary summary = store.summary
     if summary is None or summary.is_refused:
         summary = store.summary = stored_summary(store)
@@ -154,7 +153,7 @@ cdef StatusSummary begin_writing(StoreBase store, object txn):
 
 
 cdef int publish(StoreBase store, StatusSummary summary) except -1:
-    """Those on disk as it is read now have been found out."""
+    """Set the summary of the store. It matches the current snapshot."""
     if store.images is None:
         summary.number = IN_STEP if is_ours(store) else store.reader().id()
         store.summary = summary

@@ -1,4 +1,4 @@
-"""Change statuses inside a write transaction, one status block after the other, without a cache.
+"""Change statuses in the blocks of a write transaction, without a cache.
 
 The caller must not hold any of these blocks in a cache, because a cached block would overwrite the change.
 """
@@ -27,12 +27,12 @@ __all__ = ["give_back", "restore_status"]
 
 
 def give_back(txn, status, claims, dict lost not None, images=None, dict kept=None):
-    """Take claims away. ``lost``: order number to None, or to how many tries a task that was never handed out had
-    when it was claimed: it gets that one back, if nobody has set them back since.
+    """Release claims.
 
-    ``status``, ``claims`` and ``images`` are LMDB's handles, the last one where the change is to be revertible. What is
-    in ``kept`` keeps its claim, as the entry of the database that is given there.
-    Works on the blocks in the transaction: no cache may hold any of them.
+    ``lost`` maps row ids to the tries of the claim if its task was never yielded, and to None otherwise. A task that
+    was never yielded gets its try back, unless its tries were reset since. ``status``, ``claims`` and ``images`` are
+    LMDB's handles; with ``images`` the change can be reverted. ``kept`` maps row ids to a new entry of the database
+    ``claims``, for tasks that stay claimed. No cache may hold any of the blocks.
     """
     cdef StatusWriter blocks = StatusWriter(txn, status)
     cdef uint32_t old, flags
@@ -53,8 +53,11 @@ def give_back(txn, status, claims, dict lost not None, images=None, dict kept=No
 
 
 def restore_status(txn, status, claims, list images not None):
-    """Bring statuses back: ``images`` are pairs of order number and status, both as on disk, in order; an empty
-    status is none. A claim stays as it is, but where its task is gone or finished. As give_back() otherwise."""
+    """Restore statuses from before-images. No cache may hold any of the blocks.
+
+    ``images`` are pairs of a row id and a status as on disk, in order. An empty status deletes. A claim is kept unless
+    its task is gone or finished then.
+    """
     cdef StatusWriter blocks = StatusWriter(txn, status)
     cdef uint32_t old, new
     cdef long long order
@@ -75,7 +78,7 @@ def restore_status(txn, status, claims, list images not None):
 
 @cython.final
 cdef class StatusWriter:
-    """Status blocks in a transaction, changed one after the other; and what finish() puts with them, as pairs."""
+    """The status block of a transaction that is being changed, and the before-images and claims to write with it."""
 
     def __cinit__(self, txn, status):
         self.txn = txn
@@ -85,7 +88,7 @@ cdef class StatusWriter:
         self.claims = []
 
     cdef uint32_t get(self, long long order) except? 0xffffffff:
-        """The entry of an order number, which the next set() changes."""
+        """Return the entry of a row id. The next ``set()`` changes it."""
         if order // TASKS_PER_BLOCK != self.number:
             self.flush()
             decode_block(self.txn.get(pack(order // TASKS_PER_BLOCK), None, self.status), &self.data)
@@ -94,8 +97,10 @@ cdef class StatusWriter:
         return self.data.entry[self.index]
 
     cdef long long find(self, long long order, uint32_t flags, uint32_t mask, long long max_tries) except -2:
-        """The first order number from ``order`` on, in its block, with these flags under ``mask`` and fewer tries;
-        -1 where the block has none. What is found is what the next set() changes."""
+        """Return the first row id from ``order`` on, in the same block, with ``flags`` under ``mask`` and fewer tries.
+
+        Returns -1 if the block has none. The next ``set()`` changes the entry that was found.
+        """
         cdef uint32_t entry = self.get(order)
         while True:
             if entry & mask == flags and tries_of(entry) < max_tries:

@@ -155,11 +155,11 @@ cdef class WriteAheadLog:
         while at < size:
             kind = data[at]
             if size - at < CHANGE_HEAD:
-                raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
+                raise PersistentOrderedDictIntegrityError("a batch of the log cannot be read")
             memcpy(&head, data + at + 1, sizeof(ChangeHead))
             at += CHANGE_HEAD
             if head.key > size - at or head.value > size - at - <Py_ssize_t>head.key or kind & ~DELETED > STATUS:
-                raise PersistentOrderedDictIntegrityError("a batch of the log does not parse")
+                raise PersistentOrderedDictIntegrityError("a batch of the log cannot be read")
             key = PyBytes_FromStringAndSize(<const char*>data + at, head.key)
             at += head.key
             memtable = self.memtables[kind & ~DELETED]

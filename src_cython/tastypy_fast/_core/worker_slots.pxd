@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 cdef class WorkerSlots:
     cdef Py_buffer view
     cdef bint is_open
-    cdef uint64_t* slot
+    cdef uint64_t* slots
 
     cpdef close(self)
     cdef uint64_t* at(self, unsigned long long slot) noexcept

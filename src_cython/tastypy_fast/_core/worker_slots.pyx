@@ -1,13 +1,14 @@
-"""The lanes of a worker's file: how many tasks each loop has handed out, which other processes read and may stop.
+"""Slots of a worker file: atomic counters of the tasks that each loop of a worker has yielded.
 
-A lane is 8 bytes of memory that all processes on a store map. Its worker counts there without a transaction and without
-a commit, and the count is there for the others when it was killed. Two bits of it are marks:
+A slot is 8 bytes of memory that all processes on a store map. Its worker counts there without a transaction, and other
+processes can read the count after the worker was killed. Two bits are marks:
 
-    STOPPED   somebody has asked, in a write transaction, whether a task of this lane was handed out, and relies on the
-              answer. The worker hands out nothing more before it has had a write transaction, in which it sees why.
-    ENDED     the loop that used the lane has ended.
+    STOPPED   another process has asked, inside a write transaction, whether a task of this slot was yielded, and relies
+              on the answer "no". The worker yields nothing more before it has had a write transaction itself, in which
+              it sees what has changed.
+    ENDED     the loop that used the slot has ended.
 
-So whether a claimed task was handed out is decided once, by one atomic operation, for its worker and for all others.
+One atomic operation therefore decides for all processes whether a claimed task was yielded.
 """
 
 cimport cython
@@ -33,81 +34,85 @@ cdef extern from *:
 
 __all__ = ["SLOTS", "LEFT", "WorkerSlots", "count_of", "has_ended"]
 
-# So many lanes are in a file. The first one is not used: 0 is the lane of a claim that is in no loop's hand, LEFT that
-# of one that a loop has left to its thread.
+# The number of slots in a file. Slot 0 is not used: it stands for a claim without a loop. LEFT stands for a claim that
+# a loop has left to its thread.
 cdef enum:
-    COUNTED = 496
-SLOTS = COUNTED
-LEFT = COUNTED
+    SLOT_COUNT = 496
+SLOTS = SLOT_COUNT
+LEFT = SLOT_COUNT
 
 cdef uint64_t STOPPED = 1ULL << 63, ENDED = 1ULL << 62, COUNT = (1ULL << 62) - 1
 
 
 def count_of(unsigned long long slot):
-    """How many tasks were handed out, of what is in the file for a lane."""
+    """Return how many tasks were yielded, given the 8 bytes of a slot as a number."""
     return slot & COUNT
 
 
 def has_ended(unsigned long long slot):
-    """Whether the loop that used a lane has ended."""
+    """Return whether the loop has ended, given the 8 bytes of a slot as a number."""
     return slot & ENDED != 0
 
 
 @cython.final
 cdef class WorkerSlots:
-    """The lanes in the mapped file of a worker. After close() none of them hands out anything."""
+    """The slots in the mapped file of a worker. After ``close()`` no task can be yielded."""
 
     def __cinit__(self, file):
         PyObject_GetBuffer(file, &self.view, PyBUF_WRITABLE)
         self.is_open = True
-        if self.view.len != COUNTED * 8:
-            raise ValueError("these are not the lanes of a worker")
-        self.slot = <uint64_t*>self.view.buf
+        if self.view.len != SLOT_COUNT * 8:
+            raise ValueError("the buffer does not have the size of a worker's slots")
+        self.slots = <uint64_t*>self.view.buf
 
     def __dealloc__(self):
         self.close()
 
     cpdef close(self):
-        """Let the file go."""
+        """Release the mapped file."""
         if self.is_open:
             self.is_open = False
             PyBuffer_Release(&self.view)
 
     cdef uint64_t* at(self, unsigned long long slot) noexcept:
-        return &self.slot[slot] if self.is_open and 0 < slot < COUNTED else NULL
+        return &self.slots[slot] if self.is_open and 0 < slot < SLOT_COUNT else NULL
 
     def clear(self):
-        """Begin as a new worker."""
+        """Set all slots to 0, for a new worker."""
         cdef int slot
-        for slot in range(1, COUNTED):
+        for slot in range(1, SLOT_COUNT):
             store(self.at(slot), 0)
 
     def count(self, unsigned long long slot):
-        """How many tasks were handed out in a lane."""
+        """Return how many tasks were yielded in a slot."""
         cdef uint64_t* at = self.at(slot)
         return 0 if at == NULL else load(at) & COUNT
 
     def begin(self, unsigned long long slot):
-        """Begin a loop: the position of the first task that it claims. The last one that
-        the loop before it has handed out has failed now."""
+        """Begin a loop in a slot, and return the position of the first task that it claims.
+
+        The last task that the loop before it has yielded counts as failed from here on.
+        """
         cdef uint64_t* at = self.at(slot)
         cdef uint64_t value
         if at == NULL:
-            raise ValueError("these lanes are closed, or have no such lane")
+            raise ValueError("the worker's slots are closed, or have no slot of this number")
         value = load(at)
         value = (value & COUNT) + (value & ENDED != 0)
         store(at, value)
         return value
 
     def end(self, unsigned long long slot):
-        """The loop has ended."""
+        """Mark that the loop of a slot has ended."""
         cdef uint64_t* at = self.at(slot)
         if at != NULL:
             mark(at, ENDED)
 
     cdef bint mark_yielded(self, unsigned long long slot, unsigned long long position) noexcept:
-        """Note that a task is handed out, before it is, and those before it. False, and it must not be, where somebody
-        has stopped the lane."""
+        """Count a task, and all before it, as yielded. Call it before yielding the task.
+
+        Returns False if the slot is stopped. Then the task must not be yielded.
+        """
         cdef uint64_t* at = self.at(slot)
         cdef uint64_t value
         if at == NULL:
@@ -119,14 +124,16 @@ cdef class WorkerSlots:
         return False
 
     cdef int clear_stop(self, unsigned long long slot) noexcept:
-        """Hand out again. The caller is in a write transaction."""
+        """Allow the loop to yield again. The caller is in a write transaction."""
         cdef uint64_t* at = self.at(slot)
         if at != NULL:
             unmark(at, STOPPED)
         return 0
 
     cpdef bint stop(self, unsigned long long slot, unsigned long long position) noexcept:
-        """Whether a claimed task was not handed out: then it is not before its worker has had a write transaction. The
-        caller is in one."""
+        """Return whether a claimed task was not yielded, and stop the slot if so.
+
+        The worker yields it only after a write transaction of its own. The caller is in a write transaction.
+        """
         cdef uint64_t* at = self.at(slot)
         return at != NULL and (load(at) & COUNT) <= position and (mark(at, STOPPED) & COUNT) <= position

@@ -10,13 +10,16 @@ __all__ = ["is_locked_elsewhere", "try_lock_opening", "unlock_opening"]
 
 
 def try_lock_opening(int file, bint exclusive):
-    """Lock the second byte of a file through this descriptor, unless somebody else has it. Whether it is locked; True,
-    too, on a system without locks of this kind. ``exclusive`` takes a descriptor that may write."""
+    """Lock the second byte of a file without waiting, and return whether it is locked.
+
+    The lock belongs to the descriptor, not to the process. ``exclusive`` needs a descriptor that may write. Returns
+    True without a lock on a system that does not have this kind of lock.
+    """
     return set_opening(file, F_WRLCK if exclusive else F_RDLCK)
 
 
 def unlock_opening(int file):
-    """Give that lock back."""
+    """Release the lock on the second byte."""
     set_opening(file, F_UNLCK)
 
 
@@ -35,8 +38,10 @@ cdef bint set_opening(int file, int kind) except -1:
 
 
 def is_locked_elsewhere(int file):
-    """Whether another process has a record lock on the first byte of a file: the engine has one on its lock file for
-    as long as it has a store open. Takes no lock itself."""
+    """Return whether another process has a record lock on the first byte of a file.
+
+    LMDB has one on its lock file while it is open. This function takes no lock.
+    """
     cdef RecordLock lock
     memset(&lock, 0, sizeof(lock))
     lock.l_type = F_WRLCK
