@@ -28,8 +28,13 @@ __all__ = [
 ]
 
 Mode = Literal["w", "r"]
+"""How a store is opened. ``"w"`` reads and writes, ``"r"`` only reads."""
+
 Durability = Literal["full", "normal", "process"]
+"""What a power cut may take, in this order, is nothing, the last commit, or what came after the last flush."""
+
 ClaimState = Literal["running", "failed", "waiting"]
+"""The state of a claimed task, which ``Claim`` explains."""
 
 Self = TypeVar("Self")
 K_co = TypeVar("K_co", covariant=True)
@@ -49,10 +54,10 @@ class SupportsKeysAndGetItem(Protocol[T, V_co]):
     def __getitem__(self, key: T, /) -> V_co: ...
 
 
-# What update() and init take: a mapping, or an iterable of pairs.
 Pairs = Union[  # noqa: UP007  (which Python 3.10 cannot index)
     Mapping[K, V], SupportsItems[K, V], SupportsKeysAndGetItem[K, V], Iterable[tuple[K, V]]
 ]
+"""What ``update()`` and ``init`` take, a mapping or an iterable of pairs."""
 
 
 class Claim(NamedTuple):

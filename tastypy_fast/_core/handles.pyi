@@ -1,6 +1,8 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeVar, final, overload
+from typing import Any, Generic, final, overload
+
+from typing_extensions import Self
 
 from tastypy_fast._core.iterators import StoreHandle
 from tastypy_fast._core.write_cache import WriteCache
@@ -8,8 +10,6 @@ from tastypy_fast._type_parameters import K, T, V
 from tastypy_fast.types import StoreIterator
 
 __all__ = ["PodHandle", "ThreadLock", "TrackerHandle"]
-
-_Self = TypeVar("_Self", bound="PodHandle[Any, Any]")
 
 @final
 class Step:
@@ -36,7 +36,7 @@ class PodHandle(StoreHandle, Generic[K, V]):
     def _assign_all(self, pairs: Iterable[tuple[Any, Any]]) -> None: ...
     def _iterate(self, kind: int, backwards: bool = False) -> StoreIterator[Any]: ...
     def _list(self, kind: int) -> list[Any]: ...
-    def locked(self: _Self) -> AbstractContextManager[_Self, None]: ...
+    def locked(self) -> AbstractContextManager[Self, None]: ...
     def hold(self) -> None: ...
     def unhold(self) -> None: ...
     @overload

@@ -159,7 +159,8 @@ cdef class SharedPodHandle:
         elif change.what == OPERATE:
             return self.operate(transaction, change.value)
         elif change.what == CHANGE_STATUS:
-            (<TaskCache?>transaction.cache).change(change.original, change.drop, change.add, change.added_tries, SYNC_AT)
+            (<TaskCache?>transaction.cache).change(change.original, change.drop, change.add, change.added_tries,
+                                                   SYNC_AT)
         else:
             (<TaskCache?>transaction.cache).reset_tries(change.original, SYNC_AT)
 
