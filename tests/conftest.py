@@ -42,6 +42,9 @@ def is_storm(config):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "all_classes: any_class is also each shared class, not only the private ones")
+    config.addinivalue_line("markers", "with_log(*names): any_class is also each private class with every sync in the "
+                            "write-ahead log; in the ordinary run only those that are named, the others with -m storm")
     # (before any test module is imported: what they call settings() is made of this)
     settings.load_profile("storm" if is_storm(config) else "ordinary")
 
@@ -56,7 +59,7 @@ def seed(request):
     elif is_storm(request.config):
         number = random.SystemRandom().randrange(2**32)
     else:
-        number = zlib.crc32(request.node.nodeid.encode())
+        number = zlib.crc32(request.node.name.encode())
     print("seed", number)
     return number
 
@@ -77,11 +80,7 @@ CLASSES = {
 }
 
 
-# What these modules test is promised by all four classes; the others are about stores of one process.
-FOR_ALL_CLASSES = {"test_contract", "test_threads", "test_leaks", "test_endings", "test_files"}
-# These are run also with every sync in the log; most of it with ``-m storm``.
-WITH_LOG = {"test_contract", "test_damage", "test_endings", "test_fork", "test_kills", "test_threads"}
-ALWAYS = {("test_damage", "pod")}
+# In the id of a test that runs with every sync in the log.
 LOGGED = "-logged"
 
 
@@ -101,15 +100,15 @@ def _log(request):
 
 
 def pytest_generate_tests(metafunc):
-    """``any_class``: each class in turn; what a value is differs, see ``value_for``."""
+    """``any_class``: each class in turn, as the marks of the test say; what a value is differs, see ``value_for``."""
     chosen = any("any_class" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
     if "any_class" in metafunc.fixturenames and not chosen:
-        module = metafunc.module.__name__.rpartition(".")[2]
-        names = [name for name in CLASSES if module in FOR_ALL_CLASSES or not name.startswith("shared")]
+        every = metafunc.definition.get_closest_marker("all_classes")
+        names = [name for name in CLASSES if every or not name.startswith("shared")]
         params = [pytest.param(CLASSES[name], id=name) for name in names]
-        if module in WITH_LOG:
+        if log := metafunc.definition.get_closest_marker("with_log"):
             for name in ("pod", "tracker"):
-                marks = () if (module, name) in ALWAYS else pytest.mark.storm
+                marks = () if name in log.args else pytest.mark.storm
                 params.append(pytest.param(CLASSES[name], id=name + LOGGED, marks=marks))
         metafunc.parametrize("any_class", params)
 

@@ -54,13 +54,13 @@ def tries(tracker):
 
 
 class Worker(Child):
-    """A child with a tracker: ``ask(function, ...)`` has it call a function of this module with its State."""
+    """A child with a tracker: ``ask(function, ...)`` has it call a function of a module with its State."""
 
     def __init__(self, path, **options):
         super().__init__(_serve, path, options)
 
     def ask(self, function, *arguments):
-        self.pipe.send((function.__name__, arguments))
+        self.pipe.send((function, arguments))
         return self.pipe.recv()
 
     def end(self, ending):
@@ -72,11 +72,11 @@ class Worker(Child):
 def _serve(pipe, path, options):
     state = State(SharedTracker(path, **options))
     while True:
-        name, arguments = pipe.recv()
-        if name == "end":
+        function, arguments = pipe.recv()
+        if function == "end":
             ENDINGS[arguments](state)
             return
-        pipe.send(globals()[name](state, *arguments))
+        pipe.send(function(state, *arguments))
 
 
 class State:
@@ -731,7 +731,7 @@ def test_claims_tell_who_and_since_when(path, tracker):
         assert {claim.host for claim in claims.values()} == {socket.gethostname()}
         assert all(before <= claim.since <= after for claim in claims.values())
         # The same from everywhere.
-        worker.pipe.send(("claims_of", ()))
+        worker.pipe.send((claims_of, ()))
         assert worker.pipe.recv() == [(key, *claim) for key, claim in claims.items()]
         worker.ask(call, "mark_done", 7)
         assert tracker.claimed_keys() == ["c", ("b", 1)]

@@ -34,6 +34,8 @@ from tastypy_fast import (
 from tests.children import Child, outcome_of
 from tests.conftest import changing, is_tracker
 
+pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
+
 # Enough to need several chunks of an iterator and several blocks of statuses.
 MANY = 1300
 

@@ -23,7 +23,7 @@ from tastypy_fast import (
 )
 from tests.children import Child
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.with_log("pod"), pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 PAGE = 4096
 LONG_KEY = "long" * 200

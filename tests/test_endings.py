@@ -16,7 +16,11 @@ from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker, UnstorableValue
 from tests.children import Child, Progress, run, send_to_waiting, start
 from tests.conftest import changing
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.all_classes,
+    pytest.mark.with_log,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 ROUNDS = 10
 

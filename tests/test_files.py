@@ -32,7 +32,7 @@ from tastypy_fast import (
 from tastypy_fast._lmdb import engine
 from tests.children import Child, outcome_of, run
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 KEPT = b"a file of the user's\n" * 400
 

@@ -11,7 +11,7 @@ import pytest
 from tastypy_fast import POD, ForkedStoreError, Tracker
 from tests.children import Child, outcome_of, run
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.with_log, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 FORKS = 60
 SLOTS = 40

@@ -20,7 +20,7 @@ from tastypy_fast._lmdb import engine
 from tests.children import Child
 from tests.operations import Player, change_model, operations_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.with_log, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 ROUNDS = 110  # of each class
 STORM_ROUNDS = 1000

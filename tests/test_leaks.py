@@ -25,6 +25,7 @@ from tests.children import Child, outcome_of
 from tests.conftest import changing, is_tracker
 
 pytestmark = [
+    pytest.mark.all_classes,
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
     pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here"),
 ]

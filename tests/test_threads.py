@@ -12,6 +12,8 @@ import pytest
 from tastypy_fast import POD, CalledClosedTrackerError, PersistentOrderedDictException, SharedTracker, Tracker
 from tests.conftest import changing
 
+pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
+
 THREADS = 4
 
 

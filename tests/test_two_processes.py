@@ -39,22 +39,22 @@ def _in_memory(monkeypatch):
 
 
 class Remote(Child):
-    """A process with a store: ``ask(function, ...)`` has it call a function of this module with its State."""
+    """A process with a store: ``ask(function, ...)`` has it call a function of a module with its State."""
 
     def __init__(self, cls, path, **options):
         super().__init__(_serve, cls, path, options)
 
     def ask(self, function, *arguments):
         """What the function, or the error of what type, came of it there."""
-        self.pipe.send((function.__name__, arguments))
+        self.pipe.send((function, arguments))
         return self.pipe.recv()
 
 
 def _serve(pipe, cls, path, options):
     state = State(cls(path, **options))
     while True:
-        name, arguments = pipe.recv()
-        pipe.send(outcome(globals()[name], state, *arguments))
+        function, arguments = pipe.recv()
+        pipe.send(outcome(function, state, *arguments))
 
 
 @dataclass

@@ -55,6 +55,10 @@ MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
 INTEGER_KEY = 8  # database flag
+# An integer key, which must not be negative here; and the numbers that the package stores as values.
+NUMBER = Struct("=q")
+# LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE).
+MAX_KEY_SIZE = 511
 NO_ROOT = 2**64 - 1
 # No store reaches this transaction number. LMDB cannot count beyond twice as many.
 _NO_TRANSACTION = 2**62

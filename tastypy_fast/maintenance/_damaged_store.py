@@ -9,9 +9,10 @@ from struct import Struct
 from tastypy_fast._core.key_codec import decode_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import STATUSES, TASKS_PER_BLOCK, block_facts
+from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE, NUMBER
 from tastypy_fast._store.options import FORMAT, KINDS
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
-from tastypy_fast.maintenance._page_salvage import NUMBER, LossReport, PageSalvage, read_log_batches
+from tastypy_fast.maintenance._page_salvage import LossReport, PageSalvage, read_log_batches
 
 __all__ = ["DamagedStore", "decode_number"]
 
@@ -19,8 +20,6 @@ _CHANGE = Struct("=II")
 # Sequence numbers are below this number.
 _END = 2**62
 _VALUES, _ORDER, _STATUS = range(3)
-# LMDB's limit on the length of a key, in bytes.
-MAX_KEY_SIZE = 511
 
 
 def decode_number(raw: bytes) -> int | None:

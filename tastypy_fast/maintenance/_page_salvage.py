@@ -20,6 +20,7 @@ from tastypy_fast._lmdb.page_format import (
     BRANCH,
     LEAF,
     NO_ROOT,
+    NUMBER,
     RECORD,
     Damage,
     Meta,
@@ -33,10 +34,8 @@ from tastypy_fast._lmdb.page_format import (
 from tastypy_fast._lmdb.store_dir import DATABASES
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["NUMBER", "LossReport", "PageSalvage", "read_log_batches"]
+__all__ = ["LossReport", "PageSalvage", "read_log_batches"]
 
-# Sequence numbers, and the numbers of blocks and log pieces, as LMDB keys and values.
-NUMBER = Struct("=q")
 _PAGE_HEAD = Struct("=QHH")
 _NODE = Struct("=HHHH")
 _BATCH = Struct("=QIIq")

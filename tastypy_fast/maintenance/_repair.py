@@ -13,6 +13,7 @@ from tastypy_fast._core.record_codec import decode_record, decode_value, encode_
 from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE, PRESENT, STATUSES, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.file_locks import ReaderLock
+from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import open_regular
 from tastypy_fast._lmdb.store_dir import DATA, OWNER, require_store
 from tastypy_fast._store.options import Options
@@ -23,7 +24,7 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictIntegrityError,
 )
 from tastypy_fast.maintenance._damaged_store import DamagedStore
-from tastypy_fast.maintenance._page_salvage import NUMBER, LossReport
+from tastypy_fast.maintenance._page_salvage import LossReport
 
 __all__ = ["Repair", "repair_store"]
 

@@ -22,7 +22,7 @@ cdef class StoreHandle:
     cdef long long threshold(self)
 
 cdef class StoreIterator(ValueLoop):
-    cdef StoreHandle owner
+    cdef StoreHandle handle
     cdef WriteCache cache
     cdef int kind
     cdef bint backwards

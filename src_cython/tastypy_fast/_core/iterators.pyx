@@ -64,10 +64,10 @@ cdef class StoreIterator(ValueLoop):
     def __cinit__(self):
         self.finished = True
 
-    def __init__(self, StoreHandle owner not None, int kind, bint backwards=False):
+    def __init__(self, StoreHandle handle not None, int kind, bint backwards=False):
         self.finished = False
-        self.owner = owner
-        self.cache = owner.open_cache()
+        self.handle = handle
+        self.cache = handle.open_cache()
         self.kind = kind
         self.backwards = backwards
         self.position = END if backwards else -1
@@ -89,8 +89,8 @@ cdef class StoreIterator(ValueLoop):
         if self.finished:
             raise StopIteration
         while True:
-            if self.owner.cache is None:
-                self.owner.open_cache()
+            if self.handle.cache is None:
+                self.handle.open_cache()
             if self.at >= len(self.records) or self.is_outdated():
                 self.refill()
                 if not self.records:
@@ -372,13 +372,13 @@ cdef class TaskIterator(StoreIterator):
     A scan of the status blocks finds the seqs of a chunk. Each status is read again before its task is handed out.
     """
 
-    def __init__(self, StoreHandle owner not None, int kind, uint32_t wanted, uint32_t unwanted, bint limited,
+    def __init__(self, StoreHandle handle not None, int kind, uint32_t wanted, uint32_t unwanted, bint limited,
                  bint attempt):
-        StoreIterator.__init__(self, owner, kind)
+        StoreIterator.__init__(self, handle, kind)
         self.tasks = <TaskCache?>self.cache
         self.flags = PRESENT | wanted
         self.mask = PRESENT | wanted | unwanted
-        self.max_tries = owner.max_tries if limited else 0
+        self.max_tries = handle.max_tries if limited else 0
         self.attempt = attempt
         if attempt and not self.cache.writable:
             raise self.cache.store.refuse_write()
@@ -448,7 +448,7 @@ cdef class TaskIterator(StoreIterator):
         if self.kind == KEYS:
             if entry is None:
                 self.remember_record(seq, item)
-            tasks.settle(self.owner.threshold())
+            tasks.settle(self.handle.threshold())
             value = None
         else:
             # As by keying: what the caller changes in the dict is saved.
@@ -456,7 +456,7 @@ cdef class TaskIterator(StoreIterator):
                 entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
             value = tasks.borrow(entry)
             if tasks.writable and (self.attempt or not entry.counts_as_dirty) and entry.value is not None:
-                tasks.settle(self.owner.threshold())
+                tasks.settle(self.handle.threshold())
                 if tasks.entry_of(entry.key) is not entry:
                     tasks.adopt(entry)
                 else:

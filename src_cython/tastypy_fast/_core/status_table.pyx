@@ -1,6 +1,4 @@
-"""The statuses of a tracker's tasks in memory: the blocks that differ from the disk, and for a while those that lately
-did; what scans and counts make of them and of the disk.
-"""
+"""Keep the statuses of a tracker's tasks in memory, scan them, count them, and write what differs from the disk."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -31,7 +29,7 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 __all__ = ["StatusTable"]
 
 cdef enum:
-    # Unchanged blocks that are kept in memory after a sync, 5 MB: those of a million tasks.
+    # How many unchanged blocks stay in memory after a sync: those of a million tasks, 5 MB.
     KEPT = 2000
 
 
@@ -41,7 +39,15 @@ cdef bint is_chosen(long long seq, set only, set skip) except -1:
 
 @cython.final
 cdef class StatusTable:
-    """The statuses of one store, as they are after every change that was made in memory."""
+    """The statuses of one store, as they are after every change that was made in memory.
+
+    ``blocks`` has the blocks in memory by number, and ``differing`` those of them that differ from the disk. ``room``
+    is how many blocks may be in memory before unchanged ones are dropped. ``last_number`` and ``last_block`` are the
+    block that was used last. ``touched`` counts the statuses that are dirty on their own, without a cache entry.
+    ``openings`` counts the changes after which a loop over unfinished tasks may have passed over one that is wanted
+    now, and ``last_opened`` is the seq of the last such change; ``abortions`` is the same for loops over aborted tasks.
+    ``compared``: the number of statuses was compared with the number of tasks.
+    """
 
     def __init__(self, StoreBase store not None):
         self.store = store
@@ -57,7 +63,7 @@ cdef class StatusTable:
         return block
 
     cdef bytes on_disk(self, object txn, long long seq):
-        """The entry of an order number as four bytes."""
+        """Return the entry of a seq on disk, as four bytes."""
         cdef Block block = self.read(txn, seq // TASKS_PER_BLOCK)
         return PyBytes_FromStringAndSize(<const char*>&block.data.entry[seq % TASKS_PER_BLOCK], 4)
 
@@ -79,15 +85,17 @@ cdef class StatusTable:
         return self.load(seq // TASKS_PER_BLOCK).data.entry[seq % TASKS_PER_BLOCK]
 
     cdef int set(self, long long seq, uint32_t entry, bint count) except -1:
-        """Change an entry. ``count`` says that it counts as dirty here, no cache entry does so for it. Whether it
-        differs from the disk then."""
+        """Change an entry. Returns whether it differs from the disk after that.
+
+        ``count``: it counts as dirty here, because no cache entry counts for it.
+        """
         cdef Block block = self.load(seq // TASKS_PER_BLOCK)
         cdef int slot = seq % TASKS_PER_BLOCK
         cdef uint32_t before = block.data.entry[slot]
         cdef Head change
         if before != entry:
             self.note_change(seq, block, entry, count)
-            # For loops that have looked at this task already and passed it over.
+            # Loops that have passed over this task already must look at it again.
             if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
                 self.openings += 1
                 self.last_opened = seq
@@ -113,7 +121,7 @@ cdef class StatusTable:
         return block.touched[slot] != 0
 
     cdef int note_change(self, long long seq, Block block, uint32_t entry, bint count) except -1:
-        """An entry is about to be changed. One that becomes again what the disk has is not dirty any more."""
+        """Note that an entry is about to change. One that becomes what the disk has is not dirty any more."""
         cdef int slot = seq % TASKS_PER_BLOCK
         if block.touched[slot] == 0:
             block.touch(slot, 1 if count else 2)
@@ -128,7 +136,7 @@ cdef class StatusTable:
         return 0
 
     cdef bint untouch(self, long long seq) except -1:
-        """A cache entry counts for this task from now on. True when its status is dirty."""
+        """Have a cache entry count for this task from now on. Returns whether its status is dirty."""
         cdef Block block = self.blocks.get(seq // TASKS_PER_BLOCK)
         cdef int slot = seq % TASKS_PER_BLOCK
         if block is None or block.touched[slot] == 0:
@@ -139,8 +147,11 @@ cdef class StatusTable:
         return True
 
     cdef list scan(self, long long after, int limit, uint32_t flags, uint32_t mask, long long max_tries):
-        """Up to ``limit`` order numbers above ``after`` whose flags under ``mask`` are ``flags`` and whose
-        tries are below ``max_tries`` (0: any number of them). The caller holds the store's lock."""
+        """Return up to ``limit`` seqs above ``after`` with these ``flags`` under ``mask`` and fewer than ``max_tries``.
+
+        0 for ``max_tries`` is no limit. The caller holds the store's lock. Cost: one pass over the statuses between the
+        first and the last seq that is returned. With a summary, blocks without such tasks are skipped.
+        """
         cdef list found = []
         cdef StatusSummary summary = current_summary(self.store)
         cdef long long number = (after + 1) // TASKS_PER_BLOCK, end = 0
@@ -165,12 +176,12 @@ cdef class StatusTable:
                 continue
             else:
                 if on_disk < number:
-                    # What lies between was in memory, or the walk begins here.
+                    # The blocks in between were in memory, or the scan begins here.
                     if blocks is None or on_disk < number - 1:
                         blocks = cursor.iternext() if cursor.set_range(pack(number)) else iter(())
                     pair = next(blocks, None)
                     if pair is None:
-                        # Nothing more on disk: only blocks in memory are left.
+                        # There is nothing more on disk. Only blocks in memory are left.
                         on_disk = end
                     else:
                         raw = pair[1]
@@ -199,7 +210,7 @@ cdef class StatusTable:
         return found
 
     cdef int count(self) except -1:
-        """Fill in ``totals``: tasks, done, aborted, tried. The caller holds the store's lock."""
+        """Compute ``totals``: tasks, done, aborted, tried. The caller holds the store's lock."""
         cdef Block block
         cdef StatusSummary summary
         cdef Head head
@@ -232,7 +243,7 @@ cdef class StatusTable:
         return 0
 
     cdef int count_on_disk(self, long long number, const Head* head) except -1:
-        """How many tasks a block on disk has, which counts where none of that number is in memory."""
+        """Add a block on disk to the totals, unless that block is in memory. Returns how many tasks it has."""
         if head.present and number not in self.blocks:
             self.add_head(head)
         return head.present
@@ -245,15 +256,15 @@ cdef class StatusTable:
         return 0
 
     cdef list changed(self, set only):
-        """The numbers of the blocks with changes, in order; of those that hold the orders ``only``, if given."""
+        """Return the numbers of the changed blocks, in order; only of those with the seqs ``only``, if given."""
         if only is None:
             return sorted(self.differing)
         return sorted({seq // TASKS_PER_BLOCK for seq in only if seq >= 0 and seq // TASKS_PER_BLOCK in self.differing})
 
     cdef int write(self, object txn, set only, set skip) except -1:
-        """Put the changed blocks; of these, all entries but those in ``skip``, or just those in ``only``.
+        """Write the changed blocks: all their entries but those in ``skip``, or only those in ``only``.
 
-        An entry that is left out keeps what the disk has: its value could not be stored, or is not to be yet.
+        An entry that is left out keeps what the disk has, because its value could not be stored or is written later.
         """
         cdef Block block, target
         cdef long long number
@@ -294,8 +305,8 @@ cdef class StatusTable:
         return 0
 
     cdef int record_before_images(self, object txn, long long number, Block block) except -1:
-        """Note what the disk has where statuses are about to change (see Syncing.keep_images), and take away the
-        claims on tasks that are not claimed any more."""
+        """Record in the undo log what the disk has where statuses are about to change (see
+        WriteCache.record_before_images), and delete the claims on tasks that are not claimed any more."""
         cdef Block before = self.read(txn, number)
         cdef uint32_t old
         cdef int slot
@@ -310,7 +321,7 @@ cdef class StatusTable:
         return 0
 
     cdef int written(self, set only, set skip) except -1:
-        """What write() put is on disk."""
+        """Note that what write() wrote is committed."""
         cdef Block block
         cdef int slot
         cdef long long number
@@ -335,14 +346,14 @@ cdef class StatusTable:
         return 0
 
     cdef int trim(self) except -1:
-        """Let the unchanged blocks go."""
+        """Drop the unchanged blocks."""
         self.blocks = dict(self.differing)
         self.room = max(KEPT, 2 * len(self.blocks))
         self.last_number = -1
         return 0
 
     cdef int forget(self) except -1:
-        """Back to what is on disk."""
+        """Drop all blocks, changed ones included."""
         self.blocks = {}
         self.differing = {}
         self.last_number = -1
@@ -351,34 +362,34 @@ cdef class StatusTable:
         return 0
 
     cdef dict changes(self):
-        """Order number to entry, of those that count as dirty on their own."""
+        """Return the entries that count as dirty on their own, by seq."""
         return {seq: self.get(seq) for seq in self.touched_seqs()}
 
     cdef bint differs(self) except -1:
-        """Whether a sync has statuses to write."""
+        """Return whether a sync has statuses to write."""
         return len(self.differing) > 0
 
     cdef int check(self) except -1:
-        """Raise AssertionError where the blocks in memory contradict themselves."""
+        """Raise AssertionError if the blocks in memory contradict themselves."""
         cdef Block block
         cdef int slot
         cdef Py_ssize_t alone = 0
         for block in self.blocks.values():
             alone += block.check()
         if self.differing != {number: value for number, value in self.blocks.items() if (<Block>value).touched_count}:
-            raise AssertionError("the blocks that differ from the disk are others")
+            raise AssertionError("the list of blocks that differ from the disk is wrong")
         if alone != self.touched:
-            raise AssertionError("the count of dirty statuses is off")
+            raise AssertionError("the count of dirty statuses is wrong")
         if self.totals_known:
             kept = [self.totals[slot] for slot in range(4)]
             self.totals_known = False
             self.count()
             if kept != [self.totals[slot] for slot in range(4)]:
-                raise AssertionError("the running totals are off")
+                raise AssertionError("the running totals are wrong")
         return 0
 
     cdef list touched_seqs(self):
-        """The tasks whose status is dirty and for which no cache entry counts."""
+        """Return the seqs whose status is dirty and for which no cache entry counts."""
         cdef Block block
         cdef int slot
         cdef list seqs = []

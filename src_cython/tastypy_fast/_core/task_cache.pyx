@@ -157,7 +157,7 @@ cdef class TaskCache(WriteCache):
             raise self.store.refuse_write()
         if not isinstance(value, dict):
             raise UnstorableValueError(
-                f"the value of a task must be a dict, for its data beside '_done', '_aborted' and '_tries'; "
+                f"the value of a task must be a dict, with its data and optionally '_done', '_aborted' and '_tries'; "
                 f"this is a {type(value).__name__}"
             )
         self.begin_op()

@@ -12,21 +12,18 @@ Records that a cache writes are recorded where it writes them (``WriteCache.reco
 
 cimport cython
 
-import struct
-
 from tastypy_fast._core.store_base cimport StoreBase
 
 from tastypy_fast._core.iterators import REVERTS
 from tastypy_fast._core.key_codec import decode_key, index_key
 from tastypy_fast._core.record_codec import decode_record
 from tastypy_fast._core.status_writer import restore_status
+from tastypy_fast._lmdb.page_format import NUMBER
 
 __all__ = ["UndoLog"]
 
 cdef enum:
     STATUS_SIZE = 4
-
-_NUMBER = struct.Struct("=q")
 
 
 cdef bytes key_in(bytes record):
@@ -159,5 +156,5 @@ cdef class UndoLog:
         self.clear()
         # Iterators of all processes search again for what comes next when this number changes.
         reverts = txn.get(REVERTS, db=store.meta)
-        txn.put(REVERTS, _NUMBER.pack(1 + (_NUMBER.unpack(reverts)[0] if reverts else 0)), db=store.meta)
-        txn.put(b"next", _NUMBER.pack(next_seq), db=store.meta)
+        txn.put(REVERTS, NUMBER.pack(1 + (NUMBER.unpack(reverts)[0] if reverts else 0)), db=store.meta)
+        txn.put(b"next", NUMBER.pack(next_seq), db=store.meta)
