@@ -1706,7 +1706,7 @@ def test_claims_tell_what_is_running_from_what_has_failed_and_what_waits(path, t
             assert worker.ask(states_of) == found
             with tracker.locked():
                 assert states(tracker) == found
-            assert [state for _, state in sorted((hand.row_id, hand.state) for hand in active_claims(tracker._store))] \
+            assert [state for _, state in sorted((hand.seq, hand.state) for hand in active_claims(tracker._store))] \
                 == list(found.values())
             return "".join(f"{key}{state[0]}" for key, state in found.items())
 
