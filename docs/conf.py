@@ -41,6 +41,7 @@ autodoc_default_options = {"members": True, "member-order": "groupwise"}
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Cost"]
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
@@ -52,10 +53,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(numpy|pandas|polars|pyarrow|tqdm)(\..*)?"),
     # Names in the signatures of stubs, which are written without their modules.
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Iterator|Mapping|MutableMapping|Self|[KVT]|PathLike)(\[.*)?"),
+    (r"py:.*", r"AbstractContextManager(\[.*)?"),
     (r"py:.*", r"(str|bytes|int|float|bool|object|None|dict|list|set|tuple|type)"),
     # Private types. (A public method should not name one: see tastypy_fast.types.)
     (r"py:.*", r"tastypy_fast\.(.*\.)?_\w+\..*"),
-    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Made|Store|DeepProxy|Scope|TryIterator)"),
+    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Durability|Mode|Made|Store|DeepProxy)"),
+    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Scope|TryIterator)"),
 ]
 
 @functools.cache

@@ -1,20 +1,25 @@
-"""``SharedPersistentOrderedDict``: a PersistentOrderedDict for many processes."""
+"""Define ``SharedPersistentOrderedDict``, a PersistentOrderedDict for many processes."""
 
 from __future__ import annotations
 
 import builtins
 import os
-import weakref
-from collections.abc import MutableMapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, TypeVar, overload
 
+from tastypy_fast._core.handles import PodHandle
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._mixins import mapping
 from tastypy_fast._mixins.display import DisplayMixin
+from tastypy_fast._mixins.examples import show_own_examples
 from tastypy_fast._mixins.import_export import ImportExportMixin
+from tastypy_fast._mixins.iteration import IterationMixin
+from tastypy_fast._mixins.lifecycle import LifecycleMixin
+from tastypy_fast._mixins.mapping import NOT_GIVEN
 from tastypy_fast._mixins.pairs import pairs_of
-from tastypy_fast._shared.delegation import iterates, reads, reads_whole, view_type, writes, writes_many
-from tastypy_fast._shared.handles import SharedPodHandle
+from tastypy_fast._shared.handles import IN_MEMORY, SharedPodHandle
 from tastypy_fast._shared.store import SharedStore
 from tastypy_fast._shared.write_transaction import (
     BLOCK,
@@ -24,49 +29,61 @@ from tastypy_fast._shared.write_transaction import (
     TransactionContext,
     WriteTransaction,
 )
-from tastypy_fast._store import registry
-from tastypy_fast._store.integrity import find_violations
 from tastypy_fast._store.options import Options, at_least
-from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
-from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, PersistentOrderedDict
-from tastypy_fast.types import Key, Pairs
+from tastypy_fast._type_parameters import K, T, V
+from tastypy_fast.exceptions import StorageError
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
+from tastypy_fast.types import Durability, Pairs
 
 __all__ = ["SharedPOD", "SharedPersistentOrderedDict"]
 
-Self = TypeVar("Self", bound="SharedPersistentOrderedDict")
-Private = PersistentOrderedDict
+Self = TypeVar("Self", bound="SharedPersistentOrderedDict[Any, Any]")
 
 
-class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMixin, MutableMapping[Any, Any]):
+@show_own_examples
+class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return lists
+    LifecycleMixin, DisplayMixin, IterationMixin[K, V], ImportExportMixin, SharedPodHandle[K, V], MutableMapping[K, V]
+):
     """A PersistentOrderedDict that any number of processes use at once.
 
-    There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may
-    be passed to children however these are started, through pools, queues and pipes, and unrelated programs may
-    open the same path. Arguments are those of PersistentOrderedDict, without ``clone`` and ``mode``;
-    ``durability`` is ``"process"`` by default: a killed process loses nothing that a method has returned from, a
-    power cut may take what came after the last sync.
+    There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may be
+    passed to children under any start method, and through pools, queues and pipes. Unrelated programs may open the same
+    path.
 
-    Each operation is one transaction, visible to every process when it returns. Reading gives a copy: to change
-    what is inside of a value, go through ``.set``. ``sync_at`` is the number of keys, changed by any process since
-    the last sync, at which the store syncs by itself; ``revert()`` goes back to the last sync.
+    Each operation is one transaction, visible to every process when it returns. Reading gives a copy: to change what is
+    inside of a value, go through ``.set``. The type parameters are those of a dict:
+    ``SharedPersistentOrderedDict[str, list[int]](path)``.
 
-    Costs: reading waits for nobody. Writing waits for the transaction of another process, and is a commit of its
-    own; ``locked()`` makes one of many.
+    Args:
+        path: The folder of the store, made if it is not there. ``~`` at its start is the home folder.
+        init: A mapping or an iterable of pairs, which is assigned as by ``update(init)``.
+        gzipped: Whether values are stored compressed where that makes them smaller.
+        file_size: The number of lines in each file that ``export_json()`` writes.
+        sync_at: The number of keys, changed by any process since the last sync, at which the store syncs by itself.
+        durability: What a power cut may take: what came after the last sync (``"process"``), the last commit
+            (``"normal"``), or nothing (``"full"``). A killed process loses nothing that a method has returned from.
 
-    Raises what PersistentOrderedDict raises for a path that cannot be opened, and StoreInUseError for a store that
-    a process has open as a private one.
+    Raises:
+        StoreInUseError: A process has the store open as a private one. The other errors are those of
+            PersistentOrderedDict.
 
-    >>> pod = SharedPersistentOrderedDict(path)
-    >>> pod["foo"] = {"bar": 0, "baz": []}
-    >>> pod.set["foo"]["bar"] += 1
-    >>> pod.set["foo"]["baz"].append("fizz")
-    >>> pod["foo"]
-    {'bar': 1, 'baz': ['fizz']}
+    Cost:
+        Reading waits for no other process. Writing waits for the transaction of another process, and is a commit of its
+        own; ``locked()`` makes one commit of many operations.
+
+    Example:
+        >>> pod = SharedPersistentOrderedDict(path)
+        >>> pod["foo"] = {"bar": 0, "baz": []}
+        >>> pod.set["foo"]["bar"] += 1
+        >>> pod.set["foo"]["baz"].append("fizz")
+        >>> pod["foo"]
+        {'bar': 1, 'baz': ['fizz']}
     """
 
     _kind: ClassVar[bytes] = b"dict"
-    _view_type: ClassVar[type[Any]] = view_type(PersistentOrderedDict)
+    _handle_type: ClassVar[type[PodHandle[Any, Any]]] = PodHandle
     _cache_type: ClassVar[type[WriteCache]] = WriteCache
+    _store: SharedStore
     _max_tries = 0
     __hash__ = None  # type: ignore[assignment]
 
@@ -78,22 +95,13 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         file_size: int = DEFAULT_FILE_SIZE,
         sync_at: int = DEFAULT_SYNC_AT,
         *,
-        durability: str = "process",
+        durability: Durability = "process",
     ) -> None:
-        self._options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
+        options = Options(self._kind, "w", durability, gzipped, file_size, shared=True)
         self._sync_at = at_least("sync_at", sync_at, 1)
-        self._store, cache = registry.acquire(path, self._options, SharedStore, self._make_cache, True)
-        self._cache = cache
-        # An instance that nobody refers to any more syncs and lets go, as a file does.
-        self._finalizer = weakref.finalize(self, registry.finish, self._store, cache)
-        self._finalizer.atexit = False
+        self._acquire(path, options, SharedStore, self._make_cache, True)
         transaction = self._store.transaction
-        self._attach(
-            transaction,
-            self._view_type(self._store, transaction.cache, self._max_tries),
-            self._view_type(self._store, cache, self._max_tries),
-            self._sync_at,
-        )
+        self._attach(transaction, self._handle_on(transaction.cache), self._handle_on(self._cache), self._sync_at)
         try:
             if init:
                 self.update(init)
@@ -109,32 +117,10 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         cache.copies = True
         return cache
 
-    # What it is
-
-    @property
-    def path(self) -> str:
-        """The folder of the store, resolved."""
-        return str(self._store.path)
-
-    @property
-    def durability(self) -> str:
-        """``"full"``, ``"normal"`` or ``"process"``."""
-        return self._options.durability
-
-    @property
-    def gzipped(self) -> bool:
-        """Whether values are stored compressed where that makes them smaller."""
-        return self._options.gzipped
-
-    @property
-    def file_size(self) -> int:
-        """The number of lines in each file when the store is written out in the original's JSON format."""
-        return self._options.file_size
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``close()`` was called on this instance."""
-        return not self._finalizer.alive or self._cache.closed
+    def _handle_on(self, cache: WriteCache) -> PodHandle[Any, Any]:
+        handle = self._handle_type()
+        handle._attach(cache, IN_MEMORY, self._max_tries)
+        return handle
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -143,23 +129,29 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Never what is in it: whoever unpickles this opens the same store. What a class of the user's has added to
-        # the instance travels, too.
+        # Never the data: the other side opens the same store. Attributes that the user's class has added travel, too.
         added = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
         return _opened, (type(self), self.path, self._arguments()), added or None
 
     def close(self) -> None:
-        """Sync, and let go of the store; the files are closed with the last instance of this process.
+        """Sync, and close the store; the files are closed with the last instance of this process.
 
-        What this process has claimed and not finished is given back then. Any later use of the instance raises
-        CalledClosedTrackerError; other instances and other processes go on. Called inside of a block, it ends the
-        block first, and keeps what was done in it. Raises StorageError where the files were removed or replaced
-        meanwhile; the instance is closed all the same.
+        What this process has claimed and not finished is given back. Any later use of the instance raises
+        CalledClosedTrackerError; other instances and other processes go on. Inside of a block it ends the block first,
+        and keeps what was done in it. Closing again does nothing.
 
-        >>> pod = SharedPersistentOrderedDict(path)
-        >>> pod.close()
-        >>> pod.closed
-        True
+        Raises:
+            StorageError: The files were removed or replaced meanwhile. The instance is closed all the same.
+            DiskFullError: The sync fails. The store stays open.
+
+        Cost:
+            That of ``sync()``. The data is on disk when it returns.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path)
+            >>> pod.close()
+            >>> pod.closed
+            True
         """
         if not self._finalizer.alive:
             return
@@ -167,7 +159,7 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
         transaction.end_all_blocks()
         lost = None
         with transaction.lock:  # other threads wait, and find it closed
-            # (closed already where an interrupt came into the middle of this, which completes it then)
+            # (the cache is closed already if an interrupt came into the middle of this, which completes it then)
             if not self._cache.closed:
                 try:
                     self._store.check_files()
@@ -175,182 +167,379 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
                     lost = error
                 else:
                     self._store.sync()
-            registry.release(self._store, self._cache)
-            self._finalizer.detach()
-            self._detach()
+            self._let_go()
         if lost is not None:
             raise lost
 
-    def __enter__(self: Self) -> Self:
-        self._view()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    # Reading
-
-    __eq__ = reads(Private.__eq__)
-    __iter__ = iterates(Private.iterkeys)
-    __reversed__ = iterates(Private.__reversed__)
-    iterkeys = iterates(Private.iterkeys)
-    itervalues = iterates(Private.itervalues)
-    iteritems = iterates(Private.iteritems)
-    keys = reads_whole(Private.keys)  # type: ignore[arg-type]
-    values = reads_whole(Private.values)  # type: ignore[arg-type]
-    items = reads_whole(Private.items)  # type: ignore[arg-type]
-
     # Changing
 
-    setdefault = writes(Private.setdefault)
-    pop = writes(Private.pop)  # type: ignore[assignment]
-    popitem = writes(Private.popitem)
-    clear = writes_many(Private.clear)
-
-    def mark_dirty(self, key: Key) -> None:
-        """Have a key count as changed since the last sync, whatever its value. Raises KeyError when it is not there.
+    def mark_dirty(self, key: K) -> None:
+        """Count a key as changed since the last sync, whatever its value.
 
         What is read is a copy, and changes of it are not saved by this: change a value through ``.set``.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
-        >>> pod.sync()
-        >>> pod.mark_dirty("a")
-        >>> pod.dirty()
-        {'a'}
+        Args:
+            key: The key.
+
+        Raises:
+            KeyError: The key does not exist.
+
+        Cost:
+            One transaction.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+            >>> pod.sync()
+            >>> pod.mark_dirty("a")
+            >>> pod.dirty()
+            {'a'}
         """
-        transaction, view = self._begin()
-        transaction.perform(OPERATION, view.mark_dirty, key)
+        handle = self._write_handle()
+        self._perform(OPERATION, handle._open_cache.mark, encode_key(key), key, IN_MEMORY)
 
-    def update(self, /, *mappings: Any, **pairs: Any) -> None:
-        """Assign the pairs of mappings (``iteritems()``, ``items()``), of iterables of pairs, and of keywords.
+    def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None:
+        """Assign the pairs of mappings, of iterables of pairs, and of keywords; later ones win.
 
-        Later ones win. One transaction: it is seen as a whole, and not at all when a key or value is refused.
-        Iterables are read to their end before it begins.
+        One transaction: it is seen as a whole, and not at all if a key or value is refused. Iterables are read to their
+        end before it begins.
 
-        >>> pod = SharedPersistentOrderedDict(path)
-        >>> pod.update({"a": 1}, [("b", 2)], c=3)
-        >>> pod.items()
-        [('a', 1), ('b', 2), ('c', 3)]
+        Args:
+            *mappings: Mappings (with ``iteritems()``, ``items()`` or ``keys()``) and iterables of pairs.
+            **pairs: Keys that are names, and their values.
+
+        Raises:
+            InvalidKeyError: A key cannot be stored; then nothing is.
+            UnstorableValueError: A value cannot be stored; then nothing is.
+
+        Cost:
+            O(m) time and memory for m pairs, and one commit.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path)
+            >>> pod.update({"a": 1}, [("b", 2)], c=3)
+            >>> pod.items()
+            [('a', 1), ('b', 2), ('c', 3)]
         """
-        transaction, view = self._begin()
-        read = [list(pairs_of(mapping)) for mapping in mappings]
-        transaction.perform(SAVEPOINT, view.update, *read, list(pairs.items()))
+        handle = self._write_handle()
+        read = [list(pairs_of(source)) for source in (*mappings, pairs)]
+        self._perform(SAVEPOINT, self._update, handle, read)
+
+    @staticmethod
+    def _update(handle: Any, sources: list[list[tuple[Any, Any]]]) -> None:
+        for pairs in sources:
+            handle._assign_all(iter(pairs))
 
     def __ior__(self: Self, other: Pairs) -> Self:
         self.update(other)
         return self
 
+    @overload
+    def setdefault(self: SharedPersistentOrderedDict[K, T | None], key: K, default: None = None) -> T | None: ...
+    @overload
+    def setdefault(self, key: K, default: V) -> V: ...
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return a copy of the value of a key, which is set to ``default`` first if it is not there.
+
+        Args:
+            key: The key.
+            default: The value to assign to a missing key.
+
+        Returns:
+            The value.
+
+        Raises:
+            InvalidKeyError: The key cannot be stored.
+            UnstorableValueError: ``default`` cannot be stored.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path)
+            >>> pod.setdefault("a", [1]), pod.setdefault("a", [])
+            ([1], [1])
+        """
+        return self._perform(OPERATION, mapping.set_default, self._write_handle(), key, default)
+
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: V) -> V: ...
+    @overload
+    def pop(self, key: K, default: T) -> V | T: ...
+    def pop(self, key: Any, default: Any = NOT_GIVEN) -> Any:
+        """Delete a key and return its value. No other process gets the same one.
+
+        Args:
+            key: The key.
+            default: What to return for a missing key, instead of raising KeyError.
+
+        Returns:
+            The value, or ``default``.
+
+        Raises:
+            KeyError: The key does not exist, and no ``default`` was given.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+            >>> pod.pop("a"), pod.pop("a", None)
+            (1, None)
+        """
+        return self._perform(OPERATION, mapping.pop, self._write_handle(), key, default)
+
+    def popitem(self, last: bool = True) -> tuple[K, V]:
+        """Remove the pair that was added last, or first, and return it. No other process gets the same one.
+
+        Args:
+            last: Whether to remove the last pair, or the first one.
+
+        Returns:
+            The key and its value.
+
+        Raises:
+            KeyError: The store is empty.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2, "c": 3})
+            >>> pod.popitem(), pod.popitem(last=False)
+            (('c', 3), ('a', 1))
+        """
+        return self._perform(OPERATION, mapping.pop_item, self._write_handle(), last, type(self).__name__)
+
+    def clear(self) -> None:
+        """Delete every key, in one transaction.
+
+        Cost:
+            O(n): one deletion for each key, and one commit.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+            >>> pod.clear()
+            >>> len(pod)
+            0
+        """
+        self._perform(SAVEPOINT, mapping.delete_all, self._write_handle())
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether a mapping has the same pairs, in any order. Cost: O(n), up to the first difference."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self is other or mapping.equals(self, other, self.iteritems)
+
     # Blocks
 
-    def locked(self) -> TransactionContext:
-        """A block that no other process comes between: ``with pod.locked(): ...``
+    def locked(self: Self) -> AbstractContextManager[Self, None]:
+        """Hold the writer lock for a block: ``with pod.locked(): ...``
 
-        Others wait to write, and read what was there before the block. All of it is committed when the block ends,
-        also by an exception, so that many operations cost one commit. Blocks may stand inside of one another.
-        The lock belongs to the thread. If the process is killed in the block, nothing of it is seen and the lock
-        is free. No ``await`` and no ``yield`` belongs into a block: whatever runs meanwhile in this thread would be a
-        part of it.
+        Other processes and threads wait to write, and read what was there before the block. All of it is committed when
+        the block ends, also by an exception. Blocks may stand inside of one another. If the process is killed in
+        the block, nothing of it is seen, and the lock is free.
 
-        Cost: one commit at the end, and what the operations cost a private store. Raises DiskFullError or StorageError
-        at its end, or at the operation that has found it, when nothing of the block can be kept, and NotLockedError
-        when another thread ends it.
+        Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread: whatever runs meanwhile in
+        this thread would be a part of the block.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 0})
-        >>> with pod.locked():
-        ...     pod["b"] = pod["a"] + 1
-        >>> pod["b"]
-        2
+        Returns:
+            A context manager, which gives the store to ``as``.
+
+        Raises:
+            DiskFullError: Nothing of the block can be kept. It is raised at the end of the block, or by the operation
+                that has found it.
+            StorageError: As for DiskFullError.
+            NotLockedError: Another thread ends the block.
+
+        Cost:
+            One commit at the end; operations in the block cost what they cost a private store.
+
+        Example:
+            >>> with SharedPersistentOrderedDict(path, init={"a": 1, "b": 0}).locked() as pod:
+            ...     pod["b"] = pod["a"] + 1
+            >>> pod["b"]
+            2
         """
-        return TransactionContext(self._begin()[0], BLOCK, self)
+        return TransactionContext(self._begin(), BLOCK, self)
 
-    def transaction(self) -> TransactionContext:
-        """As ``locked()``, but an exception undoes the block. Inside of another block it undoes its own part.
+    def transaction(self: Self) -> AbstractContextManager[Self, None]:
+        """Hold the writer lock for a block as ``locked()`` does, but undo the block if it ends with an exception.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"from": 10, "to": 0})
-        >>> with pod.transaction():
-        ...     pod.set["from"] -= 50
-        ...     if pod["from"] < 0:
-        ...         raise ValueError("not enough")
-        Traceback (most recent call last):
-        ValueError: not enough
-        >>> pod["from"]
-        10
+        Inside of another block it undoes its own part.
+
+        Returns:
+            A context manager, which gives the store to ``as``.
+
+        Raises:
+            DiskFullError: As for ``locked()``.
+            StorageError: As for ``locked()``.
+            NotLockedError: Another thread ends the block.
+
+        Cost:
+            That of ``locked()``. Inside of another block it is a savepoint.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"from": 10, "to": 0})
+            >>> with pod.transaction():
+            ...     pod.set["from"] -= 50
+            ...     if pod["from"] < 0:
+            ...         raise ValueError("not enough")
+            Traceback (most recent call last):
+            ValueError: not enough
+            >>> pod["from"]
+            10
         """
-        return TransactionContext(self._begin()[0], SAVEPOINT, self)
+        return TransactionContext(self._begin(), SAVEPOINT, self)
 
     def lock(self) -> None:
-        """Begin a block as ``locked()`` does, which ``unlock()`` ends. May be called again by the same thread.
+        """Begin a block as ``locked()`` does, which ``unlock()`` ends. The same thread may call it again.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"n": 1})
-        >>> pod.lock()
-        >>> pod["n"] = pod["n"] + 1
-        >>> pod.unlock()
+        Raises:
+            NotLockedError: It is called in the middle of another operation of the same store.
+
+        Cost:
+            Waiting for the writers before this one.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"n": 1})
+            >>> pod.lock()
+            >>> pod["n"] = pod["n"] + 1
+            >>> pod.unlock()
         """
-        self._begin()[0].begin_block(MANUAL)
+        self._begin().begin_block(MANUAL)
 
     def unlock(self) -> None:
-        """End a block that ``lock()`` began, and commit it. Raises NotLockedError without ``lock()``.
+        """End a block that ``lock()`` began, and commit it.
 
-        >>> SharedPersistentOrderedDict(path).unlock()
-        Traceback (most recent call last):
-        tastypy_fast.exceptions.NotLockedError: unlock() without lock(): this thread does not hold the store's lock
+        Raises:
+            NotLockedError: This thread has not called ``lock()``.
+            DiskFullError: Nothing of the block can be kept.
+            StorageError: As for DiskFullError.
+
+        Cost:
+            One commit.
+
+        Example:
+            >>> SharedPersistentOrderedDict(path).unlock()
+            Traceback (most recent call last):
+            tastypy_fast.exceptions.NotLockedError: unlock() without lock(): this thread does not hold the store's lock
         """
-        self._begin()[0].unlock()
+        self._begin().unlock()
 
     # Saving. All of it is for all processes together.
 
     def sync(self) -> None:
-        """Have everything on the disk, whatever the durability, and make it what ``revert()`` comes back to.
+        """Flush everything to disk, and set the point that ``revert()`` returns to, for all processes.
 
-        Inside of a block this happens when the block ends. Cost: a flush.
+        The data is on disk when it returns, at any durability. Inside of a block this happens when the block ends.
+
+        Raises:
+            StorageError: The files were removed or replaced, or cannot be written.
+            DiskFullError: There is no room.
+
+        Cost:
+            A commit, and a flush.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+            >>> pod.sync()
+            >>> pod.dirty()
+            set()
         """
         self._begin()
         self._store.sync()
 
-    def sync_key(self, key: Key) -> None:
-        """As ``sync()``, for one key alone. Raises KeyError when it is neither there nor was at the last sync."""
-        transaction, _ = self._begin()
-        if not transaction.perform(OPERATION, transaction.sync_key, encode_key(key)):
+    def sync_key(self, key: K) -> None:
+        """Flush one key to disk as ``sync()`` does, and leave the others dirty.
+
+        Args:
+            key: The key.
+
+        Raises:
+            KeyError: The key does not exist, and did not at the last sync.
+
+        Cost:
+            O(d) for d dirty keys, and a flush.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2})
+            >>> pod.sync_key("a")
+            >>> pod.dirty()
+            {'b'}
+        """
+        if not self._perform(OPERATION, self._begin().sync_key, encode_key(key)):
             raise KeyError(key)
 
-    def dirty(self) -> builtins.set[Any]:
-        """The keys that any process has changed since the last sync. Cost: a look at each of them.
+    def dirty(self) -> builtins.set[K]:
+        """Return the keys that any process has changed since the last sync.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2})
-        >>> pod.sync()
-        >>> pod["a"] = 3
-        >>> pod.dirty()
-        {'a'}
+        Returns:
+            The keys, as a set.
+
+        Cost:
+            O(d): the record of each of these keys is read.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2})
+            >>> pod.sync()
+            >>> pod["a"] = 3
+            >>> pod.dirty()
+            {'a'}
         """
-        view = self._view()
-        with view._one_step:
-            cache = view._open_cache
+        handle = self._read_handle()
+        with handle._one_step:
+            cache = handle._open_cache
             cache.sync(False)
             return builtins.set(cache.store.undo_log.changed_keys())
 
     def hold(self) -> None:
-        """Suspend the automatic sync, for all processes, until any of them calls ``unhold()``, or this one closes the
-        store or ends, also by SIGKILL. Others see the end of a killed process within half a second.
+        """Suspend the automatic sync for all processes.
 
-        Everything is committed all the same; what is suspended is that ``revert()`` would come back to it.
+        It lasts until any of them calls ``unhold()``, or this one closes the store or ends, also by SIGKILL. Others
+        see the end of a killed process within half a second. Everything is committed as before; what is suspended is
+        that the automatic sync moves the point that ``revert()`` returns to.
+
+        Cost:
+            One transaction.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, sync_at=2)
+            >>> pod.hold()
+            >>> pod.update(a=1, b=2, c=3)
+            >>> sorted(pod.dirty())
+            ['a', 'b', 'c']
         """
-        transaction, _ = self._begin()
-        transaction.perform(OPERATION, self._store.suspend_sync)
+        self._perform(OPERATION, self._store.suspend_sync)
 
     def unhold(self) -> None:
-        """Take up the automatic sync again, and sync at once when as many keys are dirty as ``sync_at`` says.
+        """Start the automatic sync again, and sync at once if ``sync_at`` keys or more are dirty.
 
-        Inside of a block this happens when the block ends. Raises what ``sync()`` raises when that sync fails; the hold
-        has ended then all the same.
+        Inside of a block this happens when the block ends.
+
+        Raises:
+            StorageError: The sync fails, as in ``sync()``. The hold has ended all the same.
+            DiskFullError: As for StorageError.
+
+        Cost:
+            One transaction, or that of a ``sync()``.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, sync_at=2)
+            >>> pod.hold()
+            >>> pod.update(a=1, b=2, c=3)
+            >>> pod.unhold()
+            >>> pod.dirty()
+            set()
         """
-        transaction, view = self._begin()
-        in_block = self._view() is view
-        transaction.perform(OPERATION, self._store.resume_sync)
-        # (resume_sync() has put the automatic sync off; this takes that back for the end of the block)
-        transaction, _ = self._begin()
+        in_block = self._read_handle() is self._write_handle()
+        self._perform(OPERATION, self._store.resume_sync)
+        # (resume_sync() has put the automatic sync off; _begin() takes that back for the end of the block)
+        transaction = self._begin()
         if not in_block:
             # (a transaction of its own: when it fails, the one above is kept)
-            transaction.perform(OPERATION, self._sync_if_due, transaction)
+            self._perform(OPERATION, self._sync_if_due, transaction)
 
     def _sync_if_due(self, transaction: WriteTransaction) -> None:
         txn = transaction.snapshot
@@ -358,33 +547,35 @@ class SharedPersistentOrderedDict(DisplayMixin, SharedPodHandle, ImportExportMix
             self._store.sync()
 
     def revert(self) -> None:
-        """Undo what any process has changed since the last sync. Cost: of as many changes again.
+        """Undo what any process has changed since the last sync, in one transaction.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
-        >>> pod.sync()
-        >>> pod["a"] = 2
-        >>> pod.revert()
-        >>> pod["a"]
-        1
+        Cost:
+            O(d): each of the d changed keys is written again.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1})
+            >>> pod.sync()
+            >>> pod["a"] = 2
+            >>> pod.revert()
+            >>> pod["a"]
+            1
         """
-        transaction, _ = self._begin()
-        transaction.perform(OPERATION, transaction.revert)
+        self._perform(OPERATION, self._begin().revert)
 
     # For tests
 
     def _check(self) -> None:
-        """Raise when an invariant of the store does not hold, in memory or on disk. Cost: a walk over all."""
-        with TransactionContext(self._begin()[0], BLOCK, self):
-            self._view()._open_cache.check()
-        cache = self._view()._open_cache
+        """Raise when an invariant of the store does not hold, in memory or on disk. Cost: O(n)."""
+        with self.locked():
+            self._read_handle()._open_cache.check()
+        cache = self._read_handle()._open_cache
         with self._store.lock:
             cache.check()
-            found = list(find_violations(self._store))
-        if found:
-            raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
+            self._refuse_violations()
 
 
-_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_store", "_cache", "_finalizer"}
+# (``__orig_class__`` is what typing notes of SharedPOD[str, int](path); its types may be local to this process)
+_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_store", "_cache", "_finalizer", "__orig_class__"}
 
 
 def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:

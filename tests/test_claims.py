@@ -906,7 +906,7 @@ def test_many_are_done_though_others_change_them_as_they_are_looked_for(path, tr
         del tracker["b"]
         tracker.add_many("db")
     with Worker(path) as worker:
-        begin = type(tracker)._begin
+        begin = type(tracker)._write_handle
 
         def begin_late(self):
             monkeypatch.undo()
@@ -921,7 +921,7 @@ def test_many_are_done_though_others_change_them_as_they_are_looked_for(path, tr
                     worker.ask(call, "add", "b")
             return begin(self)
 
-        monkeypatch.setattr(type(tracker), "_begin", begin_late)
+        monkeypatch.setattr(type(tracker), "_write_handle", begin_late)
         keys = ["a", "d", "b"] if meanwhile == "added" else ["a", "b", "b"]
         if meanwhile == "deleted":
             with pytest.raises(KeyError, match="'b'"):

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import copy
 import io
+import os
 import pickle
 import tempfile
 import threading
@@ -21,8 +22,11 @@ from tastypy_fast import (
     CalledClosedTrackerError,
     ForkedStoreError,
     InvalidKeyError,
+    NotLockedError,
     PersistentOrderedDictException,
+    ProgressTracker,
     ReadOnlyStoreError,
+    SharedProgressTracker,
     StoreConflictError,
     StoreNotFoundError,
     UnstorableValueError,
@@ -2540,3 +2544,211 @@ def test_a_limit_that_nothing_reaches_may_have_any_size(any_class, path, name):
         store["a"] = {}
         if is_tracker(any_class):
             assert list(store.try_keys()) == ["a"]
+
+
+# Code that moves between private and shared stores
+
+
+def test_locked_block_gives_the_store_and_keeps_what_was_done_also_after_an_exception(kit, store):
+    with store.locked() as locked:
+        assert locked is store
+        store["a"] = kit.value(1)
+        with store.locked():
+            store["b"] = kit.value(2)
+    with contextlib.suppress(ZeroDivisionError), store.locked():
+        store["c"] = kit.value(3)
+        raise ZeroDivisionError
+    for now in kit.states(store):
+        assert kit.contents(now) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_other_threads_come_before_or_after_a_locked_block(kit, store):
+    store.update(kit.pairs({"a": 0, "b": 0}))
+    entered, seen = threading.Event(), []
+
+    def look():
+        entered.wait()
+        with store.locked():
+            seen.append(kit.contents(store))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    with store.locked():
+        store["a"] = kit.value(1)
+        entered.set()
+        thread.join(0.1)
+        store["b"] = kit.value(1)
+    thread.join()
+    assert seen == [{"a": 1, "b": 1}]
+
+
+def test_same_locked_block_may_be_entered_again(kit, store):
+    block = store.locked()
+    for number in range(2):
+        with block, block:
+            store[number] = kit.value(number)
+    assert kit.contents(store) == {0: 0, 1: 1}
+
+
+def test_locked_block_belongs_to_its_thread(kit, store):
+    block = store.locked()
+    with pytest.raises(NotLockedError):
+        block.__exit__(None, None, None)
+    block.__enter__()
+    raised = []
+
+    def end():
+        try:
+            block.__exit__(None, None, None)
+        except NotLockedError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1
+    store["a"] = kit.value(1)
+    block.__exit__(None, None, None)
+    assert kit.contents(store) == {"a": 1}
+
+
+def test_closing_in_a_locked_block_keeps_what_was_done(kit):
+    store = kit.open()
+    with store.locked():
+        store["a"] = kit.value(1)
+        store.close()
+    store = kit.open()
+    assert kit.contents(store) == {"a": 1}
+    # (and the lock is free)
+    thread = threading.Thread(target=lambda: store.update(kit.pairs({"b": 2})))
+    thread.start()
+    thread.join(10)
+    assert kit.contents(store) == {"a": 1, "b": 2}
+
+
+def test_automatic_sync_waits_for_the_end_of_the_locked_block(private_kit):
+    kit = private_kit
+    store = kit.open(sync_at=2)
+    with store.locked():
+        store.update(kit.pairs({"a": 1, "b": 2, "c": 3}))
+        with store.locked():
+            store["d"] = kit.value(4)
+        store.unhold()
+        assert store.dirty() == {"a", "b", "c", "d"}
+    assert store.dirty() == set()
+    with store.locked():
+        store["e"] = kit.value(5)
+        store.sync()
+        assert store.dirty() == set()
+        store["f"] = kit.value(6)
+    assert store.dirty() == {"f"}
+    store.hold()
+    with store.locked():
+        store.update(kit.pairs({"g": 1, "h": 2, "i": 3}))
+    assert len(store.dirty()) == 4
+
+
+def test_reader_sees_one_snapshot_in_a_locked_block(private_kit, run_python):
+    kit = private_kit
+    with kit.open() as store:
+        store.update(kit.pairs({"a": 1}))
+    reader = kit.open(mode="r")
+    with reader.locked():
+        assert reader.keys() == ["a"]
+        run_python(f"""
+import tastypy_fast
+with tastypy_fast.{kit.cls.__name__}({reader.path!r}) as store:
+    store["b"] = {{}}
+""")
+        assert reader.keys() == ["a"]
+    assert reader.keys() == ["a", "b"]
+
+
+def test_child_that_was_forked_in_a_locked_block_is_not_in_it(private_kit):
+    kit = private_kit
+    store = kit.open()
+    store["a"] = kit.value(1)
+    store.sync()
+    block = store.locked()
+    with block:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                block.__exit__(None, None, None)
+                code = 0 if store.keys() == ["a"] else 2
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        store["b"] = kit.value(2)
+    assert kit.contents(store) == {"a": 1, "b": 2}
+
+
+@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["private", "shared"])
+def some_tracker(request, path):
+    with request.param(path, init={key: {} for key in "abc"}) as tracker:
+        yield tracker
+        tracker._check()
+
+
+def test_many_tasks_are_marked_done_or_none(some_tracker):
+    with pytest.raises(KeyError, match="'x'"):
+        some_tracker.mark_done_many(["a", "x", "b"])
+    assert some_tracker.num_done() == 0
+    some_tracker.mark_done_many(key for key in ["a", "b", "a"])
+    some_tracker.mark_done_many([])
+    assert [key for key in some_tracker if some_tracker.done(key)] == ["a", "b"]
+    with pytest.raises(InvalidKeyError):
+        some_tracker.mark_done_many(["c", 1.5])
+    assert not some_tracker.done("c")
+
+
+def test_release_wants_a_task_that_is_there(some_tracker):
+    with pytest.raises(KeyError, match="'x'"):
+        some_tracker.release("x")
+    assert next(some_tracker.try_keys()) == "a"
+    some_tracker.release("a")
+    assert some_tracker.tries("a") == 1
+    assert not some_tracker.done("a")
+
+
+@pytest.mark.parametrize("method", ["try_keys", "try_values", "try_items"])
+def test_loops_take_a_batch(some_tracker, method):
+    loop = getattr(some_tracker, method)
+    assert len(list(loop(batch=2))) == 3
+    for wrong, error in ((0, ValueError), (-1, ValueError), ("1", TypeError), (1.5, TypeError)):
+        with pytest.raises(error, match="batch"):
+            loop(batch=wrong)
+    with pytest.raises(TypeError):
+        loop(False, 2)
+    assert [some_tracker.tries(key) for key in "abc"] == [1, 1, 1]
+
+
+def test_reader_marks_nothing(path):
+    with ProgressTracker(path, init={"a": {}}):
+        pass
+    with ProgressTracker(path, mode="r") as reader:
+        for keys in ([], ["a"]):
+            with pytest.raises(ReadOnlyStoreError):
+                reader.mark_done_many(keys)
+        reader.release("a")
+        assert reader.mode == "r"
+
+
+def test_mark_done_many_counts_towards_the_automatic_sync(path):
+    with ProgressTracker(path, init={key: {} for key in "abc"}, sync_at=2) as tracker:
+        tracker.sync()
+        tracker.mark_done_many("ab")
+        assert tracker.dirty() == set()
+        tracker.hold()
+        tracker.mark_done_many("abc")
+        assert tracker.dirty() == {"c"}
+
+
+def test_status_that_cannot_be_stored_marks_none(path):
+    with ProgressTracker(path, init={"a": {}, "b": {}}) as tracker:
+        task = tracker["b"]
+        task["_tries"] = "many"
+        with pytest.raises(UnstorableValueError):
+            tracker.mark_done_many("ab")
+        assert not tracker.done("a")
+        tracker.revert()

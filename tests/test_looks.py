@@ -76,8 +76,8 @@ def test_repr_of_a_subclass_has_its_name(path):
 def test_repr_does_not_raise_where_there_is_nothing_to_count(path):
     with ProgressTracker(path, init={"a": {}}) as tracker:
         tracker["a"]["_done"] = "x"
-        assert "not to be counted (UnstorableValueError" in repr(tracker)
-        assert "not to be counted (UnstorableValueError" in "".join(Table(tracker._repr_html_()).texts)
+        assert "cannot be counted (UnstorableValueError" in repr(tracker)
+        assert "cannot be counted (UnstorableValueError" in "".join(Table(tracker._repr_html_()).texts)
         tracker["a"]["_done"] = True
         assert "1 of 1 done" in repr(tracker)
 

@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_ordinary_run_of_the_tests_does_not_depend_on_luck(request):
 
 # The layers, lowest first. A module imports from its own package and from lower layers only.
 LAYERS = (
-    {"exceptions"},
+    {"exceptions", "_type_parameters"},
     {"types", "_optional", "_paths"},
     {"_lmdb"},
     {"_core"},
@@ -255,7 +256,26 @@ def test_examples_of_compiled_modules_run(name, tmp_path, monkeypatch):
         assert runner.tries >= 10
 
 
+@pytest.mark.parametrize("cls", CLASSES[2:])
+def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
+    """Also those of methods that come from a mixin, whose own examples are of the private class."""
+    runner, finder = doctest.DocTestRunner(), doctest.DocTestFinder(recurse=False, exclude_empty=True)
+    for name, member in inspect.getmembers(cls):
+        if name.startswith("_"):
+            continue
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        names = {exported: getattr(tastypy_fast, exported) for exported in tastypy_fast.__all__}
+        names |= {"path": str(folder / "store"), "os": os}
+        for example in finder.find(member, name, module=False, globs=names):
+            runner.run(example)
+    assert runner.failures == 0
+    assert runner.tries >= 50
+
+
 def test_package_is_typed():
     assert (PACKAGE / "py.typed").exists()
     stubs = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyi")}
-    assert stubs == set(COMPILED)
+    # (and the type parameters, whose defaults Python before 3.13 does not know)
+    assert stubs == {*COMPILED, "_type_parameters"}

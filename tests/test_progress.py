@@ -553,7 +553,7 @@ def test_status_without_sense_does_not_end_the_loop(path, screen):
 def test_loop_that_the_garbage_collector_finds_ends_without_a_look_into_an_operation(make, screen, monkeypatch):
     tracker = make(init=tasks(3))
     looked = []
-    monkeypatch.setattr(progress_bar.Bar, "_look", lambda self: looked.append(self))
+    monkeypatch.setattr(progress_bar.Bar, "_count", lambda self: looked.append(self))
     for inside in (False, True):
         bar = tracker.progress(file=screen)
         loop = iter(bar)

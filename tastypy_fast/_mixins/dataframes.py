@@ -1,7 +1,7 @@
-"""A tracker as a table for analysis: Arrow, pandas, polars.
+"""Convert a tracker into a table for analysis: Arrow, pandas, polars.
 
-The values are converted by pyarrow, batch by batch. Here is only what a table needs beside that: one type for each
-column over all batches, the column of the keys, and an error that names the field.
+pyarrow converts the values, batch by batch. This module adds what a table needs besides: one type for each column over
+all batches, the column of the keys, and an error that names the field.
 """
 
 from __future__ import annotations
@@ -18,49 +18,73 @@ from tastypy_fast.exceptions import UnstorableValueError
 
 __all__ = ["DataFrameMixin"]
 
-# Tasks that are in memory at once, beside the table.
+# The number of tasks that are in memory at once, in addition to the table.
 BATCH = 10_000
 STATUS = {"_done": "done", "_aborted": "aborted", "_tries": "tries"}
 COLUMNS = ("key", *STATUS.values())
 
 
 class DataFrameMixin:
-    """The part of a tracker that hands all of it out as a table."""
+    """The part of a tracker that returns all of it as a table."""
 
     def to_arrow(self, *, as_json: Collection[str] = ()) -> Any:
-        """All tasks as a ``pyarrow.Table``, in order: ``key``, ``done``, ``aborted``, ``tries``, and a column for each
-        field of the tasks' data, null where a task does not have it.
+        """Return all tasks as a ``pyarrow.Table``, in order.
 
-        ``key`` is a string where all keys are, int64 where all are ints of 64 bits, and otherwise JSON text of each
-        key (``"a"`` with its quotes; tuples as arrays). A field that has the name of one of the four columns, or that
-        of another field's column, gets ``data.`` put before it: ``data.key``. pyarrow converts the values: dicts
-        become structs, lists lists, and ints among floats floats.
+        The columns are ``key``, ``done``, ``aborted``, ``tries``, and one for each field of the tasks' data, null where
+        a task does not have it. ``key`` is a string if all keys are, int64 if all are ints of 64 bits, and otherwise
+        JSON text of each key (``"a"`` with its quotes; tuples as arrays). A field that has the name of one of the four
+        columns, or of another field's column, gets the prefix ``data.``: ``data.key``. pyarrow converts the values:
+        dicts become structs, lists lists, and ints among floats floats. The loop over the tasks is live, as
+        ``iteritems()`` is.
 
-        A field whose values one column cannot hold (text and numbers, ints beyond 64 bits, lone surrogates) raises
-        UnstorableValueError, which names it. ``as_json``: names of such fields, whose values become JSON text; also for
-        dicts with ever new keys, which would make wide structs.
+        Args:
+            as_json: Names of fields whose values become JSON text: values that one column cannot hold, and dicts with
+                ever new keys, which would make wide structs.
 
-        The loop is live, as ``iteritems()``. Cost: one walk over all tasks, 10,000 of them in memory beside the table.
-        Raises ImportError without pyarrow, which comes with the extra ``frames``.
+        Returns:
+            The table.
 
-        >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
-        >>> tracker.to_arrow().to_pylist()[1]
-        {'key': 'b', 'done': False, 'aborted': False, 'tries': 0, 'size': None}
+        Raises:
+            UnstorableValueError: One column cannot hold the values of a field, which the message names: text and
+                numbers, ints beyond 64 bits, lone surrogates.
+            ImportError: pyarrow is not installed; it comes with the extra ``frames``.
+
+        Cost:
+            O(n) time; memory for the table and 10,000 tasks.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
+            >>> tracker.to_arrow().to_pylist()[1]
+            {'key': 'b', 'done': False, 'aborted': False, 'tries': 0, 'size': None}
         """
         tracker: Any = self
         return table_of(optional_import("pyarrow", "frames", "to_arrow()"), tracker.iteritems(), as_json)
 
     def to_pandas(self, *, as_json: Collection[str] = (), **options: Any) -> Any:
-        """All tasks as a ``pandas.DataFrame``; columns, cost and errors as of ``to_arrow()``.
+        """Return all tasks as a ``pandas.DataFrame``, with the columns of ``to_arrow()``.
 
-        Ints and bools have pandas's types for those that may be missing (``Int64``, ``boolean``), so that they stay
+        Ints and bools have pandas's types for values that may be missing (``Int64``, ``boolean``), so that they stay
         exact. Dicts and lists are Python's own, with the same ints and None inside. A dict has every name that the
-        column's dicts have, None where its task has none. ``options`` are those of ``pyarrow.Table.to_pandas``.
-        Raises ImportError without pyarrow or pandas, which come with the extra ``frames``.
+        column's dicts have, None where its task has none.
 
-        >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
-        >>> int(tracker.to_pandas().query("done")["size"].sum())
-        1
+        Args:
+            as_json: As for ``to_arrow()``.
+            **options: Options of ``pyarrow.Table.to_pandas``.
+
+        Returns:
+            The data frame.
+
+        Raises:
+            UnstorableValueError: As for ``to_arrow()``.
+            ImportError: pyarrow or pandas is not installed; they come with the extra ``frames``.
+
+        Cost:
+            That of ``to_arrow()``, and a second copy of the data.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
+            >>> int(tracker.to_pandas().query("done")["size"].sum())
+            1
         """
         pandas = optional_import("pandas", "frames", "to_pandas()")
         arrow = optional_import("pyarrow", "frames", "to_pandas()")
@@ -68,13 +92,25 @@ class DataFrameMixin:
         return frame_of(arrow, pandas, self.to_arrow(as_json=as_json), {"types_mapper": types.get, **options})
 
     def to_polars(self, *, as_json: Collection[str] = ()) -> Any:
-        """All tasks as a ``polars.DataFrame``; columns, cost and errors as of ``to_arrow()``.
+        """Return all tasks as a ``polars.DataFrame``, with the columns of ``to_arrow()``.
 
-        Raises ImportError without pyarrow or polars, which come with the extra ``frames``.
+        Args:
+            as_json: As for ``to_arrow()``.
 
-        >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
-        >>> tracker.to_polars().filter(done=True)["size"].to_list()
-        [1]
+        Returns:
+            The data frame.
+
+        Raises:
+            UnstorableValueError: As for ``to_arrow()``.
+            ImportError: pyarrow or polars is not installed; they come with the extra ``frames``.
+
+        Cost:
+            That of ``to_arrow()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
+            >>> tracker.to_polars().filter(done=True)["size"].to_list()
+            [1]
         """
         polars = optional_import("polars", "frames", "to_polars()")
         return polars.from_arrow(self.to_arrow(as_json=as_json))
@@ -107,14 +143,14 @@ def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> An
               if arrow.types.is_nested(field.type) and mapper(field.type) is None]
     if not nested:
         return table.to_pandas(**options)
-    # pyarrow would make numpy arrays of what is nested, in which ints beside None become floats.
+    # pyarrow would make numpy arrays of what is nested, in which ints become floats where a None is among them.
     frame = table.drop_columns(nested).to_pandas(**options)
     objects = {name: pandas.Series(table[name].to_pylist(), index=frame.index, dtype=object) for name in nested}
     return pandas.concat([frame, pandas.DataFrame(objects)], axis="columns")[table.column_names]
 
 
 def batches(pairs: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
-    """Keys and tasks, so many at once."""
+    """Keys and tasks, in batches."""
     iterator = iter(pairs)
     while chunk := list(islice(iterator, BATCH)):
         yield [key for key, _ in chunk], [task for _, task in chunk]

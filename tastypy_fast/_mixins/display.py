@@ -1,4 +1,4 @@
-"""What a store looks like to people: its ``repr()``, and a tracker as a table in a notebook."""
+"""Show a store to people: its ``repr()``, and a tracker as a table in a notebook."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._mixins.dataframes import DataFrameMixin
 from tastypy_fast._mixins.progress_bar import ProgressBarMixin
+from tastypy_fast._type_parameters import K
 from tastypy_fast.exceptions import PersistentOrderedDictException
 
 __all__ = ["DisplayMixin", "TrackerDisplayMixin"]
 
 
 class DisplayMixin:
-    """The part of a store that says what it is, where, and how far."""
+    """The part of a store that tells what it is and where."""
 
     def __repr__(self) -> str:
         store: Any = self
@@ -28,14 +29,14 @@ class DisplayMixin:
             return self._facts()
         except PersistentOrderedDictException as error:
             # What is shown in a debugger or in the message of another error does not raise.
-            return f"not to be counted ({type(error).__name__}: {error})"
+            return f"cannot be counted ({type(error).__name__}: {error})"
 
     def _facts(self) -> str:
         count = len(self)  # type: ignore[arg-type]
         return f"{count} key{'s' if count != 1 else ''}"
 
 
-class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin):
+class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin[K]):
     """The part of a tracker that shows it: as text, in a notebook, as a bar, as a table."""
 
     def _facts(self) -> str:
@@ -43,7 +44,7 @@ class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin):
         return f"{super()._facts()}, {done} of {tasks} done ({percent(done / tasks if tasks else 0.0, 2)})"
 
     def _repr_html_(self) -> str:
-        """A small table with a bar, for notebooks. Cost: as of a count of what has failed, 3 to 20 ms for a million."""
+        """Return a small table with a bar, for notebooks. Cost: 3 to 20 ms for a million tasks."""
         store: Any = self
         head = f"{escape(type(self).__name__)} <code>{escape(repr(store.path))}</code>"
         try:

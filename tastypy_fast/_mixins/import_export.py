@@ -1,11 +1,11 @@
-"""A store written out for other programs, and read back: the original's files, and JSON Lines."""
+"""Export a store for other programs, and import it: the files of the original tastypy, and JSON Lines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from tastypy_fast._core.key_codec import describe
 from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path, translate_os_errors
@@ -43,26 +43,39 @@ class Store(Protocol):
 
 
 class ImportExportMixin:
-    """The part of a store that writes itself out and is read back."""
+    """The part of a store that exports and imports."""
 
     def export_json(self: Store, folder: Path) -> int:
-        """Write the store in the original tastypy's file format, which the original opens; the number of lines.
+        """Write the store in the file format of the original tastypy, which the original opens.
 
-        ``0.json``, ``1.json`` and so on, with ``file_size`` lines each, or ``0.json.gz`` when the store is ``gzipped``.
-        A line is the JSON of the key with every backslash doubled and every tab as ``\\t``, a tab, and the JSON of the
-        value; tuple keys are arrays. ``folder`` must be new or empty. It appears when all of it is written and on
-        the disk. What is changed while it is written may be in it or not, and a key that is deleted and added again may
-        be there twice, which import_json() refuses; with ``locked()`` a shared store is written as it is at one moment.
+        The files are ``0.json``, ``1.json`` and so on, with ``file_size`` lines each, or ``0.json.gz`` and so on if the
+        store is ``gzipped``. A line is the JSON of the key, with every backslash doubled and every tab as ``\\t``; a
+        tab; and the JSON of the value. Tuple keys are arrays. Changes that are made meanwhile may be exported or not. A
+        key that is deleted and added again may be exported twice, which ``import_json()`` refuses. Inside of
+        ``locked()`` the store is exported as it is at one moment.
 
-        Cost: a walk over the store; memory for some hundred lines. Raises NotAStoreError when there is something in
-        the folder, StorePathError, DiskFullError and StorageError; then there is no folder.
+        Args:
+            folder: The folder to make, which must be new or empty. It appears when all of it is written and on disk.
 
-        >>> pod = PersistentOrderedDict(path, init={"a\\tb": [1], ("c", 2): None}, file_size=1)
-        >>> pod.export_json("files")
-        2
-        >>> from pathlib import Path
-        >>> Path("files/0.json").read_text(), Path("files/1.json").read_text()
-        ('"a\\\\\\\\tb"\\t[1]\\n', '["c", 2]\\tnull\\n')
+        Returns:
+            The number of lines.
+
+        Raises:
+            NotAStoreError: The folder has something in it.
+            StorePathError: There cannot be a folder at the path.
+            DiskFullError: There is no room; then there is no folder.
+            StorageError: The system cannot write it; then there is no folder.
+
+        Cost:
+            O(n) time; memory for some hundred lines.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, init={"a\\tb": [1], ("c", 2): None}, file_size=1)
+            >>> pod.export_json("files")
+            2
+            >>> from pathlib import Path
+            >>> Path("files/0.json").read_text(), Path("files/1.json").read_text()
+            ('"a\\\\\\\\tb"\\t[1]\\n', '["c", 2]\\tnull\\n')
         """
         target = resolve_new_path(folder, "export to", self.path, "the store that is exported")
         with translate_os_errors(target), atomic_output(target) as made:
@@ -70,23 +83,38 @@ class ImportExportMixin:
 
     @classmethod
     def import_json(cls: type[Made], folder: Path, path: Path, **arguments: Any) -> Made:
-        """Make a store at ``path`` of the files in ``folder`` that the original tastypy has written, and open it.
+        """Make a store of files that the original tastypy or ``export_json()`` has written, and open it.
 
-        ``arguments`` are those of the class. With ``file_size``, the first file is checked to have so many lines, too,
-        and not only all others to have as many. Whether the files are gzipped, their names tell. ``path`` must be new
-        or an empty folder, and has a store when all of it is read, checked and on the disk. The files are only read.
+        The files are only read. Their names tell whether they are gzipped. The store appears when all of it is read,
+        checked and on disk. If the process is killed before, there is no store, and the next import to ``path`` removes
+        what is left.
 
-        Cost: of reading the files and of filling a store; memory for a thousand lines. Raises DamagedInputError, which
-        names file and line, for a file that is missing, not full, cut short or not in the format, and for a key that
-        comes twice; InvalidKeyError and UnstorableValueError for what the class cannot hold, such as a value of a
-        tracker that is no dict; NotAStoreError when there is something at ``path``; DiskFullError and StorageError.
-        Then there is no store at ``path``, nor when the process is killed; what is left beside it then, the next import
-        to ``path`` removes.
+        Args:
+            folder: The folder of the files.
+            path: The folder of the store, which must be new or empty.
+            **arguments: Arguments of the class. With ``file_size``, the number of lines of the first file is checked,
+                too, and not only that all others have the same.
 
-        >>> PersistentOrderedDict(path, init={"a": 1, ("b", 2): [None]}).export_json("files")
-        2
-        >>> PersistentOrderedDict.import_json("files", "copy").items()
-        [('a', 1), (('b', 2), [None])]
+        Returns:
+            The store.
+
+        Raises:
+            DamagedInputError: A file is missing, not full, cut short or not in the format, or a key comes twice. The
+                message names file and line. There is no store then, nor after the errors below.
+            InvalidKeyError: A key cannot be stored.
+            UnstorableValueError: A value cannot be stored; in a tracker, it is no dict.
+            NotAStoreError: There is something at ``path``.
+            DiskFullError: There is no room.
+            StorageError: The system cannot read or write.
+
+        Cost:
+            O(n) time, to read the files and to fill a store; memory for a thousand lines.
+
+        Example:
+            >>> PersistentOrderedDict(path, init={"a": 1, ("b", 2): [None]}).export_json("files")
+            2
+            >>> PersistentOrderedDict.import_json("files", "copy").items()
+            [('a', 1), (('b', 2), [None])]
         """
         size = arguments.get("file_size")
         source = TastypyJsonReader(folder, None if size is None else at_least("file_size", size, 1))
@@ -94,46 +122,71 @@ class ImportExportMixin:
             opened: Made = make_store(cls, path, source, entries, **arguments)[0]
         return opened
 
-    def export_jsonl(self: Store, target: Any) -> int:
-        """Write the store as JSON Lines, ``{"key": ..., "value": ...}`` for each key; the number of lines.
+    def export_jsonl(self: Store, target: Path | IO[str] | IO[bytes]) -> int:
+        """Write the store as JSON Lines: ``{"key": ..., "value": ...}`` for each key.
 
-        ``target`` is a path, which must be new (or a pipe or a device), or an open text or binary file. A path is
-        compressed by its name: ``.gz``, or ``.zst`` (with the package zstandard). It appears when all of it is written
-        and on the disk. Tuple keys are arrays. NaN and infinity, which JSON does not have, are written ``NaN`` and
-        ``Infinity``, as Python's ``json`` does; ints are as long as they are. What is changed while it is written may
-        be in it or not; with ``locked()`` a shared store is written as it is at one moment.
+        Tuple keys are arrays. NaN and infinity, which JSON does not have, are written ``NaN`` and ``Infinity``, as by
+        Python's ``json``; ints are written in full. Changes that are made meanwhile may be exported or not. Inside
+        of ``locked()`` the store is exported as it is at one moment.
 
-        Cost: a walk over the store; memory for some hundred lines. Raises NotAStoreError when there is something at the
-        path, StorePathError, DiskFullError and StorageError, and ImportError without zstandard.
+        Args:
+            target: A path, which must be new (or a pipe or a device), or an open text or binary file. A path that ends
+                in ``.gz`` or ``.zst`` is compressed. The file appears when all of it is written and on disk.
 
-        >>> PersistentOrderedDict(path, init={"a": [1], ("b", 2): None}).export_jsonl("pod.jsonl.gz")
-        2
-        >>> import sys
-        >>> PersistentOrderedDict(path).export_jsonl(sys.stdout)
-        {"key":"a","value":[1]}
-        {"key":["b",2],"value":null}
-        2
+        Returns:
+            The number of lines.
+
+        Raises:
+            NotAStoreError: There is something at the path.
+            StorePathError: There cannot be a file at the path.
+            DiskFullError: There is no room.
+            StorageError: The system cannot write it.
+            ImportError: A path ends in ``.zst``, and zstandard is not installed.
+
+        Cost:
+            O(n) time; memory for some hundred lines.
+
+        Example:
+            >>> PersistentOrderedDict(path, init={"a": [1], ("b", 2): None}).export_jsonl("pod.jsonl.gz")
+            2
+            >>> import sys
+            >>> PersistentOrderedDict(path).export_jsonl(sys.stdout)
+            {"key":"a","value":[1]}
+            {"key":["b",2],"value":null}
+            2
         """
         return write_jsonl(target, self.iteritems(), self.path)
 
-    def import_jsonl(self: Store, source: Any) -> int:
-        """Assign the keys and values of JSON Lines, as ``update()`` does; the number of lines.
+    def import_jsonl(self: Store, source: Path | IO[str] | IO[bytes]) -> int:
+        """Assign the keys and values of JSON Lines, as ``update()`` does.
 
-        ``source`` is a path (``.gz`` and ``.zst`` are unpacked), or an open text or binary file. Lines are
-        ``{"key": ..., "value": ...}``, and an array as a key is a tuple. Keys that are there get the new value, and
-        tasks are mixed in. Empty lines are passed over.
+        Lines are ``{"key": ..., "value": ...}``, and an array as a key is a tuple. Keys that exist get the new value,
+        and tasks are mixed in. Empty lines are skipped.
 
-        Cost: of so many assignments; memory for a thousand lines. A shared store takes a thousand lines as one
-        transaction. Raises DamagedInputError for a line that is not in the format or has a number of more than
-        100,000 digits, InvalidKeyError and UnstorableValueError for what the store cannot hold: the message names the
-        line and tells how many before it are in the store, which stay there.
+        Args:
+            source: A path (``.gz`` and ``.zst`` are unpacked), or an open text or binary file.
 
-        >>> import io
-        >>> pod = PersistentOrderedDict(path)
-        >>> pod.import_jsonl(io.StringIO('{"key": "a", "value": 1}\\n{"key": ["b", 2], "value": []}\\n'))
-        2
-        >>> pod.items()
-        [('a', 1), (('b', 2), [])]
+        Returns:
+            The number of lines.
+
+        Raises:
+            DamagedInputError: A line is not in the format, or has a number of more than 100,000 digits. The message
+                names the line, and how many before it are in the store, which stay there; so do the messages below.
+            InvalidKeyError: A key cannot be stored.
+            UnstorableValueError: A value cannot be stored.
+            ImportError: A path ends in ``.zst``, and zstandard is not installed.
+
+        Cost:
+            O(m) for m lines, one assignment for each; memory for a thousand lines. A shared store takes a thousand
+            lines as one transaction.
+
+        Example:
+            >>> import io
+            >>> pod = PersistentOrderedDict(path)
+            >>> pod.import_jsonl(io.StringIO('{"key": "a", "value": 1}\\n{"key": ["b", 2], "value": []}\\n'))
+            2
+            >>> pod.items()
+            [('a', 1), (('b', 2), [])]
         """
         lines = JsonlReader(source)
         # (an error leaves no file open)

@@ -1,81 +1,131 @@
-"""Iterators over a store, and lists of all that they would hand out."""
+"""Iterate over a store, and list what the iterators yield."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic
 
-from tastypy_fast._core.handles import PodHandle
-from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES, StoreIterator
+from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
+from tastypy_fast._type_parameters import K, V
+from tastypy_fast.types import StoreIterator
 
 __all__ = ["IterationMixin"]
 
 
-class IterationMixin(PodHandle):
-    """The part of a store that iterates. ``keys()`` and the like are lists, as they were in the original."""
+class IterationMixin(Generic[K, V]):
+    """The part of a store that iterates. ``keys()`` and its like return lists, as they did in the original.
 
-    def iterkeys(self) -> Iterator[Any]:
+    A handle has ``_iterate(kind, backwards=False)``, and ``_list(kind)``: what it yields, as one list.
+    """
+
+    _iterate: Callable[..., StoreIterator[Any]]
+    _list: Callable[[int], list[Any]]
+
+    def iterkeys(self) -> StoreIterator[K]:
         """Iterate over the keys in the order in which they were added.
 
-        A loop is live: it comes to keys that are added while it runs, passes over those that are deleted
-        before it gets there, and survives a sync and a revert. It reads in chunks of at most 512 keys.
+        A loop is live: it also yields keys that are added while it runs, skips those that are deleted before it reaches
+        them, and survives a sync and a revert. No transaction stays open between two steps.
 
-        >>> pod = PersistentOrderedDict(path, init={"a": 2})
-        >>> for key in pod.iterkeys():
-        ...     if pod[key]:
-        ...         pod[key + "b"] = pod[key] - 1
-        >>> pod.keys()
-        ['a', 'ab', 'abb']
+        Returns:
+            An iterator.
+
+        Cost:
+            O(n). It reads in chunks of at most 512 keys.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, init={"a": 2})
+            >>> for key in pod.iterkeys():
+            ...     if pod[key]:
+            ...         pod[key + "b"] = pod[key] - 1
+            >>> pod.keys()
+            ['a', 'ab', 'abb']
         """
-        return StoreIterator(self, KEYS)
+        return self._iterate(KEYS)
 
-    def itervalues(self) -> Iterator[Any]:
-        """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()``.
+    def itervalues(self) -> StoreIterator[V]:
+        """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()`` is.
 
-        A list or dict that it hands out is a copy, with all that was changed in the value by then. Unlike by keying, it
-        is not watched: assign it to save what is changed in it.
+        Lists and dicts are copies, which are not watched. To save a change, assign the value, or go through ``.set``.
 
-        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).itervalues())
-        [1, 2]
+        Returns:
+            An iterator.
+
+        Cost:
+            O(n). It reads in chunks of at most 512 values, and about 1 MB.
+
+        Example:
+            >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).itervalues())
+            [1, 2]
         """
-        return StoreIterator(self, VALUES)
+        return self._iterate(VALUES)
 
-    def iteritems(self) -> Iterator[tuple[Any, Any]]:
-        """Iterate over pairs of key and value; live as ``iterkeys()``, the values copies as of ``itervalues()``.
+    def iteritems(self) -> StoreIterator[tuple[K, V]]:
+        """Iterate over pairs of key and value; live as ``iterkeys()``, the values copies as in ``itervalues()``.
 
-        >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).iteritems())
-        [('a', 1), ('b', 2)]
+        Returns:
+            An iterator.
+
+        Cost:
+            O(n). It reads in chunks of at most 512 pairs, and about 1 MB.
+
+        Example:
+            >>> list(PersistentOrderedDict(path, init={"a": 1, "b": 2}).iteritems())
+            [('a', 1), ('b', 2)]
         """
-        return StoreIterator(self, ITEMS)
+        return self._iterate(ITEMS)
 
-    def __reversed__(self) -> Iterator[Any]:
-        """Iterate over the keys backwards, the one added last first."""
-        return StoreIterator(self, KEYS, True)
+    def __reversed__(self) -> StoreIterator[K]:
+        """Iterate over the keys backwards, from the one that was added last; live, as ``iterkeys()`` is."""
+        return self._iterate(KEYS, True)
 
-    def keys(self) -> list[Any]:
-        """A list of the keys in the order in which they were added. Cost: all of them in memory.
+    def keys(self) -> list[K]:
+        """Return a list of the keys in the order in which they were added.
 
-        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).keys()
-        ['b', 'a']
+        A shared store reads all of it from one snapshot.
+
+        Returns:
+            The keys.
+
+        Cost:
+            O(n) time and memory; ``iterkeys()`` holds a chunk only.
+
+        Example:
+            >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).keys()
+            ['b', 'a']
         """
-        return list(self.iterkeys())
+        return self._list(KEYS)
 
-    def values(self) -> list[Any]:
-        """A list of the values in the order in which their keys were added, copies as of ``itervalues()``.
+    def values(self) -> list[V]:
+        """Return a list of the values in the order in which their keys were added; copies, as in ``itervalues()``.
 
-        Cost: all of them in memory.
+        A shared store reads all of it from one snapshot.
 
-        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
-        [1, 2]
+        Returns:
+            The values.
+
+        Cost:
+            O(n) time and memory; ``itervalues()`` holds a chunk only.
+
+        Example:
+            >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
+            [1, 2]
         """
-        return list(self.itervalues())
+        return self._list(VALUES)
 
-    def items(self) -> list[tuple[Any, Any]]:
-        """A list of the pairs of key and value, in order, the values copies as of ``itervalues()``.
+    def items(self) -> list[tuple[K, V]]:
+        """Return a list of the pairs of key and value, in order; the values are copies, as in ``itervalues()``.
 
-        Cost: all of them in memory.
+        A shared store reads all of it from one snapshot.
 
-        >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()
-        [('b', 1), ('a', 2)]
+        Returns:
+            The pairs.
+
+        Cost:
+            O(n) time and memory; ``iteritems()`` holds a chunk only.
+
+        Example:
+            >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()
+            [('b', 1), ('a', 2)]
         """
-        return list(self.iteritems())
+        return self._list(ITEMS)

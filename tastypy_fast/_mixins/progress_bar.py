@@ -1,4 +1,4 @@
-"""``tracker.progress()``: a tqdm bar that goes by what is in the store, not by how often a loop went round."""
+"""Show the progress of a tracker as a tqdm bar, which follows the store and not the number of rounds of a loop."""
 
 from __future__ import annotations
 
@@ -6,57 +6,74 @@ import functools
 from collections.abc import Iterable, Iterator
 from math import inf
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic, overload
 
 from tastypy_fast._inspect.task_counts import ProgressCounts
 from tastypy_fast._optional import optional_import
+from tastypy_fast._type_parameters import K, T
 from tastypy_fast.exceptions import PersistentOrderedDictException
+from tastypy_fast.types import ProgressBar
 
 __all__ = ["Bar", "ProgressBarMixin"]
 
-# Looking at the store takes at most one part in so many of the time, however large it is.
+# Counting takes at most 1/PART of the time, however large the store is.
 PART = 50
 
 
-class ProgressBarMixin:
+class ProgressBarMixin(Generic[K]):
     """The part of a tracker that shows a bar."""
 
+    @overload
+    def progress(self, iterable: None = None, *, allow_aborted: bool = False, **options: Any) -> ProgressBar[K]: ...
+    @overload
+    def progress(self, iterable: Iterable[T], *, allow_aborted: bool = False, **options: Any) -> ProgressBar[T]: ...
     def progress(self, iterable: Iterable[Any] | None = None, *, allow_aborted: bool = False, **options: Any) -> Any:
-        """Wrap a loop over tasks (default: ``self.try_keys()``) in a tqdm bar, on a terminal or in a notebook.
+        """Wrap a loop over tasks in a tqdm bar, on a terminal or in a notebook.
 
-        The bar's total is the number of tasks, and grows with it. It stands at the tasks that are finished: done, or,
-        shown as failed, aborted or out of tries and not done; so it begins where the last run stopped, and counts what
-        all workers do. Rate and time left are of this run. ``iterable`` is any ``todo_*`` or ``try_*`` iterator, or
-        something made of one. ``allow_aborted``: the loop comes to aborted tasks, too, which do not count as
-        finished then. ``options`` are those of tqdm: ``desc``, ``unit``, ``disable``, ``mininterval``, ``postfix``
-        and so on; a ``bar_format`` may use ``{failed}``. ``total`` and ``initial`` are the store's, and raise
-        TypeError.
+        The bar's total is the number of tasks, and grows with it. The bar shows the finished tasks: those that are
+        done, and those that failed, which are aborted or out of tries and not done. So it begins where the last run
+        stopped, and counts what all workers do. Rate and remaining time are those of this run.
 
-        What is returned is a tqdm bar. It looks at the store after a task, at most each ``mininterval`` (0.1) seconds;
-        after each one, whatever that costs, if that is 0. ``update()`` has it look, too: ``with tracker.progress() as
-        bar:`` is for a loop of your own that waits for workers, and claims nothing. Let one process show a bar.
+        The bar counts the tasks after a task of the loop, at most once in ``mininterval`` (0.1) seconds; after each
+        one if that is 0. ``update()`` counts, too: ``with tracker.progress() as bar:`` is for a loop of your own that
+        waits for workers, and claims nothing. Let one process show a bar.
 
-        Cost: a question after the time for each task; the looks, of 3 to 20 ms for a million tasks, take two per cent
-        of the time at most. Raises ImportError without tqdm, which comes with the extra ``progress``.
+        Args:
+            iterable: Any ``todo_*`` or ``try_*`` iterator, or something made of one; ``self.try_keys()`` by default.
+            allow_aborted: Whether the loop also yields aborted tasks, which do not count as finished then.
+            **options: Options of tqdm: ``desc``, ``unit``, ``disable``, ``mininterval``, ``postfix`` and so on. A
+                ``bar_format`` may use ``{failed}``.
 
-        >>> tracker = ProgressTracker(path, init={"a": {"_done": True}, "b": {}})
-        >>> for key in tracker.progress(disable=True):
-        ...     tracker.mark_done(key)
-        >>> tracker.percent_done()
-        '100.00 %'
+        Returns:
+            A tqdm bar. Iterate over it.
+
+        Raises:
+            ImportError: tqdm is not installed; it comes with the extra ``progress``.
+            TypeError: ``total`` or ``initial`` is given; they are the store's.
+
+        Cost:
+            Reading the clock after each task. Counting takes 3 to 20 ms for a million tasks, and at most two per cent
+            of the time.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_done": True}, "b": {}})
+            >>> for key in tracker.progress(disable=True):
+            ...     tracker.mark_done(key)
+            >>> tracker.percent_done()
+            '100.00 %'
         """
         for name in ("total", "initial"):
             if name in options:
-                raise TypeError(f"progress() takes {name} from the store; leave it away")
+                raise TypeError(f"progress() takes {name} from the store; leave it out")
         make = bar_class(optional_import("tqdm.auto", "progress", "progress()").tqdm)
         tracker: Any = self
         return make(tracker, iterable, bool(allow_aborted), tracker._count_progress(bool(allow_aborted)), options)
 
 
 class Bar:
-    """What follows a tracker in a tqdm bar; a base beside one of tqdm's classes."""
+    """Make a tqdm bar follow a tracker; the other base is one of tqdm's classes."""
 
-    # No thread of tqdm's that watches over bars which are rarely asked: this one asks the clock itself.
+    # tqdm's monitor thread is off, because this class reads the clock itself.
     monitor_interval = 0
     disable: bool
 
@@ -69,16 +86,16 @@ class Bar:
         self._allow_aborted = allow_aborted
         self.failed = found.given_up
         self._interval = options.get("mininterval", 0.1) or 0.0
-        # When to look at the store again, and when to count again what has failed.
+        # When to count the tasks again, and when the failed ones.
         self._next = self._next_count = 0.0
-        # (what tqdm gets as ``iterable`` it would keep; when to look and to show is decided here)
+        # (tqdm would keep the iterable, and with it the claims of its loop; so it does not get it)
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
         super().__init__(None, total=found.tasks, initial=found.done + found.given_up, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
 
     def __iter__(self) -> Iterator[Any]:
         tasks: Iterator[Any] | None = None
-        may_look = True
+        may_count = True
         try:
             tasks = self._begin()
             due = self._next
@@ -88,21 +105,22 @@ class Bar:
                     self.update()
                     due = self._next
         except GeneratorExit:
-            # The loop was left early. Or the garbage collector found it, in the middle of an operation perhaps.
-            may_look = not any(lock.is_mine() for lock in self._tracker._store.locks)
+            # The loop was left early, or the garbage collector ended it, perhaps in the middle of an operation of this
+            # thread, in which the store must not be used.
+            may_count = not any(lock.is_mine() for lock in self._tracker._store.locks)
             raise
         except BaseException:
             self._turn_red()
             raise
         finally:
-            tasks = None  # which gives back what it has claimed and not handed out
-            if may_look:
+            tasks = None  # (its end gives back what it has claimed and not yielded)
+            if may_count:
                 self.close()
             else:
                 self._end()
 
     def _begin(self) -> Iterator[Any]:
-        """The iterator over the tasks; nothing but the loop keeps it."""
+        """Return the iterator over the tasks; only the loop keeps it."""
         if self._tasks is None:
             return iter(self._tracker.try_keys(self._allow_aborted))
         tasks = iter(self._tasks)
@@ -111,17 +129,17 @@ class Bar:
         return tasks
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Look at the store, unless it was looked at just before. ``n`` is tqdm's, and of no account: the store knows.
+        """Count the tasks, unless they were counted just before; return whether the bar was drawn again.
 
-        Whether the bar was shown anew.
+        ``n`` is tqdm's argument, and is ignored, because the store has the number.
         """
-        return self._look() if perf_counter() >= self._next else None
+        return self._count() if perf_counter() >= self._next else None
 
     def close(self) -> None:
-        """Look at the store for the last time, and end the bar."""
+        """Count the tasks for the last time, and end the bar."""
         if not self.disable:
             self._next_count = 0.0
-            self._look()
+            self._count()
         self._end()
 
     def __del__(self) -> None:
@@ -129,14 +147,15 @@ class Bar:
 
     @property
     def format_dict(self) -> Any:
-        """What the bar shows; tqdm's, with the failed tasks."""
+        """Return what tqdm shows, with the failed tasks."""
         facts = super().format_dict  # type: ignore[misc]
         facts["failed"] = self.failed
         if self.failed:
             facts["postfix"] = ", ".join(filter(None, [facts["postfix"], f"failed={self.failed}"]))
         return facts
 
-    def _look(self) -> bool:
+    def _count(self) -> bool:
+        """Count the tasks, and draw the bar if that has changed anything. Whether it was drawn."""
         began = perf_counter()
         tracker = self._tracker
         try:
@@ -149,14 +168,14 @@ class Bar:
             else:
                 failed = self.failed
         except PersistentOrderedDictException:
-            # The next step of the loop, or the next sync, says so where it matters: a bar is no reason to end a loop.
+            # The next step of the loop, or the next sync, raises the error; a bar does not end a loop.
             return False
         finally:
             self._next = perf_counter() + self._pause(began)
         return self._show(tasks, min(done + failed, tasks), failed)
 
     def _pause(self, began: float) -> float:
-        """How long to leave the store alone after a look that began then."""
+        """How long not to count after a count that began then."""
         return max(self._interval, PART * (perf_counter() - began)) if self._interval else 0.0
 
     def _show(self, tasks: int, finished: int, failed: int) -> bool:
@@ -174,16 +193,16 @@ class Bar:
         return shown
 
     def _stretch(self, widget: Any, tasks: int) -> None:
-        """In a notebook: the widget was made for another total."""
+        """Give the widget of a notebook, which was made for another total, the new one."""
         bar: Any = self
         widget.max = tasks * (1 if bar.unit_scale is True else bar.unit_scale or 1)
-        if not bar.total:  # (and then looks otherwise)
+        if not bar.total:  # (a bar without a total has another style)
             widget.bar_style = ""
             if bar.ncols is None:
                 widget.layout.width = None
 
     def _turn_red(self) -> None:
-        """In a notebook: an exception has ended the loop."""
+        """Show in a notebook that an exception has ended the loop."""
         if not self.disable and hasattr(self, "container"):
             self.disp(bar_style="danger")  # type: ignore[attr-defined]
 
@@ -194,5 +213,5 @@ class Bar:
 
 @functools.cache
 def bar_class(tqdm: Any) -> type[Any]:
-    """The class of the bars, below that of tqdm's for where this runs."""
+    """Return the class of the bars, a subclass of tqdm's class for a terminal or a notebook."""
     return type("ProgressBar", (Bar, tqdm), {})

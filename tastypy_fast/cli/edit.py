@@ -69,7 +69,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
     if value == "-":
         value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     try:
-        parsed = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
+        parsed: Any = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise CommandError(f"the value is not valid JSON ({error}); put a string in double quotes, or use --text",
         USAGE) from None

@@ -1,16 +1,19 @@
-"""The mapping's slots: what ``pod[key]`` and its like call without a detour through Python."""
+"""Run the mapping slots and the methods of one key in compiled code, without a detour through Python."""
 
 cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.cache_entry cimport Entry
-from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator
+from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport encode_key
-from tastypy_fast._core.status_block cimport CLAIMED, DONE
+from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
+from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.task_cache cimport TaskCache
 
-__all__ = ["PodHandle", "TrackerHandle"]
+from tastypy_fast.exceptions import NotLockedError
+
+__all__ = ["PodHandle", "ThreadLock", "TrackerHandle"]
 
 
 @cython.final
@@ -29,17 +32,69 @@ cdef class Step:
         self.cache.end_op()
 
 
+@cython.final
+cdef class ThreadLock:
+    """The block of ``with pod.locked():``, which holds the lock of the threads and suspends the automatic sync."""
+
+    cdef StoreHandle store
+    # Of each time that it was entered: the cache and its lock. Both may be others later: after close(), after fork().
+    cdef list entered
+
+    def __init__(self, StoreHandle store not None):
+        self.store = store
+        self.entered = []
+
+    def __enter__(self):
+        cdef WriteCache cache = self.store.open_cache()
+        cache.begin_op()
+        self.store.blocks += 1
+        self.entered.append((cache, cache.store.lock))
+        return self.store
+
+    def __exit__(self, *exception):
+        cdef WriteCache cache
+        cdef Lock lock
+        if not self.entered:
+            raise NotLockedError("the end of a block that was not begun")
+        cache, lock = self.entered[len(self.entered) - 1]
+        if cache.store.lock is not lock:
+            # A child that was forked inside of the block has a new lock, which it does not hold.
+            self.entered.pop()
+            self.store.blocks -= 1
+            return
+        if not lock.is_mine():
+            # (the thread that holds the lock can still end the block)
+            raise NotLockedError("a block belongs to the thread that began it, which must end it; this is another one")
+        self.entered.pop()
+        self.store.blocks -= 1
+        try:
+            if self.store.blocks == 0 and self.store.cache is cache and not cache.closed:
+                cache.settle(self.store.threshold())
+        finally:
+            cache.end_op()
+
+
 cdef class PodHandle(StoreHandle):
-    """The part of an instance that is compiled. Instances on one path share one cache."""
+    """The compiled part of a private store. Instances on one path share one cache.
+
+    A shared store has two of these, which are never seen by the user: one reads what is committed, the other one
+    works inside of the write transaction.
+    """
 
     def _attach(self, WriteCache cache, long long sync_at, long long max_tries):
         self.cache = cache
         self.sync_at = sync_at
         self.max_tries = max_tries
         self.held = False
+        self.blocks = 0
 
     def _detach(self):
         self.cache = None
+
+    @classmethod
+    def __class_getitem__(cls, parameters):
+        # A class statement names the types of keys and values, for type checkers only.
+        return cls
 
     @property
     def _open_cache(self):
@@ -54,32 +109,73 @@ cdef class PodHandle(StoreHandle):
         """How many dirty keys make a sync; 0 on hold."""
         return self.threshold()
 
+    def locked(self):
+        """Hold the lock of this process's threads for a block: ``with pod.locked(): ...``
+
+        Other threads wait with every operation on the store until the block ends, so that they see all of it or
+        nothing. The automatic sync of this instance is suspended, and is made up for when the block ends. Blocks may
+        stand inside of one another. What was done in a block is kept when it ends with an exception. It is no
+        transaction on disk: ``sync()`` writes at once, also inside of a block, and a killed process loses what no sync
+        has written. SIGTERM ends the process when the block ends. With ``mode="r"`` everything in the block is read
+        from one snapshot.
+
+        Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread.
+
+        Returns:
+            A context manager, which gives the store to ``as``.
+
+        Raises:
+            NotLockedError: Another thread ends the block.
+            DiskFullError: The sync at the end of the block fails; the changes stay in memory.
+
+        Cost:
+            O(1), and the sync at the end if ``sync_at`` keys are dirty by then.
+
+        Example:
+            >>> with PersistentOrderedDict(path, init={"a": 1, "b": 0}).locked() as pod:
+            ...     pod["b"] = pod["a"] + 1
+            >>> pod["b"]
+            2
+        """
+        self.open_cache()
+        return ThreadLock(self)
+
     def hold(self):
         """Suspend the automatic sync of this instance.
 
-        Changes stay in memory, however many, until ``sync()``, ``sync_key()`` or the end of the program;
-        ``unhold()`` takes the automatic sync up again. Instances on the same path have each their own hold.
+        Changes stay in memory, however many there are, until ``sync()``, ``sync_key()`` or the end of the program.
+        ``unhold()`` starts the automatic sync again. Each instance on a path has a hold of its own.
 
-        >>> pod = PersistentOrderedDict(path, sync_at=2)
-        >>> pod.hold()
-        >>> pod.update(a=1, b=2, c=3)
-        >>> sorted(pod.dirty())
-        ['a', 'b', 'c']
+        Cost:
+            O(1); memory grows with every change until the next sync.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, sync_at=2)
+            >>> pod.hold()
+            >>> pod.update(a=1, b=2, c=3)
+            >>> sorted(pod.dirty())
+            ['a', 'b', 'c']
         """
         self.open_cache()
         self.held = True
 
     def unhold(self):
-        """Take up the automatic sync again, and sync at once when as many keys are dirty as ``sync_at`` says.
+        """Start the automatic sync again, and sync at once if ``sync_at`` keys or more are dirty.
 
-        Raises what ``sync()`` raises when that sync fails; the hold has ended then all the same.
+        Raises:
+            DiskFullError: The sync fails. The hold has ended, and the changes are still in memory.
+            UnstorableValueError: As for ``sync()``. The hold has ended.
 
-        >>> pod = PersistentOrderedDict(path, sync_at=2)
-        >>> pod.hold()
-        >>> pod.update(a=1, b=2, c=3)
-        >>> pod.unhold()
-        >>> pod.dirty()
-        set()
+        Cost:
+            O(1), or that of a ``sync()``.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, sync_at=2)
+            >>> pod.hold()
+            >>> pod.update(a=1, b=2, c=3)
+            >>> pod.unhold()
+            >>> pod.dirty()
+            set()
         """
         cdef WriteCache cache = self.open_cache()
         self.held = False
@@ -119,12 +215,33 @@ cdef class PodHandle(StoreHandle):
     def __iter__(self):
         return StoreIterator(self, KEYS)
 
-    def get(self, key, default=None):
-        """The value of a key, or ``default`` when the key is not there. Costs and rules as for ``pod[key]``.
+    def _iterate(self, int kind, bint backwards=False):
+        """Iterate over keys, values or pairs."""
+        return StoreIterator(self, kind, backwards)
 
-        >>> pod = PersistentOrderedDict(path, init={"a": [1]})
-        >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
-        ([1], None, 0)
+    def _list(self, int kind):
+        """Everything that _iterate() would give."""
+        return list(StoreIterator(self, kind))
+
+    def get(self, key, default=None):
+        """Return the value of a key, or ``default`` if the key is not there.
+
+        A list or dict is watched as with ``pod[key]``: what is changed in it is saved by the next sync.
+
+        Args:
+            key: The key.
+            default: What to return for a missing key.
+
+        Returns:
+            The value, or ``default``, which is not stored.
+
+        Cost:
+            Nothing for a key in memory; else two look-ups in the memory-mapped file, O(log n).
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, init={"a": [1]})
+            >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
+            ([1], None, 0)
         """
         try:
             return self[key]
@@ -136,39 +253,246 @@ cdef TaskCache tasks_of(StoreHandle owner):
     return <TaskCache?>owner.open_cache()
 
 
-cdef class TrackerHandle(PodHandle):
-    """The compiled part of a tracker: from a method of the Python class straight to the cache.
+cdef object change(StoreHandle owner, object key, uint32_t drop, uint32_t add, int added_tries):
+    tasks_of(owner).change(key, drop, add, added_tries, owner.threshold())
 
-    It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
+
+cdef class TrackerHandle(PodHandle):
+    """The compiled part of a private tracker.
+
+    It adds neither fields nor ``cdef`` methods, so that a class may have another compiled base, too.
     """
 
-    def _change(self, key, uint32_t drop, uint32_t add, int added_tries):
-        tasks_of(self).change(key, drop, add, added_tries, self.threshold())
-
-    def _reset_tries(self, key):
-        tasks_of(self).reset_tries(key, self.threshold())
+    # Changing one status
 
     def mark_done(self, key):
-        """Mark a task done. Raises KeyError when it is not there.
+        """Mark a task done.
 
-        >>> tracker = ProgressTracker(path, init={"a": {}})
-        >>> tracker.mark_done("a")
-        >>> tracker.done("a"), tracker["a"]["_done"]
-        (True, True)
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One look-up in the index; none for the key that an iterator has just yielded. It is on disk after the next
+            sync.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {}})
+            >>> tracker.mark_done("a")
+            >>> tracker.done("a"), tracker["a"]["_done"]
+            (True, True)
         """
-        tasks_of(self).change(key, CLAIMED, DONE, 0, self.threshold())
+        change(self, key, CLAIMED, DONE, 0)
+
+    def mark_not_done(self, key):
+        """Mark a task not done.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            As for ``mark_done()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_done": True}})
+            >>> tracker.mark_not_done("a")
+            >>> tracker.done("a")
+            False
+        """
+        change(self, key, DONE | CLAIMED, 0, 0)
+
+    def abort(self, key):
+        """Mark a task aborted: gates and iterators leave it alone, unless ``allow_aborted``.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            As for ``mark_done()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {}})
+            >>> tracker.abort("a")
+            >>> tracker.should_do("a"), tracker.should_do("a", allow_aborted=True)
+            (False, True)
+        """
+        change(self, key, CLAIMED, ABORTED, 0)
+
+    def unabort(self, key):
+        """Mark a task not aborted.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            As for ``mark_done()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_aborted": True}})
+            >>> tracker.unabort("a")
+            >>> tracker.aborted("a")
+            False
+        """
+        change(self, key, ABORTED, 0, 0)
+
+    def increment_tries(self, key):
+        """Add one to the tries of a task.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+            UnstorableValueError: The number of tries leaves what 28 bits hold.
+
+        Cost:
+            As for ``mark_done()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {}})
+            >>> tracker.increment_tries("a")
+            >>> tracker.tries("a")
+            1
+        """
+        change(self, key, 0, 0, 1)
+
+    def decrement_tries(self, key):
+        """Take one from the tries of a task, also below zero.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+            UnstorableValueError: The number of tries leaves what 28 bits hold.
+
+        Cost:
+            As for ``mark_done()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_tries": 3}})
+            >>> tracker.decrement_tries("a")
+            >>> tracker.tries("a")
+            2
+        """
+        change(self, key, 0, 0, -1)
+
+    def reset_tries(self, key):
+        """Set the tries of a task to zero.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            As for ``mark_done()``.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_tries": 3}})
+            >>> tracker.reset_tries("a")
+            >>> tracker.tries("a")
+            0
+        """
+        tasks_of(self).reset_tries(key, self.threshold())
+
+    def mark_done_many(self, keys_iterable):
+        """Mark many tasks done, or none if one of them is not there.
+
+        Args:
+            keys_iterable: The keys of the tasks. It is read to its end first.
+
+        Raises:
+            KeyError: One of the tasks does not exist; then no task is marked.
+
+        Cost:
+            One look-up in the index for each key. It is on disk after the next sync.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {}, "b": {}})
+            >>> tracker.mark_done_many(["a", "b"])
+            >>> tracker.num_done()
+            2
+        """
+        cdef TaskCache tasks = tasks_of(self)
+        cdef list keys = list(keys_iterable)
+        if not tasks.writable:
+            raise tasks.store.refuse_write()
+        tasks.begin_op()
+        try:
+            for key in keys:
+                # (a dict that the user holds may have a status that cannot be stored, which is found here, too)
+                tasks.status_of(key)
+            for key in keys:
+                tasks.change(key, CLAIMED, DONE, 0, 0)
+            tasks.settle(self.threshold())
+        finally:
+            tasks.end_op()
+
+    def release(self, key):
+        """Check that a task exists, and do nothing, because a private tracker has no claims.
+
+        Code that gives tasks back to the other workers of a shared tracker runs unchanged on a private one.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One look-up in the index.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {}})
+            >>> for key in tracker.try_keys():
+            ...     tracker.release(key)
+            >>> tracker.tries("a")
+            1
+        """
+        if key not in self:
+            raise KeyError(key)
+
+    # What the mixins are made of
 
     def _gate(self, key, bint allow_aborted, bint add, bint attempt):
+        """Whether a task is to be done; ``add`` adds a missing one, ``attempt`` counts a try."""
         return tasks_of(self).gate(key, self.max_tries, allow_aborted, add, attempt, self.threshold())
 
     def _status_of(self, key):
+        """(done, aborted, tries) of a task."""
         return tasks_of(self).status_of(key)
 
     def _totals(self):
+        """(tasks, done, aborted, tried) of the tracker."""
         return tasks_of(self).count_all()
+
+    def _add_one(self, key, bint if_absent):
+        tasks_of(self).add_many((key,), if_absent, self.threshold())
 
     def _add_many(self, keys, bint if_absent):
         tasks_of(self).add_many(keys, if_absent, self.threshold())
 
     def _merge(self, key, dict changes):
+        """``dict.update()`` a task, which is added if it is not there."""
         tasks_of(self).merge(key, changes, self.threshold())
+
+    def _tasks(self, int kind, bint allow_aborted, bint attempt):
+        """Iterate over the tasks that are to be done; ``attempt`` counts a try of each."""
+        return TaskIterator(self, kind, 0, DONE if allow_aborted else DONE | ABORTED, True, attempt)
+
+    def _aborted_tasks(self, int kind):
+        """Iterate over the aborted tasks."""
+        return TaskIterator(self, kind, ABORTED, 0, False, False)

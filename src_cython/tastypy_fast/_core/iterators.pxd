@@ -15,6 +15,8 @@ cdef class StoreHandle:
     cdef long long sync_at
     cdef long long max_tries
     cdef bint held
+    # How many locked() blocks of this instance are open.
+    cdef int blocks
 
     cdef WriteCache open_cache(self)
     cdef long long threshold(self)

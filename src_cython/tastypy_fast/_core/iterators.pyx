@@ -55,7 +55,7 @@ cdef class StoreHandle:
     cdef long long threshold(self):
         if self.cache.writes_through:
             return 1
-        return 0 if self.held else self.sync_at
+        return 0 if self.held or self.blocks else self.sync_at
 
 
 cdef class StoreIterator(ValueLoop):

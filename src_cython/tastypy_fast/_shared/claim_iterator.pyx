@@ -82,7 +82,7 @@ cdef class TryIterator:
 
     def __next__(self):
         while not self.finished:
-            view = self.tracker.view()
+            view = self.tracker.read_handle()
             if self.worker is not self.store.worker:
                 # In a forked child, or after the store was closed: these claims are not this worker's.
                 self.waiting.clear()

@@ -17,13 +17,14 @@ cdef class Change:
 
 cdef class SharedPodHandle:
     cdef WriteTransaction _transaction
-    cdef StoreHandle inside
-    cdef StoreHandle outside
+    # Private handles on the store: one works inside of the write transaction, the other one reads what is committed.
+    cdef StoreHandle writer
+    cdef StoreHandle reader
     cdef long long sync_at
 
     cdef WriteTransaction transaction_of(self)
     cdef WriteTransaction begin(self)
-    cdef StoreHandle view(self)
+    cdef StoreHandle read_handle(self)
     cdef object change(self, Change change)
     cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1
     cdef object do(self, WriteTransaction transaction, Change change)

@@ -1,14 +1,14 @@
-"""The slots of the shared classes: single operations, each a transaction or a part of the block that is open."""
+"""Run single operations of the shared classes in compiled code: each is a transaction, or a part of the open block."""
 
 cimport cython
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of, reset_tries_directly
-from tastypy_fast._core.iterators cimport StoreHandle, StoreIterator
+from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport encode_key
 from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
-from tastypy_fast._core.status_block cimport CLAIMED, DONE
+from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
@@ -19,9 +19,9 @@ from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
 __all__ = ["IN_MEMORY", "LiveIterator", "SharedPodHandle", "SharedTrackerHandle"]
 
-# As many changes of one block are kept in memory before they go into its transaction.
+# The number of changes of one block that stay in memory before they go into its transaction.
 IN_MEMORY = 10_000
-cdef long long AT = IN_MEMORY
+cdef long long SYNC_AT = IN_MEMORY
 
 cdef enum:
     ASSIGN
@@ -33,7 +33,7 @@ cdef enum:
 
 @cython.final
 cdef class Change:
-    """The arguments of one change, so that it can be done again."""
+    """The arguments of one change, which is made again after the map has grown."""
 
 
 cdef Change make_change(int what, object key, object value):
@@ -47,21 +47,26 @@ cdef Change make_change(int what, object key, object value):
 
 
 cdef class SharedPodHandle:
-    """The part of a shared instance that is compiled.
+    """The compiled part of a shared store.
 
-    ``inside`` and ``outside`` are its views of the store: instances of the private class, on the transaction's
-    cache and on the one that reads what is committed.
+    ``writer`` and ``reader`` are private handles on the store: on the write transaction's cache, and on the one that
+    reads what is committed.
     """
 
-    def _attach(self, WriteTransaction transaction not None, StoreHandle inside not None, StoreHandle outside not None,
+    def _attach(self, WriteTransaction transaction not None, StoreHandle writer not None, StoreHandle reader not None,
                 long long sync_at):
         self._transaction = transaction
-        self.inside = inside
-        self.outside = outside
+        self.writer = writer
+        self.reader = reader
         self.sync_at = sync_at
 
     def _detach(self):
         self._transaction = None
+
+    @classmethod
+    def __class_getitem__(cls, parameters):
+        # A class statement names the types of keys and values, for type checkers only.
+        return cls
 
     cdef WriteTransaction transaction_of(self):
         if self._transaction is None:
@@ -69,27 +74,51 @@ cdef class SharedPodHandle:
         return self._transaction
 
     cdef WriteTransaction begin(self):
-        """The transaction, which this instance is about to enter."""
+        """The write transaction, which this instance is about to enter."""
         cdef WriteTransaction transaction = self.transaction_of()
         transaction.sync_at = self.sync_at
         return transaction
 
-    cdef StoreHandle view(self):
+    cdef StoreHandle read_handle(self):
         cdef WriteTransaction transaction = self.transaction_of()
-        return self.inside if transaction.snapshot is not None and transaction.lock.is_mine() else self.outside
-
-    def _view(self):
-        """What is to be read: the transaction's view in the thread that has it, else what is committed."""
-        return self.view()
+        return self.writer if transaction.snapshot is not None and transaction.lock.is_mine() else self.reader
 
     def _begin(self):
-        """The transaction, about to be entered by this instance, and its view."""
-        return self.begin(), self.inside
+        """The write transaction, which this instance is about to enter."""
+        return self.begin()
+
+    def _read_handle(self):
+        """What reads: the handle inside of the transaction in the thread that has it, else the one on what is
+        committed."""
+        return self.read_handle()
+
+    def _write_handle(self):
+        """What writes: the handle inside of the transaction, which this instance is about to enter."""
+        self.begin()
+        return self.writer
+
+    def _perform(self, int kind, function, *arguments):
+        """Call a function in a transaction, or in the block that is open; ``kind`` as WriteTransaction has them."""
+        return self.begin().perform(kind, function, *arguments)
+
+    def _iterate(self, int kind, bint backwards=False):
+        """Iterate over keys, values or pairs."""
+        return LiveIterator(self, lambda handle: StoreIterator(handle, kind, backwards))
+
+    def _list(self, int kind):
+        """Everything that _iterate() would give, out of one snapshot."""
+        cdef StoreHandle handle = self.read_handle()
+        cdef WriteCache cache = handle.open_cache()
+        cache.begin_op()
+        try:
+            return list(StoreIterator(handle, kind))
+        finally:
+            cache.end_op()
 
     # One change
 
     cdef object change(self, Change change):
-        """Do something in the block of this thread, or else in a transaction of its own."""
+        """Make a change in the open block of this thread, or else in a transaction of its own."""
         cdef WriteTransaction transaction = self.begin()
         cdef long long epoch
         while True:
@@ -112,7 +141,7 @@ cdef class SharedPodHandle:
                 transaction.retry_with_larger_map(error)
 
     cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1:
-        """Do what is all that the transaction does. False where that takes the cache."""
+        """Make the change past the cache, if it is all that the transaction does. False if it needs the cache."""
         if change.what == ASSIGN:
             return assign_directly(transaction.cache, change.key, change.record)
         if change.what == CHANGE_STATUS:
@@ -124,15 +153,16 @@ cdef class SharedPodHandle:
 
     cdef object do(self, WriteTransaction transaction, Change change):
         if change.what == ASSIGN:
-            transaction.cache.put(change.key, change.value, AT)
+            transaction.cache.put(change.key, change.value, SYNC_AT)
         elif change.what == DELETE:
-            transaction.cache.delete(change.key, change.original, AT)
+            transaction.cache.delete(change.key, change.original, SYNC_AT)
         elif change.what == OPERATE:
             return self.operate(transaction, change.value)
         elif change.what == CHANGE_STATUS:
-            (<TaskCache?>transaction.cache).change(change.original, change.drop, change.add, change.added_tries, AT)
+            (<TaskCache?>transaction.cache).change(change.original, change.drop, change.add, change.added_tries,
+                                                   SYNC_AT)
         else:
-            (<TaskCache?>transaction.cache).reset_tries(change.original, AT)
+            (<TaskCache?>transaction.cache).reset_tries(change.original, SYNC_AT)
 
     cdef object operate(self, WriteTransaction transaction, Operation operation):
         cdef WriteCache cache = transaction.cache
@@ -143,20 +173,20 @@ cdef class SharedPodHandle:
         if operation.leads_into_a_value():
             key = operation.steps[0][1]
             encoded = encode_key(key)
-            value = cache.fetch(encoded, key, AT)
+            value = cache.fetch(encoded, key, SYNC_AT)
             result = operation.act_on(value, 1)
         elif operation.augments_a_key():
             step, change, operand = operation.arguments
             key = step[1]
             encoded = encode_key(key)
-            value = change(cache.fetch(encoded, key, AT), operand)
+            value = change(cache.fetch(encoded, key, SYNC_AT), operand)
         else:
             # A key of the store, or a method or operator of the store itself, the same as without .set.
-            return operation.perform(self.inside if operation.is_for_a_key() else self)
+            return operation.perform(self.writer if operation.is_for_a_key() else self)
         if transaction.epoch != epoch:
             raise self.ended_within()
         if not transaction.is_single() or not assign_directly(cache, encoded, record_of(cache, encoded, value)):
-            cache.put(encoded, value, AT)
+            cache.put(encoded, value, SYNC_AT)
         return result
 
     cdef object ended_within(self):
@@ -176,20 +206,24 @@ cdef class SharedPodHandle:
 
     @property
     def set(self):
-        """Where everything is done that changes what is in the store: each as one transaction.
+        """The place to change what is stored: each change through it is one transaction.
 
-        Keys, indexes and slices lead into a value, as deep as you like. At the end of them a method is called,
-        something is assigned, deleted, or assigned in place: all of it is atomic, so that
-        ``pod.set["n"] += 1`` needs no lock. An exception changes nothing. To read, leave off ``.set``.
+        Keys, indexes and slices lead into a value, at any depth. At the end of them a method is called, or something is
+        assigned, deleted or assigned in place. All of it is atomic, so that ``pod.set["n"] += 1`` needs no lock. An
+        exception changes nothing. To read, leave off ``.set``.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"n": 1, "list": [3, 1, 2]})
-        >>> pod.set["n"] += 41
-        >>> pod.set["list"].sort()
-        >>> pod.set["list"][:2] = "ab"
-        >>> pod.set["list"].pop()
-        3
-        >>> pod.items()
-        [('n', 42), ('list', ['a', 'b'])]
+        Cost:
+            Reading, changing and writing the value of one key, and one commit.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"n": 1, "list": [3, 1, 2]})
+            >>> pod.set["n"] += 41
+            >>> pod.set["list"].sort()
+            >>> pod.set["list"][:2] = "ab"
+            >>> pod.set["list"].pop()
+            3
+            >>> pod.items()
+            [('n', 42), ('list', ['a', 'b'])]
         """
         self.transaction_of()
         return make_proxy(self._apply, ())
@@ -203,7 +237,7 @@ cdef class SharedPodHandle:
     # The mapping
 
     def __getitem__(self, key):
-        return self.view().open_cache().fetch(encode_key(key), key, 0)
+        return self.read_handle().open_cache().fetch(encode_key(key), key, 0)
 
     def __setitem__(self, key, value):
         cdef WriteTransaction transaction = self.transaction_of()
@@ -214,7 +248,7 @@ cdef class SharedPodHandle:
             self.change(change)
             return
         try:
-            transaction.cache.put(encode_key(key), value, AT)
+            transaction.cache.put(encode_key(key), value, SYNC_AT)
         except MapFull as error:
             transaction.retry_with_larger_map(error)
 
@@ -222,17 +256,31 @@ cdef class SharedPodHandle:
         self.change(make_change(DELETE, key, None))
 
     def __contains__(self, key):
-        return self.view().open_cache().contains(encode_key(key))
+        return self.read_handle().open_cache().contains(encode_key(key))
 
     def __len__(self):
-        return self.view().open_cache().length()
+        return self.read_handle().open_cache().length()
+
+    def __iter__(self):
+        return self._iterate(KEYS)
 
     def get(self, key, default=None):
-        """The value of a key, a copy, or ``default`` when the key is not there.
+        """Return a copy of the value of a key, or ``default`` if the key is not there.
 
-        >>> pod = SharedPersistentOrderedDict(path, init={"a": [1]})
-        >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
-        ([1], None, 0)
+        Args:
+            key: The key.
+            default: What to return for a missing key.
+
+        Returns:
+            The value, or ``default``, which is not stored.
+
+        Cost:
+            Two look-ups in the memory-mapped file, O(log n). It waits for no other process.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": [1]})
+            >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
+            ([1], None, 0)
         """
         try:
             return self[key]
@@ -240,67 +288,224 @@ cdef class SharedPodHandle:
             return default
 
 
-cdef class SharedTrackerHandle(SharedPodHandle):
-    """The compiled part of a shared tracker: changes of one status.
+cdef int change_status(SharedPodHandle store, object key, uint32_t drop, uint32_t add, int added_tries) except -1:
+    """Drop flags of a task, add others, and add to its tries, as TaskCache.change() does."""
+    cdef Change change = make_change(CHANGE_STATUS, key, None)
+    change.drop = drop
+    change.add = add
+    change.added_tries = added_tries
+    store.change(change)
+    return 0
 
-    It adds neither fields nor ``cdef`` methods, so that a class may have it as a base beside another one.
+
+cdef TaskCache tasks_of(SharedPodHandle store):
+    return <TaskCache?>store.read_handle().open_cache()
+
+
+cdef class SharedTrackerHandle(SharedPodHandle):
+    """The compiled part of a shared tracker.
+
+    It adds neither fields nor ``cdef`` methods, so that a class may have another compiled base, too.
     """
 
-    def _change(self, key, uint32_t drop, uint32_t add, int added_tries):
-        cdef Change change = make_change(CHANGE_STATUS, key, None)
-        change.drop = drop
-        change.add = add
-        change.added_tries = added_tries
-        self.change(change)
-
-    def _reset_tries(self, key):
-        self.change(make_change(RESET_TRIES, key, None))
+    # Changing one status
 
     def mark_done(self, key):
-        """Mark a task done, which ends the claim on it. Raises KeyError when it is not there.
+        """Mark a task done, which ends the claim on it.
 
-        One transaction: visible to every process when it returns.
+        Args:
+            key: The key of the task.
 
-        >>> tracker = SharedProgressTracker(path, init={"a": {}})
-        >>> tracker.mark_done("a")
-        >>> tracker.done("a"), tracker["a"]["_done"]
-        (True, True)
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {}})
+            >>> tracker.mark_done("a")
+            >>> tracker.done("a"), tracker["a"]["_done"]
+            (True, True)
         """
-        self._change(key, CLAIMED, DONE, 0)
+        change_status(self, key, CLAIMED, DONE, 0)
+
+    def mark_not_done(self, key):
+        """Mark a task not done, which ends the claim on it.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {"_done": True}})
+            >>> tracker.mark_not_done("a")
+            >>> tracker.done("a")
+            False
+        """
+        change_status(self, key, DONE | CLAIMED, 0, 0)
+
+    def abort(self, key):
+        """Mark a task aborted, which ends the claim on it: gates and iterators leave the task alone.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {}})
+            >>> tracker.abort("a")
+            >>> tracker.should_do("a"), tracker.should_do("a", allow_aborted=True)
+            (False, True)
+        """
+        change_status(self, key, CLAIMED, ABORTED, 0)
+
+    def unabort(self, key):
+        """Mark a task not aborted.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {"_aborted": True}})
+            >>> tracker.unabort("a")
+            >>> tracker.aborted("a")
+            False
+        """
+        change_status(self, key, ABORTED, 0, 0)
+
+    def increment_tries(self, key):
+        """Add one to the tries of a task.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+            UnstorableValueError: The number of tries leaves what 28 bits hold.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {}})
+            >>> tracker.increment_tries("a")
+            >>> tracker.tries("a")
+            1
+        """
+        change_status(self, key, 0, 0, 1)
+
+    def decrement_tries(self, key):
+        """Take one from the tries of a task, also below zero.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+            UnstorableValueError: The number of tries leaves what 28 bits hold.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {"_tries": 3}})
+            >>> tracker.decrement_tries("a")
+            >>> tracker.tries("a")
+            2
+        """
+        change_status(self, key, 0, 0, -1)
+
+    def reset_tries(self, key):
+        """Set the tries of a task to zero.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One transaction. It is visible to every process when the call returns.
+
+        Example:
+            >>> tracker = SharedProgressTracker(path, init={"a": {"_tries": 3}})
+            >>> tracker.reset_tries("a")
+            >>> tracker.tries("a")
+            0
+        """
+        self.change(make_change(RESET_TRIES, key, None))
+
+    # What the mixins are made of
+
+    def _status_of(self, key):
+        """(done, aborted, tries) of a task."""
+        return tasks_of(self).status_of(key)
+
+    def _totals(self):
+        """(tasks, done, aborted, tried) of the tracker."""
+        return tasks_of(self).count_all()
+
+    def _tasks(self, int kind, bint allow_aborted):
+        """Iterate over the tasks that are to be done, without claiming them."""
+        cdef uint32_t unwanted = DONE if allow_aborted else DONE | ABORTED
+        return LiveIterator(self, lambda handle: TaskIterator(handle, kind, 0, unwanted, True, False))
+
+    def _aborted_tasks(self, int kind):
+        """Iterate over the aborted tasks."""
+        return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ABORTED, 0, False, False))
 
 
 @cython.final
 cdef class LiveIterator:
-    """Iterates over a shared store, each step on the view that is right by then; ``make`` makes the iterator over
-    one view."""
+    """Iterate over a shared store, and go on with the other handle where a block begins or ends.
+
+    ``make`` makes the iterator over one handle. No transaction stays open between two steps.
+    """
 
     cdef SharedPodHandle store
     cdef object make
-    cdef StoreHandle view
+    cdef StoreHandle handle
     cdef StoreIterator iterator
 
     def __init__(self, SharedPodHandle store not None, make):
         self.store = store
         self.make = make
-        self.view = store.view()
-        self.iterator = make(self.view)
+        self.handle = store.read_handle()
+        self.iterator = make(self.handle)
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        cdef StoreHandle view
+        cdef StoreHandle handle
         if self.iterator is None:
             raise StopIteration
-        view = self.store.view()
-        if view is not self.view:
-            iterator = self.make(view)
+        handle = self.store.read_handle()
+        if handle is not self.handle:
+            iterator = self.make(handle)
             iterator.seek(self.iterator.position)
-            self.view = view
+            self.handle = handle
             self.iterator = iterator
         try:
             return next(self.iterator)
         except StopIteration:
-            # (for good, also when the other view would have more)
+            # (for good, also when the other handle would have more)
             self.iterator = None
             raise

@@ -1,0 +1,94 @@
+"""Open and close stores: what the private and the shared classes have in common from the first to the last line."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._store import registry
+from tastypy_fast._store.integrity import find_violations
+from tastypy_fast._store.options import Options
+from tastypy_fast._store.store import Store
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+from tastypy_fast.types import Durability, Mode
+
+__all__ = ["LifecycleMixin"]
+
+Self = TypeVar("Self", bound="LifecycleMixin")
+
+
+class LifecycleMixin:
+    """The part of a store that is about the whole of it: its files and options, ``with``, and its end.
+
+    The handle has ``_detach()``. The class has a ``close()`` that saves and calls ``_let_go()``.
+    """
+
+    _options: Options
+    _store: Store
+    _cache: WriteCache
+    _finalizer: weakref.finalize[..., Any]
+    _detach: Callable[[], None]
+    close: Callable[[], None]
+
+    def _acquire(self, path: str | os.PathLike[str], options: Options, store_type: type[Store],
+                 make_cache: Callable[[Any], WriteCache], clone: bool) -> None:
+        """Open the files, or join the instances that this process has on them."""
+        self._options = options
+        self._store, self._cache = registry.acquire(path, options, store_type, make_cache, clone)
+        # An instance that nobody refers to any more syncs and closes, as a file does.
+        self._finalizer = weakref.finalize(self, registry.finish, self._store, self._cache)
+        self._finalizer.atexit = False
+
+    def _let_go(self) -> None:
+        """Close the files with the last instance; raises, and changes nothing, where that one cannot be saved."""
+        registry.release(self._store, self._cache)
+        self._finalizer.detach()
+        self._detach()
+
+    def __enter__(self: Self) -> Self:
+        if self.closed:
+            # (raises)
+            len(self)  # type: ignore[arg-type]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> str:
+        """The folder of the store, resolved."""
+        return str(self._store.path)
+
+    @property
+    def mode(self) -> Mode:
+        """``"w"`` if this instance may write, ``"r"`` if it only reads."""
+        return self._options.mode  # type: ignore[return-value]
+
+    @property
+    def durability(self) -> Durability:
+        """What a power cut may take: ``"full"``, ``"normal"`` or ``"process"``."""
+        return self._options.durability  # type: ignore[return-value]
+
+    @property
+    def gzipped(self) -> bool:
+        """Whether values are stored compressed where that makes them smaller."""
+        return self._options.gzipped
+
+    @property
+    def file_size(self) -> int:
+        """The number of lines in each file that ``export_json()`` writes."""
+        return self._options.file_size
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called on this instance."""
+        return not self._finalizer.alive or self._cache.closed
+
+    def _refuse_violations(self) -> None:
+        """Raise when an invariant of what is on disk does not hold. The caller holds the store's lock."""
+        found = list(find_violations(self._store))
+        if found:
+            raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")

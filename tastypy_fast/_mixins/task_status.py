@@ -1,0 +1,183 @@
+"""Add tasks, ask for the status of one, and pass it through a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic
+
+from tastypy_fast._type_parameters import K
+
+__all__ = ["TaskStatusMixin"]
+
+
+class TaskStatusMixin(Generic[K]):
+    """The part of a tracker that is about one task. (``mark_done()`` and its like are compiled, in the handles.)
+
+    A handle has ``_status_of(key)``, which is (done, aborted, tries); ``_add_one(key, if_absent)``; and
+    ``_gate(key, allow_aborted, add, attempt)``, where ``attempt`` counts a try and, in a shared tracker, claims the
+    task.
+    """
+
+    _max_tries: int
+    _status_of: Callable[[object], tuple[bool, bool, int]]
+    _add_one: Callable[[Any, bool], None]
+    _gate: Callable[[object, bool, bool, bool], bool]
+
+    @property
+    def max_tries(self) -> int:
+        """The number of tries after which gates and iterators leave a task alone; 0 is no limit."""
+        return self._max_tries
+
+    # Adding one task
+
+    def add(self, key: K) -> None:
+        """Add a task that is not done, not aborted and has no tries.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            DuplicateKeyError: The task exists.
+            InvalidKeyError: The key cannot be stored.
+
+        Cost:
+            One look-up in the index.
+
+        Example:
+            >>> tracker = ProgressTracker(path)
+            >>> tracker.add("a")
+            >>> tracker["a"]
+            {'_done': False, '_aborted': False, '_tries': 0}
+        """
+        self._add_one(key, False)
+
+    def add_if_absent(self, key: K) -> None:
+        """Add a task as ``add()`` does, or do nothing if it exists.
+
+        Args:
+            key: The key of the task.
+
+        Raises:
+            InvalidKeyError: The key cannot be stored.
+
+        Cost:
+            One look-up in the index.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"_done": True}})
+            >>> tracker.add_if_absent("a")
+            >>> tracker.done("a")
+            True
+        """
+        self._add_one(key, True)
+
+    # Asking for its status
+
+    def done(self, key: K) -> bool:
+        """Return whether a task is done.
+
+        Args:
+            key: The key of the task.
+
+        Returns:
+            True if it is done; False, and no KeyError, if it does not exist.
+
+        Cost:
+            One look-up in the index; no value is read.
+
+        Example:
+            >>> ProgressTracker(path).done("no such task")
+            False
+        """
+        try:
+            return self._status_of(key)[0]
+        except KeyError:
+            return False
+
+    def aborted(self, key: K) -> bool:
+        """Return whether a task is aborted.
+
+        Args:
+            key: The key of the task.
+
+        Returns:
+            True if it is aborted.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One look-up in the index; no value is read.
+
+        Example:
+            >>> ProgressTracker(path, init={"a": {"_aborted": True}}).aborted("a")
+            True
+        """
+        return self._status_of(key)[1]
+
+    def tries(self, key: K) -> int:
+        """Return how often a task was tried.
+
+        Args:
+            key: The key of the task.
+
+        Returns:
+            The number of tries.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One look-up in the index; no value is read.
+
+        Example:
+            >>> ProgressTracker(path, init={"a": {"_tries": 2}}).tries("a")
+            2
+        """
+        return self._status_of(key)[2]
+
+    # Gates
+
+    def should_do(self, key: K, allow_aborted: bool = False) -> bool:
+        """Return whether a task is not done, not aborted and has tries left.
+
+        Args:
+            key: The key of the task.
+            allow_aborted: Whether an aborted task may be done.
+
+        Returns:
+            True if the task is to be done.
+
+        Raises:
+            KeyError: There is no such task.
+
+        Cost:
+            One look-up in the index; no value is read.
+
+        Example:
+            >>> ProgressTracker(path, max_tries=2, init={"a": {"_tries": 2}}).should_do("a")
+            False
+        """
+        return self._gate(key, allow_aborted, False, False)
+
+    def should_do_add(self, key: K, allow_aborted: bool = False) -> bool:
+        """Return what ``should_do()`` returns, and add the task first if it does not exist.
+
+        Args:
+            key: The key of the task.
+            allow_aborted: Whether an aborted task may be done.
+
+        Returns:
+            True if the task is to be done.
+
+        Raises:
+            InvalidKeyError: The key cannot be stored.
+
+        Cost:
+            As for ``should_do()``, or for ``add()``.
+
+        Example:
+            >>> ProgressTracker(path).should_do_add("a")
+            True
+        """
+        return self._gate(key, allow_aborted, True, False)
