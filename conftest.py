@@ -7,6 +7,9 @@ import tastypy_fast
 # docs/conf.py needs Sphinx. tests/typing is for type checkers, and collecting its examples would run it.
 collect_ignore = ["docs/conf.py", "tests/typing"]
 
+# Asserts in the support modules show their values, as those in tests do.
+pytest.register_assert_rewrite("tests.support")
+
 
 @pytest.fixture(autouse=True)
 def _names_for_examples(request, doctest_namespace, tmp_path, monkeypatch):

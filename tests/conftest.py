@@ -1,4 +1,4 @@
-"""What several test modules need."""
+"""Configure the test run, and define the fixtures that all folders use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import gc
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zlib
 from pathlib import Path
@@ -18,10 +20,11 @@ from hypothesis import HealthCheck, Phase, settings
 from tastypy_fast import (
     PersistentOrderedDict,
     ProgressTracker,
-    SharedPersistentOrderedDict,
-    SharedProgressTracker,
 )
-from tastypy_fast._store.store import Store
+from tests.support.contract import ABC
+from tests.support.in_memory import MEMORY, has_room
+from tests.support.stores import CLASSES, LOGGED, kit_for, logging
+from tests.support.storm import is_storm
 
 # Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
 # phase "explain" traces every line, which takes minutes.
@@ -34,11 +37,6 @@ settings.register_profile(
 )
 # The ordinary run has the same examples each time, so that it never fails by luck. (And no database of examples.)
 settings.register_profile("ordinary", settings.get_profile("storm"), derandomize=True)
-
-
-def is_storm(config):
-    """Whether what is marked ``storm`` was asked for by that name."""
-    return "storm" in config.option.markexpr
 
 
 def pytest_configure(config):
@@ -72,27 +70,6 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=storms)
 
 
-CLASSES = {
-    "pod": PersistentOrderedDict,
-    "tracker": ProgressTracker,
-    "shared_pod": SharedPersistentOrderedDict,
-    "shared_tracker": SharedProgressTracker,
-}
-
-
-# In the id of a test that runs with every sync in the log.
-LOGGED = "-logged"
-
-
-@contextlib.contextmanager
-def logging(checkpoint_at):
-    """Every sync of a private store goes into its log, out of which that many changes are merged."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "wal_min_places", 0)
-        patch.setattr(Store, "checkpoint_at", checkpoint_at)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _log(request):
     with logging(7) if LOGGED in request.node.name else contextlib.nullcontext():
@@ -122,84 +99,6 @@ def private_class(request):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "store"
-
-
-def is_tracker(cls):
-    return issubclass(cls, (ProgressTracker, SharedProgressTracker))
-
-
-def value_for(cls, value):
-    """A value that ``cls`` stores: for a tracker, a task whose data is ``value``."""
-    return {"value": value} if is_tracker(cls) else value
-
-
-def changing(store):
-    """Where a value inside of a store is changed by keying; what a shared store hands out is a copy."""
-    return store.set if isinstance(store, SharedPersistentOrderedDict) else store
-
-
-class Kit:
-    """Opens stores of one class in one folder, and knows what a value is there."""
-
-    def __init__(self, cls, folder: Path) -> None:
-        self.cls = cls
-        self.folder = folder
-        self.stores: list = []
-
-    def open(self, name="store", **options):
-        store = self.cls(self.folder / name, **options)
-        self.stores.append(store)
-        return store
-
-    @property
-    def is_shared(self):
-        return issubclass(self.cls, SharedPersistentOrderedDict)
-
-    def value(self, plain):
-        """What to assign in order to store ``plain``."""
-        return value_for(self.cls, plain)
-
-    def plain(self, value):
-        """What ``value()`` was given; the same object that the store watches."""
-        return value["value"] if is_tracker(self.cls) else value
-
-    def pairs(self, plain_pairs):
-        """Keys with plain values, as ``update()`` and ``init`` take them."""
-        return [(key, self.value(plain)) for key, plain in dict(plain_pairs).items()]
-
-    def contents(self, store):
-        """The plain values by key, in order."""
-        return {key: self.plain(value) for key, value in store.iteritems()}
-
-    def reopened(self, store):
-        """Close a store, and open it again: what a later run of the program sees."""
-        name = Path(store.path).name
-        store.close()
-        return self.open(name)
-
-    def states(self, store):
-        """The store as it is, and then as a later run of the program sees it."""
-        yield store
-        yield self.reopened(store)
-
-    def finish(self):
-        """Every invariant holds at the end of every test; then all is closed, whatever went wrong."""
-        try:
-            for store in self.stores:
-                if not store.closed:
-                    store._check()
-        finally:
-            for store in self.stores:
-                if not store.closed:
-                    store.revert()
-                    store.close()
-
-
-def kit_for(cls, folder):
-    """What a fixture yields: a kit, which is checked afterwards."""
-    kit = Kit(cls, folder)
-    yield kit
-    kit.finish()
 
 
 @pytest.fixture
@@ -244,3 +143,39 @@ def no_leaks():
     yield
     gc.collect()
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+
+
+@pytest.fixture(params=["in memory", "on disk", "half on disk"])
+def abc(request, kit):
+    """A store of ABC, in each place where its data can be."""
+    store = kit.open()
+    for number, (key, value) in enumerate(kit.pairs(ABC)):
+        store[key] = value
+        if request.param == "half on disk" and number == 1:
+            store.sync()
+    if request.param == "on disk":
+        store.sync()
+    return store
+
+
+@pytest.fixture
+def way(kit):
+    """Where the data lies below ``.set[key]``."""
+    return lambda place: place if kit.plain({"value": 0}) else place["value"]
+
+
+@pytest.fixture
+def needs_disk():
+    """Whether the files of a test have to be on a disk; a conftest.py or a module overrides it."""
+    return False
+
+
+@pytest.fixture
+def tmp_path(tmp_path, needs_disk):
+    """A folder in memory unless the test needs a disk, because a flush to a disk takes milliseconds."""
+    if needs_disk or not has_room():
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="tastypy_fast-", dir=MEMORY))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -207,7 +207,7 @@ def crowd(tmp_path_factory):
 # What it finds
 
 
-def test_stores_and_tells_what_is_in_a_folder(folder, tmp_path):
+def test_counts_the_files_of_a_folder(folder, tmp_path):
     run = demo(folder, "--store", "store", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     done = {"_done": True, "_aborted": False, "_tries": 1}
@@ -232,7 +232,7 @@ def test_stores_and_tells_what_is_in_a_folder(folder, tmp_path):
     ]
 
 
-def test_broken_files_fail_three_times_and_are_told_with_their_error(folder, tmp_path):
+def test_broken_files_fail_three_times_and_are_listed_with_their_error(folder, tmp_path):
     write_files(folder, {name: source for name, (source, _) in BROKEN.items()})
     run = demo(folder, "--store", "store", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
@@ -247,7 +247,7 @@ def test_broken_files_fail_three_times_and_are_told_with_their_error(folder, tmp
     assert numbers(run.stderr.splitlines()[-1], "done|failed|left") == [6, len(BROKEN), 0]
 
 
-def test_what_may_not_be_read_fails(folder, tmp_path):
+def test_unreadable_files_fail(folder, tmp_path):
     write_files(folder, {"closed/secret.py": b""})
     (folder / "one.py").chmod(0)
     (folder / "closed").chmod(0)
@@ -407,7 +407,7 @@ def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
     assert numbers(run.stdout, "files|lines") == [1, 5_000]
 
 
-def test_the_standard_library_is_what_it_reads_unless_told_otherwise(tmp_path):
+def test_reads_the_standard_library_by_default(tmp_path):
     with OnTerminal(cwd=tmp_path, wait_at=2) as run:
         run.wait_for(lambda: run.done)
         assert run.stop(signal.SIGTERM) == -signal.SIGTERM
@@ -420,7 +420,7 @@ def test_the_standard_library_is_what_it_reads_unless_told_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "one.py", ""])
-def test_a_folder_that_is_none_is_refused_before_anything_is_made(folder, name):
+def test_a_path_that_is_no_folder_is_refused_before_a_store_is_made(folder, name):
     before = sorted(folder.rglob("*"))
     run = demo(name, cwd=folder)
     assert run.returncode == 2

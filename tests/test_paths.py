@@ -22,8 +22,8 @@ from tastypy_fast import (
     maintenance,
 )
 from tastypy_fast import _paths as paths
-from tests.conftest import CLASSES, value_for
-from tests.test_cli import ENVIRONMENT, refused, run
+from tests.support.command import ENVIRONMENT, refused, run
+from tests.support.stores import CLASSES, value_for
 
 USER = "no_such_user_anywhere"
 # What the system would take for another path than the caller meant, or for none.
@@ -110,7 +110,7 @@ def other(cls, tmp_path):
 
 
 @pytest.mark.parametrize("name", NO_PATHS)
-def test_what_names_no_path_is_refused_everywhere(cls, here, other, name):
+def test_strings_that_name_no_path_are_refused_everywhere(cls, here, other, name):
     wrong, match = NO_PATHS[name]
     before = everything(here)
     for use, work in uses(cls, wrong, other).items():
@@ -277,7 +277,7 @@ def test_folders_are_compared_by_what_they_are(tmp_path, monkeypatch):
     paths.refuse_inside("/", str(tmp_path), "the store")
 
 
-def test_a_target_that_may_not_be_looked_at_is_an_error_of_ours(path, tmp_path, monkeypatch):
+def test_an_inaccessible_target_raises_an_error_of_the_package(path, tmp_path, monkeypatch):
     def refuse(name):
         raise PermissionError(errno.EACCES, "Permission denied", name)
 

@@ -1,0 +1,70 @@
+"""tastypy-fast set, add, done, reset, abort and rm."""
+
+from __future__ import annotations
+
+import json
+
+from tastypy_fast import POD, Tracker
+from tests.support.command import lines, run
+
+
+def test_set(path):
+    assert run("set", path, "a", '{"x": [1, null]}', "--create") == 'added "a"\n'
+    assert run("set", path, "a", "1e400") == 'changed "a"\n'
+    assert run("set", path, "b", "--text", "plain", "--json") == '{"key":"b","added":true}\n'
+    run("set", path, '["t", 1]', "-", "--json-keys", stdin=str(10**40))
+    with POD(path) as pod:
+        assert pod.items() == [("a", float("inf")), ("b", "plain"), (("t", 1), 10**40)]
+
+
+def test_set_of_a_task(tasks):
+    run("set", tasks, "a", '{"_tries": 2, "n": 1}')
+    assert json.loads(run("get", tasks, "a")) == {"_done": False, "_aborted": False, "_tries": 2, "n": 1}
+
+
+def test_add(path, tmp_path):
+    assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 existed already\n"
+    keys = tmp_path / "keys"
+    keys.write_bytes(b"\xef\xbb\xbfc\r\n\n d\xff \nb")
+    assert json.loads(run("add", path, "--file", keys, "--json")) == {"added": 2, "there": 1}
+    assert json.loads(run("add", path, "-", "--json", "--json-keys", stdin='1\n["x",2]\n')) == {"added": 2, "there": 0}
+    with Tracker(path) as tracker:
+        assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
+    out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=2)
+    assert "stdin, line 2" in error
+    assert out == "added 0 tasks, 0 existed already\n"
+    assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
+
+
+def test_done_reset_abort_and_rm_on_keys(tasks):
+    assert run("done", tasks, "e", "e") == "1 task marked done\n"
+    out, error = run("done", tasks, "f", "nobody", code=1)
+    assert (out, error) == ("1 task marked done\n", 'tastypy-fast: no such key: "nobody"\n')
+    assert json.loads(run("abort", tasks, "g", "--json")) == {"changed": 1, "missing": 0, "what": "aborted"}
+    assert run("reset", tasks, "-", stdin="a\nc\nd\n") == "3 tasks reset\n"
+    assert run("rm", tasks, "b", "c") == "2 tasks removed\n"
+    with Tracker(tasks) as tracker:
+        assert {key: (task["_done"], task["_aborted"], task["_tries"]) for key, task in tracker.iteritems()} == {
+            "a": (False, False, 0), "d": (False, False, 0), "e": (True, False, 0), "f": (True, False, 0),
+            "g": (False, True, 0)}
+        tracker._check()
+
+
+def test_done_reset_abort_and_rm_on_what_a_filter_lets_through(tasks):
+    before = run("ls", tasks, "--json")
+    assert run("reset", tasks, "--failed", "-n") == "1 task would be reset\n"
+    assert run("ls", tasks, "--json") == before
+    assert run("reset", tasks, "--failed", "--max-tries", "3") == "1 task reset\n"
+    assert json.loads(run("get", tasks, "c")) == {"_done": False, "_aborted": False, "_tries": 0,
+                                                  "error": "OSError: gone"}
+    assert run("abort", tasks, "--todo", "--match", "[ef]") == "2 tasks aborted\n"
+    assert run("done", tasks, "--from", "c", "--to", "d") == "2 tasks marked done\n"
+    assert run("rm", tasks, "--aborted", "--limit", "1") == "1 task removed\n"
+    assert lines("ls", tasks) == [*"abcefg"]
+
+
+def test_changing_many_is_one_pass(path):
+    Tracker(path, init=[(number, {}) for number in range(3500)]).close()
+    assert run("done", path, "--match", "*7") == "350 tasks marked done\n"
+    assert run("reset", path, "--done") == "350 tasks reset\n"
+    assert run("rm", path, "--todo") == "3,500 tasks removed\n"

@@ -1,0 +1,166 @@
+"""tastypy-fast export and import."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tastypy_fast import POD, SharedPOD, Tracker
+from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, lines, refused, run
+
+
+@pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.jsonl.gz", "tasks.jsonl.zst", "folder"])
+def test_export_and_import_by_name(tasks, tmp_path, name):
+    target = tmp_path / name
+    assert run("export", tasks, target) == f"wrote 7 lines to {target}\n"
+    assert "already" in run("export", tasks, target, code=3)[1] or name == "folder"
+    copy = tmp_path / "copy"
+    assert run("import", target, copy) == f"read 7 lines into {copy}, a new tracker\n"
+    assert run("ls", copy, "--json") == run("ls", tasks, "--json")
+
+
+def test_export_and_import_through_a_pipe(path, tmp_path):
+    with SharedPOD(path) as pod:
+        pod.update((key, {"_done": True}) for key in HOSTILE)
+        pod["large"] = "x" * 100_000
+        text = run("export", path, "-")
+    copy = tmp_path / "copy"
+    assert json.loads(run("import", "-", copy, "--json", stdin=text)) == {
+        "lines": len(HOSTILE) + 1, "kind": "dict", "new": True}
+    assert run("export", copy, "-") == text
+    assert json.loads(run("import", "-", copy, "--json", stdin=text))["new"] is False
+
+
+def test_import_says_where_it_is_damaged(path):
+    POD(path).close()
+    error = refused("import", "-", path, stdin='{"key": "a", "value": 1}\n{"key"', code=4)
+    assert "line 2" in error
+    assert "the one before it is in" in error
+    assert lines("ls", path) == ["a"]
+    assert "is a dict" in refused("import", "-", path, "--tracker", code=2)
+
+
+TASK = '{"_done": false, "_aborted": false, "_tries": 0, "n": %d}'
+GOOD = f'{{"key": "a", "value": {TASK % 1}}}\n'
+# What is to be imported, the exit code, and what is said.
+FAILING = {
+    "empty": ("", 2, "--tracker or --dict"),
+    "only empty lines": ("\n  \n\n", 2, "--tracker or --dict"),
+    "only a mark of the order of bytes": ("\ufeff", 2, "--tracker or --dict"),
+    "damaged at once": ('{"key": "a", "val', 4, "line 1 of"),
+    "damaged later": (GOOD + '{"key"', 4, "line 2 of .*; nothing was imported"),
+    "damaged much later": ("".join(f'{{"key": {n}, "value": 1}}\n' for n in range(2500)) + "x", 4, "line 2501 of"),
+    "no such line": (GOOD + "5\n", 4, "line 2 of .*; nothing was imported"),
+    "no key": ('{"key": 1.5, "value": 1}\n', 4, "line 1 of .*; nothing was imported"),
+    "no such value": (f'{{"key": 1, "value": 1}}\n{{"key": 2, "value": {"9" * 5000}}}', 4, "line 2 .*; nothing was"),
+    "no task": (GOOD + '{"key": "b", "value": 1}\n', 4, "line 2 of .* not a task, .* --tracker or --dict; nothing was"),
+    "half a task": (GOOD + '{"key": "b", "value": {"_done": true}}\n', 4, "line 2 of .* not a task"),
+    "no such task": (GOOD + GOOD.replace("0,", '"x",').replace('"a"', '"b"'), 4, "line 2 of .*; nothing was imported"),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("place", ["new", "an empty folder", "far/below"])
+def test_a_first_import_that_fails_leaves_nothing(tmp_path, case, place):
+    text, code, said = FAILING[case]
+    (tmp_path / "lines.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "an empty folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for source in ("-", tmp_path / "lines.jsonl"):
+        error = refused("import", source, tmp_path / place, stdin=text, code=code)
+        assert re.search(said, error), error
+        assert sorted(tmp_path.rglob("*")) == before
+    # The mended input is what it is.
+    assert json.loads(run("import", "-", tmp_path / place, "--json", stdin=GOOD)) == {
+        "lines": 1, "kind": "tracker", "new": True}
+
+
+@pytest.mark.parametrize("name", ["lines.jsonl", "lines.jsonl.gz", "lines.jsonl.zst", "files"])
+def test_a_new_store_is_of_the_kind_of_its_input(tmp_path, name):
+    for kind, cls, init in (("tracker", Tracker, {"a": {}}), ("dict", POD, {"a": {}, "b": {"_done": True}})):
+        with cls(tmp_path / kind, init=init) as store:
+            store.sync()
+        source, empty = tmp_path / f"{kind}-{name}", tmp_path / f"{kind}-empty-{name}"
+        run("export", tmp_path / kind, source)
+        copy = tmp_path / f"{kind}-copy"
+        assert run("import", source, copy).endswith(f"a new {kind}\n")
+        assert run("export", copy, "-") == run("export", tmp_path / kind, "-")
+        run("rm", tmp_path / kind, "--match", "*")
+        run("export", tmp_path / kind, empty)
+        none = tmp_path / f"{kind}-none"
+        assert "--tracker or --dict" in refused("import", empty, none, code=2)
+        assert not none.exists()
+        assert run("import", empty, none, f"--{kind}") == f"read 0 lines into {none}, a new {kind}\n"
+        assert json.loads(run("status", none, "--json"))["kind"] == kind
+
+
+def test_a_new_store_is_of_the_kind_that_was_asked_for(tmp_path):
+    mixed = GOOD + '{"key": "b", "value": {"x": 1}}\n'
+    for kind in ("tracker", "dict"):
+        run("import", "-", tmp_path / kind, f"--{kind}", stdin=mixed)
+        assert json.loads(run("status", tmp_path / kind, "--json"))["kind"] == kind
+        error = refused("import", "-", tmp_path / "new", f"--{kind}", stdin=mixed + "x", code=4)
+        assert "line 3" in error
+        assert not (tmp_path / "new").exists()
+    assert json.loads(run("get", tmp_path / "tracker", "b")) == {"_done": False, "_aborted": False, "_tries": 0, "x": 1}
+    # With the mark of the order of bytes and empty lines in front.
+    assert json.loads(run("import", "-", tmp_path / "marked", "--json", stdin="\ufeff" + GOOD))["kind"] == "tracker"
+    assert json.loads(run("import", "-", tmp_path / "blank", "--json", stdin="\n" + GOOD))["kind"] == "tracker"
+
+
+def test_a_first_import_of_the_originals_files_that_fails_leaves_nothing(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for content, code, said in (
+        (f'"a"\t{TASK % 1}\n"b"\t', 4, r"0\.json, line 2"), ("", 2, "--tracker or --dict"), ("x", 4, "line 1"),
+        (f'"a"\t{TASK % 1}\n"a"\t{TASK % 2}\n', 4, "there already"),
+        (f'"a"\t{TASK % 1}\n"b"\t{{}}\n', 4, r"0\.json, line 2: this value is not a task"),
+    ):
+        (files / "0.json").write_text(content)
+        assert re.search(said, refused("import", files, tmp_path / "new", code=code))
+        assert os.listdir(tmp_path) == ["files"]
+
+
+def test_an_import_into_a_store_that_is_there_keeps_what_came_before(path):
+    POD(path, init={"z": 1}).close()
+    for text in ("", "\n"):
+        assert json.loads(run("import", "-", path, "--json", stdin=text)) == {"lines": 0, "kind": "dict", "new": False}
+    error = refused("import", "-", path, stdin=GOOD + "x", code=4)
+    assert "line 2 of" in error
+    assert "the one before it is in the store" in error
+    assert lines("ls", path) == ["z", "a"]
+
+
+def test_an_import_that_is_stopped_leaves_nothing(tmp_path):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)):
+        with subprocess.Popen([*COMMAND, "import", "-", tmp_path / "new"], stdin=subprocess.PIPE, env=ENVIRONMENT,
+                              stderr=subprocess.PIPE) as process:
+            process.stdin.write((GOOD * 1500).encode())
+            process.stdin.flush()
+            while not list(tmp_path.glob("new.tastypy_fast-*/new/data.mdb")):
+                assert process.poll() is None
+            process.send_signal(number)
+            process.stdin.close()
+            assert process.wait() == code
+        assert not (tmp_path / "new").exists()
+    run("import", "-", tmp_path / "new", stdin=GOOD)
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_value_that_cannot_be_stored_makes_no_store(path):
+    assert "too many digits" in refused("set", path, "a", "9" * 5000, "--create", code=4)
+    assert "nests deeper" in refused("set", path, "[" * 600 + "]" * 600, "1", "--create", "--json-keys", code=4)
+    assert not path.exists()
+
+
+def test_opening_the_originals_files_names_the_command(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "0.json").write_text('"a"\t{"x": 1}\n')
+    assert f"tastypy-fast import {tmp_path / 'old'}" in refused("status", tmp_path / "old", code=3)
+    run("import", tmp_path / "old", tmp_path / "new")
+    assert json.loads(run("get", tmp_path / "new", "a")) == {"x": 1}

@@ -1,0 +1,55 @@
+"""tastypy-fast ls: filters and options; keys as text and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastypy_fast import POD
+from tastypy_fast.cli import app
+from tastypy_fast.cli.formatting import key_as_json, key_text, parse_key
+from tests.support.command import HOSTILE, lines, refused, run
+
+
+@pytest.mark.parametrize(("options", "keys"), [
+    ("", "abcdefg"), ("--done", "ab"), ("--todo", "cefg"), ("--aborted", "d"), ("--failed", "c"), ("--claimed", ""),
+    ("--failed --max-tries 3", "c"), ("--failed --max-tries 4", ""), ("--todo --max-tries 3", "efg"),
+    ("--done --aborted", "abd"), ("--failed --done", "abc"), ("--match [a-c]", "abc"), ("--todo --match [a-c]", "c"),
+    ("--from c", "cdefg"), ("--to c", "abc"), ("--from b --to d", "bcd"), ("--from c --todo", "cefg"),
+    ("--to e --todo", "ce"), ("--offset 2 --limit 3", "cde"), ("--limit 0", ""), ("--todo --offset 1 --limit 2", "ef"),
+    ("--from d --to b", ""),
+])
+def test_ls_filters(tasks, options, keys, capsys):
+    assert app.run(["ls", str(tasks), *options.split()]) == 0
+    assert capsys.readouterr().out.split() == [*keys]
+
+
+def test_ls_shows_more_when_asked(tasks):
+    assert lines("ls", tasks, "-l", "--limit", "5")[2:] == [
+        'open\t3\tc\t{"error":"OSError: gone"}', "aborted\t0\td", 'open\t0\te\t{"size":7}']
+    assert json.loads(lines("ls", tasks, "--json", "--failed")[0]) == {
+        "key": "c", "value": {"_done": False, "_aborted": False, "_tries": 3, "error": "OSError: gone"}}
+    assert "no key" in refused("ls", tasks, "--from", "nobody", code=1)
+
+
+def test_hostile_keys_come_out_and_go_in_again(path):
+    POD(path, init=[(key, [number]) for number, key in enumerate(HOSTILE)]).close()
+    found = lines("ls", path, "--json-keys")
+    assert [parse_key(line, True) for line in found] == HOSTILE
+    values = lines("get", path, "--json-keys", "--file", "-", stdin="\n".join(found))
+    assert [json.loads(line.split("\t")[-1]) for line in values] == [[number] for number in range(len(HOSTILE))]
+    assert json.loads(run("get", path, "--", "--help")) == [HOSTILE.index("--help")]
+    assert json.loads(run("get", path, "\udcff")) == [HOSTILE.index("\udcff")]
+    assert json.loads(run("get", path, "5")) == [HOSTILE.index("5")]
+    assert json.loads(run("get", path, "5", "--json-keys")) == [HOSTILE.index(5)]
+    assert run("rm", path, "--json-keys", "-", stdin="\n".join(found)) == f"{len(HOSTILE)} keys removed\n"
+    assert lines("ls", path) == []
+
+
+@given(st.recursive(st.text() | st.integers(), lambda parts: st.lists(parts, max_size=3).map(tuple)))
+def test_keys_as_text_and_back(key):
+    assert parse_key(key_as_json(key), True) == key
+    assert "\n" not in key_text(key)

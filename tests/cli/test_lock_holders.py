@@ -1,0 +1,69 @@
+"""The command while other processes have the store open."""
+
+from __future__ import annotations
+
+import json
+
+from tastypy_fast import SharedTracker
+from tastypy_fast._inspect.lock_holders import find_lock_holders
+from tests.support.children import Child
+from tests.support.command import hold_private, lines, refused, run
+
+
+def hold_shared(pipe, path, rounds=1):
+    with SharedTracker(path, max_tries=3) as tracker:
+        for _ in range(rounds):
+            key = next(tasks := tracker.try_keys())
+            pipe.send(key)
+            pipe.recv()
+            tasks.close()
+
+
+def test_while_a_private_process_has_it_reading_works_and_writing_says_so(tasks):
+    with Child(hold_private, tasks) as child:
+        assert child.pipe.recv() == "ready"
+        assert lines("ls", tasks) == [*"abcdefg", "new"]
+        before = run("ls", tasks, "--json")
+        for command in (("set", "a", "{}"), ("rm", "a"), ("add", "z"), ("done", "c"), ("reset", "c"), ("abort", "c")):
+            error = refused(command[0], tasks, *command[1:], code=3)
+            assert f"process {child.pid} " in error
+            assert "nothing was changed" in error
+        assert run("ls", tasks, "--json") == before
+        status = json.loads(run("status", tasks, "--json"))
+        assert status["open"]["how"] == "private"
+        assert status["open"]["processes"] == [child.pid]
+        assert status["durability"] == "full"
+        assert f"process {child.pid} " in run("status", tasks)
+        child.pipe.send("end")
+        assert child.wait() == 0
+    assert json.loads(run("status", tasks, "--json"))["open"]["how"] == "nobody"
+
+
+def test_all_commands_work_while_processes_share_the_store(tasks):
+    with Child(hold_shared, tasks) as child:
+        assert child.pipe.recv() == "e"  # (c has no tries left)
+        status = json.loads(run("status", tasks, "--json"))
+        assert status["open"]["how"] == "shared"
+        assert status["durability"] == "process"
+        assert [(claim["key"], claim["process"], claim["passed"]) for claim in status["claims"]] == [
+            ("e", child.pid, False)]
+        assert (status["claimed"], status["failed"], status["left"]) == (1, 1, 4)
+        assert "1 task of 1 worker" in run("status", tasks)
+        assert lines("ls", tasks, "--claimed") == ["e"]
+        assert json.loads(run("ls", tasks, "--claimed", "--json"))["claim"]["process"] == child.pid
+        assert lines("ls", tasks, "--failed") == ["c"]
+        # what a worker is at is left to it, unless it is named
+        assert run("abort", tasks, "--todo") == "3 tasks aborted\n"
+        assert run("add", tasks, "h") == "added 1 task, 0 existed already\n"
+        assert run("done", tasks, "e") == "1 task marked done\n"
+        child.pipe.send("go on")
+        assert child.wait() == 0
+    assert lines("ls", tasks, "--done") == [*"abe"]
+
+
+def test_lock_holders_exclude_killed_processes(tasks):
+    with Child(hold_private, tasks) as child:
+        child.pipe.recv()
+        child.kill()
+        child.wait()
+    assert find_lock_holders(str(tasks))[:3] == ("nobody", "", ())

@@ -1,0 +1,93 @@
+"""The command: help, version, completion, and what opening a store reports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+import tastypy_fast
+from tastypy_fast import POD
+from tests.support.command import COMMAND, ENVIRONMENT, refused, run
+
+COMMANDS = """
+    abort add compact copy done export get import ls repair reset rm set status verify watch
+""".split()  # noqa: SIM905
+
+
+# Help, version, completion
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    text = run(command, "--help")
+    assert text.startswith(f"Usage: tastypy-fast {command} [OPTIONS]")
+    assert len(text.splitlines()[2].strip()) > 20
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_of_the_whole_names_commands_exit_codes_and_completion():
+    text = run("--help")
+    assert all(f"\n  {command} " in text for command in COMMANDS)
+    assert all(f"\n    {code} " in text for code in (0, 1, 2, 3, 4, 130, 141))
+    assert "_TASTYPY_FAST_COMPLETE=bash_source" in text
+    assert run(code=2)[0] == text
+
+
+def test_version():
+    assert run("--version") == f"tastypy-fast, version {tastypy_fast.__version__}\n"
+
+
+def test_completion_of_commands_and_options():
+    found = run(_TASTYPY_FAST_COMPLETE="bash_complete", COMP_WORDS="tastypy-fast re", COMP_CWORD="1")
+    assert found.split() == ["plain,repair", "plain,reset"]
+    found = run(_TASTYPY_FAST_COMPLETE="bash_complete", COMP_WORDS="tastypy-fast ls --fa", COMP_CWORD="2")
+    assert "plain,--failed" in found
+
+
+def test_without_the_extra_one_line_names_it(tmp_path):
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\", name='click')")
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, env={
+        **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "tastypy-fast: this needs click: pip install 'tastypy_fast[cli]'\n"
+
+
+# What opening says
+
+
+@pytest.mark.parametrize("command", ["status", "ls", "watch", "get STORE x", "add STORE x", "set STORE x 1",
+                                     "rm STORE x", "done STORE x", "reset STORE --failed", "abort STORE x",
+                                     "export STORE -"])
+def test_there_is_no_store(command, path):
+    name, *rest = command.replace("STORE", str(path)).split()
+    assert "there is no store at" in refused(name, *(rest or [path]), code=3)
+    assert not path.exists()
+
+
+def test_exit_codes_for_no_store_and_for_damage(tmp_path, tasks):
+    assert "not a store" in refused("status", tmp_path, code=3)
+    with open(tasks / "data.mdb", "r+b") as file:
+        file.write(b"\xff" * 9000)
+    assert "damaged" in refused("status", tasks, code=3)
+
+
+def test_arguments_that_make_no_sense(tasks):
+    assert "nonsense" in refused("nonsense", code=2)
+    assert "STORE" in refused("ls", code=2)
+    assert "--limit" in refused("ls", tasks, "--limit", "-1", code=2)
+    assert "needs keys" in refused("reset", tasks, code=2)
+    assert "not both" in refused("reset", tasks, "a", "--failed", code=2)
+    assert "JSON" in refused("get", tasks, "--json-keys", "a", code=2)
+    assert "a key must be" in refused("get", tasks, "--json-keys", "1.5", code=2)
+    assert "JSON" in refused("set", tasks, "a", "{", code=2)
+    assert "object" in refused("set", tasks, "a", "1", code=2)
+    assert "what format" in refused("export", tasks, "tasks.csv", code=2)
+
+
+def test_a_dict_has_no_tasks(path):
+    POD(path, init={"a": 1}).close()
+    assert "plain dict" in refused("ls", path, "--failed", code=3)
+    assert "plain dict" in run("done", path, "a", code=3)[1]
+    assert "plain dict" in refused("add", path, "b", code=3)

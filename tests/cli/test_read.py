@@ -1,0 +1,34 @@
+"""tastypy-fast get."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from tastypy_fast import POD, Tracker
+from tests.support.command import COMMAND, ENVIRONMENT, lines, refused, run
+
+
+def test_get(tasks):
+    assert json.loads(run("get", tasks, "e"))["size"] == 7
+    assert lines("get", tasks, "a", "e")[1] == 'e\t{"_done":false,"_aborted":false,"_tries":0,"size":7}'
+    assert json.loads(run("get", tasks, "e", "--json"))["key"] == "e"
+    out, error = run("get", tasks, "nobody", "e", code=1)
+    assert out.startswith("e\t")
+    assert error == 'tastypy-fast: no such key: "nobody"\n'
+
+
+def test_a_key_of_the_other_type_is_hinted_at(path):
+    POD(path, init={5: 0, "7": 0}).close()
+    assert "--json-keys" in refused("get", path, "5", code=1)
+    assert 'the string "7"' in refused("get", path, "7", "--json-keys", code=1)
+
+
+def test_a_reader_that_goes_away_is_no_error(path):
+    Tracker(path, init=[(f"{number:050}", {}) for number in range(20_000)]).close()
+    with subprocess.Popen([*COMMAND, "ls", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=ENVIRONMENT) as process:
+        assert process.stdout.readline() == b"0" * 50 + b"\n"
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""

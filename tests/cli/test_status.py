@@ -1,0 +1,115 @@
+"""tastypy-fast status: counts of tasks by state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tastypy_fast import POD, SharedTracker, Tracker
+from tastypy_fast._inspect.task_counts import TaskCounter
+from tests.support.children import Child
+from tests.support.command import lines, run
+
+# status
+
+
+def test_status(tasks):
+    status = json.loads(run("status", tasks, "--json"))
+    assert {name: status[name] for name in ("kind", "keys", "done", "failed", "aborted", "left", "tried")} == {
+        "kind": "tracker", "keys": 7, "done": 2, "failed": 1, "aborted": 1, "left": 4, "tried": 3}
+    assert status["disk"]["bytes"] > status["disk"]["free"] >= 0
+    assert status["path"] == str(tasks)
+    status = json.loads(run("status", tasks, "--max-tries", "3", "--json"))
+    assert (status["failed"], status["left"]) == (1, 3)
+    status = json.loads(run("status", tasks, "--max-tries", "4", "--json"))
+    assert (status["failed"], status["left"]) == (0, 4)
+    text = run("status", tasks)
+    assert "28.57 %" in text
+    assert "normal" in text
+    assert "\x1b" not in text
+
+
+def test_status_of_a_dict(path):
+    POD(path, init={"a": 1}, file_size=50).close()
+    status = json.loads(run("status", path, "--json"))
+    assert (status["kind"], status["keys"], status["file_size"]) == ("dict", 1, 50)
+    assert "a dict" in run("status", path)
+    # what a store was opened with once stays, whoever writes
+    run("set", path, "b", "2")
+    assert json.loads(run("status", path, "--json"))["file_size"] == 50
+
+
+def test_free_room_is_what_deleting_leaves(path):
+    with POD(path) as pod:
+        pod.update((number, "x" * 1000) for number in range(2000))
+        pod.sync()
+        pod.clear()
+    free = json.loads(run("status", path, "--json"))["disk"]["free"]
+    assert 2_000_000 < free < os.path.getsize(path / "data.mdb")
+
+
+STATUS = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3))
+
+
+@settings(max_examples=20)
+@given(st.lists(STATUS, max_size=1200), st.integers(0, 3))
+def test_the_census_counts_what_a_walk_finds(tmp_path_factory, statuses, max_tries):
+    path = tmp_path_factory.mktemp("census") / "store"
+    with Tracker(path, init=[(n, {"_done": d, "_aborted": a, "_tries": t}) for n, (d, a, t) in enumerate(statuses)]):
+        pass
+    with Tracker(path, mode="r") as tracker:
+        counts = TaskCounter(tracker, max_tries).count()
+    is_open = [tries for done, aborted, tries in statuses if not done and not aborted]
+    failed = sum(tries >= max(max_tries, 1) for tries in is_open)
+    assert counts == (len(statuses), sum(done for done, _, _ in statuses),
+                      sum(aborted and not done for done, aborted, _ in statuses), failed,
+                      len(is_open) - (failed if max_tries else 0), 0, sum(tries > 0 for _, _, tries in statuses))
+
+
+# ls and get
+
+
+def test_claimed_tasks_are_not_counted_as_failed(path):
+    with SharedTracker(path) as tracker:
+        tracker.add_many(range(1700))
+        with tracker.locked():
+            for key in range(0, 1700, 2):
+                tracker.increment_tries(key)
+        loop = tracker.try_keys(batch=1200)
+        assert next(loop) == 0
+        status = json.loads(run("status", path, "--json"))
+        assert (status["claimed"], status["failed"], status["left"], status["tried"]) == (1200, 250, 1700, 1450)
+        assert [int(key) for key in lines("ls", path, "--failed")] == list(range(1200, 1700, 2))
+        loop.close()
+    status = json.loads(run("status", path, "--json"))
+    assert (status["claimed"], status["failed"]) == (0, 850)
+
+
+def test_unstarted_tasks_of_a_killed_worker_are_not_failed(path):
+    with SharedTracker(path) as tracker:
+        tracker.add_many(range(1200))
+        tracker.increment_tries(3)
+
+        def live(pipe):
+            worker = SharedTracker(path)
+            loop = worker.try_keys(batch=1000)
+            for _ in range(10):
+                next(loop)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with Child(live) as child:
+            assert child.wait() == -signal.SIGKILL
+        for _ in range(2):
+            # (before a worker has looked for the dead, and after it)
+            for max_tries, failed in ((0, 10), (1, 10), (2, 1)):
+                status = json.loads(run("status", path, "--max-tries", str(max_tries), "--json"))
+                assert (status["claimed"], status["failed"], status["tried"]) == (0, failed, 10)
+                assert len(lines("ls", path, "--failed", "--max-tries", str(max_tries))) == failed
+            with SharedTracker(path) as other:
+                other.release(0)
+        assert tracker.claims() == {}
+        tracker._check()

@@ -1,0 +1,130 @@
+"""tastypy-fast watch: the live view, in a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import uuid
+
+import pytest
+
+from tastypy_fast import SharedTracker, Tracker
+from tests.support.children import start
+from tests.support.command import COMMAND, ENVIRONMENT, run
+
+# (a terminal knows how wide it is)
+TERMINAL = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "TMUX")}
+
+PIPELINE = """
+    import sys
+    from tastypy_fast import SharedTracker, Tracker
+    tracker = {"shared": SharedTracker, "private": Tracker}[sys.argv[1]](sys.argv[2], max_tries=2)
+    for number, key in enumerate(tracker.try_keys()):
+        if number % 10 == 3:
+            tracker.set[key]["error"] = f"OSError: page {key} is gone"
+        else:
+            tracker.mark_done(key)
+        tracker.sync()
+        print(key, flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_watch_until_done_counts_from_this_view_on(path):
+    # most of it was done before this view: its rate says nothing of that
+    Tracker(path, init=[(number, {"_done": number < 900}) for number in range(1000)]).close()
+    with start(PIPELINE, "private", path) as pipeline, subprocess.Popen(
+        [*COMMAND, "watch", str(path), "--interval", "0.1", "--json"], stdout=subprocess.PIPE, text=True,
+        env=ENVIRONMENT,
+    ) as view:
+        pipeline.stdout.readline()
+        first = json.loads(view.stdout.readline())
+        assert first["per_second"] is None
+        assert first["done"] >= 900
+        for _ in range(50):
+            pipeline.stdin.write("\n")
+            pipeline.stdin.flush()
+            pipeline.stdout.readline()
+        while (seen := json.loads(view.stdout.readline()))["done"] < 940:
+            pass
+        began = time.monotonic()
+        # (as many as were done since the view began, at the most, and not 900)
+        assert 0 < seen["per_second"] < 900
+        assert seen["seconds_left"] == pytest.approx(seen["left"] / seen["per_second"])
+        while not seen["failures"]:
+            assert time.monotonic() - began < 60
+            pipeline.stdin.write("\n")
+            pipeline.stdin.flush()
+            seen = json.loads(view.stdout.readline())
+        assert all("is gone" in failure["error"] for failure in seen["failures"])
+        view.terminate()
+        pipeline.kill()
+    Tracker(path, init=[(number, {"_done": True}) for number in range(1000)]).close()
+    assert "nothing left to do" in run("watch", path, "--until-done")
+
+
+class Terminal:
+    """A real terminal, with something running in it."""
+
+    def __init__(self, *command, columns=90, rows=36):
+        self.name = f"tastypy-fast-{uuid.uuid4().hex}"
+        quoted = " ".join(f"'{part}'" for part in command)
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), f"{quoted}; echo code $?; sleep 600")
+
+    def tmux(self, *arguments):
+        return subprocess.run(["tmux", "-L", self.name, "-f", os.devnull, *arguments], env=TERMINAL, check=True,
+                              capture_output=True, text=True, timeout=60).stdout
+
+    def screen(self):
+        return self.tmux("capture-pane", "-p", "-t", ":0")
+
+    def wait_for(self, *parts):
+        until = time.monotonic() + 60
+        while not all(part in (screen := self.screen()) for part in parts):
+            assert time.monotonic() < until, screen
+            time.sleep(0.05)
+        return screen
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.tmux("kill-server")
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
+def test_watch_in_a_terminal(path):
+    SharedTracker(path, init=[(number, {}) for number in range(100)]).close()
+    with start(PIPELINE, "shared", path) as pipeline, Terminal(
+            *COMMAND, "watch", path, "--interval", "0.1", "--max-tries", "2") as terminal:
+        pipeline.stdout.readline()
+        screen = terminal.wait_for("done", "failed", "aborted", "left", "in the last minute", "now")
+        assert str(path) in screen
+        for _ in range(54):
+            pipeline.stdin.write("\n")
+            pipeline.stdin.flush()
+            pipeline.stdout.readline()
+        screen = terminal.wait_for("49.00 %", " left\n")
+        assert "┤" in screen
+        pipeline.stdin.close()
+        pipeline.stdout.read()
+        # each of those that failed was tried once by a worker that has ended: it is left
+        terminal.wait_for("90.00 %", "10.00 %", "in the last minute")
+        terminal.tmux("resize-window", "-x", "40", "-y", "12")
+        terminal.wait_for("90.00 %")
+        terminal.tmux("send-keys", "C-c")
+        assert "code 130" in terminal.wait_for("code 130")
+        assert "Traceback" not in terminal.screen()
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
+def test_no_color_is_kept_to(tasks):
+    for variables, colored in (({}, True), ({"NO_COLOR": "1"}, False)):
+        with Terminal("env", *(f"{name}={value}" for name, value in variables.items()), *COMMAND, "watch", tasks
+                      ) as terminal:
+            terminal.wait_for("tasks")
+            found = terminal.tmux("capture-pane", "-p", "-e", "-t", ":0")
+            assert ("\x1b[33m" in found) is colored, found

@@ -1,0 +1,51 @@
+"""Fixtures for the tests of copying, compacting, verifying and repairing."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.support.children import Child
+from tests.support.maintenance import ORDINARY, PRIVATE, fill, leave_a_log, state_of
+from tests.support.stores import CLASSES, logging
+
+
+@pytest.fixture(params=[
+    pytest.param(cls, id=name, marks=() if name in ORDINARY else pytest.mark.storm) for name, cls in CLASSES.items()
+])
+def cls(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A folder with a sound store of each class, and what is in it."""
+    folder = tmp_path_factory.mktemp("sound")
+    found = {}
+    for one in CLASSES.values():
+        with one(folder / one.__name__) as store:
+            fill(store)
+        found[one] = folder / one.__name__, state_of(PRIVATE.get(one, one), folder / one.__name__)
+    return found
+
+
+@pytest.fixture
+def victim(stores, cls, path):
+    shutil.copytree(stores[cls][0], path)
+    return path
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "new" / "target"
+
+
+@pytest.fixture
+def logged(path):
+    """A store that has much in its log, as a killed process has left it."""
+    with logging(10**6), Child(leave_a_log, path) as child:
+        expected = child.pipe.recv()
+        child.kill()
+        child.wait()
+    return expected

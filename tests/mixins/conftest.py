@@ -1,0 +1,42 @@
+"""Fixtures for the tests of what the classes have in common."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from tastypy_fast import (
+    ProgressTracker,
+    SharedProgressTracker,
+)
+from tests.support.progress import Screen
+
+
+@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
+def tracker_class(request):
+    return request.param
+
+
+@pytest.fixture
+def make(path, tracker_class):
+    """Open a tracker; it is checked and closed at the end, when no bar may be left."""
+    stores = []
+
+    def make(cls=tracker_class, **options):
+        stores.append(cls(path, **options))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        if not store.closed:
+            store._check()
+            store.close()
+    gc.collect()
+    tqdm = pytest.importorskip("tqdm")
+    assert not getattr(tqdm.tqdm, "_instances", None)
+
+
+@pytest.fixture
+def screen():
+    return Screen()

@@ -1,0 +1,98 @@
+"""tracker.progress() while other processes work on the same tasks."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tastypy_fast import (
+    SharedProgressTracker,
+)
+from tests.support.children import Child
+from tests.support.progress import tasks
+
+tqdm = pytest.importorskip("tqdm")
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def test_bar_counts_what_other_processes_do(path, screen):
+    tracker = SharedProgressTracker(path, max_tries=1, init=tasks(10))
+
+    def work(pipe):
+        with SharedProgressTracker(path, max_tries=1) as mine:
+            for key in mine.try_keys():
+                if key != "task 5":
+                    mine.mark_done(key)
+
+    for number, key in enumerate(tracker.progress(file=screen, mininterval=0)):
+        if not number:
+            with Child(work) as child:
+                child.receive_all()
+                assert child.wait() == 0
+        tracker.mark_done(key)
+    assert screen.states[-1] == (10, 10, 1)
+    assert len(screen.getvalue().split("\r")) < 6
+    tracker.close()
+
+
+def test_process_that_only_waits_shows_a_bar_and_claims_nothing(path, screen):
+    tracker = SharedProgressTracker(path, init=tasks(3))
+    with tracker.progress(file=screen, mininterval=0) as bar:
+        assert tracker.claimed_keys() == []
+        assert tracker.num_tried() == 0
+        tracker.mark_done("task 1")
+        assert bar.update()
+        assert not bar.update()  # nothing new
+        assert screen.states[-1] == (1, 3, 0)
+    tracker.close()
+
+
+@pytest.mark.parametrize("end", ["kill", "close"])
+def test_last_try_is_not_failed_while_its_worker_lives(path, end):
+    tracker = SharedProgressTracker(path, max_tries=1, init=tasks(4))
+
+    def work(pipe):
+        mine = SharedProgressTracker(path, max_tries=1)
+        loop = mine.try_keys(batch=3)
+        assert next(loop) == "task 0"
+        pipe.send(1)
+        pipe.recv()
+        assert next(loop) == "task 1"
+        pipe.send(2)
+        pipe.recv()
+        loop.close()
+        mine.close()
+
+    with Child(work) as child:
+        assert child.pipe.recv() == 1
+        assert tracker._count_progress(False) == (4, 0, 0)
+        child.pipe.send(None)
+        assert child.pipe.recv() == 2
+        assert tracker._count_progress(False) == (4, 0, 1)  # the first one failed, though it is still the worker's
+        if end == "kill":
+            child.kill()
+            child.wait()
+        else:
+            child.pipe.send(None)
+            assert child.wait() == 0
+        # The third one was claimed and not handed out: it has its try again with the next loop.
+        loop = tracker.try_keys()
+        assert next(loop) == "task 2"
+        assert tracker._count_progress(False) == (4, 0, 2)
+        loop.close()
+        assert tracker._count_progress(False) == (4, 0, 3)
+    tracker.close()
+
+
+def test_gate_that_gave_a_last_try_leaves_the_task_to_its_thread(path):
+    tracker = SharedProgressTracker(path, max_tries=1, init=tasks(2))
+    assert tracker.should_try("task 0")
+    assert tracker._count_progress(False).given_up == 1  # (this thread asks, and so is not at work on it)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).given_up))
+    thread.start()
+    thread.join()
+    assert found == [0]
+    tracker.close()

@@ -1,0 +1,175 @@
+"""Every store is an ordered mapping: get, set, delete, pop, order, equality."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, MutableMapping
+
+import pytest
+
+from tests.support.contract import ABC
+
+pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
+
+# Enough to need several chunks of an iterator and several blocks of statuses.
+MANY = 1300
+
+
+def test_class_is_a_mutable_mapping(store):
+    assert isinstance(store, MutableMapping)
+
+
+def test_empty_store_is_empty(store):
+    assert len(store) == 0
+    assert not store
+    assert store.keys() == store.values() == store.items() == list(store) == list(reversed(store)) == []
+
+
+def test_value_comes_back(kit, abc):
+    assert [kit.plain(abc[key]) for key in ABC] == [1, 2, 3]
+    assert abc
+    assert len(abc) == 3
+
+
+def test_missing_key_is_a_key_error_that_names_it(abc):
+    for ask in (abc.__getitem__, abc.__delitem__, abc.pop, abc.mark_dirty, abc.sync_key):
+        with pytest.raises(KeyError) as caught:
+            ask("z")
+        assert caught.value.args == ("z",)
+
+
+def test_contains(abc):
+    assert "a" in abc
+    assert "z" not in abc
+    assert 1 not in abc
+    assert ("a",) not in abc
+
+
+def test_get_gives_value_or_default(kit, abc):
+    assert kit.plain(abc.get("a")) == 1
+    assert kit.plain(abc.get("a", 7)) == 1
+    assert abc.get("z") is None
+    assert abc.get("z", 7) == 7
+
+
+def test_overwriting_keeps_the_place(kit, abc):
+    abc["a"] = kit.value(9)
+    assert kit.contents(abc) == {"a": 9, "b": 2, "c": 3}
+    assert abc.keys() == ["a", "b", "c"]
+    assert len(abc) == 3
+
+
+def test_deleting_takes_one_key_away(abc):
+    del abc["b"]
+    assert abc.keys() == ["a", "c"]
+    assert "b" not in abc
+    assert len(abc) == 2
+    with pytest.raises(KeyError):
+        del abc["b"]
+
+
+@pytest.mark.parametrize("sync_between", [False, True])
+def test_deleted_and_added_again_goes_to_the_end(kit, abc, sync_between):
+    del abc["a"]
+    if sync_between:
+        abc.sync()
+    abc["a"] = kit.value(7)
+    assert kit.contents(abc) == {"b": 2, "c": 3, "a": 7}
+    assert abc.keys() == ["b", "c", "a"]
+    reopened = kit.reopened(abc)
+    assert reopened.keys() == ["b", "c", "a"]
+    assert kit.plain(reopened["a"]) == 7
+
+
+def test_lists_are_lists_and_iterators_iterators(kit, abc):
+    keys, values = list(ABC), [kit.value(value) for value in ABC.values()]
+    assert abc.keys() == keys
+    assert [kit.plain(value) for value in abc.values()] == list(ABC.values())
+    assert [(key, kit.plain(value)) for key, value in abc.items()] == list(ABC.items())
+    assert all(type(part) is list for part in (abc.keys(), abc.values(), abc.items()))
+    for iterator in (iter(abc), abc.iterkeys(), abc.itervalues(), abc.iteritems(), reversed(abc)):
+        assert isinstance(iterator, Iterator)
+        assert iter(iterator) is iterator
+    assert list(abc) == list(abc.iterkeys()) == keys
+    assert [kit.plain(value) for value in abc.itervalues()] == [kit.plain(value) for value in values]
+    assert kit.contents(abc) == ABC
+    assert list(reversed(abc)) == keys[::-1]
+
+
+def test_order_holds_over_many_chunks(kit):
+    store = kit.open()
+    numbers = list(range(0, 7 * MANY, 7))
+    for number in numbers:
+        store[number] = kit.value(-number)
+        if number == 7 * (MANY // 2):
+            store.sync()
+    assert list(store) == numbers
+    assert list(reversed(store)) == numbers[::-1]
+    assert kit.contents(store) == {number: -number for number in numbers}
+    assert list(kit.reopened(store)) == numbers
+
+
+@pytest.mark.parametrize(("last", "order"), [(True, "cba"), (False, "abc")])
+def test_popitem_takes_from_either_end(kit, abc, last, order):
+    taken = [abc.popitem(last) for _ in ABC]
+    assert [key for key, _ in taken] == list(order)
+    assert {key: kit.plain(value) for key, value in taken} == ABC
+    with pytest.raises(KeyError):
+        abc.popitem(last=last)
+    assert len(kit.reopened(abc)) == 0
+
+
+def test_popitem_takes_the_last_one_by_default(abc):
+    assert abc.popitem()[0] == "c"
+
+
+def test_pop_gives_the_value_or_the_default(kit, abc):
+    assert kit.plain(abc.pop("b")) == 2
+    assert abc.pop("b", None) is None
+    assert abc.keys() == ["a", "c"]
+
+
+def test_setdefault_sets_only_what_is_missing(kit, abc):
+    assert kit.plain(abc.setdefault("a", kit.value(9))) == 1
+    assert kit.plain(abc.setdefault("d", kit.value(4))) == 4
+    assert kit.contents(abc) == {**ABC, "d": 4}
+
+
+def test_clear_empties(kit, abc):
+    abc.clear()
+    assert len(abc) == 0
+    assert list(abc) == []
+    abc["a"] = kit.value(5)
+    assert kit.contents(kit.reopened(abc)) == {"a": 5}
+
+
+def test_clear_empties_a_store_of_many_chunks(kit):
+    store = kit.open(init=kit.pairs(dict.fromkeys(range(MANY))), sync_at=400)
+    store.clear()
+    assert len(store) == 0
+    assert len(kit.reopened(store)) == 0
+
+
+def test_equality_is_that_of_mappings_in_any_order(kit, abc):
+    same = dict(kit.open("same", init=kit.pairs({"c": 3, "b": 2, "a": 1})))
+    assert abc == same
+    assert same == abc
+    assert abc == collections.OrderedDict(same)
+    assert abc == kit.open("same")
+    assert abc == abc
+    for other in ({"a": 1, "b": 2, "c": 4}, {"a": 1, "b": 2}, {"a": 1, "b": 2, "d": 3}, {**ABC, "d": 4}):
+        assert abc != kit.open("other-" + "".join(other), init=kit.pairs(other))
+        assert abc != dict(kit.pairs(other))
+    assert abc != list(same.items())
+    assert (abc == 3) is False
+
+
+def test_store_is_not_hashable(store):
+    with pytest.raises(TypeError):
+        hash(store)
+
+
+def test_dict_of_a_store_is_a_copy(kit, abc):
+    plain = dict(abc)
+    abc.clear()
+    assert {key: kit.plain(value) for key, value in plain.items()} == ABC

@@ -1,0 +1,321 @@
+"""Failed tasks stay their worker's; who has which task; what ends a claim and what keeps it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from datetime import datetime, timezone
+
+import pytest
+
+from tests.support.claims import Worker, call, close_loop, take, take_all, tries
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+# What has failed stays its worker's
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_a_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch):
+    tracker.add_many(range(6))
+    with Worker(path) as first, Worker(path) as second:
+        assert first.ask(take, 2) == [0, 1]
+        assert second.ask(take_all, batch) == [2, 3, 4, 5]
+        for number in range(2, 4):
+            assert first.ask(take_all, batch) == [0, 1]
+            assert second.ask(take_all, batch) == [2, 3, 4, 5]
+            assert tries(tracker) == [number] * 6
+        second.ask(call, "mark_done", 3)
+        assert second.ask(take_all, batch) == [2, 4, 5]
+        assert list(tracker.try_keys()) == []
+        assert not tracker.should_try(0)
+        first.end("close")
+        # (what others have left comes in order, or at the end of a loop that did not know of it)
+        assert sorted(second.ask(take_all, batch)) == [0, 1, 2, 4, 5]
+        second.end("close")
+    assert sorted(tracker.try_keys()) == [0, 1, 2, 4, 5]
+
+
+def test_a_pass_does_not_repeat_what_failed_in_it(tracker):
+    tracker.add_many(range(5))
+    passes = [[], []]
+    for keys in passes:
+        for key in tracker.try_keys(batch=2):
+            keys.append(key)
+            if key == 1:
+                tracker.add_if_absent(5)
+    assert passes == [[0, 1, 2, 3, 4, 5]] * 2
+
+
+def test_a_worker_that_is_stopped_keeps_its_tasks(path, tracker):
+    tracker.add_many(range(5))
+    with Worker(path) as worker:
+        assert worker.ask(take, 2) == [0, 1]
+        worker.kill(signal.SIGSTOP)
+        os.waitpid(worker.pid, os.WUNTRACED)
+        assert list(tracker.try_keys()) == [2, 3, 4]
+        assert tracker.claims()[0].process == worker.pid
+        worker.kill(signal.SIGCONT)
+        assert worker.ask(take_all) == [0, 1]
+        worker.kill(signal.SIGSTOP)
+        worker.kill(signal.SIGKILL)
+        worker.wait()
+        assert sorted(tracker.try_keys()) == list(range(5))
+
+
+# Who has what
+
+
+def test_claims_name_the_worker_and_the_time(path, tracker):
+    tracker.add_many(["c", ("b", 1), 7, "a"])
+    before = datetime.now(timezone.utc)
+    with Worker(path) as worker:
+        assert worker.ask(call, "should_try", 7)
+        assert next(tracker.try_keys()) == "c"
+        assert worker.ask(take) == [("b", 1)]
+        after = datetime.now(timezone.utc)
+        claims = tracker.claims()
+        # In the order in which they were added.
+        assert list(claims) == tracker.claimed_keys() == ["c", ("b", 1), 7]
+        assert [claim.process for claim in claims.values()] == [os.getpid(), worker.pid, worker.pid]
+        assert {claim.host for claim in claims.values()} == {socket.gethostname()}
+        assert all(before <= claim.since <= after for claim in claims.values())
+        # The same from everywhere.
+        worker.pipe.send((claims_of, ()))
+        assert worker.pipe.recv() == [(key, *claim) for key, claim in claims.items()]
+        worker.ask(call, "mark_done", 7)
+        assert tracker.claimed_keys() == ["c", ("b", 1)]
+        worker.end("SIGKILL")
+    assert tracker.claimed_keys() == ["c"]
+    tracker.release("c")
+    assert tracker.claimed_keys() == []
+
+
+def claims_of(state):
+    return [(key, *claim) for key, claim in state.tracker.claims().items()]
+
+
+def test_a_process_that_only_reads_is_no_worker(path, tracker):
+    tracker.add_many(range(5))
+    with Worker(path) as worker:
+        for name in ("claims", "claimed_keys", "num_done", "keys", "items"):
+            worker.ask(call, name)
+        worker.ask(call, "should_do", 1)
+        worker.ask(call, "mark_done", 0)
+        assert not (path / "workers").exists()
+        assert tracker.claims() == {}
+        worker.end("close")
+
+
+# Giving back
+
+
+def test_release_offers_a_task_to_all_and_keeps_its_try(path, tracker):
+    tracker.add_many(range(3))
+    with Worker(path) as worker:
+        assert worker.ask(take, 3) == [0, 1, 2]
+        worker.ask(call, "release", 0)
+        # Anybody may.
+        tracker.release(2)
+        assert tracker.claimed_keys() == [1]
+        assert tries(tracker) == [1, 1, 1]
+        assert list(tracker.try_keys()) == [0, 2]
+        assert worker.ask(take_all) == [1]
+        tracker.release(1)
+        assert tracker.should_try(1)
+        assert worker.ask(take_all) == []
+        worker.end("close")
+
+
+def test_release_of_an_unclaimed_task_does_nothing(tracker):
+    tracker.add_many("ab")
+    tracker.release("a")
+    tracker.should_try("b")
+    tracker.mark_done("b")
+    tracker.release("b")
+    assert tries(tracker) == [0, 1]
+    assert tracker.done("b")
+    with pytest.raises(KeyError):
+        tracker.release("c")
+
+
+ENDS_CLAIM = {
+    "mark_done": lambda tracker: tracker.mark_done("a"),
+    "mark_done_many": lambda tracker: tracker.mark_done_many(["b", "a"]),
+    "mark_not_done": lambda tracker: tracker.mark_not_done("a"),
+    "abort": lambda tracker: tracker.abort("a"),
+    "release": lambda tracker: tracker.release("a"),
+    "assign done": lambda tracker: tracker.__setitem__("a", {"_done": True, "_aborted": False, "_tries": 1}),
+    "assign aborted": lambda tracker: tracker.__setitem__("a", {"_aborted": True, "_tries": 1}),
+    "set done": lambda tracker: tracker.set["a"].__setitem__("_done", True),
+    "set aborted": lambda tracker: tracker.set["a"].update(_aborted=True, x=1),
+    "update done": lambda tracker: tracker.update(a={"_done": True}),
+    "del": lambda tracker: tracker.__delitem__("a"),
+    "del through set": lambda tracker: tracker.set.__delitem__("a"),
+    "pop": lambda tracker: tracker.pop("a"),
+    "popitem": lambda tracker: tracker.popitem(last=False),
+    "clear": lambda tracker: tracker.clear(),
+    "del and add": lambda tracker: (tracker.__delitem__("a"), tracker.add("a")),
+}
+KEEPS_CLAIM = {
+    "set data": lambda tracker: tracker.set["a"].__setitem__("x", 1),
+    "assign data": lambda tracker: tracker.__setitem__("a", {"x": 1, "_tries": 1}),
+    "update data": lambda tracker: tracker.update(a={"x": 1}),
+    "increment_tries": lambda tracker: tracker.increment_tries("a"),
+    "reset_tries": lambda tracker: tracker.reset_tries("a"),
+    "unabort": lambda tracker: tracker.unabort("a"),
+    "mark_dirty": lambda tracker: tracker.mark_dirty("a"),
+    "setdefault": lambda tracker: tracker.setdefault("a", {}),
+    "sync": lambda tracker: tracker.sync(),
+    "add_if_absent": lambda tracker: tracker.add_if_absent("a"),
+    "should_do": lambda tracker: tracker.should_do("a"),
+    "others": lambda tracker: tracker.mark_done("b"),
+}
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+@pytest.mark.parametrize("way", ENDS_CLAIM)
+def test_finishing_a_task_from_another_process_ends_its_claim(path, tracker, way, in_block):
+    tracker.add_many("ab")
+    with Worker(path) as worker:
+        assert worker.ask(call, "should_try", "a")
+        if in_block:
+            with tracker.locked():
+                ENDS_CLAIM[way](tracker)
+                assert tracker.claimed_keys() == []
+                assert worker.ask(claims_of) != []
+        else:
+            ENDS_CLAIM[way](tracker)
+        assert tracker.claims() == {}
+        assert worker.ask(claims_of) == []
+        tracker._check()
+        # If it is to be done all the same, or again, anybody may try it.
+        is_over = "a" in tracker and (tracker.done("a") or tracker.aborted("a"))
+        assert tracker.should_try_add("a") != is_over
+        worker.end("close")
+
+
+@pytest.mark.parametrize("way", KEEPS_CLAIM)
+def test_operations_that_do_not_finish_a_task_keep_its_claim(path, tracker, way):
+    tracker.add_many("ab")
+    with Worker(path) as worker:
+        assert worker.ask(call, "should_try", "a")
+        KEEPS_CLAIM[way](tracker)
+        assert tracker.claims()["a"].process == worker.pid
+        assert not tracker.should_try("a")
+        tracker._check()
+        worker.end("close")
+    assert tracker.claims() == {}
+
+
+def test_a_thread_that_waits_to_claim_does_not_end_the_loop_of_another(tracker):
+    """The last tasks are claimed by one thread while another one is about to, and finds nothing left."""
+    for number in range(20):
+        tracker.add_many(range(5 * number, 5 * number + 5))
+        loop = tracker.try_keys(batch=5)
+        begun = threading.Event()
+        found = []
+
+        def work(loop=loop, begun=begun, found=found):
+            begun.set()
+            found.extend(loop)
+
+        other = threading.Thread(target=work)
+        with tracker.locked():
+            other.start()
+            assert begun.wait(60)
+            found.append(next(loop))
+        other.join()
+        assert sorted([*found, *loop]) == list(range(5 * number, 5 * number + 5))
+        tracker.mark_done_many(found)
+
+
+def test_a_batch_passes_over_what_others_have_finished_meanwhile(path, tracker):
+    tracker.add_many(range(10))
+    with Worker(path) as worker:
+        assert worker.ask(take, 1, 10) == [0]
+        tracker.mark_done(1)
+        tracker.abort(2)
+        del tracker[3]
+        tracker.release(4)
+        tracker.mark_not_done(5)
+        assert tracker.should_try(4)
+        tracker.set[6]["x"] = 1
+        # (5 has been opened for all, and this loop is past it)
+        assert worker.ask(take, 10) == [6, 7, 8, 9]
+        worker.end("close")
+    assert sorted(tracker.try_keys()) == [0, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("meanwhile", ["deleted", "deleted and added", "reverted", "added"])
+def test_mark_done_many_works_while_others_change_the_tasks(path, tracker, monkeypatch, meanwhile):
+    """Where tasks are is found out before the transaction, and may not be so in it."""
+    tracker.add_many("abc")
+    tracker.sync()
+    if meanwhile == "reverted":
+        del tracker["b"]
+        tracker.add_many("db")
+    with Worker(path) as worker:
+        begin = type(tracker)._write_handle
+
+        def begin_late(self):
+            monkeypatch.undo()
+            if meanwhile.startswith("deleted"):
+                worker.ask(call, "__delitem__", "b")
+            if meanwhile == "reverted":
+                worker.ask(call, "revert")
+                worker.ask(call, "add", "e")
+            if meanwhile.endswith("added"):
+                worker.ask(call, "add", "d")
+                if "b" not in tracker:
+                    worker.ask(call, "add", "b")
+            return begin(self)
+
+        monkeypatch.setattr(type(tracker), "_write_handle", begin_late)
+        keys = ["a", "d", "b"] if meanwhile == "added" else ["a", "b", "b"]
+        if meanwhile == "deleted":
+            with pytest.raises(KeyError, match="'b'"):
+                tracker.mark_done_many(keys)
+        else:
+            tracker.mark_done_many(keys)
+        worker.end("close")
+    assert [key for key in tracker if tracker.done(key)] == {
+        "deleted": [], "deleted and added": ["a", "b"], "reverted": ["a", "b"], "added": ["a", "b", "d"],
+    }[meanwhile]
+    tracker._check()
+
+
+def test_the_claim_that_was_taken_away_may_be_another_ones(path, tracker):
+    tracker.add("a")
+    with Worker(path) as first, Worker(path) as second:
+        assert first.ask(take) == ["a"]
+        first.ask(call, "release", "a")
+        assert second.ask(take) == ["a"]
+        # The first one's loop and end do not touch it.
+        first.ask(close_loop)
+        assert first.ask(take_all) == []
+        first.end("close")
+        assert tracker.claims()["a"].process == second.pid
+        second.ask(call, "mark_done", "a")
+        second.end("close")
+
+
+@pytest.mark.parametrize("keeps_status", [True, False])
+def test_revert_leaves_claims_that_still_hold(path, tracker, keeps_status):
+    tracker.add_many("ab")
+    tracker.sync()
+    with Worker(path) as worker:
+        assert worker.ask(call, "should_try", "a")
+        if not keeps_status:
+            worker.ask(call, "mark_done", "a")
+        tracker.revert()
+        # Undone is the count of the try, and the mark; that the worker has it in hand is a fact.
+        assert tries(tracker) == [0, 0]
+        assert tracker.claimed_keys() == (["a"] if keeps_status else [])
+        assert tracker.should_try("a") != keeps_status
+        tracker._check()
+        worker.end("close")
+    tracker._check()

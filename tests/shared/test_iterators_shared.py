@@ -1,0 +1,223 @@
+"""Loops over a shared store, across the begin, end and undoing of blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+
+from tests.support.children import Child
+from tests.support.shared import ABC, BLOCKS, Boom, block_of, together
+from tests.support.stores import is_tracker
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def walk(kit, store, kind):
+    """A running loop over pairs, of which keys or values only have the other part None."""
+    for found in getattr(store, f"iter{kind}")():
+        if kind == "keys":
+            yield found, None
+        elif kind == "values":
+            yield None, kit.plain(found)
+        else:
+            yield found[0], kit.plain(found[1])
+
+
+def expected_walk(kind, model):
+    return [(None if kind == "values" else key, None if kind == "keys" else value) for key, value in model.items()]
+
+
+walks = pytest.mark.parametrize("kind", ["keys", "values", "items"])
+
+
+@walks
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("count", [5, 700])
+def test_loop_runs_across_the_begin_and_the_end_of_a_block(kit, kind, block, count):
+    """It sees what the block adds and deletes, there and afterwards."""
+    store = kit.open(init=kit.pairs({number: number for number in range(count)}))
+    loop = walk(kit, store, kind)
+    seen = [next(loop)]
+    with block_of(store, block):
+        seen.append(next(loop))
+        del store[2]
+        store["new"] = kit.value("new")
+        store[4] = kit.value("changed")
+        seen.append(next(loop))
+    store["last"] = kit.value("last")
+    seen += loop
+    model = {number: number for number in range(count)} | {4: "changed", "new": "new", "last": "last"}
+    del model[2]
+    assert seen == expected_walk(kind, model)
+
+
+@walks
+def test_loop_that_began_in_a_block_goes_on_after_it(kit, kind):
+    store = kit.open(init=kit.pairs(ABC))
+    with store.locked():
+        store["d"] = kit.value(4)
+        loop = walk(kit, store, kind)
+        seen = [next(loop), next(loop)]
+        store["e"] = kit.value(5)
+    del store["c"]
+    assert seen + list(loop) == expected_walk(kind, {"a": 1, "b": 2, "d": 4, "e": 5})
+
+
+@walks
+@pytest.mark.parametrize("ends", ["undone", "reverted"])
+def test_loop_yields_keys_added_after_an_aborted_block(kit, kind, ends):
+    """However far it had come in what was undone."""
+    store = kit.open(init=kit.pairs(ABC))
+    store.sync()
+    loop = walk(kit, store, kind)
+    seen = [next(loop)]
+    with contextlib.suppress(Boom), store.transaction() if ends == "undone" else contextlib.nullcontext():
+        store.update(kit.pairs({"x": 7, "y": 8, "z": 9}))
+        seen += [next(loop) for _ in range(4)]
+        raise Boom
+    if ends == "reverted":
+        store.revert()
+        store.sync()
+    store["d"] = kit.value(4)
+    assert seen + list(loop) == expected_walk(kind, {**ABC, "x": 7, "y": 8, "d": 4})
+
+
+@pytest.mark.parametrize("loop", ["iter", "reversed", "items", "todo", "todo items"])
+@pytest.mark.parametrize("by", ["this process", "another one"])
+@pytest.mark.parametrize("what", ["deleted", "moved"])
+def test_loop_yields_keys_that_a_revert_restores_ahead_of_it(kit, loop, by, what):
+    """Though it had read what comes next before."""
+    if loop.startswith("todo") and not is_tracker(kit.cls):
+        return
+    store = kit.open(init=kit.pairs({"a": 1, "b": 2, "c": 3}))
+    store.sync()
+    running = {
+        "iter": iter, "reversed": reversed, "items": lambda store: (key for key, _ in store.iteritems()),
+        "todo": lambda store: store.todo_keys(), "todo items": lambda store: (key for key, _ in store.todo_items()),
+    }[loop]
+    del store["b"]
+    if what == "moved":
+        store["b"] = kit.value(4)
+    running = running(store)
+    seen = [next(running)]
+    if by == "this process":
+        store.revert()
+    else:
+        other = type(store)
+        path = store.path
+        with Child(lambda pipe: other(path).revert()) as child:
+            assert child.wait() == 0
+    # (backwards, what was moved was handed out at its place at the end)
+    expected = {"reversed": ["c", "b", "a"]}.get(loop, ["a", "b", "c"])
+    assert seen + list(running) == (["b", *expected] if loop == "reversed" and what == "moved" else expected)
+    store._check()
+
+
+def test_loop_that_has_ended_stays_at_its_end_in_a_block(kit):
+    store = kit.open(init=kit.pairs(ABC))
+    loops = [iter(store), store.iteritems(), reversed(store)]
+    if is_tracker(kit.cls):
+        loops += [store.todo_keys(), store.aborted_items(), store.try_keys(batch=2)]
+    for loop in loops:
+        list(loop)
+    with store.locked():
+        store.clear()
+        store.update(kit.pairs({"d": 4}))
+        assert [next(loop, "the end") for loop in loops] == ["the end"] * len(loops)
+    assert [next(loop, "the end") for loop in loops] == ["the end"] * len(loops)
+
+
+def test_backward_loop_runs_across_blocks(kit):
+    store = kit.open(init=kit.pairs({number: number for number in range(600)}))
+    loop = reversed(store)
+    seen = [next(loop), next(loop)]
+    with store.locked():
+        seen.append(next(loop))
+        del store[596]
+        store["new"] = kit.value("new")
+    with contextlib.suppress(Boom), store.transaction():
+        del store[595]
+        seen.append(next(loop))
+        raise Boom
+    assert seen == [599, 598, 597, 594]
+    store.clear()
+    assert list(loop) == []
+
+
+def test_loop_of_another_thread_sees_only_what_is_committed(kit, elsewhere):
+    store = kit.open(init=kit.pairs({number: number for number in range(5)}))
+    loop = store.iteritems()
+    seen = [elsewhere(next, loop)]
+    with store.locked():
+        del store[2]
+        store[1] = kit.value("changed")
+        store["new"] = kit.value("new")
+        seen += [elsewhere(next, loop), elsewhere(next, loop)]
+    seen += elsewhere(list, loop)
+    assert [(key, kit.plain(value)) for key, value in seen] == [*((n, n) for n in range(5)), ("new", "new")]
+
+
+def test_loop_may_be_handed_from_a_block_to_another_thread(kit, elsewhere):
+    """Each step sees what its own thread sees."""
+    store = kit.open(init=kit.pairs({number: number for number in range(4)}))
+    loop = iter(store)
+    with store.locked():
+        assert next(loop) == 0
+        del store[1], store[2]
+        store["new"] = kit.value("new")
+        assert elsewhere(next, loop) == 1
+        assert next(loop) == 3
+        assert elsewhere(next, loop, "the end") == "the end"
+
+
+@pytest.mark.parametrize("within", BLOCKS)
+def test_loops_see_additions_and_deletions_of_the_loop_itself(kit, within):
+    store = kit.open(init=kit.pairs({number: number for number in range(40)}))
+    with block_of(store, within):
+        seen = []
+        for key in store:
+            seen.append(key)
+            if key < 100:
+                store.pop(key + 1, None)
+                store[key + 100] = kit.value(None)
+            del store[key]
+    assert seen == [*range(0, 40, 2), *range(100, 140, 2)]
+    assert len(store) == 0
+
+
+def test_block_within_each_step_of_a_loop(kit):
+    store = kit.open(init=kit.pairs({number: number for number in range(30)}))
+    for number, (key, value) in enumerate(store.iteritems()):
+        with contextlib.suppress(Boom), store.transaction():
+            store[key] = kit.value(kit.plain(value) + 100)
+            store["added", key] = kit.value(1)
+            if number % 3 or number >= 30:
+                raise Boom
+    kept = range(0, 30, 3)
+    assert kit.contents(store) == {
+        **{number: number + 100 * (number in kept) for number in range(30)}, **{("added", number): 1 for number in kept}
+    }
+
+
+def test_lists_are_from_one_moment(kit, switching_often):
+    store = kit.open(init=kit.pairs(dict.fromkeys(range(600), 0)))
+    ended = threading.Event()
+
+    def write():
+        try:
+            for number in range(1, 40):
+                store.update(kit.pairs(dict.fromkeys([*range(600), ("new", number)], number)))
+                store.pop(("new", number - 1), None)
+        finally:
+            ended.set()
+
+    def read():
+        while not ended.is_set():
+            found = store.items()
+            assert len({kit.plain(value) for _, value in found[:600]}) == 1
+            assert 600 <= len(found) <= 602
+            assert len(store.keys()) in (600, 601, 602)
+
+    together(write, read, read)

@@ -1,0 +1,17 @@
+"""Numbers of very many digits."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+
+@contextlib.contextmanager
+def digits_allowed(count):
+    """What sys.set_int_max_str_digits() may be set to; 0 is no limit."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(count)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)

@@ -1,0 +1,10 @@
+"""Helpers for the tests of opening."""
+
+from __future__ import annotations
+
+
+def tree(path):
+    """Everything below a folder, with content."""
+    return {
+        str(entry.relative_to(path)): entry.read_bytes() if entry.is_file() else None for entry in path.rglob("*")
+    }

@@ -1,0 +1,95 @@
+"""Instances that the garbage collector finds are saved."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from tastypy_fast import UnstorableValueError
+from tests.support.stores import changing
+
+pytestmark = [
+    pytest.mark.all_classes,
+    pytest.mark.with_log,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+
+def test_a_lost_instance_is_saved_and_lets_go(any_class, path):
+    store = any_class(path)
+    store["a"] = {"list": []}
+    changing(store)["a"]["list"].append(1)
+    del store
+    # Other options: the first is gone, not joined.
+    with any_class(path, gzipped=True) as again:
+        assert again["a"]["list"] == [1]
+
+
+def test_a_lost_instance_in_a_cycle_is_saved_by_the_garbage_collector(any_class, path):
+    store = any_class(path)
+    store["a"] = {}
+    store.me = store
+    del store
+    gc.collect()
+    with any_class(path, gzipped=True) as again:
+        assert "a" in again
+
+
+def test_an_iterator_keeps_its_store(any_class, path):
+    store = any_class(path, init={number: {} for number in range(1000)})
+    iterator = iter(store)
+    del store
+    assert list(iterator) == list(range(1000))
+
+
+def test_a_lost_instance_leaves_the_others_on_its_path(any_class, path):
+    first, second = any_class(path), any_class(path)
+    first["a"] = {}
+    del first
+    second["b"] = {}
+    assert second.keys() == ["a", "b"]
+    second.close()
+
+
+def test_a_lost_instance_with_an_unstorable_value_saves_the_others(private_class, path, capsys):
+    store = private_class(path)
+    store["bad"] = {"set": None}
+    store["bad"]["set"] = {1}
+    store["good"] = {}
+    del store
+    assert "'bad'" in capsys.readouterr().err
+    # It stays open, so that the end of the process tries again.
+    with private_class(path) as again:
+        assert "good" in again
+        with pytest.raises(UnstorableValueError):
+            again.sync()
+        again.revert()
+
+
+def test_the_garbage_collector_may_come_at_any_time(any_class, path):
+    """Also into the middle of another instance's sync, on the same path and on another."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        with any_class(path, sync_at=5) as store:
+            for number in range(60):
+                for other in (path, path.with_name("other")):
+                    lost = any_class(other)
+                    lost.me = lost
+                    lost["lost", number] = {"n": [number]}
+                    del lost
+                for key in range(10):
+                    store[number, key] = {"n": [key]}
+                    store[number, key]["n"].append(1)
+                if number % 10 == 0:
+                    store.sync()
+                    store._check()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.collect()
+    with any_class(path, gzipped=True) as store, any_class(path.with_name("other"), gzipped=True) as other:
+        assert len(store) == 660
+        assert len(other) == 60
+        store._check()
+        other._check()

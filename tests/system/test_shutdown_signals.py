@@ -1,0 +1,334 @@
+"""SIGTERM and SIGINT: what is in memory is saved, handlers of the user are kept."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from tastypy_fast import POD, SharedPOD, Tracker
+from tests.support.children import Child, Progress, run, send_to_waiting, start
+from tests.support.endings import OPEN, kinds
+
+pytestmark = [
+    pytest.mark.all_classes,
+    pytest.mark.with_log,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+ROUNDS = 10
+
+
+# SIGTERM
+
+
+WAITS = {
+    "input": "input()",
+    "pause": "signal.pause()",
+    "lock": "threading.Event().wait()",
+    "thread": "threads[0].join()",
+}
+
+
+@kinds
+@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
+    program = "threads = [threading.Thread(target=threading.Event().wait, daemon=True)]; threads[0].start()\n"
+    program += "print('ready', flush=True); "
+    with start(begin + program + WAITS[name], tmp_path) as process:
+        assert process.stdout.readline() == "ready\n"
+        send_to_waiting(process, number)
+        _, errors = process.communicate()
+    assert process.returncode == -number
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+    with POD(tmp_path / "pod") as pod, Tracker(tmp_path / "tracker") as tracker:
+        assert pod["list"] == [1]
+        assert tracker.done("task")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no timers that send a signal of one's own choice")
+@kinds
+@pytest.mark.parametrize("fork", ["", "if os.fork(): sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"])
+def test_a_signal_that_ends_no_waiting_is_repeated(tmp_path, begin, fork):
+    """A signal just before a call that waits is only noted. Where another thread gets it, that is certain to happen."""
+    status, _, errors = run(
+        f"""{begin}
+{fork}
+signal_this_thread = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+threading.Thread(target=signal_this_thread).start()
+threading.Event().wait()
+""",
+        tmp_path,
+    )
+    assert (status, errors) == (-signal.SIGTERM if not fork else 256 - signal.SIGTERM, "")
+    with POD(tmp_path / "pod") as pod, Tracker(tmp_path / "tracker") as tracker:
+        assert pod["list"] == [1]
+        assert tracker.done("task")
+
+
+def assign(store, number):
+    store[number] = {"n": number}
+
+
+def replace_and_read(store, number):
+    store[number % 50, "x"] = {"n": number, "inf": float("inf")}
+    assert store[number % 50, "x"]["n"] == number
+    store[number] = {"n": number}
+
+
+def append(store, number):
+    if not number:
+        store["list"] = {"list": []}
+    store["list"]["list"].append(number)
+
+
+def delete_and_assign(store, number):
+    store[number] = {"n": number}
+    del store[number]
+    store[number] = {"n": number}
+
+
+def try_and_mark(store, number):
+    store.add(number)
+    for key in store.try_keys():
+        store.mark_done(key)
+
+
+def clone(store, number):
+    with type(store)(store.path, sync_at=2) as other:
+        other[number] = {"n": number}
+
+
+def in_thread(store, number):
+    thread = threading.Thread(target=assign, args=(store, number))
+    thread.start()
+    thread.join()
+
+
+def done_in(store):
+    """How many operations there are traces of, in order from the first."""
+    if "list" in store:
+        assert store["list"]["list"] == list(range(len(store["list"]["list"])))
+        return len(store["list"]["list"])
+    keys = [key for key in store if isinstance(key, int)]
+    assert keys == list(range(len(keys)))
+    assert all(store[key].get("n", key) == key for key in keys)
+    return len(keys)
+
+
+WORK = [assign, replace_and_read, append, delete_and_assign, try_and_mark, clone, in_thread]
+
+
+def work_on(store, work, progress):
+    for number in range(10**9):
+        work(store, number)
+        progress.count = number + 1
+
+
+def wait_for(progress, count):
+    # (a child that has failed to begin ends the test by its timeout)
+    while progress.count < count:
+        pass
+
+
+def work_until_interrupted(store, work, progress):
+    """The exception comes out of any operation, also out of the middle of a sync, and the store is usable."""
+    try:
+        work_on(store, work, progress)
+    except KeyboardInterrupt:
+        store._check()
+        assert 0 <= done_in(store) - progress.count <= 1
+        assign(store, "after")
+        store.close()
+
+
+# (SIGINT not with threads that begin and end: the interpreter drops an exception that a signal handler raises in one
+# of the weak references' callbacks of its threading module, and the child would never hear of it)
+@pytest.mark.parametrize(
+    ("number", "work"),
+    [(number, work) for work in WORK for number in (signal.SIGTERM, signal.SIGINT)
+     if (number, work) != (signal.SIGINT, in_thread)],
+    ids=lambda value: value.__name__ if callable(value) else value.name,
+)
+def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number, work, seed):
+    rng = random.Random(seed)
+    cls = Tracker if work is try_and_mark else rng.choice((POD, Tracker))
+    interrupts = number == signal.SIGINT
+    do_work = work_until_interrupted if interrupts else work_on
+    for count in range(ROUNDS):
+        path = tmp_path / str(count)
+        progress = Progress()
+        sync_at = rng.choice((1, 7, 1000))
+
+        def live(pipe, path=path, progress=progress, sync_at=sync_at):
+            do_work(cls(path, sync_at=sync_at), work, progress)
+
+        where = seed, count, sync_at
+        with Child(live) as child:
+            wait_for(progress, rng.randrange(1, 150))
+            child.kill(number)
+            assert child.wait() == (0 if interrupts else -number), where
+        with cls(path) as store:
+            store._check()
+            assert ("after" in store) == interrupts, where
+            # One may have been done and not been counted.
+            assert 0 <= done_in(store) - progress.count <= 1, where
+
+
+@pytest.mark.parametrize("cls", [POD, Tracker])
+def test_sigterm_in_the_middle_of_a_big_sync_lets_it_end(tmp_path, cls):
+    for number in range(6):
+        path = tmp_path / str(number)
+
+        def live(pipe, path=path):
+            store = cls(path)
+            store.hold()
+            store.update((key, {"n": key}) for key in range(15_000))
+            pipe.send("syncing")
+            while True:
+                store.sync()
+                store["more"] = {}
+
+        with Child(live) as child:
+            child.pipe.recv()
+            for _ in range(number * 80_000):
+                pass
+            child.kill(signal.SIGTERM)
+            assert child.wait() == -signal.SIGTERM
+        with cls(path, mode="r") as store:
+            assert len(store) >= 15_000
+            store._check()
+
+
+@pytest.mark.parametrize("cls", [POD, SharedPOD])
+def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
+    for number in range(10):
+        path = tmp_path / str(number)
+        counts = [Progress() for _ in range(3)]
+
+        def live(pipe, path=path, counts=counts):
+            store = cls(path, sync_at=20)
+
+            def write(thread):
+                for count in range(10**9):
+                    store[thread, count] = count
+                    counts[thread].count = count + 1
+
+            for thread in range(3):
+                threading.Thread(target=write, args=(thread,)).start()
+            # (not signal.pause(): a signal just before it would be seen after it)
+            while True:
+                time.sleep(0.1)
+
+        with Child(live) as child:
+            for progress in counts:
+                wait_for(progress, 50)
+            before = [progress.count for progress in counts]
+            child.kill(signal.SIGTERM)
+            assert child.wait() == -signal.SIGTERM
+        with POD(path) as store:
+            store._check()
+            for thread in range(3):
+                found = [count for key, count in store.iteritems() if key[0] == thread]
+                assert found == list(range(len(found)))
+                assert len(found) >= before[thread]
+
+
+# Whose handler it is
+
+
+HANDLERS = {
+    "of the user, before": "def mine(*_): print('mine', flush=True)\nsignal.signal(signal.SIGTERM, mine)",
+    "ignored, before": "mine = signal.SIG_IGN\nsignal.signal(signal.SIGTERM, mine)",
+}
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_handler_of_the_user_is_never_replaced(tmp_path, name):
+    status, output, errors = run(
+        f"import signal\n{HANDLERS[name]}\n{OPEN}\n"
+        "assert signal.getsignal(signal.SIGTERM) is mine\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "pod.close(); tracker.close()\n"
+        "assert signal.getsignal(signal.SIGTERM) is mine\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n",
+        tmp_path,
+    )
+    assert (status, errors) == (0, "")
+    assert output == "" if "ignored" in name else "mine\nmine\n"
+
+
+def test_a_handler_that_is_set_later_stays(tmp_path):
+    status, output, errors = run(
+        OPEN + "def mine(*_): print('mine', flush=True)\n"
+        "signal.signal(signal.SIGTERM, mine)\n"
+        "third = POD(sys.argv[1] + '/third', init={'a': 1})\n"
+        "for store in (pod, tracker, third): store.close()\n"
+        "assert signal.getsignal(signal.SIGTERM) is mine\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n",
+        tmp_path,
+    )
+    assert (status, output, errors) == (0, "mine\n", "")
+
+
+def test_sigterm_has_its_default_action_when_nothing_is_open(tmp_path):
+    status, output, errors = run(
+        OPEN + "assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)\n"
+        "pod.close()\n"
+        "assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "tracker.close()\n"
+        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "with POD(sys.argv[1] + '/pod'): assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "print('ready', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n",
+        tmp_path,
+    )
+    assert (status, output, errors) == (-signal.SIGTERM, "ready\n", "")
+
+
+def test_a_store_that_is_only_read_needs_no_handler(tmp_path):
+    with POD(tmp_path / "pod"):
+        pass
+    status, _, errors = run(
+        "import signal, sys; from tastypy_fast import POD\n"
+        "with POD(sys.argv[1], mode='r'): assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL",
+        tmp_path / "pod",
+    )
+    assert (status, errors) == (0, "")
+
+
+def test_a_thread_opens_without_a_handler_and_closes_with_one(tmp_path):
+    """Python allows handlers to be set in the main thread only."""
+    status, _, errors = run(
+        """
+        import signal, sys, threading
+        from tastypy_fast import POD
+
+        def in_thread(work):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+
+        def open_first():
+            global first
+            first = POD(sys.argv[1] + "/first", init={"a": 1})
+
+        in_thread(open_first)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        second = POD(sys.argv[1] + "/second", init={"a": 1})
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        in_thread(first.close)
+        in_thread(second.close)
+        signal.raise_signal(signal.SIGTERM)
+        """,
+        tmp_path,
+    )
+    assert (status, errors) == (-signal.SIGTERM, "")
+    for name in ("first", "second"):
+        with POD(tmp_path / name) as store:
+            assert store.items() == [("a", 1)]
