@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import threading
@@ -15,7 +16,7 @@ from tastypy_fast._paths import resolved
 from tastypy_fast._store import shutdown
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
-from tastypy_fast.exceptions import NotLockedError
+from tastypy_fast.exceptions import NotLockedError, StorageError
 
 __all__ = ["acquire", "finish", "release"]
 
@@ -29,6 +30,8 @@ _abandoned: list[Lock] = []
 
 # How long a fork waits for one store while it holds the locks of others, in microseconds.
 PATIENCE = 50_000
+# How long the end of the program waits for the locked() block of another thread, in microseconds.
+END_PATIENCE = 30_000_000
 
 
 def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Store],
@@ -137,9 +140,23 @@ def _save_all(dying: bool = False) -> None:
     with _registry_lock:
         stores = list(_registry.values())
     for store in stores:
-        for cache in list(store.caches):
-            _save(store, functools.partial(cache.sync, True))
-        _save(store, functools.partial(store.save, dying))
+        # A thread may stay in a locked() block of a private store for ever. A shared store has another lock for blocks.
+        is_private = store.transaction_lock is None
+        if is_private and not _save(store, functools.partial(_wait_for_block, store)):
+            continue
+        try:
+            for cache in list(store.caches):
+                _save(store, functools.partial(cache.sync, True))
+            _save(store, functools.partial(store.save, dying))
+        finally:
+            if is_private:
+                store.lock.release()
+
+
+def _wait_for_block(store: Store) -> None:
+    if not store.lock.acquire_within(END_PATIENCE):
+        reason = "another thread is still in a block; what was changed since the last sync is not saved"
+        raise StorageError(errno.EBUSY, reason, store.path)
 
 
 def _save_at_exit() -> None:

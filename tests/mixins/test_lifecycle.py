@@ -6,6 +6,9 @@ import contextlib
 import copy
 import io
 import os
+import signal
+import subprocess
+import sys
 import pickle
 import tempfile
 import threading
@@ -312,6 +315,37 @@ with tastypy_fast.{kit.cls.__name__}({reader.path!r}) as store:
 """)
         assert reader.keys() == ["a"]
     assert reader.keys() == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["exit", "SIGTERM"])
+def test_program_ends_though_a_thread_stays_in_a_locked_block(private_kit, how):
+    kit = private_kit
+    with kit.open() as store:
+        path = store.path
+    code = f"""
+import os, signal, threading, time, tastypy_fast
+from tastypy_fast._store import registry
+registry.END_PATIENCE = 100_000
+store = tastypy_fast.{kit.cls.__name__}({path!r})
+store["a"] = {{}}
+store.sync()
+entered = threading.Event()
+def stay():
+    with store.locked():
+        store["b"] = {{}}
+        entered.set()
+        time.sleep(1000)
+threading.Thread(target=stay, daemon=True).start()
+entered.wait()
+if {how!r} == "SIGTERM":
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert done.returncode == (0 if how == "exit" else -signal.SIGTERM)
+    assert "another thread is still in a block" in done.stderr
+    assert kit.open().keys() == ["a"]
 
 
 def test_child_that_was_forked_in_a_locked_block_is_not_in_it(private_kit):

@@ -116,8 +116,8 @@ cdef class PodHandle(StoreHandle):
         nothing. The automatic sync of this instance is suspended, and is made up for when the block ends. Blocks may
         stand inside of one another. What was done in a block is kept when it ends with an exception. It is no
         transaction on disk: ``sync()`` writes at once, also inside of a block, and a killed process loses what no sync
-        has written. SIGTERM ends the process when the block ends. With ``mode="r"`` everything in the block is read
-        from one snapshot.
+        has written. SIGTERM ends the process when the block ends; at its end, the program waits for another thread's
+        block for at most 30 seconds. With ``mode="r"`` everything in the block is read from one snapshot.
 
         Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread.
 
