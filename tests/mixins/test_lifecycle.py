@@ -6,10 +6,10 @@ import contextlib
 import copy
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
-import pickle
 import tempfile
 import threading
 from pathlib import Path
