@@ -19,7 +19,7 @@ class StoreBase:
     gzipped: bool
     flushes_each_sync: bool
     disk_version: int
-    next_order: int
+    next_seq: int
     db: Any
     snapshot: Any
     buffer_snapshot: Any

@@ -135,7 +135,7 @@ def _check_trees(descriptor: int, meta: Meta, databases: dict[bytes, int]) -> No
     for name, record in found.items():
         greatest = reader.check_tree(record, f"database {name!r}", None)
         if greatest is not None and record.flags & INTEGER_KEY and NUMBER.unpack_from(greatest)[0] < 0:
-            # Row ids only grow and never reach 2**63.
+            # Sequence numbers only grow and never reach 2**63.
             raise Damage(f"database {name!r} has a negative number")
     _check_length(descriptor, meta, reader)
 

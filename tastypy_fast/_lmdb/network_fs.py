@@ -113,6 +113,8 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
 
 def _unescaped(text: bytes) -> bytes:
     """Decode the octal escapes that the kernel writes for spaces, tabs, newlines and backslashes."""
+    if b"\\" not in text:
+        return text  # nearly always, and compiling the pattern would take most of the time
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), text)
 
 

@@ -48,7 +48,7 @@ __all__ = [
 _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
 RECORD = Struct("=IHHQQQQQ")
-# An integer key: a row id, the number of a block, or a counter in the database meta. In the machine's byte order.
+# An integer key, in the machine's byte order: a sequence number, the number of a block, or a counter in meta.
 NUMBER = Struct("=q")
 _NODE = Struct("=HHHH")
 MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1

@@ -23,7 +23,7 @@ __all__ = ["find_violations"]
 
 _NO_PAYLOAD = 0
 _STATUS = 4
-# The sets of row ids that are compared block by block.
+# The sets of sequence numbers that are compared block by block.
 RECORDS, TASKS, CLAIMED, CLAIMS, UNREADABLE = range(5)
 
 
@@ -50,11 +50,11 @@ def _violations(store: Store, txn: Any) -> Iterator[str]:
     if indexed != records:
         yield f"there are {records} records and {indexed} index entries"
     noted = txn.get(b"next", db=store.meta)
-    if store.writable:  # a reader does not update its next row id
-        if store.next_order <= last:
-            yield "the next row id is already in use"
-        if noted is not None and NUMBER.unpack(noted)[0] > store.next_order:
-            yield "the next row id went back"
+    if store.writable:  # a reader does not update its next sequence number
+        if store.next_seq <= last:
+            yield "the next sequence number is already in use"
+        if noted is not None and NUMBER.unpack(noted)[0] > store.next_seq:
+            yield "the stored next sequence number is larger than the one in memory"
     if store.status is not None:
         yield from _status_violations(store, txn)
     if store.images is not None:
@@ -100,7 +100,7 @@ def _status_violations(store: Store, txn: Any) -> Iterator[str]:
             yield from _summary_violations(StatusSummary(left), summary, "on disk")
         if store.summary is not None and store.summary.is_current():
             yield from _summary_violations(store.summary, summary, "in memory")
-    # In the order of LMDB, in which negative row ids come last. (There should be none.)
+    # In the order of LMDB, in which negative sequence numbers come last. (There should be none.)
     parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
     if store.claims is not None:
         parts.append(_in_blocks(CLAIMS, txn.cursor(store.claims)))

@@ -2,16 +2,16 @@
 
 All instances on one path share one Store. On disk a store has these LMDB databases:
 
-    values   row id, 8 bytes  ->  record (key and value)
-    order    encoded key      ->  row id
-    status   block number     ->  the statuses of 500 tasks (trackers, see _core.status_block)
-    meta     name             ->  b"format", b"kind", b"file_size", b"next", b"heads" (see _core.status_summary)
-    log      number           ->  write-ahead log of the first three (private stores, see _core.wal)
-    images   row id           ->  before-image (shared stores, see _shared.store)
-    claims   row id           ->  claim of a worker (shared stores, see _core.claim_record)
+    values   sequence number, 8 bytes  ->  record (key and value)
+    order    encoded key               ->  sequence number
+    status   block number              ->  the statuses of 500 tasks (trackers, see _core.status_block)
+    meta     name                      ->  b"format", b"kind", b"file_size", b"next", b"heads" (_core.status_summary)
+    log      number                    ->  write-ahead log of the first three (private stores, see _core.wal)
+    images   sequence number           ->  before-image (shared stores, see _shared.undo_log)
+    claims   sequence number           ->  claim of a worker (shared stores, see _core.claim_record)
 
-A row id is never reused. ``next`` is written when the last rows are deleted, because the largest row id on disk does
-not tell the next one then.
+A sequence number is never reused. ``next`` is written when the last rows are deleted, because the largest number on
+disk does not tell the next one then.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Store(StoreBase):
                 txn = plain if self.wal is None else self.wal.merged_view(plain)
                 if txn.stat(self.values)["entries"] != txn.stat(self.order)["entries"]:
                     raise self.damaged("the index has more or fewer entries than there are records")
-                self.next_order = max(self.next_order, self.next_number(txn))
+                self.next_seq = max(self.next_seq, self.next_number(txn))
         except (MapResized, ReadersFull):
             raise
         except (EngineError, PersistentOrderedDictIntegrityError, struct.error) as error:
@@ -212,11 +212,11 @@ class Store(StoreBase):
         self.wal = WriteAheadLog(log, (self.values, self.order, self.status or object()))
 
     def next_number(self, txn: Any) -> int:
-        """Return the row id after the last one that was ever given to a row."""
+        """Return the sequence number after the last one that was ever given to a row."""
         cursor = txn.cursor(self.values)
         last = NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
         if last < 0 and cursor.key():
-            raise self.damaged("a record has a negative row id")
+            raise self.damaged("a record has a negative sequence number")
         noted = txn.get(b"next", db=self.meta)
         return max(last + 1, NUMBER.unpack(noted)[0] if noted else 0)
 

@@ -216,7 +216,7 @@ def _is_locked(file: int) -> bool:
 
 
 def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
-    """Return the claims of workers that are dead, as ``give_back()`` takes them: row id to tries, or None."""
+    """Return the claims of workers that are dead, as ``give_back()`` takes them: sequence number to tries, or None."""
     workers = {worker.number: worker for worker in read_worker_files(path, own)}
     lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):

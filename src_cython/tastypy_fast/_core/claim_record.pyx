@@ -1,4 +1,4 @@
-"""Claim of a worker on a task, as the database ``claims`` has it by row id: worker, loop, and number of the try.
+"""Claim of a worker on a task, as the database ``claims`` has it by the task's sequence number.
 
     worker 8, slot 8, position 8, since 8 (seconds since 1970, double), tries 8 bytes
 
@@ -55,7 +55,7 @@ def pack_claim(record not None):
 cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except -1:
     """Return whether the claim that ends in this write transaction has counted a try that never began.
 
-    That is a task that its loop has not yielded. ``status`` is the task's entry, ``number`` its row id, packed.
+    That is a task that its loop has not yielded. ``status`` is the task's entry, ``number`` its packed sequence number.
     """
     cdef Claim claim
     raw = store.snapshot.get(number, None, store.claims)

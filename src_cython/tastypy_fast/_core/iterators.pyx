@@ -526,7 +526,7 @@ cdef class TaskIterator(StoreIterator):
                         at += 1
                         break
                 if record is None:
-                    raise tasks.damaged("?", f"the task of order number {seq} has a status and no record")
+                    raise tasks.damaged("?", f"the task of sequence number {seq} has a status and no record")
                 size += len(record)
             seqs.append(place)
             records.append(record)

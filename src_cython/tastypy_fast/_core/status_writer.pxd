@@ -11,7 +11,7 @@ cdef class StatusWriter:
     cdef list images
     cdef list claims
 
-    cdef uint32_t get(self, long long order) except? 0xffffffff
-    cdef long long find(self, long long order, uint32_t flags, uint32_t mask, long long max_tries) except -2
+    cdef uint32_t get(self, long long seq) except? 0xffffffff
+    cdef long long find(self, long long seq, uint32_t flags, uint32_t mask, long long max_tries) except -2
     cdef int set(self, uint32_t entry) except -1
     cdef int flush(self) except -1

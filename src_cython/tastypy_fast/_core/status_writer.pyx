@@ -29,24 +29,24 @@ __all__ = ["give_back", "restore_status"]
 def give_back(txn, status, claims, dict lost not None, images=None, dict kept=None):
     """Release claims.
 
-    ``lost`` maps row ids to the tries of the claim if its task was never yielded, and to None otherwise. A task that
-    was never yielded gets its try back, unless its tries were reset since. ``status``, ``claims`` and ``images`` are
-    LMDB's handles; with ``images`` the change can be reverted. ``kept`` maps row ids to a new entry of the database
-    ``claims``, for tasks that stay claimed. No cache may hold any of the blocks.
+    ``lost`` maps sequence numbers to the tries of the claim if its task was never yielded, and to None otherwise. A
+    task that was never yielded gets its try back, unless its tries were reset since. ``status``, ``claims`` and
+    ``images`` are LMDB's handles; with ``images`` the change can be reverted. ``kept`` maps sequence numbers to a new
+    entry of the database ``claims``, for tasks that stay claimed. No cache may hold any of the blocks.
     """
     cdef StatusWriter blocks = StatusWriter(txn, status)
     cdef uint32_t old, flags
-    for order in sorted(lost):
-        number = pack(order)
-        old = blocks.get(order)
+    for seq in sorted(lost):
+        number = pack(seq)
+        old = blocks.get(seq)
         if old & CLAIMED:
-            flags = old & FLAGS if kept and order in kept else old & FLAGS & ~<uint32_t>CLAIMED
-            counted = lost[order]
+            flags = old & FLAGS if kept and seq in kept else old & FLAGS & ~<uint32_t>CLAIMED
+            counted = lost[seq]
             blocks.set(make_entry(flags, tries_of(old) - (counted is not None and counted <= tries_of(old))))
             if images is not None:
                 txn.put(number, PyBytes_FromStringAndSize(<const char*>&old, 4), overwrite=False, db=images)
-        if kept and order in kept and old & CLAIMED:
-            txn.put(number, kept[order], db=claims)
+        if kept and seq in kept and old & CLAIMED:
+            txn.put(number, kept[seq], db=claims)
         else:
             txn.delete(number, db=claims)
     blocks.flush()
@@ -55,17 +55,17 @@ def give_back(txn, status, claims, dict lost not None, images=None, dict kept=No
 def restore_status(txn, status, claims, list images not None):
     """Restore statuses from before-images. No cache may hold any of the blocks.
 
-    ``images`` are pairs of a row id and a status as on disk, in order. An empty status deletes. A claim is kept unless
-    its task is gone or finished then.
+    ``images`` are pairs of a sequence number and a status as on disk, in order. An empty status deletes. A claim is
+    kept unless its task is gone or finished then.
     """
     cdef StatusWriter blocks = StatusWriter(txn, status)
     cdef uint32_t old, new
-    cdef long long order
+    cdef long long seq
     for number, image in images:
         new = 0
-        memcpy(&order, PyBytes_AS_STRING(number), 8)
+        memcpy(&seq, PyBytes_AS_STRING(number), 8)
         memcpy(&new, PyBytes_AS_STRING(image), PyBytes_GET_SIZE(image))
-        old = blocks.get(order)
+        old = blocks.get(seq)
         new &= ~<uint32_t>CLAIMED
         if old & CLAIMED:
             if new & PRESENT and not new & (DONE | ABORTED):
@@ -87,21 +87,21 @@ cdef class StatusWriter:
         self.images = []
         self.claims = []
 
-    cdef uint32_t get(self, long long order) except? 0xffffffff:
-        """Return the entry of a row id. The next ``set()`` changes it."""
-        if order // TASKS_PER_BLOCK != self.number:
+    cdef uint32_t get(self, long long seq) except? 0xffffffff:
+        """Return the entry of a sequence number. The next ``set()`` changes it."""
+        if seq // TASKS_PER_BLOCK != self.number:
             self.flush()
-            decode_block(self.txn.get(pack(order // TASKS_PER_BLOCK), None, self.status), &self.data)
-            self.number = order // TASKS_PER_BLOCK
-        self.index = order % TASKS_PER_BLOCK
+            decode_block(self.txn.get(pack(seq // TASKS_PER_BLOCK), None, self.status), &self.data)
+            self.number = seq // TASKS_PER_BLOCK
+        self.index = seq % TASKS_PER_BLOCK
         return self.data.entry[self.index]
 
-    cdef long long find(self, long long order, uint32_t flags, uint32_t mask, long long max_tries) except -2:
-        """Return the first row id from ``order`` on, in the same block, with ``flags`` under ``mask`` and fewer tries.
+    cdef long long find(self, long long seq, uint32_t flags, uint32_t mask, long long max_tries) except -2:
+        """Return the first number from ``seq`` on, in its block, that has ``flags`` under ``mask`` and fewer tries.
 
         Returns -1 if the block has none. The next ``set()`` changes the entry that was found.
         """
-        cdef uint32_t entry = self.get(order)
+        cdef uint32_t entry = self.get(seq)
         while True:
             if entry & mask == flags and tries_of(entry) < max_tries:
                 return self.number * TASKS_PER_BLOCK + self.index

@@ -9,7 +9,7 @@ cdef class StoreBase:
     cdef public bint gzipped
     cdef public bint flushes_each_sync
     cdef public long long disk_version
-    cdef public long long next_order
+    cdef public long long next_seq
     cdef public object db
     cdef public object snapshot
     cdef public object buffer_snapshot
@@ -27,7 +27,7 @@ cdef class StoreBase:
     cdef public object summary
     cdef public bint wrote
     cdef public long long before_image_count
-    cdef bint is_next_order_stale
+    cdef bint is_next_seq_stale
     # The second of the monotonic clock in which the files were checked last.
     cdef public long long files_checked
 

@@ -31,10 +31,10 @@ cdef class StoreBase:
     """One open store, or one open write transaction of a shared store.
 
     ``transient`` means that another process may write, so each operation reads its own snapshot. ``disk_version``
-    goes up when a write transaction begins; a cache that remembers an older version asks the disk again. ``next_order``
-    is the next row id. ``wrote`` and ``before_image_count`` belong to a write transaction: whether it has something to
-    commit, and how many before-images there are as far as it knows. ``worker_number`` is valid while ``worker_slots``
-    is set.
+    goes up when a write transaction begins; a cache that remembers an older version asks the disk again. ``next_seq``
+    is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction: whether it has
+    something to commit, and how many before-images there are as far as it knows. ``worker_number`` is valid while
+    ``worker_slots`` is set.
     """
 
     def __cinit__(self):
@@ -63,7 +63,7 @@ cdef class StoreBase:
         raise NotImplementedError
 
     def next_number(self, txn):
-        """Return the row id after the largest one that a transaction sees."""
+        """Return the sequence number after the largest one that a transaction sees."""
         raise NotImplementedError
 
     def write(self, work):
@@ -143,16 +143,19 @@ cdef class StoreBase:
         return 0
 
     cdef long long next_free(self) except -1:
-        """Return the next row id. It never goes back, because an iterator may have seen rows that were undone since."""
+        """Return the next sequence number.
+
+        It never goes back, because an iterator may have seen rows that were undone since.
+        """
         cdef long long number
-        if self.is_next_order_stale:
+        if self.is_next_seq_stale:
             number = self.next_number(self.snapshot)
-            self.next_order = max(self.next_order, number)
-            self.is_next_order_stale = False
-        return self.next_order
+            self.next_seq = max(self.next_seq, number)
+            self.is_next_seq_stale = False
+        return self.next_seq
 
     cdef long long allocate(self) except -1:
-        """Return a row id that was never used. The interpreter lock makes this atomic."""
+        """Return a sequence number that was never used. The interpreter lock makes this atomic."""
         cdef long long number = self.next_free()
-        self.next_order += 1
+        self.next_seq += 1
         return number

@@ -259,7 +259,7 @@ cdef class TaskCache(WriteCache):
             self.read_status_from_dict(entry)
         status = self.status.get(seq)
         if not status & PRESENT:
-            raise self.damaged("?", f"the task of order number {seq} has no status")
+            raise self.damaged("?", f"the task of sequence number {seq} has no status")
         return status
 
     cdef int set_status(self, long long seq, Entry entry, uint32_t status) except -1:
@@ -480,7 +480,7 @@ cdef class TaskCache(WriteCache):
             try:
                 for position in range(len(keys)):
                     self.status.set(first + position, make_entry(PRESENT, 0), True)
-                store.next_order = first + len(keys)
+                store.next_seq = first + len(keys)
                 store.write_sync(lambda txn: self.put_tasks(txn, index, records),
                                  count_key_places(keys) + self.status_places(), size)
             except Exception:
@@ -489,7 +489,7 @@ cdef class TaskCache(WriteCache):
                 if store.reader().get(keys[0], None, store.order) == pack(first):
                     # It is committed. The checkpoint after it failed.
                     raise
-                store.next_order = first
+                store.next_seq = first
                 return False
             except BaseException:
                 # An interrupt, perhaps after the commit. The next operation reads from the disk what is there.

@@ -212,7 +212,7 @@ cdef class WriteCache:
         if PyBytes_GET_SIZE(raw) == 8:
             memcpy(&number, PyBytes_AS_STRING(raw), 8)
         if number < 0:
-            raise self.damaged("?", "an index entry holds no order number")
+            raise self.damaged("?", "an index entry holds no sequence number")
         return number
 
     cdef object get(self, bytes key, object database):
@@ -944,7 +944,7 @@ cdef class WriteCache:
         self.write_status(txn, seqs, skip)
         if deleted:
             # Seqs only ever grow, also when the last records are gone, because a loop may have seen them.
-            txn.put(b"next", pack(max(next_seq, self.store.next_order)), db=self.store.meta)
+            txn.put(b"next", pack(max(next_seq, self.store.next_seq)), db=self.store.meta)
         return 0
 
     cdef int record_before_images(self, object txn, list changes) except -1:

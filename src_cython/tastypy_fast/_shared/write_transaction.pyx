@@ -280,7 +280,7 @@ cdef class WriteTransaction(StoreBase):
         if number != self.expected_id:
             # Another process has written since.
             self.disk_version += 1
-            self.is_next_order_stale = True
+            self.is_next_seq_stale = True
             self.undo_log.note_other_writer()
         self.wrote = False
         return 0
