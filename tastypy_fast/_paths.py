@@ -53,7 +53,7 @@ def resolved(path: Path, what: str = "path") -> str:
 
 
 def refuse_inside(target: str, source: str, what: str) -> None:
-    """Raise StorePathError if ``target`` lies inside of the folder ``source``. Both paths are resolved.
+    """Raise StorePathError if ``target`` lies inside the folder ``source``. Both paths are resolved.
 
     ``what`` names the source. Folders are compared by device and inode, because one folder may have two names (bind
     mounts, file systems that ignore case).
@@ -65,7 +65,7 @@ def refuse_inside(target: str, source: str, what: str) -> None:
         folder, below = os.path.dirname(folder), folder
         if folder == below:
             return
-    raise StorePathError(errno.EINVAL, f"this path is inside of {what}, {source}; use a path outside of it", target)
+    raise StorePathError(errno.EINVAL, f"this path is inside {what}, {source}; use a path outside it", target)
 
 
 def _is_same(folder: str, other: str) -> bool:

@@ -114,7 +114,7 @@ class StoreConflictError(PersistentOrderedDictException, ValueError):
 class StorePathError(PersistentOrderedDictException, NotADirectoryError, ValueError):
     """Raised if a path cannot be that of a store, or that of a new file.
 
-    The path is empty, or a part of it is a file, or the target lies inside of the source. Use another path.
+    The path is empty, or a part of it is a file, or the target lies inside the source. Use another path.
     """
 
 
@@ -196,8 +196,7 @@ class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
 class DamagedInputError(PersistentOrderedDictIntegrityError, ValueError):
     """Raised if a file to import is not in its format. The message gives the file and the line.
 
-    ``import_json()`` then imports nothing, and ``import_jsonl()`` keeps the lines before. Correct the file and import it
-    again.
+    ``import_json()`` then imports nothing. ``import_jsonl()`` keeps the lines before. Correct the file and import it again.
     """
 
 

@@ -46,12 +46,12 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
 ):
     """A PersistentOrderedDict that any number of processes use at once.
 
-    There is no server: each process maps the same files, and LMDB's write transaction is the lock. Instances may be
-    passed to children under any start method, and through pools, queues and pipes. Unrelated programs may open the same
-    path.
+    There is no server: each process maps the same files, and a file lock, the writer lock, admits one writer at a
+    time. Instances may be passed to children under any start method, and through pools, queues and pipes. Unrelated
+    programs may open the same path.
 
     Each operation is one transaction, visible to every process when it returns. Reading gives a copy: to change what is
-    inside of a value, go through ``.set``. The type parameters are those of a dict:
+    inside a value, go through ``.set``. The type parameters are those of a dict:
     ``SharedPersistentOrderedDict[str, list[int]](path)``.
 
     Args:
@@ -137,7 +137,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         """Sync, and close the store; the files are closed with the last instance of this process.
 
         What this process has claimed and not finished is given back. Any later use of the instance raises
-        CalledClosedTrackerError; other instances and other processes go on. Inside of a block it ends the block first,
+        CalledClosedTrackerError; other instances and other processes go on. Inside a block it ends the block first,
         and keeps what was done in it. Closing again does nothing.
 
         Raises:
@@ -338,7 +338,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         """Hold the writer lock for a block: ``with pod.locked(): ...``
 
         Other processes and threads wait to write, and read what was there before the block. All of it is committed when
-        the block ends, also by an exception. Blocks may stand inside of one another. If the process is killed in
+        the block ends, also by an exception. Blocks may stand inside one another. If the process is killed in
         the block, nothing of it is seen, and the lock is free.
 
         Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread: whatever runs meanwhile in
@@ -367,7 +367,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def transaction(self: Self) -> AbstractContextManager[Self, None]:
         """Hold the writer lock for a block as ``locked()`` does, but undo the block if it ends with an exception.
 
-        Inside of another block it undoes its own part.
+        Inside another block it undoes its own part.
 
         Returns:
             A context manager, which gives the store to ``as``.
@@ -378,7 +378,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             NotLockedError: Another thread ends the block.
 
         Cost:
-            That of ``locked()``. Inside of another block it is a savepoint.
+            That of ``locked()``. Inside another block it is a savepoint.
 
         Example:
             >>> pod = SharedPersistentOrderedDict(path, init={"from": 10, "to": 0})
@@ -433,7 +433,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def sync(self) -> None:
         """Flush everything to disk, and set the point that ``revert()`` returns to, for all processes.
 
-        The data is on disk when it returns, at any durability. Inside of a block this happens when the block ends.
+        The data is on disk when it returns, at any durability. Inside a block this happens when the block ends.
 
         Raises:
             StorageError: The files were removed or replaced, or cannot be written.
@@ -516,7 +516,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def unhold(self) -> None:
         """Start the automatic sync again, and sync at once if ``sync_at`` keys or more are dirty.
 
-        Inside of a block this happens when the block ends.
+        Inside a block this happens when the block ends.
 
         Raises:
             StorageError: The sync fails, as in ``sync()``. The hold has ended all the same.

@@ -1,4 +1,4 @@
-"""Paths as callers give them: what names nothing is refused, ``~`` is expanded, no target lies inside of its source."""
+"""Paths as callers give them: what names nothing is refused, ``~`` is expanded, no target lies inside its source."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_child_that_is_forked_opens_the_same(cls, home, run_python):
 
 
 def targets(store):
-    """Paths inside of a store: new, deep, an empty folder, through a link, and past a dot-dot."""
+    """Paths inside a store: new, deep, an empty folder, through a link, and past a dot-dot."""
     (store.parent / "link").symlink_to(store / "linked")
     (store.parent / "same").symlink_to(store)
     (store / "empty").mkdir(exist_ok=True)
@@ -238,10 +238,10 @@ def test_a_target_inside_of_its_source_is_refused(cls, path):
         before = everything(path.parent)
         for target in inside:
             for work in (maintenance.copy, maintenance.repair):
-                with pytest.raises(StorePathError, match=f"inside of the store that is .*, {re.escape(str(path))}; "):
+                with pytest.raises(StorePathError, match=f"inside the store that is .*, {re.escape(str(path))}; "):
                     work(path, target)
             for work in (store.export_json, store.export_jsonl):
-                with pytest.raises(StorePathError, match="inside of the store that is exported"):
+                with pytest.raises(StorePathError, match="inside the store that is exported"):
                     work(target)
         for target in (path, path.parent):
             for work in (maintenance.copy, maintenance.repair):
@@ -258,7 +258,7 @@ def test_a_store_is_not_imported_into_the_folder_of_the_files(cls, path, tmp_pat
     with cls(path, init={"a": value_for(cls, 1)}) as store:
         store.export_json(files)
     before = everything(tmp_path)
-    with pytest.raises(StorePathError, match="inside of the folder that is imported"):
+    with pytest.raises(StorePathError, match="inside the folder that is imported"):
         cls.import_json(files, files / "store")
     assert everything(tmp_path) == before
 
@@ -335,7 +335,7 @@ def test_the_command_refuses_a_target_inside_of_the_store(path):
     POD(path, init={"a": 1}).close()
     before = everything(path.parent)
     for command in ("copy", "repair", "export"):
-        assert "inside of the store" in refused(command, path, path / "inner", code=3)
+        assert "inside the store" in refused(command, path, path / "inner", code=3)
     assert everything(path.parent) == before
 
 

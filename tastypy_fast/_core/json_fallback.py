@@ -2,7 +2,7 @@
 
 The fast path for plain types, finite floats and 64-bit ints is in the compiled ``record_codec``. Other values are
 converted to plain types first if ``json.dumps`` would accept them: dict keys that are numbers, subclasses, numpy's
-numbers and arrays. Any other value is refused, with the place inside of the value. The result is written by orjson if
+numbers and arrays. Any other value is refused, with the place inside the value. The result is written by orjson if
 that is exact, and by the standard ``json`` module otherwise.
 """
 

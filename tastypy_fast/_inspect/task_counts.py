@@ -110,7 +110,7 @@ def read_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
             db: Any = store.db
         with db.begin() as txn:
             try:
-                # Open the database in a read transaction, because outside of one LMDB would wait for the writer lock.
+                # Open the database in a read transaction, because outside one LMDB would wait for the writer lock.
                 database = db.open_db(b"claims", txn=txn, create=False, integerkey=True)
             except NotFound:  # the store was never shared
                 return [], {}

@@ -109,7 +109,7 @@ class DataLock(HeldLock):
                 self.release()
                 raise
         except BaseException as error:
-            raise as_ours(error, path, writes) from None
+            raise as_package_error(error, path, writes) from None
 
     def _acquire(self, path: str, writes: bool) -> None:
         start = time.monotonic()
@@ -204,7 +204,7 @@ class OwnerLock(HeldLock):
             refuse_readers(path)
         except BaseException as error:
             self.release()
-            raise as_ours(error, path) from None
+            raise as_package_error(error, path) from None
 
     def write_name(self, durability: str) -> None:
         """Write this process and the durability into the file, for errors and reports of other processes."""
@@ -227,7 +227,7 @@ class SharedLock(HeldLock):
             refuse_readers(path)
         except BaseException as error:
             self.release()
-            raise as_ours(error, path) from None
+            raise as_package_error(error, path) from None
 
     def _acquire(self) -> bool:
         refused = 0
@@ -275,7 +275,7 @@ class ReaderLock(HeldLock):
             self._refuse_owner(path)
         except BaseException as error:
             self.release()
-            raise as_ours(error, path) from None
+            raise as_package_error(error, path) from None
 
     @staticmethod
     def _refuse_owner(path: str) -> None:
@@ -314,7 +314,7 @@ class EngineLock(HeldLock):
                 time.sleep(0.005)
         except BaseException as error:
             self.release()
-            raise as_ours(error, path) from None
+            raise as_package_error(error, path) from None
 
     def invalidate(self) -> None:
         """Invalidate LMDB's lock file, so that the next process initializes it: it does not fit to a new data file."""
@@ -348,7 +348,7 @@ def refuse_readers(path: str) -> None:
         folder.close()
 
 
-def as_ours(error: BaseException, path: str, writes: bool = True) -> BaseException:
+def as_package_error(error: BaseException, path: str, writes: bool = True) -> BaseException:
     """Return the exception of this package for an error of the system at a lock, or any other error as it is."""
     if isinstance(error, PersistentOrderedDictException) or not isinstance(error, OSError):
         return error

@@ -137,7 +137,7 @@ class _PageCheck:
                 lost += 1
                 continue
             if keys and ((first is not None and keys[0] < first) or (end is not None and keys[-1] >= end)):
-                self._report(f"page {number} of {where} has keys outside of the bounds that the pages above it set")
+                self._report(f"page {number} of {where} has keys outside the bounds that the pages above it set")
             if is_leaf:
                 leaves += 1
                 entries += len(nodes)

@@ -51,7 +51,7 @@ class ImportExportMixin:
         The files are ``0.json``, ``1.json`` and so on, with ``file_size`` lines each, or ``0.json.gz`` and so on if the
         store is ``gzipped``. A line is the JSON of the key, with every backslash doubled and every tab as ``\\t``; a
         tab; and the JSON of the value. Tuple keys are arrays. Changes that are made meanwhile may be exported or not. A
-        key that is deleted and added again may be exported twice, which ``import_json()`` refuses. Inside of
+        key that is deleted and added again may be exported twice, which ``import_json()`` refuses. Inside
         ``locked()`` the store is exported as it is at one moment.
 
         Args:

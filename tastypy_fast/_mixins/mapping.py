@@ -1,6 +1,6 @@
 """Change a store as a dict is changed: the steps that one key or all keys take, on a private handle.
 
-A private class runs them under its lock, a shared one inside of a write transaction.
+A private class runs them under its lock, a shared one inside a write transaction.
 """
 
 from __future__ import annotations

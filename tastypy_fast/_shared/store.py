@@ -55,15 +55,15 @@ class SharedStore(Store):
     # Opening and closing
 
     def _take_files(self) -> bool:
-        claim = self._files.claim = SharedLock(self.path)
+        claim = self._files.owner_lock = SharedLock(self.path)
         return claim.alone
 
     def _begin_alone(self) -> None:
         super()._begin_alone()
         self._attach_databases()
-        assert isinstance(self._files.claim, SharedLock)
+        assert isinstance(self._files.owner_lock, SharedLock)
         self._alone = False
-        self._files.claim.share()
+        self._files.owner_lock.share()
 
     def _open_database_files(self, readonly: bool) -> None:
         # The files are opened to write only when something is written: LMDB acquires its mutex for that, which another

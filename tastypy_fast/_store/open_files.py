@@ -29,7 +29,7 @@ class OpenFiles:
         # A process that writes keeps its files. One that reads follows the files at the path.
         self._writes = options.mode == "w"
         self._data_lock: DataLock | None = None
-        self.claim: OwnerLock | ReaderLock | SharedLock | None = None
+        self.owner_lock: OwnerLock | ReaderLock | SharedLock | None = None
         self._identities: dict[str, Identity | None] = {}
 
     def prepare(self) -> bool:
@@ -58,7 +58,7 @@ class OpenFiles:
                 raise store_dir.no_store_error(self._path)
             is_locked = self._data_lock is not None and self._data_lock.identity() == now[DATA] and (
                 now[LMDB_LOCK] is not None or self._identities)
-            if not is_locked and not isinstance(self.claim, ReaderLock):
+            if not is_locked and not isinstance(self.owner_lock, ReaderLock):
                 self._lock_data()
                 now = store_dir.file_identities(self._path)
             if self._writes:
@@ -90,7 +90,7 @@ class OpenFiles:
         # A writer would reuse the pages that this process reads, because it has no slot in LMDB's reader table. So keep
         # writers out.
         self.release()
-        self.claim = ReaderLock(self._path)
+        self.owner_lock = ReaderLock(self._path)
         try:
             return engine.open_engine(self._path, durability, readonly, lock=False)
         except EngineError as error:
@@ -100,7 +100,7 @@ class OpenFiles:
         """Raise an error if LMDB would open other files than those that this process has locked."""
         if now[LMDB_LOCK] is None:
             raise lock_file_removed(self._path, LMDB_LOCK)
-        if self.claim is not None and now[OWNER] not in (None, self.claim.identity()):
+        if self.owner_lock is not None and now[OWNER] not in (None, self.owner_lock.identity()):
             # Another process has opened the store since, and locked another file of this name.
             raise lock_file_removed(self._path, OWNER)
         if not self._identities:
@@ -148,9 +148,9 @@ class OpenFiles:
 
     def release(self) -> None:
         """Release all locks. LMDB was closed before."""
-        if self.claim is not None:
-            self.claim.release()
-        self.claim = None
+        if self.owner_lock is not None:
+            self.owner_lock.release()
+        self.owner_lock = None
         self._unlock_data()
 
     def leave_to_parent(self) -> None:
@@ -159,8 +159,8 @@ class OpenFiles:
         The child locks the data file for itself when it opens LMDB.
         """
         # Closing is enough. Unlocking would release the lock of the parent as well.
-        if not isinstance(self.claim, SharedLock):
-            if self.claim is not None:
-                self.claim.release()
-            self.claim = None
+        if not isinstance(self.owner_lock, SharedLock):
+            if self.owner_lock is not None:
+                self.owner_lock.release()
+            self.owner_lock = None
         self._unlock_data()

@@ -70,7 +70,9 @@ def check_meta(path: str, found: dict[bytes, bytes], options: Options) -> None:
             f"update it (pip install --upgrade tastypy_fast)"
         )
     if found[b"kind"] != options.kind:
-        raise StoreKindError(f"the store at {path} is {kind}, not {KINDS[options.kind]}; open it with the class that created it")
+        raise StoreKindError(
+            f"the store at {path} is {kind}, not {KINDS[options.kind]}; open it with the class that created it"
+        )
 
 
 def at_least(name: str, value: object, least: int) -> int:

@@ -8,7 +8,7 @@ from tastypy_fast._store.options import KINDS, Options
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import StoreKindError
 
-__all__ = ["ReadOnlyStore", "look_at"]
+__all__ = ["ReadOnlyStore", "open_for_inspection"]
 
 
 class ReadOnlyStore(Store):
@@ -29,7 +29,7 @@ class ReadOnlyStore(Store):
             return txn.get(b"file_size")
 
 
-def look_at(path: str) -> ReadOnlyStore:
+def open_for_inspection(path: str) -> ReadOnlyStore:
     """Open a store of any kind for reading. Raises what opening with ``mode="r"`` raises, except StoreKindError."""
     for kind in KINDS:
         try:

@@ -68,7 +68,7 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
 
 def release(store: Store, cache: WriteCache) -> None:
     """Release an instance. The last one syncs and closes the files. If that fails, it raises and stays open."""
-    # The transaction lock comes first, because a thread inside of a transaction may open or close a store.
+    # The transaction lock comes first, because a thread inside a transaction may open or close a store.
     with store.transaction_lock or nullcontext(), _registry_lock:
         if store.caches.get(cache, 0) > 1:
             store.caches[cache] -= 1
@@ -113,7 +113,7 @@ def finish(store: Store, cache: WriteCache) -> None:
 def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
     """Call ``work`` when one of the locks is released, if this thread has one. Return whether it has.
 
-    The thread is inside of an operation then. A signal handler or a finalizer that interrupts an operation can neither
+    The thread is inside an operation then. A signal handler or a finalizer that interrupts an operation can neither
     write nor wait.
     """
     for lock in locks:

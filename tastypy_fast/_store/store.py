@@ -122,13 +122,13 @@ class Store(StoreBase):
     def _take_files(self) -> bool:
         """Take the owner lock if this process writes, and return whether no other process has the store."""
         if self._may_write:
-            self._files.claim = OwnerLock(self.path)
+            self._files.owner_lock = OwnerLock(self.path)
         return self._may_write
 
     def _begin_alone(self) -> None:
         """Remove what earlier processes left. Only the first process on a store calls this."""
-        assert isinstance(self._files.claim, (OwnerLock, SharedLock))
-        self._files.claim.write_name(self.options.durability)
+        assert isinstance(self._files.owner_lock, (OwnerLock, SharedLock))
+        self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
         if self.options.shared:
             self.checkpoint()
@@ -343,7 +343,7 @@ class Store(StoreBase):
         """Call ``work`` with a write transaction, commit it, and return the result.
 
         ``work`` is called again if the map was full or if another process has grown it, so it must not change anything
-        outside of the transaction.
+        outside the transaction.
         """
         with self.lock:
             self.check_files()

@@ -72,7 +72,7 @@ class WorkerFacts(NamedTuple):
 class WorkerFile:
     """The worker file of this process.
 
-    It is created inside of the store's write transaction, because only one process may look for an unused file at a
+    It is created inside the store's write transaction, because only one process may look for an unused file at a
     time.
     """
 
@@ -107,7 +107,7 @@ class WorkerFile:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(file)
-                # A hard link may be another file outside of the store, which must not be written.
+                # A hard link may be another file outside the store, which must not be written.
                 if status.st_nlink == 1 and NUMBER.unpack(os.pread(file, 8, 0).ljust(8, b"\0"))[0] not in needed:
                     # Write the whole file now, because a full disk would end the process at a page fault later.
                     size = status.st_size

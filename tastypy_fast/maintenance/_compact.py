@@ -10,7 +10,7 @@ from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.file_locks import EngineLock, OwnerLock
 from tastypy_fast._lmdb.store_dir import DATA, flush_folder
 from tastypy_fast._store.options import Options
-from tastypy_fast._store.read_only import look_at
+from tastypy_fast._store.read_only import open_for_inspection
 from tastypy_fast._store.store import Store
 
 __all__ = ["compact_store", "copy_store", "remove_leftovers"]
@@ -23,7 +23,7 @@ LOCK_TIMEOUT = 5
 
 def copy_store(path: str, folder: str) -> Iterator[None]:
     """Write a snapshot of a store, including its write-ahead log, into another folder."""
-    store = look_at(path)
+    store = open_for_inspection(path)
     try:
         engine.write_copy(path, store.db, os.path.join(folder, DATA))
     finally:
@@ -33,7 +33,7 @@ def copy_store(path: str, folder: str) -> Iterator[None]:
 
 def compact_store(path: str) -> Iterator[tuple[int, int]]:
     """Replace the data file by a copy without free pages. Yields its size before and after."""
-    store = look_at(path)
+    store = open_for_inspection(path)
     kind, file_size = store.options.kind, store.file_size() or b"1"
     store.close()
     name, compacted = os.path.join(path, DATA), os.path.join(path, COMPACTED)

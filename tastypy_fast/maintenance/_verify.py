@@ -10,7 +10,7 @@ from tastypy_fast._lmdb.data_file import last_transaction
 from tastypy_fast._lmdb.page_check import find_page_faults
 from tastypy_fast._lmdb.store_dir import DATA, check_data_file, find_unsafe_files, require_store
 from tastypy_fast._store.integrity import find_violations
-from tastypy_fast._store.read_only import ReadOnlyStore, look_at
+from tastypy_fast._store.read_only import ReadOnlyStore, open_for_inspection
 from tastypy_fast.exceptions import (
     NotAStoreError,
     PersistentOrderedDictException,
@@ -48,7 +48,7 @@ def verify_store(path: str) -> Iterator[str]:
         yield from found
         return
     try:
-        store = look_at(path)
+        store = open_for_inspection(path)
     except (NotAStoreError, PersistentOrderedDictIntegrityError, StoreNotFoundError, UnsafeFileError) as error:
         yield str(error)
         return

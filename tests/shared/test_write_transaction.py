@@ -31,7 +31,7 @@ NESTINGS = [kinds for depth in (1, 2, 3) for kinds in itertools.product(KINDS, r
 
 
 class Nested:
-    """Blocks inside of one another, an exception from the innermost, and what is to be there at each point."""
+    """Blocks inside one another, an exception from the innermost, and what is to be there at each point."""
 
     def __init__(self, kit, store, elsewhere, kinds, caught_at):
         self.kit = kit

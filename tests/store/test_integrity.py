@@ -1,4 +1,4 @@
-"""Damage inside of records: right data or an integrity error, never a crash."""
+"""Damage inside records: right data or an integrity error, never a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structural damage to LMDB's data file: functions that change its pages, and nothing inside of a key or a value."""
+"""Structural damage to LMDB's data file: functions that change its pages, and nothing inside a key or a value."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def truncate(rng, data, olds):
 
 
 def overwrite_bytes(rng, data, olds):
-    """What may be inside of a value, too."""
+    """What may be inside a value, too."""
     at = rng.randrange(len(data))
     part = rng.randbytes(rng.choice((1, 2, 8, 100, PAGE)))
     data[at : at + len(part)] = part[: len(data) - at]

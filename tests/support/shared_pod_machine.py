@@ -1,4 +1,4 @@
-"""Random operations on a shared store, inside and outside of blocks."""
+"""Random operations on a shared store, inside and outside blocks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Block:
 
 
 class SharedPodMachine(PodMachine):
-    """One or two instances, with blocks inside of blocks, and another thread that looks on."""
+    """One or two instances, with blocks inside blocks, and another thread that looks on."""
 
     cls = SharedPOD
     thread = None

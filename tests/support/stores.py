@@ -46,7 +46,7 @@ def value_for(cls, value):
 
 
 def changing(store):
-    """Where a value inside of a store is changed by keying; what a shared store hands out is a copy."""
+    """Where a value inside a store is changed by keying; what a shared store hands out is a copy."""
     return store.set if isinstance(store, SharedPersistentOrderedDict) else store
 
 

@@ -24,7 +24,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tastypy_fast._store.read_only import look_at
+from tastypy_fast._store.read_only import open_for_inspection
 from tastypy_fast.maintenance._repair import repair_store
 from tastypy_fast.maintenance._verify import verify_store
 from tests.support.children import Child
@@ -117,7 +117,7 @@ def handle(pipe, kind, path, target):
             pipe.send(error)
     kept = {}
     if (target / "data.mdb").exists():
-        store = look_at(str(target))
+        store = open_for_inspection(str(target))
         cls = Tracker if store.options.kind == b"tracker" else POD
         store.close()
         with cls(target) as new:
@@ -172,7 +172,7 @@ def check_case(lives, path, seed):
         return
     ((_, lost, _),) = repaired
     if damage is overwrite_bytes:
-        # (what is inside of a value may be another one now)
+        # (what is inside a value may be another one now)
         return
     if not faults:
         assert (lost, crashed) == ([], False), context

@@ -135,7 +135,7 @@ def content(store):
     ],
     ids=["pod-2", "pod-1000", "tracker-1000", "tasks-2", "tasks-99", "shared-2", "shared-99", "claims-2"],
 )
-# (what an interrupt meets inside of __del__ is Python's to report)
+# (what an interrupt meets inside __del__ is Python's to report)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, sync_at):
     """The step that it comes into is done or not done, and everything works on."""

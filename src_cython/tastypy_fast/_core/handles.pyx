@@ -58,7 +58,7 @@ cdef class ThreadLock:
             raise NotLockedError("the end of a block that was not begun")
         cache, lock = self.entered[len(self.entered) - 1]
         if cache.store.lock is not lock:
-            # A child that was forked inside of the block has a new lock, which it does not hold.
+            # A child that was forked inside the block has a new lock, which it does not hold.
             self.entered.pop()
             self.store.blocks -= 1
             return
@@ -78,7 +78,7 @@ cdef class PodHandle(StoreHandle):
     """The compiled part of a private store. Instances on one path share one cache.
 
     A shared store has two of these, which are never seen by the user: one reads what is committed, the other one
-    works inside of the write transaction.
+    works inside the write transaction.
     """
 
     def _attach(self, WriteCache cache, long long sync_at, long long max_tries):
@@ -114,8 +114,8 @@ cdef class PodHandle(StoreHandle):
 
         Other threads wait with every operation on the store until the block ends, so that they see all of it or
         nothing. The automatic sync of this instance is suspended, and is made up for when the block ends. Blocks may
-        stand inside of one another. What was done in a block is kept when it ends with an exception. It is no
-        transaction on disk: ``sync()`` writes at once, also inside of a block, and a killed process loses what no sync
+        stand inside one another. What was done in a block is kept when it ends with an exception. It is no
+        transaction on disk: ``sync()`` writes at once, also inside a block, and a killed process loses what no sync
         has written. SIGTERM ends the process when the block ends; at its end, the program waits for another thread's
         block for at most 30 seconds. With ``mode="r"`` everything in the block is read from one snapshot.
 

@@ -73,7 +73,7 @@ cdef class Lock:
     thread waits, because it could otherwise overtake the waiting ones again and again.
 
     ``release()`` calls each function in ``on_release`` once, when the lock is free. A signal handler or a finalizer
-    that interrupts an operation of the owner puts its work there, because it must not run inside of the operation.
+    that interrupts an operation of the owner puts its work there, because it must not run inside the operation.
     """
 
     def __cinit__(self):

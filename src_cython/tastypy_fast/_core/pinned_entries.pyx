@@ -1,4 +1,4 @@
-"""Keep the clean entries whose values callers still reference, outside of what each automatic sync compares.
+"""Keep the clean entries whose values callers still reference, outside what each automatic sync compares.
 
 A sync compares every value that was handed out with its JSON. An automatic sync comes after a number of changes, and
 must not cost more because a caller keeps more values. So all but the latest of the clean entries are pinned here, and

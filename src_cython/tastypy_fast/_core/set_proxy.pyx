@@ -43,7 +43,7 @@ cdef class Operation:
     def without_iterators(self):
         """Return the operation with its iterators read into lists.
 
-        Such an operation can be performed again, and runs no generator of the caller inside of a transaction.
+        Such an operation can be performed again, and runs no generator of the caller inside a transaction.
         """
         if self.act is operator.setitem and not isinstance(self.arguments[0], slice):
             return self

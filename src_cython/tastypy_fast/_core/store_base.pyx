@@ -4,7 +4,7 @@ A cache reads and writes through a StoreBase and does not know which kind it has
 
     Store              a private store, opened to write or to read
     ReadOnlyStore      any store, opened for inspection
-    SharedStore        a shared store: what reads outside of a transaction
+    SharedStore        a shared store: what reads outside a transaction
     WriteTransaction   the open write transaction of a shared store
 
 Fields that only some of them have are None elsewhere:

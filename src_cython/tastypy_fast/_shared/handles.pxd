@@ -17,7 +17,7 @@ cdef class Change:
 
 cdef class SharedPodHandle:
     cdef WriteTransaction _transaction
-    # Private handles on the store: one works inside of the write transaction, the other one reads what is committed.
+    # Private handles on the store: one works inside the write transaction, the other one reads what is committed.
     cdef StoreHandle writer
     cdef StoreHandle reader
     cdef long long sync_at

@@ -88,12 +88,12 @@ cdef class SharedPodHandle:
         return self.begin()
 
     def _read_handle(self):
-        """What reads: the handle inside of the transaction in the thread that has it, else the one on what is
+        """What reads: the handle inside the transaction in the thread that has it, else the one on what is
         committed."""
         return self.read_handle()
 
     def _write_handle(self):
-        """What writes: the handle inside of the transaction, which this instance is about to enter."""
+        """What writes: the handle inside the transaction, which this instance is about to enter."""
         self.begin()
         return self.writer
 

@@ -11,5 +11,5 @@ cdef class UndoLog:
     cdef int record_many(self, list images) except -1
     cpdef int clear(self) except -1
     cdef int note_other_writer(self) noexcept
-    cdef int lose_count(self) noexcept
+    cdef int mark_count_unknown(self) noexcept
     cdef bint is_full(self, long long sync_at) except -1

@@ -78,8 +78,8 @@ cdef class UndoLog:
         self.may_be_outdated = True
         return 0
 
-    cdef int lose_count(self) noexcept:
-        """Count anew at the next chance, because a part of the transaction was rolled back or changed elsewhere."""
+    cdef int mark_count_unknown(self) noexcept:
+        """Mark the count as unknown, because a part of the transaction was rolled back. is_full() counts again."""
         self.is_count_lost = True
         return 0
 

@@ -71,7 +71,7 @@ cdef class WriteTransaction(StoreBase):
         self.failure = None
         self.flushes = False
         self.expected_id = -1
-        self.undo_log.lose_count()
+        self.undo_log.mark_count_unknown()
         self.epoch += 1
         self.writer_lock = None
         if self.cache is not None:
@@ -262,7 +262,7 @@ cdef class WriteTransaction(StoreBase):
         """Let the cache read again, because the transaction was changed past it. The cache has no unwritten changes."""
         self.cache.revert()
         self.disk_version += 1
-        self.undo_log.lose_count()
+        self.undo_log.mark_count_unknown()
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
@@ -377,7 +377,7 @@ cdef class WriteTransaction(StoreBase):
             self.failure = None
             self.flushes = False
             self.expected_id = -1
-            self.undo_log.lose_count()
+            self.undo_log.mark_count_unknown()
             try:
                 for txn in reversed(open_ones):
                     txn.abort()
@@ -400,7 +400,7 @@ cdef class WriteTransaction(StoreBase):
                 self.cache.revert()
                 # The cache may have read from the part that is rolled back.
                 self.disk_version += 1
-                self.undo_log.lose_count()
+                self.undo_log.mark_count_unknown()
                 child.abort()
             self.snapshot = self.parents.pop()
             self.blocks.pop()
