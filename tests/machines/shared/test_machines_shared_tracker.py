@@ -328,7 +328,7 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     # Looking
 
     def look_at(self, store):
-        super().open_for_inspection(store)
+        super().look_at(store)
         assert store.claimed_keys() == [key for key, _ in self.in_order() if key in self.claims]
 
 
