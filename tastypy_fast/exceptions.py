@@ -196,8 +196,8 @@ class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
 class DamagedInputError(PersistentOrderedDictIntegrityError, ValueError):
     """Raised if a file to import is not in its format. The message gives the file and the line.
 
-    ``import_json()`` then imports nothing, and ``import_jsonl()`` keeps the lines before it. Correct the file and import
-    it again.
+    ``import_json()`` then imports nothing, and ``import_jsonl()`` keeps the lines before it. Correct the file and
+    import it again.
     """
 
 

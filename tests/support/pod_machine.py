@@ -494,7 +494,7 @@ class PodMachine(MachineOnDisk):
         for which in range(len(self.stores)):
             # (a sync may come with whatever an instance does: the other one may have left it enough to write)
             with self.step(which) as store:
-                self.open_for_inspection(store)
+                self.look_at(store)
         for key, value, model in self.references:
             if key in self.now and self.now[key].value is model:
                 assert text_of(value) == text_of(model)

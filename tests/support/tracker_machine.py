@@ -182,7 +182,7 @@ class TrackerMachine(PodMachine):
                 del task
 
     def look_at(self, store):
-        super().open_for_inspection(store)
+        super().look_at(store)
         tasks = [item.value for item in self.now.values()]
         assert store.num_done() == sum(task["_done"] for task in tasks)
         assert store.num_aborted() == sum(task["_aborted"] for task in tasks)
