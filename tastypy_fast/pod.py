@@ -140,7 +140,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         """
         if not self._finalizer.alive:
             return
-        # (the cache is closed already if an interrupt came into the middle of this, which completes it then)
+        # The cache is closed already if an earlier call was interrupted. This one completes it.
         if not self._cache.closed:
             self._cache.sync(True)
         self._let_go()

@@ -159,7 +159,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         transaction.end_all_blocks()
         lost = None
         with transaction.lock:  # other threads wait, and find it closed
-            # (the cache is closed already if an interrupt came into the middle of this, which completes it then)
+            # The cache is closed already if an earlier call was interrupted. This one completes it.
             if not self._cache.closed:
                 try:
                     self._store.check_files()

@@ -43,10 +43,10 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     ``try_keys()`` and its like, ``should_try()`` and ``should_try_add()`` claim a task before the caller sees it. Its
     try is counted and committed, and no other worker and no other loop gets it. A claim lasts until the task is marked
-    done, not done or aborted, until ``release(key)``, or until its worker closes the store or is gone. A task that was
-    neither finished nor released stays its worker's, whose next loop tries it again. The tasks of a worker that died
-    are offered to the others at once; their tries stay counted. ``todo_*`` and ``should_do*`` only read, and claim
-    nothing.
+    done, not done or aborted, until ``release(key)``, or until its worker closes the store or dies. A task that was
+    neither finished nor released stays with its worker, and that worker's next loop tries it again. The tasks
+    of a worker that died are offered to the others at once; their tries stay counted. ``todo_*`` and ``should_do*``
+    only read, and claim nothing.
 
     The type parameter is that of the keys: ``SharedProgressTracker[str](path)``.
 
@@ -382,8 +382,9 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[K]:
         """Claim the tasks that are not done, not aborted and have tries left, and yield their keys.
 
-        In the order in which they were added, and live: the loop also yields tasks that are added while it runs and, at
-        its end, those that workers have left that died. A claim is visible to all processes before its key is yielded.
+        Tasks come in the order in which they were added. The loop is live: it also yields tasks that are added while it
+        runs. At its end it yields the tasks of workers that died. A claim is visible to all processes before its key is
+        yielded.
 
         Args:
             allow_aborted: Whether aborted tasks are claimed, too.

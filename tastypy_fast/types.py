@@ -31,7 +31,7 @@ Mode = Literal["w", "r"]
 """How a store is opened. ``"w"`` reads and writes, ``"r"`` only reads."""
 
 Durability = Literal["full", "normal", "process"]
-"""What a power cut may take, in this order, is nothing, the last commit, or what came after the last flush."""
+"""A power cut can undo nothing (``full``), the last commit (``normal``) or all since the last flush (``process``)."""
 
 ClaimState = Literal["running", "failed", "waiting"]
 """The state of a claimed task, which ``Claim`` explains."""

@@ -18,8 +18,8 @@ from tastypy_fast._core.key_codec import encode_key, index_key
 from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, TRIES_SHIFT
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
+from tastypy_fast._store.live_workers import WorkerFacts, read_worker_files
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import WorkerFacts, read_worker_files
 from tastypy_fast.types import ClaimState
 
 __all__ = [

@@ -86,8 +86,8 @@ class DataLock(HeldLock):
       shows.
 
     A second lock, on one byte, lets one process at a time open the store. LMDB creates a missing ``lock.mdb``, and this
-    process checks afterwards which file LMDB has opened. Until then no other process may take this file for that of the
-    others.
+    process checks afterwards which file LMDB has opened. Until then no other process may mistake this file for the one
+    that the others have open.
     """
 
     def __init__(self, path: str, writes: bool, readers: int) -> None:
@@ -265,7 +265,7 @@ class ReaderLock(HeldLock):
     """Reader lock: the right to read without LMDB's reader table, because this process may not write ``lock.mdb``.
 
     It is a shared lock on the folder, and excludes writers. A writer locks ``owner.lock`` and then checks the folder. A
-    reader locks the folder and then checks ``owner.lock``. So at least one of two that come at once sees the other.
+    reader locks the folder and then checks ``owner.lock``. So at least one of two that start together sees the other.
     """
 
     def __init__(self, path: str) -> None:
@@ -317,7 +317,7 @@ class EngineLock(HeldLock):
             raise as_package_error(error, path) from None
 
     def invalidate(self) -> None:
-        """Invalidate LMDB's lock file, so that the next process initializes it: it does not fit to a new data file."""
+        """Invalidate LMDB's lock file, so that the next process initializes it: it does not match a new data file."""
         os.pwrite(self._file.fileno(), bytes(4), 0)
 
 

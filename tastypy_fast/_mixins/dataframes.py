@@ -34,8 +34,8 @@ class DataFrameMixin:
         a task does not have it. ``key`` is a string if all keys are, int64 if all are ints of 64 bits, and otherwise
         JSON text of each key (``"a"`` with its quotes; tuples as arrays). A field that has the name of one of the four
         columns, or of another field's column, gets the prefix ``data.``: ``data.key``. pyarrow converts the values:
-        dicts become structs, lists lists, and ints among floats floats. The loop over the tasks is live, as
-        ``iteritems()`` is.
+        dicts become structs, lists lists, and ints become floats in a column with floats. The loop over the tasks is
+        live, as ``iteritems()`` is.
 
         Args:
             as_json: Names of fields whose values become JSON text: values that one column cannot hold, and dicts with

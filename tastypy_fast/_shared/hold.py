@@ -2,7 +2,7 @@
 
 The entry ``held`` of the database ``meta`` has the numbers of their workers, 8 bytes each. A process that closes the
 store removes its own number. The number of a killed process is ignored, and removed by the first that finds it. The
-lock on a worker's file tells whether its process is alive (see ``_store.worker_files``).
+lock on a worker's file tells whether its process is alive (see ``_store.live_workers``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterable
 
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.worker_files import read_worker_files
+from tastypy_fast._store.live_workers import read_worker_files
 
 __all__ = ["Hold"]
 
 HELD = b"held"
 
-# How long, in seconds, a holder that was found alive is taken to be alive.
+# Seconds for which a holder that was found alive is not checked again.
 RECHECK_AFTER = 0.5
 
 

@@ -28,9 +28,9 @@ from tastypy_fast._shared.undo_log import UndoLog
 from tastypy_fast._shared.worker import Worker
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
+from tastypy_fast._store.live_workers import stop_claim
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
-from tastypy_fast._store.worker_files import stop_claim
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
 
 __all__ = ["SharedStore"]

@@ -1,6 +1,6 @@
 """Keep this process's claims on the tasks of a shared tracker, and recover those of dead workers.
 
-A process that claims tasks is a worker. Whether another worker is alive is decided in ``_store.worker_files``: the
+A process that claims tasks is a worker. Whether another worker is alive is decided in ``_store.live_workers``: the
 kernel holds the lock on a worker's file as long as its process lives. ``Worker.recover_claims()`` asks that module, and
 ends the claims of the dead ones.
 
@@ -23,7 +23,7 @@ from tastypy_fast._core.status_writer import give_back
 from tastypy_fast._core.worker_slots import LEFT
 from tastypy_fast._shared.claims import claim_one
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.worker_files import WorkerFile, find_orphaned_claims, read_worker_files, stop_claim
+from tastypy_fast._store.live_workers import WorkerFile, find_orphaned_claims, read_worker_files, stop_claim
 
 __all__ = ["Worker"]
 

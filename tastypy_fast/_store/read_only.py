@@ -1,4 +1,4 @@
-"""Open any store for inspection, whatever its class and whatever process has it open."""
+"""Open a store of any class for inspection, even if another process has it open."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ from tastypy_fast._lmdb import engine, network_fs, store_dir
 from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
 from tastypy_fast._lmdb.page_format import NUMBER
+from tastypy_fast._store.live_workers import find_orphaned_claims
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
-from tastypy_fast._store.worker_files import find_orphaned_claims
 from tastypy_fast.exceptions import (
     ForkedStoreError,
     PersistentOrderedDictException,

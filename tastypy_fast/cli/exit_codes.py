@@ -11,11 +11,13 @@ from tastypy_fast import (
     NotAStoreError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
+    StoreAccessError,
     StoreConflictError,
     StoreInUseError,
     StoreKindError,
     StoreNotFoundError,
     StorePathError,
+    UnsafeFileError,
 )
 from tastypy_fast.cli.formatting import printable
 
@@ -37,7 +39,7 @@ OK, INCOMPLETE, USAGE, CANNOT_OPEN, OTHER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 1
 
 _CANNOT_OPEN = (
     NewerFormatError, NotAStoreError, PersistentOrderedDictIntegrityError, StoreConflictError, StoreInUseError,
-    StoreKindError, StoreNotFoundError, StorePathError,
+    StoreAccessError, StoreKindError, StoreNotFoundError, StorePathError, UnsafeFileError,
 )
 
 

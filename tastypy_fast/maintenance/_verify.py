@@ -74,7 +74,7 @@ def _content_faults(store: ReadOnlyStore) -> Iterator[str]:
     """Yield the faults of the records, index, statuses and claims."""
     try:
         if not (store.file_size() or b"").isdigit():
-            yield "the file_size that it stores cannot be parsed"
+            yield "the file_size in meta cannot be parsed"
         found = find_violations(store)
         yield from islice(found, MAX_FAULTS)
         if next(found, None) is not None:
@@ -85,4 +85,4 @@ def _content_faults(store: ReadOnlyStore) -> Iterator[str]:
         raise
     except Exception as error:
         # Any other error is damage too, because a sound store can be read to its end.
-        yield f"it cannot be read to its end ({type(store.translated(error)).__name__}: {error})"
+        yield f"the store cannot be read to its end ({type(store.translated(error)).__name__}: {error})"

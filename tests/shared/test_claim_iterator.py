@@ -13,7 +13,7 @@ from tastypy_fast import (
     PersistentOrderedDictException,
     SharedTracker,
 )
-from tastypy_fast._store import worker_files
+from tastypy_fast._store import live_workers
 from tests.support.children import Child
 from tests.support.claims import TASKS, Worker, call, finish_each, take, take_all, tries
 from tests.support.workers import in_processes, started, tell, told
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def test_loops_without_end_raise_when_there_are_too_many(tracker):
-    lanes = worker_files.SLOTS - 1
+    lanes = live_workers.SLOTS - 1
     tracker.add_many(range(lanes + 3))
     loops = [tracker.try_keys() for _ in range(lanes)]
     assert [next(loop) for loop in loops] == list(range(lanes))

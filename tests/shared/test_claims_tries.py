@@ -13,7 +13,7 @@ from tastypy_fast import (
     CalledClosedTrackerError,
     SharedTracker,
 )
-from tastypy_fast._store import worker_files
+from tastypy_fast._store import live_workers
 from tests.support.children import Child
 from tests.support.claims import ENDINGS, Worker, call, close_loop, drop_loop, take, tries
 
@@ -279,7 +279,7 @@ def test_a_worker_that_dies_while_it_registers_costs_no_try(path, tracker, monke
         worker.ask(take, 2, 5)
         worker.end("SIGKILL")
 
-    class Killed(worker_files.WorkerFile):
+    class Killed(live_workers.WorkerFile):
         def __init__(self, *arguments):
             if when == "after":
                 super().__init__(*arguments)

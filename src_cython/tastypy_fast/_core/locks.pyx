@@ -1,7 +1,7 @@
 """Re-entrant thread lock of a store, and the identity of threads.
 
-A lock is a few instructions when it is free, lets signal handlers run while a thread waits, and notices when the thread
-that holds it has ended.
+Acquiring a free lock takes a few instructions. Signal handlers run while a thread waits. A waiting thread notices when
+the thread that holds the lock has ended.
 """
 
 cimport cython

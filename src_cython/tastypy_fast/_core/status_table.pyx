@@ -136,7 +136,7 @@ cdef class StatusTable:
         return 0
 
     cdef bint untouch(self, long long seq) except -1:
-        """Have a cache entry count for this task from now on. Returns whether its status is dirty."""
+        """Count this task by its cache entry from now on. Returns whether its status is dirty."""
         cdef Block block = self.blocks.get(seq // TASKS_PER_BLOCK)
         cdef int slot = seq % TASKS_PER_BLOCK
         if block is None or block.touched[slot] == 0:

@@ -74,7 +74,7 @@ cdef class StoreBase:
         raise NotImplementedError
 
     def write_sync(self, work, long long scattered, long long size):
-        """Call ``work``, which writes what a sync has to write, at most into the write-ahead log.
+        """Call ``work``, which writes what a sync has to write, possibly only into the write-ahead log.
 
         ``scattered`` is the number of places in the databases that it changes, ``size`` the bytes that it writes.
         """

@@ -384,7 +384,7 @@ cdef class WriteCache:
         return 0
 
     cdef int track_new(self, Entry entry) except -1:
-        """Have loops find an entry whose seq is not on disk."""
+        """Let loops find an entry whose seq is not on disk."""
         self.new_entries[entry.seq] = entry
         self.new_seqs.append(entry.seq)
         return 0
@@ -420,13 +420,13 @@ cdef class WriteCache:
         return 0
 
     cdef int unpin(self, Entry entry) except -1:
-        """Have the next sync compare an entry that is pinned."""
+        """Let the next sync compare an entry that is pinned."""
         self.pinned.remove(entry)
         self.entries[entry.key] = entry
         return 0
 
     cdef int unpin_all(self) except -1:
-        """Have the next sync compare every entry."""
+        """Let the next sync compare every entry."""
         cdef dict found = self.pinned.remove_all()
         if found:
             self.entries = {**found, **self.entries}
@@ -641,7 +641,7 @@ cdef class WriteCache:
         return 0
 
     def mark(self, bytes key, original, long long sync_at):
-        """Have the next sync write the value of a key, whether it was changed or not."""
+        """Make the next sync write the value of a key, whether it was changed or not."""
         cdef Entry entry
         cdef long long seq = 0
         cdef bytes raw

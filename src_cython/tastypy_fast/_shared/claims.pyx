@@ -104,8 +104,8 @@ cdef list claim_next(TaskCache tasks, long long after, long long limit, bint all
 
 def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, is_free,
               withdraw, record not None):
-    """Claim one task with the ClaimRecord ``record``. True if it was claimed, False if it has not to be tried, and None
-    if another worker or iterator has it.
+    """Claim one task with the ClaimRecord ``record``. True if it was claimed, False if it does not have to be tried,
+    and None if another worker or iterator has it.
 
     The caller is in a write transaction. ``is_free`` says of a ClaimRecord whether this thread may take the task over.
     ``withdraw`` then says whether the iterator that has claimed it will never yield it: its try is the one that begins
@@ -144,7 +144,7 @@ def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, 
 
 
 def order_of(TaskCache tasks not None, bytes key not None):
-    """The sequence number of a task, or -1 if there is none of this key."""
+    """The sequence number of a task, or -1 if no task has this key."""
     tasks.begin_op()
     try:
         return tasks.find_seq(key)
@@ -153,7 +153,7 @@ def order_of(TaskCache tasks not None, bytes key not None):
 
 
 def key_at(TaskCache tasks not None, long long seq):
-    """The key of a task, or None if there is none of this sequence number."""
+    """The key of a task, or None if no task has this sequence number."""
     return read_task(tasks, seq, KEYS, NULL)
 
 

@@ -109,7 +109,7 @@ cdef class UndoLog:
                 yield decode_key(key_in(record))
 
     def forget_key(self, bytes key not None):
-        """Make the present state of one encoded key its restore point. Whether it is there, or was at the last sync.
+        """Make the present state of a key its restore point. Return whether it exists, or existed at the last sync.
 
         Cost: one read for each image, because the key may have been deleted, or deleted and added again, since.
         """
