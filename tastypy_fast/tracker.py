@@ -18,7 +18,7 @@ from tastypy_fast._mixins.task_status import TaskStatusMixin
 from tastypy_fast._store.options import at_least
 from tastypy_fast._store.store import Store
 from tastypy_fast._type_parameters import K
-from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, PersistentOrderedDict
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, DEFAULT_SYNC_EVERY, PersistentOrderedDict
 from tastypy_fast.types import Durability, Mode, Pairs, StoreIterator
 
 __all__ = ["ProgressTracker", "Tracker"]
@@ -47,6 +47,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         clone: As for PersistentOrderedDict.
         mode: As for PersistentOrderedDict.
         durability: As for PersistentOrderedDict.
+        sync_every: As for PersistentOrderedDict.
 
     Raises:
         StoreKindError: The store is a plain PersistentOrderedDict.
@@ -83,9 +84,11 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         *,
         mode: Mode = "w",
         durability: Durability = "normal",
+        sync_every: float | None = DEFAULT_SYNC_EVERY,
     ) -> None:
         self._max_tries = at_least("max_tries", max_tries, 0)
-        super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability)
+        super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability,
+                         sync_every=sync_every)
 
     @staticmethod
     def _make_cache(store: Store) -> TaskCache:

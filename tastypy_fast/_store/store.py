@@ -56,6 +56,8 @@ CHECKPOINT_RUN = 1_000
 CHECKPOINT_RUN_BYTES = 4 << 20
 # How often a read transaction is tried while other processes grow the map.
 READ_ATTEMPTS = 10
+# How long the background thread waits for another thread's operation before it tries again, in microseconds.
+BACKGROUND_PATIENCE = 50_000
 
 
 def do_nothing() -> None:
@@ -96,6 +98,7 @@ class Store(StoreBase):
         self._unflushed = False
         # Registers the saving at the end of this process, which may be a forked child.
         self.save_at_exit: Callable[[], None] = do_nothing
+        self.wake_background = do_nothing
         self._files = OpenFiles(path, options)
         self._open()
 
@@ -447,6 +450,25 @@ class Store(StoreBase):
                 raise self.translated(error) from error
             self._unflushed = self.options.shared and self.options.durability != "full"
 
+    # The background thread
+
+    def background_due(self) -> float | None:
+        """Return when the background thread shall call ``run_background()``, in seconds of the monotonic clock."""
+        return min((due for cache in list(self.caches) if (due := cache.sync_due)), default=None)
+
+    def run_background(self, at_once: bool = False) -> None:
+        """Sync the caches whose time has come; ``at_once`` all for which a sync is scheduled.
+
+        Does nothing while another thread is in an operation, or if this thread is: background_due() stays as it is.
+        """
+        if self.lock.is_mine() or not self.lock.acquire_within(BACKGROUND_PATIENCE):
+            return
+        try:
+            for cache in list(self.caches):
+                cache.sync_when_due(at_once)
+        finally:
+            self.lock.release()
+
     # Closing
 
     @property
@@ -494,6 +516,8 @@ class Store(StoreBase):
 
     def after_fork_in_parent(self) -> None:
         """Allow operations again."""
+        for cache in self.caches:
+            cache.restart_schedule()
         self.lock.release()
 
     def after_fork_in_child(self) -> None:

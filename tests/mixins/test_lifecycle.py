@@ -26,6 +26,7 @@ from tastypy_fast import (
     UnstorableValueError,
 )
 from tests.support.contract import ABC
+from tests.support.no_background import PRELUDE
 from tests.support.stores import is_tracker
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
@@ -341,7 +342,7 @@ if {how!r} == "SIGTERM":
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(1000)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([sys.executable, "-c", PRELUDE + code], capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     assert done.returncode == (0 if how == "exit" else -signal.SIGTERM)
     assert "another thread is still in a block" in done.stderr

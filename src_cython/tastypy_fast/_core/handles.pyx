@@ -81,15 +81,21 @@ cdef class PodHandle(StoreHandle):
     works inside the write transaction.
     """
 
-    def _attach(self, WriteCache cache, long long sync_at, long long max_tries):
+    def _attach(self, WriteCache cache, long long sync_at, long long max_tries, double sync_every=0):
         self.cache = cache
         self.sync_at = sync_at
         self.max_tries = max_tries
         self.held = False
         self.blocks = 0
+        self.sync_every = sync_every
+        if sync_every and cache.writable:
+            cache.join_schedule(self)
 
     def _detach(self):
+        cdef WriteCache cache = self.cache
         self.cache = None
+        if cache is not None:
+            cache.update_schedule()
 
     @classmethod
     def __class_getitem__(cls, parameters):
@@ -103,6 +109,16 @@ cdef class PodHandle(StoreHandle):
     @property
     def _one_step(self):
         return Step(self.open_cache())
+
+    @property
+    def _sync_every(self):
+        """Seconds between a change and its sync; 0 without a sync by time, and after close()."""
+        return 0.0 if self.cache is None else self.sync_every
+
+    @property
+    def _is_held(self):
+        """Whether this instance suspends the automatic sync."""
+        return self.cache is not None and (self.held or self.blocks > 0)
 
     @property
     def _threshold(self):
@@ -141,7 +157,7 @@ cdef class PodHandle(StoreHandle):
         return ThreadLock(self)
 
     def hold(self):
-        """Suspend the automatic sync of this instance.
+        """Suspend the automatic sync of this instance, by count and by time.
 
         Changes stay in memory, however many there are, until ``sync()``, ``sync_key()`` or the end of the program.
         ``unhold()`` starts the automatic sync again. Each instance on a path has a hold of its own.

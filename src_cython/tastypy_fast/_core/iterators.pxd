@@ -15,6 +15,8 @@ cdef class StoreHandle:
     cdef long long sync_at
     cdef long long max_tries
     cdef bint held
+    # Seconds between a change and its sync; 0 without a sync by time.
+    cdef double sync_every
     # How many locked() blocks of this instance are open.
     cdef int blocks
 

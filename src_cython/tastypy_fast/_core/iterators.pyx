@@ -461,6 +461,7 @@ cdef class TaskIterator(StoreIterator):
                     tasks.adopt(entry)
                 else:
                     tasks.count_as_dirty(entry)
+                tasks.schedule_sync()
         tasks.last_yielded.set_item(key, seq)
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 

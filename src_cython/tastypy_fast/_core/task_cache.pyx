@@ -27,6 +27,7 @@ from tastypy_fast._core.status_block cimport (
 )
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.sync_schedule cimport monotonic
 from tastypy_fast._core.write_cache cimport WriteCache, count_key_places
 
 from contextlib import suppress
@@ -501,6 +502,7 @@ cdef class TaskCache(WriteCache):
             self.disk_version = store.disk_version
             if store.flushes_each_sync:
                 store.flush()
+            self.synced_at = monotonic()
             return True
         finally:
             self.end_op()
