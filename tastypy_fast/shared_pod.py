@@ -136,7 +136,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def close(self) -> None:
         """Sync, and close the store; the files are closed with the last instance of this process.
 
-        What this process has claimed and not finished is given back. Any later use of the instance raises
+        What this process has claimed and not finished is released. Any later use of the instance raises
         CalledClosedTrackerError; other instances and other processes go on. Inside a block it ends the block first,
         and keeps what was done in it. Closing again does nothing.
 

@@ -17,7 +17,7 @@ from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.examples import show_own_examples
 from tastypy_fast._mixins.mapping import merge_tasks
 from tastypy_fast._mixins.task_status import TaskStatusMixin
-from tastypy_fast._shared.claim_iterator import TryIterator
+from tastypy_fast._shared import claim_iterator
 from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
@@ -389,7 +389,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         Args:
             allow_aborted: Whether aborted tasks are claimed, too.
             batch: The number of tasks that are claimed with one commit, for tasks that take microseconds. What is not
-                yielded when the loop ends, or when the worker dies, is given back with its try.
+                yielded when the loop ends, or when the worker dies, is released, and its try is not counted.
 
         Returns:
             An iterator; its ``close()`` ends the loop, as do the end of a ``for`` and the garbage collector.
@@ -457,17 +457,17 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     def _try(self, kind: int, allow_aborted: bool, batch: int) -> ClaimIterator[Any]:
         self._read_handle()  # raises for a closed store
-        return TryIterator(
+        return claim_iterator.ClaimIterator(
             self, self._store, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
         )
 
     # Claims
 
     def release(self, key: K) -> None:
-        """Give back the claim on a task, so that any worker may try it; nothing if nobody has claimed it.
+        """Release the claim on a task, so that any worker may try it; nothing if nobody has claimed it.
 
-        Its try stays counted. If a batch has claimed the task and not yielded it, the try is given back, too, and the
-        task is not yielded.
+        Its try stays counted. If a batch has claimed the task and not yielded it, the try is not counted, and the task
+        is not yielded.
 
         Args:
             key: The key of the task.

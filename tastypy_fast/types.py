@@ -95,7 +95,7 @@ class ClaimIterator(StoreIterator[T_co], Protocol[T_co]):
     """What ``try_keys()`` and its like return on a shared tracker: an iterator that claims tasks."""
 
     def close(self) -> None:
-        """End the loop, and give back what was claimed and not yielded, with its try."""
+        """End the loop. Tasks that were claimed and not yielded are released, and their tries are not counted."""
 
 
 class ProgressBar(Protocol[T_co]):

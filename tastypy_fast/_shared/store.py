@@ -28,7 +28,7 @@ from tastypy_fast._shared.undo_log import UndoLog
 from tastypy_fast._shared.worker import Worker
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
-from tastypy_fast._store.live_workers import stop_claim
+from tastypy_fast._store.live_workers import stop_slot
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
@@ -36,7 +36,7 @@ from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
 __all__ = ["SharedStore"]
 
 # How long, in microseconds, the end of the program waits for another thread's block.
-PATIENCE = 1_000_000
+EXIT_BLOCK_TIMEOUT_US = 1_000_000
 
 
 class SharedStore(Store):
@@ -99,7 +99,7 @@ class SharedStore(Store):
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
-        if not (lock.try_acquire() if dying else lock.acquire_within(PATIENCE)):
+        if not (lock.try_acquire() if dying else lock.acquire_within(EXIT_BLOCK_TIMEOUT_US)):
             # Another thread is in a block, or has died in one. Nothing of that block is ever committed.
             self.flush()
             if not dying:
@@ -250,9 +250,9 @@ class SharedStore(Store):
             self.worker.leave_to_parent()
             self.worker = None
 
-    def stop_other_worker(self, worker: int, slot: int, position: int) -> bool:
-        """Keep another worker from yielding a task that it has claimed. False if it may have yielded it."""
-        return stop_claim(self.path, worker, slot, position)
+    def stop_slot_of(self, worker: int, slot: int, position: int) -> bool:
+        """Stop another worker before it yields a task that it has claimed. False if it may have yielded it."""
+        return stop_slot(self.path, worker, slot, position)
 
     def suspend_sync(self) -> None:
         """Suspend the automatic sync of all processes, as long as this one lives."""

@@ -325,7 +325,7 @@ def test_program_ends_though_a_thread_stays_in_a_locked_block(private_kit, how):
     code = f"""
 import os, signal, threading, time, tastypy_fast
 from tastypy_fast._store import registry
-registry.END_PATIENCE = 100_000
+registry.EXIT_LOCK_TIMEOUT_US = 100_000
 store = tastypy_fast.{kit.cls.__name__}({path!r})
 store["a"] = {{}}
 store.sync()

@@ -163,7 +163,7 @@ cdef class TaskCache(WriteCache):
         self.begin_op()
         try:
             self.assign(key, dict(value))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return 0
@@ -328,7 +328,7 @@ cdef class TaskCache(WriteCache):
                 elif added_tries:
                     note_tries(self.store, pack(seq), added_tries, tries)
             self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -349,7 +349,7 @@ cdef class TaskCache(WriteCache):
             if status & CLAIMED:  # (in the transaction of a shared store)
                 note_tries(self.store, pack(seq), 0, 0)
             self.set_status(seq, entry, make_entry(status & FLAGS, 0))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -376,7 +376,7 @@ cdef class TaskCache(WriteCache):
                 return False
             if attempt:
                 self.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
             return True
         finally:
             self.end_op()
@@ -420,12 +420,12 @@ cdef class TaskCache(WriteCache):
                     names, originals = originals, []
                     if not (all_new and chunk == sync_at and self.add_synced(ready)):
                         all_new = self.add_chunk(ready, names, if_absent)
-                        self.settle(sync_at)
+                        self.sync_if_due(sync_at)
         finally:
             # Also what came before a key that was refused, or before the iterable raised.
             if encoded:
                 self.add_chunk(encoded, originals, if_absent)
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
 
     cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1:
         """Add tasks. Returns whether all of them were new."""
@@ -466,7 +466,7 @@ cdef class TaskCache(WriteCache):
         cdef list index = [], records = []
         self.begin_op()
         try:
-            if self.has_changes() or store.transient or store.images is not None:
+            if self.has_changes() or store.snapshot_per_op or store.images is not None:
                 return False
             first = store.next_free()
             for position in range(len(keys)):
@@ -543,7 +543,7 @@ cdef class TaskCache(WriteCache):
             else:
                 value = self.decode(encoded, entry.seq, entry.codec, entry.payload) if entry.exists else {}
                 self.assign(encoded, {**value, **changes})
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 

@@ -96,11 +96,11 @@ cdef class WriteCache:
         """Begin an operation: take the store's lock, and have a snapshot that may be read."""
         self.store.lock.acquire()
         self.busy += 1
-        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.transient:
+        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.snapshot_per_op:
             try:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
-                if self.store.transient and self.store.snapshot is None:
+                if self.store.snapshot_per_op and self.store.snapshot is None:
                     self.store.recheck_files()
                 if self.is_stale():
                     if self.store.wal is not None:
@@ -111,7 +111,7 @@ cdef class WriteCache:
                 # Open the snapshot now, because this calls Python, where a signal handler may raise. The operation
                 # itself could be left half done then. (A forked child opens the files again here.)
                 self.store.reader()
-                if self.store.transient and self.busy == 1:
+                if self.store.snapshot_per_op and self.busy == 1:
                     self.on_new_snapshot()
             except BaseException:
                 self.end_op()
@@ -121,7 +121,7 @@ cdef class WriteCache:
     cdef int end_op(self) except -1:
         self.busy -= 1
         if self.busy == 0:
-            if self.store.transient:
+            if self.store.snapshot_per_op:
                 self.store.end_snapshot()
         self.store.lock.release()
         return 0
@@ -246,7 +246,7 @@ cdef class WriteCache:
         cdef Record record
         cdef LastYielded last = self.last_yielded
         if last.record is None or last.cache_version != self.cache_version or (
-                self.store.transient and last.snapshot_id != self.snapshot_id):
+                self.store.snapshot_per_op and last.snapshot_id != self.snapshot_id):
             return False
         parse_record(<const unsigned char*>PyBytes_AS_STRING(last.record), PyBytes_GET_SIZE(last.record), &record)
         return record.key_size == PyBytes_GET_SIZE(key) and not memcmp(record.key, PyBytes_AS_STRING(key),
@@ -472,7 +472,7 @@ cdef class WriteCache:
             if self.writable and entry.value is not None:
                 # Sync first, and adopt the entry after that: otherwise the change that follows would not find its
                 # entry in the cache.
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
                 self.adopt(entry)
                 if self.tracks:
                     self.borrowed.add(entry)
@@ -493,7 +493,7 @@ cdef class WriteCache:
 
     cdef long long length(self) except -1:
         if self.disk_count >= 0 and not self.busy and not self.unresolved \
-                and not self.is_stale() and not self.store.transient:
+                and not self.is_stale() and not self.store.snapshot_per_op:
             return self.disk_count + self.len_delta
         self.begin_op()
         try:
@@ -586,13 +586,13 @@ cdef class WriteCache:
             self.begin_op()
             try:
                 self.put_payload(self.entry_of(key), key, codec, payload)
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
             finally:
                 self.end_op()
         else:
             self.put_payload(entry, key, codec, payload)
             if sync_at and self.dirty_count >= sync_at:
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
         return 0
 
     cdef int delete(self, bytes key, object original, long long sync_at) except -1:
@@ -615,7 +615,7 @@ cdef class WriteCache:
             elif not entry.exists:
                 raise KeyError(original)
             self.remove_entry(entry)
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return 0
@@ -662,7 +662,7 @@ cdef class WriteCache:
             if not self.copies:
                 self.take_copy(entry, original)
             entry.dirty = True
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -741,7 +741,7 @@ cdef class WriteCache:
 
     # Syncing
 
-    cdef int settle(self, long long sync_at) except -1:
+    cdef int sync_if_due(self, long long sync_at) except -1:
         """Sync if enough keys are dirty. ``sync_at`` is 0 for an instance on hold."""
         if sync_at and self.pending() >= sync_at:
             self.sync_entries(self.store.flushes_each_sync, None, None, True)

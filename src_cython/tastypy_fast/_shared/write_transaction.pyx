@@ -149,8 +149,8 @@ cdef class WriteTransaction(StoreBase):
     def follow_files(self):
         self.store.check_files()
 
-    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
-        return self.store.stop_other_worker(worker, slot, position)
+    def stop_slot_of(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+        return self.store.stop_slot_of(worker, slot, position)
 
     cdef int raise_translated(self, object error) except -1:
         """Raise LMDB's error as one of ours; return if it is another one."""
