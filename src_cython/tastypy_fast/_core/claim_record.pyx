@@ -69,13 +69,29 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
     return store.stop_slot_of(claim.worker, claim.slot, claim.position)
 
 
-cdef int note_tries(StoreBase store, bytes number, int added, int tries) except -1:
-    """Update the claim of a task whose tries change by ``added``, or to ``tries`` if ``added`` is 0."""
+cdef int note_tries_added(StoreBase store, bytes number, int added) except -1:
+    """Update the claim of a task to whose tries ``added`` is added."""
     cdef Claim claim
     raw = store.snapshot.get(number, None, store.claims)
-    if raw is not None:
-        decode_claim(raw, &claim)
-        claim.tries = claim.tries + added if added else tries + 1
-        store.snapshot.put(number, encode_claim(&claim), True, True, False, store.claims)
-        store.wrote = True
+    if raw is None:
+        return 0
+    decode_claim(raw, &claim)
+    claim.tries += added
+    return put_changed(store, number, &claim)
+
+
+cdef int note_tries_assigned(StoreBase store, bytes number, int tries) except -1:
+    """Update the claim of a task whose tries become ``tries``, so that the claim's try is not among them."""
+    cdef Claim claim
+    raw = store.snapshot.get(number, None, store.claims)
+    if raw is None:
+        return 0
+    decode_claim(raw, &claim)
+    claim.tries = tries + 1
+    return put_changed(store, number, &claim)
+
+
+cdef int put_changed(StoreBase store, bytes number, const Claim* claim) except -1:
+    store.snapshot.put(number, encode_claim(claim), True, True, False, store.claims)
+    store.wrote = True
     return 0

@@ -32,9 +32,9 @@ cdef class StoreBase:
 
     ``snapshot_per_op`` means that each operation reads its own snapshot, because another process may write.
     ``disk_version`` goes up when a write transaction begins; a cache that remembers an older version asks the disk
-    again. ``next_seq`` is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction: whether it has
-    something to commit, and how many before-images there are as far as it knows. ``worker_number`` is valid while
-    ``worker_slots`` is set.
+    again. ``next_seq`` is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction:
+    whether it has something to commit, and how many before-images there are as far as it knows. ``worker_number`` is
+    valid while ``worker_slots`` is set.
     """
 
     def __cinit__(self):

@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
+from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
 from tastypy_fast._core.status_block cimport (
@@ -209,7 +209,7 @@ cdef class TaskCache(WriteCache):
                 return make_entry(status & FLAGS, tries_of(status) - 1)
             return status
         if not same:
-            note_tries(self.store, pack(seq), 0, tries_of(status))
+            note_tries_assigned(self.store, pack(seq), tries_of(status))
         return status | CLAIMED
 
     # Statuses
@@ -326,7 +326,7 @@ cdef class TaskCache(WriteCache):
                 if drop & CLAIMED:
                     tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
                 elif added_tries:
-                    note_tries(self.store, pack(seq), added_tries, tries)
+                    note_tries_added(self.store, pack(seq), added_tries)
             self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
             self.sync_if_due(sync_at)
         finally:
@@ -347,7 +347,7 @@ cdef class TaskCache(WriteCache):
             entry = self.found
             status = self.status_at(seq, entry)
             if status & CLAIMED:  # (in the transaction of a shared store)
-                note_tries(self.store, pack(seq), 0, 0)
+                note_tries_assigned(self.store, pack(seq), 0)
             self.set_status(seq, entry, make_entry(status & FLAGS, 0))
             self.sync_if_due(sync_at)
         finally:
