@@ -16,8 +16,10 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from typing import Any
 
 from tastypy_fast._core.locks import Lock
+from tastypy_fast._core.status_summary import SUMMARY_KEY
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
@@ -64,6 +66,17 @@ class SharedStore(Store):
         assert isinstance(self._files.owner_lock, SharedLock)
         self._alone = False
         self._files.owner_lock.share()
+
+    def _remove_leftovers(self) -> None:
+        """Apply the write-ahead log, which a shared store does not use, and remove what earlier processes left."""
+        self.checkpoint()
+        self.wal = None
+        self.write(self._drop_leftovers)
+
+    def _drop_leftovers(self, txn: Any) -> None:
+        super()._drop_leftovers(txn)
+        # A shared store does not keep the summary of its status blocks up to date.
+        txn.delete(SUMMARY_KEY, db=self.meta)
 
     def _open_database_files(self, readonly: bool) -> None:
         # The files are opened to write only when something is written: LMDB acquires its mutex for that, which another
@@ -263,6 +276,11 @@ class SharedStore(Store):
         """End the holds of all processes. The automatic sync comes with the next transaction."""
         self._hold.clear()
         self.transaction.postpone_sync()
+
+    def sync_if_due(self, sync_at: int) -> None:
+        """Sync if ``sync_at`` keys or more have changed, and no process suspends the automatic sync."""
+        if not self._hold.is_recorded() and self.transaction.undo_log.count() >= sync_at:
+            self.sync()
 
     def is_sync_held(self) -> bool:
         """Whether a living process suspends the automatic sync."""

@@ -130,12 +130,13 @@ class Store(StoreBase):
         assert isinstance(self._files.owner_lock, (OwnerLock, SharedLock))
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
-        if self.options.shared:
-            self.checkpoint()
-            self.wal = None
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what processes that shared the store have left. SharedStore does more."""
         with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
-        if was_shared or self.options.shared:
+        if was_shared:
             self.write(self._drop_leftovers)
 
     def _drop_leftovers(self, txn: Any) -> None:
@@ -143,9 +144,6 @@ class Store(StoreBase):
         images, claims = self._open_shared_databases(txn)
         if txn.stat(claims)["entries"]:
             release_claims(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
-        if self.options.shared:
-            # A shared store does not keep the summary of its status blocks up to date.
-            txn.delete(SUMMARY_KEY, db=self.meta)
         if txn.stat(images)["entries"]:
             txn.drop(images, delete=False)
         txn.delete(b"held", db=self.meta)
