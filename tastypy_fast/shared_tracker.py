@@ -332,51 +332,6 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         """
         return self._tasks(ITEMS, allow_aborted)
 
-    def aborted_keys(self) -> StoreIterator[K]:
-        """Iterate over the keys of the aborted tasks, done or not; live, as ``iterkeys()`` is.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            O(n) over 4 bytes for each task; blocks without an aborted task are skipped.
-
-        Example:
-            >>> list(SharedProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_keys())
-            ['b']
-        """
-        return self._aborted_tasks(KEYS)
-
-    def aborted_values(self) -> StoreIterator[dict[str, Any]]:
-        """Iterate over the dicts of the aborted tasks. They are copies.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            That of ``aborted_keys()``, and reading each value.
-
-        Example:
-            >>> list(SharedProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_values())
-            [{'_done': False, '_aborted': True, '_tries': 0}]
-        """
-        return self._aborted_tasks(VALUES)
-
-    def aborted_items(self) -> StoreIterator[tuple[K, dict[str, Any]]]:
-        """Iterate over pairs of key and dict of the aborted tasks. The dicts are copies.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            That of ``aborted_keys()``, and reading each value.
-
-        Example:
-            >>> list(SharedProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_items())
-            [('b', {'_done': False, '_aborted': True, '_tries': 0})]
-        """
-        return self._aborted_tasks(ITEMS)
-
     # Iterating over tasks, each of which is claimed first
 
     def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[K]:
