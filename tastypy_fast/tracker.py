@@ -19,7 +19,7 @@ from tastypy_fast._store.options import at_least
 from tastypy_fast._store.store import Store
 from tastypy_fast._type_parameters import K
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, PersistentOrderedDict
-from tastypy_fast.types import Durability, Mode, Pairs, StoreIterator
+from tastypy_fast.types import ClaimIterator, Durability, Mode, Pairs, StoreIterator
 
 __all__ = ["ProgressTracker", "Tracker"]
 
@@ -277,7 +277,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         """
         return self._tasks(ITEMS, allow_aborted, False)
 
-    def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> StoreIterator[K]:
+    def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[K]:
         """Iterate as ``todo_keys()`` does, and count a try of each task before its key is yielded.
 
         Args:
@@ -301,7 +301,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         at_least("batch", batch, 1)
         return self._tasks(KEYS, allow_aborted, True)
 
-    def try_values(self, allow_aborted: bool = False, *, batch: int = 1) -> StoreIterator[dict[str, Any]]:
+    def try_values(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[dict[str, Any]]:
         """Iterate as ``todo_values()`` does, and count a try of each task before its dict is yielded.
 
         Args:
@@ -324,7 +324,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         at_least("batch", batch, 1)
         return self._tasks(VALUES, allow_aborted, True)
 
-    def try_items(self, allow_aborted: bool = False, *, batch: int = 1) -> StoreIterator[tuple[K, dict[str, Any]]]:
+    def try_items(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[tuple[K, dict[str, Any]]]:
         """Iterate as ``todo_items()`` does, and count a try of each task before it is yielded.
 
         Args:

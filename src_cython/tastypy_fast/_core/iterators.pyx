@@ -94,11 +94,7 @@ cdef class StoreIterator(ValueLoop):
             if self.at >= len(self.records) or self.is_outdated():
                 self.refill()
                 if not self.records:
-                    self.finished = True
-                    self.cache.last_yielded.record = None
-                    if self.cache.last_yielded.copied is self.copied:
-                        self.cache.last_yielded.copied = None
-                    self.copied = None
+                    self.finish()
                     raise StopIteration
             seq = self.seqs[self.at]
             item = self.records[self.at]
@@ -114,6 +110,16 @@ cdef class StoreIterator(ValueLoop):
                 if self.position == seq:
                     # (else another thread has moved this loop on)
                     self.seek(before)
+
+    cdef int finish(self) except -1:
+        """End the loop, and drop what it keeps."""
+        self.finished = True
+        self.seqs = self.records = []
+        self.cache.last_yielded.record = None
+        if self.cache.last_yielded.copied is self.copied:
+            self.cache.last_yielded.copied = None
+        self.copied = None
+        return 0
 
     cdef bint is_outdated(self) except -1:
         """Return whether the rest of the chunk may not be what comes next any more."""
@@ -382,6 +388,11 @@ cdef class TaskIterator(StoreIterator):
         self.attempt = attempt
         if attempt and not self.cache.writable:
             raise self.cache.store.refuse_write()
+
+    def close(self):
+        """End the iteration. A try is counted when its task is yielded, so no task that lies ahead has one."""
+        if not self.finished:
+            self.finish()
 
     cdef bint is_outdated(self) except -1:
         cdef StatusTable status = self.tasks.status
