@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
 from tastypy_fast._core.handles import PodHandle
 from tastypy_fast._core.key_codec import encode_key
-from tastypy_fast._core.set_proxy import DeepProxy, Operation, is_done
+from tastypy_fast._core.set_proxy import Operation, SetProxy, is_done
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._mixins import mapping
 from tastypy_fast._mixins.display import DisplayMixin
@@ -266,7 +266,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     # Changing
 
     @property
-    def set(self) -> DeepProxy:
+    def set(self) -> SetProxy:
         """The place to change what is stored, for code that moves between the private and the shared classes.
 
         Every change through it is saved, at any depth. To read, leave off ``.set``. With ``mode="r"`` it raises
@@ -284,10 +284,10 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             {'n': 42, 'list': ['x']}
         """
         self._open_cache  # noqa: B018
-        return DeepProxy(self._apply)
+        return SetProxy(self._apply)
 
     @set.setter
-    def set(self, value: DeepProxy) -> None:
+    def set(self, value: SetProxy) -> None:
         # "pod.set |= {...}" ends with this assignment.
         if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")

@@ -16,8 +16,10 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from typing import Any
 
 from tastypy_fast._core.locks import Lock
+from tastypy_fast._core.status_summary import SUMMARY_KEY
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
@@ -28,7 +30,7 @@ from tastypy_fast._shared.undo_log import UndoLog
 from tastypy_fast._shared.worker import Worker
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
-from tastypy_fast._store.live_workers import stop_claim
+from tastypy_fast._store.live_workers import stop_slot
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
@@ -36,7 +38,7 @@ from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError
 __all__ = ["SharedStore"]
 
 # How long, in microseconds, the end of the program waits for another thread's block.
-PATIENCE = 1_000_000
+EXIT_BLOCK_TIMEOUT_US = 1_000_000
 
 
 class SharedStore(Store):
@@ -64,6 +66,17 @@ class SharedStore(Store):
         assert isinstance(self._files.owner_lock, SharedLock)
         self._alone = False
         self._files.owner_lock.share()
+
+    def _remove_leftovers(self) -> None:
+        """Apply the write-ahead log, which a shared store does not use, and remove what earlier processes left."""
+        self.checkpoint()
+        self.wal = None
+        self.write(self._drop_leftovers)
+
+    def _drop_leftovers(self, txn: Any) -> None:
+        super()._drop_leftovers(txn)
+        # A shared store does not keep the summary of its status blocks up to date.
+        txn.delete(SUMMARY_KEY, db=self.meta)
 
     def _open_database_files(self, readonly: bool) -> None:
         # The files are opened to write only when something is written: LMDB acquires its mutex for that, which another
@@ -99,7 +112,7 @@ class SharedStore(Store):
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
-        if not (lock.try_acquire() if dying else lock.acquire_within(PATIENCE)):
+        if not (lock.try_acquire() if dying else lock.acquire_within(EXIT_BLOCK_TIMEOUT_US)):
             # Another thread is in a block, or has died in one. Nothing of that block is ever committed.
             self.flush()
             if not dying:
@@ -250,9 +263,9 @@ class SharedStore(Store):
             self.worker.leave_to_parent()
             self.worker = None
 
-    def stop_other_worker(self, worker: int, slot: int, position: int) -> bool:
-        """Keep another worker from yielding a task that it has claimed. False if it may have yielded it."""
-        return stop_claim(self.path, worker, slot, position)
+    def stop_slot_of(self, worker: int, slot: int, position: int) -> bool:
+        """Stop another worker before it yields a task that it has claimed. False if it may have yielded it."""
+        return stop_slot(self.path, worker, slot, position)
 
     def suspend_sync(self) -> None:
         """Suspend the automatic sync of all processes, as long as this one lives."""
@@ -263,6 +276,11 @@ class SharedStore(Store):
         """End the holds of all processes. The automatic sync comes with the next transaction."""
         self._hold.clear()
         self.transaction.postpone_sync()
+
+    def sync_if_due(self, sync_at: int) -> None:
+        """Sync if ``sync_at`` keys or more have changed, and no process suspends the automatic sync."""
+        if not self._hold.is_recorded() and self.transaction.undo_log.count() >= sync_at:
+            self.sync()
 
     def is_sync_held(self) -> bool:
         """Whether a living process suspends the automatic sync."""

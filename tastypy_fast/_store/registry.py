@@ -37,9 +37,9 @@ _background = BackgroundThread(_open_stores)
 _abandoned: list[Lock] = []
 
 # How long a fork waits for one store while it holds the locks of others, in microseconds.
-PATIENCE = 50_000
+FORK_LOCK_TIMEOUT_US = 50_000
 # How long the end of the program waits for the locked() block of another thread, in microseconds.
-END_PATIENCE = 30_000_000
+EXIT_LOCK_TIMEOUT_US = 30_000_000
 
 
 def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Store],
@@ -165,7 +165,7 @@ def _save_all(dying: bool = False) -> None:
 
 
 def _wait_for_block(store: Store) -> None:
-    if not store.lock.acquire_within(END_PATIENCE):
+    if not store.lock.acquire_within(EXIT_LOCK_TIMEOUT_US):
         reason = "another thread is still in a block; what was changed since the last sync is not saved"
         raise StorageError(errno.EBUSY, reason, store.path)
 
@@ -191,7 +191,7 @@ def _end_by_sigterm() -> None:
     """
     if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
         _save_all(dying=True)
-        shutdown.die()
+        shutdown.reraise_sigterm()
 
 
 def _before_fork() -> None:
@@ -213,7 +213,7 @@ def _before_fork() -> None:
         if missing is None:
             break
         _registry_lock.release()
-        if taken and not _uninterrupted(functools.partial(missing.acquire_within, PATIENCE), raised):
+        if taken and not _uninterrupted(functools.partial(missing.acquire_within, FORK_LOCK_TIMEOUT_US), raised):
             # Its thread may be in a block and wait for a store that is locked here: a deadlock without this.
             for one in taken:
                 one.release()

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
-from tastypy_fast._core.status_writer import give_back
+from tastypy_fast._core.status_writer import release_claims
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
@@ -83,7 +83,7 @@ class Store(StoreBase):
         self.shared_cache: WriteCache | None = None
         self._may_write = options.mode == "w"
         self.writable = self._may_write and not options.shared
-        self.transient = not self.writable
+        self.snapshot_per_op = not self.writable
         # The process that opened the store, if this one is its forked child.
         self.forked_from = 0
         # Whether the files are opened when they are needed: in a forked child, and after they had to be closed.
@@ -133,22 +133,20 @@ class Store(StoreBase):
         assert isinstance(self._files.owner_lock, (OwnerLock, SharedLock))
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
-        if self.options.shared:
-            self.checkpoint()
-            self.wal = None
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what processes that shared the store have left. SharedStore does more."""
         with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
-        if was_shared or self.options.shared:
+        if was_shared:
             self.write(self._drop_leftovers)
 
     def _drop_leftovers(self, txn: Any) -> None:
         """Drop the claims of workers that are gone, and the before-images, because opening a store is a sync."""
         images, claims = self._open_shared_databases(txn)
         if txn.stat(claims)["entries"]:
-            give_back(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
-        if self.options.shared:
-            # A shared store does not keep the summary of its status blocks up to date.
-            txn.delete(SUMMARY_KEY, db=self.meta)
+            release_claims(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
         if txn.stat(images)["entries"]:
             txn.drop(images, delete=False)
         txn.delete(b"held", db=self.meta)
@@ -529,7 +527,7 @@ class Store(StoreBase):
         self._files.leave_to_parent()
         self._reopens = True
         self._may_write = self._alone = self.writable = False
-        self.transient = True
+        self.snapshot_per_op = True
         for cache in self.caches:
             cache.forget()
 

@@ -69,7 +69,7 @@ cdef class ThreadLock:
         self.store.blocks -= 1
         try:
             if self.store.blocks == 0 and self.store.cache is cache and not cache.closed:
-                cache.settle(self.store.threshold())
+                cache.sync_if_due(self.store.threshold())
         finally:
             cache.end_op()
 
@@ -197,7 +197,7 @@ cdef class PodHandle(StoreHandle):
         self.held = False
         cache.begin_op()
         try:
-            cache.settle(self.threshold())
+            cache.sync_if_due(self.threshold())
         finally:
             cache.end_op()
 
@@ -453,14 +453,14 @@ cdef class TrackerHandle(PodHandle):
                 tasks.status_of(key)
             for key in keys:
                 tasks.change(key, CLAIMED, DONE, 0, 0)
-            tasks.settle(self.threshold())
+            tasks.sync_if_due(self.threshold())
         finally:
             tasks.end_op()
 
     def release(self, key):
         """Check that a task exists, and do nothing, because a private tracker has no claims.
 
-        Code that gives tasks back to the other workers of a shared tracker runs unchanged on a private one.
+        Code that releases the tasks of a shared tracker for other workers runs unchanged on a private one.
 
         Args:
             key: The key of the task.

@@ -44,6 +44,7 @@ cdef class StoreIterator(ValueLoop):
     cdef long long cache_version
     cdef long long snapshot_id
 
+    cdef int finish(self) except -1
     cdef bint is_outdated(self) except -1
     cdef int begin_step(self, long long seq, long long before) except -1
     cdef object offer(self, long long seq, object item, long long before)

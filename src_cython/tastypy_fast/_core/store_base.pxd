@@ -5,7 +5,7 @@ cdef class StoreBase:
     cdef public Lock lock
     cdef public str path
     cdef public bint writable
-    cdef public bint transient
+    cdef public bint snapshot_per_op
     cdef public bint gzipped
     cdef public bint flushes_each_sync
     cdef public long long disk_version

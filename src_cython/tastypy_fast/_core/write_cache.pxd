@@ -109,7 +109,7 @@ cdef class WriteCache:
     cdef bint may_be_saved(self, YieldedCopy copied, Entry entry, object original) except -1
     cdef int take_copy(self, Entry entry, object original) except -1
     # Syncing
-    cdef int settle(self, long long sync_at) except -1
+    cdef int sync_if_due(self, long long sync_at) except -1
     cdef int schedule_sync(self) except -1
     cdef bint has_changes(self) except -1
     cpdef int sync(self, bint flush) except -1

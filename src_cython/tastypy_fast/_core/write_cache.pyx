@@ -99,11 +99,11 @@ cdef class WriteCache:
         """Begin an operation: take the store's lock, and have a snapshot that may be read."""
         self.store.lock.acquire()
         self.busy += 1
-        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.transient:
+        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.snapshot_per_op:
             try:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
-                if self.store.transient and self.store.snapshot is None:
+                if self.store.snapshot_per_op and self.store.snapshot is None:
                     self.store.recheck_files()
                 if self.is_stale():
                     if self.store.wal is not None:
@@ -114,7 +114,7 @@ cdef class WriteCache:
                 # Open the snapshot now, because this calls Python, where a signal handler may raise. The operation
                 # itself could be left half done then. (A forked child opens the files again here.)
                 self.store.reader()
-                if self.store.transient and self.busy == 1:
+                if self.store.snapshot_per_op and self.busy == 1:
                     self.on_new_snapshot()
             except BaseException:
                 self.end_op()
@@ -124,7 +124,7 @@ cdef class WriteCache:
     cdef int end_op(self) except -1:
         self.busy -= 1
         if self.busy == 0:
-            if self.store.transient:
+            if self.store.snapshot_per_op:
                 self.store.end_snapshot()
         self.store.lock.release()
         return 0
@@ -249,7 +249,7 @@ cdef class WriteCache:
         cdef Record record
         cdef LastYielded last = self.last_yielded
         if last.record is None or last.cache_version != self.cache_version or (
-                self.store.transient and last.snapshot_id != self.snapshot_id):
+                self.store.snapshot_per_op and last.snapshot_id != self.snapshot_id):
             return False
         parse_record(<const unsigned char*>PyBytes_AS_STRING(last.record), PyBytes_GET_SIZE(last.record), &record)
         return record.key_size == PyBytes_GET_SIZE(key) and not memcmp(record.key, PyBytes_AS_STRING(key),
@@ -476,7 +476,7 @@ cdef class WriteCache:
             if self.writable and entry.value is not None:
                 # Sync first, and adopt the entry after that: otherwise the change that follows would not find its
                 # entry in the cache.
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
                 self.adopt(entry)
                 if self.tracks:
                     self.borrowed.add(entry)
@@ -498,7 +498,7 @@ cdef class WriteCache:
 
     cdef long long length(self) except -1:
         if self.disk_count >= 0 and not self.busy and not self.unresolved \
-                and not self.is_stale() and not self.store.transient:
+                and not self.is_stale() and not self.store.snapshot_per_op:
             return self.disk_count + self.len_delta
         self.begin_op()
         try:
@@ -591,13 +591,13 @@ cdef class WriteCache:
             self.begin_op()
             try:
                 self.put_payload(self.entry_of(key), key, codec, payload)
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
             finally:
                 self.end_op()
         else:
             self.put_payload(entry, key, codec, payload)
             if sync_at and self.dirty_count >= sync_at:
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
             elif not self.schedule.is_set:
                 self.schedule.begin(self.store)
         return 0
@@ -622,7 +622,7 @@ cdef class WriteCache:
             elif not entry.exists:
                 raise KeyError(original)
             self.remove_entry(entry)
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return 0
@@ -669,7 +669,7 @@ cdef class WriteCache:
             if not self.copies:
                 self.take_copy(entry, original)
             entry.dirty = True
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -748,7 +748,7 @@ cdef class WriteCache:
 
     # Syncing
 
-    cdef int settle(self, long long sync_at) except -1:
+    cdef int sync_if_due(self, long long sync_at) except -1:
         """Sync if enough keys are dirty. ``sync_at`` is 0 for an instance on hold."""
         if not self.schedule.is_set and self.pending():
             self.schedule.begin(self.store)
