@@ -14,6 +14,7 @@ import pytest
 from tastypy_fast import (
     NotLockedError,
 )
+from tests.support.no_background import PRELUDE
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
