@@ -7,7 +7,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from tastypy_fast._core.locks import Lock
@@ -68,8 +67,8 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
 
 def release(store: Store, cache: WriteCache) -> None:
     """Release an instance. The last one syncs and closes the files. If that fails, it raises and stays open."""
-    # The transaction lock comes first, because a thread inside a transaction may open or close a store.
-    with store.transaction_lock or nullcontext(), _registry_lock:
+    # The lock of blocks comes first, because a thread inside a block may open or close a store.
+    with store.block_lock, _registry_lock:
         if store.caches.get(cache, 0) > 1:
             store.caches[cache] -= 1
         else:
@@ -141,7 +140,7 @@ def _save_all(dying: bool = False) -> None:
         stores = list(_registry.values())
     for store in stores:
         # A thread may stay in a locked() block of a private store for ever. A shared store has another lock for blocks.
-        is_private = store.transaction_lock is None
+        is_private = store.block_lock is store.lock
         if is_private and not _save(store, functools.partial(_wait_for_block, store)):
             continue
         try:
@@ -193,7 +192,7 @@ def _before_fork() -> None:
     _abandoned.clear()
     while True:
         _uninterrupted(_registry_lock.acquire, raised)
-        wanted = _transaction_locks()
+        wanted = [store.block_lock for store in _registry.values()]
         missing = next((lock for lock in wanted if lock not in taken and lock not in _abandoned), None)
         if missing is None:
             break
@@ -215,7 +214,7 @@ def _before_fork() -> None:
         if lock not in wanted:  # its store was closed meanwhile
             lock.release()
     for store in _registry.values():
-        _uninterrupted(store.before_fork, raised)
+        _uninterrupted(store.end_reading if store.lock in _abandoned else store.before_fork, raised)
     if raised:
         raise raised[0]
 
@@ -231,15 +230,12 @@ def _uninterrupted(wait: Callable[[], T], raised: list[BaseException]) -> T:
             raised.append(error)
 
 
-def _transaction_locks() -> list[Lock]:
-    return [store.transaction_lock for store in _registry.values() if store.transaction_lock is not None]
-
-
 def _after_fork_in_parent() -> None:
     for store in _registry.values():
-        store.after_fork_in_parent()
-        if store.transaction_lock is not None and store.transaction_lock not in _abandoned:
-            store.transaction_lock.release()
+        if store.lock not in _abandoned:
+            store.after_fork_in_parent()
+        if store.block_lock not in _abandoned:
+            store.block_lock.release()
     _registry_lock.release()
 
 
@@ -247,7 +243,7 @@ def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
     shutdown.watch_sigterm_in_child()
-    abandoned = [store for store in _registry.values() if store.transaction_lock in _abandoned]
+    abandoned = [store for store in _registry.values() if store.block_lock in _abandoned]
     for store in abandoned:
         store.leave_to_parent()
     for inherited in _registry.values():

@@ -450,9 +450,9 @@ class Store(StoreBase):
     # Closing
 
     @property
-    def transaction_lock(self) -> Lock | None:
-        """The lock of the threads that share one write transaction. None where each write has its own."""
-        return None
+    def block_lock(self) -> Lock:
+        """The lock that a thread holds during a ``locked()`` block, in which it may use, open and close any store."""
+        return self.lock
 
     @property
     def locks(self) -> list[Lock]:
