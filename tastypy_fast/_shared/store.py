@@ -96,7 +96,7 @@ class SharedStore(Store):
         self._unflushed = self.options.durability != "full"
 
     @property
-    def transaction_lock(self) -> Lock:
+    def block_lock(self) -> Lock:
         return self.transaction.lock
 
     @property

@@ -7,7 +7,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from tastypy_fast._core.locks import Lock
@@ -77,8 +76,8 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
 
 def release(store: Store, cache: WriteCache) -> None:
     """Release an instance. The last one syncs and closes the files. If that fails, it raises and stays open."""
-    # The transaction lock comes first, because a thread inside a transaction may open or close a store.
-    with store.transaction_lock or nullcontext(), _registry_lock:
+    # The lock of blocks comes first, because a thread inside a block may open or close a store.
+    with store.block_lock, _registry_lock:
         if store.caches.get(cache, 0) > 1:
             store.caches[cache] -= 1
             cache.update_schedule()
@@ -152,7 +151,7 @@ def _save_all(dying: bool = False) -> None:
         stores = list(_registry.values())
     for store in stores:
         # A thread may stay in a locked() block of a private store for ever. A shared store has another lock for blocks.
-        is_private = store.transaction_lock is None
+        is_private = store.block_lock is store.lock
         if is_private and not _save(store, functools.partial(_wait_for_block, store)):
             continue
         try:
@@ -177,7 +176,7 @@ def _save_at_exit() -> None:
     """
     global _exiting
     _exiting = True
-    _background.pause(END_PATIENCE / 1e6)
+    _background.pause(EXIT_LOCK_TIMEOUT_US / 1e6)
     _save_all()
     for store in list(_registry.values()):
         for cache in store.caches:
@@ -208,7 +207,7 @@ def _before_fork() -> None:
     _uninterrupted(functools.partial(run_due, _open_stores(), at_once=True), raised)
     while True:
         _uninterrupted(_registry_lock.acquire, raised)
-        wanted = _transaction_locks()
+        wanted = [store.block_lock for store in _registry.values()]
         missing = next((lock for lock in wanted if lock not in taken and lock not in _abandoned), None)
         if missing is None:
             break
@@ -230,7 +229,7 @@ def _before_fork() -> None:
         if lock not in wanted:  # its store was closed meanwhile
             lock.release()
     for store in _registry.values():
-        _uninterrupted(store.before_fork, raised)
+        _uninterrupted(store.end_reading if store.lock in _abandoned else store.before_fork, raised)
     if raised:
         raise raised[0]
 
@@ -246,15 +245,12 @@ def _uninterrupted(wait: Callable[[], T], raised: list[BaseException]) -> T:
             raised.append(error)
 
 
-def _transaction_locks() -> list[Lock]:
-    return [store.transaction_lock for store in _registry.values() if store.transaction_lock is not None]
-
-
 def _after_fork_in_parent() -> None:
     for store in _registry.values():
-        store.after_fork_in_parent()
-        if store.transaction_lock is not None and store.transaction_lock not in _abandoned:
-            store.transaction_lock.release()
+        if store.lock not in _abandoned:
+            store.after_fork_in_parent()
+        if store.block_lock not in _abandoned:
+            store.block_lock.release()
     _registry_lock.release()
     _background.resume()
     if any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1:
@@ -267,7 +263,7 @@ def _after_fork_in_child() -> None:
     _registry_lock = threading.RLock()
     _background.reset_in_child()
     shutdown.watch_sigterm_in_child()
-    abandoned = [store for store in _registry.values() if store.transaction_lock in _abandoned]
+    abandoned = [store for store in _registry.values() if store.block_lock in _abandoned]
     for store in abandoned:
         store.leave_to_parent()
     for inherited in _registry.values():

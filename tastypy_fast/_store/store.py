@@ -56,8 +56,8 @@ CHECKPOINT_RUN = 1_000
 CHECKPOINT_RUN_BYTES = 4 << 20
 # How often a read transaction is tried while other processes grow the map.
 READ_ATTEMPTS = 10
-# How long the background thread waits for another thread's operation before it tries again, in microseconds.
-BACKGROUND_PATIENCE = 50_000
+# How long the background thread waits for another thread's operation before it tries again.
+BACKGROUND_LOCK_TIMEOUT_US = 50_000
 
 
 def do_nothing() -> None:
@@ -459,7 +459,7 @@ class Store(StoreBase):
 
         Does nothing while another thread is in an operation, or if this thread is: background_due() stays as it is.
         """
-        if self.lock.is_mine() or not self.lock.acquire_within(BACKGROUND_PATIENCE):
+        if self.lock.is_mine() or not self.lock.acquire_within(BACKGROUND_LOCK_TIMEOUT_US):
             return
         try:
             for cache in list(self.caches):
@@ -470,9 +470,9 @@ class Store(StoreBase):
     # Closing
 
     @property
-    def transaction_lock(self) -> Lock | None:
-        """The lock of the threads that share one write transaction. None where each write has its own."""
-        return None
+    def block_lock(self) -> Lock:
+        """The lock that a thread holds during a ``locked()`` block, in which it may use, open and close any store."""
+        return self.lock
 
     @property
     def locks(self) -> list[Lock]:

@@ -13,6 +13,7 @@ import pytest
 
 from tastypy_fast import (
     NotLockedError,
+    ProgressTracker,
 )
 from tests.support.no_background import PRELUDE
 
@@ -116,6 +117,24 @@ def test_automatic_sync_waits_for_the_end_of_the_locked_block(private_kit):
     with store.locked():
         store.update(kit.pairs({"g": 1, "h": 2, "i": 3}))
     assert len(store.dirty()) == 4
+
+
+def test_automatic_sync_of_another_thread_is_not_suspended_by_a_locked_block(path):
+    begun = threading.Event()
+
+    def keys():
+        begun.set()
+        yield from range(100)
+
+    with ProgressTracker(path, sync_at=10) as tracker:
+        with tracker.locked():
+            thread = threading.Thread(target=lambda: tracker.add_many(keys()))
+            thread.start()
+            # The thread has called add_many(), which waits for the end of the block.
+            assert begun.wait(10)
+        thread.join()
+        assert len(tracker) == 100
+        assert len(tracker.dirty()) < 10
 
 
 def test_reader_sees_one_snapshot_in_a_locked_block(private_kit, run_python):

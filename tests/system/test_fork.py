@@ -401,3 +401,71 @@ def test_a_fork_after_the_thread_of_a_block_ended_blocks_no_process(tmp_path):
     """The child can neither end the transaction nor use the store; other stores it uses as any child."""
     status, output, errors = run(ABANDONED, tmp_path / "store", tmp_path / "other")
     assert (status, output, errors) == (0, "0 5 1\n", "")
+
+
+ENDED_IN_BLOCK = """
+    import os, signal, sys, threading, tastypy_fast
+
+    store = getattr(tastypy_fast, sys.argv[3])(sys.argv[1], init={"a": {}})
+    other = getattr(tastypy_fast, sys.argv[3])(sys.argv[2], init={"b": {}})
+    store.sync()
+    other.sync()
+    len(store)  # leaves a snapshot open
+    thread = threading.Thread(target=lambda: store.locked().__enter__())
+    thread.start()
+    thread.join()
+    signal.alarm(20)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (store.keys(), other.keys()) == (["a"], ["b"]) else 1)
+    print(os.waitpid(child, 0)[1])
+
+    def work():
+        other["c"] = {}
+        tastypy_fast.POD(sys.argv[2] + ".opened").close()
+        print(other.keys(), flush=True)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    os._exit(0)
+"""
+
+
+def test_a_fork_after_a_thread_ended_in_a_locked_block_spoils_no_other_store(private_class, tmp_path):
+    status, output, errors = run(ENDED_IN_BLOCK, tmp_path / "store", tmp_path / "other", private_class.__name__)
+    assert (status, output, errors) == (0, "0\n['b', 'c']\n", "")
+
+
+USED_IN_BLOCK = """
+    import os, signal, sys, threading, time
+    from tastypy_fast import POD
+
+    other, store = POD(sys.argv[1]), POD(sys.argv[2])
+    entered, forking = threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)
+    signal.alarm(20)
+
+    def work():
+        with store.locked():
+            entered.set()
+            forking.wait()
+            time.sleep(0.2)  # the fork waits for this block now
+            {use}
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    entered.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("use", ["other.sync()", "POD(sys.argv[1] + '.opened').close()", "other.close()"])
+def test_a_fork_waits_for_a_locked_block_that_uses_other_stores(tmp_path, use):
+    """It holds nothing meanwhile that the block may wait for: that would be a deadlock."""
+    status, output, errors = run(USED_IN_BLOCK.format(use=use), tmp_path / "other", tmp_path / "store")
+    assert (status, output, errors) == (0, "0\n", "")

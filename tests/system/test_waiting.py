@@ -136,8 +136,6 @@ def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_
 @pytest.mark.parametrize("cls", [SharedPOD, POD])
 def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
     """It cannot be called off, and a child without the locks would be lost."""
-    if cls is POD and "locked" in hold:
-        pytest.skip("no blocks")
     wait = """
     def interrupt(*_):
         end.set()

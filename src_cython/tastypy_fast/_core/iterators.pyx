@@ -53,9 +53,13 @@ cdef class StoreHandle:
         return self.cache
 
     cdef long long threshold(self):
+        """Return how many dirty keys make a sync; 0 if the automatic sync is suspended."""
         if self.cache.writes_through:
             return 1
-        return 0 if self.held or self.blocks else self.sync_at
+        # (another thread asks before it waits for the end of the block)
+        if self.held or (self.blocks and self.cache.store.lock.is_mine()):
+            return 0
+        return self.sync_at
 
 
 cdef class StoreIterator(ValueLoop):
