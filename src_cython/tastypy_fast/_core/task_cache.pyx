@@ -28,7 +28,8 @@ from tastypy_fast._core.status_block cimport (
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport monotonic
-from tastypy_fast._core.write_cache cimport WriteCache, count_key_places
+from tastypy_fast._core.sync_writer cimport count_key_places
+from tastypy_fast._core.write_cache cimport WriteCache
 
 from contextlib import suppress
 
@@ -512,7 +513,7 @@ cdef class TaskCache(WriteCache):
         if txn.cursor(self.store.order).putmulti(index, True, False)[1] != len(index):
             raise DuplicateKeyError("one of the tasks is in the tracker already")
         if txn.cursor(self.store.values).putmulti(records, True, True, True)[1] != len(records):
-            raise self.damaged("?", "records could not be appended in order")
+            raise self.store.damaged("records could not be appended in order")
         return self.write_status(txn, None, set())
 
     cdef object merge(self, object key, dict changes, long long sync_at):

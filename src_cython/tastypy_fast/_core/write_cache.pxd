@@ -71,7 +71,6 @@ cdef class WriteCache:
     # Finding
     cdef object damaged(self, object key, object what)
     cdef object key_of(self, bytes key)
-    cdef long long unpack(self, object raw) except -1
     cdef object get(self, bytes key, object database)
     cdef dict get_many(self, list keys, object database)
     cdef bytes record_at(self, long long seq)
@@ -124,5 +123,3 @@ cdef class WriteCache:
     cdef int reload(self) except -1
     cdef list drop_unchanged(self)
     cdef int watch_again(self, list entries) except -1
-
-cdef Py_ssize_t count_key_places(list keys) except -1

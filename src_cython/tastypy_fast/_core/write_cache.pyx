@@ -14,15 +14,13 @@ it with its JSON, as long as the caller references it.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from tastypy_fast._core.cache_entry cimport (
     ABSENT,
     UNKNOWN,
     Entry,
-    IndexItems,
     LastYielded,
-    RecordItems,
     ValueLoop,
     YieldedCopy,
     is_referenced,
@@ -34,11 +32,10 @@ from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule, monotonic, thread_cpu_time
-from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
+from tastypy_fast._core.sync_writer cimport count_bytes, count_places, insert_keys, unpack_seq, write_records
 
 from copy import deepcopy
 
-from tastypy_fast._core.cache_entry import seq_of_entry
 from tastypy_fast.exceptions import (
     CalledClosedTrackerError,
     PersistentOrderedDictIntegrityError,
@@ -50,8 +47,6 @@ __all__ = ["WriteCache"]
 cdef enum:
     # The codec of a copy whose value could not be stored.
     UNSTORABLE = -1
-    # Records whose seqs are no further apart are in one page, most likely.
-    NEAR = 8
     # The default of watched_by_each.
     WATCHED_BY_EACH = 1000
 
@@ -209,15 +204,6 @@ cdef class WriteCache:
                 f"the store at {self.store.path} is damaged: {error}"
             ) from error
 
-    cdef long long unpack(self, object raw) except -1:
-        """Decode the seq in an index entry."""
-        cdef long long number = -1
-        if PyBytes_GET_SIZE(raw) == 8:
-            memcpy(&number, PyBytes_AS_STRING(raw), 8)
-        if number < 0:
-            raise self.damaged("?", "an index entry holds no sequence number")
-        return number
-
     cdef object get(self, bytes key, object database):
         """Read one value from LMDB."""
         try:
@@ -265,7 +251,7 @@ cdef class WriteCache:
         number = self.get(index_key(key), self.store.order)
         if number is None:
             return None
-        seq[0] = self.unpack(number)
+        seq[0] = unpack_seq(self.store, number)
         raw = self.get(number, self.store.values)
         if raw is None:
             raise self.damaged(self.key_of(key), "the index names a record that is not there")
@@ -293,7 +279,7 @@ cdef class WriteCache:
         if is_digest(index):
             return seq if self.find_record(key, &seq) is not None else ABSENT
         number = self.get(index, self.store.order)
-        return ABSENT if number is None else self.unpack(number)
+        return ABSENT if number is None else unpack_seq(self.store, number)
 
     cdef list find_seqs(self, list keys):
         """Return the seqs of many keys, as find_seq() does, with one call of LMDB."""
@@ -316,7 +302,7 @@ cdef class WriteCache:
                 seqs.append(self.find_seq(key))
             else:
                 number = found.get(key)
-                seqs.append(ABSENT if number is None else self.unpack(number))
+                seqs.append(ABSENT if number is None else unpack_seq(self.store, number))
         return seqs
 
     cdef Entry entry_from_record(self, bytes key, long long seq, bytes raw):
@@ -349,7 +335,7 @@ cdef class WriteCache:
             number = found.get(index)
             if number is not None and is_digest(index):
                 self.find_record(entry.key, &seq)  # compares the whole keys
-            entry.disk_seq = ABSENT if number is None else self.unpack(number)
+            entry.disk_seq = ABSENT if number is None else unpack_seq(self.store, number)
         self.unresolved = []
         for position in range(len(unresolved)):
             entry = unresolved[position]
@@ -935,86 +921,25 @@ cdef class WriteCache:
         This may run again after a transaction that failed. In memory it changes only facts that hold all the same.
         """
         cdef Entry entry
-        cdef bytes index
-        cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
-        cdef list fresh = [], absent = [], appended = [], replaced = []
-        cdef bint deleted = False, in_order = True
-        # In a block that syncs more than once, a value may be written twice in one transaction. LMDB would put a small
-        # value over the pages of a large one that were written there, and keep all of them. So delete it first.
+        cdef long long stored
+        # In a block that syncs more than once, a value may be written twice in one transaction.
         cdef bint again = self.store.images is not None and self.store.wrote
         # (read before the last records may be deleted)
         cdef long long next_seq = self.store.next_free()
-        values = self.store.values
-        order_db = self.store.order
-        # The write-ahead log need not look for keys that are known to be new.
-        cdef LoggedTransaction logged = as_logged(txn)
-
-        # New keys go into the index blindly. If a key was there after all, the index still holds its old seq, which
-        # tells so. That is one descent of the tree for each key of a fill instead of two.
-        for item in changes:
+        cdef bint deleted
+        for item, raw in insert_keys(self.store, txn, changes):
             entry = item
-            if entry.exists and entry.disk_seq < 0 and not entry.relocated:
-                if entry.seq < 0:
-                    entry.seq = self.store.allocate()
-                if PyBytes_GET_SIZE(entry.key) > MAX_INDEX_KEY \
-                        and txn.get(index_key(entry.key), None, order_db) is not None:
-                    self.find_record(entry.key, &stored)
-                    entry.disk_seq = entry.seq = stored
-                    continue
-                (absent if logged is not None and entry.disk_seq == ABSENT else fresh).append(entry)
-        if absent:
-            logged.add_new_keys(IndexItems(absent))
-        if fresh:
-            cursor = txn.cursor(order_db)
-            if cursor.putmulti(IndexItems(fresh), True, False)[1] != len(fresh):
-                for item in fresh:
-                    entry = item
-                    stored = self.unpack(txn.get(index_key(entry.key), None, order_db))
-                    if stored != entry.seq:
-                        self.untrack_new(entry)
-                        entry.disk_seq = entry.seq = stored
+            if raw is None:
+                self.find_record(entry.key, &stored)
+            else:
+                stored = unpack_seq(self.store, raw)
+                self.untrack_new(entry)
+            entry.disk_seq = entry.seq = stored
         if changes:
             self.store.wrote = True
             if self.store.images is not None:
                 self.record_before_images(txn, changes)
-
-        cursor = txn.cursor(values)
-        if cursor.last():
-            last = self.unpack(cursor.key())
-        for item in changes:
-            entry = item
-            if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
-                index = index_key(entry.key)
-                txn.delete(pack(entry.disk_seq), db=values)
-                deleted = True
-                if entry.exists:
-                    txn.put(index, pack(entry.seq), db=order_db)
-                else:
-                    txn.delete(index, db=order_db)
-            elif entry.relocated:
-                txn.put(index_key(entry.key), pack(entry.seq), db=order_db)
-            if not entry.exists:
-                continue
-            if entry.seq > last:
-                in_order = in_order and entry.seq > previous_appended
-                previous_appended = entry.seq
-                appended.append(entry)
-            else:
-                in_order = in_order and entry.seq > previous_replaced
-                previous_replaced = entry.seq
-                replaced.append(entry)
-        if not in_order:
-            appended.sort(key=seq_of_entry)
-            replaced.sort(key=seq_of_entry)
-        if again:
-            for item in replaced:
-                txn.delete(pack((<Entry>item).seq), db=values)
-        if replaced:
-            cursor.putmulti(RecordItems(replaced, self.store.gzipped))
-        if appended:
-            items = RecordItems(appended, self.store.gzipped)
-            if cursor.putmulti(items, True, True, True)[1] != len(appended):
-                raise self.damaged("?", "records could not be appended in order")
+        deleted = write_records(self.store, txn, changes, again)
         self.write_status(txn, seqs, skip)
         if deleted:
             # Seqs only ever grow, also when the last records are gone, because a loop may have seen them.
@@ -1225,55 +1150,6 @@ cdef int ensure(bint holds, str what) except -1:
     if not holds:
         raise AssertionError(what)
     return 0
-
-
-cdef Py_ssize_t count_places(list changes) except -1:
-    """Estimate in how many places of the databases changes lie. Neighbours count as one place."""
-    cdef Entry entry
-    cdef bytes key, last_key = b""
-    cdef long long last = -NEAR
-    cdef Py_ssize_t places = 0
-    for item in changes:
-        entry = item
-        if entry.disk_seq >= 0 and entry.exists:
-            places += not -NEAR < entry.disk_seq - last < NEAR
-            last = entry.disk_seq
-        else:
-            key = entry.key
-            places += not are_near(last_key, key)
-            last_key = key
-    return places
-
-
-cdef Py_ssize_t count_key_places(list keys) except -1:
-    """Estimate in how many places of the index new keys lie."""
-    cdef bytes key, last_key = b""
-    cdef Py_ssize_t places = 0
-    for key in keys:
-        places += not are_near(last_key, key)
-        last_key = key
-    return places
-
-
-cdef bint are_near(bytes before, bytes key) noexcept:
-    """Return whether a key comes after another one and shares the first half with it, so that they are neighbours."""
-    cdef const char* a = PyBytes_AS_STRING(before)
-    cdef const char* b = PyBytes_AS_STRING(key)
-    cdef Py_ssize_t at = 0, most = min(PyBytes_GET_SIZE(before), PyBytes_GET_SIZE(key))
-    while at < most and a[at] == b[at]:
-        at += 1
-    return 2 * at >= PyBytes_GET_SIZE(key) and (
-        at == most or <unsigned char>a[at] < <unsigned char>b[at])
-
-
-cdef Py_ssize_t count_bytes(list changes) except -1:
-    """Estimate how many bytes a sync writes."""
-    cdef Entry entry
-    cdef Py_ssize_t size = 0
-    for item in changes:
-        entry = item
-        size += PyBytes_GET_SIZE(entry.key) + (PyBytes_GET_SIZE(entry.payload) if entry.payload is not None else 0)
-    return size
 
 
 cdef object unstorable(list failures):
