@@ -228,7 +228,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             True if the task was claimed.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -473,7 +473,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.

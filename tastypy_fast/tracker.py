@@ -177,7 +177,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             True if the task is to be done.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One look-up in the index; no value is read.

@@ -104,7 +104,7 @@ class TaskStatusMixin(Generic[K]):
             True if it is aborted.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One look-up in the index; no value is read.
@@ -125,7 +125,7 @@ class TaskStatusMixin(Generic[K]):
             The number of tries.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One look-up in the index; no value is read.
@@ -149,7 +149,7 @@ class TaskStatusMixin(Generic[K]):
             True if the task is to be done.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One look-up in the index; no value is read.
