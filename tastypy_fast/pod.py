@@ -69,7 +69,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
 
     Cost:
         Opening is O(1). Assigning does not touch the disk; each sync is one commit. Reading a key that is not in memory
-        is two look-ups in the memory-mapped file, O(log n). Memory holds what was changed since the last sync, not the
+        is two lookups in the memory-mapped file, O(log n). Memory holds what was changed since the last sync, not the
         store.
 
     Example:
@@ -204,7 +204,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             KeyError: The key does not exist.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": [1], "b": [2]})

@@ -193,7 +193,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             KeyError: One of the tasks does not exist; then no task is marked.
 
         Cost:
-            One look-up in the index for each key, before other writers have to wait, and one commit.
+            One lookup in the index for each key, before other writers have to wait, and one commit.
 
         Example:
             >>> tracker = SharedProgressTracker(path, init={"a": {}, "b": {}})

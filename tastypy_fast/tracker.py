@@ -134,7 +134,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             InvalidKeyError: One of the keys cannot be stored.
 
         Cost:
-            O(m) for m keys: one look-up in the index for each. The next sync writes them.
+            O(m) for m keys: one lookup in the index for each. The next sync writes them.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -154,7 +154,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             InvalidKeyError: One of the keys cannot be stored.
 
         Cost:
-            O(m) for m keys: one look-up in the index for each. The next sync writes them.
+            O(m) for m keys: one lookup in the index for each. The next sync writes them.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -180,7 +180,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> tracker = ProgressTracker(path, max_tries=1, init={"a": {}})

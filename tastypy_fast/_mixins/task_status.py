@@ -1,4 +1,4 @@
-"""Add tasks, ask for the status of one, and pass it through a gate."""
+"""Add a task, return its status, and decide whether it is to be done."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["TaskStatusMixin"]
 
 
 class TaskStatusMixin(Generic[K]):
-    """The part of a tracker that is about one task. (``mark_done()`` and its like are compiled, in the handles.)
+    """The methods of a tracker for one task. ``mark_done()`` and similar methods are in the compiled handles.
 
-    A handle has ``_status_of(key)``, which is (done, aborted, tries); ``_add_one(key, if_absent)``; and
-    ``_gate(key, allow_aborted, add, attempt)``, where ``attempt`` counts a try and, in a shared tracker, claims the
-    task.
+    A handle has ``_status_of(key)``, which returns (done, aborted, tries), and ``_add_one(key, if_absent)``. It also
+    has ``_gate(key, allow_aborted, add, attempt)``, in which ``attempt`` counts a try. In a shared tracker it also
+    claims the task.
     """
 
     _max_tries: int
@@ -25,7 +25,7 @@ class TaskStatusMixin(Generic[K]):
 
     @property
     def max_tries(self) -> int:
-        """The number of tries after which gates and iterators leave a task alone; 0 is no limit."""
+        """The number of tries after which gates and iterators skip a task. 0 means no limit."""
         return self._max_tries
 
     # Adding one task
@@ -41,7 +41,7 @@ class TaskStatusMixin(Generic[K]):
             InvalidKeyError: The key cannot be stored.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -61,7 +61,7 @@ class TaskStatusMixin(Generic[K]):
             InvalidKeyError: The key cannot be stored.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {"_done": True}})
@@ -71,7 +71,7 @@ class TaskStatusMixin(Generic[K]):
         """
         self._add_one(key, True)
 
-    # Asking for its status
+    # Its status
 
     def done(self, key: K) -> bool:
         """Return whether a task is done.
@@ -80,10 +80,10 @@ class TaskStatusMixin(Generic[K]):
             key: The key of the task.
 
         Returns:
-            True if it is done; False, and no KeyError, if it does not exist.
+            True if it is done. False, without a KeyError, if it does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path).done("no such task")
@@ -107,7 +107,7 @@ class TaskStatusMixin(Generic[K]):
             KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path, init={"a": {"_aborted": True}}).aborted("a")
@@ -128,7 +128,7 @@ class TaskStatusMixin(Generic[K]):
             KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path, init={"a": {"_tries": 2}}).tries("a")
@@ -152,7 +152,7 @@ class TaskStatusMixin(Generic[K]):
             KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path, max_tries=2, init={"a": {"_tries": 2}}).should_do("a")
