@@ -65,7 +65,7 @@ def do_nothing() -> None:
 class Store(StoreBase):
     """One store that this process has open, private or read-only. SharedStore derives from it."""
 
-    # A sync goes into the write-ahead log if it would change at least this many places of the databases and has at most
+    # A sync goes into the write-ahead log if it changes at least this many places in the databases, and has at most
     # this many bytes.
     wal_min_places = 64
     wal_max_bytes = 1 << 20

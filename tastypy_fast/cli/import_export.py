@@ -88,8 +88,8 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     existing one, where keys get their new values. The files of the original tastypy always make a new store. A new
     store appears complete or not at all.
 
-    Without --tracker or --dict, a new store is a tracker if the first value is a task (with _done, _aborted and
-    _tries), and then all must be. Otherwise it is a dict. For an empty input, give one of the two options.
+    Without --tracker or --dict, a new store is a tracker if the first value is a task, which has _done, _aborted and
+    _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options.
 
     \b
     tastypy-fast import crawl.jsonl.gz crawl

@@ -1,8 +1,8 @@
 """Read the pages of a data file that may be damaged anywhere, without LMDB.
 
 Every page is checked. The readable data of an unsound page are kept, as LMDB would read them. They never replace data
-of a sound page. If a page that refers to others is lost, the others are still found, because each page that is neither
-free nor referred to must be one of them.
+of a sound page. If a page that refers to others is lost, the others are still found. Each page that is neither free nor
+referred to must be one of them.
 """
 
 from __future__ import annotations

@@ -197,8 +197,8 @@ cdef class TaskCache(WriteCache):
     cdef uint32_t with_claim(self, long long seq, uint32_t status) except? 0xffffffff:
         """Return the new status of a task to which ``status`` is assigned.
 
-        A claim is kept, unless the status ends the task. The try of an ended claim is subtracted if it has not begun
-        and the assigned tries equal the old ones, because the caller did not mean to set them.
+        A claim is kept, unless the status ends the task. Assigned tries that equal the old ones count as not assigned.
+        In this case the try of the ended claim is subtracted if it has not begun.
         """
         cdef uint32_t before = self.status.get(seq)
         cdef bint same = tries_of(status) == tries_of(before)

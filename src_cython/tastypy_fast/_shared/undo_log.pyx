@@ -128,8 +128,8 @@ cdef class UndoLog:
     def restore(self):
         """Write all before-images back, and clear the log. No cache may hold unwritten changes.
 
-        The sequence numbers of keys that this deletes are not used again, because an iterator of another process may
-        have passed them already, and would skip a new key with this number.
+        The sequence numbers of keys that this deletes are not used again. An iterator of another process may have
+        passed them already, and would skip a new key with this number.
         """
         cdef StoreBase store = self.store
         cdef list images
