@@ -1,4 +1,4 @@
-"""Registry of the stores that this process has open: share them between instances, and save all at exit or fork."""
+"""Register the stores that this process has open: share them between instances, save them at exit, prepare forks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
         store = _registry.get(real)
         if store is not None:
             for lost in [cache for cache in store.caches if cache.closed]:
-                # An interrupt came while it was closed.
+                # An interrupt came while this cache was closed.
                 _forget(store, lost)
             if not store.caches:
                 _let_go(store)
@@ -82,7 +82,7 @@ def release(store: Store, cache: WriteCache) -> None:
             store.caches[cache] -= 1
             cache.update_schedule()
         else:
-            # An interrupt may have ended an earlier call at any line. Then this is the second call.
+            # An interrupt may have ended an earlier call at any line, so that this is the second call.
             if not cache.closed:
                 cache.finish()
             _forget(store, cache)
@@ -112,7 +112,7 @@ def finish(store: Store, cache: WriteCache) -> None:
     locks = [lock for one in _registry.values() for lock in one.locks]
 
     def work() -> None:
-        # If saving fails, the cache stays, and the exit of the process tries again.
+        # If saving fails, the cache stays registered, and is saved at the exit of the process.
         if _save(store, lambda: cache.sync(True)):
             release(store, cache)
 
@@ -121,10 +121,10 @@ def finish(store: Store, cache: WriteCache) -> None:
 
 
 def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
-    """Call ``work`` when one of the locks is released, if this thread has one. Return whether it has.
+    """Postpone ``work`` to the release of a lock, if this thread holds one of ``locks``. Return whether it does.
 
-    The thread is inside an operation then. A signal handler or a finalizer that interrupts an operation can neither
-    write nor wait.
+    A thread that holds one is inside an operation. A signal handler or a finalizer that interrupts an operation can
+    neither write nor wait.
     """
     for lock in locks:
         if lock.is_mine():
@@ -134,9 +134,9 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
 
 
 def _save(store: Store, work: Callable[[], object]) -> bool:
-    """Save something of a store, and report an error instead of raising it. Return whether it was saved.
+    """Call ``work`` to save a part of a store, and report an error instead of raising it. Return whether it was saved.
 
-    An error of one store must not prevent the others from being saved. A Ctrl-C may end the waiting for a thread.
+    An error of one store must not prevent the saving of the others. Ctrl-C ends the wait for a thread.
     """
     try:
         work()
@@ -150,7 +150,8 @@ def _save_all(dying: bool = False) -> None:
     with _registry_lock:
         stores = list(_registry.values())
     for store in stores:
-        # A thread may stay in a locked() block of a private store for ever. A shared store has another lock for blocks.
+        # Limit the wait, because a thread may stay in a locked() block of a private store for ever. A shared store has
+        # another lock for blocks.
         is_private = store.block_lock is store.lock
         if is_private and not _save(store, functools.partial(_wait_for_block, store)):
             continue
@@ -165,14 +166,14 @@ def _save_all(dying: bool = False) -> None:
 
 def _wait_for_block(store: Store) -> None:
     if not store.lock.acquire_within(EXIT_LOCK_TIMEOUT_US):
-        reason = "another thread is still in a block; what was changed since the last sync is not saved"
+        reason = "another thread is still in a block; changes since the last sync are not saved"
         raise StorageError(errno.EBUSY, reason, store.path)
 
 
 def _save_at_exit() -> None:
     """Save all stores at exit, and write every later change at once.
 
-    Functions of atexit that run later may still use a store. The files stay open, and the system closes them.
+    The files stay open, because functions of atexit that run later may still use a store. The system closes them.
     """
     global _exiting
     _exiting = True
@@ -186,7 +187,7 @@ def _save_at_exit() -> None:
 def _end_by_sigterm() -> None:
     """Save all stores and end the process, after the operation that the signal has interrupted.
 
-    It does not wait for a block of a shared store, which may take long. Nothing of the block is committed.
+    This does not wait for a block of a shared store, which may take long. The block is not committed.
     """
     if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
         _save_all(dying=True)
@@ -196,8 +197,8 @@ def _end_by_sigterm() -> None:
 def _before_fork() -> None:
     """Acquire all locks, so that no other thread is in a transaction, or opens or closes a store, during the fork.
 
-    Signal handlers run while this waits. Their exceptions cannot prevent the fork. The first one is raised when all
-    locks are acquired, and Python reports it.
+    Signal handlers run while this waits. Their exceptions cannot prevent the fork. The first exception is raised when
+    all locks are acquired, and Python reports it.
     """
     taken: list[Lock] = []
     raised: list[BaseException] = []
@@ -213,7 +214,8 @@ def _before_fork() -> None:
             break
         _registry_lock.release()
         if taken and not _uninterrupted(functools.partial(missing.acquire_within, FORK_LOCK_TIMEOUT_US), raised):
-            # Its thread may be in a block and wait for a store that is locked here: a deadlock without this.
+            # Release the other locks. The thread that holds the missing one may wait for one of them, which would be a
+            # deadlock.
             for one in taken:
                 one.release()
             taken = []
@@ -221,7 +223,7 @@ def _before_fork() -> None:
             try:
                 _uninterrupted(missing.acquire, raised)
             except NotLockedError:
-                # Its thread has ended inside a block, so no thread is in an operation of this store.
+                # The thread of this lock has ended inside a block, so no thread is in an operation of the store.
                 _abandoned.append(missing)
                 continue
         taken.append(missing)

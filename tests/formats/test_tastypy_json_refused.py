@@ -70,9 +70,9 @@ PACKED = gzip.compress((A + B).encode())
     ({"0.json.gz": PACKED[:-1]}, r"0\.json\.gz, line 3: the file ends here"),
     ({"0.json.gz": PACKED[:20]}, r"0\.json\.gz, line 1: the file ends here"),
     ({"0.json.gz": b""}, r"0\.json\.gz, line 1: the file ends here"),
-    ({"0.json.gz": A}, r"0\.json\.gz, line 1: what follows cannot be decompressed"),
-    ({"0.json.gz": PACKED + b"x"}, r"0\.json\.gz, line 3: what follows cannot be decompressed"),
-    ({"0.json.gz": PACKED[:-8] + b"\0" * 8}, r"0\.json\.gz, line 3: what follows cannot be decompressed"),
+    ({"0.json.gz": A}, r"0\.json\.gz, line 1: the rest of the file cannot be decompressed"),
+    ({"0.json.gz": PACKED + b"x"}, r"0\.json\.gz, line 3: the rest of the file cannot be decompressed"),
+    ({"0.json.gz": PACKED[:-8] + b"\0" * 8}, r"0\.json\.gz, line 3: the rest of the file cannot be decompressed"),
 ], ids=lambda case: None if isinstance(case, dict) else re.sub("[^a-z0-9]+", "-", case)[:40])
 def test_damaged_files_are_refused_whole(tmp_path, either, files, match):
     message = refused(either, write_folder(tmp_path / "files", files), tmp_path / "store", match)
