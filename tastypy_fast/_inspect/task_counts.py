@@ -44,7 +44,7 @@ class StatusCounts(NamedTuple):
 
     ``done``: done. ``aborted``: aborted and not done. ``failed``: as the module defines it; a task that was tried once
     counts as failed if the limit of tries is not known. ``left``: still to be done, which includes the failed tasks if
-    the limit is not known. ``claimed``: in the hands of living workers. ``tried``: tried at least once.
+    the limit is not known. ``claimed``: claimed by living workers and not failed. ``tried``: tried at least once.
     """
 
     tasks: int = 0
@@ -88,7 +88,7 @@ class ActiveClaim(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of the JSON output."""
         return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "state": self.state,
-                "passed": self.failed}
+                "failed": self.failed}
 
 
 # Claims
@@ -167,7 +167,7 @@ class _FailureRule:
         self._by_byte = bytes(map(self.has_failed, range(256)))
 
     def has_failed(self, entry: int) -> bool:
-        """Return whether a task with this entry has failed, unless a living worker has it in hand."""
+        """Return whether a task with this entry has failed, unless a living worker is running it."""
         return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
 
     def count(self, block: bytes) -> int:
@@ -346,7 +346,7 @@ def _entry_in_memory(handle: Any, key: Any) -> int:
 
 
 def _count_last_tries(shared: Any, store: Any, rule: _FailureRule) -> int:
-    """Return how many tasks a living worker has in hand for their last try, which has not failed yet.
+    """Return how many tasks a living worker is running for the last time, so that they have not failed yet.
 
     A task that its worker left unfinished has failed, although its claim stays. So has one that this thread could claim
     again.

@@ -82,14 +82,15 @@ def export(store: str, target: str) -> None:
 @click.option("--dict", "kind", flag_value="dict", help="If a new store is made, make it a dict.")
 @json_option
 def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
-    """Import into a store what export writes, in order.
+    """Import the output of export into a store, in order.
 
     The name of SOURCE selects the format, as TARGET does for export. JSON Lines can be imported into a new store or an
     existing one, where keys get their new values. The files of the original tastypy always make a new store. A new
     store appears complete or not at all.
 
     Without --tracker or --dict, a new store is a tracker if the first value is a task (with _done, _aborted and
-    _tries), and then all must be. Otherwise it is a dict. For an empty input, give one of the two options.
+    _tries). Then all values must be tasks. Otherwise the store is a dict. For an empty input, give one of the two
+    options.
 
     \b
     tastypy-fast import crawl.jsonl.gz crawl

@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 
 class WatchState:
-    """What one run of ``watch`` knows of a store.
+    """Hold the counts, rates and failures of one run of ``watch``.
 
     Rates use only samples that this object took, because a pipeline that was resumed says nothing of its speed before.
     """
