@@ -207,7 +207,7 @@ def crowd(tmp_path_factory):
 # What it finds
 
 
-def test_counts_the_files_of_a_folder(folder, tmp_path):
+def test_demo_counts_the_files_of_a_folder(folder, tmp_path):
     run = demo(folder, "--store", "store", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     done = {"_done": True, "_aborted": False, "_tries": 1}
@@ -261,7 +261,7 @@ def test_unreadable_files_fail(folder, tmp_path):
     assert run.stdout.count("failed in 3 tries:\n    PermissionError: ") == 2
 
 
-def test_a_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
+def test_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
     broken = folder / "broken.py"
     broken.write_bytes(b"(")
     demo(folder, "--store", "store", cwd=tmp_path)
@@ -274,7 +274,7 @@ def test_a_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
     assert " 0 failed\n" in run.stdout
 
 
-def test_links_in_circles_and_pipes_are_left_alone(folder, tmp_path):
+def test_circular_links_and_pipes_are_skipped(folder, tmp_path):
     (folder / "sub" / "up").symlink_to(folder)
     (folder / "up.py").symlink_to(folder)
     (folder / "itself.py").symlink_to("itself.py")
@@ -289,7 +289,7 @@ def test_links_in_circles_and_pipes_are_left_alone(folder, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_any_file_name_is_kept_exactly_and_printed_harmlessly(tmp_path, encoding):
+def test_any_file_name_is_stored_exactly_and_printed_escaped(tmp_path, encoding):
     long = "/".join(["long" * 60] * 4)
     names = [b"\xff\xfe.py", b"new\nline.py", b"\x1b[31mred\r.py", b" '\"$(x).py", b"-v.py", b"{}%s\\.py"]
     names += ["größe 学.py".encode(), f"{long}/deep.py".encode(), b"sub\n\xff/\xed\xa0\x80.py"]
@@ -312,7 +312,7 @@ def test_any_file_name_is_kept_exactly_and_printed_harmlessly(tmp_path, encoding
     assert r"\x1b[31mred\r.py failed" in run.stdout
 
 
-def test_a_folder_of_any_name_works(folder, tmp_path):
+def test_folder_of_any_name_works(folder, tmp_path):
     odd = tmp_path / "odd\n\x1bname"
     folder.rename(odd)
     run = demo(odd, "--store", "st\nore", cwd=tmp_path)
@@ -332,7 +332,7 @@ def test_warnings_about_the_parsed_code_are_silent(folder, tmp_path):
 # How it shows its progress
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(folder, tmp_path):
+def test_progress_without_a_terminal_is_plain_lines(folder, tmp_path):
     run = demo(folder, cwd=tmp_path)
     where, *lines = run.stderr.splitlines()
     assert repr(os.path.realpath(tmp_path / "tastypy-demo.tracker")) in where
@@ -341,7 +341,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(folder, tmp_path):
         assert re.fullmatch(r" *[\d,]+ done +[\d,]+ failed +[\d,]+ left +[\d,]+ a second", line)
 
 
-def test_progress_is_one_line_on_a_terminal_ten_times_a_second_at_most(crowd):
+def test_progress_on_a_terminal_is_one_line_updated_at_most_ten_times_a_second(crowd):
     where, line, nothing = crowd.shown.split("\r\n")
     assert "tastypy-demo.tracker" in where
     assert nothing == ""
@@ -357,7 +357,7 @@ def test_progress_is_one_line_on_a_terminal_ten_times_a_second_at_most(crowd):
 
 
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
-def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
+def test_demo_continues_where_it_was_stopped(crowd, tmp_path, number):
     store = tmp_path / "store"
     before = {}
     # (of the 500 files they cannot reach the last one together, and each reaches its point even from 100 tasks behind)
@@ -381,7 +381,7 @@ def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
     assert end.stdout == crowd.table
 
 
-def test_a_finished_run_does_nothing_more(folder, tmp_path):
+def test_finished_run_does_nothing_more(folder, tmp_path):
     write_files(folder, {"broken.py": b"("})
     first = demo(folder, "--store", "store", cwd=tmp_path)
     tasks = tasks_in(tmp_path / "store")
@@ -394,7 +394,7 @@ def test_a_finished_run_does_nothing_more(folder, tmp_path):
     assert numbers(second.stderr, "done|failed|left") == [6, 1, 0]
 
 
-def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
+def test_task_interrupted_by_ctrl_c_keeps_its_try(tmp_path):
     folder = tmp_path / "sources"
     write_files(folder, {"large.py": b"x = [1, [2, [3, [4]]]]\n" * 5_000})
     for _ in range(3):
@@ -407,7 +407,7 @@ def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
     assert numbers(run.stdout, "files|lines") == [1, 5_000]
 
 
-def test_reads_the_standard_library_by_default(tmp_path):
+def test_demo_reads_the_standard_library_by_default(tmp_path):
     with OnTerminal(cwd=tmp_path, wait_at=2) as run:
         run.wait_for(lambda: run.done)
         assert run.stop(signal.SIGTERM) == -signal.SIGTERM
@@ -420,7 +420,7 @@ def test_reads_the_standard_library_by_default(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "one.py", ""])
-def test_a_path_that_is_no_folder_is_refused_before_a_store_is_made(folder, name):
+def test_path_that_is_not_a_folder_is_refused_before_a_store_is_created(folder, name):
     before = sorted(folder.rglob("*"))
     run = demo(name, cwd=folder)
     assert run.returncode == 2
@@ -429,7 +429,7 @@ def test_a_path_that_is_no_folder_is_refused_before_a_store_is_made(folder, name
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_store_that_was_made_for_another_folder_is_refused_unchanged(folder, tmp_path):
+def test_store_of_another_folder_is_refused_and_not_changed(folder, tmp_path):
     demo(folder, "--store", "store", cwd=tmp_path)
     tasks = tasks_in(tmp_path / "store")
     run = demo(folder / "sub", "--store", "store", cwd=tmp_path)
@@ -448,7 +448,7 @@ def test_a_store_that_was_made_for_another_folder_is_refused_unchanged(folder, t
         ("sources", "NotAStoreError"),
     ],
 )
-def test_an_error_of_the_store_is_one_line(folder, tmp_path, store, error):
+def test_store_error_is_printed_in_one_line(folder, tmp_path, store, error):
     (tmp_path / "file").touch()
     POD(tmp_path / "plain").close()
     with Tracker(tmp_path / "used"):

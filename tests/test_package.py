@@ -22,7 +22,7 @@ PACKAGE = ROOT / "tastypy_fast"
 CYTHON = ROOT / "src_cython"
 
 
-def test_exported_names_are_these():
+def test_package_exports_exactly_these_names():
     names = """
         DEFAULT_FILE_SIZE DEFAULT_SYNC_AT POD SharedPOD SharedPersistentOrderedDict SharedProgressTracker SharedTracker
         Claim NotLockedError CalledClosedTrackerError DamagedInputError DiskFullError DuplicateKeyError ForkedStoreError
@@ -35,7 +35,7 @@ def test_exported_names_are_these():
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
 
 
-def test_every_module_exports_names_that_it_has():
+def test_every_module_defines_the_names_in_its_all():
     for name, path in sorted(sources().items()):
         if name != "demo" and path.name != "__init__.py":
             module = importlib.import_module(f"tastypy_fast.{name}")
@@ -61,11 +61,11 @@ def test_every_error_is_below_the_packages_own():
     ("StoreAccessError", PermissionError), ("UnsafeFileError", OSError),
     ("DamagedInputError", ValueError),
 ])
-def test_error_is_also_the_builtin_that_fits(error, builtin):
+def test_error_is_also_the_matching_builtin_error(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)
 
 
-def test_windows_is_refused_with_a_sentence(run_python):
+def test_import_on_windows_raises_an_error_with_the_supported_systems(run_python):
     code = """
 import sys
 sys.platform = "win32"
@@ -83,7 +83,7 @@ except ImportError as error:
 # The tests themselves
 
 
-def test_ordinary_run_of_the_tests_does_not_depend_on_luck(request):
+def test_ordinary_run_uses_fixed_seeds(request):
     assert settings.default.derandomize is not is_storm(request.config)
     for path in sorted((ROOT / "tests").rglob("*.py")):
         unseeded = re.findall(r"\brandom\.(?!Random\b)(\w+)\(", path.read_text())
@@ -175,7 +175,7 @@ def is_module(name):
     return name in sources()
 
 
-def test_imports_run_one_way():
+def test_imports_go_to_lower_layers_only():
     for name, path in sources().items():
         for imported in package_imports(path):
             if not imported:
@@ -185,7 +185,7 @@ def test_imports_run_one_way():
             assert same or layer_of(imported) < layer_of(name), f"{name} imports {imported}, which is not below it"
 
 
-def test_imports_make_no_circle():
+def test_imports_have_no_cycle():
     graph = {name: set(package_imports(path)) - {name, ""} for name, path in sources().items()}
     done: set[str] = set()
     while left := graph.keys() - done:
@@ -198,7 +198,7 @@ def test_no_import_is_for_type_checkers_only():
     assert [name for name, path in sources().items() if "TYPE_CHECKING" in path.read_text()] == []
 
 
-def test_init_hands_names_on_and_imports_only_from_the_modules():
+def test_package_init_imports_only_from_public_modules():
     imported = {module for module, _ in imports_of(PACKAGE / "__init__.py")}
     assert {module for module in imported if module.startswith("tastypy_fast")} == {
         "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.shared_pod", "tastypy_fast.shared_tracker",
@@ -219,7 +219,7 @@ CLASSES = [tastypy_fast.PersistentOrderedDict, tastypy_fast.ProgressTracker, tas
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_public_member_says_what_it_does(cls):
+def test_every_public_member_has_a_docstring(cls):
     for name, member in inspect.getmembers(cls):
         if not name.startswith("_"):
             assert inspect.getdoc(member), name
@@ -276,7 +276,7 @@ def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
     assert runner.tries >= 50
 
 
-def test_package_is_typed():
+def test_package_has_a_py_typed_marker_and_stubs():
     assert (PACKAGE / "py.typed").exists()
     stubs = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyi")}
     # (and the type parameters, whose defaults Python before 3.13 does not know)

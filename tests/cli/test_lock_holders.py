@@ -19,7 +19,7 @@ def hold_shared(pipe, path, rounds=1):
             tasks.close()
 
 
-def test_while_a_private_process_has_it_reading_works_and_writing_says_so(tasks):
+def test_private_process_allows_reading_and_refuses_writing(tasks):
     with Child(hold_private, tasks) as child:
         assert child.pipe.recv() == "ready"
         assert lines("ls", tasks) == [*"abcdefg", "new"]

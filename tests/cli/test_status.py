@@ -17,7 +17,7 @@ from tests.support.command import lines, run
 # status
 
 
-def test_status(tasks):
+def test_status_prints_counts(tasks):
     status = json.loads(run("status", tasks, "--json"))
     assert {name: status[name] for name in ("kind", "keys", "done", "failed", "aborted", "left", "tried")} == {
         "kind": "tracker", "keys": 7, "done": 2, "failed": 1, "aborted": 1, "left": 4, "tried": 3}
@@ -33,7 +33,7 @@ def test_status(tasks):
     assert "\x1b" not in text
 
 
-def test_status_of_a_dict(path):
+def test_status_of_a_dict_prints_its_keys(path):
     POD(path, init={"a": 1}, file_size=50).close()
     status = json.loads(run("status", path, "--json"))
     assert (status["kind"], status["keys"], status["file_size"]) == ("dict", 1, 50)
@@ -43,7 +43,7 @@ def test_status_of_a_dict(path):
     assert json.loads(run("status", path, "--json"))["file_size"] == 50
 
 
-def test_free_room_is_what_deleting_leaves(path):
+def test_deleting_increases_the_free_space(path):
     with POD(path) as pod:
         pod.update((number, "x" * 1000) for number in range(2000))
         pod.sync()
@@ -57,7 +57,7 @@ STATUS = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3))
 
 @settings(max_examples=20)
 @given(st.lists(STATUS, max_size=1200), st.integers(0, 3))
-def test_the_census_counts_what_a_walk_finds(tmp_path_factory, statuses, max_tries):
+def test_task_counter_agrees_with_a_scan_of_all_tasks(tmp_path_factory, statuses, max_tries):
     path = tmp_path_factory.mktemp("census") / "store"
     with Tracker(path, init=[(n, {"_done": d, "_aborted": a, "_tries": t}) for n, (d, a, t) in enumerate(statuses)]):
         pass

@@ -33,7 +33,7 @@ PIPELINE = """
 """
 
 
-def test_watch_until_done_counts_from_this_view_on(path):
+def test_watch_until_done_measures_the_rate_from_its_own_start(path):
     # most of it was done before this view: its rate says nothing of that
     Tracker(path, init=[(number, {"_done": number < 900}) for number in range(1000)]).close()
     with start(PIPELINE, "private", path) as pipeline, subprocess.Popen(
@@ -121,7 +121,7 @@ def test_watch_in_a_terminal(path):
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
-def test_no_color_is_kept_to(tasks):
+def test_watch_respects_no_color(tasks):
     for variables, colored in (({}, True), ({"NO_COLOR": "1"}, False)):
         with Terminal("env", *(f"{name}={value}" for name, value in variables.items()), *COMMAND, "watch", tasks
                       ) as terminal:

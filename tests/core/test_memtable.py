@@ -98,13 +98,13 @@ def sorted_before(one, other, number):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=12), st.integers()), max_size=200), st.binary(max_size=12))
-def test_changes_are_in_the_order_of_their_keys(pairs, beginning):
+def test_memtable_sorts_changes_by_key(pairs, beginning):
     found = {beginning + key: value for key, value in pairs}
     assert sorted_items(found, False) == sorted(found.items())
 
 
 @given(st.dictionaries(st.integers(0, 2**63 - 1) | st.integers(0, 300), st.integers(), max_size=200))
-def test_changes_are_in_the_order_of_their_numbers(found):
+def test_memtable_sorts_changes_by_sequence_number(found):
     changes = {packed(number): value for number, value in found.items()}
     assert sorted_items(changes, True) == [(packed(number), value) for number, value in sorted(found.items())]
 
@@ -118,7 +118,7 @@ def changed(patches):
 
 
 @given(st.dictionaries(st.integers(0, 5), patches), st.dictionaries(st.integers(0, 5), patches))
-def test_changes_of_statuses_are_laid_over_the_blocks_that_are_there(databases, below, above):
+def test_status_changes_are_merged_over_stored_blocks(databases, below, above):
     blocks = {key: dict(found) for key, found in below.items()}
     databases.fill({key: patched(None, changed(found)) for key, found in below.items()}, 0)
     layer = Memtable(True)

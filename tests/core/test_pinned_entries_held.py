@@ -17,7 +17,7 @@ def of_many(kit, count=3000, **options):
 
 @pytest.mark.parametrize("sync_at", [1000, 50])
 @pytest.mark.parametrize("how", ["sync", "close", "revert", "automatic"])
-def test_all_values_that_are_held_are_watched(private_kit, sync_at, how):
+def test_all_held_values_are_watched(private_kit, sync_at, how):
     kit = private_kit
     store = of_many(kit, sync_at=sync_at)
     held = [kit.plain(store[number]) for number in range(3000)]
@@ -45,7 +45,7 @@ def test_all_values_that_are_held_are_watched(private_kit, sync_at, how):
     assert {key: value for key, value in found.items() if key >= 0} == expected
 
 
-def test_values_that_are_held_are_the_ones_that_keying_gives(private_kit):
+def test_reading_a_held_key_returns_the_same_object(private_kit):
     kit = private_kit
     store = of_many(kit, sync_at=100)
     held = [kit.plain(store[number]) for number in range(3000)]
@@ -57,7 +57,7 @@ def test_values_that_are_held_are_the_ones_that_keying_gives(private_kit):
 
 
 @pytest.mark.parametrize("change", ["assign", "update", "delete", "add again", "pop", "sync_key", "mark_dirty"])
-def test_one_held_value_among_thousands_can_be_replaced(private_kit, change):
+def test_held_value_among_thousands_can_be_assigned_deleted_or_synced(private_kit, change):
     kit = private_kit
     store = of_many(kit, sync_at=100)
     held = [kit.plain(store[number]) for number in range(3000)]
@@ -116,7 +116,7 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
     assert sum(len(value["l"]) for value in kit.contents(kit.reopened(store)).values()) == 6000
 
 
-def test_value_that_is_held_is_watched_also_when_another_memory_has_written(private_kit):
+def test_held_value_stays_watched_after_another_memory_has_written(private_kit):
     """``clone=False``: what the other one has not changed stays watched, what it has changed is let go."""
     kit = private_kit
     store = of_many(kit, 1500, sync_at=100)

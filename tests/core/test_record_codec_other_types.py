@@ -115,7 +115,7 @@ def value_of(text):
 
 
 @pytest.mark.parametrize("text", OTHER_VALUES)
-def test_value_is_stored_as_it_is_or_refused(text):
+def test_value_is_stored_unchanged_or_refused(text):
     value, expected = value_of(text), OTHER_VALUES[text]
     for wrapped, stored, place in (
         (value, expected, r"\$"), ([0, value], [0, expected], r"\$\[1\]"),
@@ -129,7 +129,7 @@ def test_value_is_stored_as_it_is_or_refused(text):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_class_refuses_the_same(name, path):
+def test_every_class_refuses_the_same_values(name, path):
     pytest.importorskip("numpy")
     pytest.importorskip("pandas")
     cls = CLASSES[name]

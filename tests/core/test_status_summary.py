@@ -59,7 +59,7 @@ def look_at(tracker, left=LEFT, size=SIZE):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_scan_reads_only_blocks_with_open_tasks(nearly_done, mode):
+def test_scan_reads_only_blocks_with_open_tasks(nearly_done, mode):
     """Block 1, tasks 500 to 999, is full of what no scan may meet."""
     number = (1).to_bytes(8, sys.byteorder)
     with lmdb.open(str(nearly_done), max_dbs=8) as db, db.begin() as txn:
@@ -82,7 +82,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_status_summary_is_ignored(nearly_done, damage):
+def test_damaged_status_summary_is_ignored(nearly_done, damage):
     put_into(nearly_done, b"meta", b"heads", DAMAGES[damage](left_in(nearly_done)))
     assert maintenance.verify(nearly_done) == ["the status summary on disk differs from the status blocks"]
     for mode in ("r", "w"):
@@ -105,7 +105,7 @@ with Tracker(sys.argv[1], mode="r") as tracker:
 """
 
 
-def test_the_first_status_change_deletes_the_summary(nearly_done):
+def test_first_status_change_deletes_the_summary(nearly_done):
     before = left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
         look_at(tracker)
@@ -122,7 +122,7 @@ def test_the_first_status_change_deletes_the_summary(nearly_done):
         look_at(reader, LEFT[1:])
 
 
-def test_a_reader_does_not_write_the_summary(nearly_done):
+def test_reader_does_not_write_the_summary(nearly_done):
     before = (nearly_done / "data.mdb").read_bytes()
     with Tracker(nearly_done) as tracker:
         look_at(tracker)
@@ -156,7 +156,7 @@ ENDS = {
 
 @pytest.mark.parametrize("scattered", [False, True], ids=["no log", "log"])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_program_that_ends_without_closing_saves_the_summary(nearly_done, end, scattered):
+def test_program_that_ends_without_closing_saves_the_summary(nearly_done, end, scattered):
     program = f"""
         import os, signal, sys
         from tastypy_fast import Tracker
@@ -171,7 +171,7 @@ def test_a_program_that_ends_without_closing_saves_the_summary(nearly_done, end,
         look_at(tracker, LEFT[1:])
 
 
-def test_a_killed_process_saves_no_summary(nearly_done):
+def test_killed_process_saves_no_summary(nearly_done):
     def live(pipe):
         tracker = Tracker(nearly_done)
         tracker.mark_done(LEFT[0])
@@ -192,7 +192,7 @@ def test_shared_classes_delete_the_summary(nearly_done):
     are_left_again(nearly_done)
 
 
-def test_a_worker_that_died_with_a_claim(path):
+def test_private_open_removes_the_claim_of_a_dead_worker(path):
     """Its claim is taken away as a private tracker opens the store."""
     with SharedTracker(path, init={key: {} for key in range(10)}):
         pass
@@ -211,7 +211,7 @@ def test_a_worker_that_died_with_a_claim(path):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("wal_min_places", [0, 10**9], ids=["log", "no log"])
-def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, wal_min_places):
+def test_summary_is_correct_after_an_interrupted_commit(nearly_done, monkeypatch, moment, wal_min_places):
     """Whether it came is then told by the number of the transaction."""
     with Tracker(nearly_done) as tracker:
         look_at(tracker)
@@ -243,7 +243,7 @@ def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, wal_min_
         look_at(tracker, LEFT[1:2])
 
 
-def test_the_map_grows_in_the_middle(path, monkeypatch):
+def test_summary_is_correct_after_the_map_grew_during_a_sync(path, monkeypatch):
     """The sync is done again; they are still kept in step."""
     written = []
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
@@ -267,7 +267,7 @@ def test_the_map_grows_in_the_middle(path, monkeypatch):
     assert left_in(path)
 
 
-def test_two_instances_on_one_store(nearly_done):
+def test_summary_is_correct_with_two_instances(nearly_done):
     with Tracker(nearly_done) as tracker, Tracker(nearly_done, clone=False) as other:
         tracker.mark_done(LEFT[0])
         other.mark_done(LEFT[1])
@@ -283,7 +283,7 @@ def test_two_instances_on_one_store(nearly_done):
 
 
 @pytest.mark.parametrize("gap", [63, 64, 65, 66, 1_000])
-def test_long_runs_of_deleted_tasks(path, gap):
+def test_tracker_with_long_runs_of_deleted_tasks_yields_its_open_tasks(path, gap):
     """Heads are in one piece from block 0 on; where most of it would be empty there are none, and all is right."""
     with Tracker(path) as tracker:
         tracker.add_many(range(500 * gap + 1_500))
@@ -304,7 +304,7 @@ def test_long_runs_of_deleted_tasks(path, gap):
             tracker._check()
 
 
-def test_random_sessions(path, seed):
+def test_summary_is_correct_after_random_sessions(path, seed):
     rng = random.Random(seed)
     done, there = set(), set()
     for session in range(12):

@@ -72,7 +72,7 @@ def logged(cls, path):
     return expected
 
 
-def test_the_log_of_a_killed_process_is_read(cls, path, logged):
+def test_log_of_a_killed_process_is_read(cls, path, logged):
     assert verify(path) == []
     with cls(path, mode="r") as reader:
         reader._check()
@@ -91,7 +91,7 @@ def test_the_log_of_a_killed_process_is_read(cls, path, logged):
     assert verify(path) == []
 
 
-def test_a_shared_store_starts_with_the_contents_of_the_log(cls, path, logged):
+def test_shared_store_starts_with_the_contents_of_the_log(cls, path, logged):
     with SHARED[cls](path) as store:
         store._check()
         assert store.items() == logged
@@ -101,7 +101,7 @@ def test_a_shared_store_starts_with_the_contents_of_the_log(cls, path, logged):
         assert len(store) == len(logged) + 1
 
 
-def test_a_reader_follows_the_log_through_syncs_and_checkpoints(cls, path):
+def test_reader_sees_the_log_through_syncs_and_checkpoints(cls, path):
     with logging(120), cls(path, sync_at=10**6) as store:
 
         def read(pipe):
@@ -130,7 +130,7 @@ def test_a_reader_follows_the_log_through_syncs_and_checkpoints(cls, path):
         assert 0 in lengths
 
 
-def test_a_readers_loop_continues_during_a_checkpoint(cls, path):
+def test_readers_loop_continues_during_a_checkpoint(cls, path):
     with logging(10**6), cls(path) as store:
         store.update(scattered(cls, 0))
         store.sync()
@@ -153,7 +153,7 @@ def test_a_readers_loop_continues_during_a_checkpoint(cls, path):
 
 
 @pytest.mark.parametrize("at", range(1, 9))
-def test_an_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, at):
+def test_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, at):
     """A process that is killed between two of its transactions, and a reader meanwhile."""
     monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 40)
 
@@ -193,7 +193,7 @@ def test_an_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, a
     assert verify(path) == []
 
 
-def test_a_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
+def test_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
     monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 20)
     write = Store.write
     left = 3
@@ -223,7 +223,7 @@ def test_a_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["the sync", "the merge after it"])
-def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(path, monkeypatch, failing):
+def test_failed_sync_of_added_tasks_adds_each_task_once(path, monkeypatch, failing):
     """On a full disk, which there is none any more the next time."""
     write = Store.write
     keys = list(scattered(Tracker, 0))
@@ -247,7 +247,7 @@ def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(pa
         assert list(tracker) == keys
 
 
-def test_a_batch_that_is_not_as_it_was_written_is_an_error(cls, path, logged):
+def test_damaged_log_batch_raises_an_error(cls, path, logged):
     with lmdb.open(str(path), max_dbs=8) as db:
         log = db.open_db(b"log", integerkey=True)
         with db.begin(write=True) as txn:
@@ -259,7 +259,7 @@ def test_a_batch_that_is_not_as_it_was_written_is_an_error(cls, path, logged):
             cls(path, mode=mode)
 
 
-def test_a_store_without_a_log_gets_one(cls, path):
+def test_store_without_a_log_gets_one(cls, path):
     """Of format 1."""
     with cls(path) as store:
         store.update(scattered(cls, 0))
@@ -275,7 +275,7 @@ def test_a_store_without_a_log_gets_one(cls, path):
         assert txn.get(b"format", db=db.open_db(b"meta", txn=txn)) == b"2"
 
 
-def test_a_forked_child_reads_the_log(cls, path):
+def test_forked_child_reads_the_log(cls, path):
     with logging(10**6), cls(path) as store:
         store.update(scattered(cls, 0))
         store.sync()
@@ -289,7 +289,7 @@ def test_a_forked_child_reads_the_log(cls, path):
 # When the log is used
 
 
-def test_scattered_changes_go_into_the_log_and_others_do_not(cls, path):
+def test_only_scattered_changes_go_into_the_log(cls, path):
     with cls(path) as store:
         store.update((number, value_for(cls, number)) for number in range(5000))
         store.sync()
@@ -309,7 +309,7 @@ def test_scattered_changes_go_into_the_log_and_others_do_not(cls, path):
         store._check()
 
 
-def test_a_large_log_is_checkpointed(cls, path, monkeypatch):
+def test_large_log_is_checkpointed(cls, path, monkeypatch):
     monkeypatch.setattr(Store, "checkpoint_at", 5000)
     with cls(path) as store:
         largest = 0
@@ -361,7 +361,7 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
     assert verify(path) == []
 
 
-def test_keys_that_another_instance_adds_meanwhile_are_not_added_again(cls, path):
+def test_key_added_by_another_instance_is_not_added_twice(cls, path):
     """What was known not to be there, when it was asked for, is asked for again."""
     with logging(10**6), cls(path, clone=False) as one, cls(path, clone=False) as other:
         keys = list(scattered(cls, 0))
@@ -379,7 +379,7 @@ def test_keys_that_another_instance_adds_meanwhile_are_not_added_again(cls, path
         assert len(store) == 200
 
 
-def test_a_block_of_statuses_changes_more_often_than_it_has_tasks(path):
+def test_status_block_may_change_more_often_than_it_has_tasks(path):
     def live(pipe):
         with logging(10**6):
             tracker = Tracker(path)

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
 @pytest.mark.parametrize("again", [1, 2])
-def test_unstorable_mutation_is_reported_by_key_and_all_else_is_saved(private_kit, spoilt, data, again):
+def test_unstorable_mutation_is_reported_by_key_and_the_rest_is_saved(private_kit, spoilt, data, again):
     for _ in range(again):
         with pytest.raises(UnstorableValueError, match=r"'k'.*l"):
             spoilt.sync()
@@ -26,7 +26,7 @@ def test_unstorable_mutation_is_reported_by_key_and_all_else_is_saved(private_ki
     }
 
 
-def test_reverting_an_unstorable_mutation_brings_back_what_was_saved(private_kit, spoilt, data):
+def test_revert_of_an_unstorable_mutation_restores_the_saved_value(private_kit, spoilt, data):
     with pytest.raises(UnstorableValueError):
         spoilt.sync()
     spoilt.revert()
@@ -56,7 +56,7 @@ def test_close_with_an_unstorable_mutation_leaves_the_store_open(private_kit, sp
     assert private_kit.plain(private_kit.reopened(spoilt)["other"]) == [5, 6]
 
 
-def test_sync_key_of_an_unstorable_mutation_names_it_and_writes_nothing(private_kit, spoilt, data):
+def test_sync_key_of_an_unstorable_mutation_names_the_key_and_writes_nothing(private_kit, spoilt, data):
     with pytest.raises(UnstorableValueError, match="'k'"):
         spoilt.sync_key("k")
     assert "k" in spoilt.dirty()

@@ -152,7 +152,7 @@ def has_programs(page: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_programs_and_commands_of_a_page_run(page, tmp_path):
+def test_programs_and_commands_of_a_page_print_the_documented_output(page, tmp_path):
     if "timeout " in page.read_text() and shutil.which("timeout") is None:
         pytest.skip("no command timeout (coreutils)")
     assert bool(Run(tmp_path).all(blocks_of(page))) == has_programs(page)
@@ -210,6 +210,6 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:|#)([^)#\s]+)[^)]*\)|!\[[^\]]*\]
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"],
                          ids=lambda page: page.name)
-def test_links_of_the_readme_and_its_like_lead_somewhere(page):
+def test_links_of_the_pages_outside_docs_have_targets(page):
     links = [first or second for first, second in LINK.findall(page.read_text())]
     assert [link for link in links if not (page.parent / link).exists()] == []

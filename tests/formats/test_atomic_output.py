@@ -47,7 +47,7 @@ def kill_in_the_middle(work, target, size):
 PARTS = [0, 0.3, 0.9]
 
 
-def test_a_kill_in_the_middle_of_an_import_leaves_no_store(tmp_path, cls):
+def test_kill_during_an_import_leaves_no_store(tmp_path, cls):
     files = big_folder(tmp_path)
     cls.import_json(files, tmp_path / "whole").close()
     target = tmp_path / "place" / "store"
@@ -71,7 +71,7 @@ def test_a_kill_in_the_middle_of_an_import_leaves_no_store(tmp_path, cls):
 
 
 @pytest.mark.parametrize("export", ["export_json", "export_jsonl"])
-def test_a_kill_in_the_middle_of_an_export_leaves_nothing_at_the_path(tmp_path, export):
+def test_kill_during_an_export_leaves_nothing_at_the_path(tmp_path, export):
     size = size_of(big_folder(tmp_path))
     target = tmp_path / "place" / "target"
     target.parent.mkdir()
@@ -99,7 +99,7 @@ def lines_in(path):
     return sum(len(file.read_bytes().splitlines()) for file in (path.iterdir() if path.is_dir() else [path]))
 
 
-def test_only_what_killed_processes_have_left_is_swept(tmp_path):
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path):
     target = tmp_path / "target"
     mine = ["target.tastypy_fast-abc", "target.tastypy_fast-abcdefgh", "target.tastypy_fast-", "target.partial"]
     for name in mine:
@@ -133,7 +133,7 @@ def small_files(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, cls):
+def test_failed_import_or_export_on_a_full_disk_leaves_nothing(tmp_path, cls):
     def work(pipe):
         with cls(tmp_path / "store", file_size=10_000) as store:
             store.update((number, {"text": f"{number:05}" * 20}) for number in range(5000))
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, cls):
     outcome_of(work)
 
 
-def test_a_folder_that_may_not_be_written_is_an_error_of_ours(tmp_path):
+def test_unwritable_folder_raises_an_error_of_the_package(tmp_path):
     def work(pipe):
         with POD(tmp_path / "store", init={"a": 1}) as store:
             for attempt in (store.export_json, store.export_jsonl):

@@ -59,7 +59,7 @@ def test_mount_of_a_path_is_the_one_that_the_kernel_uses(path, device, kind):
     assert found[0] == kind
 
 
-def test_mount_of_a_path_is_none_without_a_root():
+def test_mount_of_a_path_is_none_if_the_table_has_no_root():
     assert network_fs.find_mount(b"", b"/store", 1) is None
 
 
@@ -69,7 +69,7 @@ def test_mount_of_a_path_is_none_without_a_root():
     ("fuse.glusterfs", "server:/volume"), ("fuse.s3fs", "s3fs"), ("fuse", "mountpoint-s3"), ("fuse.rclone", "drive:x"),
     ("fuse", "https://server/dav"), ("fuse.unheard-of", "server:/x"), ("fuse.unheard-of", "me@server:x"),
 ])
-def test_type_is_a_networks(kind, source):
+def test_file_system_type_is_a_network_type(kind, source):
     assert network_fs.is_network(kind.encode(), source.encode())
 
 
@@ -78,7 +78,7 @@ def test_type_is_a_networks(kind, source):
     ("overlay", "overlay"), ("fuseblk", "/dev/sdb1"), ("fuse.fuse-overlayfs", "fuse-overlayfs"),
     ("fuse.gocryptfs", "/home/me/secret"), ("fuse.mergerfs", "disk1:disk2"), ("f2fs", "/dev/sda1"), ("fuse", "/data"),
 ])
-def test_type_is_local(kind, source):
+def test_file_system_type_is_local(kind, source):
     assert not network_fs.is_network(kind.encode(), source.encode())
 
 

@@ -85,7 +85,7 @@ ODD_CASES = [
 
 
 @pytest.mark.parametrize(("cls", "name", "odd"), ODD_CASES)
-def test_a_link_or_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, cls, name, odd):
+def test_link_or_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, cls, name, odd):
     path, kept = tmp_path / "store", tmp_path / "kept"
     for what, work in USES.items():
         shutil.rmtree(path, ignore_errors=True)
@@ -119,7 +119,7 @@ def test_a_link_or_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, cls, nam
             assert name in said, (what, said)
 
 
-def test_the_error_of_a_link_says_what_it_is_and_keeps_the_store(any_class, path):
+def test_error_names_the_link_and_the_store_is_unchanged(any_class, path):
     made(any_class, path)
     (path / "owner.lock").rename(path.parent / "elsewhere")
     (path / "owner.lock").symlink_to(path.parent / "elsewhere")
@@ -132,7 +132,7 @@ def test_the_error_of_a_link_says_what_it_is_and_keeps_the_store(any_class, path
         assert store.keys() == ["a", "b", "c"]
 
 
-def test_compacting_writes_through_no_link(path):
+def test_compact_does_not_write_through_a_link(path):
     made(POD, path)
     kept = path.parent / "kept"
     kept.write_bytes(KEPT)
@@ -144,7 +144,7 @@ def test_compacting_writes_through_no_link(path):
 
 
 @pytest.mark.parametrize("name", ["lock.mdb", "owner.lock", "workers/0"])
-def test_a_hard_link_to_a_users_file_is_not_written(any_class, path, name):
+def test_hard_link_to_a_users_file_is_not_written(any_class, path, name):
     made(any_class, path)
     kept = path.parent / "kept"
     kept.write_bytes(KEPT)
@@ -203,7 +203,7 @@ def test_no_file_of_a_store_is_a_standard_stream(any_class, path):
 
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "1 2", "0 1 2"])
-def test_the_command_works_without_standard_streams(path, closed):
+def test_command_works_without_standard_streams(path, closed):
     made(POD, path)
     program = """
         import os, sys

@@ -31,7 +31,7 @@ from tests.support.stores import logging, value_for
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_compacting_gives_space_back(cls, path):
+def test_compact_returns_free_space_to_the_file_system(cls, path):
     with cls(path, file_size=77) as store:
         store.update((number, value_for(cls, "x" * 500)) for number in range(3000))
         store.sync()
@@ -56,7 +56,7 @@ def test_compacting_keeps_everything(stores, cls, victim):
     assert state_of(cls, victim) == stores[cls][1]
 
 
-def test_compacting_takes_the_log_in(path):
+def test_compact_includes_the_changes_in_the_log(path):
     with logging(10**6):
         with Child(leave_a_log, path) as child:
             expected = child.pipe.recv()
@@ -127,7 +127,7 @@ def die_at(pipe, path, owner, name, after, count):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "name"), STEPS, ids=[name for _, name in STEPS])
-def test_a_kill_at_each_step_of_compacting_costs_nothing(stores, path, owner, name, after):
+def test_kill_at_any_step_of_compact_loses_nothing(stores, path, owner, name, after):
     for one in (Tracker, SharedTracker):
         for count in (1, 2, 3, 4):
             shutil.rmtree(path, ignore_errors=True)
@@ -151,7 +151,7 @@ def compact_on(pipe, path):
 
 
 @pytest.mark.storm
-def test_kills_at_random_points_of_compacting_cost_nothing(stores, cls, victim):
+def test_kill_at_a_random_point_of_compact_loses_nothing(stores, cls, victim):
     """The caller is killed, and the process in which it is done ends with it."""
     rng = random.Random(cls.__name__)
     for _ in range(8):

@@ -26,7 +26,7 @@ META = {"transaction": (144, 8), "last page": (136, 8), "size of the map": (32, 
 @pytest.mark.parametrize("value", [0, 1, 2**60, 2**62, 2**62 + 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1])
 @pytest.mark.parametrize("field", META)
 @pytest.mark.parametrize("page", [0, 1])
-def test_a_number_in_a_meta_page_that_cannot_be_is_found(stores, path, target, field, value, page):
+def test_impossible_number_in_a_meta_page_is_found(stores, path, target, field, value, page):
     """Nothing is lost by it, unless it may be the number of an older commit."""
     shutil.copytree(stores[POD][0], path)
     for number in range(4):
@@ -46,7 +46,7 @@ def test_a_number_in_a_meta_page_that_cannot_be_is_found(stores, path, target, f
 
 
 @pytest.mark.parametrize("size", [0, 7, 9])
-def test_an_order_number_of_other_than_8_bytes_is_found(stores, path, size):
+def test_sequence_number_of_other_than_8_bytes_is_found(stores, path, size):
     shutil.copytree(stores[POD][0], path)
     # (in a leaf that opening does not look at)
     number = NUMBER.pack(200)
@@ -63,7 +63,7 @@ def test_an_order_number_of_other_than_8_bytes_is_found(stores, path, size):
 
 @pytest.mark.parametrize("node", [b"values", b"status"])
 @pytest.mark.parametrize("flag", [4, 8, 0x4000])
-def test_a_node_with_an_unknown_flag_is_found_and_kept(stores, path, target, node, flag):
+def test_node_with_an_unknown_flag_is_found_and_kept(stores, path, target, node, flag):
     """A record, and 500 statuses."""
     shutil.copytree(stores[Tracker][0], path)
     with Inside(path) as inside:
@@ -126,7 +126,7 @@ OLDER_TREES = {
 
 @pytest.mark.parametrize("damage", OLDER_TREES)
 @pytest.mark.parametrize("back", [2, 4])
-def test_a_store_that_went_back_to_an_older_tree_is_found(path, damage, back):
+def test_store_that_went_back_to_an_older_tree_is_found(path, damage, back):
     *olds, data = versions(path)
     assert maintenance.verify(path) == []
     old = olds[-back]
@@ -138,7 +138,7 @@ def test_a_store_that_went_back_to_an_older_tree_is_found(path, damage, back):
 
 
 @pytest.mark.parametrize("sizes", list(itertools.permutations((100, 3_000, 9_000, 100_000))))
-def test_a_large_value_that_is_rewritten_within_one_transaction_is_no_damage(path, target, sizes):
+def test_large_value_rewritten_in_one_transaction_is_not_damage(path, target, sizes):
     """The engine keeps the pages of a value that gets smaller in the transaction that made it."""
     with SharedPOD(path) as pod:
         pod["a"] = "x" * 20_000

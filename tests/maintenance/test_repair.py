@@ -34,7 +34,7 @@ def test_repairing_a_sound_store_loses_nothing(stores, cls, victim, target):
     assert state_of(cls, target) == stores[cls][1]
 
 
-def test_repairing_takes_the_log_in(path, target, logged):
+def test_repair_includes_the_changes_in_the_log(path, target, logged):
     assert maintenance.repair(path, target) == (len(logged), [], 0)
     assert state_of(POD, target) == logged
 
@@ -61,7 +61,7 @@ STATUSES = {"a status block cut short", "an empty status block", "a status block
 
 @pytest.mark.parametrize("damage", [damage for damage in {**INSIDE, **INSIDE_TRACKER} if damage != "no values"])
 @pytest.mark.parametrize("one", [pytest.param(POD, marks=pytest.mark.storm), Tracker])
-def test_damage_inside_is_repaired(stores, path, target, one, damage):
+def test_damaged_records_are_repaired(stores, path, target, one, damage):
     if damage in INSIDE_TRACKER and one is POD:
         pytest.skip("a plain dict has no statuses")
     shutil.copytree(stores[one][0], path)
@@ -114,7 +114,7 @@ def repair_on(pipe, path, folder):
         maintenance.repair(path, folder / str(number))
 
 
-def test_kills_of_repair_leave_whole_stores_or_none(stores, cls, victim, target):
+def test_killed_repair_leaves_a_complete_store_or_none(stores, cls, victim, target):
     rng = random.Random(cls.__name__)
     for number in range(3):
         folder = target.parent / str(number)

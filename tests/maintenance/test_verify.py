@@ -40,7 +40,7 @@ from tests.support.stores import CLASSES
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_sound_stores_are_sound(stores, cls, victim):
+def test_verify_reports_nothing_for_undamaged_stores(stores, cls, victim):
     assert maintenance.verify(victim) == []
     with cls(victim) as store:
         assert maintenance.verify(victim) == []
@@ -49,7 +49,7 @@ def test_sound_stores_are_sound(stores, cls, victim):
         assert maintenance.verify(victim) == []
 
 
-def test_an_empty_store_is_sound(cls, path, target):
+def test_verify_reports_nothing_for_an_empty_store(cls, path, target):
     cls(path).close()
     assert maintenance.verify(path) == []
     assert maintenance.repair(path, target) == (0, [], 0)
@@ -58,7 +58,7 @@ def test_an_empty_store_is_sound(cls, path, target):
 
 
 @pytest.mark.parametrize("damage", WHOLE_FILE)
-def test_a_damaged_file_is_found(stores, path, damage):
+def test_damaged_file_is_found(stores, path, damage):
     shutil.copytree(stores[Tracker][0], path)
     data = path / "data.mdb"
     data.write_bytes(WHOLE_FILE[damage](data.read_bytes()))
@@ -68,7 +68,7 @@ def test_a_damaged_file_is_found(stores, path, damage):
 
 
 @pytest.mark.parametrize("damage", {**INSIDE, **INSIDE_TRACKER})
-def test_damage_inside_is_found(stores, path, damage):
+def test_damaged_records_are_found(stores, path, damage):
     one = Tracker if damage in INSIDE_TRACKER else random.Random(damage).choice(list(CLASSES.values()))
     shutil.copytree(stores[one][0], path)
     with Inside(path) as inside:
@@ -80,7 +80,7 @@ def test_damage_inside_is_found(stores, path, damage):
     assert files(path)["data.mdb"] == before["data.mdb"]
 
 
-def test_a_wrong_status_summary_is_found(stores, path):
+def test_wrong_status_summary_is_found(stores, path):
     shutil.copytree(stores[Tracker][0], path)
     with Inside(path) as inside:
         change_block(lambda raw: bytes([raw[0], raw[1], raw[2] ^ 1]) + raw[3:])(inside)
@@ -88,7 +88,7 @@ def test_a_wrong_status_summary_is_found(stores, path):
     assert "status block 0" in fault
 
 
-def test_a_claim_without_an_owner_is_found(path):
+def test_claim_without_an_owner_is_found(path):
     with SharedTracker(path) as tracker:
         tracker.add_many(range(1000))
         tracker.sync()
@@ -134,7 +134,7 @@ LOG_DAMAGE = {
 
 
 @pytest.mark.parametrize("change", LOG_DAMAGE.values(), ids=LOG_DAMAGE)
-def test_a_damaged_log_is_found_and_the_rest_is_kept(path, target, logged, change):
+def test_damaged_log_is_found_and_repair_keeps_the_rest(path, target, logged, change):
     assert maintenance.verify(path) == []
     damage_log(path, change)
     assert any("log" in fault for fault in maintenance.verify(path))
@@ -149,7 +149,7 @@ def test_a_damaged_log_is_found_and_the_rest_is_kept(path, target, logged, chang
     assert [key for key, _ in found] == [key for key in order if key in dict(found)]
 
 
-def test_a_folder_that_is_no_store_is_a_finding(tmp_path):
+def test_verify_reports_a_folder_that_is_not_a_store(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_bytes(noise(10_000))
     for name, file in (("other", "note.txt"), ("original", "0.json")):
@@ -168,7 +168,7 @@ def test_a_folder_that_is_no_store_is_a_finding(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_newer_format_is_not_judged(stores, path, target):
+def test_verify_and_repair_refuse_a_newer_format(stores, path, target):
     victim = shutil.copytree(stores[Tracker][0], path)
     with Inside(victim) as inside:
         change_meta(b"format", b"99")(inside)
@@ -187,7 +187,7 @@ def be_killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
+def test_verify_reports_a_crash_of_the_engine(stores, path, target, monkeypatch):
     victim = shutil.copytree(stores[POD][0], path)
     monkeypatch.setattr(maintenance, "verify_store", crash)
     (fault,) = maintenance.verify(victim)
@@ -224,7 +224,7 @@ def no_worse(before, found, lost, undone, after):
 
 
 @pytest.mark.storm
-def test_a_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_path, seed):
+def test_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_path, seed):
     """(What is data, a digit for another one, cannot be known.)"""
     rng = random.Random(seed)
     for number in range(25):

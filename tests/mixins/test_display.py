@@ -44,7 +44,7 @@ class Table(HTMLParser):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_repr_says_what_and_where_and_how_many(path, cls):
+def test_repr_shows_class_path_and_number_of_keys(path, cls):
     with cls(path) as store:
         assert repr(store).startswith(f"<{cls.__name__} at '{path}': 0 keys")
         store["a"] = {"x": 1}
@@ -57,7 +57,7 @@ def test_repr_says_what_and_where_and_how_many(path, cls):
 
 
 @pytest.mark.parametrize("cls", TRACKERS)
-def test_repr_of_a_tracker_says_how_far(path, cls):
+def test_repr_of_a_tracker_shows_its_progress(path, cls):
     with cls(path) as tracker:
         assert repr(tracker).endswith(": 0 keys, 0 of 0 done (0.00 %)>")
         tracker.update({"a": {"_done": True}, "b": {"_aborted": True}, "c": {}})
@@ -73,7 +73,7 @@ def test_repr_of_a_subclass_has_its_name(path):
         assert "Crawl" in Table(crawl._repr_html_()).texts[0]
 
 
-def test_repr_does_not_raise_where_there_is_nothing_to_count(path):
+def test_repr_of_a_tracker_with_an_invalid_status_does_not_raise(path):
     with ProgressTracker(path, init={"a": {}}) as tracker:
         tracker["a"]["_done"] = "x"
         assert "cannot be counted (UnstorableValueError" in repr(tracker)

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 # What a store is
 
 
-def test_names_of_a_private_store(private_kit):
+def test_attributes_of_a_private_store_have_the_documented_defaults(private_kit):
     store = private_kit.open()
     assert store.path == str((private_kit.folder / "store").resolve())
     assert (store.mode, store.durability, store.gzipped, store.file_size, store.closed) == (
@@ -50,7 +50,7 @@ def test_path_may_be_text_bytes_or_a_path(kit):
             assert store.path == str((kit.folder / "ü").resolve())
 
 
-def test_parents_of_the_path_are_made(kit):
+def test_parent_folders_of_the_path_are_created(kit):
     assert kit.open("some/folders/below").path.endswith("some/folders/below")
 
 
@@ -95,14 +95,14 @@ def test_class_can_be_subclassed(kit):
 @pytest.mark.parametrize(("wrong", "error"), [
     (0, ValueError), (-1, ValueError), (1.5, TypeError), ("10", TypeError), (None, TypeError), (True, TypeError),
 ])
-def test_wrong_sizes_are_refused_before_anything_is_made(kit, name, wrong, error):
+def test_invalid_sizes_are_refused_before_a_store_is_created(kit, name, wrong, error):
     with pytest.raises(error, match=name):
         kit.open(**{name: wrong})
     assert list(kit.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("options", [{"mode": "x"}, {"mode": None}, {"durability": "safe"}, {"durability": 1}])
-def test_wrong_mode_or_durability_is_refused_before_anything_is_made(private_kit, options):
+def test_invalid_mode_or_durability_is_refused_before_a_store_is_created(private_kit, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         private_kit.open(**options)
     assert list(private_kit.folder.iterdir()) == []
@@ -116,12 +116,12 @@ def test_every_durability_saves(kit, durability):
     assert kit.contents(kit.reopened(store)) == ABC
 
 
-def test_file_size_is_kept_and_may_change_at_the_next_opening(kit):
+def test_file_size_is_stored_and_may_change_at_the_next_opening(kit):
     kit.open(file_size=7).close()
     assert kit.open(file_size=9).file_size == 9
 
 
-def test_gzipped_store_is_smaller_and_each_reads_the_other(kit):
+def test_gzipped_store_is_smaller_and_readable_with_either_setting(kit):
     sizes = {}
     for gzipped in (False, True):
         name = f"gzipped-{gzipped}"
@@ -165,7 +165,7 @@ def test_every_public_method_is_in_the_list_of_those_that_raise_when_closed(any_
     assert methods - AFTER_CLOSE.keys() == {"close", "import_json"}
 
 
-def test_closed_store_raises_whatever_it_is_asked(kit, abc):
+def test_every_method_of_a_closed_store_raises(kit, abc):
     methods = {name: arguments for name, arguments in AFTER_CLOSE.items() if hasattr(abc, name)}
     abc.close()
     for name, arguments in methods.items():
@@ -174,7 +174,7 @@ def test_closed_store_raises_whatever_it_is_asked(kit, abc):
     assert kit.contents(kit.open()) == ABC
 
 
-def test_closed_store_raises_for_set_and_truth(abc):
+def test_set_and_truth_of_a_closed_store_raise(abc):
     abc.close()
     with pytest.raises(CalledClosedTrackerError):
         abc.set["a"] = {}
@@ -190,7 +190,7 @@ def test_closing_again_does_nothing(kit, abc):
 
 
 @pytest.mark.parametrize("name", ["sync_at", "file_size", "max_tries"])
-def test_a_limit_that_nothing_reaches_may_have_any_size(any_class, path, name):
+def test_limits_may_be_integers_of_any_size(any_class, path, name):
     if name == "max_tries" and not is_tracker(any_class):
         return
     with any_class(path, **{name: 10**30}) as store:
@@ -202,7 +202,7 @@ def test_a_limit_that_nothing_reaches_may_have_any_size(any_class, path, name):
 # Code that moves between private and shared stores
 
 
-def test_locked_block_gives_the_store_and_keeps_what_was_done_also_after_an_exception(kit, store):
+def test_locked_returns_the_store_and_keeps_changes_after_an_exception(kit, store):
     with store.locked() as locked:
         assert locked is store
         store["a"] = kit.value(1)
@@ -215,7 +215,7 @@ def test_locked_block_gives_the_store_and_keeps_what_was_done_also_after_an_exce
         assert kit.contents(now) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_other_threads_come_before_or_after_a_locked_block(kit, store):
+def test_other_threads_wait_for_the_end_of_a_locked_block(kit, store):
     store.update(kit.pairs({"a": 0, "b": 0}))
     entered, seen = threading.Event(), []
 
@@ -235,7 +235,7 @@ def test_other_threads_come_before_or_after_a_locked_block(kit, store):
     assert seen == [{"a": 1, "b": 1}]
 
 
-def test_same_locked_block_may_be_entered_again(kit, store):
+def test_locked_object_may_be_entered_again(kit, store):
     block = store.locked()
     for number in range(2):
         with block, block:
@@ -265,7 +265,7 @@ def test_locked_block_belongs_to_its_thread(kit, store):
     assert kit.contents(store) == {"a": 1}
 
 
-def test_closing_in_a_locked_block_keeps_what_was_done(kit):
+def test_close_inside_a_locked_block_saves(kit):
     store = kit.open()
     with store.locked():
         store["a"] = kit.value(1)
@@ -318,7 +318,7 @@ with tastypy_fast.{kit.cls.__name__}({reader.path!r}) as store:
 
 
 @pytest.mark.parametrize("how", ["exit", "SIGTERM"])
-def test_program_ends_though_a_thread_stays_in_a_locked_block(private_kit, how):
+def test_program_exits_although_a_thread_stays_in_a_locked_block(private_kit, how):
     kit = private_kit
     with kit.open() as store:
         path = store.path
@@ -348,7 +348,7 @@ if {how!r} == "SIGTERM":
     assert kit.open().keys() == ["a"]
 
 
-def test_child_that_was_forked_in_a_locked_block_is_not_in_it(private_kit):
+def test_child_forked_in_a_locked_block_is_outside_it(private_kit):
     kit = private_kit
     store = kit.open()
     store["a"] = kit.value(1)
@@ -374,7 +374,7 @@ def some_tracker(request, path):
         tracker._check()
 
 
-def test_many_tasks_are_marked_done_or_none(some_tracker):
+def test_mark_done_many_marks_all_tasks_or_none(some_tracker):
     with pytest.raises(KeyError, match="'x'"):
         some_tracker.mark_done_many(["a", "x", "b"])
     assert some_tracker.num_done() == 0
@@ -386,7 +386,7 @@ def test_many_tasks_are_marked_done_or_none(some_tracker):
     assert not some_tracker.done("c")
 
 
-def test_release_wants_a_task_that_is_there(some_tracker):
+def test_release_of_a_missing_task_raises_key_error(some_tracker):
     with pytest.raises(KeyError, match="'x'"):
         some_tracker.release("x")
     assert next(some_tracker.try_keys()) == "a"
@@ -396,7 +396,7 @@ def test_release_wants_a_task_that_is_there(some_tracker):
 
 
 @pytest.mark.parametrize("method", ["try_keys", "try_values", "try_items"])
-def test_loops_take_a_batch(some_tracker, method):
+def test_try_loops_accept_a_batch_size(some_tracker, method):
     loop = getattr(some_tracker, method)
     assert len(list(loop(batch=2))) == 3
     for wrong, error in ((0, ValueError), (-1, ValueError), ("1", TypeError), (1.5, TypeError)):
@@ -407,7 +407,7 @@ def test_loops_take_a_batch(some_tracker, method):
     assert [some_tracker.tries(key) for key in "abc"] == [1, 1, 1]
 
 
-def test_reader_marks_nothing(path):
+def test_read_only_tracker_refuses_mark_done_many(path):
     with ProgressTracker(path, init={"a": {}}):
         pass
     with ProgressTracker(path, mode="r") as reader:

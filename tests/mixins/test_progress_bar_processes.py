@@ -17,7 +17,7 @@ tqdm = pytest.importorskip("tqdm")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_bar_counts_what_other_processes_do(path, screen):
+def test_bar_counts_the_work_of_other_processes(path, screen):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(10))
 
     def work(pipe):
@@ -37,7 +37,7 @@ def test_bar_counts_what_other_processes_do(path, screen):
     tracker.close()
 
 
-def test_process_that_only_waits_shows_a_bar_and_claims_nothing(path, screen):
+def test_waiting_process_shows_a_bar_and_claims_nothing(path, screen):
     tracker = SharedProgressTracker(path, init=tasks(3))
     with tracker.progress(file=screen, mininterval=0) as bar:
         assert tracker.claimed_keys() == []
@@ -50,7 +50,7 @@ def test_process_that_only_waits_shows_a_bar_and_claims_nothing(path, screen):
 
 
 @pytest.mark.parametrize("end", ["kill", "close"])
-def test_last_try_is_not_failed_while_its_worker_lives(path, end):
+def test_task_in_its_last_try_does_not_count_as_failed_while_its_worker_lives(path, end):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(4))
 
     def work(pipe):
@@ -86,7 +86,7 @@ def test_last_try_is_not_failed_while_its_worker_lives(path, end):
     tracker.close()
 
 
-def test_gate_that_gave_a_last_try_leaves_the_task_to_its_thread(path):
+def test_task_in_its_last_try_from_a_gate_counts_as_failed_for_its_own_thread_only(path):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(2))
     assert tracker.should_try("task 0")
     assert tracker._count_progress(False).given_up == 1  # (this thread asks, and so is not at work on it)

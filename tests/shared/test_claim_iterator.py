@@ -21,7 +21,7 @@ from tests.support.workers import in_processes, started, tell, told
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_loops_without_end_raise_when_there_are_too_many(tracker):
+def test_loop_beyond_the_limit_of_running_loops_raises(tracker):
     lanes = live_workers.SLOTS - 1
     tracker.add_many(range(lanes + 3))
     loops = [tracker.try_keys() for _ in range(lanes)]
@@ -42,7 +42,7 @@ def test_loops_without_end_raise_when_there_are_too_many(tracker):
     tracker._check()
 
 
-def test_allow_aborted(path, tracker):
+def test_allow_aborted_claims_aborted_tasks(path, tracker):
     tracker.add_many("abcd")
     tracker.mark_done("a")
     tracker.abort("b")
@@ -64,7 +64,7 @@ def test_allow_aborted(path, tracker):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
-def test_max_tries_holds_across_workers(path, batch):
+def test_max_tries_applies_across_workers(path, batch):
     """All tasks fail, and go from hand to hand as workers close and open again."""
     count, limit = 40, 4
 
@@ -90,7 +90,7 @@ def test_max_tries_holds_across_workers(path, batch):
         tracker._check()
 
 
-def test_a_loop_yields_tasks_that_others_add_and_reopen(path, tracker):
+def test_loop_yields_tasks_that_others_add_and_reopen(path, tracker):
     tracker.add_many(range(5))
     tracker.mark_done_many([1, 4])
     with Worker(path) as worker:
@@ -108,7 +108,7 @@ def test_a_loop_yields_tasks_that_others_add_and_reopen(path, tracker):
     assert tries(tracker) == [1, 0, 1, 0, 1, 1, 2]
 
 
-def test_values_and_items_are_as_they_are_when_they_are_handed_out(path, tracker):
+def test_values_and_items_of_a_batch_are_read_when_they_are_yielded(path, tracker):
     tracker.update((number, {"n": number}) for number in range(6))
     with Worker(path) as worker:
         values, items = tracker.try_values(batch=2), tracker.try_items(batch=2)
@@ -147,7 +147,7 @@ def test_independent_programs_claim_different_tasks(path, tracker):
 
 
 @pytest.mark.parametrize("max_tries", [0, 1])
-def test_a_gate_opens_for_a_task_of_a_batch_that_waits_and_that_is_its_try(path, max_tries):
+def test_gate_accepts_a_waiting_task_of_the_same_thread_and_uses_its_try(path, max_tries):
     with SharedTracker(path, max_tries=max_tries) as tracker:
         tracker.add_many("abc")
         loop = tracker.try_keys(batch=2)
@@ -179,7 +179,7 @@ def incremented(tracker):
     (SharedTracker.revert, 0), (lambda tracker: [tracker.reset_tries(key) for key in tracker], 0), (set_by_key, 0),
     (assigned, 0), (incremented, 1), (lambda tracker: None, 0),
 ], ids=["revert", "reset", "by keying", "assigned", "incremented", "nothing"])
-def test_a_try_that_was_already_reset_is_not_returned_twice(path, tracker, change, tries, end):
+def test_try_that_was_already_reset_is_not_returned_twice(path, tracker, change, tries, end):
     tracker.add_many(range(6))
     tracker.sync()
     with Child(_begin_a_batch, path) as child:
@@ -197,7 +197,7 @@ def test_a_try_that_was_already_reset_is_not_returned_twice(path, tracker, chang
 
 
 @pytest.mark.parametrize("is_worker", [False, True])
-def test_a_task_that_is_released_has_its_try_back_if_it_was_not_handed_out(path, tracker, is_worker):
+def test_released_task_gets_its_try_back_if_it_was_not_yielded(path, tracker, is_worker):
     tracker.add_many(range(6))
     with Child(_begin_a_batch, path) as child:
         assert child.pipe.recv() == 0

@@ -67,7 +67,7 @@ def shown(tracker):
 @pytest.mark.parametrize("end", ["hand out", "close_loop", "close", "SIGKILL", "SIGKILL, looked for", "os._exit"])
 @pytest.mark.parametrize("in_block", [False, True])
 @pytest.mark.parametrize("way", ON_WAITING)
-def test_the_try_of_a_task_that_waits_in_a_batch_is_counted_if_it_is_handed_out(path, tracker, way, in_block, end):
+def test_try_of_a_waiting_task_counts_only_if_the_task_is_yielded(path, tracker, way, in_block, end):
     change, now, after, handed_out = ON_WAITING[way]
     tracker.update([("first", {}), ("w", {"_tries": 3}), ("last", {})])
     tracker.sync()
@@ -155,7 +155,7 @@ def test_threads_that_share_a_loop_agree_with_who_ends_claims(path, tracker):
     assert tries(tracker) == [counts[key] for key in range(600)]
 
 
-def test_an_interrupt_as_a_batch_is_claimed_costs_no_try_and_no_task(tracker):
+def test_interrupt_while_a_batch_is_claimed_loses_no_try_and_no_task(tracker):
     """The keys of a batch are read after it was claimed, and that may wait for another thread."""
     tracker.add_many(range(6))
     loop = tracker.try_keys(batch=4)

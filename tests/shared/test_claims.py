@@ -62,7 +62,7 @@ def abort_each(tracker, keys):
 @pytest.mark.parametrize("is_shared", [True, False], ids=["one instance", "an instance for each"])
 @pytest.mark.parametrize("finish", [finish_each, finish_many, abort_each])
 @pytest.mark.parametrize("way", [name for name in HAND_OUT if name != "one loop for each"])
-def test_each_task_is_handed_out_once(path, tracker, way, finish, is_shared):
+def test_each_task_is_yielded_once(path, tracker, way, finish, is_shared):
     if way != "should_try_add":
         tracker.update((number, {"key": number}) for number in range(TASKS))
 
@@ -77,7 +77,7 @@ def test_each_task_is_handed_out_once(path, tracker, way, finish, is_shared):
     assert tracker.claims() == {}
 
 
-def test_each_task_is_handed_out_once_however_they_ask(path, tracker):
+def test_each_task_is_claimed_once_by_loops_and_gates(path, tracker):
     tracker.update((number, {"key": number}) for number in range(2 * TASKS))
     ways = list(HAND_OUT)
 
@@ -114,7 +114,7 @@ class Hand:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_a_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, tmp_path, batch):
+def test_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, tmp_path, batch):
     """Tasks that fail, are released, given up and finished at random, over many passes."""
     tracker.add_many(range(60))
 
@@ -141,7 +141,7 @@ def test_a_failed_task_stays_with_its_worker_until_it_is_released(path, tracker,
     assert tracker.claims() == {}
 
 
-def test_threads_of_one_process_do_not_meet(tracker):
+def test_threads_of_one_process_claim_different_tasks(tracker):
     tracker.add_many(range(TASKS))
     in_hand, lock = set(), threading.Lock()
     all_here = threading.Barrier(4)  # a thread that did two of these would be offered what it failed at before
@@ -185,7 +185,7 @@ def test_threads_may_share_a_loop(tracker):
     assert tracker.claims() == {}
 
 
-def test_a_gate_is_closed_for_other_threads_while_the_one_lives_that_has_it(tracker):
+def test_gate_refuses_a_task_while_the_thread_that_claimed_it_lives(tracker):
     tracker.add_many("ab")
     asked, end = threading.Event(), threading.Event()
 
@@ -211,7 +211,7 @@ def test_a_gate_is_closed_for_other_threads_while_the_one_lives_that_has_it(trac
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_nested_loops_do_not_meet(tracker, batch):
+def test_nested_loops_claim_different_tasks(tracker, batch):
     tracker.add_many(range(30))
     outer_keys, inner_keys = [], []
     for outer in tracker.try_keys(batch=batch):
@@ -227,7 +227,7 @@ def test_nested_loops_do_not_meet(tracker, batch):
     assert tries(tracker) == [1] * 30
 
 
-def test_a_loop_and_a_gate_of_one_thread_know_one_another(tracker):
+def test_loop_and_gate_of_one_thread_share_their_claims(tracker):
     tracker.add_many("abc")
     found = []
     for key in tracker.try_keys():
@@ -258,7 +258,7 @@ def test_two_instances_of_one_process_are_one_worker(path, tracker):
     assert list(mine) == [4, 5]
 
 
-def test_many_workers_have_claims_of_their_own(path, tracker):
+def test_many_workers_have_separate_claims(path, tracker):
     count = 12
     tracker.add_many(range(2 * count))
     workers = [Worker(path) for _ in range(count)]

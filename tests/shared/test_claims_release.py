@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
-def test_a_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch):
+def test_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch):
     tracker.add_many(range(6))
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take, 2) == [0, 1]
@@ -39,7 +39,7 @@ def test_a_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch)
     assert sorted(tracker.try_keys()) == [0, 1, 2, 4, 5]
 
 
-def test_a_pass_does_not_repeat_what_failed_in_it(tracker):
+def test_loop_does_not_repeat_its_failed_tasks(tracker):
     tracker.add_many(range(5))
     passes = [[], []]
     for keys in passes:
@@ -50,7 +50,7 @@ def test_a_pass_does_not_repeat_what_failed_in_it(tracker):
     assert passes == [[0, 1, 2, 3, 4, 5]] * 2
 
 
-def test_a_worker_that_is_stopped_keeps_its_tasks(path, tracker):
+def test_stopped_worker_keeps_its_claims(path, tracker):
     tracker.add_many(range(5))
     with Worker(path) as worker:
         assert worker.ask(take, 2) == [0, 1]
@@ -98,7 +98,7 @@ def claims_of(state):
     return [(key, *claim) for key, claim in state.tracker.claims().items()]
 
 
-def test_a_process_that_only_reads_is_no_worker(path, tracker):
+def test_process_that_only_reads_has_no_worker_file(path, tracker):
     tracker.add_many(range(5))
     with Worker(path) as worker:
         for name in ("claims", "claimed_keys", "num_done", "keys", "items"):
@@ -113,7 +113,7 @@ def test_a_process_that_only_reads_is_no_worker(path, tracker):
 # Giving back
 
 
-def test_release_offers_a_task_to_all_and_keeps_its_try(path, tracker):
+def test_released_task_is_available_to_all_workers_and_keeps_its_try(path, tracker):
     tracker.add_many(range(3))
     with Worker(path) as worker:
         assert worker.ask(take, 3) == [0, 1, 2]
@@ -211,7 +211,7 @@ def test_operations_that_do_not_finish_a_task_keep_its_claim(path, tracker, way)
     assert tracker.claims() == {}
 
 
-def test_a_thread_that_waits_to_claim_does_not_end_the_loop_of_another(tracker):
+def test_thread_waiting_to_claim_does_not_end_the_loop_of_another_thread(tracker):
     """The last tasks are claimed by one thread while another one is about to, and finds nothing left."""
     for number in range(20):
         tracker.add_many(range(5 * number, 5 * number + 5))
@@ -233,7 +233,7 @@ def test_a_thread_that_waits_to_claim_does_not_end_the_loop_of_another(tracker):
         tracker.mark_done_many(found)
 
 
-def test_a_batch_passes_over_what_others_have_finished_meanwhile(path, tracker):
+def test_batch_skips_tasks_that_others_have_finished_since(path, tracker):
     tracker.add_many(range(10))
     with Worker(path) as worker:
         assert worker.ask(take, 1, 10) == [0]
@@ -288,7 +288,7 @@ def test_mark_done_many_works_while_others_change_the_tasks(path, tracker, monke
     tracker._check()
 
 
-def test_the_claim_that_was_taken_away_may_be_another_ones(path, tracker):
+def test_released_task_claimed_by_another_worker_keeps_the_new_claim(path, tracker):
     tracker.add("a")
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take) == ["a"]
@@ -304,7 +304,7 @@ def test_the_claim_that_was_taken_away_may_be_another_ones(path, tracker):
 
 
 @pytest.mark.parametrize("keeps_status", [True, False])
-def test_revert_leaves_claims_that_still_hold(path, tracker, keeps_status):
+def test_revert_keeps_claims_of_unfinished_tasks(path, tracker, keeps_status):
     tracker.add_many("ab")
     tracker.sync()
     with Worker(path) as worker:

@@ -65,7 +65,7 @@ def test_claims_distinguish_running_failed_and_waiting_tasks(path, tracker, batc
     assert sorted(tracker.try_keys()) == [0, 2, 3, 4, 5]
 
 
-def test_an_exhausted_loop_holds_no_claims_that_wait(tracker):
+def test_exhausted_loop_has_no_waiting_claims(tracker):
     tracker.add_many("abc")
     assert list(tracker.try_keys(batch=2)) == ["a", "b", "c"]
     assert states(tracker) == dict.fromkeys("abc", "failed")

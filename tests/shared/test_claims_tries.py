@@ -33,7 +33,7 @@ ONE = {
 
 
 @pytest.mark.parametrize("way", ONE)
-def test_a_task_that_kills_its_worker_is_counted(path, tracker, way):
+def test_try_of_a_task_that_kills_its_worker_is_counted(path, tracker, way):
     tracker.add_many("abcdefgh")
 
     def work(pipe):
@@ -53,7 +53,7 @@ def test_a_task_that_kills_its_worker_is_counted(path, tracker, way):
 
 
 @pytest.mark.parametrize("way", ONE)
-def test_others_see_the_try_while_it_is_under_way(path, tracker, way):
+def test_other_processes_see_the_try_of_a_running_task(path, tracker, way):
     tracker.add_many("ab")
 
     def work(pipe):
@@ -78,7 +78,7 @@ def test_others_see_the_try_while_it_is_under_way(path, tracker, way):
 
 
 @pytest.mark.parametrize("max_tries", [1, 3])
-def test_a_task_that_kills_its_worker_is_given_up_after_max_tries(path, max_tries):
+def test_task_that_kills_its_workers_is_tried_max_tries_times(path, max_tries):
     def work(pipe):
         with SharedTracker(path, max_tries=max_tries) as mine:
             for key in mine.try_keys(batch=3):
@@ -136,7 +136,7 @@ def test_tasks_that_a_loop_did_not_yield_are_released_when_it_ends(path, tracker
         worker.end("close")
 
 
-def test_a_loop_that_is_broken_out_of_gives_back(tracker):
+def test_loop_left_by_break_releases_its_waiting_tasks(tracker):
     tracker.add_many(range(20))
     for key in tracker.try_keys(batch=10):
         if key == 3:
@@ -151,7 +151,7 @@ def test_a_loop_that_is_broken_out_of_gives_back(tracker):
     assert tracker.claimed_keys() == list(range(7))
 
 
-def test_a_task_that_failed_before_stays_with_its_worker_when_a_loop_ends(path, tracker):
+def test_task_that_failed_before_stays_with_its_worker_when_a_loop_ends(path, tracker):
     tracker.add_many(range(6))
     with Worker(path) as worker:
         assert worker.ask(take, 4) == [0, 1, 2, 3]
@@ -164,7 +164,7 @@ def test_a_task_that_failed_before_stays_with_its_worker_when_a_loop_ends(path, 
         worker.end("close")
 
 
-def test_a_loop_that_is_collected_inside_of_an_operation_gives_back(tracker):
+def test_loop_collected_inside_an_operation_releases_its_waiting_tasks(tracker):
     """The garbage collector comes into a block, and into the middle of a loop of another store's."""
     tracker.add_many(range(20))
     tracker["list"] = {"list": [2, 1]}
@@ -184,7 +184,7 @@ def test_a_loop_that_is_collected_inside_of_an_operation_gives_back(tracker):
     assert tries(tracker) == [1] + [0] * 20
 
 
-def test_closing_a_loop_twice_and_late_does_nothing_more(path, tracker):
+def test_second_or_late_close_of_a_loop_has_no_effect(path, tracker):
     tracker.add_many(range(5))
     loop = tracker.try_keys(batch=5)
     loop.close()
@@ -206,7 +206,7 @@ def test_closing_a_loop_twice_and_late_does_nothing_more(path, tracker):
         again._check()
 
 
-def test_a_loop_that_outlives_its_store_raises(path, tracker):
+def test_loop_over_a_closed_store_raises(path, tracker):
     tracker.add_many(range(5))
     loop, fresh = tracker.try_keys(batch=3), tracker.try_keys()
     next(loop)
@@ -222,7 +222,7 @@ def test_a_loop_that_outlives_its_store_raises(path, tracker):
         assert list(again.try_keys()) == list(range(5))
 
 
-def test_a_block_that_is_undone_claims_nothing(path, tracker):
+def test_aborted_block_claims_nothing(path, tracker):
     tracker.add_many(range(10))
     loop = tracker.try_keys(batch=4)
     assert next(loop) == 0
@@ -241,7 +241,7 @@ def test_a_block_that_is_undone_claims_nothing(path, tracker):
 
 
 @pytest.mark.parametrize("batch", [1, 6])
-def test_what_an_undone_block_claimed_is_not_handed_out_though_its_number_was_used_again(path, tracker, batch):
+def test_task_claimed_in_an_aborted_block_is_not_yielded_after_its_transaction_id_is_reused(path, tracker, batch):
     tracker.add_many(range(20))
     loop = tracker.try_keys(batch=batch)
     with pytest.raises(KeyError), tracker.transaction():  # noqa: PT012
@@ -272,7 +272,7 @@ def test_dead_workers_are_found_after_the_block_that_checked_them_was_aborted(pa
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_worker_that_dies_while_it_registers_costs_no_try(path, tracker, monkeypatch, when):
+def test_worker_that_dies_while_registering_loses_no_try(path, tracker, monkeypatch, when):
     """A worker may take over the file of a dead one, which says what that one had handed out."""
     tracker.add_many(range(10))
     with Worker(path) as worker:

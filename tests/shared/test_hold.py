@@ -81,7 +81,7 @@ def holders(store):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, "exit"])
-def test_a_hold_ends_with_its_process(cls, path, store, ending, always_looks):
+def test_hold_ends_with_its_process(cls, path, store, ending, always_looks):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         assert not syncs(store)
@@ -96,7 +96,7 @@ def test_a_hold_ends_with_its_process(cls, path, store, ending, always_looks):
         assert holders(store) == set()
 
 
-def test_a_change_that_was_held_is_synced_with_the_next_one_after_the_holder_is_gone(cls, path, store, always_looks):
+def test_held_change_is_synced_with_the_next_change_after_the_holder_ended(cls, path, store, always_looks):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         store.update({number: {} for number in range(5)})
@@ -109,7 +109,7 @@ def test_a_change_that_was_held_is_synced_with_the_next_one_after_the_holder_is_
         assert store.keys() == list(range(6))
 
 
-def test_a_holder_found_alive_is_checked_again_soon(cls, path, store):
+def test_holder_found_alive_is_checked_again_soon(cls, path, store):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         assert not syncs(store)
@@ -119,7 +119,7 @@ def test_a_holder_found_alive_is_checked_again_soon(cls, path, store):
         pass
 
 
-def test_many_changes_on_hold_do_not_check_the_holder_each_time(cls, path, store, monkeypatch):
+def test_changes_during_a_hold_do_not_check_the_holder_each_time(cls, path, store, monkeypatch):
     looks = []
 
     def count(*arguments):
@@ -148,7 +148,7 @@ def test_many_changes_on_hold_do_not_check_the_holder_each_time(cls, path, store
     assert len(store.dirty()) == 50
 
 
-def test_one_of_two_holders_ends(cls, path, store, always_looks):
+def test_hold_lasts_until_both_holders_have_ended(cls, path, store, always_looks):
     with Holder(cls, path) as first, Holder(cls, path) as second:
         first.ask("hold")
         second.ask("hold")
@@ -164,7 +164,7 @@ def test_one_of_two_holders_ends(cls, path, store, always_looks):
         assert syncs(store)
 
 
-def test_unhold_by_anybody_ends_the_hold_of_all(cls, path, store):
+def test_unhold_by_any_process_ends_all_holds(cls, path, store):
     with Holder(cls, path) as first, Holder(cls, path) as second:
         first.ask("hold")
         second.ask("hold")
@@ -178,7 +178,7 @@ def test_unhold_by_anybody_ends_the_hold_of_all(cls, path, store):
         assert syncs(store)
 
 
-def test_a_holder_that_is_stopped_holds(cls, path, store, always_looks):
+def test_hold_of_a_stopped_process_continues(cls, path, store, always_looks):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         holder.kill(signal.SIGSTOP)
@@ -189,7 +189,7 @@ def test_a_holder_that_is_stopped_holds(cls, path, store, always_looks):
         assert syncs(store)
 
 
-def test_a_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
+def test_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
     with pytest.raises(ZeroDivisionError), store.transaction():  # noqa: PT012
         store.hold()
         raise ZeroDivisionError
@@ -200,7 +200,7 @@ def test_a_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
     assert syncs(store)
 
 
-def test_a_forked_child_is_another_process(cls, path, store, always_looks):
+def test_forked_child_has_its_own_hold(cls, path, store, always_looks):
     store.hold()
     with Child(lambda pipe: pipe.send(syncs(store))) as child:
         # Its parent holds.
@@ -222,7 +222,7 @@ def test_a_forked_child_is_another_process(cls, path, store, always_looks):
         assert syncs(store)
 
 
-def test_a_child_does_not_go_on_with_the_hold_of_its_dead_parent(cls, path, store, always_looks):
+def test_child_does_not_inherit_the_hold_of_its_dead_parent(cls, path, store, always_looks):
     with Holder(cls, path) as holder:
         child = holder.ask("fork")
         try:
@@ -256,7 +256,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_hold_ends_with_its_program(cls, path, store, end, always_looks):
+def test_hold_ends_when_its_program_ends(cls, path, store, end, always_looks):
     with started(PROGRAM.format(ENDS[end]), path, cls.__name__) as process:
         assert told(process) == "holds"
         assert not syncs(store)
@@ -272,7 +272,7 @@ def test_a_hold_ends_with_its_program(cls, path, store, end, always_looks):
         assert syncs(store)
 
 
-def test_a_hold_recorded_by_an_earlier_version_is_ignored(cls, path):
+def test_hold_recorded_by_an_earlier_version_is_ignored(cls, path):
     for is_open in (True, False):
         with cls(path, sync_at=3) as store:
             with store.locked():
@@ -286,7 +286,7 @@ def test_a_hold_recorded_by_an_earlier_version_is_ignored(cls, path):
         assert syncs(store)
 
 
-def test_a_store_with_a_dead_holder_is_whole(cls, path):
+def test_store_with_a_dead_holder_passes_verify(cls, path):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         holder.kill()

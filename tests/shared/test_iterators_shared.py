@@ -35,7 +35,7 @@ walks = pytest.mark.parametrize("kind", ["keys", "values", "items"])
 @walks
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("count", [5, 700])
-def test_loop_runs_across_the_begin_and_the_end_of_a_block(kit, kind, block, count):
+def test_loop_continues_across_the_begin_and_the_end_of_a_block(kit, kind, block, count):
     """It sees what the block adds and deletes, there and afterwards."""
     store = kit.open(init=kit.pairs({number: number for number in range(count)}))
     loop = walk(kit, store, kind)
@@ -54,7 +54,7 @@ def test_loop_runs_across_the_begin_and_the_end_of_a_block(kit, kind, block, cou
 
 
 @walks
-def test_loop_that_began_in_a_block_goes_on_after_it(kit, kind):
+def test_loop_begun_in_a_block_continues_after_it(kit, kind):
     store = kit.open(init=kit.pairs(ABC))
     with store.locked():
         store["d"] = kit.value(4)
@@ -115,7 +115,7 @@ def test_loop_yields_keys_that_a_revert_restores_ahead_of_it(kit, loop, by, what
     store._check()
 
 
-def test_loop_that_has_ended_stays_at_its_end_in_a_block(kit):
+def test_exhausted_loop_stays_exhausted_in_a_block(kit):
     store = kit.open(init=kit.pairs(ABC))
     loops = [iter(store), store.iteritems(), reversed(store)]
     if is_tracker(kit.cls):
@@ -129,7 +129,7 @@ def test_loop_that_has_ended_stays_at_its_end_in_a_block(kit):
     assert [next(loop, "the end") for loop in loops] == ["the end"] * len(loops)
 
 
-def test_backward_loop_runs_across_blocks(kit):
+def test_backward_loop_continues_across_blocks(kit):
     store = kit.open(init=kit.pairs({number: number for number in range(600)}))
     loop = reversed(store)
     seen = [next(loop), next(loop)]
@@ -159,7 +159,7 @@ def test_loop_of_another_thread_sees_only_what_is_committed(kit, elsewhere):
     assert [(key, kit.plain(value)) for key, value in seen] == [*((n, n) for n in range(5)), ("new", "new")]
 
 
-def test_loop_may_be_handed_from_a_block_to_another_thread(kit, elsewhere):
+def test_loop_may_be_passed_from_a_block_to_another_thread(kit, elsewhere):
     """Each step sees what its own thread sees."""
     store = kit.open(init=kit.pairs({number: number for number in range(4)}))
     loop = iter(store)
@@ -187,7 +187,7 @@ def test_loops_see_additions_and_deletions_of_the_loop_itself(kit, within):
     assert len(store) == 0
 
 
-def test_block_within_each_step_of_a_loop(kit):
+def test_loop_may_have_a_block_in_each_iteration(kit):
     store = kit.open(init=kit.pairs({number: number for number in range(30)}))
     for number, (key, value) in enumerate(store.iteritems()):
         with contextlib.suppress(Boom), store.transaction():
@@ -201,7 +201,7 @@ def test_block_within_each_step_of_a_loop(kit):
     }
 
 
-def test_lists_are_from_one_moment(kit, switching_often):
+def test_keys_values_and_items_are_snapshots(kit, switching_often):
     store = kit.open(init=kit.pairs(dict.fromkeys(range(600), 0)))
     ended = threading.Event()
 

@@ -54,7 +54,7 @@ def test_two_loops_of_a_thread_share_the_tasks(tmp_path):
         assert list(other) == []
 
 
-def test_gate_refuses_a_task_that_another_thread_has_claimed(tmp_path, elsewhere):
+def test_gate_refuses_a_task_claimed_by_another_thread(tmp_path, elsewhere):
     with SharedTracker(tmp_path / "tracker", init={"a": {}, "b": {}}) as tracker:
         assert tracker.should_try("a")
         assert elsewhere(tracker.should_try, "b")
@@ -68,7 +68,7 @@ def test_gate_refuses_a_task_that_another_thread_has_claimed(tmp_path, elsewhere
         assert tracker.should_try("b")
 
 
-def test_task_of_a_thread_that_has_ended_is_free_for_the_others(tmp_path):
+def test_task_of_an_ended_thread_is_available_to_other_threads(tmp_path):
     with SharedTracker(tmp_path / "tracker", init={"a": {}}) as tracker:
         assert together(partial(tracker.should_try, "a")) == [True]
         assert tracker.claimed_keys() == ["a"]
@@ -120,7 +120,7 @@ def test_claims_name_the_worker_of_each_task(tmp_path):
 
 
 @pytest.mark.parametrize("block", ["locked", "transaction", "lock"])
-def test_claims_in_a_block_count_when_it_ends(tmp_path, elsewhere, block):
+def test_claims_in_a_block_take_effect_at_its_commit(tmp_path, elsewhere, block):
     with SharedTracker(tmp_path / "tracker", init={number: {} for number in range(4)}) as tracker:
         with block_of(tracker, block):
             assert next(tracker.try_keys()) == 0
@@ -133,7 +133,7 @@ def test_claims_in_a_block_count_when_it_ends(tmp_path, elsewhere, block):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_task_that_was_claimed_in_a_block_that_is_undone_is_not_lost(tmp_path, batch):
+def test_task_claimed_in_an_aborted_block_is_available_again(tmp_path, batch):
     with SharedTracker(tmp_path / "tracker", max_tries=1, init={number: {} for number in range(8)}) as tracker:
         loop = tracker.try_keys(batch=batch)
         taken = [next(loop)]

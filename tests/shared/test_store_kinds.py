@@ -83,7 +83,7 @@ def test_reader_and_shared_store_are_closed_in_any_order(kit, abc):
             assert kit.contents(alone) == ABC
 
 
-def test_shared_store_is_refused_where_a_reader_has_opened_the_files_alone(kit, abc):
+def test_shared_store_is_refused_if_a_reader_of_the_process_opened_the_files_first(kit, abc):
     abc.close()
     with PRIVATE[kit.cls](abc.path, mode="r") as reader:
         with pytest.raises(StoreConflictError, match="shared one first"):
@@ -109,7 +109,7 @@ def test_private_writer_is_refused_while_the_store_is_shared(kit, abc):
     assert kit.contents(kit.open()) == {**ABC, "d": 4, "e": 5}
 
 
-def test_kinds_exclude_each_other(kit, abc):
+def test_dict_and_tracker_exclude_each_other(kit, abc):
     wrong = {SharedPOD: SharedTracker, SharedTracker: SharedPOD}[kit.cls]
     for cls in (wrong, PRIVATE[wrong]):
         with pytest.raises(StoreKindError):
@@ -220,7 +220,7 @@ def test_claims_of_a_killed_process_are_released_for_the_next_sole_user(tmp_path
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_store_whose_files_were_deleted_can_be_closed_and_recreated(shared_class, tmp_path, replaced):
+def test_store_whose_files_were_deleted_can_be_closed_and_recreated(shared_class, tmp_path, replaced):
     path = tmp_path / "store"
     store = shared_class(path, init={"a": {}})
     loop = store.try_keys() if is_tracker(shared_class) else iter(store)
@@ -255,7 +255,7 @@ except tastypy_fast.PersistentOrderedDictException as error:
     return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
 
 
-def test_no_process_joins_without_the_lock_file_of_the_others(shared_class, tmp_path):
+def test_process_cannot_join_after_the_lock_file_was_removed(shared_class, tmp_path):
     path = tmp_path / "store"
     with shared_class(path, init={"a": {}}) as store:
         (path / "lock.mdb").unlink()

@@ -44,7 +44,7 @@ EXITS = {
 
 
 @pytest.mark.parametrize("name", EXITS)
-def test_a_worker_that_closes_or_exits_gives_back(path, tracker, name):
+def test_worker_that_closes_or_exits_releases_its_claims(path, tracker, name):
     tracker.add_many(range(10))
     with started(PROGRAM.format(EXITS[name]), path) as process:
         assert told(process) == "0 1 True"
@@ -61,7 +61,7 @@ def test_a_worker_that_closes_or_exits_gives_back(path, tracker, name):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_process_of_multiprocessing_gives_back_at_its_end(path, method):
+def test_multiprocessing_worker_releases_its_claims_at_exit(path, method):
     program = path.parent / "program.py"
     program.write_text(
         """
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     assert result_of(program, path, method) == (0, "[5] [1, 0, 0, 0, 0, 1]\n", "")
 
 
-def test_the_only_process_releases_all_claims(path):
+def test_only_process_releases_all_claims(path):
     """The last worker is gone, and the next program opens the store; also as a private one."""
     for cls in (SharedTracker, Tracker, SharedTracker):
         with Worker(path) as worker:
@@ -111,7 +111,7 @@ def all_tries(state):
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("ending", ["SIGKILL", "SIGTERM", "os._exit"])
-def test_the_tasks_of_a_dead_worker_are_offered_to_others_at_once(path, tracker, ending, batch):
+def test_tasks_of_a_dead_worker_are_available_at_once(path, tracker, ending, batch):
     tracker.add_many(range(8))
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take, 3, 4) == [0, 1, 2]
@@ -126,7 +126,7 @@ def test_the_tasks_of_a_dead_worker_are_offered_to_others_at_once(path, tracker,
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
+def test_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
     """Wherever they lie, also behind what it has passed."""
     tracker.add_many(range(12))
     with Worker(path) as first, Worker(path) as second:
@@ -145,7 +145,7 @@ def test_a_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
     assert sum(tries(tracker)) == 16
 
 
-def test_an_exhausted_loop_stays_exhausted(path, tracker):
+def test_exhausted_loop_stays_exhausted(path, tracker):
     """What others leave later is for the next one."""
     tracker.add_many(range(3))
     with Worker(path) as worker:
@@ -158,7 +158,7 @@ def test_an_exhausted_loop_stays_exhausted(path, tracker):
 
 
 @pytest.mark.parametrize("how", ["fork", "subprocess", "subprocess with open files"])
-def test_a_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
+def test_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
     tracker.add_many(range(5))
 
     def work(pipe):
@@ -193,7 +193,7 @@ def test_a_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("way", ["list", "close", "drop", "leave", "exit"])
-def test_a_child_takes_nothing_of_its_parents_loop(path, tracker, way, batch):
+def test_child_does_not_advance_the_loop_of_its_parent(path, tracker, way, batch):
     """Whatever it does with the iterator that it has inherited."""
     tracker.add_many(range(12))
     loop = tracker.try_keys(batch=batch)
@@ -229,7 +229,7 @@ def test_a_child_takes_nothing_of_its_parents_loop(path, tracker, way, batch):
     assert tries(tracker) == [1] * 12
 
 
-def test_a_child_and_its_parent_claim_different_tasks(path, tracker):
+def test_child_and_its_parent_claim_different_tasks(path, tracker):
     """Both go on with the same iterator, each as a worker of its own."""
     tracker.add_many(range(TASKS))
     loop = tracker.try_keys(batch=5)

@@ -94,7 +94,7 @@ def test_threads_of_every_kind_keep_their_claims_while_they_live(tracker, start)
 
 
 @pytest.mark.parametrize("start", START)
-def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(tracker, start):
+def test_thread_that_reuses_the_id_of_an_ended_thread_gets_none_of_its_claims(tracker, start):
     """The system gives numbers again; the interpreter's are never used twice."""
     tracker.add_many("ab")
 
@@ -124,7 +124,7 @@ def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(trac
             finish()
 
 
-def test_numbers_of_threads():
+def test_thread_number_is_alive_until_the_thread_ends():
     assert is_alive(this_thread())
     assert not is_alive(0)
     number, finish = in_thread("_thread", lambda tell, wait: (tell(this_thread()), wait()))

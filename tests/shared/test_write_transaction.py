@@ -91,7 +91,7 @@ class Nested:
 
 
 @pytest.mark.parametrize("kinds", NESTINGS, ids=" ".join)
-def test_blocks_keep_and_undo_what_they_say(kit, elsewhere, kinds):
+def test_nested_blocks_commit_and_undo_their_own_changes(kit, elsewhere, kinds):
     store = kit.open(init=kit.pairs({"first": 0, "numbers": [], "last": None}))
     for caught_at in [None, *range(len(kinds) + 1)]:
         with contextlib.suppress(Boom):
@@ -120,7 +120,7 @@ def everything(store):
 
 
 @pytest.mark.parametrize("ends", ["kept", "undone"])
-def test_block_is_seen_whole_or_not_at_all(kit, abc, elsewhere, ends):
+def test_other_threads_see_a_block_completely_or_not_at_all(kit, abc, elsewhere, ends):
     """By the thread that is in it at once, by others when it has ended."""
     before = everything(abc)
     inside = None
@@ -140,7 +140,7 @@ def test_block_is_seen_whole_or_not_at_all(kit, abc, elsewhere, ends):
     assert everything(abc) == elsewhere(everything, abc) == (inside if ends == "kept" else before)
 
 
-def test_other_instance_of_the_process_is_in_the_same_block(kit, abc, elsewhere):
+def test_another_instance_of_the_process_joins_the_block(kit, abc, elsewhere):
     other = kit.open()
     with abc.locked():
         abc["a"] = kit.value(10)
@@ -151,7 +151,7 @@ def test_other_instance_of_the_process_is_in_the_same_block(kit, abc, elsewhere)
     assert kit.contents(abc) == {"a": 10, "b": 20, "c": 3}
 
 
-def test_blocks_of_two_stores_are_apart(kit, abc):
+def test_blocks_of_two_stores_are_independent(kit, abc):
     other = kit.open("other")
     with abc.locked(), contextlib.suppress(Boom), other.transaction():
         abc["a"] = other["a"] = kit.value(10)
@@ -162,7 +162,7 @@ def test_blocks_of_two_stores_are_apart(kit, abc):
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_block_gives_the_store_and_may_be_used_again(kit, abc, kind):
+def test_block_returns_the_store_and_may_be_entered_again(kit, abc, kind):
     block = getattr(abc, kind)()
     for number in range(3):
         with block as entered:
@@ -175,7 +175,7 @@ def test_block_gives_the_store_and_may_be_used_again(kit, abc, kind):
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_block_that_is_left_early_is_kept(kit, abc, kind):
+def test_block_left_by_return_is_committed(kit, abc, kind):
     def leave():
         for _ in range(3):
             with getattr(abc, kind)():
@@ -217,7 +217,7 @@ def test_lock_belongs_to_the_thread(kit, abc, elsewhere):
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_unlock_ends_no_other_block(kit, abc, elsewhere, kind):
+def test_unlock_does_not_end_a_with_block(kit, abc, elsewhere, kind):
     abc.lock()
     with contextlib.suppress(Boom), getattr(abc, kind)():
         with pytest.raises(NotLockedError):
@@ -235,7 +235,7 @@ def test_unlock_ends_no_other_block(kit, abc, elsewhere, kind):
 
 @pytest.mark.parametrize("kinds", [kinds for kinds in NESTINGS if len(kinds) < 3], ids=" ".join)
 @pytest.mark.parametrize("fails", [False, True])
-def test_closing_ends_the_blocks_and_keeps_them(kit, elsewhere, kinds, fails):
+def test_close_commits_the_open_blocks(kit, elsewhere, kinds, fails):
     """What comes after it in the block is another matter; an exception comes out as it is."""
     store, other = kit.open(), kit.open()
 
@@ -261,7 +261,7 @@ def test_closing_ends_the_blocks_and_keeps_them(kit, elsewhere, kinds, fails):
     assert elsewhere(kit.contents, other) == {"a": 1, "c": 3}
 
 
-def test_block_of_a_closed_store_is_refused(kit, abc):
+def test_block_on_a_closed_store_raises(kit, abc):
     block = abc.locked()
     abc.close()
     with pytest.raises(CalledClosedTrackerError), block:
@@ -303,7 +303,7 @@ REFUSED_BY_A_TRACKER = {
     *((SharedPOD, name) for name in REFUSED_OPERATIONS),
     *((SharedTracker, name) for name in REFUSED_OPERATIONS | REFUSED_BY_A_TRACKER),
 ], ids=str)
-def test_operation_that_fails_leaves_nothing_and_costs_its_block_nothing(tmp_path, cls, name):
+def test_failed_operation_changes_nothing_and_keeps_its_block(tmp_path, cls, name):
     with cls(tmp_path / "store", init={"a": {"n": 1}}) as store:
         store.sync()
         before = store.items()
@@ -321,7 +321,7 @@ def test_operation_that_fails_leaves_nothing_and_costs_its_block_nothing(tmp_pat
         store._check()
 
 
-def test_sync_inside_of_a_block_that_is_undone_is_undone(kit, abc):
+def test_sync_inside_an_aborted_block_is_undone(kit, abc):
     abc["a"] = kit.value(10)
     with contextlib.suppress(Boom), abc.transaction():
         abc["b"] = kit.value(20)
@@ -333,7 +333,7 @@ def test_sync_inside_of_a_block_that_is_undone_is_undone(kit, abc):
     assert kit.contents(abc) == ABC
 
 
-def test_sync_inside_of_a_block_counts_when_the_block_ends(kit, abc):
+def test_sync_inside_a_block_takes_effect_at_its_commit(kit, abc):
     with abc.locked():
         abc["a"] = kit.value(10)
         abc.sync()
@@ -343,7 +343,7 @@ def test_sync_inside_of_a_block_counts_when_the_block_ends(kit, abc):
 
 
 @pytest.mark.parametrize("change", ["hold", "revert", "sync_key", "clear"])
-def test_block_that_is_undone_undoes_it(kit, change):
+def test_aborted_block_undoes_hold_revert_sync_key_and_clear(kit, change):
     store = kit.open(init=kit.pairs(ABC), sync_at=2)
     store.sync()
     store["a"] = kit.value(10)
@@ -356,7 +356,7 @@ def test_block_that_is_undone_undoes_it(kit, change):
     assert store.dirty() == set()
 
 
-def test_store_syncs_by_itself_when_a_block_ends_and_not_before(kit):
+def test_automatic_sync_waits_for_the_end_of_a_block(kit):
     store = kit.open(sync_at=3)
     with store.locked():
         for number in range(10):
@@ -375,7 +375,7 @@ def generator_with_a_block(store):
 
 
 @apart
-def test_a_block_is_not_ended_by_another_thread(tmp_path):
+def test_block_is_not_ended_by_another_thread(tmp_path):
     with SharedPOD(tmp_path / "store") as store:
         generator = generator_with_a_block(store)
         next(generator)
@@ -392,7 +392,7 @@ def test_a_block_is_not_ended_by_another_thread(tmp_path):
 @pytest.mark.parametrize("second_fails", [False, True])
 @pytest.mark.parametrize("kinds", list(itertools.product(["locked", "transaction"], repeat=2)))
 @apart
-def test_blocks_that_end_in_the_wrong_order_keep_nothing_and_say_so(tmp_path, kinds, first_fails, second_fails):
+def test_blocks_that_end_in_the_wrong_order_are_undone_and_raise(tmp_path, kinds, first_fails, second_fails):
     with SharedPOD(tmp_path / "store", init={"before": 0}) as store:
         first, second = (getattr(store, kind)() for kind in kinds)
         error = ZeroDivisionError()
@@ -414,7 +414,7 @@ def test_blocks_that_end_in_the_wrong_order_keep_nothing_and_say_so(tmp_path, ki
         assert store.keys() == ["before", "after", "last"]
 
 
-def test_a_block_may_be_reentered_and_is_left_as_often(tmp_path):
+def test_block_may_be_reentered_and_each_level_undoes_its_own_part(tmp_path):
     with SharedPOD(tmp_path / "store") as store:
         block = store.transaction()
         with block:
@@ -429,7 +429,7 @@ def test_a_block_may_be_reentered_and_is_left_as_often(tmp_path):
 
 
 @apart
-def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tmp_path):
+def test_thread_that_reuses_the_id_of_an_ended_thread_does_not_join_its_block(tmp_path):
     store = SharedPOD(tmp_path / "store")
     outcomes = []
 
@@ -458,7 +458,7 @@ def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tm
 
 
 @pytest.mark.parametrize("way", ["transaction", "sync", "revert"])
-def test_a_large_value_that_becomes_small_in_one_block_leaves_no_pages(shared_class, tmp_path, way):
+def test_large_value_that_shrinks_in_one_block_leaks_no_pages(shared_class, tmp_path, way):
     path = tmp_path / "store"
     with shared_class(path, init={"a": {"x": "small"}}) as store:
         store.sync()

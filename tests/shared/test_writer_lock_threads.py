@@ -23,7 +23,7 @@ def instances_for_threads(kit, one=False):
 
 @pytest.mark.parametrize("one", [True, False], ids=["one instance", "an instance each"])
 @pytest.mark.usefixtures("switching_often")
-def test_threads_that_add_in_place_lose_nothing(kit, one):
+def test_increments_of_several_threads_are_not_lost(kit, one):
     stores = instances_for_threads(kit, one)
     stores[0].update(kit.pairs({"n": 0, "deep": {"l": [0]}, "text": ""}))
 
@@ -70,7 +70,7 @@ def test_blocks_of_threads_are_isolated(kit, kind):
     assert sorted(found["log"]) == sorted(list(range(THREADS)) * 50)
 
 
-def test_writer_waits_for_the_end_of_a_block_and_a_reader_does_not(kit, abc):
+def test_writer_waits_for_a_block_of_another_thread_and_reader_does_not(kit, abc):
     begun, written = threading.Event(), []
 
     def write():
@@ -92,7 +92,7 @@ def test_writer_waits_for_the_end_of_a_block_and_a_reader_does_not(kit, abc):
 
 
 @pytest.mark.usefixtures("switching_often")
-def test_readers_see_transfers_as_a_whole_and_nothing_of_those_that_fail(kit, seed):
+def test_readers_see_transfers_completely_and_no_failed_ones(kit, seed):
     stores = instances_for_threads(kit)
     stores[0].update(kit.pairs(dict.fromkeys(range(5), 100)))
     ended = threading.Event()

@@ -87,7 +87,7 @@ def right(sound):
     ("any_class", "damage", "heads"),
     [(cls, damage, heads) for cls, damage in CASES for heads in ([True, False] if cls is Tracker else [False])],
 )
-def test_damage_inside_is_right_or_refused(right, any_class, victim, damage, mode, heads):
+def test_damaged_records_give_the_right_value_or_an_integrity_error(right, any_class, victim, damage, mode, heads):
     """Each way of reading gives what it gave before the damage, or the integrity error."""
     change, noticed_by = {**INSIDE, **INSIDE_TRACKER}[damage]
     with Inside(victim) as inside:
@@ -121,7 +121,7 @@ def test_damage_inside_is_right_or_refused(right, any_class, victim, damage, mod
 
 
 @pytest.mark.parametrize(("any_class", "damage"), CASES)
-def test_check_finds_damage_inside(any_class, victim, damage):
+def test_check_finds_damaged_records(any_class, victim, damage):
     with Inside(victim) as inside:
         {**INSIDE, **INSIDE_TRACKER}[damage][0](inside)
     with pytest.raises((PersistentOrderedDictIntegrityError, NotAStoreError)), any_class(victim) as store:
@@ -129,7 +129,7 @@ def test_check_finds_damage_inside(any_class, victim, damage):
 
 
 @pytest.mark.parametrize("length", range(0, 60, 6))
-def test_a_record_cut_anywhere_is_refused(any_class, victim, length):
+def test_record_truncated_at_any_position_is_refused(any_class, victim, length):
     with Inside(victim) as inside:
         assert len(inside.record(5)) > 60
         inside.put(5, inside.record(5)[:length])
@@ -139,7 +139,7 @@ def test_a_record_cut_anywhere_is_refused(any_class, victim, length):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_newer_format_is_refused_and_left_alone(any_class, victim, mode):
+def test_newer_format_is_refused_and_not_changed(any_class, victim, mode):
     with Inside(victim) as inside:
         change_meta(b"format", b"99")(inside)
     before = files(victim)
@@ -148,7 +148,7 @@ def test_a_newer_format_is_refused_and_left_alone(any_class, victim, mode):
     assert files(victim)["data.mdb"] == before["data.mdb"]
 
 
-def test_an_instance_that_met_damage_goes_on(any_class, victim):
+def test_instance_is_usable_after_an_integrity_error(any_class, victim):
     """The rest is read and written; what is damaged can be replaced or deleted."""
     with Inside(victim) as inside:
         change_record(lambda raw: raw[:-1] + b"!")(inside)
@@ -181,7 +181,7 @@ def flip_somewhere(inside, rng):
     inside.txn.put(key, bytes(bits), db=database)
 
 
-def test_a_flipped_bit_inside_is_data_or_an_integrity_error(any_class, sound, path, seed):
+def test_flipped_bit_in_a_record_gives_data_or_an_integrity_error(any_class, sound, path, seed):
     """Not all of these can be found (a digit is as good as another); none raises anything else or ends the process."""
     rng = random.Random(seed)
     refused = 0

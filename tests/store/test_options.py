@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.mark.parametrize("busy", [1, 4, 1000])
-def test_a_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy):
+def test_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy):
     """The page that names its databases is given up by a commit, and taken for another thing by one soon after."""
     newest_meta = data_file.newest_meta
     rng = random.Random(busy)
@@ -46,7 +46,7 @@ def test_a_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy
 
 @pytest.mark.parametrize(("made", "opened"), [(POD, Tracker), (Tracker, POD)])
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_store_of_the_other_kind_is_refused_and_kept(path, made, opened, mode):
+def test_store_of_the_other_kind_is_refused_and_not_changed(path, made, opened, mode):
     with made(path, init={"a": {"x": 1}}):
         pass
     before = (path / "data.mdb").read_bytes()
@@ -78,7 +78,7 @@ def test_conflicting_options_are_refused(any_class, path, options):
         assert store.keys() == ["a", "b"]
 
 
-def test_refused_instances_leave_the_open_ones_alone(any_class, path):
+def test_refused_instance_does_not_affect_open_instances(any_class, path):
     with any_class(path) as store:
         for _ in range(3):
             with pytest.raises(StoreConflictError):

@@ -150,7 +150,7 @@ def test_changes_to_values_in_a_reader_are_not_saved(private_kit):
     assert kit.contents(kit.open()) == {"a": [1]}
 
 
-def test_reader_of_nothing_raises_and_makes_nothing(private_kit):
+def test_reader_of_a_missing_store_raises_and_creates_nothing(private_kit):
     with pytest.raises(StoreNotFoundError, match=r"mode=.w"):
         private_kit.open(mode="r")
     assert list(private_kit.folder.iterdir()) == []

@@ -52,7 +52,7 @@ def test_closing_one_instance_leaves_the_other_open(private_kit):
         one["a"]
 
 
-def test_instances_have_each_their_own_sync_at_and_hold(private_kit):
+def test_each_instance_has_its_own_sync_at_and_hold(private_kit):
     kit = private_kit
     one, other = kit.open(sync_at=2), kit.open(sync_at=100)
     for number in range(5):
@@ -103,7 +103,7 @@ def test_instances_with_clone_false_see_each_others_syncs_only(private_kit, apar
     assert kit.plain(other["d"]) == 4
 
 
-def test_clone_false_is_apart_from_instances_that_share(private_kit):
+def test_instance_with_clone_false_does_not_share_memory_with_others(private_kit):
     kit = private_kit
     shared, apart = kit.open(), kit.open(clone=False)
     shared["a"] = kit.value(1)
@@ -116,7 +116,7 @@ def test_clone_false_is_apart_from_instances_that_share(private_kit):
     assert sorted(apart.keys()) == ["a", "b"]
 
 
-def test_both_instances_write(private_kit, apart):
+def test_changes_of_both_instances_are_saved(private_kit, apart):
     kit, (one, other) = private_kit, apart
     for number in range(0, 40, 2):
         one[number] = kit.value("one")
@@ -146,7 +146,7 @@ def test_last_sync_of_one_key_wins(private_kit, apart):
 
 @pytest.mark.parametrize("held", [False, True], ids=["", "held past a sync"])
 @pytest.mark.parametrize("way", ["assigned", "changed by keying"])
-def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(private_kit, apart, way, held):
+def test_key_deleted_by_one_and_changed_by_the_other_exists_after_both_syncs(private_kit, apart, way, held):
     kit, (one, other) = private_kit, apart
     if held:
         _value = kit.plain(other["a"])
@@ -168,7 +168,7 @@ def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(pr
     assert len(one) == len(other) == 3
 
 
-def test_key_that_both_delete_is_gone(private_kit, apart):
+def test_key_deleted_by_both_is_deleted(private_kit, apart):
     one, other = apart
     del one["a"], other["a"]
     one.sync()
@@ -178,7 +178,7 @@ def test_key_that_both_delete_is_gone(private_kit, apart):
     assert other.dirty() == set()
 
 
-def test_key_that_one_read_and_the_other_deleted_is_gone(private_kit, apart):
+def test_key_read_by_one_and_deleted_by_the_other_is_deleted(private_kit, apart):
     kit, (one, other) = private_kit, apart
     assert kit.plain(other["a"]) == [1]
     del one["a"]
@@ -193,7 +193,7 @@ def test_key_that_one_read_and_the_other_deleted_is_gone(private_kit, apart):
 
 @pytest.mark.parametrize("save", [lambda store: store.sync(), lambda store: store.sync_key("new")],
                          ids=["sync", "sync_key"])
-def test_key_saved_by_sync_key_is_seen_as_the_other_instance_changes_it(private_kit, apart, save):
+def test_change_of_a_key_that_another_instance_saved_by_sync_key_is_visible_to_it(private_kit, apart, save):
     kit, (one, other) = private_kit, apart
     other["new"] = kit.value("other")
     other.sync_key("new")
@@ -217,7 +217,7 @@ def test_loop_sees_what_the_other_instance_syncs(private_kit, apart):
     assert seen == ["a", "c", "d"]
 
 
-def test_revert_of_one_does_not_touch_the_other(private_kit, apart):
+def test_revert_of_one_instance_does_not_change_the_other(private_kit, apart):
     kit, (one, other) = private_kit, apart
     one["d"] = kit.value(1)
     other["e"] = kit.value(2)

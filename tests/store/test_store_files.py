@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 # Files that go away
 
 
-def test_a_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, path):
+def test_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, path):
     store = any_class(path, init={"a": {"x": 1}})
     store.sync()
     shutil.rmtree(path)
@@ -43,7 +43,7 @@ def test_a_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, 
         assert again.keys() == []
 
 
-def test_a_store_that_is_replaced_while_it_is_open_is_not_written(any_class, tmp_path):
+def test_store_that_is_replaced_while_it_is_open_is_not_written(any_class, tmp_path):
     with any_class(tmp_path / "other", init={"other": {}}):
         pass
     store = any_class(tmp_path / "store", init={"a": {}})
@@ -62,7 +62,7 @@ def test_a_store_that_is_replaced_while_it_is_open_is_not_written(any_class, tmp
         again._check()
 
 
-def test_a_moved_store_is_opened_where_it_is(any_class, tmp_path):
+def test_moved_store_opens_at_its_new_path(any_class, tmp_path):
     with any_class(tmp_path / "before", init={"a": {}}):
         pass
     os.rename(tmp_path / "before", tmp_path / "after")
@@ -116,7 +116,8 @@ def change_rights(tmp_path):
     ],
     ids=["no rights", "no rights to read", "no right to write", "no right to create"],
 )
-def test_missing_permissions_are_refused_by_name(any_class, tmp_path, change_rights, name, closed, left, mode):
+def test_missing_permission_raises_an_error_that_names_the_path(any_class, tmp_path, change_rights, name, closed, left,
+                                                               mode):
     with any_class(tmp_path / "store", init={"a": {}}):
         pass
     for entry in reversed(closed):
@@ -144,7 +145,7 @@ def test_files_without_the_right_to_write_are_read(any_class, path, change_right
     as_somebody_else(work)
 
 
-def test_a_read_only_file_system_is_read(any_class, tmp_path):
+def test_read_only_file_system_is_read(any_class, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
     if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root may mount a file system, and not everywhere")
@@ -163,7 +164,7 @@ def test_a_read_only_file_system_is_read(any_class, tmp_path):
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_an_exception_while_opening_leaves_nothing_locked(any_class, path):
+def test_failed_open_leaves_nothing_locked(any_class, path):
     """In this process and for others."""
     with any_class(path, init={"a": {}}):
         pass

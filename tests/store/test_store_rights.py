@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
-def test_the_umask_decides_who_may_use_a_store(any_class, path, mask):
+def test_umask_decides_who_may_use_a_store(any_class, path, mask):
     def work(pipe):
         os.umask(mask)
         with any_class(path, init={"a": {"n": 1}}) as store:
@@ -80,7 +80,7 @@ def test_members_of_a_group_share_a_store(path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what is not its own")
-def test_a_store_that_root_read_stays_usable_for_its_owner(any_class, path):
+def test_store_that_root_read_stays_usable_for_its_owner(any_class, path):
     folder = path.parent
     os.chown(folder, 2001, 2001)
     for parent in folder.parents:
@@ -114,7 +114,7 @@ def forbid(number):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_errors_at_opening_are_of_our_tree_and_say_what_to_do(private_class, tmp_path, mode):
+def test_errors_at_opening_are_package_errors_and_say_what_to_do(private_class, tmp_path, mode):
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o005:
             parent.chmod(parent.stat().st_mode | 0o055)

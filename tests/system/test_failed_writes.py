@@ -104,7 +104,7 @@ def each_write(shim, folder, how, cls, durability, step, first=1):
 @pytest.mark.parametrize("how", [errno.ENOSPC, errno.EIO, "short"])
 @pytest.mark.parametrize(("cls", "durability"), CASES)
 @pytest.mark.storm
-def test_each_write_fails_once(shim, tmp_path, cls, durability, how):
+def test_failure_of_each_single_write_loses_nothing(shim, tmp_path, cls, durability, how):
     assert each_write(shim, tmp_path / "work", how, cls, durability, 1) > 20
 
 
@@ -112,7 +112,7 @@ def test_each_write_fails_once(shim, tmp_path, cls, durability, how):
     (POD, "normal", errno.ENOSPC, 1), (Tracker, "full", errno.EIO, 2), (SharedPOD, "process", errno.ENOSPC, 3),
     (SharedTracker, "process", "short", 4),
 ])
-def test_some_writes_fail_once(shim, tmp_path, cls, durability, how, first):
+def test_failure_of_some_single_writes_loses_nothing(shim, tmp_path, cls, durability, how, first):
     assert each_write(shim, tmp_path / "work", how, cls, durability, 11, first) > 20
 
 

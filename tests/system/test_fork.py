@@ -146,7 +146,7 @@ def test_writing_in_a_child_raises_and_names_the_shared_class(path, name):
         assert store.items() == before
 
 
-def test_a_child_reads_what_the_parent_synced(any_class, path):
+def test_child_reads_what_the_parent_synced(any_class, path):
     with any_class(path) as store:
         store["synced"] = {"n": 1}
         store.sync()
@@ -196,7 +196,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_the_end_of_a_child_saves_nothing_of_the_parents(path, name):
+def test_exit_of_a_child_saves_no_changes_of_its_parent(path, name):
     """What is unsynced at the fork is saved by the parent, once, and by nobody else."""
     status, output, errors = run(
         f"""
@@ -229,7 +229,7 @@ def test_the_end_of_a_child_saves_nothing_of_the_parents(path, name):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("opened_before", [True, False])
-def test_a_child_of_multiprocessing_saves_its_own_store(tmp_path, method, opened_before):
+def test_child_of_multiprocessing_saves_its_own_store(tmp_path, method, opened_before):
     """At its end, without close(). (A child of multiprocessing's fork runs no functions of atexit.)"""
     program = tmp_path / "program.py"
     program.write_text(
@@ -266,7 +266,7 @@ if __name__ == "__main__":
             assert parents.items() == [("a", 1)]
 
 
-def test_a_forked_child_saves_its_own_store(tmp_path):
+def test_forked_child_saves_its_own_store(tmp_path):
     status, _, errors = run(
         """
         import os, sys
@@ -286,7 +286,7 @@ def test_a_forked_child_saves_its_own_store(tmp_path):
             assert store.items() == [("a", 1)]
 
 
-def test_a_child_may_open_the_parents_store_to_read_only(any_class, path):
+def test_child_may_open_the_parents_store_to_read_only(any_class, path):
     with any_class(path, init={"a": {}}) as store:
         store.sync()
 
@@ -300,7 +300,7 @@ def test_a_child_may_open_the_parents_store_to_read_only(any_class, path):
         outcome_of(child)
 
 
-def test_a_child_that_outlives_its_parent_keeps_nothing_locked(any_class, path):
+def test_child_that_outlives_its_parent_holds_no_lock(any_class, path):
     def parent(pipe):
         store = any_class(path, init={"a": {}})
         store.sync()
@@ -321,7 +321,7 @@ def test_a_child_that_outlives_its_parent_keeps_nothing_locked(any_class, path):
         assert child.pipe.recv() == ["a", "b"]
 
 
-def test_iterators_go_on_across_a_fork(any_class, path):
+def test_iterators_continue_after_a_fork(any_class, path):
     with any_class(path, init={number: {} for number in range(1000)}) as store:
         store.sync()
         keys, items = iter(store), store.iteritems()
@@ -334,7 +334,7 @@ def test_iterators_go_on_across_a_fork(any_class, path):
         assert list(keys) == [key for key, _ in items] == list(range(1, 1000))
 
 
-def test_a_loop_of_tries_ends_in_a_child(path):
+def test_try_loop_raises_in_a_forked_child(path):
     """The try could not be counted there."""
     with Tracker(path, init={number: {} for number in range(5)}) as tracker:
         tracker.sync()
@@ -351,7 +351,7 @@ def test_a_loop_of_tries_ends_in_a_child(path):
         assert [tracker.tries(key) for key in tracker] == [1] * 5
 
 
-def test_a_grandchild_reads(any_class, path):
+def test_forked_grandchild_can_read(any_class, path):
     with any_class(path, init={"a": {}}) as store:
         store.sync()
         parent = os.getpid()
@@ -397,7 +397,7 @@ ABANDONED = """
 """
 
 
-def test_a_fork_after_the_thread_of_a_block_ended_blocks_no_process(tmp_path):
+def test_fork_after_the_thread_of_an_open_block_ended_does_not_deadlock(tmp_path):
     """The child can neither end the transaction nor use the store; other stores it uses as any child."""
     status, output, errors = run(ABANDONED, tmp_path / "store", tmp_path / "other")
     assert (status, output, errors) == (0, "0 5 1\n", "")

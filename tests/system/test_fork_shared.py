@@ -79,7 +79,7 @@ def test_forks_while_threads_write_and_hold_the_lock(path):
 
 
 @apart
-def test_threads_may_fork_and_use_the_store_side_by_side(path):
+def test_threads_may_fork_while_others_use_the_store(path):
     pod = SharedPOD(path, init={"n": 0})
 
     def child(pipe):
@@ -98,7 +98,7 @@ def test_threads_may_fork_and_use_the_store_side_by_side(path):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_fork_inside_of_a_block_leaves_the_block_to_the_parent(path, name):
+def test_block_belongs_to_the_parent_after_a_fork_inside_it(path, name):
     """The child has no part in it, waits for its end before it writes, and reads what was there before."""
 
     def other(pipe):
@@ -126,7 +126,7 @@ def test_a_fork_inside_of_a_block_leaves_the_block_to_the_parent(path, name):
         pod._check()
 
 
-def test_a_child_that_leaves_its_parents_block_ends_nothing(path):
+def test_child_that_leaves_the_block_of_its_parent_does_not_end_it(path):
     status, output, errors = result_of(
         """
         import os, sys
@@ -167,7 +167,7 @@ with SharedPOD(sys.argv[1]) as pod:
 
 
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "1 / 0", "os.kill(os.getpid(), 9)"])
-def test_the_end_of_a_child_that_was_forked_in_a_block_frees_nothing(path, ending):
+def test_exit_of_a_child_forked_in_a_block_releases_no_lock_or_snapshot(path, ending):
     """Neither the lock, so that others still wait, nor the pages that the parent reads."""
     program = f"""
         import os, signal, sys
@@ -203,7 +203,7 @@ def test_the_end_of_a_child_that_was_forked_in_a_block_frees_nothing(path, endin
 
 
 @apart
-def test_forks_among_blocks_of_two_stores(path):
+def test_fork_while_threads_hold_blocks_of_two_stores_does_not_deadlock(path):
     """One thread takes a and then b, or b and then a, while another one forks, which needs both."""
     forks = 10
     stop = threading.Event()
@@ -237,7 +237,7 @@ def test_forks_among_blocks_of_two_stores(path):
 
 
 @apart
-def test_a_fork_waits_for_a_block_that_opens_and_closes_stores(path):
+def test_fork_waits_for_a_block_that_opens_and_closes_stores(path):
     with SharedPOD(path / "a", init={"n": 0}) as a:
         forked = threading.Event()
 
@@ -264,7 +264,7 @@ def test_a_fork_waits_for_a_block_that_opens_and_closes_stores(path):
 
 
 @apart
-def test_a_fork_inside_of_an_operation_is_refused_in_the_child_alone(path):
+def test_fork_inside_an_operation_raises_only_in_the_child(path):
     """What a method calls back may fork; the operation is the parent's."""
     with SharedPOD(path, init={"list": [3, 1, 2]}) as pod:
         parent, statuses = os.getpid(), []
@@ -291,7 +291,7 @@ def test_a_fork_inside_of_an_operation_is_refused_in_the_child_alone(path):
         pod._check()
 
 
-def test_iterators_go_on_across_a_fork(path):
+def test_iterators_continue_after_a_fork(path):
     with SharedPOD(path, init=[(number, {}) for number in range(1000)]) as pod:
         keys, items = iter(pod), pod.iteritems()
         assert [next(keys), next(items)[0]] == [0, 0]
@@ -304,7 +304,7 @@ def test_iterators_go_on_across_a_fork(path):
         assert list(keys) == [key for key, _ in items] == [*range(1, 1000), "new"]
 
 
-def test_a_child_that_outlives_its_parent_goes_on(path):
+def test_child_that_outlives_its_parent_can_use_the_store(path):
     def parent(pipe):
         pod = SharedPOD(path, init={"n": 0})
         if os.fork() == 0:

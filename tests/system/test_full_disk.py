@@ -97,7 +97,7 @@ def in_child(work):
 
 
 @pytest.mark.parametrize("room", [0, 4096, 50_000])
-def test_a_sync_on_a_full_disk_raises_keeps_everything_and_saves_it_later(any_class, disk, room):
+def test_sync_on_a_full_disk_raises_and_a_later_sync_saves_everything(any_class, disk, room):
     path = disk.folder / "store"
 
     def work():
@@ -137,7 +137,7 @@ def test_a_sync_on_a_full_disk_raises_keeps_everything_and_saves_it_later(any_cl
     assert not verify(path)
 
 
-def test_an_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, disk):
+def test_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, disk):
     path = disk.folder / "store"
 
     def work():
@@ -186,7 +186,7 @@ def test_unhold_on_a_full_disk_raises_and_ends_the_hold(any_class, disk):
         assert numbers(store) == list(range(1001))
 
 
-def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
+def test_try_loop_on_a_full_disk_can_be_continued_later(disk):
     path = disk.folder / "store"
 
     def work():
@@ -217,7 +217,7 @@ def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
         tracker._check()
 
 
-def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk, seed):
+def test_random_operations_on_a_temporarily_full_disk_agree_with_a_model(any_class, disk, seed):
     """An operation that raises is done all the same or not at all, and nothing else is touched."""
     path = disk.folder / "store"
 
@@ -304,7 +304,7 @@ def test_exit_on_a_full_disk_reports_it_and_saves_the_other_stores(tmp_path):
 
 
 @pytest.mark.parametrize("room", [0, *range(4096, 140_000, 16384)])
-def test_a_store_that_could_not_be_made_is_made_later(any_class, disk, room):
+def test_store_that_could_not_be_created_on_a_full_disk_is_created_later(any_class, disk, room):
     path = disk.folder / "store"
 
     def work():
@@ -324,7 +324,7 @@ def test_a_store_that_could_not_be_made_is_made_later(any_class, disk, room):
     in_child(work)
 
 
-def test_opening_on_a_full_disk_reads(any_class, disk):
+def test_store_on_a_full_disk_can_be_opened_and_read(any_class, disk):
     path = disk.folder / "store"
     with any_class(path, init={"a": {"n": 1}}):
         pass
@@ -362,7 +362,7 @@ def test_reading_a_copy_without_a_lock_file_on_a_full_disk(any_class, disk):
     in_child(work)
 
 
-def test_a_full_map_grows_unseen(any_class, path, monkeypatch):
+def test_full_map_grows_without_an_error(any_class, path, monkeypatch):
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", 1 << 16)
     with any_class(path, sync_at=100) as store:
@@ -384,7 +384,7 @@ def numbers_of_first(store, count):
     return [value["number"] for _, value in zip(range(count), store.itervalues(), strict=False)]
 
 
-def test_a_map_that_another_process_grew_is_taken_up(any_class, path, monkeypatch):
+def test_reader_adopts_a_map_grown_by_another_process(any_class, path, monkeypatch):
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     with any_class(path, init={"a": {"number": 0}}):
         pass
@@ -412,7 +412,7 @@ def address_space():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
-def test_little_address_space_is_enough_to_begin_with(any_class, path):
+def test_new_store_needs_little_address_space(any_class, path):
     def work():
         limit = address_space() + 100 * MEGABYTE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -425,7 +425,7 @@ def test_little_address_space_is_enough_to_begin_with(any_class, path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
-def test_a_map_that_cannot_grow_raises_and_loses_nothing(any_class, path):
+def test_map_that_cannot_grow_raises_and_loses_nothing(any_class, path):
     def work():
         limit = address_space() + 60 * MEGABYTE
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

@@ -27,7 +27,7 @@ from tests.support.workers import PROCESSES, in_processes
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_a_slow_reader_keeps_no_old_pages(path):
+def test_slow_reader_does_not_make_the_file_grow(path):
     """While others write, the file stays within three times what lives in it."""
     value = {"text": "x" * 400}
     count = 8000
@@ -122,7 +122,7 @@ FILLINGS = {
 
 
 @pytest.mark.parametrize("names", [*([name] * PROCESSES for name in FILLINGS), list(FILLINGS)], ids="-".join)
-def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names):
+def test_map_grows_while_several_processes_write(path, monkeypatch, names):
     monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
     texts = [f"{number} " * 700 for number in range(200)]
@@ -146,7 +146,7 @@ def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_block_larger_than_the_map_raises_and_works_when_done_again(path, monkeypatch, name):
+def test_block_larger_than_the_map_raises_and_succeeds_when_repeated(path, monkeypatch, name):
     monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
     with SharedPOD(path, init={"before": 1}) as pod:
@@ -186,7 +186,7 @@ class SizeLimit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def test_a_full_disk_for_one_process_does_not_stop_the_others(path):
+def test_full_disk_for_one_process_does_not_stop_the_others(path):
     def limited(pipe):
         disk = SizeLimit(path)
         with SharedPOD(path) as pod:
@@ -241,7 +241,7 @@ def small_file_system(tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_several_processes_fill_a_small_disk(small_file_system):
+def test_processes_on_a_full_disk_keep_their_changes_and_continue_later(small_file_system):
     """Each comes to its end, keeps what it has written, and goes on when there is room."""
     path = small_file_system / "store"
 

@@ -198,6 +198,6 @@ def test_damaged_pages_are_reported_and_readable_records_are_kept(lives, path, f
 
 
 @pytest.mark.storm
-def test_a_storm_of_damaged_pages(lives, path, seed):
+def test_storm_of_damaged_pages(lives, path, seed):
     for number in range(1500):
         check_case(lives, path, seed + number)

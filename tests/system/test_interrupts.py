@@ -137,7 +137,7 @@ def content(store):
 )
 # (what an interrupt meets inside __del__ is Python's to report)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, sync_at):
+def test_interrupt_at_any_line_leaves_the_store_consistent(tmp_path, cls, steps, sync_at):
     """The step that it comes into is done or not done, and everything works on."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
@@ -181,7 +181,7 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_an_interrupt_at_any_line_of_a_loop_over_keys_skips_only_deleted_keys(any_class, tmp_path, walk, large):
+def test_interrupt_at_any_line_of_a_loop_over_keys_skips_only_deleted_keys(any_class, tmp_path, walk, large):
     """And nothing else: the iterator can be asked again."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
@@ -211,7 +211,7 @@ def test_an_interrupt_at_any_line_of_a_loop_over_keys_skips_only_deleted_keys(an
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("sync_at", [1, 1000], ids=["flushes after each commit", "does not flush"])
-def test_an_interrupt_at_any_line_of_claiming_keeps_no_task_from_the_loop(tmp_path, batch, sync_at):
+def test_interrupt_at_any_line_of_claiming_loses_no_task(tmp_path, batch, sync_at):
     """Also one after the commit: then the task is claimed, and the loop yields it when it is asked again."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
@@ -237,7 +237,7 @@ def test_an_interrupt_at_any_line_of_claiming_keeps_no_task_from_the_loop(tmp_pa
 
 
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_an_interrupt_while_files_are_checked_skips_no_key(any_class, tmp_path, walk):
+def test_interrupt_while_files_are_checked_skips_no_key(any_class, tmp_path, walk):
     """Once a second, who reads what others write looks at the files before the next element."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):

@@ -251,7 +251,7 @@ def check_round(path, tasks):
     ("rounds", "kills"),
     [(3, 25), pytest.param(40, 30, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])],
 )
-def test_workers_killed_at_random_lose_no_task_and_share_none(path, tmp_path, rounds, kills, seed):
+def test_workers_killed_at_random_lose_no_task_and_never_share_one(path, tmp_path, rounds, kills, seed):
     rng = random.Random(seed)
     log = Log(tmp_path / "log")
     tasks = storm(path, rounds, kills, rng, log)
@@ -327,7 +327,7 @@ def live(pipe, cls, path, seed, largest, options, progress):
 @pytest.mark.parametrize(
     "rounds", [ROUNDS, pytest.param(1000, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])]
 )
-def test_each_commit_outlives_a_kill_and_no_part_of_one_does(path, cls, rounds, seed):
+def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed):
     """Also beside a neighbour, which is not held up."""
     rng = random.Random(seed)
     state = {}
@@ -394,7 +394,7 @@ def in_two_scopes(store):
 
 
 @pytest.mark.parametrize("name", KILLS_ITSELF)
-def test_an_unfinished_block_of_a_killed_process_is_invisible(path, name):
+def test_unfinished_block_of_a_killed_process_is_invisible(path, name):
     def die(pipe):
         KILLS_ITSELF[name](SharedPOD(path))
 
@@ -432,7 +432,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("batch", [1, 20])
 @pytest.mark.parametrize("whom", [os.kill, os.killpg], ids=["the parent", "all of them"])
-def test_a_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
+def test_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
     rng = random.Random(seed)
     kills = 0
     with SharedTracker(path, init=[(number, {}) for number in range(1500)]) as tracker:

@@ -188,7 +188,7 @@ def filled(any_class, path):
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-def test_nothing_is_left_after_dozens(any_class, filled, use):
+def test_repeated_use_leaks_no_resources(any_class, filled, use):
     for _ in range(10):
         use(any_class, filled)
     before, memory = in_use(), anonymous_memory()
@@ -201,7 +201,7 @@ def test_nothing_is_left_after_dozens(any_class, filled, use):
     assert os.getpid() not in processes
 
 
-def test_a_store_in_use_elsewhere_leaves_nothing(any_class, filled):
+def test_refused_open_of_a_store_in_use_leaks_nothing(any_class, filled):
     def hold(pipe):
         with any_class(filled):
             pipe.send("open")
@@ -228,7 +228,7 @@ def test_closed_instances_are_freed(any_class, path):
     assert [reference() for reference in references] == [None, None]
 
 
-def test_an_open_store_holds_no_snapshot_between_operations(any_class, filled):
+def test_open_store_holds_no_snapshot_between_operations(any_class, filled):
     """A snapshot that stays keeps LMDB from using freed pages again: the file would grow."""
     with any_class(filled) as store:
         loop = store.iteritems()
@@ -241,7 +241,7 @@ def test_an_open_store_holds_no_snapshot_between_operations(any_class, filled):
         assert (filled / "data.mdb").stat().st_size < size + 1_000_000
 
 
-def test_a_reader_holds_no_snapshot_between_operations(any_class, filled):
+def test_reader_holds_no_snapshot_between_operations(any_class, filled):
     def write(pipe):
         with any_class(filled) as store:
             for _ in range(TIMES):
@@ -262,7 +262,7 @@ def test_a_reader_holds_no_snapshot_between_operations(any_class, filled):
     assert (filled / "data.mdb").stat().st_size < size + 1_000_000
 
 
-def test_forks_leave_nothing(any_class, filled):
+def test_forks_leak_no_resources(any_class, filled):
     with any_class(filled) as store:
         loop = iter(store)
 
@@ -282,7 +282,7 @@ def test_forks_leave_nothing(any_class, filled):
     assert not processes
 
 
-def test_the_slots_of_killed_readers_are_given_out_again(any_class, filled):
+def test_reader_table_slots_of_killed_readers_are_reused(any_class, filled):
     """Also of those that were killed in the middle of reading, which leave theirs taken."""
 
     def read(pipe):
@@ -307,7 +307,7 @@ def test_the_slots_of_killed_readers_are_given_out_again(any_class, filled):
     assert set(processes) <= {os.getpid()}
 
 
-def test_memory_stays_as_it_is_over_many_operations(any_class, path):
+def test_memory_does_not_grow_over_many_operations(any_class, path):
     with any_class(path, sync_at=100, durability="process") as store:
         text = "x" * 500
 
@@ -338,7 +338,7 @@ def test_memory_stays_as_it_is_over_many_operations(any_class, path):
 
 
 @pytest.mark.parametrize(("cls", "count"), [(Tracker, 2000), (SharedTracker, 300)])
-def test_memory_stays_as_it_is_over_many_tasks(path, cls, count):
+def test_memory_does_not_grow_over_many_tasks(path, cls, count):
     with cls(path, sync_at=100, durability="process") as tracker:
         tracker.add_many(range(count))
 

@@ -45,7 +45,7 @@ with getattr(tastypy_fast, private)(path, mode="r") as reader:
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_private_store_is_refused_while_others_share_it(path, private, shared):
+def test_private_store_is_refused_while_others_share_it(path, private, shared):
     with shared(path, init={"a": {}}):
         status, output, errors = result_of(OPENS, path, private.__name__, private.__name__)
         assert (status, errors) == (0, "")
@@ -59,7 +59,7 @@ def test_a_private_store_is_refused_while_others_share_it(path, private, shared)
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_shared_store_is_refused_while_it_is_private(path, private, shared):
+def test_shared_store_is_refused_while_it_is_private(path, private, shared):
     with private(path, init={"a": {}}) as store:
         store.sync()
         status, output, errors = result_of(OPENS, path, private.__name__, shared.__name__)
@@ -74,7 +74,7 @@ def test_a_shared_store_is_refused_while_it_is_private(path, private, shared):
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_private_and_shared_exclude_one_another_in_one_process(path, private, shared):
+def test_private_and_shared_instances_exclude_each_other_in_one_process(path, private, shared):
     for first, second in ((private, shared), (shared, private)):
         with first(path, init={"a": {}}) as store:
             with pytest.raises(StoreConflictError, match="same class"):
@@ -84,7 +84,7 @@ def test_private_and_shared_exclude_one_another_in_one_process(path, private, sh
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_child_of_a_private_store_cannot_share_it(path, private, shared):
+def test_child_of_a_private_store_cannot_share_it(path, private, shared):
     with private(path, init={"a": {}}) as store:
         store.sync()
 
@@ -97,7 +97,7 @@ def test_a_child_of_a_private_store_cannot_share_it(path, private, shared):
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_reader_of_a_shared_store_sees_what_others_write(path, private, shared):
+def test_reader_of_a_shared_store_sees_writes_of_other_processes(path, private, shared):
     """At once, as each of their operations is a commit."""
     program = f"""
         import sys
@@ -118,7 +118,7 @@ def test_a_reader_of_a_shared_store_sees_what_others_write(path, private, shared
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_killed_sharer_leaves_a_store_that_may_be_private(path, private, shared):
+def test_store_of_a_killed_shared_process_can_be_opened_privately(path, private, shared):
     def work(pipe):
         store = shared(path, init={"a": {}})
         if shared is SharedTracker:
@@ -155,7 +155,7 @@ def slots_of_readers(path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here")
-def test_short_lived_processes_leave_nothing(path):
+def test_short_lived_processes_leak_nothing(path):
     times = 30
 
     def live(pipe, end, inherited):

@@ -127,7 +127,7 @@ WAYS = ["by_argument", "by_queue", "by_pipe", "by_pool", "by_executor"]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
-def test_instances_reach_children(tmp_path, method, way):
+def test_children_can_use_a_passed_instance(tmp_path, method, way):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     status, _, errors = result_of(program, tmp_path, method, way)
@@ -175,7 +175,7 @@ def test_unrelated_programs_open_the_same_path(path):
         assert [key for key in keys if key[0] == f"by {number}"] == [(f"by {number}", n) for n in range(60)]
 
 
-def test_many_open_a_new_store_at_once(path):
+def test_many_processes_can_create_a_store_at_once(path):
     """Whoever comes first makes it."""
 
     def work(number):
@@ -188,7 +188,7 @@ def test_many_open_a_new_store_at_once(path):
     assert dict(contents(path)) == {**{n: n for n in range(6)}, "n": 6}
 
 
-def test_many_open_a_store_at_once_that_was_private_before(path, monkeypatch):
+def test_many_processes_can_open_a_formerly_private_store_at_once(path, monkeypatch):
     """The name of the owner is still there, and its process lives."""
     with POD(path) as pod:
         pod["n"] = 0

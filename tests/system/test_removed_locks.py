@@ -66,7 +66,7 @@ def again_and_again(pipe, work, path, notes, seed):
 @pytest.mark.parametrize("works", [
     [write_alone] * 3, [write_together] * 3, [write_alone, write_alone, write_together, write_together, read],
 ], ids=["alone", "together", "all"])
-def test_removed_lock_files_cost_nothing(tmp_path, works, names, seed):
+def test_removed_lock_files_lose_no_synced_data(tmp_path, works, names, seed):
     rng = random.Random(seed)
     path = tmp_path / "store"
     POD(path).close()

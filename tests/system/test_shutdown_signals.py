@@ -37,7 +37,7 @@ WAITS = {
 @kinds
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
+def test_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
     program = "threads = [threading.Thread(target=threading.Event().wait, daemon=True)]; threads[0].start()\n"
     program += "print('ready', flush=True); "
     with start(begin + program + WAITS[name], tmp_path) as process:
@@ -54,7 +54,7 @@ def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no timers that send a signal of one's own choice")
 @kinds
 @pytest.mark.parametrize("fork", ["", "if os.fork(): sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"])
-def test_a_signal_that_ends_no_waiting_is_repeated(tmp_path, begin, fork):
+def test_signal_that_does_not_end_a_wait_is_repeated(tmp_path, begin, fork):
     """A signal just before a call that waits is only noted. Where another thread gets it, that is certain to happen."""
     status, _, errors = run(
         f"""{begin}
@@ -155,7 +155,7 @@ def work_until_interrupted(store, work, progress):
      if (number, work) != (signal.SIGINT, in_thread)],
     ids=lambda value: value.__name__ if callable(value) else value.name,
 )
-def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number, work, seed):
+def test_signal_during_work_saves_all_completed_operations(tmp_path, number, work, seed):
     rng = random.Random(seed)
     cls = Tracker if work is try_and_mark else rng.choice((POD, Tracker))
     interrupts = number == signal.SIGINT
@@ -181,7 +181,7 @@ def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number
 
 
 @pytest.mark.parametrize("cls", [POD, Tracker])
-def test_sigterm_in_the_middle_of_a_big_sync_lets_it_end(tmp_path, cls):
+def test_sigterm_during_a_large_sync_waits_for_its_end(tmp_path, cls):
     for number in range(6):
         path = tmp_path / str(number)
 
@@ -206,7 +206,7 @@ def test_sigterm_in_the_middle_of_a_big_sync_lets_it_end(tmp_path, cls):
 
 
 @pytest.mark.parametrize("cls", [POD, SharedPOD])
-def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
+def test_sigterm_while_threads_write_saves(tmp_path, cls):
     for number in range(10):
         path = tmp_path / str(number)
         counts = [Progress() for _ in range(3)]
@@ -249,7 +249,7 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-def test_a_handler_of_the_user_is_never_replaced(tmp_path, name):
+def test_handler_of_the_program_is_never_replaced(tmp_path, name):
     status, output, errors = run(
         f"import signal\n{HANDLERS[name]}\n{OPEN}\n"
         "assert signal.getsignal(signal.SIGTERM) is mine\n"
@@ -263,7 +263,7 @@ def test_a_handler_of_the_user_is_never_replaced(tmp_path, name):
     assert output == "" if "ignored" in name else "mine\nmine\n"
 
 
-def test_a_handler_that_is_set_later_stays(tmp_path):
+def test_handler_installed_later_is_kept(tmp_path):
     status, output, errors = run(
         OPEN + "def mine(*_): print('mine', flush=True)\n"
         "signal.signal(signal.SIGTERM, mine)\n"
@@ -291,7 +291,7 @@ def test_sigterm_has_its_default_action_when_nothing_is_open(tmp_path):
     assert (status, output, errors) == (-signal.SIGTERM, "ready\n", "")
 
 
-def test_a_store_that_is_only_read_needs_no_handler(tmp_path):
+def test_read_only_store_installs_no_handler(tmp_path):
     with POD(tmp_path / "pod"):
         pass
     status, _, errors = run(
@@ -302,7 +302,7 @@ def test_a_store_that_is_only_read_needs_no_handler(tmp_path):
     assert (status, errors) == (0, "")
 
 
-def test_a_thread_opens_without_a_handler_and_closes_with_one(tmp_path):
+def test_store_opened_in_a_thread_installs_no_handler(tmp_path):
     """Python allows handlers to be set in the main thread only."""
     status, _, errors = run(
         """

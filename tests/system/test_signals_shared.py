@@ -52,7 +52,7 @@ BEFORE, AFTER = 1, 11
         ("pod.transaction()", signal.SIGINT, BEFORE),
     ],
 )
-def test_a_signal_inside_and_outside_of_a_block(path, block, number, left):
+def test_signal_inside_or_outside_a_block_commits_or_undoes_it(path, block, number, left):
     with SharedPOD(path) as pod, started(SIGNALLED.format(block=block), path) as process:
         assert told(process) == "ready"
         assert pod["n"] == (AFTER if "null" in block else BEFORE)
@@ -93,7 +93,7 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_at_any_moment_of_work(path, number, seed):
+def test_signal_at_any_moment_keeps_completed_operations(path, number, seed):
     """What a method has returned from is there; the one that the signal came into is there or not."""
     rng = random.Random(seed)
 
@@ -138,7 +138,7 @@ READS = "import sys; from tastypy_fast import POD; print(POD(sys.argv[1], mode='
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGCONT])
-def test_a_stopped_holder_of_the_lock_holds_up_writers_alone(path, ending):
+def test_stopped_holder_of_the_writer_lock_blocks_only_writers(path, ending):
     def hold(pipe):
         with SharedPOD(path) as pod, pod.locked():
             pod.set["n"] += 10

@@ -108,7 +108,7 @@ def test_no_mutation_in_place_is_lost(instances):
     assert [found[thread]["list"] for thread in range(THREADS)] == [list(range(800))] * THREADS
 
 
-def test_each_thread_finds_its_own_state(instances, seed):
+def test_each_thread_reads_its_own_changes(instances, seed):
     """Random operations against a model, each thread on keys of its own."""
     models = [{} for _ in range(THREADS)]
 
@@ -149,7 +149,7 @@ def test_each_thread_finds_its_own_state(instances, seed):
         assert mine == [(key, value["n"], value["list"]) for key, value in model.items()], seed
 
 
-def test_loops_go_on_while_others_write(instances):
+def test_loops_continue_while_other_threads_write(instances):
     for number in range(500):
         instances[0]["always", number] = {"n": number}
     instances[0].sync()
@@ -231,7 +231,7 @@ def test_no_status_is_lost(path, cls):
         assert [tracker.tries(key) for key in tracker] == [1000] * THREADS
 
 
-def test_a_value_that_changes_while_it_is_saved_raises_nothing(private_class, path):
+def test_value_that_changes_during_a_sync_raises_nothing(private_class, path):
     """Also one that the standard json module writes, which takes a while and lets other threads run."""
     with private_class(path) as store:
 
@@ -249,7 +249,7 @@ def test_a_value_that_changes_while_it_is_saved_raises_nothing(private_class, pa
         assert [len(store[thread]["dict"]) for thread in range(THREADS)] == [500] * THREADS
 
 
-def test_pop_setdefault_and_popitem_are_one_step_each(instances):
+def test_pop_setdefault_and_popitem_are_atomic(instances):
     """As those of a dict are: of several threads one gets an item, and all get the same default."""
     store = instances[0]
     popped, defaults = [[] for _ in range(THREADS)], [[] for _ in range(THREADS)]
@@ -281,7 +281,7 @@ def test_pop_setdefault_and_popitem_are_one_step_each(instances):
     assert defaults == [defaults[0]] * THREADS
 
 
-def test_revert_among_writers_leaves_the_store_whole(instances):
+def test_revert_while_threads_write_leaves_the_store_consistent(instances):
     def work(thread):
         for number in range(1000):
             instances[thread][thread, number] = {"list": [number]}
@@ -323,7 +323,7 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sync_at", [2, 1000])
-def test_closing_while_others_work_loses_nothing(any_class, path, use, sync_at):
+def test_close_while_other_threads_work_loses_nothing(any_class, path, use, sync_at):
     """Each use has returned, and is saved then, or raises that the store was closed."""
     for turn in range(4):
         store = any_class(path / str(turn), sync_at=sync_at, durability="process")
@@ -353,7 +353,7 @@ def test_closing_while_others_work_loses_nothing(any_class, path, use, sync_at):
                 assert not lost, f"{len(lost)} of {sum(map(len, finished))} are lost"
 
 
-def test_closing_a_clone_disturbs_no_other(any_class, path):
+def test_close_of_a_clone_does_not_affect_other_instances(any_class, path):
     with any_class(path, sync_at=5) as store:
 
         def work(thread):
@@ -367,7 +367,7 @@ def test_closing_a_clone_disturbs_no_other(any_class, path):
         store._check()
 
 
-def test_errors_of_one_thread_are_its_own(path):
+def test_errors_of_one_thread_do_not_affect_other_threads(path):
     """A value that cannot be saved raises where it is synced, and the others' values are saved."""
     with POD(path, sync_at=10) as pod:
 

@@ -94,7 +94,7 @@ CASES = [
 
 @pytest.mark.parametrize(("cls", "hold", "wait"), [pytest.param(cls, hold, wait, id=f"{cls.__name__} {name} {hold}")
                                                    for cls, hold, name, wait in CASES])
-def test_ctrl_c_ends_the_waiting_for_another_thread(path, cls, hold, wait):
+def test_ctrl_c_ends_the_wait_for_another_thread(path, cls, hold, wait):
     with started(program(hold, wait), path, cls.__name__) as process:
         assert told(process) == "ready"
         send_to_waiting(process, signal.SIGINT)
@@ -120,7 +120,7 @@ def test_sigterm_ends_a_program_whose_main_thread_waits_for_a_block(path, cls, w
 
 
 @pytest.mark.parametrize("cls", [POD, Tracker])
-def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_ended(path, cls):
+def test_sigterm_saves_a_private_store_after_the_operation_of_another_thread(path, cls):
     text = program("store._store.lock", "store.sync()").replace("end.wait()", "input()")
     with started(text, path, cls.__name__) as process:
         assert told(process) == "ready"
@@ -134,7 +134,7 @@ def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_
 
 @pytest.mark.parametrize("hold", ["store.locked()", "store._store.lock"])
 @pytest.mark.parametrize("cls", [SharedPOD, POD])
-def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
+def test_fork_interrupted_by_a_signal_continues_to_wait(path, cls, hold):
     """It cannot be called off, and a child without the locks would be lost."""
     if cls is POD and "locked" in hold:
         pytest.skip("no blocks")
@@ -165,7 +165,7 @@ def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
         assert ("of the child" in store) == (cls is SharedPOD)
 
 
-def test_a_handler_may_use_the_store_while_the_main_thread_waits(path):
+def test_handler_may_use_the_store_while_the_main_thread_waits(path):
     wait = """
     def use(*_):
         assert store["mine"] == {}
@@ -186,7 +186,7 @@ def test_a_handler_may_use_the_store_while_the_main_thread_waits(path):
     assert output == "read\n['mine', 'of the block', 'of the handler', 'waited']\n"
 
 
-def test_other_threads_get_what_an_interrupted_one_has_given_up(path):
+def test_other_threads_get_the_lock_after_a_waiting_thread_was_interrupted(path):
     """Those behind it in the queue, and those that come later."""
     wait = """
     threads = [threading.Thread(target=store.__setitem__, args=(n, {})) for n in range(3)]
@@ -208,7 +208,7 @@ def test_other_threads_get_what_an_interrupted_one_has_given_up(path):
 
 
 @apart
-def test_a_lock_that_threads_want_gets_through_signals():
+def test_contended_lock_is_acquired_despite_signals():
     """Each signal ends a step of the main thread's waiting, whatever the others do at that moment."""
     lock = Lock()
     count = 0
@@ -236,7 +236,7 @@ def test_a_lock_that_threads_want_gets_through_signals():
 
 
 @apart
-def test_signals_do_not_shorten_a_waiting_of_a_certain_time():
+def test_signals_do_not_shorten_a_wait_with_a_timeout():
     lock = Lock()
     signals = 0
 
@@ -266,7 +266,7 @@ def test_signals_do_not_shorten_a_waiting_of_a_certain_time():
 
 
 @apart
-def test_a_lock_that_is_taken_again_is_taken_whatever_a_handler_raises():
+def test_resume_reacquires_the_lock_although_a_handler_raises():
     """resume() gives back what others count on."""
     lock = Lock()
     lock.acquire()

@@ -12,7 +12,7 @@ from tests.support.tasks import FRESH, of_one_process, reopened
 
 
 @of_one_process
-class TestThousandsOfTasksThatAreHeld:
+class TestThousandsOfHeldTasks:
     """``tasks = list(tracker.todo_items())``: what such a list promises holds for all of it."""
 
     COUNT = 3000
@@ -31,7 +31,7 @@ class TestThousandsOfTasksThatAreHeld:
         tracker.add_many(range(-2000, 0))
         return tasks
 
-    def test_data_and_status_are_saved(self, make, tracker, tasks):
+    def test_data_and_status_of_held_tasks_are_saved(self, make, tracker, tasks):
         for key, task in tasks.items():
             task["x"] = -key
             task["_done"] = key % 2 == 0

@@ -59,7 +59,7 @@ def test_type_checker_finds_the_mistakes_and_nothing_else(checker, tmp_path):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_public_method_is_in_the_consumers_code(cls):
+def test_consumer_code_uses_every_public_method(cls):
     used = set(re.findall(r"\.(\w+)\b", CONSUMER.read_text()))
     assert {name for name in dir(cls) if not name.startswith("_")} - used == set()
 
@@ -87,7 +87,7 @@ def test_examples_of_shared_classes_use_shared_classes(cls):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_classes_take_their_types_at_run_time(cls, tmp_path):
+def test_classes_accept_type_parameters_at_run_time(cls, tmp_path):
     made = cls[str] if cls in (ProgressTracker, SharedProgressTracker) else cls[str, int]
     with made(tmp_path / "store") as store:
         assert type(store) is cls
