@@ -1,4 +1,4 @@
-"""The demo as a user runs it: a process of its own, over real files, stopped in every way there is."""
+"""The demo as a user runs it: a subprocess on real files, stopped in every possible way."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ import tastypy_fast
 from tastypy_fast import POD, Tracker
 
 COMMAND = [sys.executable, "-m", "tastypy_fast.demo"]
-# The demo finds the package that the tests have found, from wherever it is started.
+# The demo imports the same package as the tests, from any location.
 SEARCH = [str(Path(tastypy_fast.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(SEARCH)}
 
-# What SIGKILL may take: as the demo's docstring says.
+# The number of tasks that SIGKILL may lose, as the docstring of the demo says.
 SYNC_AT = 100
 
-# Found by Python as it starts: the demo that is to be stopped waits in its WAIT_AT-th file until it is, however late
-# that is. (Its progress comes ten times a second: what it has done before is shown.)
+# Python imports this module at its start. It makes the demo wait in its WAIT_AT-th file until it is stopped. Progress
+# is shown ten times a second, so all earlier progress is visible.
 WAITING = """
 import ast, os, time
 count, parse = 0, ast.parse
@@ -46,8 +46,8 @@ def waiting(*arguments):
 ast.parse = waiting
 """
 
-# The exit statuses of a program that a signal has stopped. Python may end by SIGINT itself although the program has
-# caught KeyboardInterrupt (seen in 5 of 100 runs of Python 3.11 on a busy machine). A shell shows 130 for both.
+# The exit statuses of a program that a signal stopped. Python may end by SIGINT even if the program caught
+# KeyboardInterrupt. This happened in 5 of 100 runs of Python 3.11 on a busy machine. A shell shows 130 for both.
 STOPS = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGTERM: (-signal.SIGTERM,), signal.SIGKILL: (-signal.SIGKILL,)}
 
 BROKEN = {
@@ -73,7 +73,7 @@ def demo(*arguments, cwd, **environment):
 
 
 class OnTerminal:
-    """The demo with a terminal for its stderr, where its progress comes ten times a second."""
+    """The demo with a terminal as its stderr, where progress is shown ten times a second."""
 
     def __init__(self, *arguments, cwd, stdout=subprocess.DEVNULL, wait_at=None):
         environment = ENVIRONMENT
@@ -103,10 +103,10 @@ class OnTerminal:
         os.close(self.screen)
 
     def read(self):
-        """See what comes next; False when nothing comes any more."""
+        """Read the next output; False at its end."""
         try:
             text = os.read(self.screen, 1 << 16).decode("utf-8", "replace")
-        except OSError:  # so Linux says that nobody writes to this terminal any more
+        except OSError:  # Linux then reports that the terminal has no writer left.
             text = ""
         self.shown += text
         return bool(text)
@@ -117,11 +117,11 @@ class OnTerminal:
 
     @property
     def done(self):
-        """How many tasks are done, as far as it has shown."""
+        """The number of done tasks that was last shown."""
         return max(numbers(self.shown, "done"), default=0)
 
     def stop(self, number):
-        """Send a signal, see the end, and return the exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         self.process.send_signal(number)
         return self.end()
 
@@ -149,7 +149,7 @@ def tasks_in(store):
 
 
 def names_in(store, folder):
-    """The paths of the tasks, as seen from the folder that they are below."""
+    """The paths of the tasks, relative to their folder."""
     return {os.path.relpath(path, os.path.realpath(folder)) for path, _ in tasks_in(store)}
 
 
@@ -158,7 +158,7 @@ def tries_of_done(store):
 
 
 def results_in(store):
-    """All that does not depend on how often the demo was stopped, which the tries of what is done do."""
+    """All results that do not depend on how often the demo was stopped. The tries of done tasks do depend on it."""
     return [(path, task | {"_tries": 0} if task["_done"] else task) for path, task in tasks_in(store)]
 
 
@@ -178,7 +178,7 @@ def folder(tmp_path):
 
 
 class Crowd(NamedTuple):
-    """A folder with work for a while, and what comes of it when nobody disturbs."""
+    """A folder with work for some seconds, and the result of an undisturbed run."""
 
     folder: Path
     took: float
@@ -204,7 +204,7 @@ def crowd(tmp_path_factory):
     return Crowd(folder, took, run.shown, table.read_text(), results)
 
 
-# What it finds
+# Results
 
 
 def test_demo_counts_the_files_of_a_folder(folder, tmp_path):
@@ -329,7 +329,7 @@ def test_warnings_about_the_parsed_code_are_silent(folder, tmp_path):
     assert numbers(run.stdout, "failed") == [0]
 
 
-# How it shows its progress
+# Progress output
 
 
 def test_progress_without_a_terminal_is_plain_lines(folder, tmp_path):
@@ -353,14 +353,15 @@ def test_progress_on_a_terminal_is_one_line_updated_at_most_ten_times_a_second(c
     assert counts[-1] == [571, 10, 0]
 
 
-# Going on
+# Continuing after a stop
 
 
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 def test_demo_continues_where_it_was_stopped(crowd, tmp_path, number):
     store = tmp_path / "store"
     before = {}
-    # (of the 500 files they cannot reach the last one together, and each reaches its point even from 100 tasks behind)
+    # 500 files are enough: the runs cannot reach the last one together, and each reaches its point even from 100 tasks
+    # behind.
     points = {1: 150, 150: 150, 250: 190}
     for point, wait_at in points.items():
         with OnTerminal(crowd.folder, "--store", "store", cwd=tmp_path, wait_at=wait_at) as run:
@@ -416,7 +417,7 @@ def test_demo_reads_the_standard_library_by_default(tmp_path):
     assert first[1]["_done"]
 
 
-# What cannot be
+# Errors
 
 
 @pytest.mark.parametrize("name", ["nowhere", "one.py", ""])

@@ -1,4 +1,4 @@
-"""The package as a whole: its names, the way its imports run, its docstrings."""
+"""The package as a whole: its names, the direction of its imports, its docstrings."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_ordinary_run_uses_fixed_seeds(request):
         assert unseeded == (["SystemRandom"] if path == ROOT / "tests" / "conftest.py" else []), path.name
 
 
-# Imports run one way
+# Imports go to lower layers
 
 # The layers, lowest first. A module imports from its own package and from lower layers only.
 LAYERS = (
@@ -150,7 +150,7 @@ def imports_of(path):
 
 
 def logical_lines(lines):
-    """The import statements at the beginning of a Cython module's lines, each in one line."""
+    """The import statements at the start of lines in a Cython module, each as one line."""
     statement = ""
     for line in lines:
         if statement or line.startswith(("from ", "import ", "cimport ")):
@@ -223,7 +223,7 @@ def test_every_public_member_has_a_docstring(cls):
     for name, member in inspect.getmembers(cls):
         if not name.startswith("_"):
             assert inspect.getdoc(member), name
-            # MutableMapping's own docstrings are Python's and say nothing of a store.
+            # MutableMapping's own docstrings are Python's and do not describe a store.
             owner = next(base for base in cls.__mro__ if name in vars(base))
             assert owner.__module__.startswith("tastypy_fast") or name == "pop", name
     assert inspect.getdoc(cls)
@@ -260,7 +260,7 @@ def test_examples_of_compiled_modules_run(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cls", CLASSES[2:])
 def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
-    """Also those of methods that come from a mixin, whose own examples are of the private class."""
+    """This includes methods of a mixin, whose own examples use the private class."""
     runner, finder = doctest.DocTestRunner(), doctest.DocTestFinder(recurse=False, exclude_empty=True)
     for name, member in inspect.getmembers(cls):
         if name.startswith("_"):
@@ -279,5 +279,5 @@ def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
 def test_package_has_a_py_typed_marker_and_stubs():
     assert (PACKAGE / "py.typed").exists()
     stubs = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyi")}
-    # (and the type parameters, whose defaults Python before 3.13 does not know)
+    # The type parameters have one, too, because Python before 3.13 does not know their defaults.
     assert stubs == {*COMPILED, "_type_parameters"}

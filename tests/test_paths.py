@@ -1,4 +1,4 @@
-"""Paths as callers give them: what names nothing is refused, ``~`` is expanded, no target lies inside its source."""
+"""Paths as callers give them: invalid ones are refused, ``~`` is expanded, no target lies inside its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.command import ENVIRONMENT, refused, run
 from tests.support.stores import CLASSES, value_for
 
 USER = "no_such_user_anywhere"
-# What the system would take for another path than the caller meant, or for none.
+# Strings that the system would take as another path than the caller meant, or as none.
 NO_PATHS = {
     "empty": ("", "is empty"),
     "empty bytes": (b"", "is empty"),
@@ -40,7 +40,7 @@ NO_TYPES = [None, 5, 1.5, True, ["x"], object()]
 
 
 class Linked(os.PathLike):
-    """A path of the user's own making."""
+    """A path class of the user."""
 
     def __init__(self, text):
         self._text = text
@@ -56,7 +56,7 @@ def cls(request):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The current folder, with a store in it as ``rm "" --done`` would find one."""
+    """The current folder, with a store in it that ``rm "" --done`` would find."""
     monkeypatch.chdir(tmp_path)
     with Tracker(".", init={"a": {"_done": True}, "b": {}}):
         pass
@@ -78,7 +78,7 @@ def everything(folder):
 
 
 def uses(cls, path, other):
-    """Every use of a path that Python has; ``other`` is a folder with a store, its lines, and its files."""
+    """Every use of a path in Python. ``other`` is a folder with a store, its lines, and its files."""
     store = cls(other / "store")
     return {
         "open": lambda: cls(path),
@@ -129,7 +129,7 @@ def test_path_of_another_type_is_a_type_error_that_names_it(cls, here, other):
     before = everything(here)
     for wrong in NO_TYPES:
         for use, work in uses(cls, wrong, other).items():
-            if use == "import_jsonl" and wrong == ["x"]:  # (these are lines)
+            if use == "import_jsonl" and wrong == ["x"]:  # These are lines.
                 continue
             with pytest.raises(TypeError, match=rf"\b{type(wrong).__name__}\b"):
                 work()
@@ -248,7 +248,7 @@ def test_target_inside_its_source_is_refused(cls, path):
                 with pytest.raises(NotAStoreError, match="not empty"):
                     work(path, target)
         assert everything(path.parent) == before
-        # One that only begins with the same letters is another one.
+        # Another path that only begins with the same letters.
         maintenance.copy(path, f"{path}.inner")
         store.export_json(f"{path}-inner")
 
@@ -289,7 +289,7 @@ def test_inaccessible_target_raises_an_error_of_the_package(path, tmp_path, monk
 
 # The command
 
-# With {} where a path goes.
+# {} stands for the path.
 COMMANDS = [
     "abort {} a", "abort {} --todo", "add {} a", "add {} a --create", "compact {}", "copy {} new", "copy store {}",
     "done {} b", "done {} --todo", "export {} -", "export store {}", "get {} a", "import {} new",
@@ -314,7 +314,7 @@ def test_command_names_other_invalid_paths(here):
 
 
 def test_command_expands_home(home):
-    # (a shell does so before it, but not in quotes, nor behind --file=)
+    # A shell expands it before, but not in quotes, and not after --file=.
     def at_home(*arguments):
         return run(*arguments, HOME=str(home))
 

@@ -47,7 +47,7 @@ def test_import_names_the_damaged_line(path):
 
 TASK = '{"_done": false, "_aborted": false, "_tries": 0, "n": %d}'
 GOOD = f'{{"key": "a", "value": {TASK % 1}}}\n'
-# What is to be imported, the exit code, and what is said.
+# The input to import, the exit code, and the message.
 FAILING = {
     "empty": ("", 2, "--tracker or --dict"),
     "only empty lines": ("\n  \n\n", 2, "--tracker or --dict"),
@@ -75,7 +75,7 @@ def test_failed_import_into_a_new_store_leaves_nothing(tmp_path, case, place):
         error = refused("import", source, tmp_path / place, stdin=text, code=code)
         assert re.search(said, error), error
         assert sorted(tmp_path.rglob("*")) == before
-    # The mended input is what it is.
+    # Importing the corrected input works.
     assert json.loads(run("import", "-", tmp_path / place, "--json", stdin=GOOD)) == {
         "lines": 1, "kind": "tracker", "new": True}
 
@@ -108,7 +108,7 @@ def test_new_store_gets_the_kind_of_the_option(tmp_path):
         assert "line 3" in error
         assert not (tmp_path / "new").exists()
     assert json.loads(run("get", tmp_path / "tracker", "b")) == {"_done": False, "_aborted": False, "_tries": 0, "x": 1}
-    # With the mark of the order of bytes and empty lines in front.
+    # The input begins with a byte order mark and empty lines.
     assert json.loads(run("import", "-", tmp_path / "marked", "--json", stdin="\ufeff" + GOOD))["kind"] == "tracker"
     assert json.loads(run("import", "-", tmp_path / "blank", "--json", stdin="\n" + GOOD))["kind"] == "tracker"
 

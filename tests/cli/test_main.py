@@ -1,4 +1,4 @@
-"""The command: help, version, completion, and what opening a store reports."""
+"""The command: help, version, completion, and errors at opening a store."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_missing_extra_is_reported_in_one_line(tmp_path):
     assert done.stderr == "tastypy-fast: this needs click: pip install 'tastypy_fast[cli]'\n"
 
 
-# What opening says
+# Errors at opening
 
 
 @pytest.mark.parametrize("command", ["status", "ls", "watch", "get STORE x", "add STORE x", "set STORE x 1",

@@ -38,7 +38,7 @@ def test_status_of_a_dict_prints_its_keys(path):
     status = json.loads(run("status", path, "--json"))
     assert (status["kind"], status["keys"], status["file_size"]) == ("dict", 1, 50)
     assert "a dict" in run("status", path)
-    # what a store was opened with once stays, whoever writes
+    # The durability that a store was first opened with is kept when another process writes.
     run("set", path, "b", "2")
     assert json.loads(run("status", path, "--json"))["file_size"] == 50
 
@@ -104,7 +104,7 @@ def test_unstarted_tasks_of_a_killed_worker_are_not_failed(path):
         with Child(live) as child:
             assert child.wait() == -signal.SIGKILL
         for _ in range(2):
-            # (before a worker has looked for the dead, and after it)
+            # The result is the same before and after a worker looks for dead workers.
             for max_tries, failed in ((0, 10), (1, 10), (2, 1)):
                 status = json.loads(run("status", path, "--max-tries", str(max_tries), "--json"))
                 assert (status["claimed"], status["failed"], status["tried"]) == (0, failed, 10)

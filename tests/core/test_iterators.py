@@ -97,7 +97,7 @@ def _added_again(kit, store, key):
     store[key] = kit.value("now")
 
 
-# What may come between the moment when a loop hands a key out and that when its value is read.
+# Changes between the moment when a loop yields a key and the moment when its value is read.
 BETWEEN = {
     "nothing": (lambda kit, store, key: None, None),
     "assigned": (lambda kit, store, key: store.__setitem__(key, kit.value("now")), "now"),
@@ -213,7 +213,7 @@ def test_iterator_keeps_its_position_while_earlier_keys_are_replaced(kit):
 
 @pytest.mark.parametrize(("walk", "gone"), [("iter", range(100_000)), ("reversed", range(100_000, 200_000))])
 def test_loop_skips_any_number_of_deleted_keys(private_class, tmp_path, run_python, walk, gone):
-    """With a small stack and in a process of its own, which running over the end of the stack would kill."""
+    """Runs with a small stack in a subprocess, because a stack overflow would kill the process."""
     code = f"""
 import sys, threading, tastypy_fast
 
@@ -238,7 +238,7 @@ thread.join()
 
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
 def test_loop_over_keys_continues_while_values_grow_and_shrink(kit, walk):
-    """Large ones lie in pages of their own, where a loop over the keys does not look."""
+    """Large values lie in overflow pages, which a loop over keys does not read."""
     count = 100
     store = numbered(kit, count, True)
     seen = []

@@ -1,4 +1,4 @@
-"""The value codec: any JSON value comes back as it was."""
+"""The value codec: any JSON value round-trips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.json_values import FAST, STANDARD, scalars, text, values
 
 
 def plain_json(value):
-    """The standard module's own round trip, the model of what a value is stored as."""
+    """The round trip of the standard module. It is the model of the stored value."""
     return json.loads(json.dumps(value, ensure_ascii=False))
 
 
@@ -54,7 +54,7 @@ def test_value_is_stored_as_json_dumps_would(value):
 
 
 def loses_an_item(value):
-    """Whether two keys of a dict are one in JSON."""
+    """Whether two keys of a dict become one key in JSON."""
     if isinstance(value, dict):
         return len(plain_json(dict.fromkeys(value))) < len(value) or any(map(loses_an_item, value.values()))
     return isinstance(value, (list, tuple)) and any(map(loses_an_item, value))
@@ -74,7 +74,7 @@ class Colour(enum.IntEnum):
 
 
 class Loud(str):
-    """Not what it says."""
+    """A class whose repr() is not its value."""
 
     __slots__ = ()
 

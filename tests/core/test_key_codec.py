@@ -1,4 +1,4 @@
-"""The key codec: any key comes back as it was, and encoded keys are equal exactly where keys are."""
+"""The key codec: any key round-trips, and encoded keys are equal only if the keys are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_INDEX_KEY = 511
 def test_key_round_trips_with_its_type(key):
     back = decode_key(encode_key(key))
     assert back == key
-    # (repr tells 1 from True, also deep inside)
+    # repr() distinguishes 1 from True, also in nested tuples.
     assert repr(back) == repr(as_stored(key))
 
 
@@ -47,7 +47,7 @@ def test_encoded_keys_are_equal_only_if_the_keys_are(one, other):
 
 @given(st.lists(keys, unique=True))
 def test_different_keys_have_different_index_keys(some):
-    # (as the elements of tuples they are near each other)
+    # As elements of tuples, their encodings are similar.
     some = [*some, *{(key,) for key in some if (key,) not in some}]
     assert len({index_key(encode_key(key)) for key in some}) == len(some)
 
@@ -110,7 +110,7 @@ def test_long_repr_of_a_bad_key_is_shortened():
 
 
 def damaged(draw_from):
-    """Encodings with a byte changed, taken away or put in."""
+    """Encodings with one byte changed, removed or inserted."""
 
     def change(data, at, byte, how):
         at %= len(data)
@@ -144,5 +144,5 @@ def test_arbitrary_bytes_decode_to_a_key_or_raise_an_integrity_error(data):
         key = decode_key(data)
     except PersistentOrderedDictIntegrityError:
         return
-    # Every key has one encoding, so what parses is one that encode_key() can have written.
+    # Each key has exactly one encoding. So bytes that parse are bytes that encode_key() can write.
     assert encode_key(key) == data

@@ -67,7 +67,7 @@ def test_subclasses_of_key_types_are_stored_as_their_base_type(kit, store):
 
 
 def test_long_keys_with_a_common_prefix_are_distinct(kit):
-    # LMDB's keys end at 511 bytes, so these differ only where its key has ended.
+    # A key of LMDB has at most 511 bytes, so these keys differ only after the end of LMDB's key.
     keys = ["y" * 511 + end for end in ("", "a", "b", "ab", "ba")] + ["y" * size for size in (508, 509, 510, 512)]
     store = kit.open(init=[(key, kit.value(key[-3:])) for key in keys])
     for state in kit.states(store):
@@ -117,7 +117,7 @@ def test_invalid_key_with_a_failing_repr_is_reported(store):
 
 
 def test_key_beyond_the_digit_limit_is_accepted(kit, store):
-    # Python writes no int of more than 4,300 digits, and messages name keys.
+    # Python does not convert an int of more than 4,300 digits to text, and error messages contain keys.
     key = 10**5000
     store[key] = kit.value(1)
     assert key in store

@@ -1,4 +1,4 @@
-"""Changes merged over a database read as if they were in it."""
+"""Changes merged over a database read as if the database contained them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ changes = st.dictionaries(st.integers(0, 12), st.none() | st.binary(max_size=3),
 
 
 class Databases:
-    """An environment with a database of numbers and one of bytes, empty before each example."""
+    """An environment with one integer-key database and one bytes-key database, empty before each example."""
 
     def __init__(self, path):
         self.db = lmdb.open(str(path), max_dbs=2, map_size=1 << 20)
@@ -39,7 +39,7 @@ class Databases:
 
     @staticmethod
     def encode(key, number):
-        # (as bytes, 10 comes before 9)
+        # As bytes, 10 sorts before 9.
         return str(key).encode() if number else packed(key)
 
 
@@ -109,7 +109,7 @@ def test_memtable_sorts_changes_by_sequence_number(found):
     assert sorted_items(changes, True) == [(packed(number), value) for number, value in sorted(found.items())]
 
 
-# A slot of a block of statuses, and what becomes of it.
+# A slot of a status block, and the change of it.
 patches = st.lists(st.tuples(st.integers(0, 499), st.integers(0, 2**32 - 1)), max_size=20)
 
 

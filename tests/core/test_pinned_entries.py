@@ -1,4 +1,4 @@
-"""Values that were read by keying are watched: changes inside them are saved."""
+"""Values that were read by their keys are watched: changes inside them are saved."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_all_held_values_are_watched(private_kit, sync_at, how):
         assert store.dirty() == set()
         store.revert()
     elif how == "automatic":
-        # Whether or not somebody holds them still.
+        # This holds whether or not the program still holds the values.
         del value
         held.clear()
         store.update(kit.pairs({-number: 1 for number in range(1, 2500)}))
@@ -94,7 +94,7 @@ def test_held_value_among_thousands_can_be_assigned_deleted_or_synced(private_ki
 
 
 def test_values_are_freed_when_the_program_drops_them(private_kit):
-    """However many went by: what a program holds for a while only does not stay in memory."""
+    """Values that the program held only for a while do not stay in memory, for any number of values."""
     import gc
 
     def in_memory():
@@ -107,7 +107,7 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
     for number in range(6000):
         window.append(kit.plain(store[number]))
         window[0]["l"].append(number)
-    # (those that nobody holds any more are found out bit by bit)
+    # Values that the program dropped are found in several steps.
     assert 1500 <= in_memory() < 3000
     store._check()
     window.clear()
@@ -117,7 +117,7 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
 
 
 def test_held_value_stays_watched_after_another_memory_has_written(private_kit):
-    """``clone=False``: what the other one has not changed stays watched, what it has changed is let go."""
+    """With ``clone=False``: values stay watched unless the other memory has changed them."""
     kit = private_kit
     store = of_many(kit, 1500, sync_at=100)
     held = [kit.plain(store[number]) for number in range(1500)]

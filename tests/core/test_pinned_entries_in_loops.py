@@ -26,7 +26,7 @@ WALKS = {
 @pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
 @pytest.mark.parametrize("touched", ["nothing", "read", "changed", "held past a sync", "assigned"])
 def test_values_of_a_loop_are_copies(kit, walk, touched):
-    """Whatever happened to the key before: ``for k, v in pod.items(): v.pop("secret")`` saves nothing at all."""
+    """``for k, v in pod.items(): v.pop("secret")`` saves nothing, for every history of the key."""
     store = kit.open(init=kit.pairs({key: {"l": [1], "secret": 1} for key in "abcd"}))
     store.sync()
     held = kit.plain(store["b"])
@@ -187,7 +187,7 @@ def test_saved_copy_replaces_the_watched_value(private_kit, nested, data, synced
             copied["l"].append("in the copy")
             nested.mark_dirty(key)
     assert data()["l"] == [1, 2, "in the copy"]
-    # As after an assignment: it is the copy that is watched now.
+    # As after an assignment, the copy is watched now.
     watched["l"].append("in vain")
     copied["l"].append("at last")
     assert kit.plain(kit.reopened(nested)["k"])["l"] == [1, 2, "in the copy", "at last"]

@@ -1,4 +1,4 @@
-"""The record codec: records come back as they were, arbitrary bytes are a record or damage."""
+"""The record codec: records round-trip, and arbitrary bytes parse or raise an integrity error."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_arbitrary_bytes_parse_or_raise_an_integrity_error(data):
 
 @pytest.mark.parametrize("codec", [FAST, STANDARD])
 def test_value_nested_beyond_the_parser_limit_is_damage(codec):
-    # (written out, because a failure here would print all the brackets)
+    # This is written out, because a failing assertion would print all the brackets.
     try:
         decode_value(codec, b"[" * 100_000)
     except PersistentOrderedDictIntegrityError:

@@ -189,7 +189,7 @@ def test_value_nested_too_deeply_is_refused(kit, abc):
     with pytest.raises(UnstorableValueError):
         abc["a"] = kit.value(value)
     assert kit.contents(abc) == ABC
-    # (taken apart here, because freeing it at once would need as deep a stack)
+    # The value is dismantled here, because freeing it at once would need as deep a stack.
     while value:
         value = value.pop()
 

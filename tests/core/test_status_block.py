@@ -1,4 +1,4 @@
-"""The blocks of statuses below a tracker: 500 tasks each, and every number around that."""
+"""The status blocks of a tracker: 500 tasks each, with every number of tasks near a block boundary."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_loops_and_counts_skip_thousands_of_deleted_tasks(tracker):
 
 
 def test_sequence_numbers_of_deleted_tasks_are_not_reused(path):
-    """A status that was left behind would be that of the next task with its number."""
+    """A leftover status would become the status of the next task with the same sequence number."""
     for size in (3, 600):
         with ProgressTracker(path) as tracker:
             tracker.add_many(range(size))

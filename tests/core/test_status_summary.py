@@ -1,4 +1,4 @@
-"""The heads of all blocks of statuses, which a tracker leaves for the process that opens it next."""
+"""The summary of all block headers, which a tracker saves for the process that opens it next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEFT = [7, 1_999, 2_600]
 
 
 def left_in(path):
-    """The heads that a store has for who opens it next; it may be given by an instance that has it open."""
+    """The summary that a store has on disk. An instance that has the store open may be given."""
     if not isinstance(path, Path):
         with path._store.begin_reading() as txn:
             return txn.get(b"heads", db=path._store.meta)
@@ -41,7 +41,7 @@ def put_into(path, name, key, value):
 
 @pytest.fixture
 def nearly_done(path):
-    """A tracker of which three tasks are left, closed."""
+    """A closed tracker of which three tasks are left."""
     with Tracker(path) as tracker:
         tracker.add_many(range(SIZE))
         for key in range(SIZE):
@@ -60,7 +60,7 @@ def look_at(tracker, left=LEFT, size=SIZE):
 
 @pytest.mark.parametrize("mode", ["w", "r"])
 def test_scan_reads_only_blocks_with_open_tasks(nearly_done, mode):
-    """Block 1, tasks 500 to 999, is full of what no scan may meet."""
+    """Block 1, tasks 500 to 999, is full of tasks that a scan must not read."""
     number = (1).to_bytes(8, sys.byteorder)
     with lmdb.open(str(nearly_done), max_dbs=8) as db, db.begin() as txn:
         block = txn.get(number, db=db.open_db(b"status", txn=txn, create=False, integerkey=True))
@@ -135,7 +135,7 @@ def test_reader_does_not_write_the_summary(nearly_done):
 
 
 def are_left_again(path):
-    """There are none; once they were counted they are kept in step."""
+    """The store has no summary. After the first count it is kept up to date in memory."""
     assert left_in(path) is None
     with Tracker(path) as tracker:
         look_at(tracker, LEFT[1:])
@@ -193,7 +193,7 @@ def test_shared_classes_delete_the_summary(nearly_done):
 
 
 def test_private_open_removes_the_claim_of_a_dead_worker(path):
-    """Its claim is taken away as a private tracker opens the store."""
+    """Its claim is removed when a private tracker opens the store."""
     with SharedTracker(path, init={key: {} for key in range(10)}):
         pass
 
@@ -212,7 +212,7 @@ def test_private_open_removes_the_claim_of_a_dead_worker(path):
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("wal_min_places", [0, 10**9], ids=["log", "no log"])
 def test_summary_is_correct_after_an_interrupted_commit(nearly_done, monkeypatch, moment, wal_min_places):
-    """Whether it came is then told by the number of the transaction."""
+    """The transaction id then tells whether the commit happened."""
     with Tracker(nearly_done) as tracker:
         look_at(tracker)
         monkeypatch.setattr(tracker._store, "wal_min_places", wal_min_places)
@@ -244,7 +244,7 @@ def test_summary_is_correct_after_an_interrupted_commit(nearly_done, monkeypatch
 
 
 def test_summary_is_correct_after_the_map_grew_during_a_sync(path, monkeypatch):
-    """The sync is done again; they are still kept in step."""
+    """The sync is repeated, and the summary is still correct."""
     written = []
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", 1 << 16)
@@ -284,7 +284,10 @@ def test_summary_is_correct_with_two_instances(nearly_done):
 
 @pytest.mark.parametrize("gap", [63, 64, 65, 66, 1_000])
 def test_tracker_with_long_runs_of_deleted_tasks_yields_its_open_tasks(path, gap):
-    """Heads are in one piece from block 0 on; where most of it would be empty there are none, and all is right."""
+    """The summary is one record from block 0 on.
+
+    If most of it would be empty, there is none, and all results are right.
+    """
     with Tracker(path) as tracker:
         tracker.add_many(range(500 * gap + 1_500))
         for key in range(500, 500 * gap + 500):

@@ -1,4 +1,4 @@
-"""The write-ahead log of a private store: every reader sees it, and a checkpoint writes it to its place."""
+"""The write-ahead log of a private store: every reader sees it, and a checkpoint empties it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 SHARED = {POD: SharedPOD, Tracker: SharedTracker}
 
 
-# What is in the log
+# Contents of the log
 
 
 @pytest.fixture(params=[POD, Tracker], ids=["pod", "tracker"])
@@ -40,7 +40,7 @@ def log_of(store):
 
 
 def scattered(cls, seed, most=200):
-    """Keys and values in no order."""
+    """Keys and values in random order."""
     numbers = list(range(most))
     random.Random(seed).shuffle(numbers)
     return {f"{number * 2654435761 % 2**32:08x}": value_for(cls, number) for number in numbers}
@@ -48,7 +48,7 @@ def scattered(cls, seed, most=200):
 
 @pytest.fixture
 def logged(cls, path):
-    """What a store holds that was left, by a killed process, with all of it in the log."""
+    """The contents of a store of a killed process, all of them in the log."""
     def live(pipe):
         with logging(10**6):
             store = cls(path)
@@ -154,7 +154,7 @@ def test_readers_loop_continues_during_a_checkpoint(cls, path):
 
 @pytest.mark.parametrize("at", range(1, 9))
 def test_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, at):
-    """A process that is killed between two of its transactions, and a reader meanwhile."""
+    """A process is killed between two transactions of the checkpoint, while a reader has the store open."""
     monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 40)
 
     def live(pipe):
@@ -224,7 +224,7 @@ def test_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
 
 @pytest.mark.parametrize("failing", ["the sync", "the merge after it"])
 def test_failed_sync_of_added_tasks_adds_each_task_once(path, monkeypatch, failing):
-    """On a full disk, which there is none any more the next time."""
+    """The first sync fails on a full disk, and the next one succeeds."""
     write = Store.write
     keys = list(scattered(Tracker, 0))
 
@@ -260,7 +260,7 @@ def test_damaged_log_batch_raises_an_error(cls, path, logged):
 
 
 def test_store_without_a_log_gets_one(cls, path):
-    """Of format 1."""
+    """The store has format 1."""
     with cls(path) as store:
         store.update(scattered(cls, 0))
     with lmdb.open(str(path), max_dbs=8) as db, db.begin(write=True) as txn:
@@ -334,7 +334,7 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
             store.update(scattered(cls, 0))
             store.sync()
             pipe.send(len(log_of(store)))
-            # (one that is moved to the end is new there, and has left its place)
+            # A key that is moved to the end is new there, and its old record is deleted.
             first = next(iter(store))
             del store[first]
             store.sync()
@@ -348,7 +348,7 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
         logged, expected = child.receive_all()
         assert child.wait() == -signal.SIGKILL
     assert logged == 200 + (cls is Tracker)
-    # (all that were ever added, as deletions are in the log)
+    # These are all keys that were ever added, because the log contains deletions.
     assert entries_on_disk(path) == [202, 0]
     assert [key for key, _ in expected] == [*list(scattered(cls, 0))[1:], next(iter(scattered(cls, 0))), "new"]
     with cls(path, mode="r") as reader:
@@ -362,7 +362,7 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
 
 
 def test_key_added_by_another_instance_is_not_added_twice(cls, path):
-    """What was known not to be there, when it was asked for, is asked for again."""
+    """The cached fact that a key does not exist is checked again."""
     with logging(10**6), cls(path, clone=False) as one, cls(path, clone=False) as other:
         keys = list(scattered(cls, 0))
         one.update((key, value_for(cls, 1)) for key in keys)
@@ -392,7 +392,7 @@ def test_status_block_may_change_more_often_than_it_has_tasks(path):
                     tracker.increment_tries(key)
                 tracker.sync()
                 tracker._check()
-            # (a block that is gone, and comes back)
+            # A block is deleted and created again.
             for key in range(100, 600):
                 del tracker[key]
             tracker.sync()

@@ -1,4 +1,4 @@
-"""sync(), sync_key(), hold(), mark_dirty() and revert(): what is on disk and when."""
+"""sync(), sync_key(), hold(), mark_dirty() and revert(): what is on disk, and when."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_automatic_sync_happens_at_sync_at_dirty_keys(kit, sync_at):
     store = kit.open(sync_at=sync_at)
     for number in range(25):
         if store.dirty():
-            # The same key again is no further dirty value.
+            # Changing the same key again does not add a dirty key.
             store[number - 1] = kit.value("again")
         store[number] = kit.value("new")
         assert len(store.dirty()) == (number + 1) % sync_at
@@ -253,7 +253,7 @@ def test_store_is_saved_by_close_with_and_garbage_collection(kit, end):
     del store
     if end == "with":
         del entered
-    again = kit.open("ended", file_size=7)  # (an instance that is still open would refuse another file_size)
+    again = kit.open("ended", file_size=7)  # An instance that is still open would refuse another file_size.
     assert kit.contents(again) == ABC
 
 

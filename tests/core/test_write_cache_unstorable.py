@@ -1,4 +1,4 @@
-"""A value changed into one that cannot be stored: reported by key, all else is saved."""
+"""A value that became unstorable is reported by its key, and all other values are saved."""
 
 from __future__ import annotations
 

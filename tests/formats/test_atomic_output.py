@@ -33,10 +33,10 @@ def size_of(path):
 
 
 def kill_in_the_middle(work, target, size):
-    """Run ``work`` in a child, and kill it when what it makes has grown to a size. Whether it was made."""
+    """Run ``work`` in a child, and kill it when its output reaches a size. Returns whether the output was complete."""
     with Child(work) as child:
         while not target.exists():
-            with suppress(FileNotFoundError):  # it was renamed or removed
+            with suppress(FileNotFoundError):  # The output was renamed or removed.
                 if any(size_of(left) >= size for left in target.parent.glob(LEFT)):
                     break
         child.kill()
@@ -61,7 +61,7 @@ def test_kill_during_an_import_leaves_no_store(tmp_path, cls):
             shutil.rmtree(target)
         else:
             killed += 1
-        assert len(list(target.parent.iterdir())) <= 1  # what the one before has left is gone
+        assert len(list(target.parent.iterdir())) <= 1  # The leftovers of the previous kill are gone.
     assert killed
     with cls.import_json(files, target) as store:
         store._check()
@@ -105,13 +105,13 @@ def test_only_leftovers_of_killed_processes_are_removed(tmp_path):
     for name in mine:
         (tmp_path / name).mkdir()
         (tmp_path / name / "something").touch()
-    (tmp_path / "target.tastypy_fast-12345678").mkdir()  # killed before it had made anything
+    (tmp_path / "target.tastypy_fast-12345678").mkdir()  # The process was killed before it created anything.
     (tmp_path / "target.tastypy_fast-file_678").touch()
 
     class Slow(POD):
         def iteritems(self):
             yield from super().iteritems()
-            # Another process works on the same target meanwhile.
+            # Another process works on the same target at the same time.
             with Child(lambda pipe: other.export_jsonl(target)) as child:
                 assert child.wait() == 0
 
@@ -125,7 +125,7 @@ def test_only_leftovers_of_killed_processes_are_removed(tmp_path):
 
 @contextmanager
 def small_files(limit):
-    """For a child process: no file that it writes may be larger."""
+    """Limit the size of every file that this child process writes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         yield

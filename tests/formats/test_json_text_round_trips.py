@@ -1,4 +1,4 @@
-"""Export and import give back the same store, in little memory."""
+"""Export and import round-trip a store in little memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_export_and_import_round_trip(name, pairs, size, gzipped):
 
 
 def key_is_short(key):
-    """Whether Python writes its ints."""
+    """Whether Python can convert the ints of a key to text."""
     if isinstance(key, tuple):
         return all(map(key_is_short, key))
     return isinstance(key, str) or abs(key) < 10**4000
@@ -132,5 +132,5 @@ def test_memory_does_not_grow_with_the_store(tmp_path, cls, count):
         go_through(count, tmp_path / "large")
         pipe.send(anonymous_memory() - before)
 
-    # (a key and its dict take some 300 bytes)
+    # A key and its dict take about 300 bytes.
     assert outcome_of(work)[0] < 8 * 2**20

@@ -1,4 +1,4 @@
-"""JSON Lines: files, streams and pipes, packed or not, errors by line."""
+"""JSON Lines: files, streams and pipes, compressed or not, errors by line."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_file_name_selects_the_compression(tmp_path, cls, suffix, unpack):
         assert packed.stat().st_size < plain.stat().st_size / 2
         assert two.import_jsonl(packed) == 3000
         assert one.items() == two.items()
-    # Two pieces in one file, as after appending; and an empty store.
+    # Two compressed parts in one file, as after appending; and an empty store.
     packed.write_bytes(packed.read_bytes() * 2)
     with cls(tmp_path / "three") as three, cls(tmp_path / "four") as four:
         assert three.import_jsonl(packed) == 6000
@@ -125,7 +125,7 @@ def test_lines_round_trip_through_pipes(tmp_path):
         assert process.returncode == 0, errors
     with POD(tmp_path / "one") as one, POD(tmp_path / "two") as two:
         assert one.items() == two.items()
-        # By name, too.
+        # The same by file name.
         os.mkfifo(tmp_path / "pipe")
         with subprocess.Popen([sys.executable, "-c", "import sys; print(len(open(sys.argv[1], 'rb').readlines()))",
                                tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:

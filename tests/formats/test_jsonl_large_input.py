@@ -1,4 +1,4 @@
-"""Numbers of very many digits, deep nesting and very long lines: read, or refused by line."""
+"""Numbers with very many digits, deep nesting and very long lines are read, or refused with their line."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ REFUSALS = (DamagedInputError, InvalidKeyError, UnstorableValueError)
 
 @contextlib.contextmanager
 def let_be_refused(where="line 2 of"):
-    """What Python's own limits allow differs between its versions: it is done, or an error of ours names the line."""
+    """Allow an error that names the line, because the recursion limit differs between versions of Python."""
     try:
         yield
     except REFUSALS as error:

@@ -1,4 +1,4 @@
-"""tastypy's files: written to the byte as the original does, and read."""
+"""tastypy's files: identical to those of the original when written, and readable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def as_the_original_reads(lines):
-    """The original's rules, in the order in which it applied them."""
+    """Parse a line by the rules of the original, in the order in which it applies them."""
     for line in lines:
         assert line.endswith("\n")
         key, value = line[:-1].split("\t", 1)
@@ -82,7 +82,7 @@ def test_files_have_the_given_number_of_lines(tmp_path, cls, count, sizes, gzipp
         assert {name: unpack(data).count(b"\n") for name, data in found.items()} == {
             f"{number}.json{'.gz' if gzipped else ''}": size for number, size in enumerate(sizes)
         }
-        # The same bytes each time.
+        # The second export has the same bytes.
         store.export_json(tmp_path / "again")
         assert contents(tmp_path / "again") == found
         for name, size in (("one", {"file_size": 3}), ("two", {})):
@@ -105,7 +105,7 @@ def test_large_store_is_exported_and_imported_in_order(tmp_path, cls):
 
 
 def test_handwritten_files_are_read(tmp_path, cls):
-    # (as a Mac leaves it; JSON with other spaces, unescaped letters, a lone backslash and ends of lines of Windows)
+    # The file is as a Mac leaves it. Its JSON has other spaces, unescaped letters, a lone backslash and CRLF line ends.
     folder = write_folder(tmp_path / "files", {
         ".DS_Store": b"\x00",
         "0.json": '"é\\\\t"\t{"_done": true,"x":[1 , 2]}\n["a",["b"]]\t {}\r\n',
@@ -128,7 +128,7 @@ def test_handwritten_files_are_read(tmp_path, cls):
 def test_handwritten_gzipped_files_are_read(tmp_path, cls):
     line = b'"%d"\t{"n": 1}\n'
     folder = write_folder(tmp_path / "files", {
-        # two pieces in one file, as after appending
+        # The file has two compressed parts, as after appending.
         "0.json.gz": gzip.compress(line % 1) + gzip.compress(line % 2),
         "1.json.gz": gzip.compress(line % 3),
     })

@@ -1,4 +1,4 @@
-"""tastypy's files: damage is refused whole, nothing is overwritten."""
+"""tastypy's files: a damaged folder is refused completely, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def refused(cls, folder, path, match, error=DamagedInputError, **arguments):
-    """The import raises, names the folder, and leaves nothing at the path or beside it."""
+    """Check that the import raises, names the folder, and leaves nothing at the path or next to it."""
     before = sorted(path.parent.iterdir()), contents(folder)
     with pytest.raises(error, match=match) as caught:
         cls.import_json(folder, path, **arguments)
@@ -134,7 +134,7 @@ def test_import_refuses_paths_that_are_not_tastypy_folders(tmp_path, cls):
     assert not (tmp_path / "store").exists()
 
 
-# Opening such a folder, and where things are put
+# Opening such a folder, and the position of the output
 
 
 @pytest.mark.parametrize(("folder", "quoted"), [("my.pod", "{}/my.pod"), ("it's a pod", "'{}/it'\"'\"'s a pod'")])

@@ -1,4 +1,4 @@
-"""The engine: independent of the environment, and told from another engine."""
+"""The engine ignores the environment, and recognises files of another LMDB version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes on one store: who may open it, and what readers see."""
+"""Several processes on one store: which may open it, and what readers see."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_reader_sees_only_synced_changes(any_class, path):
                     store[number - 1]["n"] = "changed"
                     del store[number // 2]
                 store["never"] = {"unsynced": number}
-                # What follows each sync but is not synced is not seen.
+                # A reader does not see changes that follow the last sync.
                 del store["never"]
                 store.sync()
                 store["unsynced"] = {"n": number}
@@ -126,9 +126,9 @@ def test_loop_of_a_reader_continues_while_a_writer_changes_the_store(any_class, 
         assert all(key == n for key, n in rest)
         keys = [key for key, _ in rest]
         assert keys == sorted(keys)
-        # Those that were there all the time, and those that were added.
+        # The loop yields the keys that existed all the time, and the keys that were added.
         assert {*range(5, 3000, 2), *range(3000, 3100)} <= set(keys)
-        # What had not been read yet is gone.
+        # Keys that were deleted ahead of the loop are not yielded.
         assert 2998 not in keys
 
 

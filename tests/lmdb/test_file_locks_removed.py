@@ -1,4 +1,4 @@
-"""Lock files that are removed or replaced let no second writer in."""
+"""Removed or replaced lock files never admit a second writer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_removed_lock_file_admits_no_second_writer(any_class, path, name, second
             store.sync()
             pipe.send("open")
             pipe.recv()
-            # It goes on, for nobody else can have come in.
+            # The first writer continues, because no other process could open the store.
             store["more"] = {"n": 11}
             store.sync()
             pipe.send("synced")
@@ -42,7 +42,7 @@ def test_removed_lock_file_admits_no_second_writer(any_class, path, name, second
         child.pipe.recv()
         os.unlink(path / name)
         if second == "read" and name == "owner.lock":
-            # Who reads does not need it, and makes none.
+            # A reader does not need the lock file, and creates none.
             assert contents(path, any_class)["first"] == 10
         else:
             with pytest.raises(StoreInUseError, match=f"{name} was removed.*never stale"):

@@ -17,7 +17,7 @@ from tastypy_fast._lmdb import network_fs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc/self/mountinfo")
 
-# What the kernel writes, with mount points that need escapes, optional fields and mounts over mounts.
+# A mount table as the kernel writes it. Mount points need escapes, and there are optional fields and stacked mounts.
 MOUNTINFO = rb"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 23 22 0:21 / /proc rw,nosuid - proc proc rw
@@ -49,7 +49,7 @@ a line that does not parse
     ("/bound/store", (0, 43), b"nfs"),
     ("/over/store", (0, 45), b"fuse.sshfs"),
     ("/hidden/deep/store", (0, 46), b"nfs"),
-    # A subvolume of btrfs has a device number that the table lacks.
+    # A btrfs subvolume has a device number that the table does not contain.
     ("/btrfs/store", (0, 99), b"btrfs"),
     ("/auto/store", (0, 49), b"nfs4"),
 ])
@@ -84,7 +84,7 @@ def test_file_system_type_is_local(kind, source):
 
 @pytest.fixture
 def on_network(tmp_path, monkeypatch):
-    """A folder that the table of mounts calls NFS, in a process that has not seen a device yet."""
+    """A folder that the mount table calls NFS, in a process that has cached no device yet."""
     monkeypatch.setattr(network_fs, "_devices", {})
     monkeypatch.setattr(network_fs, "_warned", set())
     table = tmp_path / "mountinfo"
@@ -107,7 +107,7 @@ def test_opening_warns_once_for_each_path(on_network):
     assert paths == [f"the store at {on_network / name}" for name in ("one", "two")]
     assert all("(nfs4)" in str(warning.message) for warning in caught)
     assert {warning.category for warning in caught} == {NetworkFileSystemWarning}
-    # The line of the program, not one of the package.
+    # The warning names the line of the program, and not one of the package.
     assert {warning.filename for warning in caught} == {__file__}
 
 
@@ -148,7 +148,7 @@ SFTP = next((path for path in map(Path, ("/usr/lib/openssh/sftp-server", "/usr/l
 @pytest.mark.skipif(SFTP is None or not shutil.which("sshfs") or not os.access("/dev/fuse", os.W_OK),
                     reason="needs sshfs, sftp-server and FUSE")
 def test_mounted_sshfs_warns(tmp_path, run_python):
-    """A real mount. Its server is a local process in the place of ssh."""
+    """A real mount, whose server is a local process instead of ssh."""
     (tmp_path / "remote").mkdir()
     (tmp_path / "mounted").mkdir()
     ssh = tmp_path / "ssh"

@@ -1,4 +1,4 @@
-"""The folder of a store: which paths are taken, which folders are refused."""
+"""The folder of a store: which paths are accepted, and which folders are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_relative_absolute_and_linked_paths_are_one_store(any_class, tmp_path, m
     stores[0]["a"] = {}
     assert [store.keys() for store in stores] == [["a"]] * len(stores)
     assert {store.path for store in stores} == {str(absolute)}
-    # The current folder matters at opening only.
+    # The current folder matters only at opening.
     monkeypatch.chdir("/")
     stores[0]["b"] = {}
     for store in stores:

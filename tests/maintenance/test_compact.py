@@ -1,4 +1,4 @@
-"""Compact a store: space is given back, a kill at any step loses nothing."""
+"""Compact a store: free space is returned, and a kill at any step loses nothing."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_compacting_refuses_while_the_store_is_open(stores, cls, victim, mode):
 
 
 def in_time(work):
-    """What ``work()`` returns, when those have ended who keep it from the store."""
+    """The result of ``work()``, which is repeated until the processes that block it have ended."""
     until = time.monotonic() + 60
     while True:
         try:
@@ -107,7 +107,7 @@ STEPS = [(engine, "write_copy"), (EngineLock, "invalidate"), (os, "rename"), (os
 
 
 def die_at(pipe, path, owner, name, after, count):
-    """Compact, and die of SIGKILL before or after the given call of a function."""
+    """Compact, and die by SIGKILL before or after the given call of a function."""
     function = getattr(owner, name)
     left = count
 
@@ -152,7 +152,7 @@ def compact_on(pipe, path):
 
 @pytest.mark.storm
 def test_kill_at_a_random_point_of_compact_loses_nothing(stores, cls, victim):
-    """The caller is killed, and the process in which it is done ends with it."""
+    """The caller is killed, and its subprocess ends with it."""
     rng = random.Random(cls.__name__)
     for _ in range(8):
         with Child(compact_on, victim) as child:
@@ -166,7 +166,7 @@ def test_kill_at_a_random_point_of_compact_loses_nothing(stores, cls, victim):
 
 
 def read_on(pipe, cls, path):
-    """Open, read and close; the number of the last change that was seen."""
+    """Open, read and close repeatedly. Returns the number of the last change that was seen."""
     last = -1
     rounds = 0
     while not pipe.poll():

@@ -1,4 +1,4 @@
-"""Copy a store: complete, of one moment, or not at all."""
+"""Copy a store: the copy is a complete snapshot, or there is none."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_copy_includes_the_changes_in_the_log(one, path, target):
         assert store._store.wal
         expected = state(store)
         maintenance.copy(path, target)
-        repaired = maintenance.repair  # (not while it is open)
+        repaired = maintenance.repair  # This does not work while the store is open.
         with pytest.raises(StoreInUseError):
             repaired(path, target.parent / "repaired")
         assert maintenance.verify(path) == []
@@ -70,7 +70,7 @@ def test_copy_includes_the_changes_in_the_log(one, path, target):
 def write_on(pipe, cls, path):
     with cls(path, sync_at=10**6) as store:
         for number in itertools.count():
-            # (not without end: what looks at it would have ever more to look at)
+            # The changes must end, because a reader of the store would otherwise never finish.
             key = number % MOST
             store[key] = value_for(cls, "x" * (key % 50) * 20)
             if number % 20 == 0:

@@ -50,7 +50,7 @@ def test_repair_keeps_the_readable_records_if_any_page_is_lost(stores, path, tmp
 
 
 def test_repair_finds_pages_whose_parent_page_is_lost(stores, cls, victim, target):
-    """The root of every tree, and the list of databases."""
+    """The root of every tree, and the list of databases, are lost."""
     branches = list(page_that(victim, lambda flags, page: flags == 1))
     assert len(branches) >= 2
     for number in branches:
@@ -117,7 +117,7 @@ def test_repair_keeps_one_of_two_records_with_the_same_key(stores, path, target)
 
 
 def number_record(path, before, after):
-    """A record has another number now, with which nothing else goes."""
+    """Give a record another sequence number, which no other data has."""
     with Inside(path) as inside:
         record = inside.record(before)
     file = path / "data.mdb"
@@ -140,7 +140,7 @@ def test_record_at_a_wrong_position_is_reported(stores, path, target, one, after
     displaced = {row[0] for row, right in zip(found, before, strict=True) if row[0] != right[0]}
     assert any("'key 5'" in text and "position" in text for text in lost)
     if one is Tracker:
-        # Nobody's status becomes another one's.
+        # No task gets the status of another task.
         assert undone >= 1
         rows = {row[0]: row for row in before}
         wrong = [row for row in found if row != rows[row[0]]]

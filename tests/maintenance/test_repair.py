@@ -1,4 +1,4 @@
-"""Repair a store: what is readable is kept, what is lost is reported."""
+"""Repair a store: readable records are kept, and losses are reported."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_repairing_refuses_while_a_writer_has_the_store_open(cls, victim, target
     assert nothing_left(target)
 
 
-# Damage to the index, the counts and what else can be made anew: nothing of it is a loss.
+# Damage to the index, the counts and other data that can be rebuilt. None of it is a loss.
 REBUILT = {
     "a record without index entry", "an index entry cut short", "an index entry out of range",
     "an index entry of a number never given", "an index entry of another key's record",
     "a digest of another key's record", "no index", "no format", "a format that does not parse", "no kind",
     "an unknown kind", "a next number cut short",
 }
-# Damage to the record of one task, which is known still.
+# Damage to the record of one task whose key is still known.
 WITHOUT_DATA = {"JSON that does not parse", "JSON that is not UTF-8", "no payload", "said to be compressed",
                 "data that is no dict", "unknown format of a record"}
 STATUSES = {"a status block cut short", "an empty status block", "a status block too long", "no status block",
@@ -68,7 +68,7 @@ def test_damaged_records_are_repaired(stores, path, target, one, damage):
     with Inside(path) as inside:
         {**INSIDE, **INSIDE_TRACKER}[damage][0](inside)
     if {b"order", b"meta"} - set(find_databases(str(path / "data.mdb"))):
-        with pytest.raises(NotAStoreError):  # LMDB's, but nothing says that it is a store's
+        with pytest.raises(NotAStoreError):  # These are LMDB's pages, but nothing shows that they belong to a store.
             maintenance.repair(path, target)
         return
     kept, lost, undone = maintenance.repair(path, target)
@@ -125,7 +125,7 @@ def test_killed_repair_leaves_a_complete_store_or_none(stores, cls, victim, targ
             child.kill()
             child.wait()
         for made in folder.iterdir() if folder.exists() else ():
-            # (what a killed one leaves has a longer name)
+            # The leftover of a killed repair has a longer name.
             if made.name.isdecimal():
                 assert state_of(cls, made) == stores[cls][1]
     assert state_of(cls, victim) == stores[cls][1]

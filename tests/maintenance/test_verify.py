@@ -1,4 +1,4 @@
-"""Verify a store: every damage is found, none is imagined."""
+"""Verify a store: all damage is found, and there are no false findings."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_claim_without_an_owner_is_found(path):
 
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_findings_during_writes_are_confirmed_in_a_read_transaction(victim, monkeypatch, is_damaged):
-    """Without one the writer may overwrite pages that are read."""
+    """Without a read transaction, a writer may overwrite pages that are being checked."""
     seen = iter([(7, ["page 738 is overwritten"]), (8, ["damage"] if is_damaged else [])])
     monkeypatch.setattr(_verify, "find_page_faults", lambda name: next(seen))
     monkeypatch.setattr(_verify, "last_transaction", lambda name: 9)
@@ -202,7 +202,7 @@ def test_verify_reports_a_crash_of_the_engine(stores, path, target, monkeypatch)
 
 
 def flips(rng):
-    """A few bits of a page are turned."""
+    """Flip some bits of a page."""
 
     def make(page):
         for _ in range(rng.choice((1, 3, 20))):
@@ -213,7 +213,7 @@ def flips(rng):
 
 
 def no_worse(before, found, lost, undone, after):
-    """Nothing that was kept is wrong or at another place, and what is missing is told."""
+    """Check that every kept value is right and at its position, and that every missing one is reported."""
     index = {row[0]: position for position, row in enumerate(before)}
     known = [row for row in found if row[0] in index]
     changed = [row for row in known if row != before[index[row[0]]]]
@@ -225,7 +225,7 @@ def no_worse(before, found, lost, undone, after):
 
 @pytest.mark.storm
 def test_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_path, seed):
-    """(What is data, a digit for another one, cannot be known.)"""
+    """A changed digit inside a value cannot be found."""
     rng = random.Random(seed)
     for number in range(25):
         one = rng.choice(list(CLASSES.values()))

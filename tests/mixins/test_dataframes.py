@@ -86,7 +86,7 @@ def test_pandas_has_the_same_values_as_arrow(make, batch):
     assert frame["deep"][2] == {"n": 1, "m": None}
 
 
-# Values of one field, and what pandas has in its column: the same, but for names that a dict of another task has.
+# Values of one field, and the values in the pandas column. They are equal, except for names from dicts of other tasks.
 NESTED = {
     "dict without the name": ([{"n": 1}, {}], [{"n": 1}, {"n": None}]),
     "dict with None": ([{"n": 2**53 + 1}, {"n": None}, None], ...),
@@ -304,7 +304,7 @@ def test_empty_dicts_and_lists_become_columns(make, batch):
 
 def test_batch_that_is_too_large_is_halved(make, monkeypatch):
     class Small:
-        """pyarrow, with room for three tasks in an array."""
+        """pyarrow with room for three tasks in an array."""
 
         def __getattr__(self, name):
             return getattr(arrow, name)
@@ -325,7 +325,7 @@ SCALARS = {
     "bool": st.booleans(), "texts": st.lists(st.text(), max_size=3),
     "key": st.integers(0, 9), "done": st.text(max_size=3), "none": st.none(),
 }
-# (what a row of one column may be: any of the fields, or none)
+# A value of a column may be any of the fields, or missing.
 TASKS = st.fixed_dictionaries(
     {"_done": st.booleans(), "_aborted": st.booleans(), "_tries": st.integers(-5, 5)}, optional=SCALARS,
 )
@@ -353,7 +353,7 @@ def test_table_agrees_with_the_tracker(tmp_path_factory, tasks, size):
         }
 
 
-# What is needed
+# Missing packages
 
 
 @pytest.mark.parametrize(("method", "missing"), [

@@ -1,4 +1,4 @@
-"""What a store says of itself: ``repr()`` everywhere, a small table in a notebook."""
+"""How a store displays itself: ``repr()``, and a small table in a notebook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRACKERS = [ProgressTracker, SharedProgressTracker]
 
 
 class Table(HTMLParser):
-    """The texts of a piece of HTML, whose elements all end, and the attributes of its bar."""
+    """The texts of a piece of HTML, and the attributes of its bar. All elements must be closed."""
 
     def __init__(self, html):
         super().__init__()
@@ -38,7 +38,7 @@ class Table(HTMLParser):
 
     @property
     def rows(self):
-        """The number and the part behind each word."""
+        """The number and the percentage after each word."""
         return {name: tuple(self.texts[at + 1:at + 3]) for at, name in enumerate(self.texts)
                 if name in ("done", "failed", "left", "tasks")}
 

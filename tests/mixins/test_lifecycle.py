@@ -31,7 +31,7 @@ from tests.support.stores import is_tracker
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
-# What a store is
+# Attributes of a store
 
 
 def test_attributes_of_a_private_store_have_the_documented_defaults(private_kit):
@@ -138,7 +138,7 @@ def test_gzipped_store_is_smaller_and_readable_with_either_setting(kit):
     assert sizes[True] < sizes[False] / 2
 
 
-# Closed
+# Closed stores
 
 AFTER_CLOSE = {
     "__getitem__": ("a",), "__setitem__": ("a", {}), "__delitem__": ("a",), "__contains__": ("a",), "__len__": (),
@@ -199,7 +199,7 @@ def test_limits_may_be_integers_of_any_size(any_class, path, name):
             assert list(store.try_keys()) == ["a"]
 
 
-# Code that moves between private and shared stores
+# Code that works with private and shared stores
 
 
 def test_locked_returns_the_store_and_keeps_changes_after_an_exception(kit, store):
@@ -272,7 +272,7 @@ def test_close_inside_a_locked_block_saves(kit):
         store.close()
     store = kit.open()
     assert kit.contents(store) == {"a": 1}
-    # (and the lock is free)
+    # The lock is released.
     thread = threading.Thread(target=lambda: store.update(kit.pairs({"b": 2})))
     thread.start()
     thread.join(10)

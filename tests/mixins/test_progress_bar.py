@@ -1,4 +1,4 @@
-"""tracker.progress(): a bar that shows what is in the store."""
+"""tracker.progress(): a bar that shows the counts of the store."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_rate_and_time_left_are_of_this_run(make, screen):
     for key in bar:
         tracker.mark_done(key)
         break
-    # One in 10 seconds: 40 seconds for four. (With those of the last run it would be 7.)
+    # The rate is one task in 10 seconds, so four tasks take 40 seconds. With the tasks of the last run it would be 7.
     assert re.search(r"6/10 \[00:1\d<00:4\d, 1\d\.\d\ds/task\]", screen.getvalue())
 
 
@@ -153,7 +153,7 @@ def test_disabled_bar_only_yields(make, screen):
     tracker = make(init=tasks(3))
     for key in tracker.progress(disable=True, file=screen):
         tracker.mark_done(key)
-    for key in tracker.progress(disable=None, file=screen):  # (no terminal)
+    for key in tracker.progress(disable=None, file=screen):  # This is not a terminal.
         assert key is None
     assert screen.getvalue() == ""
     assert tracker.num_done() == 3

@@ -198,7 +198,7 @@ PROGRAM = """
         if key == int(sys.argv[2]):
             tracker.sync()
             print("synced", flush=True)
-            sys.stdin.read()  # until it is killed
+            sys.stdin.read()  # The program works until it is killed.
     print("ended")
 """
 
@@ -222,7 +222,7 @@ class OnTerminal:
     def read(self):
         try:
             text = os.read(self.screen, 1 << 16).decode("utf-8", "replace")
-        except OSError:  # nobody writes any more
+        except OSError:  # All writers have closed the terminal.
             text = ""
         self.shown += text
         return bool(text)
@@ -249,7 +249,7 @@ def test_bar_on_a_terminal_continues_after_a_kill(path, cls):
     second = OnTerminal(program, path, -1)
     assert second.end() == 0
     lines = [line for line in re.split(r"[\r\n]+", second.shown) if line.strip()]
-    # 251 done or failed (0, 100 and 200); a worker that was killed leaves its own to the next one.
+    # 251 tasks are done or failed (0, 100 and 200). The tasks of a killed worker go to the next one.
     assert re.match(r"pages:  63%\|[^|]+\| 251/400 \[00:00<\?, \?task/s, failed=3\]", lines[0]), lines[0]
     assert re.match(r"pages: 100%\|█+\| 400/400 \[.*task/s, failed=4\]", lines[-1]), lines[-1]
     assert all(len(line) <= 80 for line in lines)

@@ -1,4 +1,4 @@
-"""The counts that the progress bar shows, and how rarely the store is read for them."""
+"""The counts that the progress bar shows, and how rarely it reads the store."""
 
 from __future__ import annotations
 

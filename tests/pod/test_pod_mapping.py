@@ -11,7 +11,7 @@ from tests.support.contract import ABC
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
-# Enough to need several chunks of an iterator and several blocks of statuses.
+# A number of keys that needs several chunks of an iterator and several status blocks.
 MANY = 1300
 
 

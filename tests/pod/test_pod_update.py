@@ -1,4 +1,4 @@
-"""update(), |= and init: what they take, refuse and keep."""
+"""update(), |= and init: what they accept, refuse and keep."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WithItems:
 class WithIteritems(WithItems):
     iteritems = WithItems.items
 
-    # iteritems() is what the original asked for; it comes first.
+    # iteritems() comes first, because the original uses it.
     def items(self):
         raise AssertionError("items() was asked")
 
@@ -109,14 +109,14 @@ def test_update_keeps_the_pairs_before_an_invalid_one(kit, abc):
         abc.update(pairs())
     with pytest.raises(InvalidKeyError):
         abc.update([("e", kit.value(5)), (2.5, kit.value(0)), ("f", kit.value(6))])
-    # One operation of a shared store is seen as a whole, or not at all.
+    # Other processes see one operation of a shared store completely or not at all.
     assert kit.contents(abc) == (ABC if kit.is_shared else {**ABC, "d": 4, "e": 5})
 
 
 def test_refused_init_leaves_the_store_closed(kit):
     with pytest.raises(InvalidKeyError):
         kit.open(init=[("a", kit.value(1)), (None, kit.value(2))])
-    # An instance that was left open would insist on its own file_size.
+    # An instance that is still open would refuse another file_size.
     assert kit.contents(kit.open(file_size=7)) == ({} if kit.is_shared else {"a": 1})
 
 

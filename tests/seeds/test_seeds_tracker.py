@@ -22,7 +22,7 @@ LINKS = {
 
 
 class Web:
-    """Pages of which one fails at the first two attempts, and one always."""
+    """Pages of which one fails at the first two attempts, and one fails always."""
 
     def __init__(self):
         self.fetched = []
@@ -224,7 +224,7 @@ if __name__ == '__main__':
         proc.start()
     for proc in procs:
         proc.join()
-    # (a worker that came when there was nothing to do has gone again)
+    # A worker that started when no task was left has exited.
     crawl(tracker)
     print(len(tracker), tracker.num_done(), tracker.percent_done(), max(map(tracker.tries, tracker)))
     print(sum(len(task['links']) for task in tracker.values()))

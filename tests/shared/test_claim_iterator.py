@@ -29,11 +29,11 @@ def test_loop_beyond_the_limit_of_running_loops_raises(tracker):
     more = tracker.try_keys()
     with pytest.raises(PersistentOrderedDictException, match=f"{lanes} loops"):
         next(more)
-    # Nothing was claimed for it; gates need none.
+    # Nothing was claimed for that loop. Gates need no slot.
     assert len(tracker.claimed_keys()) == lanes
     assert tracker.should_try(lanes + 2)
     loops[5].close()
-    # What that one has left, and then what is new.
+    # First the task that the closed loop left, and then a new one.
     assert [next(more), next(more)] == [5, lanes]
     loops[7] = None
     gc.collect()
@@ -51,7 +51,7 @@ def test_allow_aborted_claims_aborted_tasks(path, tracker):
         assert worker.ask(take, 1, 1, "keys", True) == ["b"]
         assert not tracker.should_try("b", allow_aborted=True)
         assert list(tracker.try_keys(allow_aborted=True, batch=2)) == ["c", "d"]
-        # Aborted again, it is free for those that allow it.
+        # After abort() the task is available to loops with allow_aborted.
         worker.ask(call, "abort", "b")
         assert tracker.claimed_keys() == ["c", "d"]
         assert not tracker.should_try("b")
@@ -65,7 +65,7 @@ def test_allow_aborted_claims_aborted_tasks(path, tracker):
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_max_tries_applies_across_workers(path, batch):
-    """All tasks fail, and go from hand to hand as workers close and open again."""
+    """All tasks fail, and move between workers that close and open again."""
     count, limit = 40, 4
 
     def work(process):
@@ -76,7 +76,7 @@ def test_max_tries_applies_across_workers(path, batch):
                 loop = mine.try_keys(batch=batch)
                 found = list(itertools.islice(loop, rng.randrange(1, 20)))
                 log += found
-                loop.close()  # what it has not handed out is to do again
+                loop.close()  # Tasks that the loop did not yield are still to be done.
                 if next(mine.todo_keys(), None) is None:
                     return log
 
@@ -154,7 +154,7 @@ def test_gate_accepts_a_waiting_task_of_the_same_thread_and_uses_its_try(path, m
         assert next(loop) == "a"
         assert tracker.should_try("b")
         assert tracker.tries("b") == 1
-        # (it is handed out once)
+        # The task is yielded once.
         assert list(loop) == ["c"]
         assert tracker.tries("b") == 1
         assert tracker.should_try("b") == (max_tries == 0)
@@ -191,7 +191,7 @@ def test_try_that_was_already_reset_is_not_returned_twice(path, tracker, change,
             child.pipe.send(end)
             assert child.pipe.recv() == "ended"
         child.wait()
-    # At its end the loop looks for workers that are gone.
+    # At its end, the loop looks for dead workers.
     assert set(tracker.try_keys()) == set(range(6))
     assert [tracker.tries(key) for key in range(1, 5)] == [tries + (end == "gate") + 1] * 4
 

@@ -1,4 +1,4 @@
-"""Claims: each task is handed out to one worker at a time."""
+"""Claims: each task is claimed by one worker at a time."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def test_each_task_is_claimed_once_by_loops_and_gates(path, tracker):
             done += finish_each(tracker, itertools.islice(keys, rng.randrange(20)))
         return done
 
-    # (each leaves its loops where they are, so that what is left of them must come back)
+    # Each process leaves its loops unfinished, so the remaining tasks must become available again.
     results = in_processes(lambda process: work(process, 0), len(ways))
     assert sorted(itertools.chain(*results)) == list(range(2 * TASKS))
     assert tries(tracker) == [1] * (2 * TASKS)
 
 
 class Hand:
-    """What the workers of a test have in hand, a file for each task: taking what is there already raises."""
+    """The running tasks of all workers of a test, a file for each. Adding a task that is already there raises."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -115,7 +115,7 @@ class Hand:
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, tmp_path, batch):
-    """Tasks that fail, are released, given up and finished at random, over many passes."""
+    """Tasks fail, are released, are aborted and finish at random, over many loops."""
     tracker.add_many(range(60))
 
     def work(process):
@@ -144,7 +144,7 @@ def test_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, t
 def test_threads_of_one_process_claim_different_tasks(tracker):
     tracker.add_many(range(TASKS))
     in_hand, lock = set(), threading.Lock()
-    all_here = threading.Barrier(4)  # a thread that did two of these would be offered what it failed at before
+    all_here = threading.Barrier(4)  # A thread with two of these would get the task at which it failed before.
 
     def work(thread):
         all_here.wait()
@@ -154,7 +154,7 @@ def test_threads_of_one_process_claim_different_tasks(tracker):
                 assert key not in in_hand
                 in_hand.add(key)
             count += 1
-            # What fails is not offered to another one while this loop runs.
+            # While this loop runs, its failed tasks are not available to others.
             if count % 3:
                 tracker.mark_done(key)
                 with lock:
@@ -191,7 +191,7 @@ def test_gate_refuses_a_task_while_the_thread_that_claimed_it_lives(tracker):
 
     def work():
         assert tracker.should_try("a")
-        # (its own, once more)
+        # This is its own task, once more.
         assert tracker.should_try("a")
         asked.set()
         end.wait()
@@ -234,14 +234,14 @@ def test_loop_and_gate_of_one_thread_share_their_claims(tracker):
         found.append(key)
         if key == "a":
             assert tracker.should_try("b")
-            # Its own again: another try.
+            # It is its own task again, with another try.
             assert tracker.should_try("a")
             tracker.mark_done("a")
     assert found[0] == "a"
     assert found[-1] == "c"
     assert tracker.tries("a") == 2
     assert tracker.tries("c") == 1
-    # The gate's task may come to the loop of the same thread.
+    # A loop of the same thread may yield the task of the gate.
     assert tracker.tries("b") == 1 + found.count("b")
 
 
@@ -251,7 +251,7 @@ def test_two_instances_of_one_process_are_one_worker(path, tracker):
         mine, theirs = tracker.try_keys(), other.try_keys()
         assert [next(mine), next(theirs), next(mine), next(theirs)] == [0, 1, 2, 3]
         assert tracker.claimed_keys() == other.claimed_keys() == [0, 1, 2, 3]
-    # Closing one of two gives nothing back.
+    # Closing one of two instances releases nothing.
     assert tracker.claimed_keys() == [0, 1, 2, 3]
     with pytest.raises(CalledClosedTrackerError):
         next(theirs)

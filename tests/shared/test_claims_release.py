@@ -1,4 +1,4 @@
-"""Failed tasks stay their worker's; who has which task; what ends a claim and what keeps it."""
+"""Failed tasks stay with their worker; claims name their workers; which operations end a claim, and which keep it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.claims import Worker, call, close_loop, take, take_all, tries
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# What has failed stays its worker's
+# Failed tasks stay with their worker
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
@@ -33,7 +33,7 @@ def test_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch):
         assert list(tracker.try_keys()) == []
         assert not tracker.should_try(0)
         first.end("close")
-        # (what others have left comes in order, or at the end of a loop that did not know of it)
+        # Tasks that others left come in order, or at the end of a loop that did not know of them.
         assert sorted(second.ask(take_all, batch)) == [0, 1, 2, 4, 5]
         second.end("close")
     assert sorted(tracker.try_keys()) == [0, 1, 2, 4, 5]
@@ -66,7 +66,7 @@ def test_stopped_worker_keeps_its_claims(path, tracker):
         assert sorted(tracker.try_keys()) == list(range(5))
 
 
-# Who has what
+# Claims and their workers
 
 
 def test_claims_name_the_worker_and_the_time(path, tracker):
@@ -83,7 +83,7 @@ def test_claims_name_the_worker_and_the_time(path, tracker):
         assert [claim.process for claim in claims.values()] == [os.getpid(), worker.pid, worker.pid]
         assert {claim.host for claim in claims.values()} == {socket.gethostname()}
         assert all(before <= claim.since <= after for claim in claims.values())
-        # The same from everywhere.
+        # Every process sees the same claims.
         worker.pipe.send((claims_of, ()))
         assert worker.pipe.recv() == [(key, *claim) for key, claim in claims.items()]
         worker.ask(call, "mark_done", 7)
@@ -110,7 +110,7 @@ def test_process_that_only_reads_has_no_worker_file(path, tracker):
         worker.end("close")
 
 
-# Giving back
+# Releasing
 
 
 def test_released_task_is_available_to_all_workers_and_keeps_its_try(path, tracker):
@@ -118,7 +118,7 @@ def test_released_task_is_available_to_all_workers_and_keeps_its_try(path, track
     with Worker(path) as worker:
         assert worker.ask(take, 3) == [0, 1, 2]
         worker.ask(call, "release", 0)
-        # Anybody may.
+        # Any process may release a task.
         tracker.release(2)
         assert tracker.claimed_keys() == [1]
         assert tries(tracker) == [1, 1, 1]
@@ -192,7 +192,7 @@ def test_finishing_a_task_from_another_process_ends_its_claim(path, tracker, way
         assert tracker.claims() == {}
         assert worker.ask(claims_of) == []
         tracker._check()
-        # If it is to be done all the same, or again, anybody may try it.
+        # If the task is still or again to be done, any worker may try it.
         is_over = "a" in tracker and (tracker.done("a") or tracker.aborted("a"))
         assert tracker.should_try_add("a") != is_over
         worker.end("close")
@@ -212,7 +212,7 @@ def test_operations_that_do_not_finish_a_task_keep_its_claim(path, tracker, way)
 
 
 def test_thread_waiting_to_claim_does_not_end_the_loop_of_another_thread(tracker):
-    """The last tasks are claimed by one thread while another one is about to, and finds nothing left."""
+    """One thread claims the last tasks while another is about to claim, and finds none left."""
     for number in range(20):
         tracker.add_many(range(5 * number, 5 * number + 5))
         loop = tracker.try_keys(batch=5)
@@ -244,7 +244,7 @@ def test_batch_skips_tasks_that_others_have_finished_since(path, tracker):
         tracker.mark_not_done(5)
         assert tracker.should_try(4)
         tracker.set[6]["x"] = 1
-        # (5 has been opened for all, and this loop is past it)
+        # Task 5 was released for all, and this loop is past it.
         assert worker.ask(take, 10) == [6, 7, 8, 9]
         worker.end("close")
     assert sorted(tracker.try_keys()) == [0, 4, 5, 6, 7, 8, 9]
@@ -252,7 +252,7 @@ def test_batch_skips_tasks_that_others_have_finished_since(path, tracker):
 
 @pytest.mark.parametrize("meanwhile", ["deleted", "deleted and added", "reverted", "added"])
 def test_mark_done_many_works_while_others_change_the_tasks(path, tracker, monkeypatch, meanwhile):
-    """Where tasks are is found out before the transaction, and may not be so in it."""
+    """The positions of tasks are found before the transaction, and may have changed inside it."""
     tracker.add_many("abc")
     tracker.sync()
     if meanwhile == "reverted":
@@ -294,7 +294,7 @@ def test_released_task_claimed_by_another_worker_keeps_the_new_claim(path, track
         assert first.ask(take) == ["a"]
         first.ask(call, "release", "a")
         assert second.ask(take) == ["a"]
-        # The first one's loop and end do not touch it.
+        # The loop and the end of the first worker do not affect the claim.
         first.ask(close_loop)
         assert first.ask(take_all) == []
         first.end("close")
@@ -312,7 +312,7 @@ def test_revert_keeps_claims_of_unfinished_tasks(path, tracker, keeps_status):
         if not keeps_status:
             worker.ask(call, "mark_done", "a")
         tracker.revert()
-        # Undone is the count of the try, and the mark; that the worker has it in hand is a fact.
+        # The revert undoes the count of the try, and the mark. The claim stays while the worker is running the task.
         assert tries(tracker) == [0, 0]
         assert tracker.claimed_keys() == (["a"] if keeps_status else [])
         assert tracker.should_try("a") != keeps_status

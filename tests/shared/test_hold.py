@@ -22,7 +22,7 @@ def cls(request):
 
 @pytest.fixture
 def store(cls, path):
-    """An open store that syncs with every third change."""
+    """An open store that syncs after every third change."""
     with cls(path, sync_at=3) as store:
         yield store
         if not store.closed:
@@ -31,12 +31,12 @@ def store(cls, path):
 
 @pytest.fixture
 def always_looks(monkeypatch):
-    """Nobody is taken to live because it did a moment ago."""
+    """Disable the cache of the fact that a holder is alive."""
     monkeypatch.setattr(hold, "RECHECK_AFTER", 0.0)
 
 
 def syncs(store):
-    """Whether three changes are synced by themselves."""
+    """Whether three changes cause an automatic sync."""
     store.sync()
     store.update({number: {} for number in range(3)})
     store.update({number: {"n": 1} for number in range(3)})
@@ -44,7 +44,7 @@ def syncs(store):
 
 
 class Holder(Child):
-    """A child that does what it is sent: the names of methods, and of ENDS."""
+    """A child that runs the requested methods, and the actions of ENDS."""
 
     def __init__(self, cls, path):
         super().__init__(_serve, cls, path)
@@ -64,7 +64,7 @@ def _serve(pipe, cls, path):
             store.hold()
             if os.fork():
                 os.kill(os.getpid(), signal.SIGKILL)
-            # It lives on with all that it has inherited.
+            # The child continues with everything that it inherited.
             store.sync()
         elif name == "SIGKILL in a block":
             store.lock()
@@ -134,12 +134,12 @@ def test_changes_during_a_hold_do_not_check_the_holder_each_time(cls, path, stor
         for number in range(50):
             store[number] = {}
         assert len(looks) == 1
-        # A new state is looked at at once.
+        # A new state is checked at once.
         with Holder(cls, path) as other:
             other.ask("hold")
             store[50] = {}
             assert len(looks) == 2
-    # What is this process's own needs no look. (unhold() syncs what there is.)
+    # A hold of this process needs no check. unhold() syncs all changes.
     store.unhold()
     store.hold()
     for number in range(50):
@@ -157,7 +157,7 @@ def test_hold_lasts_until_both_holders_have_ended(cls, path, store, always_looks
         first.kill()
         first.wait()
         assert not syncs(store)
-        # (the dead one was taken away)
+        # The dead holder was removed.
         assert len(holders(store)) == 1
         second.kill()
         second.wait()
@@ -203,7 +203,7 @@ def test_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
 def test_forked_child_has_its_own_hold(cls, path, store, always_looks):
     store.hold()
     with Child(lambda pipe: pipe.send(syncs(store))) as child:
-        # Its parent holds.
+        # The parent has the hold.
         assert child.pipe.recv() is False
         assert child.wait() == 0
     assert not syncs(store)

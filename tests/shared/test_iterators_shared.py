@@ -1,4 +1,4 @@
-"""Loops over a shared store, across the begin, end and undoing of blocks."""
+"""Loops over a shared store across the begin, the end and the undoing of blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def walk(kit, store, kind):
-    """A running loop over pairs, of which keys or values only have the other part None."""
+    """A running loop over pairs. For keys or values, the other part is None."""
     for found in getattr(store, f"iter{kind}")():
         if kind == "keys":
             yield found, None
@@ -36,7 +36,7 @@ walks = pytest.mark.parametrize("kind", ["keys", "values", "items"])
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("count", [5, 700])
 def test_loop_continues_across_the_begin_and_the_end_of_a_block(kit, kind, block, count):
-    """It sees what the block adds and deletes, there and afterwards."""
+    """The loop sees additions and deletions of the block, during it and afterwards."""
     store = kit.open(init=kit.pairs({number: number for number in range(count)}))
     loop = walk(kit, store, kind)
     seen = [next(loop)]
@@ -68,7 +68,7 @@ def test_loop_begun_in_a_block_continues_after_it(kit, kind):
 @walks
 @pytest.mark.parametrize("ends", ["undone", "reverted"])
 def test_loop_yields_keys_added_after_an_aborted_block(kit, kind, ends):
-    """However far it had come in what was undone."""
+    """This holds for any position that the loop reached in the undone part."""
     store = kit.open(init=kit.pairs(ABC))
     store.sync()
     loop = walk(kit, store, kind)
@@ -88,7 +88,7 @@ def test_loop_yields_keys_added_after_an_aborted_block(kit, kind, ends):
 @pytest.mark.parametrize("by", ["this process", "another one"])
 @pytest.mark.parametrize("what", ["deleted", "moved"])
 def test_loop_yields_keys_that_a_revert_restores_ahead_of_it(kit, loop, by, what):
-    """Though it had read what comes next before."""
+    """The loop had read ahead before the revert."""
     if loop.startswith("todo") and not is_tracker(kit.cls):
         return
     store = kit.open(init=kit.pairs({"a": 1, "b": 2, "c": 3}))
@@ -109,7 +109,7 @@ def test_loop_yields_keys_that_a_revert_restores_ahead_of_it(kit, loop, by, what
         path = store.path
         with Child(lambda pipe: other(path).revert()) as child:
             assert child.wait() == 0
-    # (backwards, what was moved was handed out at its place at the end)
+    # Backwards, a moved key was yielded at its position at the end.
     expected = {"reversed": ["c", "b", "a"]}.get(loop, ["a", "b", "c"])
     assert seen + list(running) == (["b", *expected] if loop == "reversed" and what == "moved" else expected)
     store._check()
@@ -160,7 +160,7 @@ def test_loop_of_another_thread_sees_only_what_is_committed(kit, elsewhere):
 
 
 def test_loop_may_be_passed_from_a_block_to_another_thread(kit, elsewhere):
-    """Each step sees what its own thread sees."""
+    """Each step sees the state of the thread that makes it."""
     store = kit.open(init=kit.pairs({number: number for number in range(4)}))
     loop = iter(store)
     with store.locked():

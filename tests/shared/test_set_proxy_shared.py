@@ -1,4 +1,4 @@
-"""store.set of the shared classes: as on a plain dict, and atomic."""
+"""store.set of the shared classes: it behaves as on a plain dict, and is atomic."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.stores import is_tracker
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# .set: as if it were done on a plain dict
+# .set behaves as a plain dict
 
 
 NESTED = {"l": [3, 1, 2], "d": {"x": {"y": []}}, "s": "text", "n": 7, "deep": [[[0]]], "none": None}
 
 
 class Place:
-    """A plain value in a store, and in a plain dict beside it: ``x[K]`` in the statements below."""
+    """A plain value in a store, and the same in a plain dict: ``x[K]`` in the statements below."""
 
     def __init__(self, kit, value):
         self.kit = kit
@@ -47,13 +47,13 @@ class Place:
         self.store["other"] = self.kit.value([0])
 
     def outcome(self, statement, **names):
-        """Run a statement on the store: what its last expression gives, and what it raises."""
+        """Run a statement on the store. Returns the value of its last expression, or the exception."""
         if is_tracker(self.kit.cls):
             return outcome(statement, x=self.store.set["k"], K="value", **names)
         return outcome(statement, x=self.store.set, K="k", **names)
 
     def expected(self, statement, **names):
-        """The same on the plain dict, and what is there then."""
+        """The same on the plain dict, with the contents afterwards."""
         plain = {"k": copy.deepcopy(self.value)}
         return *outcome(statement, x=plain, K="k", **names), plain.get("k", "gone")
 
@@ -73,7 +73,7 @@ def outcome(statement, **names):
             found = eval(code, names)
     except BaseException as error:
         return None, error
-    # (a view of a dict is compared by what it shows)
+    # A dict view is compared by its contents.
     return list(found) if isinstance(found, (KeysView, ValuesView, ItemsView)) else found, None
 
 
@@ -114,7 +114,7 @@ def test_set_behaves_like_a_plain_dict(kit, statement):
             found, error = place.outcome(statement)
             assert error is None
         assert repr(found) == repr(expected)
-        # (what is stored is JSON)
+        # Stored values are JSON.
         assert place.now() == json.loads(json.dumps(value)), block
         assert kit.plain(place.store["other"]) == [0]
         place.put(NESTED)
@@ -127,7 +127,7 @@ TARGETS = [7, 2**70, -2.5, True, "text %s", "", [1, 2], [], {"a": 1}, {}, None]
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_augmented_assignment_through_set_behaves_like_a_plain_dict(kit, operator):
-    """The same result, or the same error and no change; also one level deeper."""
+    """The result is the same, or the same error without a change; also one level deeper."""
     place = Place(kit, None)
     for target, operand in itertools.product(TARGETS, OPERANDS):
         for value, way in ((target, "x[K]"), ([target], "x[K][0]"), ({"x": target}, "x[K]['x']")):
@@ -137,7 +137,7 @@ def test_augmented_assignment_through_set_behaves_like_a_plain_dict(kit, operato
             _, error = place.outcome(statement, operand=operand)
             where = f"{statement} with {target!r} and {operand!r}"
             if "j)" in repr(expected):
-                # (a root of a negative number)
+                # This is a root of a negative number.
                 assert isinstance(error, UnstorableValueError), where
                 expected = value
             else:
@@ -153,7 +153,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-# Some of these leave the plain object changed half.
+# Some of these change the plain object in part.
 REFUSED = [
     "x[K]['l'][9] = 1", "x[K]['l'][-9] += 1", "del x[K]['l'][9]", "x[K]['l'].pop(9)", "x[K]['l'].remove('nope')",
     "x[K]['l'].index('nope')", "x[K]['l']['x'] = 1", "x[K]['l'][::2] = [1]", "x[K]['l'][::0] = []", "x[K]['l'] += 5",
@@ -431,7 +431,7 @@ def test_path_below_set_is_resolved_when_it_is_used(kit):
         place.append(5)
 
 
-# Reading gives a copy
+# Reads return copies
 
 
 READS = {

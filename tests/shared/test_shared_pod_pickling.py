@@ -89,7 +89,7 @@ def test_pickled_subclass_keeps_its_class(tmp_path):
 
 
 class WithMore(SharedTracker):
-    """A user's class with arguments and attributes of its own."""
+    """A class of the user with arguments and attributes of its own."""
 
     def __init__(self, path, extra):
         super().__init__(path, max_tries=7)

@@ -35,7 +35,7 @@ def test_running_loops_and_threads_get_no_task_twice(tmp_path, switching_often):
 
         together(*(partial(work, thread) for thread in range(THREADS)))
         first = sorted(itertools.chain(*taken))
-        # A task that has failed is offered again to a loop that is still running when the one that had it has ended.
+        # A failed task is available again to a running loop when the loop that had it has ended.
         assert sorted(set(first)) == [*range(300), *range(1000, 1100)]
         assert [key for key in set(first) if first.count(key) > 1 and key % 3 != 2] == []
         assert [tracker.tries(key) for key in tracker] == [first.count(key) for key in tracker]
@@ -145,7 +145,7 @@ def test_task_claimed_in_an_aborted_block_is_available_again(tmp_path, batch):
         tracker._check()
         taken += loop
         taken += tracker.try_keys(batch=batch)
-        # (the claims on the rest of a batch are older than the block, and were used up in it)
+        # The claims on the rest of a batch are older than the block, and were used in it.
         assert sorted(taken) == ([0, 3, 4, 5, 6, 7] if batch == 3 else list(range(8)))
         assert [tracker.tries(number) for number in range(8)] == [1] * 8
         tracker._check()

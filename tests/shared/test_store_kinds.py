@@ -1,4 +1,4 @@
-"""Private, read-only and shared openings of one store, together and in turn."""
+"""Private, read-only and shared instances of one store, together and in turn."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_reader_and_shared_store_are_closed_in_any_order(kit, abc):
         stores[first].close()
         assert kit.contents(stores[1 - first]) == ABC
         if first == 0:
-            # (the files are open for sharing)
+            # The files are open in shared mode.
             stores.append(kit.open())
             assert kit.contents(stores[2]) == ABC
         for store in stores:
             store.close()
-        # Nobody has it open any more.
+        # No process has the store open any more.
         with private(abc.path, file_size=9) as alone:
             assert kit.contents(alone) == ABC
 
@@ -211,7 +211,7 @@ def test_claims_of_a_killed_process_are_released_for_the_next_sole_user(tmp_path
         child.kill(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
     with (SharedTracker if opened == "shared" else Tracker)(path) as tracker:
-        # (the try of what was not handed out was given back)
+        # The try of the task that was not yielded was taken back.
         assert [tracker.tries(number) for number in range(8)] == [1, 1, 1, 0, 0, 0, 0, 1]
         if opened == "shared":
             assert tracker.claimed_keys() == []
@@ -229,7 +229,7 @@ def test_store_whose_files_were_deleted_can_be_closed_and_recreated(shared_class
     if replaced:
         run_program(shared_class, path, "store['other'] = {}")
     with pytest.raises(StorageError, match="close"):
-        write_for_ever(store)  # (it is looked for once a second)
+        write_for_ever(store)  # The files are checked once a second.
     with pytest.raises(StorageError, match="removed or replaced"):
         store.close()
     assert store.closed
@@ -243,7 +243,7 @@ def write_for_ever(store):
 
 
 def run_program(cls, path, line):
-    """What a program prints that does this with the store."""
+    """The output of a program that runs this code on the store."""
     program = f"""
 import sys, tastypy_fast
 try:

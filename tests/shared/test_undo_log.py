@@ -41,7 +41,7 @@ def test_unhold_in_a_block_syncs_when_the_block_ends(kit):
             store["c"] = kit.value(last)
             store.unhold()
             if not last:
-                # (an automatic sync is due by the threshold of who has changed something last)
+                # The automatic sync depends on the ``sync_at`` of the process that made the last change.
                 store["d"] = kit.value(1)
         assert other.dirty() == set()
         other.revert()
@@ -286,7 +286,7 @@ def test_revert_restores_statuses_and_removes_invalid_claims(tmp_path, name):
             assert tracker.items() == before
             assert (tracker.num_done(), tracker.num_tried(), tracker.num_aborted()) == counts
             assert tracker.dirty() == set()
-            # What somebody works on is still his, where it is there and not finished.
+            # A claimed task stays with its worker if it exists and is not finished.
             assert tracker.claimed_keys() == [
                 key for key in claimed if key in tracker and not tracker.done(key) and not tracker.aborted(key)
             ]

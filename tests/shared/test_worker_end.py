@@ -1,4 +1,4 @@
-"""Workers that exit, are killed or fork: their tasks are offered to others."""
+"""Workers that exit, are killed or fork: their tasks become available to others."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_worker_that_closes_or_exits_releases_its_claims(path, tracker, name):
         assert tracker.claimed_keys() == [0, 1, 2, 3, 4, 9]
         tell(process)
         if "closed" in EXITS[name]:
-            # It lives on, and has nothing any more.
+            # The process continues, and has no claims any more.
             assert told(process) == "closed"
         else:
             process.wait()
@@ -86,7 +86,7 @@ if __name__ == "__main__":
 
 
 def test_only_process_releases_all_claims(path):
-    """The last worker is gone, and the next program opens the store; also as a private one."""
+    """The last worker has ended, and the next program opens the store, shared or private."""
     for cls in (SharedTracker, Tracker, SharedTracker):
         with Worker(path) as worker:
             for number in range(8):
@@ -106,7 +106,7 @@ def all_tries(state):
     return tries(state.tracker)
 
 
-# The tasks of the dead
+# The tasks of dead workers
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -127,7 +127,7 @@ def test_tasks_of_a_dead_worker_are_available_at_once(path, tracker, ending, bat
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
-    """Wherever they lie, also behind what it has passed."""
+    """This holds for tasks at any position, also behind the loop."""
     tracker.add_many(range(12))
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take, 2) == [0, 1]
@@ -146,7 +146,7 @@ def test_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
 
 
 def test_exhausted_loop_stays_exhausted(path, tracker):
-    """What others leave later is for the next one."""
+    """Tasks that others leave later go to the next loop."""
     tracker.add_many(range(3))
     with Worker(path) as worker:
         assert worker.ask(take) == [0]
@@ -167,7 +167,7 @@ def test_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
         next(loop)
         if how == "fork":
             if os.fork() == 0:
-                # Lives on with all that it has inherited.
+                # The child continues with everything that it inherited.
                 pipe.send(os.getpid())
                 with suppress(EOFError):
                     pipe.recv()
@@ -194,7 +194,7 @@ def test_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("way", ["list", "close", "drop", "leave", "exit"])
 def test_child_does_not_advance_the_loop_of_its_parent(path, tracker, way, batch):
-    """Whatever it does with the iterator that it has inherited."""
+    """The child may use the inherited iterator in any way."""
     tracker.add_many(range(12))
     loop = tracker.try_keys(batch=batch)
     assert [next(loop), next(loop)] == [0, 1]
@@ -230,7 +230,7 @@ def test_child_does_not_advance_the_loop_of_its_parent(path, tracker, way, batch
 
 
 def test_child_and_its_parent_claim_different_tasks(path, tracker):
-    """Both go on with the same iterator, each as a worker of its own."""
+    """Both continue with the same iterator, each as a separate worker."""
     tracker.add_many(range(TASKS))
     loop = tracker.try_keys(batch=5)
     mine = [next(loop)]

@@ -1,4 +1,4 @@
-"""locked(), transaction(), lock() and unlock(): committed as a whole or undone as a whole."""
+"""locked(), transaction(), lock() and unlock(): committed completely or undone completely."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ NESTINGS = [kinds for depth in (1, 2, 3) for kinds in itertools.product(KINDS, r
 
 
 class Nested:
-    """Blocks inside one another, an exception from the innermost, and what is to be there at each point."""
+    """Nested blocks, an exception in the innermost, and the expected contents at each point."""
 
     def __init__(self, kit, store, elsewhere, kinds, caught_at):
         self.kit = kit
         self.store = store
         self.elsewhere = elsewhere
         self.kinds = kinds
-        # How many blocks are still open where the exception is caught; None: there is none.
+        # The number of blocks that are still open where the exception is caught; None if there is none.
         self.caught_at = caught_at
         self.model = kit.contents(store)
         self.outside = dict(self.model)
 
     def change(self, *name):
-        """A new key, a change by assigning, one in place and a deletion."""
+        """Add a key, and change the store by assignment, in place and by deletion."""
         self.store[name] = self.kit.value("new")
         self.store["last"] = self.kit.value(list(name))
         place_of(self.kit, self.store, "numbers").append(len(name))
@@ -98,13 +98,13 @@ def test_nested_blocks_commit_and_undo_their_own_changes(kit, elsewhere, kinds):
             Nested(kit, store, elsewhere, kinds, caught_at).run()
         with pytest.raises(NotLockedError):
             store.unlock()
-        # Nothing of it holds up another thread.
+        # The block does not delay any other thread.
         elsewhere(store.__setitem__, "first", kit.value(0))
     store._check()
 
 
 def everything(store):
-    """What each way of reading gives."""
+    """The results of each way to read."""
     found = [
         len(store), bool(store), store.keys(), store.values(), store.items(), list(store), list(reversed(store)),
         list(store.iterkeys()), list(store.itervalues()), list(store.iteritems()), repr(store), store.dirty(),
@@ -121,7 +121,7 @@ def everything(store):
 
 @pytest.mark.parametrize("ends", ["kept", "undone"])
 def test_other_threads_see_a_block_completely_or_not_at_all(kit, abc, elsewhere, ends):
-    """By the thread that is in it at once, by others when it has ended."""
+    """The thread of the block sees its changes at once, and others after its end."""
     before = everything(abc)
     inside = None
     with contextlib.suppress(Boom), abc.transaction():
@@ -236,7 +236,7 @@ def test_unlock_does_not_end_a_with_block(kit, abc, elsewhere, kind):
 @pytest.mark.parametrize("kinds", [kinds for kinds in NESTINGS if len(kinds) < 3], ids=" ".join)
 @pytest.mark.parametrize("fails", [False, True])
 def test_close_commits_the_open_blocks(kit, elsewhere, kinds, fails):
-    """What comes after it in the block is another matter; an exception comes out as it is."""
+    """Changes after the close raise. An exception is raised unchanged."""
     store, other = kit.open(), kit.open()
 
     def work():
@@ -248,7 +248,7 @@ def test_close_commits_the_open_blocks(kit, elsewhere, kinds, fails):
             assert elsewhere(kit.contents, other) == {"a": 1}
             with pytest.raises(CalledClosedTrackerError):
                 store["b"] = kit.value(2)
-            # (a block of its own, which the end of the first ones leaves alone)
+            # This is a separate block, which the end of the first ones does not affect.
             other.lock()
             other["c"] = kit.value(3)
             if fails:
@@ -365,7 +365,7 @@ def test_automatic_sync_waits_for_the_end_of_a_block(kit):
     assert store.dirty() == set()
 
 
-# Blocks that do not end as they should
+# Blocks that end in unusual ways
 
 
 def generator_with_a_block(store):
@@ -454,7 +454,7 @@ def test_thread_that_reuses_the_id_of_an_ended_thread_does_not_join_its_block(tm
     assert len(outcomes) == 4
     assert all("a thread has ended" in outcome for outcome in outcomes)
     assert store.items() == []
-    # (the end of this process does not wait for the block)
+    # The exit of this process does not wait for the block.
 
 
 @pytest.mark.parametrize("way", ["transaction", "sync", "revert"])

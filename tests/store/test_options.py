@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.mark.parametrize("busy", [1, 4, 1000])
 def test_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy):
-    """The page that names its databases is given up by a commit, and taken for another thing by one soon after."""
+    """A commit frees the page that lists the databases, and a later commit reuses it."""
     newest_meta = data_file.newest_meta
     rng = random.Random(busy)
     left = 0
@@ -56,7 +56,7 @@ def test_store_of_the_other_kind_is_refused_and_not_changed(path, made, opened, 
     assert (path / "data.mdb").read_bytes() == before
     with made(path) as store:
         assert store["a"]["x"] == 1
-        # Also while it is open here.
+        # The same while the store is open in this process.
         with pytest.raises(StoreKindError):
             opened(path, mode=mode)
 
@@ -73,7 +73,7 @@ def test_conflicting_options_are_refused(any_class, path, options):
             assert isinstance(raised.value, ValueError)
         store["b"] = {}
         assert store.keys() == ["a", "b"]
-    # Another time they may be others.
+    # At another opening they may differ.
     with any_class(path, **options) as store:
         assert store.keys() == ["a", "b"]
 

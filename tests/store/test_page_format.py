@@ -1,4 +1,4 @@
-"""Damaged files are refused, and not changed."""
+"""Damaged files are refused, and are not changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.with_log("pod"), pytest.mark.filterwarnings("ignore:.*
 
 
 def open_and_read(pipe, cls, path, mode):
-    """Send the error of opening, or what reading finds."""
+    """Send the error of opening, or the results of reading."""
     try:
         with cls(path, mode=mode) as store:
             pipe.send((len(store), store.keys(), [store[key] for key in store]))
@@ -73,11 +73,11 @@ def test_missing_lock_file_is_recreated(any_class, victim):
 
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
 def test_undamaged_file_may_end_before_its_last_page_number(any_class, victim, size):
-    """Pages that are taken and given back in one transaction are never written."""
+    """Pages that are allocated and freed in one transaction are never written."""
     number = NUMBER.pack(10**6)
     with lmdb.open(str(victim), max_dbs=8, map_size=1 << 28) as db:
         values = db.open_db(b"values", create=False, integerkey=True)
-        # First some free pages in the middle, which the pages that are written at last will take.
+        # First create free pages in the middle, which the last writes will use.
         for step in ("put", "delete", "put", "delete"):
             with db.begin(write=True) as txn:
                 txn.put(number, bytes(50_000), db=values) if step == "put" else txn.delete(number, db=values)

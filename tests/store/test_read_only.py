@@ -1,4 +1,4 @@
-"""Stores opened to read: no writes, and each sync of a writer is seen."""
+"""Read-only stores: they write nothing, and see each sync of a writer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def refuses_every_change_through_set(pipe, store, places, error):
 
 def test_reader_refuses_every_change_through_set(private_kit):
     kit = private_kit
-    # (the changes are of the dict that a tracker has for a task, too)
+    # The changes apply to the dict of a task, too.
     kit.open(init={"k": dict(TO_CHANGE)}).close()
     with kit.open(mode="r") as reader:
         refuses_every_change_through_set(None, reader, [reader.set], ReadOnlyStoreError)
@@ -237,7 +237,7 @@ def test_reader_follows_a_writer_in_another_process(private_kit, run_python):
     assert kit.plain(reader["new"]) == "x"
     assert reader.keys()[-2:] == ["new", "6"]
     rest = [key for key, _ in iterator]
-    # (what the iterator had read ahead may still come; what was added comes in any case, in order)
+    # The prefetched keys may still be yielded. The added ones are yielded in any case, in order.
     assert [key for key in rest if key not in range(20, 30)] == [*range(10, 20), *range(30, 40), "new", "6"]
 
 

@@ -83,7 +83,7 @@ def test_instances_with_conflicting_options_are_refused(private_kit, options, cl
 
 @pytest.fixture
 def apart(private_kit):
-    """Two instances on one path with a memory each, and three keys on disk."""
+    """Two instances on one path with separate memory, and three keys on disk."""
     one = private_kit.open(init=private_kit.pairs({"a": [1], "b": [2], "c": [3]}), clone=False)
     one.sync()
     return one, private_kit.open(clone=False)

@@ -1,4 +1,4 @@
-"""Files that are removed, replaced or forbidden."""
+"""Removed, replaced and forbidden files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.children import outcome_of, run
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# Files that go away
+# Removed files
 
 
 def test_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, path):
     store = any_class(path, init={"a": {"x": 1}})
     store.sync()
     shutil.rmtree(path)
-    # What was read stays mapped.
+    # Pages that were read stay mapped.
     assert store["a"]["x"] == 1
     store["b"] = {}
     with pytest.raises(PersistentOrderedDictException, match="removed"):
@@ -72,11 +72,11 @@ def test_moved_store_opens_at_its_new_path(any_class, tmp_path):
         any_class(tmp_path / "before", mode="r")
 
 
-# Rights
+# Permissions
 
 
 def as_somebody_else(work):
-    """For root, whom no right stops: do it as a user without rights."""
+    """Run code as an unprivileged user if this process is root, because permissions do not stop root."""
 
     def child(pipe):
         if os.geteuid() == 0:
@@ -89,7 +89,7 @@ def as_somebody_else(work):
 
 @pytest.fixture
 def change_rights(tmp_path):
-    """Change those of a file or folder until the test ends. Any user gets to ``tmp_path`` itself."""
+    """Change the permissions of a file or folder until the test ends. Every user can reach ``tmp_path`` itself."""
     before = {}
 
     def change(path, mode):
@@ -165,7 +165,7 @@ def test_read_only_file_system_is_read(any_class, tmp_path):
 
 
 def test_failed_open_leaves_nothing_locked(any_class, path):
-    """In this process and for others."""
+    """This holds for this process and for others."""
     with any_class(path, init={"a": {}}):
         pass
     data = (path / "data.mdb").read_bytes()

@@ -1,4 +1,4 @@
-"""Files that are emptied, replaced or removed under those who read; limits of memory."""
+"""Files that are emptied, replaced or removed while readers have them open; limits of memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork
 
 
 def use_elsewhere(cls, path):
-    """The same in a process of its own, which does not know what this one has open."""
+    """Use the store in a subprocess, which does not know the open stores of this process."""
     program = """
         import sys, tastypy_fast
         with getattr(tastypy_fast, sys.argv[2])(sys.argv[1]) as store:
@@ -36,7 +36,7 @@ def use_elsewhere(cls, path):
     return True
 
 
-# A store that was there
+# An existing store
 
 
 @pytest.mark.parametrize("witness", ["owner.lock", "turn.lock", "workers"])
@@ -65,11 +65,11 @@ def test_empty_data_file_without_a_store_is_initialized(any_class, path):
     assert contents(path, any_class) == {"a": 0, "b": 1, "c": 2}
 
 
-# Files that are replaced under those who read
+# Files that are replaced while readers have them open
 
 
 def look_again(store):
-    """What a reader sees in another second."""
+    """The contents that a reader sees a second later."""
     store._store.files_checked = 0
 
 
@@ -87,7 +87,7 @@ def test_reader_continues_with_the_files_that_replaced_its_own(any_class, tmp_pa
         assert len(reader) == 5
         assert reader["e"]["n"] == 4
         assert list(iterator) == list("bcde")
-        # It is beside whoever writes there.
+        # The reader works next to a writer of the new files.
         assert use_elsewhere(any_class, path)
         assert "x" in reader
 
@@ -120,7 +120,7 @@ def test_replaced_shared_store_raises_storage_error(path):
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts file systems")
 def test_reader_follows_a_data_file_that_the_system_copies_up(any_class, tmp_path):
-    """overlayfs: a writer's opening gives the path another file, which the map of a reader does not show."""
+    """On overlayfs, the open of a writer gives the path another file, which the map of a reader does not show."""
     lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
     for folder in (lower, upper, work, merged):
         folder.mkdir()
@@ -199,7 +199,7 @@ def test_small_address_space_raises_an_error_and_does_not_crash(any_class, path,
 
 @pytest.mark.parametrize("opening", ["write", "read", "copy", "verify"])
 def test_slots_of_killed_readers_are_reused(any_class, path, opening):
-    """Their slots in the engine's table are found to be free, also while others have the store open."""
+    """LMDB's reader table finds their slots to be free, also while others have the store open."""
     made(any_class, path)
 
     def read(pipe):

@@ -56,7 +56,7 @@ def test_members_of_a_group_share_a_store(path):
             os.setgroups([7777])
             os.setgid(number)
             os.setuid(number)
-            # The one has set it for the group, the other has not.
+            # One process has set it for the group, and the other has not.
             os.umask(0o002 if number == 2001 else 0o022)
             work()
 

@@ -1,4 +1,4 @@
-"""Random operations on a tracker, next to a plain dict of tasks."""
+"""Random operations on a tracker and on a plain dict of tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ status_methods = st.sampled_from([
 
 
 class TrackerMachine(PodMachine):
-    """The same for a tracker: values are tasks, and their statuses are changed in every way."""
+    """The same machine for a tracker: values are tasks, and their statuses are changed in every way."""
 
     cls = ProgressTracker
 
@@ -64,7 +64,7 @@ class TrackerMachine(PodMachine):
 
     @rule(which=instances, some=st.lists(keys, max_size=8))
     def add_many_tasks(self, which, some):
-        # (on hold, because a sync may come after each chunk of them)
+        # A hold is needed, because a sync may follow each chunk of the tasks.
         index = which % len(self.stores)
         store = self.stores[index]
         store.hold()

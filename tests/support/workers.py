@@ -1,4 +1,4 @@
-"""Several processes and threads at work on one shared store."""
+"""Several processes and threads that work on one shared store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THREADS = 2
 
 
 def in_processes(work, count=PROCESSES):
-    """What ``work(number)`` returns in each of several forked children, which begin together."""
+    """The results of ``work(number)`` in each of several forked children, which begin at the same time."""
 
     def begin(pipe, number):
         pipe.send("ready")
@@ -34,7 +34,7 @@ def in_processes(work, count=PROCESSES):
 
 
 def in_workers(work):
-    """What ``work(process, thread)`` returns in each of several threads of each of several processes."""
+    """The results of ``work(process, thread)`` in each of several threads of several processes."""
 
     def begin(process):
         sys.setswitchinterval(1e-5)
@@ -45,7 +45,7 @@ def in_workers(work):
 
 
 def apart(test):
-    """Run a test in a child: one that waits for ever in the wrong place can only be killed."""
+    """Run a test in a child, because a test that waits forever in the wrong place can only be killed."""
 
     @functools.wraps(test)
     def run_apart(*arguments, **keywords):
@@ -56,7 +56,7 @@ def apart(test):
 
 @contextmanager
 def started(program, *arguments):
-    """A program in a fresh interpreter, which is ended with the block, whatever happens."""
+    """A program in a fresh interpreter, which is ended with the block in any case."""
     with start(program, *arguments) as process:
         try:
             yield process
@@ -65,12 +65,12 @@ def started(program, *arguments):
 
 
 def told(process):
-    """The next line of a program; with what went wrong if it has ended."""
+    """The next line of a program, or its errors if it has ended."""
     return process.stdout.readline().rstrip("\n") or process.stderr.read()
 
 
 def tell(process):
-    """Let a program go on that waits for a line."""
+    """Let a program continue that waits for a line."""
     process.stdin.write("\n")
     process.stdin.flush()
 

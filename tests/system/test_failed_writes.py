@@ -1,4 +1,5 @@
-"""Each write to a store's files fails once, the meta pages among them: an error, nothing lost, and on it goes."""
+"""Each write to a store's files fails once, meta pages included: it raises an error, loses nothing, and the store stays
+usable."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ PROGRAM = textwrap.dedent("""
     def value(number):
         return {"n": number, "text": "x" * (10_000 if number % 7 == 0 else 50)}
 
-    # (a new instance each time, where the store could not even be made)
+    # Each attempt uses a new instance, because the store may not even have been created.
     store = until_it_works(lambda: cls(path, sync_at=1000, durability=durability))
 
     def change(key, number):
@@ -49,7 +50,7 @@ PROGRAM = textwrap.dedent("""
             model.pop("04", None)
         if number % 3 == 2:
             until_it_works(store.sync)
-            # What was read from the disk and what is in memory.
+            # The state read from disk, and the state in memory.
             assert {key: item["n"] for key, item in store.items()} == model, (store.items(), model)
             assert len(store) == len(model)
     if not name.startswith("Shared"):
@@ -75,7 +76,7 @@ def shim(tmp_path_factory):
 
 
 def run_with_failure(shim, folder, number, how, cls, durability):
-    """Whether there was such a write at all."""
+    """Whether there was such a write."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     done = folder / "done"

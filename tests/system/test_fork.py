@@ -1,4 +1,5 @@
-"""A private store in a forked child: it may read what is on disk and write nothing; the parent's stays whole."""
+"""A private store in a forked child: the child may read from disk and write nothing; the parent's store stays
+intact."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ SLOTS = 40
 
 
 def on_disk(cls, path):
-    """What another process reads, which is what was synced."""
+    """The contents that another process reads, which are the synced ones."""
 
     def read(pipe):
         with cls(path, mode="r") as store:
@@ -37,7 +38,7 @@ def test_forks_while_threads_write(any_class, path):
     fixed = store["fixed"]
 
     def write(thread):
-        """The numbers from 0 on, around in a ring."""
+        """Write the numbers from 0 on, cyclically."""
         while not stop.is_set():
             store[thread, written[thread] % SLOTS] = {"n": written[thread]}
             assert store["fixed"] == fixed
@@ -47,7 +48,7 @@ def test_forks_while_threads_write(any_class, path):
         assert store["fixed"] == fixed
         assert store.get("never") is None
         assert len(store) == 1 + 3 * SLOTS
-        # (the parent goes on meanwhile)
+        # The parent continues at the same time.
         first, second = [{key: value for key, value in store.iteritems() if key != "fixed"} for _ in range(2)]
         for (thread, slot), value in first.items():
             assert value["n"] % SLOTS == slot
@@ -76,7 +77,7 @@ def test_forks_while_threads_write(any_class, path):
 
 
 def test_threads_may_fork(any_class, path):
-    """While the main thread writes; the child continues in a thread of its own then."""
+    """Another thread forks while the main thread writes. The child then continues in a thread of its own."""
     store = any_class(path, sync_at=5)
     statuses = []
 
@@ -93,7 +94,7 @@ def test_threads_may_fork(any_class, path):
         thread.start()
     count = 0
     while any(thread.is_alive() for thread in threads):
-        # (not ever more keys: on a fast disk each child would have more to read than the one before)
+        # The number of keys is limited. On a fast disk, each child would otherwise read more than the one before.
         store[count % SLOTS] = {"n": count}
         count += 1
     for thread in threads:
@@ -157,7 +158,7 @@ def test_child_reads_what_the_parent_synced(any_class, path):
             assert store.keys() == ["synced"]
             assert store["synced"] == store.values()[0]
             pipe.send(store["synced"])
-            # What the parent syncs later is seen as well.
+            # A later sync of the parent is visible, too.
             pipe.recv()
             pipe.send(store.items())
 
@@ -197,7 +198,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_exit_of_a_child_saves_no_changes_of_its_parent(path, name):
-    """What is unsynced at the fork is saved by the parent, once, and by nobody else."""
+    """Unsynced changes at the fork are saved once, by the parent."""
     status, output, errors = run(
         f"""
         import gc, os, signal, sys
@@ -210,7 +211,7 @@ def test_exit_of_a_child_saves_no_changes_of_its_parent(path, name):
         if not os.fork():
             {ENDINGS[name]}
         print(os.waitstatus_to_exitcode(os.wait()[1]))
-        # (by a process of its own, which is what reads a store that this one writes)
+        # A subprocess reads, because this process has the store open for writing.
         sys.stdout.flush()
         if not os.fork():
             os.execv(sys.executable, [sys.executable, "-c", "import sys; from tastypy_fast import POD;"
@@ -230,7 +231,10 @@ def test_exit_of_a_child_saves_no_changes_of_its_parent(path, name):
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("opened_before", [True, False])
 def test_child_of_multiprocessing_saves_its_own_store(tmp_path, method, opened_before):
-    """At its end, without close(). (A child of multiprocessing's fork runs no functions of atexit.)"""
+    """It is saved at the end of the child, without close().
+
+    A forked child of multiprocessing runs no atexit functions.
+    """
     program = tmp_path / "program.py"
     program.write_text(
         """
@@ -305,7 +309,7 @@ def test_child_that_outlives_its_parent_holds_no_lock(any_class, path):
         store = any_class(path, init={"a": {}})
         store.sync()
         if os.fork() == 0:
-            # Tells that it is there, and stays until the test lets it go.
+            # The child reports that it is running, and stays until the test releases it.
             pipe.send(store.keys())
             pipe.recv()
             pipe.send(store.keys())
@@ -335,7 +339,7 @@ def test_iterators_continue_after_a_fork(any_class, path):
 
 
 def test_try_loop_raises_in_a_forked_child(path):
-    """The try could not be counted there."""
+    """The child could not count the try."""
     with Tracker(path, init={number: {} for number in range(5)}) as tracker:
         tracker.sync()
         tries, todo = tracker.try_keys(), tracker.todo_keys()
@@ -398,6 +402,6 @@ ABANDONED = """
 
 
 def test_fork_after_the_thread_of_an_open_block_ended_does_not_deadlock(tmp_path):
-    """The child can neither end the transaction nor use the store; other stores it uses as any child."""
+    """The child can neither end the transaction nor use the store. It can use other stores."""
     status, output, errors = run(ABANDONED, tmp_path / "store", tmp_path / "other")
     assert (status, output, errors) == (0, "0 5 1\n", "")

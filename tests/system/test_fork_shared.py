@@ -99,10 +99,10 @@ def test_threads_may_fork_while_others_use_the_store(path):
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_belongs_to_the_parent_after_a_fork_inside_it(path, name):
-    """The child has no part in it, waits for its end before it writes, and reads what was there before."""
+    """The child is not in the block, waits for its end before it writes, and reads the state before it."""
 
     def other(pipe):
-        # (a copy of the stack of blocks: what the child does on its way out must not end the parent's)
+        # The child has a copy of the stack of blocks. When it leaves them, it must not end those of the parent.
         assert pod.items() == [("n", 0)]
         with pytest.raises(NotLockedError):
             pod.unlock()
@@ -142,7 +142,7 @@ def test_child_that_leaves_the_block_of_its_parent_does_not_end_it(path):
             if child:
                 pod["m"] = 3
         if not child:
-            # It comes out of both blocks, and has a block of its own.
+            # The child leaves both blocks, and begins its own.
             with pod.locked():
                 pod.set["by the child"] += 10
             sys.exit(0)
@@ -168,7 +168,7 @@ with SharedPOD(sys.argv[1]) as pod:
 
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "1 / 0", "os.kill(os.getpid(), 9)"])
 def test_exit_of_a_child_forked_in_a_block_releases_no_lock_or_snapshot(path, ending):
-    """Neither the lock, so that others still wait, nor the pages that the parent reads."""
+    """The exit releases neither the lock, so others still wait, nor the pages that the parent reads."""
     program = f"""
         import os, signal, sys
         from tastypy_fast import SharedPOD
@@ -204,7 +204,7 @@ def test_exit_of_a_child_forked_in_a_block_releases_no_lock_or_snapshot(path, en
 
 @apart
 def test_fork_while_threads_hold_blocks_of_two_stores_does_not_deadlock(path):
-    """One thread takes a and then b, or b and then a, while another one forks, which needs both."""
+    """One thread locks a and then b, or b and then a. Another thread forks, which needs both."""
     forks = 10
     stop = threading.Event()
     with SharedPOD(path / "a", init={"n": 0}) as a, SharedPOD(path / "b", init={"n": 0}) as b:
@@ -265,7 +265,7 @@ def test_fork_waits_for_a_block_that_opens_and_closes_stores(path):
 
 @apart
 def test_fork_inside_an_operation_raises_only_in_the_child(path):
-    """What a method calls back may fork; the operation is the parent's."""
+    """A callback of a method may fork. The operation belongs to the parent."""
     with SharedPOD(path, init={"list": [3, 1, 2]}) as pod:
         parent, statuses = os.getpid(), []
 

@@ -1,4 +1,7 @@
-"""A disk that is full: an error that says so, nothing lost, and saved once there is room. And a full map."""
+"""A full disk: operations raise an error, nothing is lost, and changes are saved once there is space.
+
+And a full map.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ MEGABYTE = 1 << 20
 
 
 class SizeLimit:
-    """A limit on the size of every file that this process writes. (Only for a child process.)"""
+    """A limit on the size of every file that this process writes. Only for a child process."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def fill(self, room):
-        """No file may grow but for ``room`` bytes more than the largest one in the folder has."""
+        """Limit each file to the size of the largest one in the folder plus ``room`` bytes."""
         sizes = [file.stat().st_size for file in self.folder.rglob("*") if file.is_file()]
         limit = max(sizes, default=0) + room
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -41,7 +44,7 @@ class SizeLimit:
 
 
 class SmallFileSystem:
-    """A file system of few megabytes, which is filled with a file."""
+    """A file system of a few megabytes, which a file fills."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -70,7 +73,7 @@ def small_file_system(tmp_path_factory):
 
 @pytest.fixture(params=["limit", "file system"])
 def disk(request, tmp_path):
-    """A place for a store, which can be filled."""
+    """A folder for a store on a disk that can be filled."""
     if request.param == "limit":
         yield SizeLimit(tmp_path)
         return
@@ -83,7 +86,7 @@ def disk(request, tmp_path):
 
 
 def entry(number):
-    # Most lie in pages with others, some in pages of their own.
+    # Most values share pages. Some need overflow pages.
     return {"number": number, "text": "x" * (10_000 if number % 50 == 0 else 100)}
 
 
@@ -92,7 +95,7 @@ def numbers(store):
 
 
 def in_child(work):
-    """Run in a child: a limit holds for a whole process, and a crash ends one."""
+    """Run in a child, because a limit applies to a whole process, and a crash ends one."""
     outcome_of(lambda pipe: work())
 
 
@@ -117,7 +120,7 @@ def test_sync_on_a_full_disk_raises_and_a_later_sync_saves_everything(any_class,
                 store.sync()
             assert isinstance(raised.value, OSError)
             assert raised.value.errno == errno.ENOSPC
-            # What is in memory and what is on disk are read as ever.
+            # The state in memory and the state on disk can still be read.
             assert store.dirty() == dirty
             assert numbers(store) == ["changed", *range(2, 1000)]
             assert store[50]["number"] == 50
@@ -149,7 +152,7 @@ def test_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, disk)
                 store[number] = entry(number)
             except DiskFullError:
                 refused += 1
-        # From the first refusal on each one tells again, and keeps what it was given all the same.
+        # After the first error, each operation raises again, and still keeps its change.
         assert 300 < refused < 700
         assert numbers(store) == list(range(700))
         disk.free()
@@ -203,7 +206,7 @@ def test_try_loop_on_a_full_disk_can_be_continued_later(disk):
                     tracker.mark_done(key)
                 break
             except DiskFullError:
-                # The task that was in hand is tried again by the next loop.
+                # The next loop tries the running task again.
                 refused += 1
                 if refused == 5:
                     disk.free()
@@ -218,7 +221,7 @@ def test_try_loop_on_a_full_disk_can_be_continued_later(disk):
 
 
 def test_random_operations_on_a_temporarily_full_disk_agree_with_a_model(any_class, disk, seed):
-    """An operation that raises is done all the same or not at all, and nothing else is touched."""
+    """An operation that raises is done completely or not at all, and changes nothing else."""
     path = disk.folder / "store"
 
     def work():
@@ -341,7 +344,7 @@ def test_store_on_a_full_disk_can_be_opened_and_read(any_class, disk):
 
 
 def test_reading_a_copy_without_a_lock_file_on_a_full_disk(any_class, disk):
-    """LMDB makes the lock file when it is missing, and writes it through a map: not a crash."""
+    """LMDB creates a missing lock file, and writes it through a map. This must not crash."""
     path = disk.folder / "store"
     with any_class(path, init={"a": {"n": 1}}):
         pass
@@ -369,7 +372,7 @@ def test_full_map_grows_without_an_error(any_class, path, monkeypatch):
         iterator = store.iteritems()
         for number in range(3000):
             store[number] = entry(number)
-            # A loop that goes on over it, and values that are read back.
+            # A loop across the growth, and values that are read back.
             assert next(iterator)[1]["number"] == number
         store["one", "large", "value"] = {"text": "x" * 5 * MEGABYTE}
         store._check()

@@ -33,7 +33,7 @@ def some_time(rng):
 
 
 def check(path, cls):
-    """The store is whole, for the engine and for us, with nobody else there."""
+    """Check that the store passes all checks of the engine and of the package, while no other process has it open."""
     assert not verify(path)
     with cls(path) as store:
         store._check()
@@ -46,7 +46,7 @@ WORKERS = 4
 
 
 class Log:
-    """Lines that several processes write, in the order in which they were written."""
+    """Lines that several processes write, in the order of the writes."""
 
     def __init__(self, path):
         self.path = path
@@ -61,7 +61,7 @@ class Log:
 
 
 class Judge:
-    """Reads the log: who had what in hand, and how often each task was handed out."""
+    """Check the log: which worker had which task, and how often each task was yielded."""
 
     def __init__(self):
         self.holder = {}
@@ -85,8 +85,8 @@ class Judge:
 
 
 def work(pipe, path, name, seed, log):
-    """What a worker does until it is killed, or until all is done."""
-    # So small that it grows while others are killed.
+    """The operations of a worker until it is killed, or until all tasks are done."""
+    # The map is so small that it grows while others are killed.
     engine.MAP_SIZE = 1 << 18
     rng = random.Random(seed)
     for life in range(10**9):
@@ -145,7 +145,7 @@ def with_result(tracker, key, ready):
 
 
 def in_block(tracker, key, ready):
-    """The number of those that are done like this is right at every moment."""
+    """The number of tasks that are done in this way is right at every moment."""
     with tracker.locked():
         tracker.set[key]["counted"] = True
         tracker.set["0"]["count"] += 1
@@ -172,7 +172,7 @@ def many_at_once(tracker, key, ready):
 
 
 def beat(pipe, cls, path):
-    """Write whenever it is asked to, and tell."""
+    """Write on request, and report each write."""
     with cls(path) as store:
         count = 0
         while pipe.recv():
@@ -182,7 +182,7 @@ def beat(pipe, cls, path):
 
 
 def storm(path, rounds, kills, rng, log):
-    """Rounds of killing workers at random points, after each of which nobody is left; the number of tasks."""
+    """Rounds of killing workers at random points. No worker is left after a round. Returns the number of tasks."""
     names = iter(range(10**9))
     tasks = 1
     with SharedTracker(path, init={"0": {"count": 0, "after": 0, "beats": 0}}) as tracker:
@@ -209,7 +209,7 @@ def storm(path, rounds, kills, rng, log):
                 some_time(rng)
                 kill(rng.choice(list(workers)))
                 begin()
-                # Nobody waits for the dead.
+                # No process waits for a dead one.
                 heart.pipe.send(True)
                 assert heart.pipe.recv()
             for name in list(workers):
@@ -255,7 +255,7 @@ def test_workers_killed_at_random_lose_no_task_and_never_share_one(path, tmp_pat
     rng = random.Random(seed)
     log = Log(tmp_path / "log")
     tasks = storm(path, rounds, kills, rng, log)
-    # Those who are left finish what there is.
+    # The remaining workers finish all tasks.
     with ExitStack() as stack:
         workers = [stack.enter_context(Child(work, path, f"last{number}", rng.random(), log)) for number in range(2)]
         assert [worker.wait() for worker in workers] == [0, 0]
@@ -266,7 +266,7 @@ def test_workers_killed_at_random_lose_no_task_and_never_share_one(path, tmp_pat
         assert tracker.num_done() == len(tracker) == tasks
         unlogged = Counter({key: tracker.tries(key) for key in tracker})
     unlogged.subtract(judge.handed_out)
-    # Each try is a task that was handed out; a worker may be killed before it has told of one.
+    # Each try belongs to a yielded task. A worker may be killed before it has logged one.
     assert min(unlogged.values()) >= 0
     killed = rounds * (kills + WORKERS)
     assert sum(unlogged.values()) <= killed, (seed, unlogged)
@@ -279,11 +279,11 @@ UNDONE = {"_done": False, "_aborted": False, "_tries": 0}
 
 
 class SharedPlayer(Player):
-    """What is changed in place is changed through ``.set``."""
+    """Apply changes in place through ``.set``."""
 
     def do(self, operation, key, value):
         if operation == "loop" and self.loop is not None:
-            # (the garbage collector would do so at the end of the block)
+            # The garbage collector would do so at the end of the block.
             self.loop.close()
         if operation != "append":
             super().do(operation, key, value)
@@ -294,9 +294,9 @@ class SharedPlayer(Player):
 
 
 def play(cls, seed, largest, model, store=None):
-    """Operations on a model, and on a store beside it, derived from a seed; each yield is one commit.
+    """Apply operations derived from a seed to a model, and to a store. Each yield is one commit.
 
-    ``largest``: up to so many operations are one block.
+    ``largest`` is the maximum number of operations in one block.
     """
     make = tracker_operations if cls is SharedTracker else pod_operations
     steps, rng = make(random.Random(seed), model), random.Random(seed)
@@ -313,8 +313,8 @@ def play(cls, seed, largest, model, store=None):
 
 
 def live(pipe, cls, path, seed, largest, options, progress):
-    """What the writer does until it is killed."""
-    # So small that it grows, where no block can be too large for it.
+    """The operations of the writer until it is killed."""
+    # The map is so small that it grows, for stores in which no block can be too large for it.
     engine.MAP_SIZE = 1 << 18 if largest == 1 else 1 << 24
     store = cls(path, **options)
     model = dict(store.items())
@@ -328,7 +328,7 @@ def live(pipe, cls, path, seed, largest, options, progress):
     "rounds", [ROUNDS, pytest.param(1000, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])]
 )
 def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed):
-    """Also beside a neighbour, which is not held up."""
+    """Another process that writes at the same time is not delayed."""
     rng = random.Random(seed)
     state = {}
     endings = Counter()
@@ -357,7 +357,7 @@ def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed
         units = play(cls, round_seed, largest, state)
         for _ in range(progress.count):
             next(units)
-        # One more may have been committed and not been counted.
+        # One more operation may have been committed and not counted.
         is_further = list(state.items()) != list(found.items())
         if is_further:
             next(units)
@@ -381,7 +381,7 @@ def in_scope(scope, store):
     with scope:
         store["a"] = 2
         store.update(dict.fromkeys(range(1000), "x" * 1000))
-        # (so much that it is written before the commit)
+        # The value is so large that it is written before the commit.
         assert len(store) > 1000
         del store["list"]
         os.kill(os.getpid(), signal.SIGKILL)
@@ -446,7 +446,7 @@ def test_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
                     some_time(rng)
                     whom(parent.pid, signal.SIGKILL)
                     kills += 1 if whom is os.kill else 4
-                    # Until the last of them has ended.
+                    # The test waits until the last of them has ended.
                     assert parent.stdout.read() == ""
                 finally:
                     with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""File descriptors, threads, slots of readers, memory: after dozens of anything there are as many as before."""
+"""File descriptors, threads, reader table slots, memory: repeated operations leave none behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
 def reader_of(cls, path):
-    """Only the private classes read without writing; a shared store's files are theirs, too."""
+    """Only the private classes can be read without writing. The files of a shared store also belong to its readers."""
     return PRIVATE.get(cls, cls)(path, mode="r")
 
 
@@ -49,19 +49,19 @@ def in_use():
 
 def open_descriptors():
     descriptors = os.listdir("/proc/self/fd")
-    # (one of them was that of the listing)
+    # One of the descriptors was that of the listing.
     return [number for number in descriptors if os.path.lexists(f"/proc/self/fd/{number}")]
 
 
 def anonymous_memory():
-    """In bytes, without what is mapped from files."""
+    """The anonymous memory in bytes, without mapped files."""
     gc.collect()
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
 
 
 def slots_of_readers(path):
-    """How many slots of LMDB's reader table were ever in use, and by which processes they are now."""
+    """The number of slots of LMDB's reader table that were ever used, and the processes that use them now."""
 
     def look(pipe):
         with lmdb.open(str(path), readonly=True, max_dbs=8) as db:
@@ -229,7 +229,7 @@ def test_closed_instances_are_freed(any_class, path):
 
 
 def test_open_store_holds_no_snapshot_between_operations(any_class, filled):
-    """A snapshot that stays keeps LMDB from using freed pages again: the file would grow."""
+    """A snapshot that stays open prevents LMDB from reusing freed pages, so the file would grow."""
     with any_class(filled) as store:
         loop = store.iteritems()
         next(loop)
@@ -283,7 +283,7 @@ def test_forks_leak_no_resources(any_class, filled):
 
 
 def test_reader_table_slots_of_killed_readers_are_reused(any_class, filled):
-    """Also of those that were killed in the middle of reading, which leave theirs taken."""
+    """This includes readers that were killed during a read, which leave their slots in use."""
 
     def read(pipe):
         with reader_of(any_class, filled) as reader:
@@ -333,7 +333,7 @@ def test_memory_does_not_grow_over_many_operations(any_class, path):
         work(3000)
         memory = anonymous_memory()
         work(15_000)
-        # (one object that is lost in each turn would be more)
+        # One leaked object in each iteration would be more.
         assert anonymous_memory() - memory < 2 << 20
 
 

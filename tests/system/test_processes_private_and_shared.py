@@ -98,7 +98,7 @@ def test_child_of_a_private_store_cannot_share_it(path, private, shared):
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
 def test_reader_of_a_shared_store_sees_writes_of_other_processes(path, private, shared):
-    """At once, as each of their operations is a commit."""
+    """They are visible at once, because each operation is a commit."""
     program = f"""
         import sys
         from tastypy_fast import {private.__name__}
@@ -137,7 +137,7 @@ def test_store_of_a_killed_shared_process_can_be_opened_privately(path, private,
         assert store.keys() == ["a", "b", "c"]
 
 
-# Nothing is left
+# Leaks
 
 ENDS = {
     "returns": lambda tracker: None,
@@ -149,7 +149,7 @@ ENDS = {
 
 
 def slots_of_readers(path):
-    """How many slots of LMDB's reader table were ever in use."""
+    """The number of slots of LMDB's reader table that were ever used."""
     program = "import lmdb, sys; print(lmdb.open(sys.argv[1], readonly=True).info()['num_readers'])"
     return int(result_of(program, path)[1])
 
@@ -177,13 +177,13 @@ def test_short_lived_processes_leak_nothing(path):
                 descriptors = len(os.listdir("/proc/self/fd"))
         assert tracker.claims() == {}
         assert len(os.listdir("/proc/self/fd")) == descriptors
-        # At most two of them were there at any time: the one before may not have been noticed.
+        # At most two of them were open at any time, because the end of the previous one may not have been noticed.
         assert len(os.listdir(path / "workers")) <= 3
         assert slots_of_readers(path) <= 20
         loop = tracker.try_keys()
         assert list(loop) == [*range(5), *tracker.keys()[6:]]
         tracker._check()
-    # (every child has added one)
+    # Every child has added one.
     with SharedTracker(path) as tracker:
         assert len(tracker) == 6 + times * len(ENDS)
         assert tracker.claims() == {}

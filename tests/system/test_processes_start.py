@@ -176,7 +176,7 @@ def test_unrelated_programs_open_the_same_path(path):
 
 
 def test_many_processes_can_create_a_store_at_once(path):
-    """Whoever comes first makes it."""
+    """The first process creates it."""
 
     def work(number):
         with SharedPOD(path) as pod:
@@ -189,11 +189,11 @@ def test_many_processes_can_create_a_store_at_once(path):
 
 
 def test_many_processes_can_open_a_formerly_private_store_at_once(path, monkeypatch):
-    """The name of the owner is still there, and its process lives."""
+    """The name of the owner is still in the file, and its process is alive."""
     with POD(path) as pod:
         pod["n"] = 0
     open_databases = SharedStore._open_databases
-    # A slow disk.
+    # This simulates a slow disk.
     monkeypatch.setattr(
         SharedStore, "_open_databases", lambda self: (time.sleep(0.2), open_databases(self))
     )

@@ -22,7 +22,7 @@ TIMES = 60
 
 @pytest.fixture(params=["inherited", "opened by each"])
 def opened(request, path):
-    """Opens the shared store in a worker: the instance that it was forked with, or one of its own."""
+    """Open the shared store in a worker: the instance that it was forked with, or a separate one."""
     store = SharedPOD(path, sync_at=50)
     if request.param == "inherited":
         yield lambda: store
@@ -64,7 +64,7 @@ def test_no_append_to_one_list_is_lost(opened):
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_of_processes_are_isolated(opened, name):
-    """Reading and then writing; and several keys that are the same before and after each block."""
+    """Reads that precede writes; and several keys that are equal before and after each block."""
     opened().update(a=0, b=0)
     opened()["list"] = []
 
@@ -79,7 +79,7 @@ def test_blocks_of_processes_are_isolated(opened, name):
                 assert pod.items()[0] == ("a", number + 1)
                 pod["b"] = number + 1
             seen = dict(pod.items())
-            # (a snapshot is never from the middle of a block)
+            # A snapshot is never from the middle of a block.
             assert seen["a"] == seen["b"] == len(seen["list"])
 
     in_workers(work)
@@ -103,7 +103,7 @@ def test_failed_transfers_change_nothing(opened):
                     pod.set[target] += 100 - pod[source]
                     if pod[source] < 0:
                         raise ValueError("not enough")
-                    # What was moved in excess goes back.
+                    # An excess amount is moved back.
                     pod.set[target] -= sum(pod.values()) - 500
             except ValueError:
                 refused += 1
@@ -136,7 +136,7 @@ def test_popitem_returns_each_item_to_one_process(opened, last):
                 return mine
 
     results = in_workers(work)
-    # Each takes them in order, as one that comes later is popped later.
+    # Each process removes them in order, because a later one is popped later.
     assert all(mine == sorted(mine, reverse=last) for mine in results)
     assert sorted(itertools.chain(*results)) == [(number, number) for number in range(total)]
     assert len(opened()) == 0
@@ -203,7 +203,7 @@ def test_add_of_one_key_succeeds_in_one_process(path):
 
 
 def test_no_status_is_lost(path):
-    """Neighbours lie in one block on the disk."""
+    """Neighbouring tasks share one status block on disk."""
     tracker = SharedTracker(path, init=[(number, {}) for number in range(TIMES * 6)])
 
     def work(process, thread):

@@ -56,7 +56,7 @@ def test_write_is_seen_by_others_when_it_returns(path, name):
                 write(pod, number + 1)
                 assert seen(pod, number + 1)
                 pipe.send(number + 1)
-            # (closing syncs)
+            # Closing a store syncs it.
             pipe.recv()
 
     with SharedPOD(path, init={"n": -1}) as pod, Child(other) as child:
@@ -135,7 +135,7 @@ def test_sync_hold_and_revert_apply_to_all_processes(path):
             assert pod.dirty() == set()
             pod.update({1: 1, 2: 2, 3: 3})
             assert pod.dirty() == {1, 2, 3}
-            # (enough for the automatic sync)
+            # These are enough changes for the automatic sync.
             pod.unhold()
             pipe.send(pod.dirty())
 

@@ -1,4 +1,7 @@
-"""Lock files removed at any moment, while processes open, write, share, read and are killed: nothing synced is lost."""
+"""Lock files are removed at any moment, while processes open, write, share, read and are killed.
+
+No synced data is lost.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.support.children import Child
 pytestmark = [pytest.mark.storm, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 SECONDS = float(os.environ.get("TASTYPY_FAST_STORM", "60"))
-# What somebody who comes in, or goes on, may be told.
+# The errors that a process may get when it opens a store, or continues to use it.
 REFUSED = (StoreInUseError, StorageError, StoreNotFoundError)
 
 

@@ -1,4 +1,4 @@
-"""However a process ends, what it has in memory is saved first."""
+"""Every way of ending a process first saves the changes in memory."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_unstorable_value_at_exit_does_not_prevent_saving_the_others(tmp_path, e
 
 @pytest.mark.parametrize("kind", ["", "Shared"])
 def test_atexit_functions_may_use_a_store(tmp_path, kind):
-    """Those that were registered before the first store was opened run last, after everything was saved."""
+    """Functions that were registered before the first store was opened run last, after everything was saved."""
     status, output, errors = run(
         f"""
         import atexit, sys

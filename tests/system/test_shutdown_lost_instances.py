@@ -1,4 +1,4 @@
-"""Instances that the garbage collector finds are saved."""
+"""Instances that the garbage collector frees are saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_collected_instance_is_saved_and_releases_its_lock(any_class, path):
     store["a"] = {"list": []}
     changing(store)["a"]["list"].append(1)
     del store
-    # Other options: the first is gone, not joined.
+    # The options differ, so the instance opens only if the first one is closed.
     with any_class(path, gzipped=True) as again:
         assert again["a"]["list"] == [1]
 
@@ -59,7 +59,7 @@ def test_collected_instance_with_an_unstorable_value_saves_the_other_values(priv
     store["good"] = {}
     del store
     assert "'bad'" in capsys.readouterr().err
-    # It stays open, so that the end of the process tries again.
+    # The store stays open, so that the exit of the process tries again.
     with private_class(path) as again:
         assert "good" in again
         with pytest.raises(UnstorableValueError):
@@ -68,7 +68,7 @@ def test_collected_instance_with_an_unstorable_value_saves_the_other_values(priv
 
 
 def test_garbage_collector_may_run_at_any_time(any_class, path):
-    """Also into the middle of another instance's sync, on the same path and on another."""
+    """It may also run during a sync of another instance, on the same path or on another."""
     thresholds = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:

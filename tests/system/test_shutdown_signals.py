@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: what is in memory is saved, handlers of the user are kept."""
+"""SIGTERM and SIGINT: changes in memory are saved, and handlers of the program are kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def test_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
 @kinds
 @pytest.mark.parametrize("fork", ["", "if os.fork(): sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"])
 def test_signal_that_does_not_end_a_wait_is_repeated(tmp_path, begin, fork):
-    """A signal just before a call that waits is only noted. Where another thread gets it, that is certain to happen."""
+    """Python only notes a signal just before a blocking call.
+
+    This is certain to happen if another thread receives the signal.
+    """
     status, _, errors = run(
         f"""{begin}
 {fork}
@@ -111,7 +114,7 @@ def in_thread(store, number):
 
 
 def done_in(store):
-    """How many operations there are traces of, in order from the first."""
+    """The number of operations that left traces, in order from the first."""
     if "list" in store:
         assert store["list"]["list"] == list(range(len(store["list"]["list"])))
         return len(store["list"]["list"])
@@ -131,13 +134,13 @@ def work_on(store, work, progress):
 
 
 def wait_for(progress, count):
-    # (a child that has failed to begin ends the test by its timeout)
+    # A child that failed to begin ends the test by its timeout.
     while progress.count < count:
         pass
 
 
 def work_until_interrupted(store, work, progress):
-    """The exception comes out of any operation, also out of the middle of a sync, and the store is usable."""
+    """The exception may be raised by any operation, also during a sync, and the store is usable afterwards."""
     try:
         work_on(store, work, progress)
     except KeyboardInterrupt:
@@ -147,8 +150,8 @@ def work_until_interrupted(store, work, progress):
         store.close()
 
 
-# (SIGINT not with threads that begin and end: the interpreter drops an exception that a signal handler raises in one
-# of the weak references' callbacks of its threading module, and the child would never hear of it)
+# SIGINT is not tested with threads that begin and end. The interpreter drops an exception that a signal handler raises
+# in a weak reference callback of the threading module, so the child would never see it.
 @pytest.mark.parametrize(
     ("number", "work"),
     [(number, work) for work in WORK for number in (signal.SIGTERM, signal.SIGINT)
@@ -176,7 +179,7 @@ def test_signal_during_work_saves_all_completed_operations(tmp_path, number, wor
         with cls(path) as store:
             store._check()
             assert ("after" in store) == interrupts, where
-            # One may have been done and not been counted.
+            # One operation may have been done and not counted.
             assert 0 <= done_in(store) - progress.count <= 1, where
 
 
@@ -221,7 +224,7 @@ def test_sigterm_while_threads_write_saves(tmp_path, cls):
 
             for thread in range(3):
                 threading.Thread(target=write, args=(thread,)).start()
-            # (not signal.pause(): a signal just before it would be seen after it)
+            # This is not signal.pause(), because a signal just before it would be handled only after it.
             while True:
                 time.sleep(0.1)
 
@@ -239,7 +242,7 @@ def test_sigterm_while_threads_write_saves(tmp_path, cls):
                 assert len(found) >= before[thread]
 
 
-# Whose handler it is
+# Owners of the signal handler
 
 
 HANDLERS = {

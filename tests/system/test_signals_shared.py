@@ -45,7 +45,7 @@ BEFORE, AFTER = 1, 11
     [
         ("__import__('contextlib').nullcontext()", signal.SIGTERM, AFTER),
         ("__import__('contextlib').nullcontext()", signal.SIGINT, AFTER),
-        # An exception ends a block as its kind says; SIGTERM ends the program in the middle of it.
+        # An exception ends a block as its kind defines. SIGTERM ends the program inside the block.
         ("pod.locked()", signal.SIGTERM, BEFORE),
         ("pod.locked()", signal.SIGINT, AFTER),
         ("pod.transaction()", signal.SIGTERM, BEFORE),
@@ -62,7 +62,7 @@ def test_signal_inside_or_outside_a_block_commits_or_undoes_it(path, block, numb
         assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
         assert output == ("" if number == signal.SIGTERM else f"[('n', {left}), ('list', [])]\n")
         assert pod["n"] == left
-        # The lock is free.
+        # The lock is released.
         pod.set["n"] += 1
         assert pod["n"] == left + 1
         pod._check()
@@ -94,7 +94,7 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_at_any_moment_keeps_completed_operations(path, number, seed):
-    """What a method has returned from is there; the one that the signal came into is there or not."""
+    """Operations that returned are saved. The interrupted one is saved or not."""
     rng = random.Random(seed)
 
     def work(pipe, worker):
@@ -124,7 +124,7 @@ def test_signal_at_any_moment_keeps_completed_operations(path, number, seed):
                 child.kill(number)
                 told += child.receive_all()
                 assert child.wait() == (0 if number == signal.SIGINT else -number)
-            # A block that KeyboardInterrupt came into is kept as far as it was.
+            # A block that KeyboardInterrupt ended keeps its changes up to then.
             assert 0 <= pod["n", worker] - told[-1] <= 1
             assert 0 <= pod["block", worker] - 2 * told[-1] <= 2
             assert number == signal.SIGINT or pod["block", worker] % 2 == 0
@@ -132,7 +132,7 @@ def test_signal_at_any_moment_keeps_completed_operations(path, number, seed):
         pod._check()
 
 
-# A stopped holder of the lock
+# A stopped process that has the writer lock
 
 READS = "import sys; from tastypy_fast import POD; print(POD(sys.argv[1], mode='r').items())"
 
@@ -157,7 +157,7 @@ def test_stopped_holder_of_the_writer_lock_blocks_only_writers(path, ending):
         with Child(write) as writer:
             assert writer.pipe.recv() == "writing"
             assert not writer.pipe.poll(0.2)
-            # Reading goes on, for those that are there and those that come.
+            # Existing and new readers can read.
             assert pod["n"] == 0
             assert list(pod) == ["n", "list"]
             assert result_of(READS, path) == (0, f"{pod.items()}\n", "")

@@ -1,4 +1,4 @@
-"""Several threads on one store: nothing is lost, nothing is half done, and no order of events ends the process."""
+"""Several threads on one store: nothing is lost, nothing is done in part, and no order of events ends the process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _switching_often():
 
 @pytest.fixture(params=["one instance", "clones"])
 def instances(request, any_class, path):
-    """An instance for each thread: one for all of them, or one of its own on the same path."""
+    """An instance for each thread: the same for all, or separate ones on the same path."""
     opened = [any_class(path, sync_at=50)]
     while len(opened) < THREADS and request.param == "clones":
         opened.append(any_class(path, sync_at=50))
@@ -37,7 +37,7 @@ def instances(request, any_class, path):
 
 
 def run_together(*works):
-    """Run each in a thread of its own; raises what one of them raised."""
+    """Run each function in a thread. Raises the exception of any of them."""
     errors = []
 
     def guard(work):
@@ -56,7 +56,7 @@ def run_together(*works):
 
 
 def in_each_thread(work, *others):
-    """``work(0)``, ``work(1)``, ... at the same time, and the others again and again until all of these have ended."""
+    """Run ``work(0)``, ``work(1)``, ... at the same time. Repeat the others until all of these have ended."""
     left = [None] * THREADS
 
     def run(thread):
@@ -73,7 +73,7 @@ def in_each_thread(work, *others):
 
 
 def reopened(stores):
-    """Close them all, and what is on disk."""
+    """Close all instances, and return the contents on disk."""
     for store in stores:
         store.close()
     with type(stores[0])(stores[0].path) as store:
@@ -109,7 +109,7 @@ def test_no_mutation_in_place_is_lost(instances):
 
 
 def test_each_thread_reads_its_own_changes(instances, seed):
-    """Random operations against a model, each thread on keys of its own."""
+    """Random operations are compared with a model. Each thread has its own keys."""
     models = [{} for _ in range(THREADS)]
 
     def work(thread):
@@ -213,7 +213,7 @@ def test_threads_work_on_one_tracker(path):
 
 @pytest.mark.parametrize("cls", [Tracker, SharedTracker])
 def test_no_status_is_lost(path, cls):
-    """Each thread counts on one task, by method and in the dict, next to the others' in the same block."""
+    """Each thread counts on one task, by method and in the dict. The tasks share a status block."""
     with cls(path, sync_at=7) as tracker:
         tracker.add_many(range(THREADS))
 
@@ -232,7 +232,7 @@ def test_no_status_is_lost(path, cls):
 
 
 def test_value_that_changes_during_a_sync_raises_nothing(private_class, path):
-    """Also one that the standard json module writes, which takes a while and lets other threads run."""
+    """The standard json module writes some of the values, which takes time and lets other threads run."""
     with private_class(path) as store:
 
         def work(thread):
@@ -250,7 +250,7 @@ def test_value_that_changes_during_a_sync_raises_nothing(private_class, path):
 
 
 def test_pop_setdefault_and_popitem_are_atomic(instances):
-    """As those of a dict are: of several threads one gets an item, and all get the same default."""
+    """As for a dict, only one of several threads gets an item, and all get the same default."""
     store = instances[0]
     popped, defaults = [[] for _ in range(THREADS)], [[] for _ in range(THREADS)]
 
@@ -324,7 +324,7 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sync_at", [2, 1000])
 def test_close_while_other_threads_work_loses_nothing(any_class, path, use, sync_at):
-    """Each use has returned, and is saved then, or raises that the store was closed."""
+    """Each operation has returned and is saved, or raises that the store was closed."""
     for turn in range(4):
         store = any_class(path / str(turn), sync_at=sync_at, durability="process")
         store["first"] = {"n": 0}
@@ -368,7 +368,7 @@ def test_close_of_a_clone_does_not_affect_other_instances(any_class, path):
 
 
 def test_errors_of_one_thread_do_not_affect_other_threads(path):
-    """A value that cannot be saved raises where it is synced, and the others' values are saved."""
+    """An unstorable value raises where it is synced, and the values of the other threads are saved."""
     with POD(path, sync_at=10) as pod:
 
         def bad():
@@ -387,7 +387,8 @@ def test_errors_of_one_thread_do_not_affect_other_threads(path):
                     pod["good", number] = [number]
                     pod["good", number].append(number)
                 except PersistentOrderedDictException:
-                    # An automatic sync that met the bad one; the value is in memory, or on disk already.
+                    # An automatic sync found the unstorable value. The value of this thread is in memory, or already on
+                    # disk.
                     assert pod["good", number][0] == number
 
         run_together(bad, good)

@@ -1,4 +1,4 @@
-"""Waiting for what another thread does with a store: signals end it, and it ends in the right state."""
+"""Waiting for an operation of another thread on a store: signals end the wait, and it ends in the right state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tastypy_fast._core.locks import Lock
 from tests.support.children import send_to_waiting
 from tests.support.workers import apart, started, tell, told
 
-# The main thread waits for what another one has, which lets go of it only when it is told to.
+# The main thread waits for a lock of another thread, which releases it only on request.
 WAITING = """
 import os, signal, sys, threading
 import tastypy_fast
@@ -59,7 +59,7 @@ ON_BOTH = {
     "close": "store.close()",
 }
 ON_SHARED = {
-    **{name: line for name, line in ON_BOTH.items() if name not in ("read", "dirty")},  # these do not wait
+    **{name: line for name, line in ON_BOTH.items() if name not in ("read", "dirty")},  # These do not wait.
     "set": 'store.set["mine"]["n"] = 1',
     "locked": "with store.locked(): pass",
     "transaction": 'with store.transaction(): store["x"] = {}',
@@ -86,7 +86,7 @@ CASES = [
     *((SharedPOD, "store.locked()", name, line) for name, line in ON_SHARED.items()),
     *((SharedTracker, "store.locked()", name, line) for name, line in ON_TRACKERS.items()),
     *((cls, "store._store.lock", name, line) for cls in (POD, Tracker) for name, line in ON_BOTH.items()
-      if name in ("delete", "sync", "revert", "dirty", "close")),  # (the others find all in the cache)
+      if name in ("delete", "sync", "revert", "dirty", "close")),  # The others find all values in the cache.
     (SharedPOD, "store._store.lock", "read", ON_BOTH["read"]),
     (SharedTracker, "store._store.lock", "claims", "store.claims(); store.claimed_keys()"),
 ]
@@ -114,7 +114,7 @@ def test_sigterm_ends_a_program_whose_main_thread_waits_for_a_block(path, cls, w
         output, errors = process.communicate(timeout=20)
     assert (output, errors, process.returncode) == ("", "", -signal.SIGTERM)
     with cls(path) as store:
-        # Nothing of the block, and all that was there before.
+        # None of the changes of the block are saved, and all earlier ones are.
         assert store.keys() == ["mine"]
         store._check()
 
@@ -135,7 +135,7 @@ def test_sigterm_saves_a_private_store_after_the_operation_of_another_thread(pat
 @pytest.mark.parametrize("hold", ["store.locked()", "store._store.lock"])
 @pytest.mark.parametrize("cls", [SharedPOD, POD])
 def test_fork_interrupted_by_a_signal_continues_to_wait(path, cls, hold):
-    """It cannot be called off, and a child without the locks would be lost."""
+    """The fork cannot be cancelled, and a child without the locks would be unusable."""
     if cls is POD and "locked" in hold:
         pytest.skip("no blocks")
     wait = """
@@ -187,7 +187,7 @@ def test_handler_may_use_the_store_while_the_main_thread_waits(path):
 
 
 def test_other_threads_get_the_lock_after_a_waiting_thread_was_interrupted(path):
-    """Those behind it in the queue, and those that come later."""
+    """This includes threads that waited behind it, and threads that come later."""
     wait = """
     threads = [threading.Thread(target=store.__setitem__, args=(n, {})) for n in range(3)]
     for one in threads:
@@ -209,7 +209,7 @@ def test_other_threads_get_the_lock_after_a_waiting_thread_was_interrupted(path)
 
 @apart
 def test_contended_lock_is_acquired_despite_signals():
-    """Each signal ends a step of the main thread's waiting, whatever the others do at that moment."""
+    """Each signal ends one step of the wait in the main thread, for any timing of the other threads."""
     lock = Lock()
     count = 0
     signal.signal(signal.SIGALRM, lambda *_: None)
@@ -267,7 +267,7 @@ def test_signals_do_not_shorten_a_wait_with_a_timeout():
 
 @apart
 def test_resume_reacquires_the_lock_although_a_handler_raises():
-    """resume() gives back what others count on."""
+    """resume() must restore the lock, because its callers rely on it."""
     lock = Lock()
     lock.acquire()
     lock.acquire()

@@ -75,7 +75,7 @@ def test_loop_does_not_repeat_a_task_that_was_reopened_behind_it(make, place):
 @pytest.mark.parametrize("way", ["method", "keying"])
 def test_loop_yields_a_task_that_is_reopened_ahead_of_it(make, place, way):
     closed = [{"_done": True}, {"_aborted": True}, {"_tries": 1}]
-    # (open ones between them, so that a chunk that was read ahead spans all)
+    # There are open tasks between them, so that one prefetched chunk spans all.
     tracker = place(make(max_tries=1, init=enumerate([{}, *closed, {}, *closed, {}])))
     seen = []
     for key in tracker.todo_keys():

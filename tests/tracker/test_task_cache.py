@@ -1,4 +1,4 @@
-"""Thousands of tasks that the program holds: dicts and statuses stay in step."""
+"""Thousands of tasks that the program holds: dicts and statuses stay consistent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.tasks import FRESH, of_one_process, reopened
 
 @of_one_process
 class TestThousandsOfHeldTasks:
-    """``tasks = list(tracker.todo_items())``: what such a list promises holds for all of it."""
+    """``tasks = list(tracker.todo_items())``: all dicts of such a list stay watched."""
 
     COUNT = 3000
 
@@ -27,7 +27,7 @@ class TestThousandsOfHeldTasks:
     def tasks(self, request, tracker):
         tasks = dict(getattr(tracker, f"{request.param}_items")())
         assert len(tasks) == self.COUNT
-        # (as many changes as make several automatic syncs)
+        # There are enough changes for several automatic syncs.
         tracker.add_many(range(-2000, 0))
         return tasks
 
@@ -78,7 +78,7 @@ class TestThousandsOfHeldTasks:
             task["_done"] for task in tasks.values()
         ]
         tracker.sync()
-        # Tasks that are opened again while a loop runs, and lie ahead.
+        # Tasks that are reopened ahead of a running loop.
         loop = tracker.todo_keys()
         assert next(loop) == wanted[0]
         for task in tasks.values():

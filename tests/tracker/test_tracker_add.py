@@ -113,7 +113,7 @@ some_keys = st.lists(st.integers(0, 12) | st.sampled_from(["x" * 600, ("a", 1), 
 def test_add_many_equals_single_adds_with_any_unsynced_changes(
     tmp_path_factory, tracker_class, wal_min_places, sync_at, steps
 ):
-    """Chunks that are synced at once go past the cache."""
+    """Chunks that are synced at once bypass the cache."""
     path = tmp_path_factory.mktemp("tracker") / "store"
     model = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +152,7 @@ def test_add_many_equals_single_adds_with_any_unsynced_changes(
 
 def test_iterable_may_read_the_tracker_that_it_is_added_to(make):
     tracker = make(init={"x": {}}, sync_at=2)
-    # How far such a loop sees its own additions depends on the chunks; each key comes once in any case.
+    # How many of its own additions such a loop sees depends on the chunks. It yields each key once in any case.
     tracker.add_many_if_absent(key + "x" for key in tracker if len(key) < 6)
     assert tracker.keys()[:2] == ["x", "xx"]
     assert len(set(tracker)) == len(tracker)

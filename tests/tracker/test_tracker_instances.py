@@ -97,7 +97,7 @@ def test_positional_arguments_are_in_the_documented_order(tracker_class, path):
 
 
 def test_status_is_not_in_the_json(make, path):
-    """A task without data costs no value at all, whatever its status."""
+    """A task without data needs no value on disk, with any status."""
     tracker = make(init={number: {"_done": True, "_tries": number} for number in range(300)})
     tracker.close()
     assert b"_done" not in (path / "data.mdb").read_bytes()

@@ -1,4 +1,4 @@
-"""The status of a task, by method and by keying: one and the same."""
+"""The status of a task, by method and in the task dict: both are the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def status_by_method(tracker, key):
 
 
 def assert_status(tracker, key, status):
-    """Every way of asking gives the same answer."""
+    """Check that every read of the status gives the same result."""
     assert status_by_method(tracker, key) == status
     assert {name: tracker[key][name] for name in FRESH} == status
     assert {name: dict(tracker.items())[key][name] for name in FRESH} == status
@@ -333,7 +333,7 @@ def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked)
     tracker.sync()
     assert tracker._store.disk_version == disk_version, "the sync has written something"
     assert tracker.items() == before
-    # Beside one that did change, in the same block of statuses.
+    # The next task in the same status block did change.
     there(tracker)
     tracker.increment_tries(3)
     back(tracker)

@@ -1,4 +1,4 @@
-"""update() of a tracker merges into the tasks that are there."""
+"""update() of a tracker merges into existing tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers find in the code of users: nothing in ``consumer.py``, and every mistake in ``mistakes.py``."""
+"""The errors of type checkers in user code: none in ``consumer.py``, and every mistake in ``mistakes.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*command):
 
 
 def mypy_errors(folder):
-    """(file, line) of each error, with its text."""
+    """The file and line of each error of mypy, with its text."""
     done = run("mypy", "--strict", "--config-file=", "--no-color-output", f"--cache-dir={folder / 'cache'}")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = re.findall(r"^(.*?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
@@ -113,7 +113,7 @@ def test_shared_store_with_types_is_pickled(cls, tmp_path):
 def test_protocols_have_every_method_that_both_kinds_have(protocol):
     private, shared = {StoreLike: CLASSES[::2], TrackerLike: CLASSES[1::2]}[protocol]
     both = {name for name in dir(private) if not name.startswith("_")} & set(dir(shared))
-    # (a class is annotated with type[...], not with a protocol)
+    # A class is annotated with type[...], and not with a protocol.
     assert both - set(dir(protocol)) == {"import_json"}
     assert {name for name in dir(protocol) if not name.startswith("_")} <= both
 
