@@ -19,7 +19,7 @@ def data(private_kit, nested):
 
 
 @pytest.fixture
-def spoilt(nested, data):
+def partly_unstorable(nested, data):
     """A store with three values, of which one has become unstorable."""
     data()["l"].append({1})
     data("other").append(6)

@@ -9,7 +9,7 @@ import pytest
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
-def of_many(kit, count=3000, **options):
+def store_of_many_values(kit, count=3000, **options):
     store = kit.open(init=kit.pairs({number: {"l": []} for number in range(count)}), **options)
     store.sync()
     return store
@@ -19,7 +19,7 @@ def of_many(kit, count=3000, **options):
 @pytest.mark.parametrize("how", ["sync", "close", "revert", "automatic"])
 def test_all_held_values_are_watched(private_kit, sync_at, how):
     kit = private_kit
-    store = of_many(kit, sync_at=sync_at)
+    store = store_of_many_values(kit, sync_at=sync_at)
     held = [kit.plain(store[number]) for number in range(3000)]
     store.update(kit.pairs({-number: 0 for number in range(1, 2500)}))
     store._check()
@@ -47,7 +47,7 @@ def test_all_held_values_are_watched(private_kit, sync_at, how):
 
 def test_reading_a_held_key_returns_the_same_object(private_kit):
     kit = private_kit
-    store = of_many(kit, sync_at=100)
+    store = store_of_many_values(kit, sync_at=100)
     held = [kit.plain(store[number]) for number in range(3000)]
     held[5]["l"].append("changed")
     for number in range(3000):
@@ -59,7 +59,7 @@ def test_reading_a_held_key_returns_the_same_object(private_kit):
 @pytest.mark.parametrize("change", ["assign", "update", "delete", "add again", "pop", "sync_key", "mark_dirty"])
 def test_held_value_among_thousands_can_be_assigned_deleted_or_synced(private_kit, change):
     kit = private_kit
-    store = of_many(kit, sync_at=100)
+    store = store_of_many_values(kit, sync_at=100)
     held = [kit.plain(store[number]) for number in range(3000)]
     held[0]["l"].append("changed")
     new = kit.value({"l": ["new"]})
@@ -102,7 +102,7 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
         return sum(type(thing) is dict and thing.keys() == {"l"} for thing in gc.get_objects())
 
     kit = private_kit
-    store = of_many(kit, 6000, sync_at=100)
+    store = store_of_many_values(kit, 6000, sync_at=100)
     window = collections.deque(maxlen=1500)
     for number in range(6000):
         window.append(kit.plain(store[number]))
@@ -119,7 +119,7 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
 def test_held_value_stays_watched_after_another_memory_has_written(private_kit):
     """With ``clone=False``: values stay watched unless the other memory has changed them."""
     kit = private_kit
-    store = of_many(kit, 1500, sync_at=100)
+    store = store_of_many_values(kit, 1500, sync_at=100)
     held = [kit.plain(store[number]) for number in range(1500)]
     held[4]["l"].append("unsaved")
     with kit.cls(store.path, clone=False) as other:

@@ -73,16 +73,16 @@ def test_loops_and_comparisons_see_unsaved_changes_of_values_read_by_key(private
     assert kit.plain(nested.popitem(last=False)[1]) == expected[0][1]
 
 
-def test_loop_yields_a_value_that_became_unstorable(private_kit, spoilt, data):
+def test_loop_yields_a_value_that_became_unstorable(private_kit, partly_unstorable, data):
     kit = private_kit
-    found = kit.contents(spoilt)
+    found = kit.contents(partly_unstorable)
     assert found == {"k": {"l": [1, {1}], "d": {"x": [0]}}, "other": [5, 6], "third": [5, 6]}
     found["k"]["l"].clear()
-    for key, _ in spoilt.iteritems():
-        spoilt.mark_dirty(key)
+    for key, _ in partly_unstorable.iteritems():
+        partly_unstorable.mark_dirty(key)
     assert data()["l"] == [1, {1}]
     data()["l"].remove({1})
-    assert kit.contents(kit.reopened(spoilt))["k"]["l"] == [1]
+    assert kit.contents(kit.reopened(partly_unstorable))["k"]["l"] == [1]
 
 
 def test_loop_names_the_key_of_a_value_that_cannot_be_copied(private_kit, nested, data):

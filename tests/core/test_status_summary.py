@@ -52,7 +52,7 @@ def nearly_done(path):
     return path
 
 
-def look_at(tracker, left=LEFT, size=SIZE):
+def check_reads(tracker, left=LEFT, size=SIZE):
     assert list(tracker.todo_keys()) == left
     assert (len(tracker), tracker.num_done()) == (size, size - len(left))
     tracker._check()
@@ -92,7 +92,7 @@ def test_damaged_status_summary_is_ignored(nearly_done, damage):
     with Tracker(nearly_done) as tracker:
         tracker.mark_done(LEFT[0])
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
     assert maintenance.verify(nearly_done) == []
 
 
@@ -108,29 +108,29 @@ with Tracker(sys.argv[1], mode="r") as tracker:
 def test_first_status_change_deletes_the_summary(nearly_done):
     before = left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
         tracker[LEFT[0]]["data"] = 1
         tracker.sync()
         assert left_in(tracker) == before  # (no status has changed)
         tracker.mark_done(LEFT[0])
         tracker.sync()
         assert left_in(tracker) is None
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
         assert run(READER, nearly_done) == (0, f"{LEFT[1:]} {SIZE - len(LEFT) + 1}\n", "")
     assert left_in(nearly_done) not in (None, before)
     with Tracker(nearly_done, mode="r") as reader:
-        look_at(reader, LEFT[1:])
+        check_reads(reader, LEFT[1:])
 
 
 def test_reader_does_not_write_the_summary(nearly_done):
     before = (nearly_done / "data.mdb").read_bytes()
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
     put_into(nearly_done, b"meta", b"heads", None)
     bare = (nearly_done / "data.mdb").read_bytes()
     assert bare != before
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
     assert (nearly_done / "data.mdb").read_bytes() == bare
 
 
@@ -138,11 +138,11 @@ def are_left_again(path):
     """The store has no summary. After the first count it is kept up to date in memory."""
     assert left_in(path) is None
     with Tracker(path) as tracker:
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
         tracker.mark_done(LEFT[1])
     assert left_in(path)
     with Tracker(path) as tracker:
-        look_at(tracker, LEFT[2:])
+        check_reads(tracker, LEFT[2:])
 
 
 ENDS = {
@@ -168,7 +168,7 @@ def test_program_that_ends_without_closing_saves_the_summary(nearly_done, end, s
     run(program, nearly_done)
     assert left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
 
 
 def test_killed_process_saves_no_summary(nearly_done):
@@ -188,7 +188,7 @@ def test_shared_classes_delete_the_summary(nearly_done):
         assert left_in(tracker) is None
         with SharedTracker(nearly_done) as other:
             other.mark_done(LEFT[0])
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
     are_left_again(nearly_done)
 
 
@@ -205,7 +205,7 @@ def test_private_open_removes_the_claim_of_a_dead_worker(path):
         with Child(live) as child:
             assert child.wait() == -signal.SIGKILL
         with Tracker(path) as tracker:
-            look_at(tracker, list(range(10)), 10)
+            check_reads(tracker, list(range(10)), 10)
             assert tracker.tries(0) + tracker.tries(1) >= 1
 
 
@@ -214,7 +214,7 @@ def test_private_open_removes_the_claim_of_a_dead_worker(path):
 def test_summary_is_correct_after_an_interrupted_commit(nearly_done, monkeypatch, moment, wal_min_places):
     """The transaction id then tells whether the commit happened."""
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
         monkeypatch.setattr(tracker._store, "wal_min_places", wal_min_places)
         write = tracker._store.write
 
@@ -234,13 +234,13 @@ def test_summary_is_correct_after_an_interrupted_commit(nearly_done, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             tracker.sync()
         monkeypatch.undo()
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
         tracker.mark_done(LEFT[2])
         tracker.sync()
-        look_at(tracker, LEFT[1:2])
+        check_reads(tracker, LEFT[1:2])
     assert left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:2])
+        check_reads(tracker, LEFT[1:2])
 
 
 def test_summary_is_correct_after_the_map_grew_during_a_sync(path, monkeypatch):
@@ -263,7 +263,7 @@ def test_summary_is_correct_after_the_map_grew_during_a_sync(path, monkeypatch):
         tracker.sync()
         assert len(written) > len(set(written)), "nothing was done again"
         assert tracker._store.summary.is_current()
-        look_at(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
+        check_reads(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
     assert left_in(path)
 
 
@@ -272,14 +272,14 @@ def test_summary_is_correct_with_two_instances(nearly_done):
         tracker.mark_done(LEFT[0])
         other.mark_done(LEFT[1])
         tracker.sync()
-        look_at(other, LEFT[2:])
+        check_reads(other, LEFT[2:])
         other.sync()
-        look_at(tracker, LEFT[2:])
+        check_reads(tracker, LEFT[2:])
         other.add("more")
         other.sync()
-        look_at(tracker, [*LEFT[2:], "more"], SIZE + 1)
+        check_reads(tracker, [*LEFT[2:], "more"], SIZE + 1)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, [*LEFT[2:], "more"], SIZE + 1)
+        check_reads(tracker, [*LEFT[2:], "more"], SIZE + 1)
 
 
 @pytest.mark.parametrize("gap", [63, 64, 65, 66, 1_000])
@@ -295,7 +295,7 @@ def test_tracker_with_long_runs_of_deleted_tasks_yields_its_open_tasks(path, gap
         tracker.mark_done(1)
         tracker.sync()
         todo = [0, *range(2, 500), *range(500 * gap + 500, 500 * gap + 1_500)]
-        look_at(tracker, todo, 1_500)
+        check_reads(tracker, todo, 1_500)
         del tracker[0]
     for _ in range(2):
         with Tracker(path) as tracker:
@@ -330,4 +330,4 @@ def test_summary_is_correct_after_random_sessions(path, seed):
                 tracker._check()
                 assert list(tracker.todo_keys()) == sorted(there - done)
         with Tracker(path, mode="r") as tracker:
-            look_at(tracker, sorted(there - done), len(there))
+            check_reads(tracker, sorted(there - done), len(there))

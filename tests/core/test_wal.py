@@ -19,7 +19,7 @@ from tastypy_fast import (
     Tracker,
 )
 from tastypy_fast._store.store import Store
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.stores import logging, value_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -283,7 +283,7 @@ def test_forked_child_reads_the_log(cls, path):
         def read(pipe):
             pipe.send((list(store), len(store), store.get(next(iter(store)))))
 
-        assert outcome_of(read) == [(list(store), len(store), store.get(next(iter(store))))]
+        assert result_of_child(read) == [(list(store), len(store), store.get(next(iter(store))))]
 
 
 # When the log is used

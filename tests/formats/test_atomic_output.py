@@ -15,7 +15,7 @@ from tastypy_fast import (
     NotAStoreError,
     PersistentOrderedDictException,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.formats import LEFT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -153,7 +153,7 @@ def test_failed_import_or_export_on_a_full_disk_leaves_nothing(tmp_path, cls):
             assert sorted(os.listdir(tmp_path / "place")) == ["one", "three", "two"]
             store._check()
 
-    outcome_of(work)
+    result_of_child(work)
 
 
 def test_unwritable_folder_raises_an_error_of_the_package(tmp_path):
@@ -163,4 +163,4 @@ def test_unwritable_folder_raises_an_error_of_the_package(tmp_path):
                 with pytest.raises(PersistentOrderedDictException, match="nothing was written"):
                     attempt("/proc/nothing/here")
 
-    outcome_of(work)
+    result_of_child(work)

@@ -19,7 +19,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tests.support.children import outcome_of
+from tests.support.children import result_of_child
 from tests.support.formats import GOOD, same, write_folder
 from tests.support.json_values import values
 from tests.support.keys import as_stored, keys
@@ -133,4 +133,4 @@ def test_memory_does_not_grow_with_the_store(tmp_path, cls, count):
         pipe.send(anonymous_memory() - before)
 
     # A key and its dict take about 300 bytes.
-    assert outcome_of(work)[0] < 8 * 2**20
+    assert result_of_child(work)[0] < 8 * 2**20

@@ -134,7 +134,7 @@ REFUSALS = (DamagedInputError, InvalidKeyError, UnstorableValueError)
 
 
 @contextlib.contextmanager
-def let_be_refused(where="line 2 of"):
+def may_be_refused(where="line 2 of"):
     """Allow an error that names the line, because the recursion limit differs between versions of Python."""
     try:
         yield
@@ -160,7 +160,7 @@ def test_deeply_nested_keys_and_values_are_read_or_refused_with_their_line(tmp_p
     }
     for name, line in lines.items():
         with cls(tmp_path / name) as store:
-            with pytest.raises(REFUSALS, match="line 2 of") if depth >= 1000 or name == "open" else let_be_refused():
+            with pytest.raises(REFUSALS, match="line 2 of") if depth >= 1000 or name == "open" else may_be_refused():
                 assert store.import_jsonl(['{"key": 1, "value": {}}', line]) == 2
             if len(store) == 2:
                 assert store.export_jsonl(tmp_path / f"{name}.jsonl") == 2
@@ -169,7 +169,7 @@ def test_deeply_nested_keys_and_values_are_read_or_refused_with_their_line(tmp_p
                 assert store.keys() == [1]
         key, _, value = line[8:].partition(', "value": ')
         folder = write_folder(tmp_path / f"{name} files", {"0.json": f"1\t{{}}\n{key}\t{value[:-1]}\n"})
-        with let_be_refused(r"0\.json, line 2"):
+        with may_be_refused(r"0\.json, line 2"):
             cls.import_json(folder, tmp_path / f"{name} new").close()
 
 

@@ -19,7 +19,7 @@ from tastypy_fast import (
     Tracker,
     maintenance,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.maintenance import fill, nothing_left, plain, state, state_of
 from tests.support.stores import is_tracker, logging, value_for
 
@@ -153,10 +153,10 @@ def limited(pipe, work, *arguments):
 
 def test_copy_and_compact_on_a_full_disk_change_nothing(stores, cls, victim, target):
     for work in (maintenance.copy, maintenance.repair):
-        (error,) = outcome_of(limited, work, victim, target)
+        (error,) = result_of_child(limited, work, victim, target)
         assert isinstance(error, DiskFullError), error
         assert nothing_left(target)
-    (error,) = outcome_of(limited, maintenance.compact, victim)
+    (error,) = result_of_child(limited, maintenance.compact, victim)
     assert isinstance(error, DiskFullError), error
     assert "data.compacted" not in os.listdir(victim)
     assert maintenance.verify(victim) == []

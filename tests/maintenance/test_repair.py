@@ -18,7 +18,7 @@ from tastypy_fast import (
 from tastypy_fast._lmdb.data_file import find_databases
 from tastypy_fast.maintenance._repair import repair_store
 from tastypy_fast.maintenance._verify import verify_store
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.damage import INSIDE, INSIDE_TRACKER, Inside
 from tests.support.maintenance import files, nothing_left, state_of
 
@@ -146,9 +146,9 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
             tracker.update((number, {"x": number}) for number in range(count))
         new = tmp_path / f"{count}.new"
         new.mkdir()
-        ((result, repairing),) = outcome_of(peak_of, repair_store, path, new)
+        ((result, repairing),) = result_of_child(peak_of, repair_store, path, new)
         assert result == [(count, [], 0)]
-        ((result, verifying),) = outcome_of(peak_of, verify_store, path)
+        ((result, verifying),) = result_of_child(peak_of, verify_store, path)
         assert result == []
         peaks.append((repairing, verifying))
     for small, large in zip(*peaks, strict=True):

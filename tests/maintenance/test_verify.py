@@ -212,7 +212,7 @@ def flips(rng):
     return make
 
 
-def no_worse(before, found, lost, undone, after):
+def has_no_wrong_data(before, found, lost, undone, after):
     """Check that every kept value is right and at its position, and that every missing one is reported."""
     index = {row[0]: position for position, row in enumerate(before)}
     known = [row for row in found if row[0] in index]
@@ -246,6 +246,6 @@ def test_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_path
         with kind(tmp_path / str(number)) as store:
             found = state(store)
         assert len(found) == kept
-        no_worse(stores[one][1], found, lost, undone, faults)
+        has_no_wrong_data(stores[one][1], found, lost, undone, faults)
         if not faults:
             assert (kept, lost, undone) == (len(stores[one][1]), [], 0)

@@ -43,7 +43,7 @@ def abc(kit):
 
 
 @pytest.fixture
-def elsewhere():
+def in_other_thread():
     """Call a function in another thread, always the same one, and return the result."""
     with ThreadPoolExecutor(1) as executor:
         yield lambda work, *arguments: executor.submit(work, *arguments).result(30)

@@ -16,28 +16,28 @@ from tastypy_fast import (
 from tastypy_fast._store import live_workers
 from tests.support.children import Child
 from tests.support.claims import TASKS, Worker, call, finish_each, take, take_all, tries
-from tests.support.workers import in_processes, started, tell, told
+from tests.support.workers import in_processes, next_line, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def test_loop_beyond_the_limit_of_running_loops_raises(tracker):
-    lanes = live_workers.SLOTS - 1
-    tracker.add_many(range(lanes + 3))
-    loops = [tracker.try_keys() for _ in range(lanes)]
-    assert [next(loop) for loop in loops] == list(range(lanes))
+    slots = live_workers.SLOTS - 1
+    tracker.add_many(range(slots + 3))
+    loops = [tracker.try_keys() for _ in range(slots)]
+    assert [next(loop) for loop in loops] == list(range(slots))
     more = tracker.try_keys()
-    with pytest.raises(PersistentOrderedDictException, match=f"{lanes} loops"):
+    with pytest.raises(PersistentOrderedDictException, match=f"{slots} loops"):
         next(more)
     # Nothing was claimed for that loop. Gates need no slot.
-    assert len(tracker.claimed_keys()) == lanes
-    assert tracker.should_try(lanes + 2)
+    assert len(tracker.claimed_keys()) == slots
+    assert tracker.should_try(slots + 2)
     loops[5].close()
     # First the task that the closed loop left, and then a new one.
-    assert [next(more), next(more)] == [5, lanes]
+    assert [next(more), next(more)] == [5, slots]
     loops[7] = None
     gc.collect()
-    for _ in range(2 * lanes):
+    for _ in range(2 * slots):
         assert next(tracker.try_keys()) == 7
     tracker._check()
 
@@ -134,9 +134,9 @@ def test_independent_programs_claim_different_tasks(path, tracker):
         """
     with started(program, path) as first, started(program, path) as second:
         for process in (first, second):
-            assert told(process) == "ready"
+            assert next_line(process) == "ready"
         for process in (first, second):
-            tell(process)
+            send_line(process)
         keys = finish_each(tracker, tracker.try_keys())
         for process in (first, second):
             output, errors = process.communicate()

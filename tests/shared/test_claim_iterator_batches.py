@@ -69,7 +69,7 @@ def shown(tracker):
 @pytest.mark.parametrize("in_block", [False, True])
 @pytest.mark.parametrize("way", ON_WAITING)
 def test_try_of_a_waiting_task_counts_only_if_the_task_is_yielded(path, tracker, way, in_block, end):
-    change, now, after, handed_out = ON_WAITING[way]
+    change, now, after, yielded = ON_WAITING[way]
     tracker.update([("first", {}), ("w", {"_tries": 3}), ("last", {})])
     tracker.sync()
     with Worker(path) as worker:
@@ -84,10 +84,10 @@ def test_try_of_a_waiting_task_counts_only_if_the_task_is_yielded(path, tracker,
         assert shown(tracker) == now
         assert worker.ask(call, "tries", "w") == now
         if end == "hand out":
-            assert ("w" in worker.ask(take, 9)) == (handed_out is not None)
-            assert shown(tracker) == (after if handed_out is None else handed_out)
+            assert ("w" in worker.ask(take, 9)) == (yielded is not None)
+            assert shown(tracker) == (after if yielded is None else yielded)
             worker.end("close")
-            assert shown(tracker) == (after if handed_out is None else handed_out)
+            assert shown(tracker) == (after if yielded is None else yielded)
         else:
             if end == "close_loop":
                 worker.ask(close_loop)

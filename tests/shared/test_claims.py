@@ -20,7 +20,7 @@ from tests.support.workers import in_processes, in_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-HAND_OUT = {
+WAYS_TO_CLAIM = {
     "try_keys": lambda tracker: tracker.try_keys(),
     "try_keys, batch 7": lambda tracker: tracker.try_keys(batch=7),
     "try_keys, batch 100": lambda tracker: tracker.try_keys(batch=100),
@@ -61,14 +61,14 @@ def abort_each(tracker, keys):
 
 @pytest.mark.parametrize("is_shared", [True, False], ids=["one instance", "an instance for each"])
 @pytest.mark.parametrize("finish", [finish_each, finish_many, abort_each])
-@pytest.mark.parametrize("way", [name for name in HAND_OUT if name != "one loop for each"])
+@pytest.mark.parametrize("way", [name for name in WAYS_TO_CLAIM if name != "one loop for each"])
 def test_each_task_is_yielded_once(path, tracker, way, finish, is_shared):
     if way != "should_try_add":
         tracker.update((number, {"key": number}) for number in range(TASKS))
 
     def work(process, thread):
         mine = tracker if is_shared else SharedTracker(path)
-        return finish(mine, HAND_OUT[way](mine))
+        return finish(mine, WAYS_TO_CLAIM[way](mine))
 
     results = in_workers(work)
     assert sorted(itertools.chain(*results)) == list(range(TASKS))
@@ -79,13 +79,13 @@ def test_each_task_is_yielded_once(path, tracker, way, finish, is_shared):
 
 def test_each_task_is_claimed_once_by_loops_and_gates(path, tracker):
     tracker.update((number, {"key": number}) for number in range(2 * TASKS))
-    ways = list(HAND_OUT)
+    ways = list(WAYS_TO_CLAIM)
 
     def work(process, thread):
         rng = random.Random(f"{process} {thread}")
         done = []
         while tracker.num_done() < len(tracker):
-            keys = HAND_OUT[rng.choice(ways)](tracker)
+            keys = WAYS_TO_CLAIM[rng.choice(ways)](tracker)
             done += finish_each(tracker, itertools.islice(keys, rng.randrange(20)))
         return done
 
@@ -95,7 +95,7 @@ def test_each_task_is_claimed_once_by_loops_and_gates(path, tracker):
     assert tries(tracker) == [1] * (2 * TASKS)
 
 
-class Hand:
+class RunningTasks:
     """The running tasks of all workers of a test, a file for each. Adding a task that is already there raises."""
 
     def __init__(self, folder):
@@ -120,7 +120,7 @@ def test_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, t
 
     def work(process):
         rng = random.Random(process)
-        hand = Hand(tmp_path / "hand")
+        hand = RunningTasks(tmp_path / "hand")
         log = []
         while tracker.num_done() + tracker.num_aborted() < len(tracker):
             for key in tracker.try_keys(batch=batch):
@@ -143,7 +143,7 @@ def test_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, t
 
 def test_threads_of_one_process_claim_different_tasks(tracker):
     tracker.add_many(range(TASKS))
-    in_hand, lock = set(), threading.Lock()
+    running, lock = set(), threading.Lock()
     all_here = threading.Barrier(4)  # A thread with two of these would get the task at which it failed before.
 
     def work(thread):
@@ -151,21 +151,21 @@ def test_threads_of_one_process_claim_different_tasks(tracker):
         count = 0
         for key in tracker.try_keys(batch=1 + thread):
             with lock:
-                assert key not in in_hand
-                in_hand.add(key)
+                assert key not in running
+                running.add(key)
             count += 1
             # While this loop runs, its failed tasks are not available to others.
             if count % 3:
                 tracker.mark_done(key)
                 with lock:
-                    in_hand.remove(key)
+                    running.remove(key)
         with lock:
             return count
 
     with ThreadPoolExecutor(4) as pool:
         counts = list(pool.map(work, range(4)))
     assert sum(counts) == TASKS == sum(tries(tracker))
-    assert set(tracker.claimed_keys()) == in_hand == set(tracker.todo_keys())
+    assert set(tracker.claimed_keys()) == running == set(tracker.todo_keys())
 
 
 def test_threads_may_share_a_loop(tracker):

@@ -10,7 +10,7 @@ import pytest
 from tastypy_fast import SharedPOD, SharedTracker, maintenance
 from tastypy_fast._shared import hold
 from tests.support.children import Child
-from tests.support.workers import started, tell, told
+from tests.support.workers import next_line, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -30,7 +30,7 @@ def store(cls, path):
 
 
 @pytest.fixture
-def always_looks(monkeypatch):
+def without_holder_cache(monkeypatch):
     """Disable the cache of the fact that a holder is alive."""
     monkeypatch.setattr(hold, "RECHECK_AFTER", 0.0)
 
@@ -81,7 +81,7 @@ def holders(store):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, "exit"])
-def test_hold_ends_with_its_process(cls, path, store, ending, always_looks):
+def test_hold_ends_with_its_process(cls, path, store, ending, without_holder_cache):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         assert not syncs(store)
@@ -96,7 +96,7 @@ def test_hold_ends_with_its_process(cls, path, store, ending, always_looks):
         assert holders(store) == set()
 
 
-def test_held_change_is_synced_with_the_next_change_after_the_holder_ended(cls, path, store, always_looks):
+def test_held_change_is_synced_with_the_next_change_after_the_holder_ended(cls, path, store, without_holder_cache):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         store.update({number: {} for number in range(5)})
@@ -148,7 +148,7 @@ def test_changes_during_a_hold_do_not_check_the_holder_each_time(cls, path, stor
     assert len(store.dirty()) == 50
 
 
-def test_hold_lasts_until_both_holders_have_ended(cls, path, store, always_looks):
+def test_hold_lasts_until_both_holders_have_ended(cls, path, store, without_holder_cache):
     with Holder(cls, path) as first, Holder(cls, path) as second:
         first.ask("hold")
         second.ask("hold")
@@ -178,7 +178,7 @@ def test_unhold_by_any_process_ends_all_holds(cls, path, store):
         assert syncs(store)
 
 
-def test_hold_of_a_stopped_process_continues(cls, path, store, always_looks):
+def test_hold_of_a_stopped_process_continues(cls, path, store, without_holder_cache):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         holder.kill(signal.SIGSTOP)
@@ -200,7 +200,7 @@ def test_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
     assert syncs(store)
 
 
-def test_forked_child_has_its_own_hold(cls, path, store, always_looks):
+def test_forked_child_has_its_own_hold(cls, path, store, without_holder_cache):
     store.hold()
     with Child(lambda pipe: pipe.send(syncs(store))) as child:
         # The parent has the hold.
@@ -222,7 +222,7 @@ def test_forked_child_has_its_own_hold(cls, path, store, always_looks):
         assert syncs(store)
 
 
-def test_child_does_not_inherit_the_hold_of_its_dead_parent(cls, path, store, always_looks):
+def test_child_does_not_inherit_the_hold_of_its_dead_parent(cls, path, store, without_holder_cache):
     with Holder(cls, path) as holder:
         child = holder.ask("fork")
         try:
@@ -256,17 +256,17 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_hold_ends_when_its_program_ends(cls, path, store, end, always_looks):
+def test_hold_ends_when_its_program_ends(cls, path, store, end, without_holder_cache):
     with started(PROGRAM.format(ENDS[end]), path, cls.__name__) as process:
-        assert told(process) == "holds"
+        assert next_line(process) == "holds"
         assert not syncs(store)
-        tell(process)
+        send_line(process)
         if "one" in ENDS[end]:
-            assert told(process) == "one"
+            assert next_line(process) == "one"
             assert not syncs(store)
-            tell(process)
+            send_line(process)
         if "ended" in ENDS[end]:
-            assert told(process) == "ended"
+            assert next_line(process) == "ended"
         else:
             process.wait()
         assert syncs(store)

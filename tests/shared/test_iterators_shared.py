@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.support.children import Child
-from tests.support.shared import ABC, BLOCKS, Boom, block_of, together
+from tests.support.shared import ABC, BLOCKS, Boom, block_of, run_concurrently
 from tests.support.stores import is_tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -146,20 +146,20 @@ def test_backward_loop_continues_across_blocks(kit):
     assert list(loop) == []
 
 
-def test_loop_of_another_thread_sees_only_what_is_committed(kit, elsewhere):
+def test_loop_of_another_thread_sees_only_what_is_committed(kit, in_other_thread):
     store = kit.open(init=kit.pairs({number: number for number in range(5)}))
     loop = store.iteritems()
-    seen = [elsewhere(next, loop)]
+    seen = [in_other_thread(next, loop)]
     with store.locked():
         del store[2]
         store[1] = kit.value("changed")
         store["new"] = kit.value("new")
-        seen += [elsewhere(next, loop), elsewhere(next, loop)]
-    seen += elsewhere(list, loop)
+        seen += [in_other_thread(next, loop), in_other_thread(next, loop)]
+    seen += in_other_thread(list, loop)
     assert [(key, kit.plain(value)) for key, value in seen] == [*((n, n) for n in range(5)), ("new", "new")]
 
 
-def test_loop_may_be_passed_from_a_block_to_another_thread(kit, elsewhere):
+def test_loop_may_be_passed_from_a_block_to_another_thread(kit, in_other_thread):
     """Each step sees the state of the thread that makes it."""
     store = kit.open(init=kit.pairs({number: number for number in range(4)}))
     loop = iter(store)
@@ -167,9 +167,9 @@ def test_loop_may_be_passed_from_a_block_to_another_thread(kit, elsewhere):
         assert next(loop) == 0
         del store[1], store[2]
         store["new"] = kit.value("new")
-        assert elsewhere(next, loop) == 1
+        assert in_other_thread(next, loop) == 1
         assert next(loop) == 3
-        assert elsewhere(next, loop, "the end") == "the end"
+        assert in_other_thread(next, loop, "the end") == "the end"
 
 
 @pytest.mark.parametrize("within", BLOCKS)
@@ -220,4 +220,4 @@ def test_keys_values_and_items_are_snapshots(kit, switching_often):
             assert 600 <= len(found) <= 602
             assert len(store.keys()) in (600, 601, 602)
 
-    together(write, read, read)
+    run_concurrently(write, read, read)

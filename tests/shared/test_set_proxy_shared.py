@@ -318,7 +318,7 @@ def test_locked_and_transaction_work_through_set(kit, abc):
     assert kit.plain(abc["a"]) == 10
 
 
-def test_lock_inside_an_operation_is_refused_and_blocks_no_thread(kit, elsewhere):
+def test_lock_inside_an_operation_is_refused_and_blocks_no_thread(kit, in_other_thread):
     store = kit.open(init=kit.pairs({"l": [2, 1]}))
     place = place_of(kit, store, "l")
     for use in (store.set.lock, lambda: place.sort(key=lambda number: store.lock())):
@@ -326,7 +326,7 @@ def test_lock_inside_an_operation_is_refused_and_blocks_no_thread(kit, elsewhere
             use()
         with pytest.raises(NotLockedError):
             store.unlock()
-        elsewhere(store.update, {"a": {}})
+        in_other_thread(store.update, {"a": {}})
     assert kit.plain(store["l"]) == [2, 1]
 
 

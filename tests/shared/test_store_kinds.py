@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
-def test_reader_of_a_shared_store_sees_committed_data(kit, abc, elsewhere):
+def test_reader_of_a_shared_store_sees_committed_data(kit, abc, in_other_thread):
     private = PRIVATE[kit.cls]
     with private(abc.path, mode="r") as reader:
         assert kit.contents(reader) == ABC
@@ -40,7 +40,7 @@ def test_reader_of_a_shared_store_sees_committed_data(kit, abc, elsewhere):
             del abc["b"]
             abc["d"] = kit.value(4)
             assert kit.contents(reader) == {"a": 10, "b": 2, "c": 3}
-            assert elsewhere(kit.contents, reader) == {"a": 10, "b": 2, "c": 3}
+            assert in_other_thread(kit.contents, reader) == {"a": 10, "b": 2, "c": 3}
         assert list(loop) == ["c", "d"]
         for write in (lambda: reader.pop("a"), lambda: reader.update({"a": {}}), reader.clear):
             with pytest.raises(ReadOnlyStoreError):

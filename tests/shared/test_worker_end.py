@@ -17,7 +17,7 @@ from tastypy_fast import (
 )
 from tests.support.children import Child
 from tests.support.claims import TASKS, Worker, call, finish_each, take, take_all, tries
-from tests.support.workers import in_processes, result_of, started, tell, told
+from tests.support.workers import in_processes, next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -47,12 +47,12 @@ EXITS = {
 def test_worker_that_closes_or_exits_releases_its_claims(path, tracker, name):
     tracker.add_many(range(10))
     with started(PROGRAM.format(EXITS[name]), path) as process:
-        assert told(process) == "0 1 True"
+        assert next_line(process) == "0 1 True"
         assert tracker.claimed_keys() == [0, 1, 2, 3, 4, 9]
-        tell(process)
+        send_line(process)
         if "closed" in EXITS[name]:
             # The process continues, and has no claims any more.
-            assert told(process) == "closed"
+            assert next_line(process) == "closed"
         else:
             process.wait()
         assert tracker.claims() == {}

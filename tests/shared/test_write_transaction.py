@@ -20,7 +20,7 @@ from tastypy_fast import (
 )
 from tests.support.shared import ABC, KINDS, Boom, block_of, later, listed, place_of
 from tests.support.stores import is_tracker
-from tests.support.workers import apart
+from tests.support.workers import in_forked_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -33,10 +33,10 @@ NESTINGS = [kinds for depth in (1, 2, 3) for kinds in itertools.product(KINDS, r
 class Nested:
     """Nested blocks, an exception in the innermost, and the expected contents at each point."""
 
-    def __init__(self, kit, store, elsewhere, kinds, caught_at):
+    def __init__(self, kit, store, in_other_thread, kinds, caught_at):
         self.kit = kit
         self.store = store
-        self.elsewhere = elsewhere
+        self.in_other_thread = in_other_thread
         self.kinds = kinds
         # The number of blocks that are still open where the exception is caught; None if there is none.
         self.caught_at = caught_at
@@ -59,9 +59,9 @@ class Nested:
     def look(self):
         assert listed(self.kit, self.store) == list(self.model.items())
         assert len(self.store) == len(self.model)
-        self.elsewhere(self.look_from_outside)
+        self.in_other_thread(self.check_from_another_thread)
 
-    def look_from_outside(self):
+    def check_from_another_thread(self):
         assert listed(self.kit, self.store) == list(self.outside.items())
         assert len(self.store) == len(self.outside)
 
@@ -91,15 +91,15 @@ class Nested:
 
 
 @pytest.mark.parametrize("kinds", NESTINGS, ids=" ".join)
-def test_nested_blocks_commit_and_undo_their_own_changes(kit, elsewhere, kinds):
+def test_nested_blocks_commit_and_undo_their_own_changes(kit, in_other_thread, kinds):
     store = kit.open(init=kit.pairs({"first": 0, "numbers": [], "last": None}))
     for caught_at in [None, *range(len(kinds) + 1)]:
         with contextlib.suppress(Boom):
-            Nested(kit, store, elsewhere, kinds, caught_at).run()
+            Nested(kit, store, in_other_thread, kinds, caught_at).run()
         with pytest.raises(NotLockedError):
             store.unlock()
         # The block does not delay any other thread.
-        elsewhere(store.__setitem__, "first", kit.value(0))
+        in_other_thread(store.__setitem__, "first", kit.value(0))
     store._check()
 
 
@@ -120,7 +120,7 @@ def everything(store):
 
 
 @pytest.mark.parametrize("ends", ["kept", "undone"])
-def test_other_threads_see_a_block_completely_or_not_at_all(kit, abc, elsewhere, ends):
+def test_other_threads_see_a_block_completely_or_not_at_all(kit, abc, in_other_thread, ends):
     """The thread of the block sees its changes at once, and others after its end."""
     before = everything(abc)
     inside = None
@@ -134,20 +134,20 @@ def test_other_threads_see_a_block_completely_or_not_at_all(kit, abc, elsewhere,
             assert abc.should_try("c")
         inside = everything(abc)
         assert all(one != other for one, other in zip(before, inside, strict=True) if one is not True)
-        assert elsewhere(everything, abc) == before
+        assert in_other_thread(everything, abc) == before
         if ends == "undone":
             raise Boom
-    assert everything(abc) == elsewhere(everything, abc) == (inside if ends == "kept" else before)
+    assert everything(abc) == in_other_thread(everything, abc) == (inside if ends == "kept" else before)
 
 
-def test_another_instance_of_the_process_joins_the_block(kit, abc, elsewhere):
+def test_another_instance_of_the_process_joins_the_block(kit, abc, in_other_thread):
     other = kit.open()
     with abc.locked():
         abc["a"] = kit.value(10)
         assert kit.plain(other["a"]) == 10
         with other.transaction():
             other["b"] = kit.value(20)
-        assert elsewhere(kit.contents, other) == ABC
+        assert in_other_thread(kit.contents, other) == ABC
     assert kit.contents(abc) == {"a": 10, "b": 20, "c": 3}
 
 
@@ -186,7 +186,7 @@ def test_block_left_by_return_is_committed(kit, abc, kind):
     assert kit.contents(abc) == {"b": 2, "c": 3}
 
 
-def test_block_in_a_generator_ends_with_it(kit, abc, elsewhere):
+def test_block_in_a_generator_ends_with_it(kit, abc, in_other_thread):
     def work():
         with abc.transaction():
             abc["a"] = kit.value(10)
@@ -198,26 +198,26 @@ def test_block_in_a_generator_ends_with_it(kit, abc, elsewhere):
         next(generator)
         with contextlib.suppress(StopIteration, Boom):
             end(generator)
-        assert elsewhere(lambda: kit.plain(abc["a"])) == expected
+        assert in_other_thread(lambda: kit.plain(abc["a"])) == expected
         abc["a"] = kit.value(1)
 
 
-def test_lock_belongs_to_the_thread(kit, abc, elsewhere):
+def test_lock_belongs_to_the_thread(kit, abc, in_other_thread):
     abc.lock()
     abc.lock()
     with pytest.raises(NotLockedError, match="lock"):
-        elsewhere(abc.unlock)
+        in_other_thread(abc.unlock)
     abc.unlock()
     abc["a"] = kit.value(10)
-    assert elsewhere(kit.contents, abc) == ABC
+    assert in_other_thread(kit.contents, abc) == ABC
     abc.unlock()
-    assert elsewhere(lambda: kit.plain(abc["a"])) == 10
+    assert in_other_thread(lambda: kit.plain(abc["a"])) == 10
     with pytest.raises(NotLockedError):
         abc.unlock()
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_unlock_does_not_end_a_with_block(kit, abc, elsewhere, kind):
+def test_unlock_does_not_end_a_with_block(kit, abc, in_other_thread, kind):
     abc.lock()
     with contextlib.suppress(Boom), getattr(abc, kind)():
         with pytest.raises(NotLockedError):
@@ -230,12 +230,12 @@ def test_unlock_does_not_end_a_with_block(kit, abc, elsewhere, kind):
         with pytest.raises(NotLockedError):
             abc.unlock()
         abc["b"] = kit.value(20)
-    assert elsewhere(lambda: kit.plain(abc["b"])) == 20
+    assert in_other_thread(lambda: kit.plain(abc["b"])) == 20
 
 
 @pytest.mark.parametrize("kinds", [kinds for kinds in NESTINGS if len(kinds) < 3], ids=" ".join)
 @pytest.mark.parametrize("fails", [False, True])
-def test_close_commits_the_open_blocks(kit, elsewhere, kinds, fails):
+def test_close_commits_the_open_blocks(kit, in_other_thread, kinds, fails):
     """Changes after the close raise. An exception is raised unchanged."""
     store, other = kit.open(), kit.open()
 
@@ -245,7 +245,7 @@ def test_close_commits_the_open_blocks(kit, elsewhere, kinds, fails):
                 store.lock() if kind == "lock" else stack.enter_context(getattr(store, kind)())
             store["a"] = kit.value(1)
             store.close()
-            assert elsewhere(kit.contents, other) == {"a": 1}
+            assert in_other_thread(kit.contents, other) == {"a": 1}
             with pytest.raises(CalledClosedTrackerError):
                 store["b"] = kit.value(2)
             # This is a separate block, which the end of the first ones does not affect.
@@ -256,9 +256,9 @@ def test_close_commits_the_open_blocks(kit, elsewhere, kinds, fails):
 
     with contextlib.suppress(Boom):
         work()
-    assert elsewhere(kit.contents, other) == {"a": 1}
+    assert in_other_thread(kit.contents, other) == {"a": 1}
     other.unlock()
-    assert elsewhere(kit.contents, other) == {"a": 1, "c": 3}
+    assert in_other_thread(kit.contents, other) == {"a": 1, "c": 3}
 
 
 def test_block_on_a_closed_store_raises(kit, abc):
@@ -374,7 +374,7 @@ def generator_with_a_block(store):
         yield
 
 
-@apart
+@in_forked_child
 def test_block_is_not_ended_by_another_thread(tmp_path):
     with SharedPOD(tmp_path / "store") as store:
         generator = generator_with_a_block(store)
@@ -391,7 +391,7 @@ def test_block_is_not_ended_by_another_thread(tmp_path):
 @pytest.mark.parametrize("first_fails", [False, True])
 @pytest.mark.parametrize("second_fails", [False, True])
 @pytest.mark.parametrize("kinds", list(itertools.product(["locked", "transaction"], repeat=2)))
-@apart
+@in_forked_child
 def test_blocks_that_end_in_the_wrong_order_are_undone_and_raise(tmp_path, kinds, first_fails, second_fails):
     with SharedPOD(tmp_path / "store", init={"before": 0}) as store:
         first, second = (getattr(store, kind)() for kind in kinds)
@@ -428,7 +428,7 @@ def test_block_may_be_reentered_and_each_level_undoes_its_own_part(tmp_path):
         assert store.keys() == ["a"]
 
 
-@apart
+@in_forked_child
 def test_thread_that_reuses_the_id_of_an_ended_thread_does_not_join_its_block(tmp_path):
     store = SharedPOD(tmp_path / "store")
     outcomes = []

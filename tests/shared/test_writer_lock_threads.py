@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.shared import ABC, KINDS, THREADS, Boom, block_of, place_of, together
+from tests.support.shared import ABC, KINDS, THREADS, Boom, block_of, place_of, run_concurrently
 from tests.support.stores import is_tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -37,7 +37,7 @@ def test_increments_of_several_threads_are_not_lost(kit, one):
             if is_tracker(kit.cls):
                 store.increment_tries("n")
 
-    together(*(partial(work, thread) for thread in range(THREADS)))
+    run_concurrently(*(partial(work, thread) for thread in range(THREADS)))
     found = kit.contents(stores[0])
     assert (found["n"], found["deep"]) == (100 * THREADS, {"l": [100 * THREADS]})
     assert sorted(found["text"]) == sorted("0123" * 100)
@@ -63,7 +63,7 @@ def test_blocks_of_threads_are_isolated(kit, kind):
                     store["n"] = kit.value(number + part + 1)
                 place.append(thread)
 
-    together(*(partial(work, thread) for thread in range(THREADS)))
+    run_concurrently(*(partial(work, thread) for thread in range(THREADS)))
     found = kit.contents(stores[0])
     assert found["n"] == 3 * 25 * THREADS
     assert found["log"][::2] == found["log"][1::2]
@@ -84,7 +84,7 @@ def test_writer_waits_for_a_block_of_another_thread_and_reader_does_not(kit, abc
         thread.start()
         assert begun.wait(30)
         for _ in range(200):
-            assert together(partial(kit.contents, abc)) == [ABC]
+            assert run_concurrently(partial(kit.contents, abc)) == [ABC]
         assert not written
         abc["a"] = kit.value("in the block")
     thread.join(30)
@@ -117,9 +117,9 @@ def test_readers_see_transfers_completely_and_no_failed_ones(kit, seed):
 
     def work():
         try:
-            together(*(partial(transfer, thread) for thread in range(3)))
+            run_concurrently(*(partial(transfer, thread) for thread in range(3)))
         finally:
             ended.set()
 
-    together(work, watch)
+    run_concurrently(work, watch)
     assert sum(kit.contents(stores[0]).values()) == 500

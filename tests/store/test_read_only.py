@@ -12,7 +12,7 @@ from tastypy_fast import (
     StoreConflictError,
     StoreNotFoundError,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.contract import ABC, numbered
 from tests.support.stores import is_tracker
 
@@ -99,7 +99,7 @@ def test_forked_child_refuses_every_change_through_set(private_kit, mode):
         refuses_every_change_through_set(pipe, store, [store.set, from_the_parent], error)
 
     from_the_parent = store.set
-    outcome_of(child)
+    result_of_child(child)
     assert store.items() == before
 
 
@@ -114,7 +114,7 @@ def test_forked_child_changes_a_shared_store_through_set(kit):
         from_the_parent["d"]["x"] += 5
 
     from_the_parent = store.set["k"]
-    outcome_of(child)
+    result_of_child(child)
     assert (store["k"]["l"], store["k"]["d"]) == ([1, 2, 3], {"x": 5})
 
 

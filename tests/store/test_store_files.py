@@ -17,7 +17,7 @@ from tastypy_fast import (
     StoreConflictError,
     StoreNotFoundError,
 )
-from tests.support.children import outcome_of, run
+from tests.support.children import result_of_child, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -75,7 +75,7 @@ def test_moved_store_opens_at_its_new_path(any_class, tmp_path):
 # Permissions
 
 
-def as_somebody_else(work):
+def as_unprivileged_user(work):
     """Run code as an unprivileged user if this process is root, because permissions do not stop root."""
 
     def child(pipe):
@@ -84,11 +84,11 @@ def as_somebody_else(work):
             os.setuid(65534)
         work()
 
-    outcome_of(child)
+    result_of_child(child)
 
 
 @pytest.fixture
-def change_rights(tmp_path):
+def change_permissions(tmp_path):
     """Change the permissions of a file or folder until the test ends. Every user can reach ``tmp_path`` itself."""
     before = {}
 
@@ -116,33 +116,33 @@ def change_rights(tmp_path):
     ],
     ids=["no rights", "no rights to read", "no right to write", "no right to create"],
 )
-def test_missing_permission_raises_an_error_that_names_the_path(any_class, tmp_path, change_rights, name, closed, left,
-                                                               mode):
+def test_missing_permission_raises_an_error_that_names_the_path(any_class, tmp_path, change_permissions, name, closed,
+                                                               left, mode):
     with any_class(tmp_path / "store", init={"a": {}}):
         pass
     for entry in reversed(closed):
-        change_rights(tmp_path / entry, left)
+        change_permissions(tmp_path / entry, left)
 
     def work():
         with pytest.raises(OSError, match="denied") as raised:
             any_class(tmp_path / name, mode=mode)
         assert str(tmp_path) in str(raised.value)
 
-    as_somebody_else(work)
+    as_unprivileged_user(work)
 
 
-def test_files_without_the_right_to_write_are_read(any_class, path, change_rights):
+def test_files_without_the_right_to_write_are_read(any_class, path, change_permissions):
     with any_class(path, init={"a": {"x": 1}}):
         pass
     for entry in (*path.iterdir(), path):
-        change_rights(entry, 0o555)
+        change_permissions(entry, 0o555)
 
     def work():
         with any_class(path, mode="r") as reader:
             assert reader["a"]["x"] == 1
             assert reader.keys() == ["a"]
 
-    as_somebody_else(work)
+    as_unprivileged_user(work)
 
 
 def test_read_only_file_system_is_read(any_class, tmp_path):

@@ -24,7 +24,7 @@ from tests.support.files import contents, made, reader_class, use
 pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
-def use_elsewhere(cls, path):
+def use_in_subprocess(cls, path):
     """Use the store in a subprocess, which does not know the open stores of this process."""
     program = """
         import sys, tastypy_fast
@@ -68,7 +68,7 @@ def test_empty_data_file_without_a_store_is_initialized(any_class, path):
 # Files that are replaced while readers have them open
 
 
-def look_again(store):
+def contents_a_second_later(store):
     """The contents that a reader sees a second later."""
     store._store.files_checked = 0
 
@@ -82,13 +82,13 @@ def test_reader_continues_with_the_files_that_replaced_its_own(any_class, tmp_pa
         assert next(iterator) == "a"
         shutil.rmtree(path)
         (tmp_path / "other").rename(path)
-        look_again(reader)
+        contents_a_second_later(reader)
         assert reader.keys() == list("abcde")
         assert len(reader) == 5
         assert reader["e"]["n"] == 4
         assert list(iterator) == list("bcde")
         # The reader works next to a writer of the new files.
-        assert use_elsewhere(any_class, path)
+        assert use_in_subprocess(any_class, path)
         assert "x" in reader
 
 
@@ -97,7 +97,7 @@ def test_reader_whose_files_are_gone_raises_storage_error(any_class, path):
     reader = reader_class(any_class)(path, mode="r")
     assert len(reader) == 3
     shutil.rmtree(path)
-    look_again(reader)
+    contents_a_second_later(reader)
     for _ in range(2):
         with pytest.raises(StorageError, match="removed"):
             reader.keys()
@@ -111,7 +111,7 @@ def test_replaced_shared_store_raises_storage_error(path):
     store = SharedPOD(path, init={"a": {"n": 1}})
     shutil.rmtree(path)
     (path.parent / "other").rename(path)
-    look_again(store)
+    contents_a_second_later(store)
     with pytest.raises(StorageError, match="replaced"):
         store.keys()
     with pytest.raises(StorageError, match="replaced"):
@@ -134,8 +134,8 @@ def test_reader_follows_a_data_file_that_the_system_copies_up(any_class, tmp_pat
         reading = reader_class(any_class)(path, mode="r")
         assert len(reading) == 3
 
-        assert use_elsewhere(any_class, path)
-        look_again(reading)
+        assert use_in_subprocess(any_class, path)
+        contents_a_second_later(reading)
         assert "x" in reading
         reading.close()
     finally:

@@ -17,7 +17,7 @@ from tastypy_fast import (
     Tracker,
     maintenance,
 )
-from tests.support.children import outcome_of
+from tests.support.children import result_of_child
 from tests.support.files import contents, made, use
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
@@ -34,7 +34,7 @@ def test_umask_decides_who_may_use_a_store(any_class, path, mask):
         maintenance.copy(path, path.parent / "copy")
         maintenance.repair(path, path.parent / "repaired")
 
-    outcome_of(work)
+    result_of_child(work)
     entries = [path, *path.rglob("*"), *(path.parent / "copy").rglob("*"), *(path.parent / "repaired").rglob("*")]
     modes = {str(entry.relative_to(path.parent)): stat.S_IMODE(entry.stat().st_mode) for entry in entries}
     wrong = {name: oct(mode) for name, mode in modes.items()
@@ -60,7 +60,7 @@ def test_members_of_a_group_share_a_store(path):
             os.umask(0o002 if number == 2001 else 0o022)
             work()
 
-        outcome_of(child)
+        result_of_child(child)
 
     def first():
         with SharedTracker(path, init={"a": {}, "b": {}}):
@@ -93,7 +93,7 @@ def test_store_that_root_read_stays_usable_for_its_owner(any_class, path):
             os.setuid(2001)
             work()
 
-        outcome_of(child)
+        result_of_child(child)
 
     as_owner(lambda: made(any_class, path))
     for name in ("lock.mdb", "owner.lock"):
@@ -110,7 +110,7 @@ def forbid(number):
             os.setuid(number)
         work()
 
-    return lambda work: outcome_of(child, work)
+    return lambda work: result_of_child(child, work)
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
@@ -150,5 +150,5 @@ def test_errors_at_opening_are_package_errors_and_say_what_to_do(private_class, 
             assert "ulimit -n" in said
         raise AssertionError("never enough")
 
-    outcome_of(without_descriptors)
+    result_of_child(without_descriptors)
     assert contents(path, private_class) == {"a": 0, "b": 1, "c": 2}

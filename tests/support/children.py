@@ -85,7 +85,7 @@ def _run(work, pipe, arguments):
         os._exit(status)
 
 
-def outcome_of(work, *arguments):
+def result_of_child(work, *arguments):
     """The message of ``work(pipe, *arguments)`` from a child, which must exit with 0."""
     with Child(work, *arguments) as child:
         received = child.receive_all()

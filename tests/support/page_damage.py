@@ -64,7 +64,7 @@ def change_meta_field(rng, data, olds):
     set_field(rng, data, number * PAGE + at, size)
 
 
-def change_head(rng, data, olds):
+def change_header(rng, data, olds):
     number = rng.choice(pages_like(data, BRANCH, LEAF, OVERFLOW))
     at, size = rng.choice(HEAD_FIELDS)
     set_field(rng, data, number * PAGE + at, size)
@@ -143,12 +143,12 @@ def overwrite_bytes(rng, data, olds):
 
 def several(rng, data, olds):
     for _ in range(rng.randrange(2, 5)):
-        damage = rng.choice([change_meta_field, change_head, change_node, change_record, exchange_pages])
+        damage = rng.choice([change_meta_field, change_header, change_node, change_record, exchange_pages])
         try:
             damage(rng, data, olds)
         except (IndexError, ValueError, struct.error):
             return  # The first meta page is useless then.
 
 
-DAMAGES = [change_meta_field, change_head, change_node, change_node, change_record, exchange_pages, put_old_pages_back,
-           put_old_meta_back, point_to_old_tree, zero_page, truncate, overwrite_bytes, several]
+DAMAGES = [change_meta_field, change_header, change_node, change_node, change_record, exchange_pages,
+           put_old_pages_back, put_old_meta_back, point_to_old_tree, zero_page, truncate, overwrite_bytes, several]

@@ -472,20 +472,20 @@ class PodMachine(MachineOnDisk):
         with self.step(walk.which, *[key] * walk.attempt, marks=False):
             if walk.attempt:
                 self.now[key].value["_tries"] += 1
-            handed_out = next(walk.iterator, self)
+            yielded = next(walk.iterator, self)
             value = text_of(self.now[key].value)
             if walk.kind == "items":
-                assert handed_out is not self
-                assert (handed_out[0], text_of(handed_out[1])) == (key, value)
+                assert yielded is not self
+                assert (yielded[0], text_of(yielded[1])) == (key, value)
             elif walk.kind == "values":
-                assert text_of(handed_out) == value
+                assert text_of(yielded) == value
             else:
-                assert handed_out == key
+                assert yielded == key
 
     # Checking
 
     @invariant()
-    def everything_is_as_it_should_be(self):
+    def check_everything(self):
         if hasattr(self, "path") and self.looks:
             self.look()
 
@@ -494,12 +494,12 @@ class PodMachine(MachineOnDisk):
         for which in range(len(self.stores)):
             # Any operation of an instance may sync, because the other instance may have left enough dirty keys.
             with self.step(which) as store:
-                self.look_at(store)
+                self.check_reads(store)
         for key, value, model in self.references:
             if key in self.now and self.now[key].value is model:
                 assert text_of(value) == text_of(model)
 
-    def look_at(self, store):
+    def check_reads(self, store):
         store._check()
         assert len(store) == len(self.now)
         expected = listed(self.now)

@@ -15,7 +15,7 @@ class Boom(Exception):
     """The exception that the tests raise."""
 
 
-def together(*works):
+def run_concurrently(*works):
     """Run each function in a thread, at the same time, and return the results."""
     with ThreadPoolExecutor(len(works)) as executor:
         return [future.result(60) for future in [executor.submit(work) for work in works]]

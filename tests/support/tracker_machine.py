@@ -181,8 +181,8 @@ class TrackerMachine(PodMachine):
                 change(self.now[key].value, deep, how, part)
                 del task
 
-    def look_at(self, store):
-        super().look_at(store)
+    def check_reads(self, store):
+        super().check_reads(store)
         tasks = [item.value for item in self.now.values()]
         assert store.num_done() == sum(task["_done"] for task in tasks)
         assert store.num_aborted() == sum(task["_aborted"] for task in tasks)

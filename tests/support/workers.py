@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from tests.support.children import Child, outcome_of, start
+from tests.support.children import Child, result_of_child, start
 
 PROCESSES = 3
 THREADS = 2
@@ -44,12 +44,12 @@ def in_workers(work):
     return list(itertools.chain(*in_processes(begin)))
 
 
-def apart(test):
+def in_forked_child(test):
     """Run a test in a child, because a test that waits forever in the wrong place can only be killed."""
 
     @functools.wraps(test)
     def run_apart(*arguments, **keywords):
-        outcome_of(lambda pipe: test(*arguments, **keywords))
+        result_of_child(lambda pipe: test(*arguments, **keywords))
 
     return run_apart
 
@@ -64,12 +64,12 @@ def started(program, *arguments):
             process.kill()
 
 
-def told(process):
+def next_line(process):
     """The next line of a program, or its errors if it has ended."""
     return process.stdout.readline().rstrip("\n") or process.stderr.read()
 
 
-def tell(process):
+def send_line(process):
     """Let a program continue that waits for a line."""
     process.stdin.write("\n")
     process.stdin.flush()

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tastypy_fast import POD, ForkedStoreError, Tracker
-from tests.support.children import Child, outcome_of, run
+from tests.support.children import Child, result_of_child, run
 
 pytestmark = [pytest.mark.with_log, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
@@ -25,7 +25,7 @@ def on_disk(cls, path):
         with cls(path, mode="r") as store:
             pipe.send(store.items())
 
-    return outcome_of(read)[0]
+    return result_of_child(read)[0]
 
 
 def test_forks_while_threads_write(any_class, path):
@@ -143,7 +143,7 @@ def test_writing_in_a_child_raises_and_names_the_shared_class(path, name):
             assert store.items() == before
             assert store.dirty() == set()
 
-        outcome_of(child)
+        result_of_child(child)
         assert store.items() == before
 
 
@@ -182,7 +182,7 @@ def test_changes_to_values_in_a_child_are_not_saved(any_class, path):
             store.sync()
             store.close()
 
-        outcome_of(child)
+        result_of_child(child)
         assert on_disk(any_class, path) == before == store.items()
 
 
@@ -301,7 +301,7 @@ def test_child_may_open_the_parents_store_to_read_only(any_class, path):
                 assert reader.keys() == ["a"]
             assert store.keys() == ["a"]
 
-        outcome_of(child)
+        result_of_child(child)
 
 
 def test_child_that_outlives_its_parent_holds_no_lock(any_class, path):
@@ -334,7 +334,7 @@ def test_iterators_continue_after_a_fork(any_class, path):
         def child(pipe):
             assert list(keys) == [key for key, _ in items] == list(range(1, 1000))
 
-        outcome_of(child)
+        result_of_child(child)
         assert list(keys) == [key for key, _ in items] == list(range(1, 1000))
 
 
@@ -350,7 +350,7 @@ def test_try_loop_raises_in_a_forked_child(path):
                 next(tries)
             assert list(todo) == [1, 2, 3, 4]
 
-        outcome_of(child)
+        result_of_child(child)
         assert list(tries) == [1, 2, 3, 4]
         assert [tracker.tries(key) for key in tracker] == [1] * 5
 
@@ -365,7 +365,7 @@ def test_forked_grandchild_can_read(any_class, path):
             with pytest.raises(ForkedStoreError, match=str(parent)):
                 store["b"] = {}
 
-        outcome_of(lambda pipe: outcome_of(grandchild))
+        result_of_child(lambda pipe: result_of_child(grandchild))
 
 
 ABANDONED = """

@@ -14,16 +14,16 @@ from tastypy_fast import (
     NotLockedError,
     SharedPOD,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.processes import BLOCKS, contents
-from tests.support.workers import apart, result_of, started, tell, told
+from tests.support.workers import in_forked_child, next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 FORKS = 40
 
 
-@apart
+@in_forked_child
 def test_forks_while_threads_write_and_hold_the_lock(path):
     stop = threading.Event()
     pod = SharedPOD(path, sync_at=20, init={"single": 0, "block": 0, "children": 0, "list": []})
@@ -78,7 +78,7 @@ def test_forks_while_threads_write_and_hold_the_lock(path):
     assert dict(written)["list"] == []
 
 
-@apart
+@in_forked_child
 def test_threads_may_fork_while_others_use_the_store(path):
     pod = SharedPOD(path, init={"n": 0})
 
@@ -190,11 +190,11 @@ def test_exit_of_a_child_forked_in_a_block_releases_no_lock_or_snapshot(path, en
         started(WRITES_WHEN_TOLD, path) as other,
         started(program, path) as holder,
     ):
-        assert told(other) == "ready"
-        assert told(holder) == "ended"
-        tell(other)
+        assert next_line(other) == "ready"
+        assert next_line(holder) == "ended"
+        send_line(other)
         assert pod["n"] == 0
-        tell(holder)
+        send_line(holder)
         assert holder.communicate()[0] == ""
         assert holder.returncode == 0
         assert other.communicate()[0] == "written 2002\n"
@@ -202,7 +202,7 @@ def test_exit_of_a_child_forked_in_a_block_releases_no_lock_or_snapshot(path, en
         pod._check()
 
 
-@apart
+@in_forked_child
 def test_fork_while_threads_hold_blocks_of_two_stores_does_not_deadlock(path):
     """One thread locks a and then b, or b and then a. Another thread forks, which needs both."""
     forks = 10
@@ -236,7 +236,7 @@ def test_fork_while_threads_hold_blocks_of_two_stores_does_not_deadlock(path):
         assert (a["n"], b["n"]) == (len(rounds) + 2 * forks, len(rounds) + forks)
 
 
-@apart
+@in_forked_child
 def test_fork_waits_for_a_block_that_opens_and_closes_stores(path):
     with SharedPOD(path / "a", init={"n": 0}) as a:
         forked = threading.Event()
@@ -263,7 +263,7 @@ def test_fork_waits_for_a_block_that_opens_and_closes_stores(path):
         assert a["n"] == FORKS
 
 
-@apart
+@in_forked_child
 def test_fork_inside_an_operation_raises_only_in_the_child(path):
     """A callback of a method may fork. The operation belongs to the parent."""
     with SharedPOD(path, init={"list": [3, 1, 2]}) as pod:
@@ -300,7 +300,7 @@ def test_iterators_continue_after_a_fork(path):
             pod["new"] = {}
             assert list(keys) == [key for key, _ in items] == [*range(1, 1000), "new"]
 
-        outcome_of(child)
+        result_of_child(child)
         assert list(keys) == [key for key, _ in items] == [*range(1, 1000), "new"]
 
 

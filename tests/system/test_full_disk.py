@@ -19,7 +19,7 @@ from lmdb.verify import verify
 
 from tastypy_fast import POD, DiskFullError, StorageError, Tracker
 from tastypy_fast._lmdb import engine
-from tests.support.children import Child, outcome_of, run
+from tests.support.children import Child, result_of_child, run
 from tests.support.operations import Player, change_model, operations_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -96,7 +96,7 @@ def numbers(store):
 
 def in_child(work):
     """Run in a child, because a limit applies to a whole process, and a crash ends one."""
-    outcome_of(lambda pipe: work())
+    result_of_child(lambda pipe: work())
 
 
 @pytest.mark.parametrize("room", [0, 4096, 50_000])

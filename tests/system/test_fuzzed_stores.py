@@ -1,7 +1,7 @@
-"""Stores whose pages are damaged at random: what verify(), repair() and reading make of them.
+"""Stores whose pages are damaged at random: the results of verify(), repair() and reading.
 
-verify() never raises; what it calls sound is what the store was after some commit. repair() keeps what was stored and
-nothing else, and all that the store itself can still read.
+verify() never raises. If it reports nothing, the store has its state after some commit. repair() keeps only data that
+was stored, and everything that the store itself can still read.
 """
 
 from __future__ import annotations

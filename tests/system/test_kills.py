@@ -1,8 +1,8 @@
-"""Processes killed with SIGKILL at random points: what was synced is there, in order, and nothing is half there.
+"""Processes are killed with SIGKILL at random points: synced data is there, in order, and nothing is saved in part.
 
-Parent and child derive the same operations from a seed and the state of the store. The child tells the
-parent of each sync that has returned; what the parent then finds must be the state after the last of these,
-or after an operation between it and the next (an automatic sync, or one that it was not told of any more).
+Parent and child derive the same operations from a seed and the state of the store. The child reports each sync that has
+returned. The parent must then find the state after the last reported sync, or after an operation between it and the
+next. (That operation made an automatic sync, or a sync that the child could not report.)
 """
 
 from __future__ import annotations

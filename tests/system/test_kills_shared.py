@@ -1,9 +1,9 @@
-"""Processes of a shared store killed with SIGKILL at random points: no operation is lost or half there, no task is lost
-or in two hands, and nobody else is held up.
+"""Processes of a shared store are killed with SIGKILL at random points.
 
-The workers on a tracker write what they do into one log, a line with each system call, in this order: that they have
-got a task; that they give it away, before they do. The test notes that it kills one, before it does. So a task that is
-in two hands at once shows, whatever the moment.
+No operation is lost or saved in part, no task is lost or claimed twice, and no other process is delayed.
+
+The workers on a tracker write one log, a line with each system call. They log a task after they got it, and before they
+give it back. The test logs each kill before it happens. So the log shows a task that two workers had at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tastypy_fast import SharedPOD, SharedTracker
 from tastypy_fast._lmdb import engine
 from tests.support.children import Child, Progress
 from tests.support.operations import Player, change_model, pod_operations, tracker_operations
-from tests.support.workers import started, told
+from tests.support.workers import next_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -60,13 +60,13 @@ class Log:
         return [line.split() for line in self.path.read_text().splitlines()]
 
 
-class Judge:
+class LogChecker:
     """Check the log: which worker had which task, and how often each task was yielded."""
 
     def __init__(self):
         self.holder = {}
         self.gone = set()
-        self.handed_out = Counter()
+        self.yielded = Counter()
 
     def read(self, lines):
         for what, worker, *task in lines:
@@ -77,9 +77,9 @@ class Judge:
                 (task,) = task
                 holder = self.holder.get(task, worker)
                 is_over = holder in self.gone or holder.partition(".")[0] in self.gone
-                assert holder == worker or is_over, f"{worker} got {task}, which {holder} has in hand"
+                assert holder == worker or is_over, f"{worker} got {task}, which {holder} is running"
                 self.holder[task] = worker
-                self.handed_out[task] += 1
+                self.yielded[task] += 1
             elif what == "gives":
                 self.holder.pop(task[0], None)
 
@@ -171,7 +171,7 @@ def many_at_once(tracker, key, ready):
         ready.clear()
 
 
-def beat(pipe, cls, path):
+def write_on_request(pipe, cls, path):
     """Write on request, and report each write."""
     with cls(path) as store:
         count = 0
@@ -188,7 +188,7 @@ def storm(path, rounds, kills, rng, log):
     with SharedTracker(path, init={"0": {"count": 0, "after": 0, "beats": 0}}) as tracker:
         tracker.mark_done("0")
     for _ in range(rounds):
-        with ExitStack() as stack, Child(beat, SharedTracker, path) as heart:
+        with ExitStack() as stack, Child(write_on_request, SharedTracker, path) as heart:
             workers = {}
 
             def begin(workers=workers, stack=stack):
@@ -260,12 +260,12 @@ def test_workers_killed_at_random_lose_no_task_and_never_share_one(path, tmp_pat
         workers = [stack.enter_context(Child(work, path, f"last{number}", rng.random(), log)) for number in range(2)]
         assert [worker.wait() for worker in workers] == [0, 0]
     check_round(path, tasks)
-    judge = Judge()
+    judge = LogChecker()
     judge.read(log.read())
     with SharedTracker(path) as tracker:
         assert tracker.num_done() == len(tracker) == tasks
         unlogged = Counter({key: tracker.tries(key) for key in tracker})
-    unlogged.subtract(judge.handed_out)
+    unlogged.subtract(judge.yielded)
     # Each try belongs to a yielded task. A worker may be killed before it has logged one.
     assert min(unlogged.values()) >= 0
     killed = rounds * (kills + WORKERS)
@@ -339,7 +339,7 @@ def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed
         largest = rng.choice((1, 20))
         where = f"seed {seed}, round {number}, {options}, blocks of {largest}"
         progress, round_seed = Progress(), rng.random()
-        with Child(beat, cls, path) as neighbour:
+        with Child(write_on_request, cls, path) as neighbour:
             with Child(live, cls, path, round_seed, largest, options, progress) as child:
                 wanted = rng.randrange(100)
                 while progress.count < wanted and not child.pipe.poll():
@@ -440,7 +440,7 @@ def test_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
             wanted = tracker.num_done() + 100
             with started(PARENT, path, tmp_path / "log", batch) as parent:
                 try:
-                    assert told(parent) == "ready"
+                    assert next_line(parent) == "ready"
                     while tracker.num_done() < min(wanted, len(tracker)):
                         pass
                     some_time(rng)

@@ -21,7 +21,7 @@ from tastypy_fast import (
     Tracker,
     UnstorableValueError,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.stores import changing, is_tracker
 
 pytestmark = [
@@ -68,7 +68,7 @@ def slots_of_readers(path):
             lines = db.readers().splitlines()[1:]
             pipe.send((db.info()["num_readers"], [int(line.split()[0]) for line in lines if line.split()[0].isdigit()]))
 
-    return outcome_of(look)[0]
+    return result_of_child(look)[0]
 
 
 def open_and_close(cls, path):
@@ -271,11 +271,11 @@ def test_forks_leak_no_resources(any_class, filled):
             next(loop)
 
         for _ in range(5):
-            outcome_of(child)
+            result_of_child(child)
         before = in_use()
         for _ in range(TIMES):
             next(loop)
-            outcome_of(child)
+            result_of_child(child)
         assert in_use() == before
     slots, processes = slots_of_readers(filled)
     assert slots < 10

@@ -17,8 +17,8 @@ from tastypy_fast import (
     StoreInUseError,
     Tracker,
 )
-from tests.support.children import Child, outcome_of
-from tests.support.workers import result_of, started, tell, told
+from tests.support.children import Child, result_of_child
+from tests.support.workers import next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -93,7 +93,7 @@ def test_child_of_a_private_store_cannot_share_it(path, private, shared):
                 shared(path)
             assert store.keys() == ["a"]
 
-        outcome_of(child)
+        result_of_child(child)
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
@@ -111,9 +111,9 @@ def test_reader_of_a_shared_store_sees_writes_of_other_processes(path, private, 
         """
     with shared(path, init={0: {"n": 0}}) as store, started(program, path) as other:
         for number in range(20):
-            assert told(other) == "ready"
+            assert next_line(other) == "ready"
             store[number] = {"n": number}
-            tell(other)
+            send_line(other)
         assert other.wait() == 0, other.stderr.read()
 
 

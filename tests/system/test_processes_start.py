@@ -15,7 +15,7 @@ from tastypy_fast import (
 )
 from tastypy_fast._shared.store import SharedStore
 from tests.support.processes import contents
-from tests.support.workers import PROCESSES, in_processes, result_of, started, tell, told
+from tests.support.workers import PROCESSES, in_processes, next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -160,10 +160,10 @@ def test_unrelated_programs_open_the_same_path(path):
     with ExitStack() as stack:
         programs = [stack.enter_context(started(program, path, number)) for number in range(PROCESSES)]
         for process in programs:
-            assert told(process) == "ready"
+            assert next_line(process) == "ready"
         with SharedPOD(path, init={"n": 0}) as pod:
             for process in programs:
-                tell(process)
+                send_line(process)
             for _ in range(60):
                 pod.set["n"] += 1
             for process in programs:

@@ -13,7 +13,7 @@ from tastypy_fast import (
     SharedPOD,
 )
 from tests.support.children import Child, send_to_waiting
-from tests.support.workers import result_of, started, told
+from tests.support.workers import next_line, result_of, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -54,7 +54,7 @@ BEFORE, AFTER = 1, 11
 )
 def test_signal_inside_or_outside_a_block_commits_or_undoes_it(path, block, number, left):
     with SharedPOD(path) as pod, started(SIGNALLED.format(block=block), path) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         assert pod["n"] == (AFTER if "null" in block else BEFORE)
         send_to_waiting(process, number)
         output, errors = process.communicate()
@@ -83,7 +83,7 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
         signal.pause()
         """
     with SharedPOD(path, init={"n": 0}) as pod, started(program, path) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
         assert pod["n"] == 1

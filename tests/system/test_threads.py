@@ -192,11 +192,11 @@ def test_threads_may_share_an_iterator(any_class, path):
 def test_threads_work_on_one_tracker(path):
     with Tracker(path, sync_at=20) as tracker:
         tracker.add_many(range(1000))
-        handed_out = [0] * THREADS
+        yielded = [0] * THREADS
 
         def work(thread):
             for key, task in tracker.try_items():
-                handed_out[thread] += 1
+                yielded[thread] += 1
                 if key % THREADS == thread:
                     task["by"] = thread
                     tracker.mark_done(key)
@@ -205,7 +205,7 @@ def test_threads_work_on_one_tracker(path):
 
         in_each_thread(work)
         in_each_thread(work)
-        assert sum(tracker.tries(key) for key in tracker) == sum(handed_out)
+        assert sum(tracker.tries(key) for key in tracker) == sum(yielded)
         assert [tracker[key]["by"] for key in range(1500)] == [key % THREADS for key in range(1500)]
         assert tracker.num_done() == len(tracker) == 1500
         tracker._check()

@@ -10,7 +10,7 @@ import pytest
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
 from tastypy_fast._core.locks import Lock
 from tests.support.children import send_to_waiting
-from tests.support.workers import apart, started, tell, told
+from tests.support.workers import in_forked_child, next_line, send_line, started
 
 # The main thread waits for a lock of another thread, which releases it only on request.
 WAITING = """
@@ -96,7 +96,7 @@ CASES = [
                                                    for cls, hold, name, wait in CASES])
 def test_ctrl_c_ends_the_wait_for_another_thread(path, cls, hold, wait):
     with started(program(hold, wait), path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGINT)
         output, errors = process.communicate(timeout=20)
     assert (output, process.returncode) == ("interrupted\nand well\n", 0), errors
@@ -109,7 +109,7 @@ def test_ctrl_c_ends_the_wait_for_another_thread(path, cls, hold, wait):
 @pytest.mark.parametrize("wait", ['store["x"] = {}', "store.close()", "os.fork()", "store.sync()", "store.lock()"])
 def test_sigterm_ends_a_program_whose_main_thread_waits_for_a_block(path, cls, wait):
     with started(program("store.locked()", wait), path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
         output, errors = process.communicate(timeout=20)
     assert (output, errors, process.returncode) == ("", "", -signal.SIGTERM)
@@ -123,9 +123,9 @@ def test_sigterm_ends_a_program_whose_main_thread_waits_for_a_block(path, cls, w
 def test_sigterm_saves_a_private_store_after_the_operation_of_another_thread(path, cls):
     text = program("store._store.lock", "store.sync()").replace("end.wait()", "input()")
     with started(text, path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
-        tell(process)
+        send_line(process)
         output, errors = process.communicate(timeout=20)
     assert (output, errors, process.returncode) == ("", "", -signal.SIGTERM)
     with cls(path) as store:
@@ -155,7 +155,7 @@ def test_fork_interrupted_by_a_signal_continues_to_wait(path, cls, hold):
     store.close()
     """
     with started(program(hold, wait.strip()), path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGINT)
         output, errors = process.communicate(timeout=20)
     assert (output, process.returncode) == ("7\n", 0), errors
@@ -179,7 +179,7 @@ def test_handler_may_use_the_store_while_the_main_thread_waits(path):
     print(store.keys())
     """
     with started(program("store.locked()", wait.strip()), path, "SharedPOD") as process:
-        assert [told(process), told(process)] == ["ready", "handles"]
+        assert [next_line(process), next_line(process)] == ["ready", "handles"]
         send_to_waiting(process, signal.SIGUSR1)
         output, errors = process.communicate(timeout=20)
     assert errors == ""
@@ -202,12 +202,12 @@ def test_other_threads_get_the_lock_after_a_waiting_thread_was_interrupted(path)
         print(sorted(key for key in store if isinstance(key, int)), flush=True)
     """
     with started(program("store.locked()", wait.strip()), path, "SharedPOD") as process:
-        assert [told(process), told(process)] == ["ready", "waits"]
+        assert [next_line(process), next_line(process)] == ["ready", "waits"]
         send_to_waiting(process, signal.SIGINT)
-        assert told(process) == "[0, 1, 2]"
+        assert next_line(process) == "[0, 1, 2]"
 
 
-@apart
+@in_forked_child
 def test_contended_lock_is_acquired_despite_signals():
     """Each signal ends one step of the wait in the main thread, for any timing of the other threads."""
     lock = Lock()
@@ -235,7 +235,7 @@ def test_contended_lock_is_acquired_despite_signals():
     assert lock.try_acquire()
 
 
-@apart
+@in_forked_child
 def test_signals_do_not_shorten_a_wait_with_a_timeout():
     lock = Lock()
     signals = 0
@@ -265,7 +265,7 @@ def test_signals_do_not_shorten_a_wait_with_a_timeout():
     thread.join()
 
 
-@apart
+@in_forked_child
 def test_resume_reacquires_the_lock_although_a_handler_raises():
     """resume() must restore the lock, because its callers rely on it."""
     lock = Lock()

@@ -266,11 +266,11 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
                     self.compare(walk, next(walk.iterator), key)
                 return
         with self.step(walk.which) as store:
-            handed_out = next(walk.iterator, self)
+            yielded = next(walk.iterator, self)
             chosen = [key for key, item in self.in_order() if store.tries(key) != item.value["_tries"]]
             self.check_choice(walk, chosen)
             if not chosen or walk.finished:
-                assert handed_out is self
+                assert yielded is self
                 walk.finished = True
                 return
             walk.fresh = False
@@ -280,7 +280,7 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
                 self.claims[key] = Claim(walk, self.now[key].value["_tries"])
             walk.waiting = [(key, self.claims[key]) for key in chosen[1:]]
             self.touch(chosen)
-            self.compare(walk, handed_out, chosen[0])
+            self.compare(walk, yielded, chosen[0])
 
     def in_order(self):
         return sorted(self.now.items(), key=lambda pair: pair[1].place)
@@ -296,14 +296,14 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             last = self.now[chosen[-1]].place if chosen else float("inf")
             assert all(key in chosen for key in passed if len(chosen) < walk.batch or self.now[key].place < last)
 
-    def compare(self, walk, handed_out, key):
+    def compare(self, walk, yielded, key):
         value = text_of(self.now[key].value)
         if walk.kind == "items":
-            assert (handed_out[0], text_of(handed_out[1])) == (key, value)
+            assert (yielded[0], text_of(yielded[1])) == (key, value)
         elif walk.kind == "values":
-            assert text_of(handed_out) == value
+            assert text_of(yielded) == value
         else:
-            assert handed_out == key
+            assert yielded == key
 
     # Closing
 
@@ -329,8 +329,8 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
 
     # Reading
 
-    def look_at(self, store):
-        super().look_at(store)
+    def check_reads(self, store):
+        super().check_reads(store)
         assert store.claimed_keys() == [key for key, _ in self.in_order() if key in self.claims]
 
 
