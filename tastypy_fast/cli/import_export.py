@@ -53,7 +53,7 @@ def is_json_lines(name: str) -> bool:
 @store_argument
 @click.argument("target", type=PathType(allow_dash=True))
 def export(store: str, target: str) -> None:
-    """Export a store to other formats, in the order of its keys. Other processes may write meanwhile.
+    """Export a store to other formats, in the order of its keys. Other processes may write during the export.
 
     The name of TARGET selects the format. NAME.jsonl is JSON Lines ({"key": ..., "value": ...}), .jsonl.gz and
     .jsonl.zst are the same compressed, and - is the same on stdout. A folder, which must be new or empty, gets the

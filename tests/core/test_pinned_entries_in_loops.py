@@ -206,7 +206,7 @@ def test_mark_dirty_saves_no_copy_from_a_list_of_items(private_kit, nested, walk
 @pytest.mark.parametrize("block", ["none", "locked", "transaction"])
 def test_mark_dirty_saves_no_copy_of_a_shared_store(kit, block):
     if not kit.is_shared:
-        pytest.skip("a private store saves the copy that its loop has just handed out")
+        pytest.skip("a private store saves the copy that its loop has just yielded")
     store = kit.open(init=kit.pairs({"k": [1], "other": [5]}))
     store.sync()
     with getattr(store, block)() if block != "none" else contextlib.nullcontext():

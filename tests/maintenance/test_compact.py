@@ -51,7 +51,7 @@ def test_compact_returns_free_space_to_the_file_system(cls, path):
     assert maintenance.verify(path) == []
 
 
-def test_compacting_keeps_everything(stores, cls, victim):
+def test_compact_keeps_all_data(stores, cls, victim):
     maintenance.compact(victim)
     assert state_of(cls, victim) == stores[cls][1]
 
@@ -75,7 +75,7 @@ def hold(pipe, cls, path, mode):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_compacting_refuses_while_the_store_is_open(stores, cls, victim, mode):
+def test_compact_refuses_while_the_store_is_open(stores, cls, victim, mode):
     before = files(victim)["data.mdb"]
     with Child(hold, cls, victim, mode) as child:
         assert child.pipe.recv() == "open"

@@ -25,7 +25,7 @@ from tests.support.maintenance import files, nothing_left, state_of
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_repairing_a_sound_store_loses_nothing(stores, cls, victim, target):
+def test_repair_of_an_undamaged_store_loses_nothing(stores, cls, victim, target):
     before = files(victim)
     assert maintenance.repair(victim, target) == (len(stores[cls][1]), [], 0)
     assert files(victim) == before
@@ -39,7 +39,7 @@ def test_repair_includes_the_changes_in_the_log(path, target, logged):
     assert state_of(POD, target) == logged
 
 
-def test_repairing_refuses_while_a_writer_has_the_store_open(cls, victim, target):
+def test_repair_refuses_while_a_writer_has_the_store_open(cls, victim, target):
     with cls(victim), pytest.raises(StoreInUseError):
         maintenance.repair(victim, target)
     assert nothing_left(target)

@@ -132,7 +132,7 @@ def test_ending_a_claim_and_the_loop_agree_whether_the_task_was_yielded(path, tr
     assert tries(tracker) == [counts[key] for key in range(400)]
 
 
-def test_threads_that_share_a_loop_agree_with_who_ends_claims(path, tracker):
+def test_threads_that_share_a_loop_agree_with_the_thread_that_ends_claims(path, tracker):
     tracker.add_many(range(600))
 
     def work(pipe):

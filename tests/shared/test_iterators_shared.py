@@ -146,7 +146,7 @@ def test_backward_loop_continues_across_blocks(kit):
     assert list(loop) == []
 
 
-def test_loop_of_another_thread_sees_only_what_is_committed(kit, in_other_thread):
+def test_loop_of_another_thread_sees_only_committed_changes(kit, in_other_thread):
     store = kit.open(init=kit.pairs({number: number for number in range(5)}))
     loop = store.iteritems()
     seen = [in_other_thread(next, loop)]

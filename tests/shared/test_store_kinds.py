@@ -130,7 +130,7 @@ def test_instances_with_conflicting_options_are_refused(kit, abc, options):
     assert kit.contents(kit.open(sync_at=5)) == ABC
 
 
-def test_store_goes_from_private_to_shared_and_back(kit):
+def test_store_can_change_from_private_to_shared_and_back(kit):
     private = PRIVATE[kit.cls]
     path = kit.folder / "store"
     expected = {}

@@ -194,7 +194,7 @@ def _write_what_is_asked_for(pipe, kit):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_loop_over_keys_finds_what_another_process_writes(kit):
+def test_loop_over_keys_sees_writes_of_another_process(kit):
     numbered(kit, 100, True).close()
     with Child(_write_what_is_asked_for, kit) as child:
         assert child.pipe.recv() == "open"

@@ -205,7 +205,7 @@ def test_change_of_a_key_that_another_instance_saved_by_sync_key_is_visible_to_i
     assert kit.plain(one["new"]) == "one"
 
 
-def test_loop_sees_what_the_other_instance_syncs(private_kit, separate):
+def test_loop_sees_syncs_of_the_other_instance(private_kit, separate):
     kit, (one, other) = private_kit, separate
     seen = []
     for key in one:

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
-def test_umask_decides_who_may_use_a_store(any_class, path, mask):
+def test_umask_determines_the_permissions_of_a_store(any_class, path, mask):
     def work(pipe):
         os.umask(mask)
         with any_class(path, init={"a": {"n": 1}}) as store:

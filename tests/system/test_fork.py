@@ -147,7 +147,7 @@ def test_writing_in_a_child_raises_and_names_the_shared_class(path, name):
         assert store.items() == before
 
 
-def test_child_reads_what_the_parent_synced(any_class, path):
+def test_child_reads_the_synced_data_of_its_parent(any_class, path):
     with any_class(path) as store:
         store["synced"] = {"n": 1}
         store.sync()

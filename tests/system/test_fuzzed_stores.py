@@ -1,7 +1,7 @@
 """Stores whose pages are damaged at random: the results of verify(), repair() and reading.
 
-verify() never raises. If it reports nothing, the store has its state after some commit. repair() keeps only data that
-was stored, and everything that the store itself can still read.
+verify() never raises. If it reports nothing, the store has its state after some commit. repair() keeps everything that
+the store itself can still read, and nothing that was not stored.
 """
 
 from __future__ import annotations

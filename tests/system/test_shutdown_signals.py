@@ -150,8 +150,8 @@ def work_until_interrupted(store, work, progress):
         store.close()
 
 
-# SIGINT is not tested with threads that begin and end. The interpreter drops an exception that a signal handler raises
-# in a weak reference callback of the threading module, so the child would never see it.
+# SIGINT is not tested with threads that begin and end. A signal handler may run in a weak reference callback of the
+# threading module. The interpreter drops an exception there, so the child would never see it.
 @pytest.mark.parametrize(
     ("number", "work"),
     [(number, work) for work in WORK for number in (signal.SIGTERM, signal.SIGINT)

@@ -66,7 +66,7 @@ def test_add_if_absent_does_not_change_existing_tasks(make, place):
 
 
 @of_one_process
-def test_add_many_keeps_what_came_before_a_duplicate(make, place):
+def test_add_many_keeps_the_tasks_before_a_duplicate(make, place):
     tracker = place(make(init={"b": {}}))
     with pytest.raises(DuplicateKeyError):
         tracker.add_many(["a", "b", "c"])
@@ -77,7 +77,7 @@ def test_add_many_keeps_what_came_before_a_duplicate(make, place):
 
 
 @of_one_process
-def test_add_many_keeps_what_came_before_an_error_of_the_iterable(tracker):
+def test_add_many_keeps_the_tasks_before_an_error_of_the_iterable(tracker):
     def keys():
         yield "a"
         yield "b"

@@ -35,7 +35,7 @@ class TryWalk(Walk):
 class Claim:
     """The owner of a task, and its tries with the one that the claim counted, unless they were set since.
 
-    The owner is a TryWalk, or one of the two threads through a gate. It is None when the owner has ended.
+    The owner is a TryWalk, or one of the two threads through a gate. It is "nobody" when the owner has ended.
     """
 
     holder: Any
