@@ -90,7 +90,7 @@ class ActiveClaim(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of the JSON output."""
         return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "state": self.state,
-                "passed": self.failed}
+                "failed": self.failed}
 
 
 # Claims
@@ -177,7 +177,7 @@ class FailureRule:
         return bytes(map(self.has_failed, range(256)))
 
     def has_failed(self, entry: int) -> bool:
-        """Return whether a task with this entry has failed, unless it is running in a living worker."""
+        """Return whether a task with this entry has failed, unless a living worker is running it."""
         return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
 
     def has_task_failed(self, task: dict[str, Any]) -> bool:
@@ -364,7 +364,7 @@ def _entry_in_memory(handle: Any, key: Any) -> int:
 
 
 def _count_last_tries(shared: Any, store: Any, rule: FailureRule) -> int:
-    """Return how many tasks are running in a living worker for their last try, which has not failed yet.
+    """Return how many tasks a living worker is running for the last time, so that they have not failed yet.
 
     A task that its worker left unfinished has failed, although its claim stays. A task that this thread could claim
     again has also failed.

@@ -53,7 +53,7 @@ def is_json_lines(name: str) -> bool:
 @store_argument
 @click.argument("target", type=PathType(allow_dash=True))
 def export(store: str, target: str) -> None:
-    """Export a store to other formats, in the order of its keys. Other processes may write meanwhile.
+    """Export a store to other formats, in the order of its keys. Other processes may write during the export.
 
     The name of TARGET selects the format. NAME.jsonl is JSON Lines ({"key": ..., "value": ...}), .jsonl.gz and
     .jsonl.zst are the same compressed, and - is the same on stdout. A folder, which must be new or empty, gets the
@@ -82,7 +82,7 @@ def export(store: str, target: str) -> None:
 @click.option("--dict", "kind", flag_value="dict", help="If a new store is made, make it a dict.")
 @json_option
 def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
-    """Import into a store what export writes, in order.
+    """Import the output of export into a store, in order.
 
     The name of SOURCE selects the format, as TARGET does for export. JSON Lines can be imported into a new store or an
     existing one, where keys get their new values. The files of the original tastypy always make a new store. A new

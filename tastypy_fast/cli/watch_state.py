@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 
 class WatchState:
-    """The state of one run of ``watch``: samples, counts and recent failures.
+    """Hold the counts, rates and failures of one run of ``watch``.
 
     Rates use only samples that this object took, because a resumed pipeline does not record its earlier speed.
     """

@@ -97,7 +97,7 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     pod.hold()
     pod.unhold()
 
-    # Blocks and the end
+    # Blocks and the end of a store
     assert_type(pod.locked(), AbstractContextManager[PersistentOrderedDict[str, Page], None])
     with pod.locked() as locked:
         assert_type(locked, PersistentOrderedDict[str, Page])
@@ -105,7 +105,7 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
         assert_type(opened, PersistentOrderedDict[str, Page])
     pod.close()
 
-    # What it is
+    # Attributes
     assert_type(pod.path, str)
     assert_type(pod.mode, Mode)
     assert_type(pod.durability, Durability)
@@ -114,7 +114,7 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.closed, bool)
     assert_type(repr(pod), str)
 
-    # In and out
+    # Import and export
     assert_type(pod.export_json("folder"), int)
     assert_type(pod.export_jsonl(Path("x.jsonl")), int)
     assert_type(pod.export_jsonl(io.StringIO()), int)
@@ -191,7 +191,7 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     pod.hold()
     pod.unhold()
 
-    # Blocks and the end
+    # Blocks and the end of a store
     assert_type(pod.locked(), AbstractContextManager[SharedPersistentOrderedDict[str, Page], None])
     with pod.locked() as locked:
         assert_type(locked, SharedPersistentOrderedDict[str, Page])
@@ -199,7 +199,7 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
         assert_type(opened, SharedPersistentOrderedDict[str, Page])
     pod.close()
 
-    # What it is
+    # Attributes
     assert_type(pod.path, str)
     assert_type(pod.mode, Mode)
     assert_type(pod.durability, Durability)
@@ -208,7 +208,7 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.closed, bool)
     assert_type(repr(pod), str)
 
-    # In and out
+    # Import and export
     assert_type(pod.export_json("folder"), int)
     assert_type(pod.export_jsonl(Path("x.jsonl")), int)
     assert_type(pod.export_jsonl(io.StringIO()), int)
