@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._store import registry
@@ -19,6 +19,11 @@ __all__ = ["LifecycleMixin"]
 
 Self = TypeVar("Self", bound="LifecycleMixin")
 
+if TYPE_CHECKING:
+    Finalizer = weakref.finalize[..., Any]
+else:
+    Finalizer = weakref.finalize  # which has type parameters in typeshed only
+
 
 class LifecycleMixin:
     """The part of a store that is about the whole of it: its files and options, ``with``, and its end.
@@ -29,7 +34,7 @@ class LifecycleMixin:
     _options: Options
     _store: Store
     _cache: WriteCache
-    _finalizer: weakref.finalize[..., Any]
+    _finalizer: Finalizer
     _detach: Callable[[], None]
     close: Callable[[], None]
 
