@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._store import registry
@@ -19,11 +19,6 @@ __all__ = ["LifecycleMixin"]
 
 Self = TypeVar("Self", bound="LifecycleMixin")
 
-if TYPE_CHECKING:
-    Finalizer = weakref.finalize[..., Any]
-else:
-    Finalizer = weakref.finalize  # which has type parameters in typeshed only
-
 
 class LifecycleMixin:
     """The part of a store that is about the whole of it: its files and options, ``with``, and its end.
@@ -34,7 +29,7 @@ class LifecycleMixin:
     _options: Options
     _store: Store
     _cache: WriteCache
-    _finalizer: Finalizer
+    _finalizer: weakref.finalize  # type: ignore[type-arg]  # it has type parameters in typeshed only
     _detach: Callable[[], None]
     close: Callable[[], None]
 
