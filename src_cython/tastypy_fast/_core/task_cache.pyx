@@ -160,7 +160,7 @@ cdef class TaskCache(WriteCache):
         if not isinstance(value, dict):
             raise UnstorableValueError(
                 f"the value of a task must be a dict, with its data and optionally '_done', '_aborted' and '_tries'; "
-                f"this is a {type(value).__name__}"
+                f"this is of type {type(value).__name__}"
             )
         self.begin_op()
         try:
