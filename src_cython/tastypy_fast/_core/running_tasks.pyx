@@ -9,8 +9,8 @@ A task is running from the moment when an iterator yields it, or ``should_try()`
 iterator or the thread gets its next task, or when it is marked done or aborted. Each iterator has a slot. Each
 thread has one for ``should_try()`` and for the last task of an iterator that is gone.
 
-The state of a slot is cleared before its key is written, and set after that. So a kill at any moment leaves a whole slot
-or an empty one. No power cut is survived, nor has to be.
+The state of a slot is cleared before its key is written, and set after that. So a kill at any moment leaves a whole
+slot or an empty one. A power cut may leave anything, so the file of another boot is ignored.
 """
 
 cimport cython
