@@ -97,8 +97,8 @@ def main() -> int:
                 number = max(100, int(after / duration * 2))
                 losses.append(lose_by_a_kill(Path(folder) / "tracker", duration, after, number))
         seconds, tasks, wrong = zip(*losses, strict=True)
-        print(f"{duration:>6} s  {median(seconds):>20.2f}  {max(seconds):>6.2f}  {median(tasks):>18.0f}  {max(tasks):>6}"
-              f"  {sum(wrong):>11}")
+        print(f"{duration:>6} s  {median(seconds):>20.2f}  {max(seconds):>6.2f}  {median(tasks):>18.0f}  "
+              f"{max(tasks):>6}  {sum(wrong):>11}")
     return 0
 
 
