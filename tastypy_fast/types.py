@@ -84,7 +84,7 @@ class Claim(NamedTuple):
 
 @runtime_checkable
 class StoreIterator(Protocol[T_co]):
-    """The iterator that ``iterkeys()``, ``todo_items()`` and similar methods return. It also yields keys added later."""
+    """The iterator that ``iterkeys()``, ``todo_items()`` and similar methods return. It also yields later keys."""
 
     def __iter__(self) -> Iterator[T_co]: ...
     def __next__(self) -> T_co: ...
@@ -126,9 +126,9 @@ class ProgressBar(Protocol[T_co]):
 class StoreLike(Protocol[K, V]):
     """A store, private or shared: ``PersistentOrderedDict``, ``SharedPersistentOrderedDict`` and the trackers.
 
-    Use it to annotate an argument that may be any of them. ``isinstance(x, StoreLike)`` checks only that attributes with
-    these names exist. Before Python 3.12 this reads the properties, so it raises CalledClosedTrackerError for a closed
-    store.
+    Use it to annotate an argument that may be any of them. ``isinstance(x, StoreLike)`` checks only that attributes
+    with these names exist. Before Python 3.12 this reads the properties, so it raises CalledClosedTrackerError for a
+    closed store.
 
     Example:
         >>> from tastypy_fast.types import StoreLike

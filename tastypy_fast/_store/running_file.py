@@ -3,9 +3,9 @@
     magic 8, boot 16, device and inode of data.mdb 16, zeros up to 64 bytes; then the slots (see _core.running_tasks)
 
 The file exists while a tracker that has counted a try is open. The next process that opens the store to write, alone,
-reads it and raises the tries on disk (``Store._count_tries_of_killed()``). Tries of tasks that were never synced, and so
-are not in the store, wait in the database meta (``b"tries"``) until a private tracker adds the task. A shared tracker
-has claims instead.
+reads it and raises the tries on disk (``Store._count_tries_of_killed()``). Tries of tasks that were never synced, and
+so are not in the store, wait in the database meta (``b"tries"``) until a private tracker adds the task. A shared
+tracker has claims instead.
 """
 
 from __future__ import annotations
