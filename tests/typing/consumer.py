@@ -273,6 +273,7 @@ def tracker(tracker: ProgressTracker[str]) -> None:
 
     # One task
     tracker.mark_done("a")
+    tracker.mark_done("a", {"size": 1})
     tracker.mark_done_many(["a"])
     tracker.mark_not_done("a")
     tracker.abort("a")
@@ -367,6 +368,7 @@ def shared_tracker(tracker: SharedProgressTracker[str]) -> None:
 
     # One task
     tracker.mark_done("a")
+    tracker.mark_done("a", {"size": 1})
     tracker.mark_done_many(["a"])
     tracker.mark_not_done("a")
     tracker.abort("a")

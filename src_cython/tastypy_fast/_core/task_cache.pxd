@@ -26,6 +26,7 @@ cdef class TaskCache(WriteCache):
     cdef int note_running(self, long long seq, bytes key, int32_t tries) except -1
     cdef int32_t take_waiting_tries(self, bytes key) except? -1
     cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at)
+    cdef object mark_done_with(self, object key, dict data, long long sync_at)
     cdef object reset_tries(self, object key, long long sync_at)
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
                      long long sync_at)

@@ -361,6 +361,20 @@ cdef class TaskCache(WriteCache):
         finally:
             self.end_op()
 
+    cdef object mark_done_with(self, object key, dict data, long long sync_at):
+        """Update a task with a dict and mark it done. If the data cannot be stored, neither happens."""
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            if self.find_task(key) == ABSENT:
+                raise KeyError(key)
+            self.merge(key, data, 0)
+            self.change(key, CLAIMED, DONE, 0, 0)
+            self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+
     cdef object reset_tries(self, object key, long long sync_at):
         """Set the tries of a task to zero."""
         cdef Entry entry
