@@ -30,8 +30,9 @@ __all__ = [
 Mode = Literal["w", "r"]
 """How a store is opened. ``"w"`` reads and writes, ``"r"`` only reads."""
 
-Durability = Literal["full", "normal", "process"]
-"""A power cut can undo nothing (``full``), the last commit (``normal``) or all since the last flush (``process``)."""
+Durability = Literal["full", "normal", "process", "unsafe"]
+"""A power cut can undo nothing (``full``), the last commit (``normal``) or all since the last flush (``process``), or
+damage the store (``unsafe``)."""
 
 ClaimState = Literal["running", "failed", "waiting"]
 """The state of a claimed task, which ``Claim`` explains."""

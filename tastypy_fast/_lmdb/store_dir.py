@@ -4,6 +4,7 @@
     lock.mdb     LMDB's lock and table of readers
     owner.lock   locked by the process that writes a private store, whose name is in it, or by those that share one
     turn.lock    writer lock of a shared store, locked by the process that is writing
+    flushed      the last flush point of a shared store (see ``flush_points``)
     workers/     a file for each process that claims tasks of a shared tracker, locked by it
 
 The system releases a file lock when its process ends, however it ends, so there are no stale locks. Every process that
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 
 from tastypy_fast._lmdb.data_file import find_damage, find_databases, other_format
 from tastypy_fast._lmdb.page_format import FILE_FORMAT, MAGIC, looks_begun
+from tastypy_fast._lmdb.record_locks import is_locked_elsewhere
 from tastypy_fast._lmdb.safe_files import check_regular, open_folder, open_regular
 from tastypy_fast.exceptions import (
     DiskFullError,
@@ -56,6 +58,7 @@ __all__ = [
 Identity = tuple[int, int]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
+FLUSHED = "flushed"
 
 # Errors of the system for a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -119,7 +122,7 @@ def _refuse_foreign(path: str) -> None:
         if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not a store's; use another path", path)
         return
-    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS}:
+    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, FLUSHED}:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
@@ -194,10 +197,12 @@ def _is_beginning(name: str) -> bool:
         os.close(descriptor)
 
 
-def allocate_lock_file(path: str, readers: int) -> None:
+def allocate_lock_file(path: str, readers: int, alone: bool) -> None:
     """Write the whole of LMDB's lock file, because a full disk would end the process when LMDB writes to its map.
 
-    This process must not have the file open.
+    ``alone`` means that no process has the store open. Then the file is cleared, because LMDB leaves the entries of an
+    earlier use in the reader table, and the slot of the flush point makes LMDB read all of the table up to there. This
+    process must not have the file open.
     """
     name = os.path.join(path, LMDB_LOCK)
     # 64 bytes for each reader, and a head (mdb.c: MDB_reader and MDB_txninfo).
@@ -216,6 +221,9 @@ def allocate_lock_file(path: str, readers: int) -> None:
                 "Remove it from this folder", name
             )
         size = status.st_size
+        if alone and any(os.pread(descriptor, size, 0)) and not is_locked_elsewhere(descriptor):
+            size = 0
+            wanted = max(wanted, status.st_size)
         while size < wanted:
             size += os.pwrite(descriptor, bytes(wanted - size), size)
     except PersistentOrderedDictException:
@@ -284,7 +292,7 @@ def file_identities(path: str) -> dict[str, Identity | None]:
 
 def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
     """Yield an error for each file of a store that is a link, a pipe or something else, including worker files."""
-    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN)]
+    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, FLUSHED)]
     folder = os.path.join(path, WORKERS)
     try:
         os.close(open_folder(folder))

@@ -30,7 +30,7 @@ from tastypy_fast._core.status_writer import give_back
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._lmdb import engine, network_fs, store_dir
+from tastypy_fast._lmdb import engine, flush_points, memory_fs, network_fs, store_dir
 from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
 from tastypy_fast._lmdb.page_format import NUMBER
@@ -88,14 +88,18 @@ class Store(StoreBase):
         self._reopens = False
         # Whether no other process writes: always for a private writer, and for a shared one while it opens the store.
         self._alone = False
-        # "process" leaves a commit in the system's memory, so that each sync has to ask for the flush.
-        self.flushes_each_sync = options.durability == "process"
+        # The level at which the store works: it may differ from the option, see _open() and SharedStore.
+        self._level = options.durability
+        # Whether an explicit flush has failed, so that the pages which it should have written count as clean.
+        self._flush_failed = False
         self.db = None
         self.buffer_snapshot = None
         # Whether something was committed that may not be on the disk yet.
         self._unflushed = False
         # Registers the saving at the end of this process, which may be a forked child.
         self.save_at_exit: Callable[[], None] = do_nothing
+        # Wakes the background thread, because background_due() has changed.
+        self.wake_background: Callable[[], None] = do_nothing
         self._files = OpenFiles(path, options)
         self._open()
 
@@ -105,8 +109,13 @@ class Store(StoreBase):
         try:
             fresh = self._files.prepare()
             network_fs.warn_once(self.path)
+            in_memory = self.options.durability == "process" and memory_fs.is_in_memory(self.path)
+            self._set_level("unsafe" if in_memory else self.options.durability)
             self._alone = alone = self._take_files()
             if alone or not self._may_write:
+                flush_points.recover(self.path, self._files.is_exclusive(), self._may_write)
+                if alone:
+                    self._prepare_flush_points()
                 store_dir.check_data_file(self.path, alone)
             self._open_database_files(readonly=not alone)
             if alone:
@@ -119,17 +128,35 @@ class Store(StoreBase):
                 raise store_dir.opening_error(error, self.path, self._may_write) from error
             raise
 
+    def _set_level(self, level: str) -> None:
+        self._level = level
+        # Flush points protect commits that are not flushed.
+        self._files.durability = "unsafe" if self.options.shared and level == "process" else level
+        # "unsafe" leaves a commit in the system's memory, so that each sync has to ask for the flush.
+        self.flushes_each_sync = level == "unsafe"
+
     def _take_files(self) -> bool:
         """Take the owner lock if this process writes, and return whether no other process has the store."""
         if self._may_write:
             self._files.owner_lock = OwnerLock(self.path)
         return self._may_write
 
+    def _prepare_flush_points(self) -> None:
+        """Remove the flush points of a shared store, which are not kept up here. Nothing was written yet."""
+        flush_points.remove_notes(self.path)
+
+    def _after_opening_engine(self) -> None:
+        """Do what comes after the opening of LMDB, and before the first transaction."""
+
+    def _keep_slot(self) -> None:
+        """Set the slot of the flush point again, which ``reader_check()`` may have removed."""
+
     def _begin_alone(self) -> None:
         """Remove what earlier processes left. Only the first process on a store calls this."""
         assert isinstance(self._files.owner_lock, (OwnerLock, SharedLock))
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
+        self._keep_slot()
         if self.options.shared:
             self.checkpoint()
             self.wal = None
@@ -158,6 +185,7 @@ class Store(StoreBase):
     def _open_database_files(self, readonly: bool) -> None:
         try:
             self.db = self._files.open_engine(readonly)
+            self._after_opening_engine()
             while True:
                 try:
                     self._open_databases()
@@ -241,6 +269,9 @@ class Store(StoreBase):
         if found[b"kind"] not in KINDS or not (found[b"format"] or b"").isdigit():
             raise self.damaged("its format or kind cannot be read")
         check_meta(self.path, found, self.options)
+        if self._alone and int(found[b"format"]) < FORMAT:
+            # An older version would write without noting flush points, and one that was put back later would undo that.
+            self.write(lambda txn: txn.put(b"format", str(FORMAT).encode(), db=self.meta))
         size = str(self.options.file_size).encode()
         if self._alone and found[b"file_size"] != size:
             self.write(lambda txn: txn.put(b"file_size", size, db=self.meta))
@@ -365,7 +396,7 @@ class Store(StoreBase):
                     raise self.translated(error) from error
                 else:
                     break
-            self._unflushed = self.options.durability != "full"
+            self._unflushed = self._level != "full"
             # The snapshot is older than what was just written.
             self.end_reading()
             return result
@@ -442,10 +473,30 @@ class Store(StoreBase):
             try:
                 if self.db is None:
                     self._open_again()
+                if self._flush_failed:
+                    self._commit_again()
                 self.db.sync(True)
             except EngineError as error:
+                self._flush_failed = True
                 raise self.translated(error) from error
-            self._unflushed = self.options.shared and self.options.durability != "full"
+            self._flush_failed = False
+            self._unflushed = self.options.shared and self._level != "full"
+
+    def _commit_again(self) -> None:
+        """Make a small commit after a failed flush, because the kernel takes the meta page that it lost for clean."""
+        self.write(self._touch)
+
+    def _touch(self, txn: Any) -> None:
+        txn.put(b"format", str(FORMAT).encode(), db=self.meta)
+
+    # The background thread
+
+    def background_due(self) -> float | None:
+        """Return when ``run_background()`` has something to do, in seconds of ``time.monotonic()``; None for never."""
+        return None
+
+    def run_background(self) -> None:
+        """Do what is due in the background thread. It does not wait for the lock of another thread."""
 
     # Closing
 
@@ -478,7 +529,11 @@ class Store(StoreBase):
     def _close_files(self) -> None:
         self.snapshot = self.buffer_snapshot = None
         self._close_engine()
+        self._close_flush_points()
         self._files.release()
+
+    def _close_flush_points(self) -> None:
+        """Close what has to stay open until LMDB is closed."""
 
     def _close_engine(self) -> None:
         if self.db is not None:
@@ -502,12 +557,16 @@ class Store(StoreBase):
         self.forked_from = self.forked_from or os.getppid()
         self.wal = self.summary = None
         self._close_engine()
+        self._leave_flush_points()
         self._files.leave_to_parent()
         self._reopens = True
         self._may_write = self._alone = self.writable = False
         self.transient = True
         for cache in self.caches:
             cache.forget()
+
+    def _leave_flush_points(self) -> None:
+        """Close what has to stay open until LMDB is closed, in a forked child."""
 
     def leave_to_parent(self) -> None:
         """Give the store up in a forked child, because a thread of the parent has ended inside a block."""

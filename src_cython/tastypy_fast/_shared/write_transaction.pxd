@@ -1,5 +1,7 @@
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._lmdb.flush_notes cimport FlushNotes
+from tastypy_fast._lmdb.reader_slot cimport ReaderSlot
 from tastypy_fast._shared.undo_log cimport UndoLog
 from tastypy_fast._shared.writer_lock cimport WriterLock
 
@@ -23,6 +25,13 @@ cdef class WriteTransaction(StoreBase):
     # Changes when all open blocks end at once: who began one before does not end it.
     cdef readonly long long epoch
     cdef WriterLock writer_lock
+    # What protects the last flush point, or None where each commit is flushed or none.
+    cdef ReaderSlot slot
+    cdef FlushNotes notes
+    # Whether something was committed after the last flush of this process.
+    cdef public bint waits
+    # About how many bytes this process has written since the slot had this transaction.
+    cdef long long waiting, waiting_since
     # The kinds of the open blocks, outermost first.
     cdef list blocks
     # LMDB's transactions around the current one, outermost first.
@@ -46,7 +55,9 @@ cdef class WriteTransaction(StoreBase):
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
+    cdef int protect_flush_point(self) except -1
     cdef int commit(self) except -1
+    cdef int count_waiting(self, long long number) except -1
     cdef int roll_back(self) except -1
     cdef int end_savepoint(self, bint failed) except -1
     cdef bint is_sync_due(self) except -1

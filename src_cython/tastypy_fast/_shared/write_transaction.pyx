@@ -36,6 +36,11 @@ cdef enum:
     # a few operations need.
     ROOM = 1 << 30
     LEAST_ROOM = 1 << 18
+    # About how many bytes a small transaction writes, because it changes five to seven pages.
+    COMMIT_SIZE = 24 << 10
+    # A commit flushes when so many bytes are waiting, if no other process does that; and in any case at the limit.
+    FLUSH_SIZE = 4 << 20
+    FLUSH_LIMIT = 16 << 20
 
 cdef long long PAGE = sysconf("SC_PAGE_SIZE")
 
@@ -74,6 +79,10 @@ cdef class WriteTransaction(StoreBase):
         self.undo_log.mark_count_unknown()
         self.epoch += 1
         self.writer_lock = None
+        self.slot = None
+        self.notes = None
+        self.waits = False
+        self.waiting = 0
         if self.cache is not None:
             self.cache.forget()
 
@@ -88,6 +97,8 @@ cdef class WriteTransaction(StoreBase):
     def close(self):
         """Refuse every use from now on, and close the writer lock's file."""
         self.db = self.writer_lock = None
+        self.slot = None
+        self.notes = None
         self.closed = True
 
     def attach(self, WriteCache cache not None):
@@ -104,6 +115,11 @@ cdef class WriteTransaction(StoreBase):
         self.images = store.images
         self.claims = store.claims
         self.db = store.db if writes else None
+
+    def attach_flush_points(self, ReaderSlot slot, FlushNotes notes):
+        """Let each transaction check the slot of the flush point before it writes."""
+        self.slot = slot
+        self.notes = notes
 
     def attach_worker(self, number, worker_slots):
         """Use the number and the slots of this process's worker, with which its own claims are decided in memory."""
@@ -141,6 +157,7 @@ cdef class WriteTransaction(StoreBase):
 
     def write_sync(self, work, scattered, size):
         """Run ``work`` in the open transaction: a shared store has no write-ahead log."""
+        self.waiting += size + scattered * PAGE
         return self.write(work)
 
     def flush(self):
@@ -293,12 +310,30 @@ cdef class WriteTransaction(StoreBase):
             while True:
                 try:
                     self.snapshot = self.db.begin(None, None, True)
-                    return 0
+                    break
                 except Exception as error:
                     self.store.prepare_writing(error)
+            if self.slot is not None and not self.slot.is_set():
+                self.protect_flush_point()
+            return 0
         except BaseException:
             self.writer_lock.release()
             raise
+
+    cdef int protect_flush_point(self) except -1:
+        """Set the slot of the flush point again, before the transaction takes a page. Raises after a failed flush."""
+        cdef long long number = -2 if self.slot.has_failed() else self.notes.older()
+        if number >= 0 and self.slot.place(number):
+            # A reader that was entering the table is in it when this one is.
+            try:
+                self.db.begin().abort()
+            except Exception:
+                pass
+            if self.slot.is_set():
+                return 0
+        snapshot, self.snapshot = self.snapshot, None
+        snapshot.abort()
+        raise self.store.flush_refused()
 
     cdef int make_room(self) except -1:
         """Grow the map if it has little free space, because a block cannot be run again when the map is full.
@@ -358,6 +393,23 @@ cdef class WriteTransaction(StoreBase):
         self.flushes = False
         if flush:
             self.store.flush()
+        elif self.slot is not None and self.wrote:
+            self.count_waiting(number)
+        return 0
+
+    cdef int count_waiting(self, long long number) except -1:
+        """Note that transaction ``number`` was committed and not flushed, and flush if much is waiting."""
+        cdef long long flushed = self.slot.txnid(), size
+        if flushed != self.waiting_since:
+            self.waiting_since = flushed
+            self.waiting = 0
+        self.waiting += COMMIT_SIZE
+        if not self.waits:
+            self.waits = True
+            self.store.begin_waiting()
+        size = max(self.waiting, (number - flushed) * COMMIT_SIZE)
+        if size >= FLUSH_SIZE:
+            self.store.flush_waiting(size >= FLUSH_LIMIT)
         return 0
 
     cdef bint is_sync_due(self) except -1:
