@@ -57,8 +57,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(str|bytes|int|float|bool|object|None|dict|list|set|tuple|type)"),
     # Private types. (A public method should not name one: see tastypy_fast.types.)
     (r"py:.*", r"tastypy_fast\.(.*\.)?_\w+\..*"),
-    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Durability|Mode|Made|Store|DeepProxy)"),
-    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Scope|TryIterator)"),
+    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Durability|Mode|Made|Store|SetProxy)"),
+    (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Scope|ClaimIterator)"),
 ]
 
 @functools.cache

@@ -39,7 +39,7 @@ from tastypy_fast.exceptions import (
     UnsafeFileError,
     UnstorableValueError,
 )
-from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, POD, PersistentOrderedDict
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, DEFAULT_SYNC_EVERY, POD, PersistentOrderedDict
 from tastypy_fast.shared_pod import SharedPersistentOrderedDict, SharedPOD
 from tastypy_fast.shared_tracker import SharedProgressTracker, SharedTracker
 from tastypy_fast.tracker import ProgressTracker, Tracker
@@ -50,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_FILE_SIZE",
     "DEFAULT_SYNC_AT",
+    "DEFAULT_SYNC_EVERY",
     "POD",
     "CalledClosedTrackerError",
     "Claim",

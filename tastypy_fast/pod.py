@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
 from tastypy_fast._core.handles import PodHandle
 from tastypy_fast._core.key_codec import encode_key
-from tastypy_fast._core.set_proxy import DeepProxy, Operation, is_done
+from tastypy_fast._core.set_proxy import Operation, SetProxy, is_done
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._mixins import mapping
 from tastypy_fast._mixins.display import DisplayMixin
@@ -18,15 +18,16 @@ from tastypy_fast._mixins.iteration import IterationMixin
 from tastypy_fast._mixins.lifecycle import LifecycleMixin
 from tastypy_fast._mixins.mapping import NOT_GIVEN
 from tastypy_fast._mixins.pairs import pairs_of
-from tastypy_fast._store.options import Options, at_least
+from tastypy_fast._store.options import Options, at_least, seconds_or_none
 from tastypy_fast._store.store import Store
 from tastypy_fast._type_parameters import K, T, V
 from tastypy_fast.types import Durability, Mode, Pairs
 
-__all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "POD", "PersistentOrderedDict"]
+__all__ = ["DEFAULT_FILE_SIZE", "DEFAULT_SYNC_AT", "DEFAULT_SYNC_EVERY", "POD", "PersistentOrderedDict"]
 
 DEFAULT_FILE_SIZE = 1000
 DEFAULT_SYNC_AT = 1000
+DEFAULT_SYNC_EVERY = 1.0
 
 Self = TypeVar("Self", bound="PersistentOrderedDict[Any, Any]")
 
@@ -54,6 +55,9 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             sees that one's last sync.
         durability: What a power cut may take: nothing (``"full"``), the last commit (``"normal"``), or what came after
             the last flush (``"process"``). A killed process loses nothing that was synced.
+        sync_every: The seconds after which a change is synced by a background thread, also while the program computes.
+            None leaves syncing to ``sync_at``, ``sync()`` and ``close()``. The smallest value of all instances that
+            share memory counts.
 
     Raises:
         StoreInUseError: Another process has the store open for writing.
@@ -98,11 +102,13 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         *,
         mode: Mode = "w",
         durability: Durability = "normal",
+        sync_every: float | None = DEFAULT_SYNC_EVERY,
     ) -> None:
         options = Options(self._kind, mode, durability, gzipped, file_size)
         sync_at = at_least("sync_at", sync_at, 1)
+        seconds = seconds_or_none("sync_every", sync_every)
         self._acquire(path, options, Store, self._make_cache, clone)
-        self._attach(self._cache, sync_at, self._max_tries)
+        self._attach(self._cache, sync_at, self._max_tries, seconds)
         try:
             self.update(init)
         except BaseException:
@@ -260,7 +266,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     # Changing
 
     @property
-    def set(self) -> DeepProxy:
+    def set(self) -> SetProxy:
         """The place to change what is stored, for code that moves between the private and the shared classes.
 
         Every change through it is saved, at any depth. To read, leave off ``.set``. With ``mode="r"`` it raises
@@ -278,10 +284,10 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             {'n': 42, 'list': ['x']}
         """
         self._open_cache  # noqa: B018
-        return DeepProxy(self._apply)
+        return SetProxy(self._apply)
 
     @set.setter
-    def set(self, value: DeepProxy) -> None:
+    def set(self, value: SetProxy) -> None:
         # "pod.set |= {...}" ends with this assignment.
         if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")

@@ -27,7 +27,6 @@ from tastypy_fast._shared.write_transaction import (
     OPERATION,
     SAVEPOINT,
     TransactionContext,
-    WriteTransaction,
 )
 from tastypy_fast._store.options import Options, at_least
 from tastypy_fast._type_parameters import K, T, V
@@ -136,7 +135,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def close(self) -> None:
         """Sync, and close the store; the files are closed with the last instance of this process.
 
-        What this process has claimed and not finished is given back. Any later use of the instance raises
+        What this process has claimed and not finished is released. Any later use of the instance raises
         CalledClosedTrackerError; other instances and other processes go on. Inside a block it ends the block first,
         and keeps what was done in it. Closing again does nothing.
 
@@ -536,15 +535,10 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         in_block = self._read_handle() is self._write_handle()
         self._perform(OPERATION, self._store.resume_sync)
         # (resume_sync() has put the automatic sync off; _begin() takes that back for the end of the block)
-        transaction = self._begin()
+        self._begin()
         if not in_block:
             # (a transaction of its own: when it fails, the one above is kept)
-            self._perform(OPERATION, self._sync_if_due, transaction)
-
-    def _sync_if_due(self, transaction: WriteTransaction) -> None:
-        txn = transaction.snapshot
-        if txn.get(b"held", db=transaction.meta) is None and transaction.undo_log.count() >= self._sync_at:
-            self._store.sync()
+            self._perform(OPERATION, self._store.sync_if_due, self._sync_at)
 
     def revert(self) -> None:
         """Undo what any process has changed since the last sync, in one transaction.

@@ -17,7 +17,7 @@ from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.examples import show_own_examples
 from tastypy_fast._mixins.mapping import merge_tasks
 from tastypy_fast._mixins.task_status import TaskStatusMixin
-from tastypy_fast._shared.claim_iterator import TryIterator
+from tastypy_fast._shared import claim_iterator
 from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
@@ -332,51 +332,6 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         """
         return self._tasks(ITEMS, allow_aborted)
 
-    def aborted_keys(self) -> StoreIterator[K]:
-        """Iterate over the keys of the aborted tasks, done or not; live, as ``iterkeys()`` is.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            O(n) over 4 bytes for each task; blocks without an aborted task are skipped.
-
-        Example:
-            >>> list(SharedProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_keys())
-            ['b']
-        """
-        return self._aborted_tasks(KEYS)
-
-    def aborted_values(self) -> StoreIterator[dict[str, Any]]:
-        """Iterate over the dicts of the aborted tasks. They are copies.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            That of ``aborted_keys()``, and reading each value.
-
-        Example:
-            >>> list(SharedProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_values())
-            [{'_done': False, '_aborted': True, '_tries': 0}]
-        """
-        return self._aborted_tasks(VALUES)
-
-    def aborted_items(self) -> StoreIterator[tuple[K, dict[str, Any]]]:
-        """Iterate over pairs of key and dict of the aborted tasks. The dicts are copies.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            That of ``aborted_keys()``, and reading each value.
-
-        Example:
-            >>> list(SharedProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_items())
-            [('b', {'_done': False, '_aborted': True, '_tries': 0})]
-        """
-        return self._aborted_tasks(ITEMS)
-
     # Iterating over tasks, each of which is claimed first
 
     def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[K]:
@@ -389,7 +344,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         Args:
             allow_aborted: Whether aborted tasks are claimed, too.
             batch: The number of tasks that are claimed with one commit, for tasks that take microseconds. What is not
-                yielded when the loop ends, or when the worker dies, is given back with its try.
+                yielded when the loop ends, or when the worker dies, is released, and its try is not counted.
 
         Returns:
             An iterator; its ``close()`` ends the loop, as do the end of a ``for`` and the garbage collector.
@@ -457,17 +412,17 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     def _try(self, kind: int, allow_aborted: bool, batch: int) -> ClaimIterator[Any]:
         self._read_handle()  # raises for a closed store
-        return TryIterator(
+        return claim_iterator.ClaimIterator(
             self, self._store, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
         )
 
     # Claims
 
     def release(self, key: K) -> None:
-        """Give back the claim on a task, so that any worker may try it; nothing if nobody has claimed it.
+        """Release the claim on a task, so that any worker may try it; nothing if nobody has claimed it.
 
-        Its try stays counted. If a batch has claimed the task and not yielded it, the try is given back, too, and the
-        task is not yielded.
+        Its try stays counted. If a batch has claimed the task and not yielded it, the try is not counted, and the task
+        is not yielded.
 
         Args:
             key: The key of the task.

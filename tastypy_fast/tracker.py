@@ -18,8 +18,8 @@ from tastypy_fast._mixins.task_status import TaskStatusMixin
 from tastypy_fast._store.options import at_least
 from tastypy_fast._store.store import Store
 from tastypy_fast._type_parameters import K
-from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, PersistentOrderedDict
-from tastypy_fast.types import Durability, Mode, Pairs, StoreIterator
+from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, DEFAULT_SYNC_EVERY, PersistentOrderedDict
+from tastypy_fast.types import ClaimIterator, Durability, Mode, Pairs, StoreIterator
 
 __all__ = ["ProgressTracker", "Tracker"]
 
@@ -47,6 +47,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         clone: As for PersistentOrderedDict.
         mode: As for PersistentOrderedDict.
         durability: As for PersistentOrderedDict.
+        sync_every: As for PersistentOrderedDict.
 
     Raises:
         StoreKindError: The store is a plain PersistentOrderedDict.
@@ -83,9 +84,11 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         *,
         mode: Mode = "w",
         durability: Durability = "normal",
+        sync_every: float | None = DEFAULT_SYNC_EVERY,
     ) -> None:
         self._max_tries = at_least("max_tries", max_tries, 0)
-        super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability)
+        super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability,
+                         sync_every=sync_every)
 
     @staticmethod
     def _make_cache(store: Store) -> TaskCache:
@@ -277,7 +280,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         """
         return self._tasks(ITEMS, allow_aborted, False)
 
-    def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> StoreIterator[K]:
+    def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[K]:
         """Iterate as ``todo_keys()`` does, and count a try of each task before its key is yielded.
 
         Args:
@@ -301,7 +304,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         at_least("batch", batch, 1)
         return self._tasks(KEYS, allow_aborted, True)
 
-    def try_values(self, allow_aborted: bool = False, *, batch: int = 1) -> StoreIterator[dict[str, Any]]:
+    def try_values(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[dict[str, Any]]:
         """Iterate as ``todo_values()`` does, and count a try of each task before its dict is yielded.
 
         Args:
@@ -324,7 +327,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         at_least("batch", batch, 1)
         return self._tasks(VALUES, allow_aborted, True)
 
-    def try_items(self, allow_aborted: bool = False, *, batch: int = 1) -> StoreIterator[tuple[K, dict[str, Any]]]:
+    def try_items(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[tuple[K, dict[str, Any]]]:
         """Iterate as ``todo_items()`` does, and count a try of each task before it is yielded.
 
         Args:
@@ -346,51 +349,6 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         """
         at_least("batch", batch, 1)
         return self._tasks(ITEMS, allow_aborted, True)
-
-    def aborted_keys(self) -> StoreIterator[K]:
-        """Iterate over the keys of the aborted tasks, done or not; live, as ``iterkeys()`` is.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            O(n) over 4 bytes for each task; blocks without an aborted task are skipped.
-
-        Example:
-            >>> list(ProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_keys())
-            ['b']
-        """
-        return self._aborted_tasks(KEYS)
-
-    def aborted_values(self) -> StoreIterator[dict[str, Any]]:
-        """Iterate over the dicts of the aborted tasks; they are watched, as in ``todo_values()``.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            That of ``aborted_keys()``, and reading each value.
-
-        Example:
-            >>> list(ProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_values())
-            [{'_done': False, '_aborted': True, '_tries': 0}]
-        """
-        return self._aborted_tasks(VALUES)
-
-    def aborted_items(self) -> StoreIterator[tuple[K, dict[str, Any]]]:
-        """Iterate over pairs of key and dict of the aborted tasks; the dicts are watched, as in ``todo_values()``.
-
-        Returns:
-            An iterator.
-
-        Cost:
-            That of ``aborted_keys()``, and reading each value.
-
-        Example:
-            >>> list(ProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_items())
-            [('b', {'_done': False, '_aborted': True, '_tries': 0})]
-        """
-        return self._aborted_tasks(ITEMS)
 
 
 Tracker = ProgressTracker

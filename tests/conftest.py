@@ -23,6 +23,7 @@ from tastypy_fast import (
 )
 from tests.support.contract import ABC
 from tests.support.in_memory import MEMORY, has_room
+from tests.support.no_background import PRELUDE
 from tests.support.stores import CLASSES, LOGGED, kit_for, logging
 from tests.support.storm import is_storm
 
@@ -121,10 +122,10 @@ def store(kit):
 def run_python():
     """Run a piece of code in another process, with this one's import path; what it prints."""
 
-    def run(code, *arguments):
+    def run(code, *arguments, prelude=PRELUDE):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+            [sys.executable, "-W", "error", "-c", prelude + code, *map(str, arguments)],
             capture_output=True, text=True, env=environment, timeout=60,
         )
         assert done.returncode == 0, done.stderr

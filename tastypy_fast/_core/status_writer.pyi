@@ -1,8 +1,8 @@
 from typing import Any, final
 
-__all__ = ["give_back", "restore_status"]
+__all__ = ["release_claims", "restore_status"]
 
-def give_back(
+def release_claims(
     txn: Any, status: Any, claims: Any, lost: dict[int, int | None], images: Any = None,
     kept: dict[int, bytes] | None = None,
 ) -> None: ...

@@ -1,10 +1,10 @@
 import mmap
 from typing import final
 
-__all__ = ["LEFT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
+__all__ = ["FAILED_SLOT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
 
 SLOTS: int
-LEFT: int
+FAILED_SLOT: int
 
 def count_of(slot: int) -> int: ...
 def has_ended(slot: int) -> bool: ...

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
@@ -24,6 +25,7 @@ from tastypy_fast.types import ClaimState
 
 __all__ = [
     "ActiveClaim",
+    "FailureRule",
     "ProgressCounts",
     "StatusCounts",
     "TaskCounter",
@@ -150,11 +152,11 @@ def _with_workers(
 # Which tasks have failed
 
 
-class _FailureRule:
-    """Decide from status entries alone, without the claims, whether tasks have failed.
+class FailureRule:
+    """Decide from statuses alone, without the claims, whether tasks have failed.
 
-    ``min_tries`` is the number of tries after which a task has failed; 0 means never. With ``allow_aborted``, an
-    aborted task is treated like an open one.
+    A status is an entry of a block, or the special keys of a task's dict. ``min_tries`` is the number of tries after
+    which a task has failed; 0 means never. With ``allow_aborted``, an aborted task is treated like an open one.
     """
 
     def __init__(self, min_tries: int, allow_aborted: bool = False) -> None:
@@ -163,12 +165,24 @@ class _FailureRule:
         # A task has failed if its entry is at least this, and only PRESENT is set of these bits.
         self._min_entry = min_tries << TRIES_SHIFT
         self._bits = PRESENT | DONE if allow_aborted else PRESENT | DONE | ABORTED
-        # The answer for each entry of up to 15 tries, which its lowest byte determines.
-        self._by_byte = bytes(map(self.has_failed, range(256)))
+
+    @classmethod
+    def of_limit(cls, max_tries: int) -> FailureRule:
+        """Return the rule for a pipeline's limit of tries. If it is 0, not known, one try is enough to have failed."""
+        return cls(max(max_tries, 1))
+
+    @cached_property
+    def _by_byte(self) -> bytes:
+        """The answer for each entry of up to 15 tries, which its lowest byte determines."""
+        return bytes(map(self.has_failed, range(256)))
 
     def has_failed(self, entry: int) -> bool:
         """Return whether a task with this entry has failed, unless a living worker has it in hand."""
         return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
+
+    def has_task_failed(self, task: dict[str, Any]) -> bool:
+        """Return what ``has_failed()`` returns, for a task's dict."""
+        return self.has_failed(_entry_of(task["_done"], task["_aborted"], task["_tries"]))
 
     def count(self, block: bytes) -> int:
         """Return how many tasks of a block have failed."""
@@ -188,6 +202,11 @@ class _FailureRule:
     def without_try(self, entry: int) -> bool:
         """Return whether the task would still have failed with one try less."""
         return self.has_failed(entry - (1 << TRIES_SHIFT))
+
+
+def _entry_of(done: bool, aborted: bool, tries: int) -> int:
+    """Return the status entry that a task with this status has."""
+    return int(PRESENT | DONE * done | ABORTED * aborted | tries << TRIES_SHIFT)
 
 
 def _read_entry(txn: Any, status: Any, seq: int) -> int:
@@ -210,7 +229,7 @@ class TaskCounter:
         self._tracker = tracker
         self._store: Store = tracker._store
         self._is_limit_known = bool(max_tries)
-        self._rule = _FailureRule(max(max_tries, 1))
+        self._rule = FailureRule.of_limit(max_tries)
         # The blocks with failed tasks at the previous count, with the number of these tasks.
         self._blocks: dict[int, tuple[bytes, int]] = {}
         #  What has failed since the previous count, as sequence number to tries. After the first count: all that have
@@ -271,7 +290,7 @@ class TaskCounter:
         """Return the key and the task with this sequence number; None if it is gone or has not failed any more."""
         key = key_at(self._tracker._open_cache, seq)
         task = None if key is None else self._tracker.get(key)
-        if task is None or task["_done"] or task["_aborted"] or task["_tries"] < self._rule.min_tries:
+        if task is None or not self._rule.has_task_failed(task):
             return None
         return key, task
 
@@ -287,7 +306,7 @@ def count_progress(handle: Any, store: Any, max_tries: int, allow_aborted: bool)
     """
     with handle._one_step:
         tasks, done, aborted, tried = handle._totals()
-        rule = _FailureRule(max_tries, allow_aborted)
+        rule = FailureRule(max_tries, allow_aborted)
         given_up = 0
         if (aborted and not allow_aborted) or (max_tries and tried):
             if store.options.shared:
@@ -298,7 +317,7 @@ def count_progress(handle: Any, store: Any, max_tries: int, allow_aborted: bool)
         return ProgressCounts(tasks, done, min(max(given_up, 0), tasks - done))
 
 
-def _given_up_in_shared(handle: Any, shared: Any, rule: _FailureRule) -> int:
+def _given_up_in_shared(handle: Any, shared: Any, rule: FailureRule) -> int:
     cache = handle._open_cache
     cache.sync(False)  # flush into the transaction if one is open
     store = cache.store
@@ -306,7 +325,7 @@ def _given_up_in_shared(handle: Any, shared: Any, rule: _FailureRule) -> int:
     return given_up - _count_last_tries(shared, store, rule) if given_up else 0
 
 
-def _given_up_in_private(handle: Any, store: Any, rule: _FailureRule) -> int:
+def _given_up_in_private(handle: Any, store: Any, rule: FailureRule) -> int:
     cache = handle._open_cache
     with store.begin_reading() as txn:
         given_up = _given_up_on_disk(txn, store.status, rule)
@@ -319,7 +338,7 @@ def _given_up_in_private(handle: Any, store: Any, rule: _FailureRule) -> int:
     return given_up
 
 
-def _given_up_on_disk(txn: Any, status: Any, rule: _FailureRule) -> int:
+def _given_up_on_disk(txn: Any, status: Any, rule: FailureRule) -> int:
     given_up = 0
     for _, block in txn.cursor(status):
         present, done, aborted, tried, still_open, *_ = HEAD.unpack_from(block)
@@ -332,20 +351,19 @@ def _given_up_on_disk(txn: Any, status: Any, rule: _FailureRule) -> int:
     return given_up
 
 
-def _is_given_up(entry: int, rule: _FailureRule) -> bool:
+def _is_given_up(entry: int, rule: FailureRule) -> bool:
     is_aborted = entry & (PRESENT | DONE | ABORTED) == PRESENT | ABORTED and not rule.allow_aborted
     return is_aborted or rule.has_failed(entry)
 
 
 def _entry_in_memory(handle: Any, key: Any) -> int:
     try:
-        done, aborted, tries = handle._status_of(key)
+        return _entry_of(*handle._status_of(key))
     except KeyError:  # deleted
         return 0
-    return int(PRESENT | DONE * done | ABORTED * aborted | tries << TRIES_SHIFT)
 
 
-def _count_last_tries(shared: Any, store: Any, rule: _FailureRule) -> int:
+def _count_last_tries(shared: Any, store: Any, rule: FailureRule) -> int:
     """Return how many tasks a living worker has in hand for their last try, which has not failed yet.
 
     A task that its worker left unfinished has failed, although its claim stays. So has one that this thread could claim

@@ -302,10 +302,10 @@ class EngineLock(HeldLock):
     later would release the lock.
     """
 
-    def __init__(self, path: str, patience: float = 0.1) -> None:
-        """Acquire the lock within ``patience`` seconds, or raise StoreInUseError."""
+    def __init__(self, path: str, timeout_s: float = 0.1) -> None:
+        """Acquire the lock within ``timeout_s`` seconds, or raise StoreInUseError."""
         self._file = LockFile(path, LMDB_LOCK, os.O_RDWR)
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout_s
         try:
             while True:
                 try:

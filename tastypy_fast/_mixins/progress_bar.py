@@ -113,7 +113,7 @@ class Bar:
             self._turn_red()
             raise
         finally:
-            tasks = None  # (its end gives back what it has claimed and not yielded)
+            tasks = None  # (its end releases what it has claimed and not yielded)
             if may_count:
                 self.close()
             else:

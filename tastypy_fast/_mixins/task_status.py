@@ -1,27 +1,30 @@
-"""Add tasks, ask for the status of one, and pass it through a gate."""
+"""Add tasks, ask for the status of one, pass it through a gate, and list the aborted ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Generic
 
+from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._type_parameters import K
+from tastypy_fast.types import StoreIterator
 
 __all__ = ["TaskStatusMixin"]
 
 
 class TaskStatusMixin(Generic[K]):
-    """The part of a tracker that is about one task. (``mark_done()`` and its like are compiled, in the handles.)
+    """The part of a tracker that is about statuses. (``mark_done()`` and its like are compiled, in the handles.)
 
     A handle has ``_status_of(key)``, which is (done, aborted, tries); ``_add_one(key, if_absent)``; and
     ``_gate(key, allow_aborted, add, attempt)``, where ``attempt`` counts a try and, in a shared tracker, claims the
-    task.
+    task; and ``_aborted_tasks(kind)``, an iterator.
     """
 
     _max_tries: int
     _status_of: Callable[[object], tuple[bool, bool, int]]
     _add_one: Callable[[Any, bool], None]
     _gate: Callable[[object, bool, bool, bool], bool]
+    _aborted_tasks: Callable[[int], StoreIterator[Any]]
 
     @property
     def max_tries(self) -> int:
@@ -181,3 +184,52 @@ class TaskStatusMixin(Generic[K]):
             True
         """
         return self._gate(key, allow_aborted, True, False)
+
+    # Iterating over the aborted tasks
+
+    def aborted_keys(self) -> StoreIterator[K]:
+        """Iterate over the keys of the aborted tasks, done or not; live, as ``iterkeys()`` is.
+
+        Returns:
+            An iterator.
+
+        Cost:
+            O(n) over 4 bytes for each task; blocks without an aborted task are skipped.
+
+        Example:
+            >>> list(ProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_keys())
+            ['b']
+        """
+        return self._aborted_tasks(KEYS)
+
+    def aborted_values(self) -> StoreIterator[dict[str, Any]]:
+        """Iterate over the dicts of the aborted tasks.
+
+        They are as in ``todo_values()``: watched in a private tracker, copies in a shared one.
+
+        Returns:
+            An iterator.
+
+        Cost:
+            That of ``aborted_keys()``, and reading each value.
+
+        Example:
+            >>> list(ProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_values())
+            [{'_done': False, '_aborted': True, '_tries': 0}]
+        """
+        return self._aborted_tasks(VALUES)
+
+    def aborted_items(self) -> StoreIterator[tuple[K, dict[str, Any]]]:
+        """Iterate over pairs of key and dict of the aborted tasks. The dicts are as in ``aborted_values()``.
+
+        Returns:
+            An iterator.
+
+        Cost:
+            That of ``aborted_keys()``, and reading each value.
+
+        Example:
+            >>> list(ProgressTracker(path, init={"a": {}, "b": {"_aborted": True}}).aborted_items())
+            [('b', {'_done': False, '_aborted': True, '_tries': 0})]
+        """
+        return self._aborted_tasks(ITEMS)

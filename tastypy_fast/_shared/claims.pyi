@@ -12,7 +12,7 @@ def claim_one(
     allow_aborted: bool,
     max_tries: int,
     is_free: Callable[[ClaimRecord], bool],
-    withdraw: Callable[[ClaimRecord], bool],
+    stop_slot: Callable[[ClaimRecord], bool],
     record: ClaimRecord,
 ) -> bool | None: ...
 def order_of(tasks: TaskCache, key: bytes) -> int: ...

@@ -43,8 +43,12 @@ class Hold:
 
     def clear(self) -> None:
         """End the holds of all workers."""
-        if self._read() is not None:
+        if self.is_recorded():
             self._write(())
+
+    def is_recorded(self) -> bool:
+        """Whether there are holders, alive or dead. It reads no worker file."""
+        return self._read() is not None
 
     def holders(self) -> set[int]:
         """The numbers of all workers that suspend the automatic sync, also of dead ones."""

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from tastypy_fast._core.locks import Lock
+from tastypy_fast._core.status_summary import SUMMARY_KEY
 from tastypy_fast._lmdb import boot_id, engine, flush_points
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
@@ -33,7 +34,7 @@ from tastypy_fast._shared.undo_log import UndoLog
 from tastypy_fast._shared.worker import Worker
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
-from tastypy_fast._store.live_workers import stop_claim
+from tastypy_fast._store.live_workers import stop_slot
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import (
@@ -46,7 +47,7 @@ from tastypy_fast.exceptions import (
 __all__ = ["SharedStore"]
 
 # How long, in microseconds, the end of the program waits for another thread's block.
-PATIENCE = 1_000_000
+EXIT_BLOCK_TIMEOUT_US = 1_000_000
 # Seconds after the first commit that was not flushed at which the background thread flushes.
 FLUSH_AFTER = 1.0
 # The entry of ``meta`` with the durability that all processes use: the option, and the level that it comes to here.
@@ -139,12 +140,6 @@ class SharedStore(Store):
             assert self._points is not None
             self._points.keep_slot()
 
-    def _drop_leftovers(self, txn: Any) -> None:
-        super()._drop_leftovers(txn)
-        noted = f"{self.options.durability} {self._level}".encode()
-        if txn.get(LEVEL, db=self.meta) != noted:
-            txn.put(LEVEL, noted, db=self.meta)
-
     def _close_flush_points(self) -> None:
         points, self._points = self._points, None
         if points is not None:
@@ -194,11 +189,13 @@ class SharedStore(Store):
     def background_due(self) -> float | None:
         return self._flush_due
 
-    def run_background(self) -> None:
-        # A flush takes no lock of this store, and a block of another thread or process does not delay it.
+    def run_background(self, at_once: bool = False) -> None:
+        # A flush takes no lock of this store, so that a block of another thread or process does not delay it.
         due = self._flush_due
-        if due is not None and time.monotonic() >= due and self._points is not None:
-            self.flush()
+        if due is not None and (at_once or time.monotonic() >= due) and self._points is not None:
+            # After an error every write, sync() and close() raises, and says why.
+            with suppress(StorageError):
+                self.flush()
 
     def _commit_again(self) -> None:
         self.transaction.perform(OPERATION, self._touch_in_transaction)
@@ -213,6 +210,20 @@ class SharedStore(Store):
         assert isinstance(self._files.owner_lock, SharedLock)
         self._alone = False
         self._files.owner_lock.share()
+
+    def _remove_leftovers(self) -> None:
+        """Apply the write-ahead log, which a shared store does not use, and remove what earlier processes left."""
+        self.checkpoint()
+        self.wal = None
+        self.write(self._drop_leftovers)
+
+    def _drop_leftovers(self, txn: Any) -> None:
+        super()._drop_leftovers(txn)
+        # A shared store does not keep the summary of its status blocks up to date.
+        txn.delete(SUMMARY_KEY, db=self.meta)
+        noted = f"{self.options.durability} {self._level}".encode()
+        if txn.get(LEVEL, db=self.meta) != noted:
+            txn.put(LEVEL, noted, db=self.meta)
 
     def _open_database_files(self, readonly: bool) -> None:
         # The files are opened to write only when something is written: LMDB acquires its mutex for that, which another
@@ -252,7 +263,7 @@ class SharedStore(Store):
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
             return
-        if not (lock.try_acquire() if dying else lock.acquire_within(PATIENCE)):
+        if not (lock.try_acquire() if dying else lock.acquire_within(EXIT_BLOCK_TIMEOUT_US)):
             # Another thread is in a block, or has died in one. Nothing of that block is ever committed.
             self.flush()
             if not dying:
@@ -403,9 +414,9 @@ class SharedStore(Store):
             self.worker.leave_to_parent()
             self.worker = None
 
-    def stop_other_worker(self, worker: int, slot: int, position: int) -> bool:
-        """Keep another worker from yielding a task that it has claimed. False if it may have yielded it."""
-        return stop_claim(self.path, worker, slot, position)
+    def stop_slot_of(self, worker: int, slot: int, position: int) -> bool:
+        """Stop another worker before it yields a task that it has claimed. False if it may have yielded it."""
+        return stop_slot(self.path, worker, slot, position)
 
     def suspend_sync(self) -> None:
         """Suspend the automatic sync of all processes, as long as this one lives."""
@@ -416,6 +427,11 @@ class SharedStore(Store):
         """End the holds of all processes. The automatic sync comes with the next transaction."""
         self._hold.clear()
         self.transaction.postpone_sync()
+
+    def sync_if_due(self, sync_at: int) -> None:
+        """Sync if ``sync_at`` keys or more have changed, and no process suspends the automatic sync."""
+        if not self._hold.is_recorded() and self.transaction.undo_log.count() >= sync_at:
+            self.sync()
 
     def is_sync_held(self) -> bool:
         """Whether a living process suspends the automatic sync."""

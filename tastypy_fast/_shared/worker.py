@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
 from tastypy_fast._core.locks import is_alive, this_thread
-from tastypy_fast._core.status_writer import give_back
-from tastypy_fast._core.worker_slots import LEFT
+from tastypy_fast._core.status_writer import release_claims
+from tastypy_fast._core.worker_slots import FAILED_SLOT
 from tastypy_fast._shared.claims import claim_one
 from tastypy_fast._shared.write_transaction import WriteTransaction
-from tastypy_fast._store.live_workers import WorkerFile, find_orphaned_claims, read_worker_files, stop_claim
+from tastypy_fast._store.live_workers import WorkerFile, find_orphaned_claims, read_worker_files, stop_slot
 
 __all__ = ["Worker"]
 
@@ -88,8 +88,8 @@ class Worker:
             if record is not None and record[:3] == (self.number, slot.number, position):
                 lost[seq] = record.tries
                 if seq in own:
-                    kept[seq] = pack_claim(record._replace(slot=LEFT, position=slot.thread))
-        self._end_claims(lost, kept)
+                    kept[seq] = pack_claim(record._replace(slot=FAILED_SLOT, position=slot.thread))
+        self._release_claims(lost, kept)
         self.worker_slots.end(slot.number)
         left: list[tuple[int, int]] = []
         for end, thread in (*self._left.get(slot.number, ()), (self.worker_slots.count(slot.number), slot.thread)):
@@ -111,7 +111,7 @@ class Worker:
         if record.worker != self.number:
             return False
         holder = record.position
-        if record.slot not in (0, LEFT):
+        if record.slot not in (0, FAILED_SLOT):
             slot = self._running.get(record.slot)
             if slot is not None and record.position >= slot.start:
                 return False
@@ -125,10 +125,10 @@ class Worker:
         is_mine = record.worker == self.number and slot is not None and slot.thread == this_thread()
         return is_mine or self.is_free(record)
 
-    def withdraw(self, record: ClaimRecord) -> bool:
-        """Keep a running iterator of this process from yielding a task that it has claimed. False if it did already.
+    def stop_own_slot(self, record: ClaimRecord) -> bool:
+        """Stop a running iterator of this process before it yields a task that it has claimed. False if it did already.
 
-        The caller ends the claim in this transaction.
+        The caller releases the claim in this transaction.
         """
         return record.slot in self._running and self.worker_slots.stop(record.slot, record.position)
 
@@ -142,7 +142,7 @@ class Worker:
         tasks = self._transaction.cache
         claimed = None
         while claimed is None:
-            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, self.withdraw, record)
+            claimed = claim_one(tasks, key, allow_aborted, max_tries, self.is_free_or_mine, self.stop_own_slot, record)
             if claimed is None and not self.recover_claims():
                 break
         return bool(claimed)
@@ -150,25 +150,25 @@ class Worker:
     # Releasing
 
     def release(self, seq: int) -> None:
-        """End the claim on a task, whichever worker has it. The try stays counted, if the task was yielded."""
+        """Release the claim on a task, whichever worker has it. The try stays counted, if the task was yielded."""
         self._transaction.cache.sync(False)
         record = self._record(seq)
         if record is not None and record.worker != self.number and self.recover_claims():
             record = self._record(seq)
         if record is not None:
             if record.worker == self.number:
-                withdrawn = self.worker_slots.stop(record.slot, record.position)
+                was_stopped = self.worker_slots.stop(record.slot, record.position)
             else:
-                withdrawn = stop_claim(self._transaction.path, record.worker, record.slot, record.position)
-            self._end_claims({seq: record.tries if withdrawn else None})
+                was_stopped = stop_slot(self._transaction.path, record.worker, record.slot, record.position)
+            self._release_claims({seq: record.tries if was_stopped else None})
 
     def release_all(self) -> None:
-        """End all claims of this worker."""
-        self._end_claims({seq: record.tries if self.worker_slots.stop(record.slot, record.position) else None
+        """Release all claims of this worker."""
+        self._release_claims({seq: record.tries if self.worker_slots.stop(record.slot, record.position) else None
                           for seq, record in self._records()})
 
     def recover_claims(self) -> bool:
-        """End the claims of dead workers. Whether there were any."""
+        """Release the claims of dead workers. Whether there were any."""
         self.recovered_at = time.monotonic()
         transaction = self._transaction
         if not transaction.snapshot.stat(transaction.claims)["entries"]:
@@ -176,15 +176,15 @@ class Worker:
         if all(worker.is_alive for worker in read_worker_files(transaction.path, self.number)):
             return False
         lost = find_orphaned_claims(transaction.snapshot, transaction.claims, transaction.path, self.number)
-        self._end_claims(lost)
+        self._release_claims(lost)
         return bool(lost)
 
-    def _end_claims(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:
-        """End claims as ``give_back()`` does, past the cache."""
+    def _release_claims(self, lost: dict[int, int | None], kept: dict[int, bytes] | None = None) -> None:
+        """Release claims in the open transaction, bypassing its cache (see ``release_claims()``)."""
         if lost:
             transaction = self._transaction
             transaction.cache.sync(False)
-            give_back(transaction.snapshot, transaction.status, transaction.claims, lost, transaction.images, kept)
+            release_claims(transaction.snapshot, transaction.status, transaction.claims, lost, transaction.images, kept)
             transaction.written_directly()
 
     def _record(self, seq: int) -> ClaimRecord | None:

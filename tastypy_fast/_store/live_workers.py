@@ -27,14 +27,14 @@ import time
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
-from tastypy_fast._core.worker_slots import LEFT, SLOTS, WorkerSlots, count_of, has_ended
+from tastypy_fast._core.worker_slots import FAILED_SLOT, SLOTS, WorkerSlots, count_of, has_ended
 from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
 from tastypy_fast._lmdb.store_dir import DATA, WORKERS, creation_error
 from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
 from tastypy_fast.types import ClaimState
 
-__all__ = ["WorkerFacts", "WorkerFile", "find_orphaned_claims", "read_worker_files", "stop_claim"]
+__all__ = ["WorkerFacts", "WorkerFile", "find_orphaned_claims", "read_worker_files", "stop_slot"]
 
 SIZE = 4096
 SLOTS_AT = 128
@@ -58,7 +58,7 @@ class WorkerFacts(NamedTuple):
         yielded it last. "failed" means that the loop has ended or yielded another task since, and left it unfinished.
         Such a task stays this worker's for its next loop.
         """
-        if claim.slot == LEFT:
+        if claim.slot == FAILED_SLOT:
             return "failed"
         if claim.slot == 0:
             return "running"
@@ -152,8 +152,8 @@ def slots_in(file: mmap.mmap) -> WorkerSlots:
     return WorkerSlots(memoryview(file)[SLOTS_AT:])
 
 
-def stop_claim(path: str, number: int, slot: int, position: int) -> bool:
-    """Call ``WorkerSlots.stop()`` on the file of another worker: whether the task at a position was not yielded.
+def stop_slot(path: str, number: int, slot: int, position: int) -> bool:
+    """Stop a slot of another worker as ``WorkerSlots.stop()`` does, and return whether the task was not yielded.
 
     Returns False if the file is gone or cannot be written, because the task may have been yielded then.
     """
@@ -216,7 +216,7 @@ def _is_locked(file: int) -> bool:
 
 
 def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
-    """Return the claims of workers that are dead, as ``give_back()`` takes them: sequence number to tries, or None."""
+    """Return the claims of dead workers, as ``release_claims()`` takes them: sequence number to tries, or None."""
     workers = {worker.number: worker for worker in read_worker_files(path, own)}
     lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):

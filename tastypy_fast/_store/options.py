@@ -8,10 +8,12 @@ from tastypy_fast._core.key_codec import describe
 from tastypy_fast._lmdb.engine import DURABILITY
 from tastypy_fast.exceptions import NewerFormatError, StoreConflictError, StoreKindError
 
-__all__ = ["FORMAT", "KINDS", "Options", "at_least", "check_meta"]
+__all__ = ["FORMAT", "KINDS", "Options", "at_least", "check_meta", "seconds_or_none"]
 
 # The format on disk that this version writes. It reads all formats up to this one.
 FORMAT = 3
+# The longest time in seconds that sync_every may be: more than a century, and what every clock can count.
+LONGEST = 1e10
 KINDS = {b"dict": "a plain PersistentOrderedDict", b"tracker": "a ProgressTracker"}
 
 
@@ -73,6 +75,17 @@ def check_meta(path: str, found: dict[bytes, bytes], options: Options) -> None:
         raise StoreKindError(
             f"the store at {path} is {kind}, not {KINDS[options.kind]}; open it with the class that created it"
         )
+
+
+def seconds_or_none(name: str, value: object) -> float:
+    """Return an argument that must be a number of seconds above 0, or 0.0 for None."""
+    if value is None:
+        return 0.0
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds or None, not {describe(value)}")
+    if not value > 0:
+        raise ValueError(f"{name} must be more than 0 seconds, or None for no limit; it is {describe(value)}")
+    return float(min(value, LONGEST))
 
 
 def at_least(name: str, value: object, least: int) -> int:

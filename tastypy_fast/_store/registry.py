@@ -14,6 +14,7 @@ from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._paths import resolved
 from tastypy_fast._store import shutdown
+from tastypy_fast._store.background import BackgroundThread, run_due
 from tastypy_fast._store.options import Options
 from tastypy_fast._store.store import Store
 from tastypy_fast.exceptions import NotLockedError, StorageError
@@ -25,13 +26,20 @@ T = TypeVar("T")
 _registry: dict[str, Store] = {}
 _registry_lock = threading.RLock()
 _exiting = False
+
+
+def _open_stores() -> list[Store]:
+    return list(_registry.values())
+
+
+_background = BackgroundThread(_open_stores)
 # During a fork: the locks of threads that have ended inside a block.
 _abandoned: list[Lock] = []
 
 # How long a fork waits for one store while it holds the locks of others, in microseconds.
-PATIENCE = 50_000
+FORK_LOCK_TIMEOUT_US = 50_000
 # How long the end of the program waits for the locked() block of another thread, in microseconds.
-END_PATIENCE = 30_000_000
+EXIT_LOCK_TIMEOUT_US = 30_000_000
 
 
 def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Store],
@@ -51,6 +59,7 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
             store = _registry[real] = store_type(real, options)
             shutdown.save_at_exit(_save_at_exit)
             store.save_at_exit = functools.partial(shutdown.save_at_exit, _save_at_exit)
+            store.wake_background = _background.wake
             if options.mode == "w":
                 shutdown.watch_sigterm(_end_by_sigterm)
         else:
@@ -72,6 +81,7 @@ def release(store: Store, cache: WriteCache) -> None:
     with store.transaction_lock or nullcontext(), _registry_lock:
         if store.caches.get(cache, 0) > 1:
             store.caches[cache] -= 1
+            cache.update_schedule()
         else:
             # An interrupt may have ended an earlier call at any line. Then this is the second call.
             if not cache.closed:
@@ -93,6 +103,7 @@ def _let_go(store: Store) -> None:
     if _registry.get(store.path) is store:
         del _registry[store.path]
     if not _registry:
+        _background.end()
         shutdown.restore_sigterm()
 
 
@@ -154,7 +165,7 @@ def _save_all(dying: bool = False) -> None:
 
 
 def _wait_for_block(store: Store) -> None:
-    if not store.lock.acquire_within(END_PATIENCE):
+    if not store.lock.acquire_within(EXIT_LOCK_TIMEOUT_US):
         reason = "another thread is still in a block; what was changed since the last sync is not saved"
         raise StorageError(errno.EBUSY, reason, store.path)
 
@@ -166,6 +177,7 @@ def _save_at_exit() -> None:
     """
     global _exiting
     _exiting = True
+    _background.pause(EXIT_LOCK_TIMEOUT_US / 1e6)
     _save_all()
     for store in list(_registry.values()):
         for cache in store.caches:
@@ -179,7 +191,7 @@ def _end_by_sigterm() -> None:
     """
     if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
         _save_all(dying=True)
-        shutdown.die()
+        shutdown.reraise_sigterm()
 
 
 def _before_fork() -> None:
@@ -191,6 +203,9 @@ def _before_fork() -> None:
     taken: list[Lock] = []
     raised: list[BaseException] = []
     _abandoned.clear()
+    # A change that was made before the fork is synced now, because the thread starts again only with the next change.
+    _uninterrupted(_background.pause, raised)
+    _uninterrupted(functools.partial(run_due, _open_stores(), at_once=True), raised)
     while True:
         _uninterrupted(_registry_lock.acquire, raised)
         wanted = _transaction_locks()
@@ -198,7 +213,7 @@ def _before_fork() -> None:
         if missing is None:
             break
         _registry_lock.release()
-        if taken and not _uninterrupted(functools.partial(missing.acquire_within, PATIENCE), raised):
+        if taken and not _uninterrupted(functools.partial(missing.acquire_within, FORK_LOCK_TIMEOUT_US), raised):
             # Its thread may be in a block and wait for a store that is locked here: a deadlock without this.
             for one in taken:
                 one.release()
@@ -241,11 +256,16 @@ def _after_fork_in_parent() -> None:
         if store.transaction_lock is not None and store.transaction_lock not in _abandoned:
             store.transaction_lock.release()
     _registry_lock.release()
+    _background.resume()
+    if any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1:
+        # Another thread has made a change since the syncs before the fork.
+        _background.wake()
 
 
 def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
+    _background.reset_in_child()
     shutdown.watch_sigterm_in_child()
     abandoned = [store for store in _registry.values() if store.transaction_lock in _abandoned]
     for store in abandoned:

@@ -15,7 +15,7 @@ from types import FrameType
 
 from tastypy_fast._core import signal_resend
 
-__all__ = ["die", "report", "restore_sigterm", "save_at_exit", "watch_sigterm", "watch_sigterm_in_child"]
+__all__ = ["report", "reraise_sigterm", "restore_sigterm", "save_at_exit", "watch_sigterm", "watch_sigterm_in_child"]
 
 _saved_by: set[int] = set()
 _on_sigterm: Callable[[], None] | None = None
@@ -36,7 +36,10 @@ def save_at_exit(save: Callable[[], None]) -> None:
 
 
 def watch_sigterm(end: Callable[[], None]) -> None:
-    """Call ``end`` on SIGTERM, unless the program handles SIGTERM. ``end`` saves all stores and calls ``die()``."""
+    """Call ``end`` on SIGTERM, unless the program handles SIGTERM.
+
+    ``end`` saves all stores and calls ``reraise_sigterm()``.
+    """
     global _on_sigterm
     if threading.current_thread() is not threading.main_thread():
         return
@@ -64,8 +67,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _on_sigterm()
 
 
-def die() -> None:
-    """End the process as SIGTERM does, with the same exit status."""
+def reraise_sigterm() -> None:
+    """End the process by SIGTERM, so that its exit status is that of the signal."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
 

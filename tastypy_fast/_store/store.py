@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
-from tastypy_fast._core.status_writer import give_back
+from tastypy_fast._core.status_writer import release_claims
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
@@ -56,6 +56,8 @@ CHECKPOINT_RUN = 1_000
 CHECKPOINT_RUN_BYTES = 4 << 20
 # How often a read transaction is tried while other processes grow the map.
 READ_ATTEMPTS = 10
+# How long the background thread waits for another thread's operation before it tries again, in microseconds.
+BACKGROUND_PATIENCE = 50_000
 
 
 def do_nothing() -> None:
@@ -81,7 +83,7 @@ class Store(StoreBase):
         self.shared_cache: WriteCache | None = None
         self._may_write = options.mode == "w"
         self.writable = self._may_write and not options.shared
-        self.transient = not self.writable
+        self.snapshot_per_op = not self.writable
         # The process that opened the store, if this one is its forked child.
         self.forked_from = 0
         # Whether the files are opened when they are needed: in a forked child, and after they had to be closed.
@@ -98,8 +100,7 @@ class Store(StoreBase):
         self._unflushed = False
         # Registers the saving at the end of this process, which may be a forked child.
         self.save_at_exit: Callable[[], None] = do_nothing
-        # Wakes the background thread, because background_due() has changed.
-        self.wake_background: Callable[[], None] = do_nothing
+        self.wake_background = do_nothing
         self._files = OpenFiles(path, options)
         self._open()
 
@@ -157,22 +158,20 @@ class Store(StoreBase):
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
         self._keep_slot()
-        if self.options.shared:
-            self.checkpoint()
-            self.wal = None
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what processes that shared the store have left. SharedStore does more."""
         with self.db.begin() as txn:
             was_shared = txn.get(b"images") is not None
-        if was_shared or self.options.shared:
+        if was_shared:
             self.write(self._drop_leftovers)
 
     def _drop_leftovers(self, txn: Any) -> None:
         """Drop the claims of workers that are gone, and the before-images, because opening a store is a sync."""
         images, claims = self._open_shared_databases(txn)
         if txn.stat(claims)["entries"]:
-            give_back(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
-        if self.options.shared:
-            # A shared store does not keep the summary of its status blocks up to date.
-            txn.delete(SUMMARY_KEY, db=self.meta)
+            release_claims(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
         if txn.stat(images)["entries"]:
             txn.drop(images, delete=False)
         txn.delete(b"held", db=self.meta)
@@ -492,11 +491,21 @@ class Store(StoreBase):
     # The background thread
 
     def background_due(self) -> float | None:
-        """Return when ``run_background()`` has something to do, in seconds of ``time.monotonic()``; None for never."""
-        return None
+        """Return when the background thread shall call ``run_background()``, in seconds of the monotonic clock."""
+        return min((due for cache in list(self.caches) if (due := cache.sync_due)), default=None)
 
-    def run_background(self) -> None:
-        """Do what is due in the background thread. It does not wait for the lock of another thread."""
+    def run_background(self, at_once: bool = False) -> None:
+        """Sync the caches whose time has come; ``at_once`` all for which a sync is scheduled.
+
+        Does nothing while another thread is in an operation, or if this thread is: background_due() stays as it is.
+        """
+        if self.lock.is_mine() or not self.lock.acquire_within(BACKGROUND_PATIENCE):
+            return
+        try:
+            for cache in list(self.caches):
+                cache.sync_when_due(at_once)
+        finally:
+            self.lock.release()
 
     # Closing
 
@@ -549,6 +558,8 @@ class Store(StoreBase):
 
     def after_fork_in_parent(self) -> None:
         """Allow operations again."""
+        for cache in self.caches:
+            cache.restart_schedule()
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -561,7 +572,7 @@ class Store(StoreBase):
         self._files.leave_to_parent()
         self._reopens = True
         self._may_write = self._alone = self.writable = False
-        self.transient = True
+        self.snapshot_per_op = True
         for cache in self.caches:
             cache.forget()
 

@@ -13,7 +13,7 @@ import click
 from tastypy_fast import ProgressTracker, StorePathError
 from tastypy_fast._core.iterators import ITEMS, KEYS, StoreIterator
 from tastypy_fast._inspect.store_info import find_seq
-from tastypy_fast._inspect.task_counts import ActiveClaim, active_claims, read_claims
+from tastypy_fast._inspect.task_counts import ActiveClaim, FailureRule, active_claims, read_claims
 from tastypy_fast._paths import checked
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, INCOMPLETE, USAGE, CommandError
@@ -64,12 +64,12 @@ class KeyFilter(NamedTuple):
         ``is_running``: a worker runs it now. ``claimed``: a worker has claimed it, and may have failed at it.
         """
         is_open = not (task["_done"] or task["_aborted"])
-        tries = task["_tries"]
+        failed, used_up = FailureRule.of_limit(self.max_tries), FailureRule(self.max_tries)
         return not self.statuses or (
-            ("todo" in self.statuses and is_open and not (self.max_tries and tries >= self.max_tries))
+            ("todo" in self.statuses and is_open and not used_up.has_task_failed(task))
             or ("done" in self.statuses and task["_done"])
             or ("aborted" in self.statuses and task["_aborted"])
-            or ("failed" in self.statuses and is_open and not is_running and tries >= max(self.max_tries, 1))
+            or ("failed" in self.statuses and not is_running and failed.has_task_failed(task))
             or ("claimed" in self.statuses and claimed)
         )
 

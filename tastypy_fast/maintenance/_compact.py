@@ -18,7 +18,7 @@ __all__ = ["compact_store", "copy_store", "remove_leftovers"]
 # The new data file, before it replaces the old one in the same folder.
 COMPACTED = "data.compacted"
 # Seconds to wait for a process that has the store open for a moment, to read it.
-LOCK_TIMEOUT = 5
+LOCK_TIMEOUT_S = 5
 
 
 def copy_store(path: str, folder: str) -> Iterator[None]:
@@ -77,7 +77,7 @@ def _replace_data_file(path: str, compacted: str) -> None:
     A reader must not use one data file with the lock file of the other, because LMDB's reader table would not protect
     the pages that it reads. So the lock file is reset together with the data file.
     """
-    lock = EngineLock(path, LOCK_TIMEOUT)
+    lock = EngineLock(path, LOCK_TIMEOUT_S)
     try:
         lock.invalidate()
         os.rename(compacted, os.path.join(path, DATA))

@@ -122,7 +122,7 @@ class _StoreRepair:
         self._keep_all(strays)
         self._strays = []
         if self._tracks:
-            self._settle_statuses()
+            self._rebuild_statuses()
         self._name_the_lost()
         following = max(self._last + 1, self._source.next)
         self._new.write(lambda txn: txn.put(b"next", NUMBER.pack(following), db=self._new.meta))
@@ -233,7 +233,7 @@ class _StoreRepair:
     # Statuses
 
     def _keep_blocks(self, blocks: Iterable[tuple[int, bytes]], overwrite: bool = True) -> None:
-        """Put status blocks unchanged. ``_settle_statuses`` makes them fit the records later."""
+        """Put status blocks unchanged. ``_rebuild_statuses`` makes them fit the records later."""
         blocks = iter(blocks)
         while run := list(islice(blocks, _RUN)):
             self._doubtful.update(number for number, block in run if _counts_of(STATUSES.unpack(block)[8:]) !=
@@ -257,11 +257,11 @@ class _StoreRepair:
                 fields[8 + slot] = entry
             txn.put(NUMBER.pack(number), STATUSES.pack(*fields), db=self._new.status)
 
-    def _settle_statuses(self) -> None:
+    def _rebuild_statuses(self) -> None:
         """Give each record a status, and remove all other statuses."""
         following: int | None = 0
         while following is not None:
-            following, facts = self._new.write(partial(self._settle_some, start=following))
+            following, facts = self._new.write(partial(self._rebuild_some, start=following))
             for text, undone, gone in facts:
                 self._undone += undone
                 if text:
@@ -269,15 +269,18 @@ class _StoreRepair:
                 for number in gone:
                     self._lost.setdefault(number, ("its record is gone", ""))
 
-    def _settle_some(self, txn: Any, start: int) -> tuple[int | None, list[tuple[str, int, list[int]]]]:
-        """Settle some blocks from ``start`` on. Returns the next block, None at the end, and the results of _settle."""
+    def _rebuild_some(self, txn: Any, start: int) -> tuple[int | None, list[tuple[str, int, list[int]]]]:
+        """Rebuild some blocks from ``start`` on.
+
+        Returns the next block, None at the end, and the results of ``_rebuild_block()``.
+        """
         cursor = txn.cursor(self._new.values)
         found = cursor.set_range(NUMBER.pack(start * TASKS_PER_BLOCK))
         numbers = (NUMBER.unpack(raw)[0] for raw in cursor.iternext(values=False)) if found else iter(())
         records = groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK)
         facts = []
         for block, tasks in islice(records, _RUN_BLOCKS):
-            facts.append(self._settle(txn, block, list(tasks)))
+            facts.append(self._rebuild_block(txn, block, list(tasks)))
             facts.extend(self._drop_blocks(txn, start, block))
             start = block + 1
         if len(facts) == 0:
@@ -290,11 +293,11 @@ class _StoreRepair:
         cursor = txn.cursor(self._new.status)
         found = cursor.set_range(NUMBER.pack(first))
         while found and (end is None or NUMBER.unpack(cursor.key())[0] < end):
-            facts.append(self._settle(txn, NUMBER.unpack(cursor.key())[0], []))
+            facts.append(self._rebuild_block(txn, NUMBER.unpack(cursor.key())[0], []))
             found = cursor.set_range(NUMBER.pack(first))
         return facts
 
-    def _settle(self, txn: Any, block: int, numbers: list[int]) -> tuple[str, int, list[int]]:
+    def _rebuild_block(self, txn: Any, block: int, numbers: list[int]) -> tuple[str, int, list[int]]:
         """Write one status block for the tasks ``numbers``.
 
         Returns a sentence on what was lost, the number of tasks that are kept as not done, and the sequence numbers

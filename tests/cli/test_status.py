@@ -43,15 +43,6 @@ def test_status_of_a_dict(path):
     assert json.loads(run("status", path, "--json"))["file_size"] == 50
 
 
-def test_free_room_is_what_deleting_leaves(path):
-    with POD(path) as pod:
-        pod.update((number, "x" * 1000) for number in range(2000))
-        pod.sync()
-        pod.clear()
-    free = json.loads(run("status", path, "--json"))["disk"]["free"]
-    assert 2_000_000 < free < os.path.getsize(path / "data.mdb")
-
-
 STATUS = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3))
 
 

@@ -127,7 +127,7 @@ def test_place_behind_set_is_no_value_to_store(kit, abc):
         lambda: abc.set.__setitem__("a", kit.value(abc.set["b"])), lambda: abc.update(a=kit.value([abc.set["b"]])),
         lambda: abc.__setitem__("new", kit.value(abc.set["b"])), lambda: abc.__setitem__(abc.set["b"], kit.value(1)),
     ):
-        with pytest.raises(PersistentOrderedDictException, match="DeepProxy"):
+        with pytest.raises(PersistentOrderedDictException, match="SetProxy"):
             use()
     assert kit.contents(abc) == before
 

@@ -13,6 +13,8 @@ import textwrap
 import traceback
 from pathlib import Path
 
+from tests.support.no_background import PRELUDE
+
 
 class Child:
     """``work(pipe, *arguments)`` in a forked child, which ends with status 1 and a traceback when it raises.
@@ -95,7 +97,7 @@ def outcome_of(work, *arguments):
 
 def start(program, *arguments):
     """A Python program, given as its file or its source, in a fresh interpreter."""
-    source = [program] if isinstance(program, Path) else ["-c", textwrap.dedent(program)]
+    source = [program] if isinstance(program, Path) else ["-c", PRELUDE + textwrap.dedent(program)]
     return subprocess.Popen(
         [sys.executable, *source, *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
+from tests.support.no_background import PRELUDE
 
 PROGRAM = textwrap.dedent("""
     import sys
@@ -83,7 +84,7 @@ def run_with_failure(shim, folder, number, how, cls, durability):
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LD_PRELOAD": str(shim),
         "FAIL_WRITES_BELOW": str(folder / "store"), "FAIL_WRITES": f"{number}:{how}", "FAIL_WRITES_DONE": str(done),
     }
-    result = subprocess.run([sys.executable, "-c", PROGRAM, cls.__name__, folder / "store", durability],
+    result = subprocess.run([sys.executable, "-c", PRELUDE + PROGRAM, cls.__name__, folder / "store", durability],
                             env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"write {number} ({how}): {result.stderr}"
     return done.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 import time
 
@@ -46,26 +45,6 @@ def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
         _, errors = process.communicate()
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
-    with POD(tmp_path / "pod") as pod, Tracker(tmp_path / "tracker") as tracker:
-        assert pod["list"] == [1]
-        assert tracker.done("task")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no timers that send a signal of one's own choice")
-@kinds
-@pytest.mark.parametrize("fork", ["", "if os.fork(): sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"])
-def test_a_signal_that_ends_no_waiting_is_repeated(tmp_path, begin, fork):
-    """A signal just before a call that waits is only noted. Where another thread gets it, that is certain to happen."""
-    status, _, errors = run(
-        f"""{begin}
-{fork}
-signal_this_thread = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-threading.Thread(target=signal_this_thread).start()
-threading.Event().wait()
-""",
-        tmp_path,
-    )
-    assert (status, errors) == (-signal.SIGTERM if not fork else 256 - signal.SIGTERM, "")
     with POD(tmp_path / "pod") as pod, Tracker(tmp_path / "tracker") as tracker:
         assert pod["list"] == [1]
         assert tracker.done("task")

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import signal
+from contextlib import nullcontext
 
 import pytest
 
@@ -167,4 +168,35 @@ def test_a_stopped_holder_of_the_lock_holds_up_writers_alone(path, ending):
             assert writer.wait() == 0
         assert holder.wait() == (-ending if ending == signal.SIGKILL else 0)
         assert pod["n"] == (1 if ending == signal.SIGKILL else 11)
+        pod._check()
+
+
+# While a commit asks who holds the automatic sync, Python code runs, and so may a signal handler.
+
+
+@pytest.mark.parametrize("kind", ["operation", "locked", "transaction"])
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_a_handler_changes_while_a_commit_asks_for_holders_is_in_that_commit(path, monkeypatch, is_held, kind):
+    with SharedPOD(path, sync_at=2) as pod:
+        pod.sync()
+        asked = []
+
+        def ask():
+            asked.append(is_held)
+            signal.raise_signal(signal.SIGUSR1)
+            return is_held
+
+        monkeypatch.setattr(pod._store, "is_sync_held", ask)
+        before = signal.signal(signal.SIGUSR1, lambda *_: pod.__setitem__("handler", True))
+        try:
+            with pod.transaction() if kind == "transaction" else pod.locked() if kind == "locked" else nullcontext():
+                pod.update(a=1, b=2)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert asked == [is_held]
+        assert pod.get("handler") is True
+        # (a rollback would drop what had stayed in the cache)
+        with pytest.raises(ZeroDivisionError), pod.transaction():
+            _ = 1 / 0
+        assert pod.items() == [("a", 1), ("b", 2), ("handler", True)]
         pod._check()

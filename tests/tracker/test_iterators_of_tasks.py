@@ -7,6 +7,7 @@ import pytest
 from tastypy_fast import (
     ProgressTracker,
 )
+from tastypy_fast.types import ClaimIterator
 from tests.support.stores import changing
 from tests.support.tasks import FRESH, SITUATIONS, is_open, of_one_process, reopened
 
@@ -43,6 +44,22 @@ def test_try_keys_counts_each_try_before_it_hands_the_key_out(make, place):
     assert tracker.num_tried() == 3
     assert list(tracker.try_keys()) == ["a", "b", "c"]
     assert list(tracker.try_keys()) == []
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("part", ["keys", "values", "items"])
+def test_close_ends_the_iteration_and_counts_no_try_ahead(make, place, part, batch):
+    tracker = place(make(init={key: {} for key in "abcde"}))
+    unused = getattr(tracker, f"try_{part}")(batch=batch)
+    iterator = getattr(tracker, f"try_{part}")(batch=batch)
+    assert isinstance(iterator, ClaimIterator)
+    next(iterator)
+    next(iterator)
+    for one in iterator, iterator, unused:
+        one.close()
+        assert next(one, None) is None
+    assert [tracker.tries(key) for key in "abcde"] == [1, 1, 0, 0, 0]
+    assert list(tracker.try_keys()) == list("abcde")
 
 
 def test_loop_over_tasks_is_live(make, place):

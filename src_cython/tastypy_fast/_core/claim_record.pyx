@@ -4,8 +4,8 @@
 
 A claim of a loop has the number of its slot and a position. The task was yielded if the position is below the count in
 this slot (see worker_slots). A claim of slot 0 was made by ``should_try()`` and was yielded when it was committed; its
-position is the number of the thread. A claim of slot LEFT is a task at which a thread has failed and which it may try
-again; its position is also the number of the thread.
+position is the number of the thread. A claim of slot FAILED_SLOT is a task at which a thread has failed and which it
+may try again; its position is also the number of the thread.
 
 ``tries`` is the task's number of tries including the one of this claim. It follows later changes of that number. If the
 task has fewer tries, they were reset, and the claim's try is not among them.
@@ -66,16 +66,32 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
         return False
     if store.worker_slots is not None and claim.worker == store.worker_number:
         return store.worker_slots.stop(claim.slot, claim.position)
-    return store.stop_other_worker(claim.worker, claim.slot, claim.position)
+    return store.stop_slot_of(claim.worker, claim.slot, claim.position)
 
 
-cdef int note_tries(StoreBase store, bytes number, int added, int tries) except -1:
-    """Update the claim of a task whose tries change by ``added``, or to ``tries`` if ``added`` is 0."""
+cdef int note_tries_added(StoreBase store, bytes number, int added) except -1:
+    """Update the claim of a task to whose tries ``added`` is added."""
     cdef Claim claim
     raw = store.snapshot.get(number, None, store.claims)
-    if raw is not None:
-        decode_claim(raw, &claim)
-        claim.tries = claim.tries + added if added else tries + 1
-        store.snapshot.put(number, encode_claim(&claim), True, True, False, store.claims)
-        store.wrote = True
+    if raw is None:
+        return 0
+    decode_claim(raw, &claim)
+    claim.tries += added
+    return put_changed(store, number, &claim)
+
+
+cdef int note_tries_assigned(StoreBase store, bytes number, int tries) except -1:
+    """Update the claim of a task whose tries become ``tries``, so that the claim's try is not among them."""
+    cdef Claim claim
+    raw = store.snapshot.get(number, None, store.claims)
+    if raw is None:
+        return 0
+    decode_claim(raw, &claim)
+    claim.tries = tries + 1
+    return put_changed(store, number, &claim)
+
+
+cdef int put_changed(StoreBase store, bytes number, const Claim* claim) except -1:
+    store.snapshot.put(number, encode_claim(claim), True, True, False, store.claims)
+    store.wrote = True
     return 0

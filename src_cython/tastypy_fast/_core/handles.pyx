@@ -69,7 +69,7 @@ cdef class ThreadLock:
         self.store.blocks -= 1
         try:
             if self.store.blocks == 0 and self.store.cache is cache and not cache.closed:
-                cache.settle(self.store.threshold())
+                cache.sync_if_due(self.store.threshold())
         finally:
             cache.end_op()
 
@@ -81,15 +81,21 @@ cdef class PodHandle(StoreHandle):
     works inside the write transaction.
     """
 
-    def _attach(self, WriteCache cache, long long sync_at, long long max_tries):
+    def _attach(self, WriteCache cache, long long sync_at, long long max_tries, double sync_every=0):
         self.cache = cache
         self.sync_at = sync_at
         self.max_tries = max_tries
         self.held = False
         self.blocks = 0
+        self.sync_every = sync_every
+        if sync_every and cache.writable:
+            cache.join_schedule(self)
 
     def _detach(self):
+        cdef WriteCache cache = self.cache
         self.cache = None
+        if cache is not None:
+            cache.update_schedule()
 
     @classmethod
     def __class_getitem__(cls, parameters):
@@ -103,6 +109,16 @@ cdef class PodHandle(StoreHandle):
     @property
     def _one_step(self):
         return Step(self.open_cache())
+
+    @property
+    def _sync_every(self):
+        """Seconds between a change and its sync; 0 without a sync by time, and after close()."""
+        return 0.0 if self.cache is None else self.sync_every
+
+    @property
+    def _is_held(self):
+        """Whether this instance suspends the automatic sync."""
+        return self.cache is not None and (self.held or self.blocks > 0)
 
     @property
     def _threshold(self):
@@ -141,7 +157,7 @@ cdef class PodHandle(StoreHandle):
         return ThreadLock(self)
 
     def hold(self):
-        """Suspend the automatic sync of this instance.
+        """Suspend the automatic sync of this instance, by count and by time.
 
         Changes stay in memory, however many there are, until ``sync()``, ``sync_key()`` or the end of the program.
         ``unhold()`` starts the automatic sync again. Each instance on a path has a hold of its own.
@@ -181,7 +197,7 @@ cdef class PodHandle(StoreHandle):
         self.held = False
         cache.begin_op()
         try:
-            cache.settle(self.threshold())
+            cache.sync_if_due(self.threshold())
         finally:
             cache.end_op()
 
@@ -437,14 +453,14 @@ cdef class TrackerHandle(PodHandle):
                 tasks.status_of(key)
             for key in keys:
                 tasks.change(key, CLAIMED, DONE, 0, 0)
-            tasks.settle(self.threshold())
+            tasks.sync_if_due(self.threshold())
         finally:
             tasks.end_op()
 
     def release(self, key):
         """Check that a task exists, and do nothing, because a private tracker has no claims.
 
-        Code that gives tasks back to the other workers of a shared tracker runs unchanged on a private one.
+        Code that releases the tasks of a shared tracker for other workers runs unchanged on a private one.
 
         Args:
             key: The key of the task.

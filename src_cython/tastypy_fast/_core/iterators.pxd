@@ -15,6 +15,8 @@ cdef class StoreHandle:
     cdef long long sync_at
     cdef long long max_tries
     cdef bint held
+    # Seconds between a change and its sync; 0 without a sync by time.
+    cdef double sync_every
     # How many locked() blocks of this instance are open.
     cdef int blocks
 
@@ -42,6 +44,7 @@ cdef class StoreIterator(ValueLoop):
     cdef long long cache_version
     cdef long long snapshot_id
 
+    cdef int finish(self) except -1
     cdef bint is_outdated(self) except -1
     cdef int begin_step(self, long long seq, long long before) except -1
     cdef object offer(self, long long seq, object item, long long before)

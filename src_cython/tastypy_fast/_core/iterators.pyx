@@ -94,11 +94,7 @@ cdef class StoreIterator(ValueLoop):
             if self.at >= len(self.records) or self.is_outdated():
                 self.refill()
                 if not self.records:
-                    self.finished = True
-                    self.cache.last_yielded.record = None
-                    if self.cache.last_yielded.copied is self.copied:
-                        self.cache.last_yielded.copied = None
-                    self.copied = None
+                    self.finish()
                     raise StopIteration
             seq = self.seqs[self.at]
             item = self.records[self.at]
@@ -114,6 +110,16 @@ cdef class StoreIterator(ValueLoop):
                 if self.position == seq:
                     # (else another thread has moved this loop on)
                     self.seek(before)
+
+    cdef int finish(self) except -1:
+        """End the loop, and drop what it keeps."""
+        self.finished = True
+        self.seqs = self.records = []
+        self.cache.last_yielded.record = None
+        if self.cache.last_yielded.copied is self.copied:
+            self.cache.last_yielded.copied = None
+        self.copied = None
+        return 0
 
     cdef bint is_outdated(self) except -1:
         """Return whether the rest of the chunk may not be what comes next any more."""
@@ -133,7 +139,7 @@ cdef class StoreIterator(ValueLoop):
 
     cdef object offer(self, long long seq, object item, long long before):
         """Return what to hand out for an item of the chunk, or GONE. The loop came from ``before``."""
-        if not self.cache.store.transient and (not self.cache.tracks or self.kind == KEYS):
+        if not self.cache.store.snapshot_per_op and (not self.cache.tracks or self.kind == KEYS):
             return self.offer_now(seq, item)
         # Under the lock, because the status of a task is read, too, and must belong to its value. And where other
         # processes write, the record is read again if the store has changed since the chunk was read.
@@ -147,7 +153,7 @@ cdef class StoreIterator(ValueLoop):
     cdef object as_it_is_now(self, long long seq, object item):
         """Return an item of the chunk, read again if other processes have written since; None if it does not come
         next any more. The caller holds the lock."""
-        if self.snapshot_id == self.cache.snapshot_id or not self.cache.store.transient:
+        if self.snapshot_id == self.cache.snapshot_id or not self.cache.store.snapshot_per_op:
             return item
         if self.reverts != self.count_reverts():
             self.is_reverted = True
@@ -163,7 +169,7 @@ cdef class StoreIterator(ValueLoop):
 
         The loop seeks again then, from this item on.
         """
-        if self.cache.store.transient or self.cache_version == self.cache.cache_version:
+        if self.cache.store.snapshot_per_op or self.cache_version == self.cache.cache_version:
             return False
         self.seek(seq + 1 if self.backwards else seq - 1)
         return True
@@ -274,7 +280,7 @@ cdef class StoreIterator(ValueLoop):
                 # Asked again only after a sync. Where another process writes, a wrong answer costs nothing but time.
                 self.bare = self.kind == KEYS and cache.store.has_large_values()
                 self.cache_version = cache.cache_version
-            if cache.store.transient:
+            if cache.store.snapshot_per_op:
                 self.reverts = self.count_reverts()
             cut = self.read_disk(seqs, records)
             if cache.new_entries:
@@ -383,10 +389,15 @@ cdef class TaskIterator(StoreIterator):
         if attempt and not self.cache.writable:
             raise self.cache.store.refuse_write()
 
+    def close(self):
+        """End the iteration. A try is counted when its task is yielded, so no task that lies ahead has one."""
+        if not self.finished:
+            self.finish()
+
     cdef bint is_outdated(self) except -1:
         cdef StatusTable status = self.tasks.status
         cdef long long changes, last
-        if self.tasks.store.transient:
+        if self.tasks.store.snapshot_per_op:
             # Another process may have opened a task that was passed over. While others write a lot, chunks are small.
             if self.is_current():
                 return False
@@ -448,7 +459,7 @@ cdef class TaskIterator(StoreIterator):
         if self.kind == KEYS:
             if entry is None:
                 self.remember_record(seq, item)
-            tasks.settle(self.handle.threshold())
+            tasks.sync_if_due(self.handle.threshold())
             value = None
         else:
             # As by keying: what the caller changes in the dict is saved.
@@ -456,11 +467,12 @@ cdef class TaskIterator(StoreIterator):
                 entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
             value = tasks.borrow(entry)
             if tasks.writable and (self.attempt or not entry.counts_as_dirty) and entry.value is not None:
-                tasks.settle(self.handle.threshold())
+                tasks.sync_if_due(self.handle.threshold())
                 if tasks.entry_of(entry.key) is not entry:
                     tasks.adopt(entry)
                 else:
                     tasks.count_as_dirty(entry)
+                tasks.schedule_sync()
         tasks.last_yielded.set_item(key, seq)
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 
@@ -481,7 +493,7 @@ cdef class TaskIterator(StoreIterator):
                 # in silence.
                 tasks.status.count()
             snapshot_id = tasks.snapshot_id
-            if tasks.store.transient:
+            if tasks.store.snapshot_per_op:
                 self.reverts = self.count_reverts()
             chosen = self.choose()
             if not chosen and tasks.pinned.by_key:

@@ -8,14 +8,14 @@ cdef class Operation:
     cdef bint augments_a_key(self)
     cdef bint is_for_a_key(self)
 
-cdef class DeepProxy:
+cdef class SetProxy:
     cdef object apply
     cdef tuple steps
     cdef bint is_done
 
-    cdef DeepProxy at(self, bint is_item, object name)
+    cdef SetProxy at(self, bint is_item, object name)
     cdef object do(self, tuple steps, object act, tuple arguments)
-    cdef DeepProxy augment(self, object change, object operand)
+    cdef SetProxy augment(self, object change, object operand)
 
-cdef DeepProxy make_proxy(object apply, tuple steps)
+cdef SetProxy make_proxy(object apply, tuple steps)
 cpdef bint is_done(object value, tuple steps)

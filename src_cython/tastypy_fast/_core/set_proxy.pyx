@@ -12,7 +12,7 @@ cimport cython
 import operator
 from collections.abc import Iterator
 
-__all__ = ["DeepProxy", "Operation", "is_done"]
+__all__ = ["SetProxy", "Operation", "is_done"]
 
 
 @cython.final
@@ -104,7 +104,7 @@ def augment(target, step, change, operand):
 
 
 @cython.final
-cdef class DeepProxy:
+cdef class SetProxy:
     """A place inside a stored value, through which the value is changed.
 
     Keys, indexes and slices lead further into the value. A method call, an assignment, ``del`` and an augmented
@@ -116,15 +116,15 @@ cdef class DeepProxy:
         self.apply = apply
         self.steps = ()
 
-    cdef DeepProxy at(self, bint is_item, object name):
+    cdef SetProxy at(self, bint is_item, object name):
         """Return the place one step further."""
         return make_proxy(self.apply, self.steps + ((is_item, name),))
 
     cdef object do(self, tuple steps, object act, tuple arguments):
         return self.apply(make_operation(steps, act, arguments))
 
-    cdef DeepProxy augment(self, object change, object operand):
-        cdef DeepProxy proxy = make_proxy(self.apply, self.steps)
+    cdef SetProxy augment(self, object change, object operand):
+        cdef SetProxy proxy = make_proxy(self.apply, self.steps)
         if self.steps:
             self.do(self.steps[:-1], augment, (self.steps[-1], change, operand))
         else:
@@ -145,7 +145,7 @@ cdef class DeepProxy:
         return self.do(self.steps, call, (arguments, keywords))
 
     def __setitem__(self, key, value):
-        if type(value) is not DeepProxy or not is_done(value, self.steps + ((True, key),)):
+        if type(value) is not SetProxy or not is_done(value, self.steps + ((True, key),)):
             self.do(self.steps, operator.setitem, (key, value))
 
     def __delitem__(self, key):
@@ -153,6 +153,7 @@ cdef class DeepProxy:
 
     def __repr__(self):
         where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps])
+        # The name of this class in tastypy, whose documentation shows it in the repr.
         return f"<DeepProxy .set{where}: changes the stored value; leave off .set to read it>"
 
     def __iadd__(self, operand):
@@ -354,19 +355,19 @@ cdef class DeepProxy:
         raise not_a_value(self, "calculate with it")
 
 
-cdef DeepProxy make_proxy(object apply, tuple steps):
+cdef SetProxy make_proxy(object apply, tuple steps):
     """Return the proxy of the place to which ``steps`` lead. ``apply`` is called with each Operation."""
-    cdef DeepProxy proxy = DeepProxy.__new__(DeepProxy)
+    cdef SetProxy proxy = SetProxy.__new__(SetProxy)
     proxy.apply = apply
     proxy.steps = steps
     return proxy
 
 
-cdef object not_a_value(DeepProxy proxy, str what):
+cdef object not_a_value(SetProxy proxy, str what):
     """Return the error for using a place as the stored value."""
     return TypeError(f".set changes a stored value and does not read it; leave off .set to {what} ({proxy!r})")
 
 
 cpdef bint is_done(object value, tuple steps):
     """Return whether a value is what an augmented assignment at this place has returned for Python to assign."""
-    return type(value) is DeepProxy and (<DeepProxy>value).is_done and (<DeepProxy>value).steps == steps
+    return type(value) is SetProxy and (<SetProxy>value).is_done and (<SetProxy>value).steps == steps

@@ -63,7 +63,7 @@ cdef class Block:
     cdef unsigned char touched[TASKS_PER_BLOCK]
     cdef int touched_count
     cdef int touch(self, int slot, unsigned char how) except -1
-    cdef int settle(self, int slot) except -1
-    cdef int settle_all(self) except -1
+    cdef int mark_clean(self, int slot) except -1
+    cdef int mark_all_clean(self) except -1
     cdef int check(self) except -1
     cdef bytearray changes(self, Block target)

@@ -115,13 +115,13 @@ cdef class Block:
         self.touched_count += 1
         return 0
 
-    cdef int settle(self, int slot) except -1:
+    cdef int mark_clean(self, int slot) except -1:
         """Note that a touched slot is as the disk has it again."""
         self.touched[slot] = 0
         self.touched_count -= 1
         return 0
 
-    cdef int settle_all(self) except -1:
+    cdef int mark_all_clean(self) except -1:
         """Note that every slot is as the disk has it."""
         memset(self.touched, 0, TASKS_PER_BLOCK)
         self.touched_count = 0

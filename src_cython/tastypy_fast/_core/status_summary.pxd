@@ -22,7 +22,7 @@ cdef class StatusSummary:
     cdef int begin(self, long long transaction) except -1
     cdef int stage(self, long long number, const Head* head) except -1
     cdef int resolve(self, long long last) except -1
-    cdef int settle(self) except -1
+    cdef int publish_staged(self) except -1
 
 
 cdef StatusSummary current_summary(StoreBase store)

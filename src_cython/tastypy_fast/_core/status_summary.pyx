@@ -105,7 +105,7 @@ cdef class StatusSummary:
         self.staged_by = 0
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int publish_staged(self) except -1:
         """Apply the staged changes, because their transaction was committed."""
         return self.resolve(self.staged_by)
 
@@ -121,7 +121,7 @@ cdef StatusSummary current_summary(StoreBase store):
     if summary is None:
         return None
     if summary.staged_by:
-        # An interrupt came between the commit and settle().
+        # An interrupt came between the commit and publish_staged().
         summary.resolve(store.reader().id())
     return summary if summary.is_of(IN_STEP if is_ours(store) else store.reader().id()) else None
 

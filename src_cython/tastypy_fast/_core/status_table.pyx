@@ -130,7 +130,7 @@ cdef class StatusTable:
             self.touched += count
         elif block.before[slot] == entry:
             self.touched -= block.touched[slot] == 1
-            block.settle(slot)
+            block.mark_clean(slot)
             if block.touched_count == 0:
                 del self.differing[seq // TASKS_PER_BLOCK]
         return 0
@@ -327,10 +327,10 @@ cdef class StatusTable:
         cdef long long number
         cdef bint whole = only is None and not skip
         if self.store.summary is not None:
-            (<StatusSummary>self.store.summary).settle()
+            (<StatusSummary>self.store.summary).publish_staged()
         if whole:
             for block in self.differing.values():
-                block.settle_all()
+                block.mark_all_clean()
             self.differing = {}
             self.touched = 0
         for number in self.changed(only):
@@ -338,7 +338,7 @@ cdef class StatusTable:
             for slot in range(TASKS_PER_BLOCK):
                 if block.touched[slot] and is_chosen(number * TASKS_PER_BLOCK + slot, only, skip):
                     self.touched -= block.touched[slot] == 1
-                    block.settle(slot)
+                    block.mark_clean(slot)
             if block.touched_count == 0:
                 del self.differing[number]
         if len(self.blocks) > KEPT:

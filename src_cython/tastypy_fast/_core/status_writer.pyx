@@ -23,10 +23,10 @@ from tastypy_fast._core.status_block cimport (
     tries_of,
 )
 
-__all__ = ["give_back", "restore_status"]
+__all__ = ["release_claims", "restore_status"]
 
 
-def give_back(txn, status, claims, dict lost not None, images=None, dict kept=None):
+def release_claims(txn, status, claims, dict lost not None, images=None, dict kept=None):
     """Release claims.
 
     ``lost`` maps sequence numbers to the tries of the claim if its task was never yielded, and to None otherwise. A

@@ -5,7 +5,7 @@ cdef class StoreBase:
     cdef public Lock lock
     cdef public str path
     cdef public bint writable
-    cdef public bint transient
+    cdef public bint snapshot_per_op
     cdef public bint gzipped
     cdef public bint flushes_each_sync
     cdef public long long disk_version
@@ -30,6 +30,8 @@ cdef class StoreBase:
     cdef bint is_next_seq_stale
     # The second of the monotonic clock in which the files were checked last.
     cdef public long long files_checked
+    # A function that wakes the background thread, because it has something to do at another time now.
+    cdef public object wake_background
 
     cdef int recheck_files(self) except -1
     cdef object reader(self)

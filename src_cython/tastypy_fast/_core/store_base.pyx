@@ -30,11 +30,11 @@ __all__ = ["StoreBase"]
 cdef class StoreBase:
     """One open store, or one open write transaction of a shared store.
 
-    ``transient`` means that another process may write, so each operation reads its own snapshot. ``disk_version``
-    goes up when a write transaction begins; a cache that remembers an older version asks the disk again. ``next_seq``
-    is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction: whether it has
-    something to commit, and how many before-images there are as far as it knows. ``worker_number`` is valid while
-    ``worker_slots`` is set.
+    ``snapshot_per_op`` means that each operation reads its own snapshot, because another process may write.
+    ``disk_version`` goes up when a write transaction begins; a cache that remembers an older version asks the disk
+    again. ``next_seq`` is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction:
+    whether it has something to commit, and how many before-images there are as far as it knows. ``worker_number`` is
+    valid while ``worker_slots`` is set.
     """
 
     def __cinit__(self):
@@ -88,7 +88,7 @@ cdef class StoreBase:
         """Check whether the files at the path are still those that are open, and follow or refuse new ones."""
         raise NotImplementedError
 
-    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+    def stop_slot_of(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
         """Return whether a task that another worker has claimed was not yielded, and stop it from being yielded."""
         raise NotImplementedError
 
@@ -109,7 +109,7 @@ cdef class StoreBase:
     cdef object reader(self):
         """Return the current snapshot. The caller holds the lock, and does not pass the snapshot on."""
         if self.snapshot is None:
-            if self.transient and self.db is not None:
+            if self.snapshot_per_op and self.db is not None:
                 try:
                     txn = self.db.begin()
                     self.snapshot = txn if self.wal is None else self.wal.merged_view(txn)

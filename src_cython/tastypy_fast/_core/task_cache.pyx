@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
+from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
 from tastypy_fast._core.status_block cimport (
@@ -27,6 +27,7 @@ from tastypy_fast._core.status_block cimport (
 )
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.sync_schedule cimport monotonic
 from tastypy_fast._core.write_cache cimport WriteCache, count_key_places
 
 from contextlib import suppress
@@ -163,7 +164,7 @@ cdef class TaskCache(WriteCache):
         self.begin_op()
         try:
             self.assign(key, dict(value))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return 0
@@ -209,7 +210,7 @@ cdef class TaskCache(WriteCache):
                 return make_entry(status & FLAGS, tries_of(status) - 1)
             return status
         if not same:
-            note_tries(self.store, pack(seq), 0, tries_of(status))
+            note_tries_assigned(self.store, pack(seq), tries_of(status))
         return status | CLAIMED
 
     # Statuses
@@ -326,9 +327,9 @@ cdef class TaskCache(WriteCache):
                 if drop & CLAIMED:
                     tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
                 elif added_tries:
-                    note_tries(self.store, pack(seq), added_tries, tries)
+                    note_tries_added(self.store, pack(seq), added_tries)
             self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -347,9 +348,9 @@ cdef class TaskCache(WriteCache):
             entry = self.found
             status = self.status_at(seq, entry)
             if status & CLAIMED:  # (in the transaction of a shared store)
-                note_tries(self.store, pack(seq), 0, 0)
+                note_tries_assigned(self.store, pack(seq), 0)
             self.set_status(seq, entry, make_entry(status & FLAGS, 0))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -376,7 +377,7 @@ cdef class TaskCache(WriteCache):
                 return False
             if attempt:
                 self.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
             return True
         finally:
             self.end_op()
@@ -420,12 +421,12 @@ cdef class TaskCache(WriteCache):
                     names, originals = originals, []
                     if not (all_new and chunk == sync_at and self.add_synced(ready)):
                         all_new = self.add_chunk(ready, names, if_absent)
-                        self.settle(sync_at)
+                        self.sync_if_due(sync_at)
         finally:
             # Also what came before a key that was refused, or before the iterable raised.
             if encoded:
                 self.add_chunk(encoded, originals, if_absent)
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
 
     cdef bint add_chunk(self, list keys, list originals, bint if_absent) except -1:
         """Add tasks. Returns whether all of them were new."""
@@ -466,7 +467,7 @@ cdef class TaskCache(WriteCache):
         cdef list index = [], records = []
         self.begin_op()
         try:
-            if self.has_changes() or store.transient or store.images is not None:
+            if self.has_changes() or store.snapshot_per_op or store.images is not None:
                 return False
             first = store.next_free()
             for position in range(len(keys)):
@@ -501,6 +502,7 @@ cdef class TaskCache(WriteCache):
             self.disk_version = store.disk_version
             if store.flushes_each_sync:
                 store.flush()
+            self.synced_at = monotonic()
             return True
         finally:
             self.end_op()
@@ -543,7 +545,7 @@ cdef class TaskCache(WriteCache):
             else:
                 value = self.decode(encoded, entry.seq, entry.codec, entry.payload) if entry.exists else {}
                 self.assign(encoded, {**value, **changes})
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 

@@ -32,14 +32,14 @@ cdef extern from *:
     void unmark(uint64_t* at, uint64_t bits) nogil
     int replace(uint64_t* at, uint64_t* before, uint64_t value) nogil
 
-__all__ = ["SLOTS", "LEFT", "WorkerSlots", "count_of", "has_ended"]
+__all__ = ["FAILED_SLOT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
 
-# The number of slots in a file. Slot 0 is not used: it stands for a claim without a loop. LEFT stands for a claim that
-# a loop has left to its thread.
+# The number of slots in a file. Slot 0 is not used: it stands for a claim without a loop. FAILED_SLOT stands for a
+# claim that a loop has left to its thread.
 cdef enum:
     SLOT_COUNT = 496
 SLOTS = SLOT_COUNT
-LEFT = SLOT_COUNT
+FAILED_SLOT = SLOT_COUNT
 
 cdef uint64_t STOPPED = 1ULL << 63, ENDED = 1ULL << 62, COUNT = (1ULL << 62) - 1
 

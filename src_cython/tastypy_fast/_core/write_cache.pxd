@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t
 from tastypy_fast._core.cache_entry cimport Entry, LastYielded, YieldedCopy
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.sync_schedule cimport SyncSchedule
 
 cdef class WriteCache:
     cdef readonly StoreBase store
@@ -27,6 +28,9 @@ cdef class WriteCache:
     # How many operations are open, over all threads. The short paths give way if there is one.
     cdef int busy
     cdef readonly bint writable
+    # When the background thread syncs this cache, and when it was synced last.
+    cdef SyncSchedule schedule
+    cdef double synced_at
     # Whether values are tasks, whose statuses must be taken over from dicts.
     cdef readonly bint tracks
     cdef public bint writes_through
@@ -105,7 +109,8 @@ cdef class WriteCache:
     cdef bint may_be_saved(self, YieldedCopy copied, Entry entry, object original) except -1
     cdef int take_copy(self, Entry entry, object original) except -1
     # Syncing
-    cdef int settle(self, long long sync_at) except -1
+    cdef int sync_if_due(self, long long sync_at) except -1
+    cdef int schedule_sync(self) except -1
     cdef bint has_changes(self) except -1
     cpdef int sync(self, bint flush) except -1
     cpdef int revert(self) except -1

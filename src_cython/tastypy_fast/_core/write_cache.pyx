@@ -33,6 +33,7 @@ from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, i
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.sync_schedule cimport SyncSchedule, monotonic, thread_cpu_time
 from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
 
 from copy import deepcopy
@@ -63,6 +64,7 @@ cdef class WriteCache:
 
     def __cinit__(self):
         self.watched_by_each = WATCHED_BY_EACH
+        self.schedule = SyncSchedule()
 
     def __init__(self, StoreBase store not None):
         self.store = store
@@ -88,6 +90,7 @@ cdef class WriteCache:
         self.borrowed = set()
         self.cache_version += 1
         self.snapshot_id = -1
+        self.schedule.clear()
         self.forget_status()
 
     # Operations
@@ -96,11 +99,11 @@ cdef class WriteCache:
         """Begin an operation: take the store's lock, and have a snapshot that may be read."""
         self.store.lock.acquire()
         self.busy += 1
-        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.transient:
+        if self.closed or self.is_stale() or self.store.snapshot is None or self.store.snapshot_per_op:
             try:
                 if self.closed:
                     raise CalledClosedTrackerError("this store was closed by another thread; open it again to use it")
-                if self.store.transient and self.store.snapshot is None:
+                if self.store.snapshot_per_op and self.store.snapshot is None:
                     self.store.recheck_files()
                 if self.is_stale():
                     if self.store.wal is not None:
@@ -111,7 +114,7 @@ cdef class WriteCache:
                 # Open the snapshot now, because this calls Python, where a signal handler may raise. The operation
                 # itself could be left half done then. (A forked child opens the files again here.)
                 self.store.reader()
-                if self.store.transient and self.busy == 1:
+                if self.store.snapshot_per_op and self.busy == 1:
                     self.on_new_snapshot()
             except BaseException:
                 self.end_op()
@@ -121,7 +124,7 @@ cdef class WriteCache:
     cdef int end_op(self) except -1:
         self.busy -= 1
         if self.busy == 0:
-            if self.store.transient:
+            if self.store.snapshot_per_op:
                 self.store.end_snapshot()
         self.store.lock.release()
         return 0
@@ -246,7 +249,7 @@ cdef class WriteCache:
         cdef Record record
         cdef LastYielded last = self.last_yielded
         if last.record is None or last.cache_version != self.cache_version or (
-                self.store.transient and last.snapshot_id != self.snapshot_id):
+                self.store.snapshot_per_op and last.snapshot_id != self.snapshot_id):
             return False
         parse_record(<const unsigned char*>PyBytes_AS_STRING(last.record), PyBytes_GET_SIZE(last.record), &record)
         return record.key_size == PyBytes_GET_SIZE(key) and not memcmp(record.key, PyBytes_AS_STRING(key),
@@ -463,6 +466,7 @@ cdef class WriteCache:
                 if value is entry.value and self.writable:
                     # (also where it was watched past a sync, and is handed out again)
                     self.count_as_dirty(entry)
+                    self.schedule_sync()
                 return value
             raw = self.find_record(key, &seq)
             if raw is None:
@@ -472,10 +476,11 @@ cdef class WriteCache:
             if self.writable and entry.value is not None:
                 # Sync first, and adopt the entry after that: otherwise the change that follows would not find its
                 # entry in the cache.
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
                 self.adopt(entry)
                 if self.tracks:
                     self.borrowed.add(entry)
+                self.schedule_sync()
             return value
         finally:
             self.end_op()
@@ -493,7 +498,7 @@ cdef class WriteCache:
 
     cdef long long length(self) except -1:
         if self.disk_count >= 0 and not self.busy and not self.unresolved \
-                and not self.is_stale() and not self.store.transient:
+                and not self.is_stale() and not self.store.snapshot_per_op:
             return self.disk_count + self.len_delta
         self.begin_op()
         try:
@@ -586,13 +591,15 @@ cdef class WriteCache:
             self.begin_op()
             try:
                 self.put_payload(self.entry_of(key), key, codec, payload)
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
             finally:
                 self.end_op()
         else:
             self.put_payload(entry, key, codec, payload)
             if sync_at and self.dirty_count >= sync_at:
-                self.settle(sync_at)
+                self.sync_if_due(sync_at)
+            elif not self.schedule.is_set:
+                self.schedule.begin(self.store)
         return 0
 
     cdef int delete(self, bytes key, object original, long long sync_at) except -1:
@@ -615,7 +622,7 @@ cdef class WriteCache:
             elif not entry.exists:
                 raise KeyError(original)
             self.remove_entry(entry)
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return 0
@@ -662,7 +669,7 @@ cdef class WriteCache:
             if not self.copies:
                 self.take_copy(entry, original)
             entry.dirty = True
-            self.settle(sync_at)
+            self.sync_if_due(sync_at)
         finally:
             self.end_op()
 
@@ -741,11 +748,74 @@ cdef class WriteCache:
 
     # Syncing
 
-    cdef int settle(self, long long sync_at) except -1:
+    cdef int sync_if_due(self, long long sync_at) except -1:
         """Sync if enough keys are dirty. ``sync_at`` is 0 for an instance on hold."""
+        if not self.schedule.is_set and self.pending():
+            self.schedule.begin(self.store)
         if sync_at and self.pending() >= sync_at:
             self.sync_entries(self.store.flushes_each_sync, None, None, True)
         return 0
+
+    cdef int schedule_sync(self) except -1:
+        """Let the background thread sync after ``sync_every`` seconds, because a value was handed out.
+
+        Raises no kept error, because the caller only reads.
+        """
+        if not self.schedule.is_set and self.schedule.failure is None:
+            self.schedule.begin(self.store)
+        return 0
+
+    def join_schedule(self, handle):
+        """Count in an instance, whose ``sync_every`` may be the smallest."""
+        self.schedule.join(handle)
+
+    def update_schedule(self):
+        """Find out again which ``sync_every`` is the smallest, because an instance was closed."""
+        self.schedule.update()
+
+    def restart_schedule(self):
+        """Let the next change wake the background thread, which a fork has ended."""
+        if self.schedule.interval:
+            self.schedule.is_set = False
+
+    @property
+    def sync_due(self):
+        """When the background thread shall call ``sync_when_due()``, in seconds of the monotonic clock; 0 for never."""
+        return self.schedule.due
+
+    def sync_when_due(self, bint at_once=False):
+        """Sync if the time has come, or ``at_once`` if a sync is scheduled at all.
+
+        The caller is in no operation and holds the store's lock, so no other thread is in one. An error is kept for
+        the next write. A value that cannot be stored at this moment, because the program is changing it, is left to the
+        next sync.
+        """
+        cdef SyncSchedule schedule = self.schedule
+        cdef double began
+        if not schedule.due or (schedule.due > monotonic() and not at_once):
+            return
+        if self.closed or not self.writable or not self.has_changes():
+            schedule.clear()
+        elif schedule.is_held():
+            schedule.repeat(0)
+        elif self.synced_at > schedule.changed_at and self.synced_at + schedule.interval > monotonic() \
+                and schedule.failure is None and not at_once:
+            # A sync by count came in between, and the first change after it is younger.
+            schedule.changed_at = self.synced_at
+            schedule.due = self.synced_at + schedule.interval
+        else:
+            began = thread_cpu_time()
+            try:
+                self.sync_entries(self.store.flushes_each_sync, None, None, False)
+            except UnstorableValueError:
+                pass
+            except Exception as error:
+                schedule.fail(error)
+                return
+            if self.entries or self.pinned.by_key:
+                schedule.repeat(thread_cpu_time() - began)
+            else:
+                schedule.clear()
 
     cpdef int sync(self, bint flush) except -1:
         """Write all dirty entries to disk in one transaction. ``flush``: they survive a power cut after that."""
@@ -818,7 +888,8 @@ cdef class WriteCache:
                     entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
                     try:
                         payload = self.serialise(entry, &codec)
-                    except (TypeError, ValueError) as error:
+                    except (TypeError, ValueError, RuntimeError) as error:
+                        # (a RuntimeError if another thread has added a key to a dict meanwhile)
                         failures.append((self.key_of(entry.key), error))
                         failed.add(entry)
                         continue
@@ -849,6 +920,9 @@ cdef class WriteCache:
                 self.written(changes, failed)
             if flush:
                 self.store.flush()
+            if not single:
+                self.synced_at = monotonic()
+                self.schedule.failure = None
         finally:
             self.end_op()
         if failures:

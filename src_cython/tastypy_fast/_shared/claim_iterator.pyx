@@ -17,14 +17,14 @@ from time import monotonic, time
 
 from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOrderedDictIntegrityError
 
-__all__ = ["TryIterator"]
+__all__ = ["ClaimIterator"]
 
 # How often, in seconds, a worker that always finds tasks looks for dead workers.
 cdef double RECOVER_EVERY = 0.5
 
 
 @cython.final
-cdef class TryIterator:
+cdef class ClaimIterator:
     """Claim tasks and yield them: what ``try_keys()`` and its like return.
 
     ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector release the

@@ -103,12 +103,12 @@ cdef list claim_next(TaskCache tasks, long long after, long long limit, bint all
 
 
 def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, is_free,
-              withdraw, record not None):
+              stop_slot, record not None):
     """Claim one task with the ClaimRecord ``record``. True if it was claimed, False if it does not have to be tried,
     and None if another worker or iterator has it.
 
     The caller is in a write transaction. ``is_free`` says of a ClaimRecord whether this thread may take the task over.
-    ``withdraw`` then says whether the iterator that has claimed it will never yield it: its try is the one that begins
+    ``stop_slot`` then says whether the iterator that has claimed it will never yield it: its try is the one that begins
     here, unless the tries were reset since.
     """
     cdef StoreBase store = tasks.store
@@ -130,7 +130,7 @@ def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, 
             return False
         found = claim_at(tasks, seq) if entry & CLAIMED else None
         tries = tries_of(entry)
-        if found is not None and found.tries <= tries and is_free(found) and withdraw(found):
+        if found is not None and found.tries <= tries and is_free(found) and stop_slot(found):
             tries -= 1
         if tries >= (max_tries if max_tries else MAX_TRIES):
             return False
@@ -188,7 +188,7 @@ cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long lo
     """
     tasks.begin_op()
     try:
-        if since >= 0 and tasks.store.transient and tasks.snapshot_id == since:
+        if since >= 0 and tasks.store.snapshot_per_op and tasks.snapshot_id == since:
             return True
         return is_claimed_as(tasks, seq, claim)
     finally:

@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.claim_record cimport note_tries, try_comes_back
+from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
 from tastypy_fast._core.record_codec cimport build_record, dump_value
@@ -124,7 +124,7 @@ cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t 
             if drop & CLAIMED:
                 tries -= added_tries == 0 and try_comes_back(tasks.store, packed, old)
             elif added_tries:
-                note_tries(tasks.store, packed, added_tries, tries)
+                note_tries_added(tasks.store, packed, added_tries)
         replace_status(tasks, blocks, seq, old, make_entry((old & FLAGS & ~drop) | add, tries))
         return True
     finally:
@@ -145,7 +145,7 @@ cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) exce
         if not old & PRESENT:
             return False
         if old & CLAIMED:
-            note_tries(tasks.store, pack(seq), 0, 0)
+            note_tries_assigned(tasks.store, pack(seq), 0)
         replace_status(tasks, blocks, seq, old, make_entry(old & FLAGS, 0))
         return True
     finally:

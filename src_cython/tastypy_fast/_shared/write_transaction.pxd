@@ -60,4 +60,3 @@ cdef class WriteTransaction(StoreBase):
     cdef int count_waiting(self, long long number) except -1
     cdef int roll_back(self) except -1
     cdef int end_savepoint(self, bint failed) except -1
-    cdef bint is_sync_due(self) except -1

@@ -166,8 +166,8 @@ cdef class WriteTransaction(StoreBase):
     def follow_files(self):
         self.store.check_files()
 
-    def stop_other_worker(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
-        return self.store.stop_other_worker(worker, slot, position)
+    def stop_slot_of(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
+        return self.store.stop_slot_of(worker, slot, position)
 
     cdef int raise_translated(self, object error) except -1:
         """Raise LMDB's error as one of ours; return if it is another one."""
@@ -362,17 +362,19 @@ cdef class WriteTransaction(StoreBase):
 
     cdef int commit(self) except -1:
         cdef long long number
-        cdef bint flush, is_due = False
+        cdef bint flush, is_asked = False, is_due = False
         try:
             while True:
                 while self.cache.has_changes():
                     self.cache.sync(False)
                 if self.failure is not None:
                     raise self.store.aborted_earlier(self.failure)
-                if is_due or not self.wrote or not self.is_sync_due():
+                if is_asked or not self.wrote or not self.undo_log.is_full(self.sync_at):
                     break
-                # is_sync_due() may have run Python code, and so a signal handler that has changed something.
-                is_due = True
+                # This runs Python code, and so may run a signal handler that changes something, which must be written
+                # whether the sync is due or not.
+                is_asked = True
+                is_due = not self.store.is_sync_held()
             flush = self.flushes or is_due
             if is_due:
                 self.undo_log.clear()
@@ -411,10 +413,6 @@ cdef class WriteTransaction(StoreBase):
         if size >= FLUSH_SIZE:
             self.store.flush_waiting(size >= FLUSH_LIMIT)
         return 0
-
-    cdef bint is_sync_due(self) except -1:
-        """Whether enough keys differ from the last sync, and no process suspends the automatic sync."""
-        return self.undo_log.is_full(self.sync_at) and not self.store.is_sync_held()
 
     cdef int roll_back(self) except -1:
         """Abort the transaction, and end all blocks."""

@@ -1,0 +1,77 @@
+"""Open stores that earlier versions have written. What they hold is in ``format_N`` (see tests/support/old_formats)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker, maintenance
+
+FOLDERS = sorted(Path(__file__).parent.glob("format_*"))
+STORES = [pytest.param(file, id=f"{file.parent.name}-{file.name.partition('.')[0]}")
+          for folder in FOLDERS for file in sorted(folder.glob("*.mdb.gz"))]
+
+
+@pytest.fixture
+def old(request, path):
+    """The folder of a store as its process has left it, and what it holds as pairs of repr(key) and value."""
+    file = request.param
+    path.mkdir()
+    (path / "data.mdb").write_bytes(gzip.decompress(file.read_bytes()))
+    contents = json.loads(gzip.decompress((file.parent / "contents.json.gz").read_bytes()))
+    return path, contents[file.name.partition(".")[0]]
+
+
+def found_in(store):
+    return [[repr(key), value] for key, value in store.iteritems()]
+
+
+def classes_for(pairs):
+    return (Tracker, SharedTracker) if len(pairs) > 100 else (POD, SharedPOD)
+
+
+def test_there_are_stores_of_every_format_since_the_second():
+    assert len(STORES) == 7
+
+
+@pytest.mark.parametrize("old", STORES, indirect=True)
+def test_a_reader_finds_all_and_leaves_the_file_as_it_is(old):
+    path, pairs = old
+    before = (path / "data.mdb").read_bytes()
+    for _ in range(2):
+        with classes_for(pairs)[0](path, mode="r") as store:
+            assert found_in(store) == pairs
+            assert len(store) == len(pairs)
+    assert (path / "data.mdb").read_bytes() == before
+
+
+@pytest.mark.parametrize("old", STORES, indirect=True)
+@pytest.mark.parametrize("shared", [False, True], ids=["private", "shared"])
+def test_a_writer_finds_all_and_can_change_it(old, shared):
+    path, pairs = old
+    assert maintenance.verify(path) == []
+    cls = classes_for(pairs)[shared]
+    with cls(path) as store:
+        assert found_in(store) == pairs
+        key = "new \0 key"
+        store[key] = {"x": 1}
+        store["plain"] = {"x": 2}
+        del store[""]
+    assert maintenance.verify(path) == []
+    with classes_for(pairs)[0](path, mode="r") as store:
+        keys = [key for key, _ in found_in(store)]
+        assert sorted([*keys, repr("")]) == sorted([*(key for key, _ in pairs), repr(key)])
+        assert keys[-1] == repr(key)
+        assert (store[key]["x"], store["plain"]["x"]) == (1, 2)
+
+
+@pytest.mark.parametrize("old", [file for file in STORES if "claims" in file.id], indirect=True)
+def test_the_claims_of_a_killed_worker_are_free_again(old):
+    path, _ = old
+    with SharedTracker(path, max_tries=3) as store:
+        in_hand = [key for key in store.todo_keys() if store.tries(key) == 1][:1]
+        assert in_hand
+        assert in_hand[0] in list(store.try_keys())
