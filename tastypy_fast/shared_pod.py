@@ -140,7 +140,8 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         and keeps what was done in it. Closing again does nothing.
 
         Raises:
-            StorageError: The files were removed or replaced meanwhile. The instance is closed all the same.
+            StorageError: The files were removed or replaced meanwhile, or a flush has failed. The instance is closed
+                all the same.
             DiskFullError: The sync fails. The store stays open.
 
         Cost:
@@ -165,7 +166,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
                 except StorageError as error:
                     lost = error
                 else:
-                    self._store.sync()
+                    lost = self._store.sync_at_close()
             self._let_go()
         if lost is not None:
             raise lost

@@ -99,7 +99,8 @@ def require_store(path: str) -> bool:
     except FileNotFoundError:
         raise no_store_error(path) from None
     _refuse_foreign(path)
-    if DATA not in names:
+    # (it may have come since the names were read)
+    if DATA not in names and not os.path.lexists(os.path.join(path, DATA)):
         if _was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
         raise no_store_error(path)

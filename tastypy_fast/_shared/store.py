@@ -162,7 +162,7 @@ class SharedStore(Store):
         self.wake_background()
 
     def flush_waiting(self, very_much: bool) -> None:
-        """Flush, because much is waiting, unless another process does that. If ``very_much`` is waiting, in any case."""
+        """Flush, because much is waiting, unless another process does it. If ``very_much`` is waiting, always."""
         points = self._points
         if points is None:
             return
@@ -353,6 +353,16 @@ class SharedStore(Store):
         """Flush to disk, and make the present state the one that ``revert()`` restores."""
         self.check_files()
         self.transaction.perform(OPERATION, self.transaction.sync)
+
+    def sync_at_close(self) -> StorageError | None:
+        """Sync. After a failed flush return the error, because only closing the store leads out of that."""
+        try:
+            self.sync()
+        except StorageError as error:
+            if self._points is None or not self._points.has_failed():
+                raise
+            return error
+        return None
 
     def _adopt_map(self) -> None:
         # The map must not move while another thread begins a transaction.

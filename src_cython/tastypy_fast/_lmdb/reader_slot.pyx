@@ -1,7 +1,7 @@
 """Reserve a slot in LMDB's reader table for the flush point, so that no process reuses a page of it.
 
-LMDB reuses a page only if every transaction in its reader table, in ``lock.mdb``, is younger than the one that freed the
-page. One slot for all processes therefore protects the flush point. It has the number of a process that cannot exist:
+LMDB reuses a page only if every transaction in its reader table, in ``lock.mdb``, is younger than the one that freed
+the page. One slot for all processes therefore protects the flush point. It has the number of a process that cannot exist:
 
     PROCESS   no write transaction may begin without this slot
     FAILED    a flush has failed: the slot protects its flush point, and nothing may be written
@@ -61,6 +61,8 @@ cdef enum:
     # The first slot that is tried. Every writer scans the table up to the slot, and readers take the slots before it.
     FIRST = 60
     SLOT_SIZE = 64
+    # More commits than there are between two lines of code.
+    NEWER = 1 << 30
 
 
 @cython.final
@@ -126,7 +128,8 @@ cdef class ReaderSlot:
                 self.count_at, self.table_at = count_at, table_at
                 if (self.map != NULL and self.size > table_at and 0 < load32(self.count()) <= self.capacity()
                         and self.capacity() > FIRST
-                        and load64(<uint64_t*>(self.map + count_at - 8)) == number):
+                        # The last commit, which may be a younger one by now.
+                        and load64(<uint64_t*>(self.map + count_at - 8)) - number < NEWER):
                     for index in range(load32(self.count())):
                         if self.process_at(index)[0] == process and load64(self.txnid_at(index)) == number:
                             return True

@@ -30,7 +30,9 @@ cdef class WriteTransaction(StoreBase):
     cdef FlushNotes notes
     # Whether something was committed after the last flush of this process.
     cdef public bint waits
-    # About how many bytes this process has written since the slot had this transaction.
+    # About how many bytes of values and places this transaction has written.
+    cdef long long written
+    # About how many bytes this process has written while the slot protected this transaction.
     cdef long long waiting, waiting_since
     # The kinds of the open blocks, outermost first.
     cdef list blocks

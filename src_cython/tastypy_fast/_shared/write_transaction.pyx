@@ -157,7 +157,7 @@ cdef class WriteTransaction(StoreBase):
 
     def write_sync(self, work, scattered, size):
         """Run ``work`` in the open transaction: a shared store has no write-ahead log."""
-        self.waiting += size + scattered * PAGE
+        self.written += size + scattered * PAGE
         return self.write(work)
 
     def flush(self):
@@ -300,6 +300,7 @@ cdef class WriteTransaction(StoreBase):
             self.is_next_seq_stale = True
             self.undo_log.note_other_writer()
         self.wrote = False
+        self.written = 0
         return 0
 
     cdef int begin_writing(self) except -1:
@@ -405,7 +406,7 @@ cdef class WriteTransaction(StoreBase):
         if flushed != self.waiting_since:
             self.waiting_since = flushed
             self.waiting = 0
-        self.waiting += COMMIT_SIZE
+        self.waiting += COMMIT_SIZE + self.written
         if not self.waits:
             self.waits = True
             self.store.begin_waiting()
