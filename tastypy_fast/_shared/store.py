@@ -92,8 +92,8 @@ class SharedStore(Store):
         self._set_level("normal")
         if self.path not in _warned:
             _warned.add(self.path)
-            warnings.warn(f'each commit to the store at {self.path} is flushed, which is slower than durability="process" '
-                          f"elsewhere, because {reason}", RuntimeWarning, stacklevel=callers_level())
+            warnings.warn(f"each commit to the store at {self.path} is flushed, which is slower, because {reason}",
+                          RuntimeWarning, stacklevel=callers_level())
 
     def _open_points(self) -> None:
         """Open what has to be open before LMDB."""

@@ -133,8 +133,9 @@ class Store(StoreBase):
         self._level = level
         # Flush points protect commits that are not flushed.
         self._files.durability = "unsafe" if self.options.shared and level == "process" else level
-        # "unsafe" leaves a commit in the system's memory, so that each sync has to ask for the flush.
-        self.flushes_each_sync = level == "unsafe"
+        # A sync at these levels is on the disk, which a commit does not see to by itself: "unsafe" leaves it in the
+        # system's memory, and the flags of "normal" leave the meta page there.
+        self.flushes_each_sync = level in ("process", "unsafe")
 
     def _take_files(self) -> bool:
         """Take the owner lock if this process writes, and return whether no other process has the store."""

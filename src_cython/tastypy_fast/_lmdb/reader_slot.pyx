@@ -1,7 +1,8 @@
 """Reserve a slot in LMDB's reader table for the flush point, so that no process reuses a page of it.
 
 LMDB reuses a page only if every transaction in its reader table, in ``lock.mdb``, is younger than the one that freed
-the page. One slot for all processes therefore protects the flush point. It has the number of a process that cannot exist:
+the page. One slot for all processes therefore protects the flush point. It has the number of a process that cannot
+exist:
 
     PROCESS   no write transaction may begin without this slot
     FAILED    a flush has failed: the slot protects its flush point, and nothing may be written
