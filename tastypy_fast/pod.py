@@ -53,8 +53,9 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         clone: Whether this instance shares memory with the others on the path. False gives it a cache of its own.
         mode: ``"w"`` to read and write, ``"r"`` to read only. A reader may be open while another process writes, and
             sees that one's last sync.
-        durability: What a power cut may take: nothing (``"full"``), the last commit (``"normal"``), or what came after
-            the last flush (``"process"``). A killed process loses nothing that was synced.
+        durability: What a power cut may take of what was synced: nothing (``"full"``, ``"process"``), or the last sync
+            (``"normal"``), ``sync()`` aside. With ``"unsafe"`` it may damage the store, which is for scratch files. A
+            killed process loses nothing that was synced.
         sync_every: The seconds after which a change is synced by a background thread, also while the program computes.
             None leaves syncing to ``sync_at``, ``sync()`` and ``close()``. The smallest value of all instances that
             share memory counts.

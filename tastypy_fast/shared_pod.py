@@ -59,12 +59,15 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         gzipped: Whether values are stored compressed where that makes them smaller.
         file_size: The number of lines in each file that ``export_json()`` writes.
         sync_at: The number of keys, changed by any process since the last sync, at which the store syncs by itself.
-        durability: What a power cut may take: what came after the last sync (``"process"``), the last commit
-            (``"normal"``), or nothing (``"full"``). A killed process loses nothing that a method has returned from.
+        durability: What a power cut may take: what came after the last flush point, which is about a second old
+            (``"process"``), the last commit (``"normal"``), or nothing (``"full"``). With ``"unsafe"`` it may damage
+            the store, which is for scratch files. A killed process loses nothing that a method has returned from. All
+            processes on the store use the same.
 
     Raises:
         StoreInUseError: A process has the store open as a private one. The other errors are those of
             PersistentOrderedDict.
+        StoreConflictError: Other processes use another ``durability``.
 
     Cost:
         Reading waits for no other process. Writing waits for the transaction of another process, and is a commit of its

@@ -163,8 +163,9 @@ def recover(path: str, alone: bool, writes: bool) -> None:
         if isinstance(error, UnsafeFileError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise StoreAccessError(
-            error.errno, f"a power cut or a failed flush came after the last flush point of this store, which has to be "
-            f"put back first, and this process may not write {DATA}. Open the store once where it may be written", path
+            error.errno, f"a power cut or a failed flush came after the last flush point of this store, which has to "
+            f"be put back first, and this process may not write {DATA}. Open the store once where it may be written",
+            path
         ) from error
 
 

@@ -69,7 +69,7 @@ class LifecycleMixin:
 
     @property
     def durability(self) -> Durability:
-        """What a power cut may take: ``"full"``, ``"normal"`` or ``"process"``."""
+        """What a power cut may take: ``"full"``, ``"normal"``, ``"process"`` or ``"unsafe"``."""
         return self._options.durability  # type: ignore[return-value]
 
     @property
