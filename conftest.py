@@ -1,4 +1,4 @@
-"""What the examples in docstrings find: a path of their own, and the public names."""
+"""Define the names that examples in docstrings use: an unused path, and the public names."""
 
 import pytest
 
@@ -7,7 +7,7 @@ import tastypy_fast
 # docs/conf.py needs Sphinx. tests/typing is for type checkers, and collecting its examples would run it.
 collect_ignore = ["docs/conf.py", "tests/typing"]
 
-# Asserts in the support modules show their values, as those in tests do.
+# Asserts in the support modules show their values, as asserts in tests do.
 pytest.register_assert_rewrite("tests.support")
 
 

@@ -56,7 +56,7 @@ def _row(result: Result, ours: Result | None, name: str) -> tuple[str, ...]:
 
 
 def aligned(rows: Sequence[tuple[str, ...]], left: int = 2) -> str:
-    """Return rows in columns. The first row is the head; the first ``left`` columns are aligned to the left."""
+    """Return rows in columns. The first row is the header; the first ``left`` columns are aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

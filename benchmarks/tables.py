@@ -123,8 +123,8 @@ def main_page(measured: Measured) -> str:
             "other packages. All stores get the same keys and the same JSON values of 78 bytes."
         ),
         _paragraph(
-            "\"By hand\" code keeps the same promises: keys stay in the order in which they were added, and a kill "
-            "loses at most the last 1,000 changes. It leaves out everything else: no type checks, no cache, no sharing "
+            "\"By hand\" code keeps the same promises. Keys stay in the order in which they were added. A kill loses "
+            "at most the last 1,000 changes. It leaves out everything else: no type checks, no cache, no sharing "
             "between processes. Most packages keep only a part of these promises. "
             "[All results](details.md) has the settings and the promises of each store, more sizes, more processes "
             "and the spread of the measurements."
@@ -255,8 +255,8 @@ _RATES = (
     "*MB* is a size: lower is better."
 )
 _BOLD = (
-    "**Bold** is the best value of a row; equal values are all bold. Three kinds of cells are never bold: the only "
-    "value of a row, a reference ({}), and a time or size that was measured with fewer keys."
+    "**Bold** is the best value of a row; equal values are all bold. The only value of a row is never bold. Neither is "
+    "a reference ({}), nor a time or size that was measured with fewer keys."
 )
 _FEWER_KEYS = (
     "*(at 200,000 keys)*: measured with fewer keys, because larger runs were too slow. The rate with "
@@ -268,8 +268,9 @@ _MEMORY = (
     "generated values compress unusually well."
 )
 _DURABLE = (
-    "*Safe from power loss* tells when a change is flushed to the disk: after each batch of 1,000 changes, at a "
-    "checkpoint (or when a log or buffer is full), or when `sync()` is called."
+    "*Safe from power loss* is the time when a change is flushed to the disk. *After each batch* is after 1,000 "
+    "changes. *At checkpoints* is at a checkpoint, or when a log or buffer is full. *After `sync()`* is when `sync()` "
+    "is called."
 )
 _EMPTY = "An empty cell: the store does not support the workload, or was not measured."
 _LEGEND = _list(
@@ -455,7 +456,7 @@ def _settings(info: StoreInfo) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]], column: str = "--:|") -> str:
-    """Return a table. The first row is its head; ``column`` aligns all columns but the first."""
+    """Return a table. The first row is its header; ``column`` aligns all columns but the first."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|---|" + column * (len(rows[0]) - 1))
     return "\n".join(lines)

@@ -11,8 +11,8 @@ if _sys.platform == "win32":
 
 from pkgutil import extend_path as _extend_path
 
-# From a checkout, "python -m tastypy_fast.demo" finds the source tree before what is installed; its compiled
-# modules are then taken from there.
+# In a checkout, "python -m tastypy_fast.demo" imports the source tree, which lacks the compiled modules. This line adds
+# the path of the installed package, which has them.
 __path__ = _extend_path(__path__, __name__)
 
 from tastypy_fast.exceptions import (

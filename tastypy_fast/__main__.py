@@ -1,4 +1,4 @@
-"""``python -m tastypy_fast``: the command ``tastypy-fast``."""
+"""Run the command ``tastypy-fast`` as ``python -m tastypy_fast``."""
 
 import sys
 

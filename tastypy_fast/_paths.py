@@ -13,7 +13,7 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def checked(path: Path, what: str = "path") -> str:
-    """Return a path as text, with ``~`` and ``~user`` at its start expanded.
+    """Validate a path, and return it as text, with ``~`` and ``~user`` at its start expanded.
 
     ``what`` names the argument in errors. Raises TypeError for another type, and StorePathError for a path that cannot
     exist: an empty path, one with a null byte, and ``~user`` for an unknown user.
@@ -28,7 +28,8 @@ def checked(path: Path, what: str = "path") -> str:
         # os.path.realpath() would return the current folder.
         raise StorePathError(errno.EINVAL, f'the {what} is empty; write "." for the current folder', text)
     if "\0" in text:
-        raise StorePathError(errno.EINVAL, f"the {what} has a null byte in it, which no file name can have", text)
+        raise StorePathError(errno.EINVAL, f"the {what} has a null byte in it, which no file name can have; remove it",
+                             text)
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
@@ -43,7 +44,7 @@ def checked(path: Path, what: str = "path") -> str:
 
 
 def resolved(path: Path, what: str = "path") -> str:
-    """Return the absolute path without symbolic links. Raises the same errors as ``checked()``."""
+    """Resolve a path to an absolute path without symbolic links. Raises the same errors as ``checked()``."""
     text = checked(path, what)
     try:
         return os.path.realpath(text)

@@ -4,8 +4,8 @@
 
 Every folder and every Python file is a task of a ProgressTracker. Processing a folder adds tasks for its contents, as a
 crawler adds the links of a page. Processing a file stores its facts with its task. Stop the program with Ctrl-C, kill
-or kill -9, and start it again: it continues where it was. No finished task is repeated. Only kill -9 and power cuts
-lose anything, which is what came after the last sync: less than 100 tasks.
+or kill -9, and start it again: it continues where it was. No finished task is repeated. The exceptions are kill -9 and
+power cuts, which lose the tasks since the last sync: less than 100.
 
 With --workers N, N processes work on one SharedProgressTracker. If you kill one of them, another one gets its task, and
 a new worker replaces it. If you kill the first process, the others continue to the end.
@@ -55,7 +55,7 @@ def work(tracker: AnyTracker, progress: Progress) -> None:
                 tracker.mark_done(path)
             progress.show()
         if isinstance(tracker, SharedProgressTracker):
-            time.sleep(0.02)  # other workers have claimed what is left
+            time.sleep(0.02)  # other workers have claimed the remaining tasks
 
 
 def run_worker(tracker: SharedProgressTracker, progress: Progress) -> None:
@@ -87,12 +87,12 @@ def run_workers(count: int, tracker: SharedProgressTracker, progress: Progress) 
 
 
 def visit(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Return what to store with a task, and the new tasks that it leads to."""
+    """Return the data to store with a task, and the new tasks that it leads to."""
     return ({}, contents(path)) if os.path.isdir(path) else (parse(path), [])
 
 
 def contents(folder: str) -> list[str]:
-    """Return the subfolders and Python files of a folder. Leaves out links to folders, because they may form a loop."""
+    """Return the subfolders and Python files of a folder. Skips links to folders, because they may form a loop."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.path
@@ -152,7 +152,7 @@ class Progress:
 
 
 def report(tracker: AnyTracker, folder: str) -> None:
-    """Print the results. Iterates over the tasks once, without holding them all in memory."""
+    """Print the results. This iterates over the tasks once, without holding them all in memory."""
     found: Counter[str] = Counter(folders=0, files=0, lines=0, functions=0, classes=0, failed=0)
     importers: Counter[str] = Counter()
     for path, task in tracker.iteritems():
@@ -177,7 +177,7 @@ def open_tracker(path: str, workers: int) -> AnyTracker:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal cannot show, because file names may contain any character."""
+    """Escape characters that a terminal cannot show, because file names may contain any character."""
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
 

@@ -1,4 +1,4 @@
-"""Exceptions of this package, as a tree.
+"""Define the exceptions of this package.
 
 Every error that the package raises on purpose derives from ``PersistentOrderedDictException``. It also derives from the
 builtin exception in brackets, so that existing ``except`` clauses catch it::
@@ -13,7 +13,7 @@ builtin exception in brackets, so that existing ``except`` clauses catch it::
      ├── StoreConflictError                      (ValueError)                options that differ from an open instance
      ├── StorePathError                          (NotADirectoryError, ValueError)  path that cannot be a store's
      ├── StoreNotFoundError                      (FileNotFoundError)         no store to read
-     ├── NotAStoreError                          (FileExistsError)           folder with something else in it
+     ├── NotAStoreError                          (FileExistsError)           folder with other files in it
      ├── StoreInUseError                         (BlockingIOError)           another process has the store
      ├── NotLockedError                          (RuntimeError)              unlock() without lock()
      ├── StoreKindError                          (TypeError)                 tracker opened as a dict, or reverse
@@ -27,7 +27,7 @@ builtin exception in brackets, so that existing ``except`` clauses catch it::
 
 A missing key raises a plain ``KeyError``, and a wrong argument a plain ``TypeError`` or ``ValueError``.
 
-``NetworkFileSystemWarning`` is a ``UserWarning`` and not an error, because the store is opened all the same.
+``NetworkFileSystemWarning`` is a ``UserWarning`` and not an error, because the store is opened nevertheless.
 """
 
 import io
@@ -65,7 +65,7 @@ class PersistentOrderedDictException(Exception):
 class DuplicateKeyError(PersistentOrderedDictException, ValueError):
     """Raised by ``add()`` if the key exists.
 
-    Use ``add_if_absent()`` where the key may exist.
+    Use ``add_if_absent()`` if the key may exist.
     """
 
 
@@ -100,7 +100,7 @@ class ReadOnlyStoreError(PersistentOrderedDictException, io.UnsupportedOperation
 class ForkedStoreError(PersistentOrderedDictException, RuntimeError):
     """Raised by a write to a private store in a forked child of the process that opened it.
 
-    Use a shared class where several processes write.
+    Use a shared class if several processes write.
     """
 
 
@@ -114,28 +114,28 @@ class StoreConflictError(PersistentOrderedDictException, ValueError):
 
 
 class StorePathError(PersistentOrderedDictException, NotADirectoryError, ValueError):
-    """Raised if a path cannot be that of a store, or that of a new file.
+    """Raised if a path cannot be the path of a store or of a new file.
 
     The path is empty, or a part of it is a file, or the target lies inside the source. Use another path.
     """
 
 
 class StoreNotFoundError(PersistentOrderedDictException, FileNotFoundError):
-    """Raised if there is no store at a path that is to be read.
+    """Raised if there is no store to read at a path.
 
     Check the path, or create the store by opening it with ``mode="w"``.
     """
 
 
 class NotAStoreError(PersistentOrderedDictException, FileExistsError):
-    """Raised if a folder holds something that is not a store of this package. Nothing in it is changed.
+    """Raised if a folder contains files that are not a store of this package. Nothing in it is changed.
 
     Use another path or an empty folder.
     """
 
 
 class StoreInUseError(PersistentOrderedDictException, BlockingIOError):
-    """Raised if another process has the store open in a way that excludes this one.
+    """Raised if another process has the store open and excludes this one.
 
     The message names the process if it is known. Wait for it to end, read with ``mode="r"``, or use a shared class in
     every process. Never remove a lock file, because the system releases a lock when its process ends.
@@ -171,7 +171,7 @@ class DiskFullError(PersistentOrderedDictException, OSError):
 
 
 class StorageError(PersistentOrderedDictException, OSError):
-    """Raised if the system or LMDB refuses an operation for any other reason, which the message gives."""
+    """Raised if the system or LMDB refuses an operation for any other reason. The message has the reason."""
 
 
 class StoreAccessError(StorageError, PermissionError):
@@ -191,7 +191,7 @@ class UnsafeFileError(StorageError):
 class PersistentOrderedDictIntegrityError(PersistentOrderedDictException):
     """Raised if the files of a store are damaged.
 
-    Restore a backup, or call ``maintenance.repair()``, which writes what it can read into a new store.
+    Restore a backup, or call ``maintenance.repair()``, which writes all readable data into a new store.
     """
 
 

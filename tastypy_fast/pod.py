@@ -37,25 +37,24 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
 ):
     """A dict that keeps itself on disk, in the order in which its keys were added.
 
-    Keys are ``str``, ``int`` and tuples of these. Values are JSON: what ``json.dumps`` takes, and numpy's numbers and
-    arrays. A value is stored as it is when it is assigned. A list or dict that was read by keying is watched, and the
-    next sync saves it if it was changed. With ``mode="r"``, and in a forked child, it is a copy.
+    Keys are ``str``, ``int`` and tuples of these. Values are JSON: all values that ``json.dumps`` accepts, and numpy's
+    numbers and arrays. An assignment stores the value in its current state. A list or dict that ``pod[key]`` returned
+    is watched, and the next sync saves changes inside it. With ``mode="r"``, and in a forked child, it is a copy.
 
-    Instances on one path in one process share what they have in memory. The type parameters are those of a dict:
+    Instances on one path in one process share one cache in memory. The type parameters are those of a dict:
     ``PersistentOrderedDict[str, list[int]](path)``.
 
     Args:
-        path: The folder of the store, made if it is not there. ``~`` at its start is the home folder.
+        path: The folder of the store, which is created if it does not exist. ``~`` at its start is the home folder.
         init: A mapping or an iterable of pairs, which is assigned as by ``update(init)``.
-        gzipped: Whether values are stored compressed where that makes them smaller.
+        gzipped: Whether values are stored compressed if that makes them smaller.
         file_size: The number of lines in each file that ``export_json()`` writes.
-        sync_at: The number of dirty keys at which the store syncs by itself.
-        clone: Whether this instance shares memory with the others on the path. False gives it a cache of its own.
+        sync_at: The number of dirty keys at which the store syncs automatically.
+        clone: Whether this instance shares the cache of the others on the path. False gives it its own cache.
         mode: ``"w"`` to read and write, ``"r"`` to read only. A reader may be open while another process writes, and
-            sees that one's last sync.
-        durability: What a power cut may take of what was synced: nothing (``"full"``, ``"process"``), or the last sync
-            (``"normal"``), ``sync()`` aside. With ``"unsafe"`` it may damage the store, which is for scratch files. A
-            killed process loses nothing that was synced.
+            sees the last sync of that process.
+        durability: Which synced changes a power cut can undo: none (``"full"``, ``"process"``), or the last automatic
+            sync (``"normal"``). With ``"unsafe"`` it can damage the store. A killed process loses no synced changes.
         sync_every: The seconds after which a change is synced by a background thread, also while the program computes.
             None leaves syncing to ``sync_at``, ``sync()`` and ``close()``. The smallest value of all instances that
             share memory counts.
@@ -63,7 +62,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     Raises:
         StoreInUseError: Another process has the store open for writing.
         StorePathError: There cannot be a folder at the path.
-        NotAStoreError: The folder has something else in it.
+        NotAStoreError: The folder contains other files.
         StoreNotFoundError: There is no store to read (``mode="r"``).
         StoreKindError: The store is a tracker.
         StoreConflictError: This process has the store open with other options.
@@ -74,8 +73,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
 
     Cost:
         Opening is O(1). Assigning does not touch the disk; each sync is one commit. Reading a key that is not in memory
-        is two look-ups in the memory-mapped file, O(log n). Memory holds what was changed since the last sync, not the
-        store.
+        takes two lookups in the memory-mapped file, O(log n). Memory holds only the changes since the last sync.
 
     Example:
         >>> pod = PersistentOrderedDict(path)
@@ -123,16 +121,16 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a {type(self).__name__} is private to its process and can be neither pickled nor copied; "
-            f"pass its path, or use the shared class of the same name where several processes write"
+            f"pass its path, or use the shared class of the same name if several processes write"
         )
 
     def close(self) -> None:
-        """Sync, and close the store; the files are closed with the last instance on the path.
+        """Sync, and close the store. The last instance on the path closes the files.
 
         Any later use raises CalledClosedTrackerError. Closing again does nothing.
 
         Raises:
-            DiskFullError: The sync fails. The store stays open, with what it could not save.
+            DiskFullError: The sync fails. The store stays open, with the unsaved changes in memory.
             UnstorableValueError: A value was changed to something that JSON cannot hold. The store stays open.
 
         Cost:
@@ -155,7 +153,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     # Saving
 
     def sync(self) -> None:
-        """Write every dirty value to disk, and set the point that ``revert()`` returns to.
+        """Write every dirty value to disk, and set the restore point of ``revert()``.
 
         The data is on disk when it returns, at any durability.
 
@@ -176,7 +174,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         self._open_cache.sync(True)
 
     def sync_key(self, key: K) -> None:
-        """Write the value of one key, or its deletion, and nothing else. It is on disk when it returns.
+        """Write the value of one key, or its deletion, and nothing else. It is on disk when this returns.
 
         Args:
             key: The key.
@@ -197,12 +195,12 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         self._open_cache.sync_one(encode_key(key), key)
 
     def mark_dirty(self, key: K) -> None:
-        """Make the next sync write the value of a key, whether it was changed or not.
+        """Mark a key dirty, so that the next sync writes its value even if it is unchanged.
 
-        What ``iteritems()`` has just yielded is a copy. After it was changed in the loop, this saves it. If the
-        object that was read by keying was changed too, the copy takes its place, as by assignment. A copy is not saved
-        if it was not changed, if its key was assigned after the loop yielded it, or if its value was saved with other
-        changes since. Copies in the lists of ``items()`` and ``values()`` are never saved.
+        ``iteritems()`` yields copies. If the copy of this key was changed in the loop, this saves it. If the object
+        that ``pod[key]`` returned was also changed, the copy replaces it, as an assignment does. A copy is not saved if
+        it was not changed, or if its key was assigned after the iterator yielded it. It is also not saved if its value
+        was saved with other changes since. Copies in the lists of ``items()`` and ``values()`` are never saved.
 
         Args:
             key: The key.
@@ -211,7 +209,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             KeyError: The key does not exist.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": [1], "b": [2]})
@@ -233,7 +231,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             The keys, as a set.
 
         Cost:
-            O(d): the JSON of each value that was read by keying since the last sync.
+            O(d): it encodes each of the d values that ``pod[key]`` returned since the last sync.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": [], "b": []})
@@ -247,9 +245,9 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         return builtins.set(self._open_cache.dirty_keys())
 
     def revert(self) -> None:
-        """Drop every change since the last sync, also those of other instances that share this memory.
+        """Drop every change since the last sync, including changes of other instances that share the cache.
 
-        Values that were read before are not watched any more, because their changes were dropped: read them again.
+        Values that were read before are no longer watched, because their changes were dropped. Read them again.
 
         Cost:
             O(1).
@@ -268,13 +266,13 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
 
     @property
     def set(self) -> SetProxy:
-        """The place to change what is stored, for code that moves between the private and the shared classes.
+        """Change stored values, for code that runs with the private and the shared classes.
 
-        Every change through it is saved, at any depth. To read, leave off ``.set``. With ``mode="r"`` it raises
-        ReadOnlyStoreError, in a forked child ForkedStoreError, and does nothing.
+        Every change through this attribute is saved, at any depth. To read, leave off ``.set``. With ``mode="r"`` a
+        change raises ReadOnlyStoreError. In a forked child it raises ForkedStoreError.
 
         Cost:
-            That of reading the value by keying; the next sync writes it.
+            That of reading the value; the next sync writes it.
 
         Example:
             >>> pod = PersistentOrderedDict(path)
@@ -289,20 +287,20 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
 
     @set.setter
     def set(self, value: SetProxy) -> None:
-        # "pod.set |= {...}" ends with this assignment.
+        # Python performs this assignment at the end of "pod.set |= {...}".
         if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")
 
     def _apply(self, operation: Operation) -> Any:
-        # Asked first, because a store that cannot be written returns copies, and a change of a copy would be lost.
+        # Check this first, because a read-only store returns copies, and a change of a copy would be lost.
         if not self._open_cache.writable:
             raise self._store.refuse_write()
         return operation.perform(self)
 
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None:
-        """Assign the pairs of mappings, of iterables of pairs, and of keywords; later ones win.
+        """Assign the pairs of mappings, of iterables of pairs, and of keywords. Later pairs win.
 
-        Pairs are assigned one by one: when one is refused, those before it are there.
+        Pairs are assigned one by one. If a pair is refused, the pairs before it stay assigned.
 
         Args:
             *mappings: Mappings (with ``iteritems()``, ``items()`` or ``keys()``) and iterables of pairs.
@@ -334,7 +332,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     @overload
     def setdefault(self, key: K, default: V) -> V: ...
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Return the value of a key, which is set to ``default`` first if it is not there; watched as by keying.
+        """Return the value of a key, and set it to ``default`` first if the key does not exist. The value is watched.
 
         Args:
             key: The key.
@@ -348,7 +346,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             UnstorableValueError: ``default`` cannot be stored.
 
         Cost:
-            Reading and, for a missing key, assigning.
+            That of reading and, for a missing key, of assigning.
 
         Example:
             >>> pod = PersistentOrderedDict(path)
@@ -370,7 +368,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
 
         Args:
             key: The key.
-            default: What to return for a missing key, instead of raising KeyError.
+            default: The result for a missing key, instead of a KeyError.
 
         Returns:
             The value, or ``default``.
@@ -379,7 +377,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             KeyError: The key does not exist, and no ``default`` was given.
 
         Cost:
-            Reading and deleting; the next sync deletes it on disk.
+            That of reading and deleting. The next sync deletes the key on disk.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": 1})
@@ -435,7 +433,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     # For tests
 
     def _check(self) -> None:
-        """Raise when an invariant of the store does not hold, in memory or on disk. Cost: O(n)."""
+        """Raise an error if an invariant of the store is violated, in memory or on disk. Cost: O(n)."""
         cache = self._open_cache
         with self._store.lock:
             cache.check()

@@ -45,24 +45,23 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
 ):
     """A PersistentOrderedDict that any number of processes use at once.
 
-    There is no server: each process maps the same files, and a file lock, the writer lock, admits one writer at a
+    There is no server. Each process maps the same files, and a file lock, the writer lock, admits one writer at a
     time. Instances may be passed to children under any start method, and through pools, queues and pipes. Unrelated
     programs may open the same path.
 
-    Each operation is one transaction, visible to every process when it returns. Reading gives a copy: to change what is
-    inside a value, go through ``.set``. The type parameters are those of a dict:
+    Each operation is one transaction, visible to every process when it returns. Reading returns a copy. To change the
+    inside of a value, use ``.set``. The type parameters are those of a dict:
     ``SharedPersistentOrderedDict[str, list[int]](path)``.
 
     Args:
-        path: The folder of the store, made if it is not there. ``~`` at its start is the home folder.
+        path: The folder of the store, which is created if it does not exist. ``~`` at its start is the home folder.
         init: A mapping or an iterable of pairs, which is assigned as by ``update(init)``.
-        gzipped: Whether values are stored compressed where that makes them smaller.
+        gzipped: Whether values are stored compressed if that makes them smaller.
         file_size: The number of lines in each file that ``export_json()`` writes.
-        sync_at: The number of keys, changed by any process since the last sync, at which the store syncs by itself.
-        durability: What a power cut may take: what came after the last flush point, which is about a second old
-            (``"process"``), the last commit (``"normal"``), or nothing (``"full"``). With ``"unsafe"`` it may damage
-            the store, which is for scratch files. A killed process loses nothing that a method has returned from. All
-            processes on the store use the same.
+        sync_at: The number of keys, changed by any process since the last sync, at which the store syncs automatically.
+        durability: Which commits a power cut can undo: all since the last flush point, which is about a second old
+            (``"process"``), the last one (``"normal"``), or none (``"full"``). With ``"unsafe"`` it can damage the
+            store. If a process is killed, each operation that has returned is kept. All processes use the same level.
 
     Raises:
         StoreInUseError: A process has the store open as a private one. The other errors are those of
@@ -70,8 +69,8 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         StoreConflictError: Other processes use another ``durability``.
 
     Cost:
-        Reading waits for no other process. Writing waits for the transaction of another process, and is a commit of its
-        own; ``locked()`` makes one commit of many operations.
+        Reading waits for no other process. Writing waits for the transactions of other processes, and each write is one
+        commit. ``locked()`` makes one commit of many operations.
 
     Example:
         >>> pod = SharedPersistentOrderedDict(path)
@@ -131,20 +130,20 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Never the data: the other side opens the same store. Attributes that the user's class has added travel, too.
+        # Do not pickle the data, because the other side opens the same store. Pickle the attributes of a subclass.
         added = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
         return _opened, (type(self), self.path, self._arguments()), added or None
 
     def close(self) -> None:
-        """Sync, and close the store; the files are closed with the last instance of this process.
+        """Sync, and close the store. The last instance of this process closes the files.
 
-        What this process has claimed and not finished is released. Any later use of the instance raises
-        CalledClosedTrackerError; other instances and other processes go on. Inside a block it ends the block first,
-        and keeps what was done in it. Closing again does nothing.
+        The last instance also releases the unfinished claims of this process. Any later use of a closed instance raises
+        CalledClosedTrackerError. Other instances and other processes continue. Inside a block, this commits and ends
+        the block first. Closing again does nothing.
 
         Raises:
             StorageError: The files were removed or replaced meanwhile, or a flush has failed. The instance is closed
-                all the same.
+                nevertheless.
             DiskFullError: The sync fails. The store stays open.
 
         Cost:
@@ -177,9 +176,9 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     # Changing
 
     def mark_dirty(self, key: K) -> None:
-        """Count a key as changed since the last sync, whatever its value.
+        """Mark a key dirty, so that it counts as changed since the last sync even if its value is unchanged.
 
-        What is read is a copy, and changes of it are not saved by this: change a value through ``.set``.
+        This does not save changes in values that were read, because these are copies. Use ``.set`` to change a value.
 
         Args:
             key: The key.
@@ -201,18 +200,18 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         self._perform(OPERATION, handle._open_cache.mark, encode_key(key), key, IN_MEMORY)
 
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None:
-        """Assign the pairs of mappings, of iterables of pairs, and of keywords; later ones win.
+        """Assign the pairs of mappings, of iterables of pairs, and of keywords, in one transaction. Later pairs win.
 
-        One transaction: it is seen as a whole, and not at all if a key or value is refused. Iterables are read to their
-        end before it begins.
+        If a key or value is refused, nothing is assigned. Iterables are read to their end before the transaction
+        begins.
 
         Args:
             *mappings: Mappings (with ``iteritems()``, ``items()`` or ``keys()``) and iterables of pairs.
             **pairs: Keys that are names, and their values.
 
         Raises:
-            InvalidKeyError: A key cannot be stored; then nothing is.
-            UnstorableValueError: A value cannot be stored; then nothing is.
+            InvalidKeyError: A key cannot be stored. Then nothing is assigned.
+            UnstorableValueError: A value cannot be stored. Then nothing is assigned.
 
         Cost:
             O(m) time and memory for m pairs, and one commit.
@@ -241,7 +240,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     @overload
     def setdefault(self, key: K, default: V) -> V: ...
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Return a copy of the value of a key, which is set to ``default`` first if it is not there.
+        """Return a copy of the value of a key, and set it to ``default`` first if the key does not exist.
 
         Args:
             key: The key.
@@ -271,11 +270,11 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     @overload
     def pop(self, key: K, default: T) -> V | T: ...
     def pop(self, key: Any, default: Any = NOT_GIVEN) -> Any:
-        """Delete a key and return its value. No other process gets the same one.
+        """Delete a key and return its value. No other process gets the same value.
 
         Args:
             key: The key.
-            default: What to return for a missing key, instead of raising KeyError.
+            default: The result for a missing key, instead of a KeyError.
 
         Returns:
             The value, or ``default``.
@@ -294,7 +293,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         return self._perform(OPERATION, mapping.pop, self._write_handle(), key, default)
 
     def popitem(self, last: bool = True) -> tuple[K, V]:
-        """Remove the pair that was added last, or first, and return it. No other process gets the same one.
+        """Remove the pair that was added last, or first, and return it. No other process gets the same pair.
 
         Args:
             last: Whether to remove the last pair, or the first one.
@@ -340,24 +339,24 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def locked(self: Self) -> AbstractContextManager[Self, None]:
         """Hold the writer lock for a block: ``with pod.locked(): ...``
 
-        Other processes and threads wait to write, and read what was there before the block. All of it is committed when
-        the block ends, also by an exception. Blocks may stand inside one another. If the process is killed in
-        the block, nothing of it is seen, and the lock is free.
+        Other processes and threads wait before they write, and read the state before the block. The block is committed
+        when it ends, also by an exception. Blocks may be nested. If the process is killed in the block, the block is
+        rolled back, and the lock is free.
 
-        Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread: whatever runs meanwhile in
-        this thread would be a part of the block.
+        Do not ``await`` or ``yield`` inside a block. The lock belongs to the thread, so other code that runs in this
+        thread meanwhile would be a part of the block.
 
         Returns:
-            A context manager, which gives the store to ``as``.
+            A context manager. ``as`` binds the store.
 
         Raises:
-            DiskFullError: Nothing of the block can be kept. It is raised at the end of the block, or by the operation
-                that has found it.
+            DiskFullError: The block cannot be committed. The error is raised at the end of the block, or by the
+                operation that fails.
             StorageError: As for DiskFullError.
             NotLockedError: Another thread ends the block.
 
         Cost:
-            One commit at the end; operations in the block cost what they cost a private store.
+            One commit at the end. Operations in the block cost the same as on a private store.
 
         Example:
             >>> with SharedPersistentOrderedDict(path, init={"a": 1, "b": 0}).locked() as pod:
@@ -368,12 +367,12 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         return TransactionContext(self._begin(), BLOCK, self)
 
     def transaction(self: Self) -> AbstractContextManager[Self, None]:
-        """Hold the writer lock for a block as ``locked()`` does, but undo the block if it ends with an exception.
+        """Hold the writer lock for a block as ``locked()`` does, but roll the block back if it raises.
 
-        Inside another block it undoes its own part.
+        Inside another block, only the inner block is rolled back.
 
         Returns:
-            A context manager, which gives the store to ``as``.
+            A context manager. ``as`` binds the store.
 
         Raises:
             DiskFullError: As for ``locked()``.
@@ -403,7 +402,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             NotLockedError: It is called in the middle of another operation of the same store.
 
         Cost:
-            Waiting for the writers before this one.
+            The wait for the writers before this one.
 
         Example:
             >>> pod = SharedPersistentOrderedDict(path, init={"n": 1})
@@ -418,7 +417,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
 
         Raises:
             NotLockedError: This thread has not called ``lock()``.
-            DiskFullError: Nothing of the block can be kept.
+            DiskFullError: The block cannot be committed.
             StorageError: As for DiskFullError.
 
         Cost:
@@ -431,16 +430,16 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         """
         self._begin().unlock()
 
-    # Saving. All of it is for all processes together.
+    # Saving. These methods act on the changes of all processes.
 
     def sync(self) -> None:
-        """Flush everything to disk, and set the point that ``revert()`` returns to, for all processes.
+        """Flush all commits to disk, and set the restore point of ``revert()``, for all processes.
 
         The data is on disk when it returns, at any durability. Inside a block this happens when the block ends.
 
         Raises:
             StorageError: The files were removed or replaced, or cannot be written.
-            DiskFullError: There is no room.
+            DiskFullError: The disk is full.
 
         Cost:
             A commit, and a flush.
@@ -461,7 +460,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             key: The key.
 
         Raises:
-            KeyError: The key does not exist, and did not at the last sync.
+            KeyError: The key does not exist, and did not exist at the last sync.
 
         Cost:
             O(d) for d dirty keys, and a flush.
@@ -482,7 +481,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             The keys, as a set.
 
         Cost:
-            O(d): the record of each of these keys is read.
+            O(d): one read for each of the d keys.
 
         Example:
             >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2})
@@ -500,9 +499,9 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     def hold(self) -> None:
         """Suspend the automatic sync for all processes.
 
-        It lasts until any of them calls ``unhold()``, or this one closes the store or ends, also by SIGKILL. Others
-        see the end of a killed process within half a second. Everything is committed as before; what is suspended is
-        that the automatic sync moves the point that ``revert()`` returns to.
+        The hold lasts until any process calls ``unhold()``, or until this process closes the store or ends, also by
+        SIGKILL. Other processes detect the end of a killed process within half a second. Operations are committed as
+        before, but the automatic sync no longer moves the restore point of ``revert()``.
 
         Cost:
             One transaction.
@@ -522,7 +521,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         Inside a block this happens when the block ends.
 
         Raises:
-            StorageError: The sync fails, as in ``sync()``. The hold has ended all the same.
+            StorageError: The sync fails, as in ``sync()``. The hold has ended nevertheless.
             DiskFullError: As for StorageError.
 
         Cost:
@@ -545,7 +544,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             self._perform(OPERATION, self._store.sync_if_due, self._sync_at)
 
     def revert(self) -> None:
-        """Undo what any process has changed since the last sync, in one transaction.
+        """Undo the changes of all processes since the last sync, in one transaction.
 
         Cost:
             O(d): each of the d changed keys is written again.
@@ -563,7 +562,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
     # For tests
 
     def _check(self) -> None:
-        """Raise when an invariant of the store does not hold, in memory or on disk. Cost: O(n)."""
+        """Raise an error if an invariant of the store is violated, in memory or on disk. Cost: O(n)."""
         with self.locked():
             self._read_handle()._open_cache.check()
         cache = self._read_handle()._open_cache
@@ -572,12 +571,13 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             self._refuse_violations()
 
 
-# (``__orig_class__`` is what typing notes of SharedPOD[str, int](path); its types may be local to this process)
+# The attributes that are not pickled. typing sets ``__orig_class__`` for SharedPOD[str, int](path), and its types may
+# be local to this process.
 _OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_store", "_cache", "_finalizer", "__orig_class__"}
 
 
 def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
-    # (not by calling it: a class of the user's may want other arguments)
+    # Do not call the class, because the constructor of a subclass may have other parameters.
     store: Any = SharedPodHandle.__new__(cls)
     own: Any = next(base for base in cls.__mro__ if base.__module__.startswith("tastypy_fast."))
     own.__init__(store, path, **arguments)

@@ -1,4 +1,4 @@
-"""Define ``SharedProgressTracker``, a ProgressTracker for many processes, none of which gets another one's task."""
+"""Define ``SharedProgressTracker``, a ProgressTracker that many processes share, which claims tasks for one of them."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 ):
     """A ProgressTracker that any number of workers use at once.
 
-    ``try_keys()`` and its like, ``should_try()`` and ``should_try_add()`` claim a task before the caller sees it. Its
-    try is counted and committed, and no other worker and no other loop gets it. A claim lasts until the task is marked
-    done, not done or aborted, until ``release(key)``, or until its worker closes the store or dies. A task that was
-    neither finished nor released stays with its worker, and that worker's next loop tries it again. The tasks
-    of a worker that died are offered to the others at once; their tries stay counted. ``todo_*`` and ``should_do*``
-    only read, and claim nothing.
+    ``try_keys()``, ``try_values()``, ``try_items()``, ``should_try()`` and ``should_try_add()`` claim a task before the
+    caller gets it. The try is counted and committed, and no other worker or iterator gets the task.
 
-    The type parameter is that of the keys: ``SharedProgressTracker[str](path)``.
+    A claim lasts until the task is marked done, not done or aborted, or until ``release(key)``. It also ends when its
+    worker closes the store or dies. A task that was neither finished nor released stays claimed, and the worker's next
+    iterator tries it again. Other workers can claim the tasks of a dead worker at once. Their tries stay counted.
+    ``todo_*`` and ``should_do*`` only read, and claim nothing.
+
+    The type parameter is the type of the keys: ``SharedProgressTracker[str](path)``.
 
     Args:
         path: The folder of the store, as for SharedPersistentOrderedDict.
-        max_tries: The number of tries after which gates and iterators leave a task alone; 0 is no limit.
-        init: Tasks, which are mixed in as by ``update(init)``.
+        max_tries: The number of tries after which gates and iterators skip a task. 0 means no limit.
+        init: Tasks, which are added or updated as by ``update(init)``.
         gzipped: As for SharedPersistentOrderedDict.
         file_size: As for SharedPersistentOrderedDict.
         sync_at: As for SharedPersistentOrderedDict.
@@ -102,18 +103,17 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return count_progress(self._read_handle(), self._store, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
-        """Mix dicts into tasks, as ``dict.update()`` does; a task that does not exist is added first.
+        """Update tasks with dicts, as ``dict.update()`` does, in one transaction. A missing task is added first.
 
-        One transaction: it is seen as a whole, and not at all if a key or value is refused. Iterables are read to their
-        end before it begins.
+        If a key or value is refused, nothing is changed. Iterables are read to their end before the transaction begins.
 
         Args:
             *mappings: Mappings (with ``iteritems()``, ``items()`` or ``keys()``) and iterables of pairs.
             **pairs: Keys that are names, and their dicts.
 
         Raises:
-            InvalidKeyError: A key cannot be stored; then nothing is.
-            UnstorableValueError: A value is no dict, or cannot be stored; then nothing is.
+            InvalidKeyError: A key cannot be stored. Then nothing is changed.
+            UnstorableValueError: A value is no dict, or cannot be stored. Then nothing is changed.
 
         Cost:
             O(m) time and memory for m pairs, and one commit.
@@ -139,7 +139,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def add_many(self, keys_iterable: Iterable[K]) -> None:
         """Add many tasks that are not done, not aborted and have no tries, or none if one of them exists.
 
-        One transaction. The iterable is read to its end before it begins.
+        This is one transaction. The iterable is read to its end before it begins.
 
         Args:
             keys_iterable: The keys of the tasks.
@@ -193,7 +193,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             KeyError: One of the tasks does not exist; then no task is marked.
 
         Cost:
-            One look-up in the index for each key, before other writers have to wait, and one commit.
+            One lookup in the index for each key, during which other processes can write, and one commit.
 
         Example:
             >>> tracker = SharedProgressTracker(path, init={"a": {}, "b": {}})
@@ -201,7 +201,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             >>> tracker.num_done()
             2
         """
-        # (before the transaction, for which others wait)
+        # Look the keys up before the transaction, because other processes wait for it.
         found = find_tasks(self._read_handle()._open_cache, list(keys_iterable))
         handle = self._write_handle()
         self._perform(SAVEPOINT, mark_done_many, handle._open_cache, *found)
@@ -218,7 +218,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def should_try(self, key: K, allow_aborted: bool = False) -> bool:
         """Claim a task for this thread if it is to be done and no other worker has it, and count a try.
 
-        The thread that has claimed a task may ask again, and counts another try.
+        The thread that has claimed a task may call this again, which counts another try.
 
         Args:
             key: The key of the task.
@@ -228,7 +228,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             True if the task was claimed.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -275,7 +275,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def todo_keys(self, allow_aborted: bool = False) -> StoreIterator[K]:
         """Iterate over the keys of the tasks that are not done, not aborted and have tries left. Claims nothing.
 
-        In the order in which they were added, and live: a loop also yields tasks that any process adds while it runs.
+        Keys come in the order in which they were added. The iterator is live: it also yields tasks that any process
+        adds while it runs.
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
@@ -294,7 +295,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return self._tasks(KEYS, allow_aborted)
 
     def todo_values(self, allow_aborted: bool = False) -> StoreIterator[dict[str, Any]]:
-        """Iterate over the dicts of the tasks that ``todo_keys()`` yields. They are copies; claims nothing.
+        """Iterate over the dicts of the tasks that ``todo_keys()`` yields. They are copies. Claims nothing.
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
@@ -312,7 +313,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return self._tasks(VALUES, allow_aborted)
 
     def todo_items(self, allow_aborted: bool = False) -> StoreIterator[tuple[K, dict[str, Any]]]:
-        """Iterate over pairs of key and dict. The dicts are copies; claims nothing.
+        """Iterate over pairs of key and dict. The dicts are copies. Claims nothing.
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
@@ -337,25 +338,25 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def try_keys(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[K]:
         """Claim the tasks that are not done, not aborted and have tries left, and yield their keys.
 
-        Tasks come in the order in which they were added. The loop is live: it also yields tasks that are added while it
-        runs. At its end it yields the tasks of workers that died. A claim is visible to all processes before its key is
-        yielded.
+        Tasks come in the order in which they were added. The iterator is live: it also yields tasks that are added
+        while it runs. At its end it yields the tasks of dead workers. A claim is visible to all processes before its
+        key is yielded.
 
         Args:
             allow_aborted: Whether aborted tasks are claimed, too.
-            batch: The number of tasks that are claimed with one commit, for tasks that take microseconds. What is not
-                yielded when the loop ends, or when the worker dies, is released, and its try is not counted.
+            batch: The number of tasks that are claimed with one commit, for tasks that take microseconds. If the
+                iterator ends or the worker dies, tasks that were not yielded are released, and their tries subtracted.
 
         Returns:
-            An iterator; its ``close()`` ends the loop, as do the end of a ``for`` and the garbage collector.
+            An iterator. Its ``close()``, the end of the ``for`` loop or the garbage collector ends it.
 
         Raises:
             ValueError: ``batch`` is below 1.
-            DiskFullError: There is no room for a claim.
-            PersistentOrderedDictException: More than 495 loops run at once in this process.
+            DiskFullError: The disk is full.
+            PersistentOrderedDictException: More than 495 iterators run at once in this process.
 
         Cost:
-            A commit for each batch, and O(c) when a loop begins, where this process has c claims.
+            A commit for each batch, and O(c) at the first task, if this process has c claims.
 
         Example:
             >>> tracker = SharedProgressTracker(path, max_tries=2, init={"a": {}})
@@ -367,7 +368,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def try_values(self, allow_aborted: bool = False, *, batch: int = 1) -> ClaimIterator[dict[str, Any]]:
         """Claim tasks as ``try_keys()`` does, and yield their dicts, which are copies.
 
-        To change a task, go through ``.set[key]``.
+        To change a task, use ``.set[key]``.
 
         Args:
             allow_aborted: Whether aborted tasks are claimed, too.
@@ -419,16 +420,16 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     # Claims
 
     def release(self, key: K) -> None:
-        """Release the claim on a task, so that any worker may try it; nothing if nobody has claimed it.
+        """Release the claim on a task, so that any worker may try it. Without a claim, this does nothing.
 
-        Its try stays counted. If a batch has claimed the task and not yielded it, the try is not counted, and the task
+        Its try stays counted. If a batch has claimed the task and not yielded it, the try is subtracted, and the task
         is not yielded.
 
         Args:
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -451,14 +452,15 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def claimed_keys(self) -> list[K]:
         """Return the keys of all tasks that workers have claimed, in order.
 
-        That includes what is left to a worker's next loop, and what waits in a batch. ``claims()`` tells them apart:
+        This includes failed tasks, which stay claimed for the worker's next iterator, and tasks that wait in a batch.
+        ``claims()`` shows the state of each:
         ``[key for key, claim in tracker.claims().items() if claim.state == "running"]``.
 
         Returns:
             The keys.
 
         Cost:
-            O(c) for c claims; the lock on each worker's file is tested.
+            O(c) for c claims, and one test of the lock on each worker's file.
 
         Example:
             >>> tracker = SharedProgressTracker(path, init={"a": {}, "b": {}})
@@ -469,15 +471,15 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return list(self.claims())
 
     def claims(self) -> dict[K, Claim]:
-        """Return which worker has claimed which task, and whether it is running, failed or waiting.
+        """Return the claims of all workers, with their states: running, failed or waiting.
 
-        Claims of workers that are gone are left out.
+        Claims of dead workers are left out.
 
         Returns:
             A dict from the key to the claim, in the order of the tasks.
 
         Cost:
-            O(c) for c claims; the lock on each worker's file is tested.
+            O(c) for c claims, and one test of the lock on each worker's file.
 
         Example:
             >>> tracker = SharedProgressTracker(path)

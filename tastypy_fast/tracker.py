@@ -31,16 +31,16 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     CountingMixin,
     TrackerHandle[K],
 ):
-    """A PersistentOrderedDict of tasks: which are done or aborted, how often each was tried, and their data.
+    """A PersistentOrderedDict of tasks, with the status, the number of tries and the data of each task.
 
     The value of a task is a dict with ``_done`` (bool), ``_aborted`` (bool), ``_tries`` (int) and the task's own data.
-    A status is the same, and is seen at once, whether a method or an assignment by keying has set it. The type
-    parameter is that of the keys: ``ProgressTracker[str](path)``.
+    A status can be set by a method or in the dict that ``tracker[key]`` returned. Both take effect at once. The type
+    parameter is the type of the keys: ``ProgressTracker[str](path)``.
 
     Args:
         path: The folder of the store, as for PersistentOrderedDict.
-        max_tries: The number of tries after which gates and iterators leave a task alone; 0 is no limit.
-        init: Tasks, which are mixed in as by ``update(init)``.
+        max_tries: The number of tries after which gates and iterators skip a task. 0 means no limit.
+        init: Tasks, which are added or updated as by ``update(init)``.
         gzipped: As for PersistentOrderedDict.
         file_size: As for PersistentOrderedDict.
         sync_at: As for PersistentOrderedDict.
@@ -55,8 +55,8 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             PersistentOrderedDict.
 
     Cost:
-        A status is 4 bytes apart from the values: changing and counting it touches no value. Passing over a million
-        finished tasks reads 32 kB, or 4 MB if the process before was killed or while the store is shared.
+        A status has 4 bytes, which are stored apart from the values. Changing and counting it reads no value. Skipping
+        a million finished tasks reads 32 kB. It reads 4 MB if the previous process was killed or the store is shared.
 
     Example:
         >>> tracker = ProgressTracker(path, max_tries=3)
@@ -98,9 +98,9 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         return count_progress(self, self._store, self._max_tries, allow_aborted)
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
-        """Mix dicts into tasks, as ``dict.update()`` does; a task that does not exist is added first.
+        """Update tasks with dicts, as ``dict.update()`` does. A missing task is added first.
 
-        Tasks are changed one by one: when one is refused, those before it are changed.
+        Tasks are changed one by one. If a change is refused, the changes before it stay.
 
         Args:
             *mappings: Mappings (with ``iteritems()``, ``items()`` or ``keys()``) and iterables of pairs.
@@ -111,7 +111,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             UnstorableValueError: A value is no dict, or cannot be stored.
 
         Cost:
-            O(m) for m pairs, each of which is read and assigned. The next sync writes them.
+            O(m) for m pairs: one read and one assignment for each. The next sync writes them.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -127,7 +127,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     def add_many(self, keys_iterable: Iterable[K]) -> None:
         """Add many tasks that are not done, not aborted and have no tries.
 
-        The iterable is read in chunks and never held whole. When a key is refused, the tasks before it are added.
+        The iterable is read in chunks and never held whole. If a key is refused, the tasks before it stay added.
 
         Args:
             keys_iterable: The keys of the tasks.
@@ -137,7 +137,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             InvalidKeyError: One of the keys cannot be stored.
 
         Cost:
-            O(m) for m keys: one look-up in the index for each. The next sync writes them.
+            O(m) for m keys: one lookup in the index for each. The next sync writes them.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -157,7 +157,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             InvalidKeyError: One of the keys cannot be stored.
 
         Cost:
-            O(m) for m keys: one look-up in the index for each. The next sync writes them.
+            O(m) for m keys: one lookup in the index for each. The next sync writes them.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -170,7 +170,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     # Gates that count a try
 
     def should_try(self, key: K, allow_aborted: bool = False) -> bool:
-        """Return what ``should_do()`` returns, and count a try if that is True.
+        """Return the result of ``should_do()``, and count a try if it is True.
 
         Args:
             key: The key of the task.
@@ -180,10 +180,10 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             True if the task is to be done.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> tracker = ProgressTracker(path, max_tries=1, init={"a": {}})
@@ -193,7 +193,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         return self._gate(key, allow_aborted, False, True)
 
     def should_try_add(self, key: K, allow_aborted: bool = False) -> bool:
-        """Return what ``should_try()`` returns, and add the task first if it does not exist.
+        """Return the result of ``should_try()``, and add the task first if it does not exist.
 
         Args:
             key: The key of the task.
@@ -215,12 +215,13 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         """
         return self._gate(key, allow_aborted, True, True)
 
-    # Iterating. All of these are live, as iterkeys() is, and each task comes at most once in a loop.
+    # Iterating. All of these iterators are live, as iterkeys(), and yield each task at most once.
 
     def todo_keys(self, allow_aborted: bool = False) -> StoreIterator[K]:
         """Iterate over the keys of the tasks that are not done, not aborted and have tries left.
 
-        In the order in which they were added, and live: a loop also yields tasks that are added while it runs.
+        Keys come in the order in which they were added. The iterator is live: it also yields tasks that are added while
+        it runs.
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
@@ -239,10 +240,10 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         return self._tasks(KEYS, allow_aborted, False)
 
     def todo_values(self, allow_aborted: bool = False) -> StoreIterator[dict[str, Any]]:
-        """Iterate over the dicts of the tasks that ``todo_keys()`` yields; they are watched as by keying.
+        """Iterate over the dicts of the tasks that ``todo_keys()`` yields. They are watched, as with ``tracker[key]``.
 
-        A change in a dict is saved as long as the program holds it: in the latest 1,000 dicts by every sync, in the
-        others by ``sync()`` and ``close()``.
+        A change in a dict is saved while the program holds the dict. Every sync saves changes in the latest 1,000
+        dicts. ``sync()`` and ``close()`` save the others.
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
@@ -260,7 +261,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         return self._tasks(VALUES, allow_aborted, False)
 
     def todo_items(self, allow_aborted: bool = False) -> StoreIterator[tuple[K, dict[str, Any]]]:
-        """Iterate over pairs of key and dict; the dicts are watched, as in ``todo_values()``.
+        """Iterate over pairs of key and dict. The dicts are watched, as in ``todo_values()``.
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
@@ -285,7 +286,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
 
         Args:
             allow_aborted: Whether aborted tasks are yielded, too.
-            batch: Accepted for code that moves between private and shared trackers; it changes nothing here.
+            batch: Accepted for code that runs with private and shared trackers. It has no effect here.
 
         Returns:
             An iterator.

@@ -1,4 +1,4 @@
-"""Types for annotations: keys, pairs, claims, iterators, and what private and shared stores have in common."""
+"""Define types for annotations: keys, pairs, claims, iterators, and the interface of private and shared stores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Durability = Literal["full", "normal", "process", "unsafe"]
 damage the store (``unsafe``)."""
 
 ClaimState = Literal["running", "failed", "waiting"]
-"""The state of a claimed task, which ``Claim`` explains."""
+"""The state of a claimed task. ``Claim`` defines the states."""
 
 Self = TypeVar("Self")
 K_co = TypeVar("K_co", covariant=True)
@@ -58,7 +58,7 @@ class SupportsKeysAndGetItem(Protocol[T, V_co]):
 Pairs = Union[  # noqa: UP007  (which Python 3.10 cannot index)
     Mapping[K, V], SupportsItems[K, V], SupportsKeysAndGetItem[K, V], Iterable[tuple[K, V]]
 ]
-"""What ``update()`` and ``init`` take, a mapping or an iterable of pairs."""
+"""An argument of ``update()`` and ``init``: a mapping or an iterable of pairs."""
 
 
 class Claim(NamedTuple):
@@ -68,10 +68,10 @@ class Claim(NamedTuple):
         process: The number of the worker's process.
         host: The name of the worker's host.
         since: When the task was claimed, in UTC.
-        state: ``"running"``: the worker has the task in hand. A task that ``should_try()`` has claimed is running until
-            it is finished or released. ``"failed"``: the worker's loop has ended or gone on to another task, and this
-            one is unfinished; it stays the worker's for its next loop. ``"waiting"``: the task is one of a batch, and
-            was not yielded yet.
+        state: ``"running"``: the worker works on the task. A task that ``should_try()`` has claimed is running until
+            it is finished or released. ``"failed"``: the worker's iterator has ended or yielded another task, and left
+            this task unfinished. It stays claimed for the worker's next iterator. ``"waiting"``: the task was claimed
+            in a batch, and was not yielded yet.
     """
 
     process: int
@@ -85,7 +85,7 @@ class Claim(NamedTuple):
 
 @runtime_checkable
 class StoreIterator(Protocol[T_co]):
-    """What ``iterkeys()``, ``todo_items()`` and their like return: a live iterator over a store."""
+    """A live iterator over a store, which ``iterkeys()``, ``todo_items()`` and similar methods return."""
 
     def __iter__(self) -> Iterator[T_co]: ...
     def __next__(self) -> T_co: ...
@@ -106,7 +106,7 @@ class ClaimIterator(StoreIterator[T_co], Protocol[T_co]):
 
 
 class ProgressBar(Protocol[T_co]):
-    """What ``progress()`` returns: a bar of tqdm's, of which only the most used members are listed here."""
+    """A tqdm bar, which ``progress()`` returns. Only the most used members are declared here."""
 
     n: Any
     total: Any
@@ -120,15 +120,15 @@ class ProgressBar(Protocol[T_co]):
     def __getattr__(self, name: str, /) -> Any: ...
 
 
-# What private and shared stores have in common
+# The interface of private and shared stores
 
 
 @runtime_checkable
 class StoreLike(Protocol[K, V]):
     """A store, private or shared: ``PersistentOrderedDict``, ``SharedPersistentOrderedDict`` and the trackers.
 
-    Annotate with it what works on any of them. ``isinstance(x, StoreLike)`` compares names only; before Python 3.12 it
-    raises CalledClosedTrackerError for a store that is closed.
+    Annotate with it an argument that may be any of them. ``isinstance(x, StoreLike)`` compares names only. Before
+    Python 3.12 it raises CalledClosedTrackerError for a closed store.
 
     Example:
         >>> from tastypy_fast.types import StoreLike
@@ -168,18 +168,15 @@ class StoreLike(Protocol[K, V]):
     def __enter__(self: Self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
 
+    # With a default these return Any, because mypy and pyright infer V in generic functions only from this form.
     @overload
-    def get(self, key: K, default: None = None) -> V | None: ...
+    def get(self, key: K) -> V | None: ...
     @overload
-    def get(self, key: K, default: V) -> V: ...
-    @overload
-    def get(self, key: K, default: T) -> V | T: ...
+    def get(self, key: K, default: Any) -> Any: ...
     @overload
     def pop(self, key: K) -> V: ...
     @overload
-    def pop(self, key: K, default: V) -> V: ...
-    @overload
-    def pop(self, key: K, default: T) -> V | T: ...
+    def pop(self, key: K, default: Any) -> Any: ...
     def setdefault(self, key: K, default: V) -> V: ...
     def popitem(self, last: bool = True) -> tuple[K, V]: ...
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None: ...

@@ -27,7 +27,7 @@ from tests.support.no_background import PRELUDE
 from tests.support.stores import CLASSES, LOGGED, kit_for, logging
 from tests.support.storm import is_storm
 
-# Disks vary too much between machines for Hypothesis's own limits; print_blob tells how to reproduce a failure; its
+# Disks vary too much between machines for Hypothesis's own limits. print_blob shows how to reproduce a failure. The
 # phase "explain" traces every line, which takes minutes.
 settings.register_profile(
     "storm",
@@ -36,7 +36,7 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-# The ordinary run has the same examples each time, so that it never fails by luck. (And no database of examples.)
+# The ordinary run has the same examples each time, so that it never fails at random. There is no example database.
 settings.register_profile("ordinary", settings.get_profile("storm"), derandomize=True)
 
 
@@ -44,14 +44,13 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "all_classes: any_class is also each shared class, not only the private ones")
     config.addinivalue_line("markers", "with_log(*names): any_class is also each private class with every sync in the "
                             "write-ahead log; in the ordinary run only those that are named, the others with -m storm")
-    # (before any test module is imported: what they call settings() is made of this)
+    # This must precede the import of any test module, because their settings() derive from it.
     settings.load_profile("storm" if is_storm(config) else "ordinary")
 
 
 @pytest.fixture
 def seed(request):
-    """What random operations are derived from: the same in each ordinary run, another one in each storm.
-    TASTYPY_FAST_SEED chooses it."""
+    """The seed of random operations: fixed in an ordinary run, and new in each storm. TASTYPY_FAST_SEED sets it."""
     chosen = os.environ.get("TASTYPY_FAST_SEED")
     if chosen:
         number = int(chosen)
@@ -64,7 +63,7 @@ def seed(request):
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is marked ``storm`` runs when it is asked for."""
+    """Deselect the tests that are marked ``storm``, unless the run selects them."""
     if not is_storm(config):
         storms = [item for item in items if item.get_closest_marker("storm")]
         items[:] = [item for item in items if item not in storms]
@@ -78,7 +77,7 @@ def _log(request):
 
 
 def pytest_generate_tests(metafunc):
-    """``any_class``: each class in turn, as the marks of the test say; what a value is differs, see ``value_for``."""
+    """Parametrize ``any_class`` with each class, as the marks of the test say. See ``value_for`` for their values."""
     chosen = any("any_class" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
     if "any_class" in metafunc.fixturenames and not chosen:
         every = metafunc.definition.get_closest_marker("all_classes")
@@ -93,7 +92,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(params=[PersistentOrderedDict, ProgressTracker], ids=["pod", "tracker"])
 def private_class(request):
-    """Each class of one process in turn: for what the shared ones do not do."""
+    """Each private class in turn, for features that the shared classes lack."""
     return request.param
 
 
@@ -120,7 +119,7 @@ def store(kit):
 
 @pytest.fixture
 def run_python():
-    """Run a piece of code in another process, with this one's import path; what it prints."""
+    """Run code in another process with the same import path, and return its output."""
 
     def run(code, *arguments, prelude=PRELUDE):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -136,7 +135,7 @@ def run_python():
 
 @pytest.fixture
 def no_leaks():
-    """Fail when file descriptors or threads are left."""
+    """Fail if file descriptors or threads are left."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("no /proc here")
     gc.collect()
@@ -148,7 +147,7 @@ def no_leaks():
 
 @pytest.fixture(params=["in memory", "on disk", "half on disk"])
 def abc(request, kit):
-    """A store of ABC, in each place where its data can be."""
+    """A store with the contents ABC, in each place that may have its data."""
     store = kit.open()
     for number, (key, value) in enumerate(kit.pairs(ABC)):
         store[key] = value
@@ -161,13 +160,13 @@ def abc(request, kit):
 
 @pytest.fixture
 def way(kit):
-    """Where the data lies below ``.set[key]``."""
+    """The path to the data below ``.set[key]``."""
     return lambda place: place if kit.plain({"value": 0}) else place["value"]
 
 
 @pytest.fixture
 def needs_disk():
-    """Whether the files of a test have to be on a disk; a conftest.py or a module overrides it."""
+    """Whether the files of a test must be on a disk. A conftest.py or a module overrides it."""
     return False
 
 

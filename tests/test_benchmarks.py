@@ -1,4 +1,4 @@
-"""The benchmarks measure what they describe, and the documentation shows what was measured."""
+"""The benchmarks measure what they describe, and the documentation shows the measurements."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOGETHER = [
     for store in workload.stores(batch)
     if store in (OURS, *SHARED_BY_HAND)
 ]
-# Runs in a process of its own, because it forks, and pytest may have threads.
+# This runs in a subprocess, because it forks and pytest may have threads.
 FORKS = "reopen"
 
 
@@ -72,7 +72,7 @@ def test_workload_of_several_processes_passes_its_check(name, batch, store, tmp_
     workload, scale = SHARED_WORKLOADS[name], Scale(N, batch)
     made = workload.stores(batch)[store](str(tmp_path / "store"))
     workload.prepare(made, N)
-    # A single share. The next test starts real processes.
+    # This uses a single share. The next test starts real processes.
     returned = [getattr(made, workload.method(batch))(workload.argument(Share(scale, 0, 1)))]
     workload.verify(made, scale, returned)
     made.close()

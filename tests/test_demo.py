@@ -1,4 +1,4 @@
-"""The demo as a user runs it: a process of its own, over real files, stopped in every way there is."""
+"""The demo as a user runs it: a subprocess on real files, stopped in every possible way."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ import tastypy_fast
 from tastypy_fast import POD, Tracker
 
 COMMAND = [sys.executable, "-m", "tastypy_fast.demo"]
-# The demo finds the package that the tests have found, from wherever it is started.
+# The demo imports the same package as the tests, from any location.
 SEARCH = [str(Path(tastypy_fast.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(SEARCH)}
 
-# What SIGKILL may take: as the demo's docstring says.
+# The number of tasks that SIGKILL may lose, as the docstring of the demo says.
 SYNC_AT = 100
 
-# Found by Python as it starts: the demo that is to be stopped waits in its WAIT_AT-th file until it is, however late
-# that is. (Its progress comes ten times a second: what it has done before is shown.)
+# Python imports this module at its start. It makes the demo wait in its WAIT_AT-th file until it is stopped. Progress
+# is shown ten times a second, so all earlier progress is visible.
 WAITING = """
 import ast, os, time
 count, parse = 0, ast.parse
@@ -46,8 +46,8 @@ def waiting(*arguments):
 ast.parse = waiting
 """
 
-# The exit statuses of a program that a signal has stopped. Python may end by SIGINT itself although the program has
-# caught KeyboardInterrupt (seen in 5 of 100 runs of Python 3.11 on a busy machine). A shell shows 130 for both.
+# The exit statuses of a program that a signal stopped. Python may end by SIGINT even if the program caught
+# KeyboardInterrupt. This happened in 5 of 100 runs of Python 3.11 on a busy machine. A shell shows 130 for both.
 STOPS = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGTERM: (-signal.SIGTERM,), signal.SIGKILL: (-signal.SIGKILL,)}
 
 BROKEN = {
@@ -73,7 +73,7 @@ def demo(*arguments, cwd, **environment):
 
 
 class OnTerminal:
-    """The demo with a terminal for its stderr, where its progress comes ten times a second."""
+    """The demo with a terminal as its stderr, where progress is shown ten times a second."""
 
     def __init__(self, *arguments, cwd, stdout=subprocess.DEVNULL, wait_at=None):
         environment = ENVIRONMENT
@@ -103,10 +103,10 @@ class OnTerminal:
         os.close(self.screen)
 
     def read(self):
-        """See what comes next; False when nothing comes any more."""
+        """Read the next output; False at its end."""
         try:
             text = os.read(self.screen, 1 << 16).decode("utf-8", "replace")
-        except OSError:  # so Linux says that nobody writes to this terminal any more
+        except OSError:  # Linux then reports that the terminal has no writer left.
             text = ""
         self.shown += text
         return bool(text)
@@ -117,11 +117,11 @@ class OnTerminal:
 
     @property
     def done(self):
-        """How many tasks are done, as far as it has shown."""
+        """The number of done tasks that was last shown."""
         return max(numbers(self.shown, "done"), default=0)
 
     def stop(self, number):
-        """Send a signal, see the end, and return the exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         self.process.send_signal(number)
         return self.end()
 
@@ -149,7 +149,7 @@ def tasks_in(store):
 
 
 def names_in(store, folder):
-    """The paths of the tasks, as seen from the folder that they are below."""
+    """The paths of the tasks, relative to their folder."""
     return {os.path.relpath(path, os.path.realpath(folder)) for path, _ in tasks_in(store)}
 
 
@@ -158,7 +158,7 @@ def tries_of_done(store):
 
 
 def results_in(store):
-    """All that does not depend on how often the demo was stopped, which the tries of what is done do."""
+    """All results that do not depend on how often the demo was stopped. The tries of done tasks do depend on it."""
     return [(path, task | {"_tries": 0} if task["_done"] else task) for path, task in tasks_in(store)]
 
 
@@ -178,7 +178,7 @@ def folder(tmp_path):
 
 
 class Crowd(NamedTuple):
-    """A folder with work for a while, and what comes of it when nobody disturbs."""
+    """A folder with work for some seconds, and the result of an undisturbed run."""
 
     folder: Path
     took: float
@@ -204,10 +204,10 @@ def crowd(tmp_path_factory):
     return Crowd(folder, took, run.shown, table.read_text(), results)
 
 
-# What it finds
+# Results
 
 
-def test_counts_the_files_of_a_folder(folder, tmp_path):
+def test_demo_counts_the_files_of_a_folder(folder, tmp_path):
     run = demo(folder, "--store", "store", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     done = {"_done": True, "_aborted": False, "_tries": 1}
@@ -261,7 +261,7 @@ def test_unreadable_files_fail(folder, tmp_path):
     assert run.stdout.count("failed in 3 tries:\n    PermissionError: ") == 2
 
 
-def test_a_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
+def test_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
     broken = folder / "broken.py"
     broken.write_bytes(b"(")
     demo(folder, "--store", "store", cwd=tmp_path)
@@ -274,7 +274,7 @@ def test_a_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
     assert " 0 failed\n" in run.stdout
 
 
-def test_links_in_circles_and_pipes_are_left_alone(folder, tmp_path):
+def test_circular_links_and_pipes_are_skipped(folder, tmp_path):
     (folder / "sub" / "up").symlink_to(folder)
     (folder / "up.py").symlink_to(folder)
     (folder / "itself.py").symlink_to("itself.py")
@@ -289,7 +289,7 @@ def test_links_in_circles_and_pipes_are_left_alone(folder, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_any_file_name_is_kept_exactly_and_printed_harmlessly(tmp_path, encoding):
+def test_any_file_name_is_stored_exactly_and_printed_escaped(tmp_path, encoding):
     long = "/".join(["long" * 60] * 4)
     names = [b"\xff\xfe.py", b"new\nline.py", b"\x1b[31mred\r.py", b" '\"$(x).py", b"-v.py", b"{}%s\\.py"]
     names += ["größe 学.py".encode(), f"{long}/deep.py".encode(), b"sub\n\xff/\xed\xa0\x80.py"]
@@ -312,7 +312,7 @@ def test_any_file_name_is_kept_exactly_and_printed_harmlessly(tmp_path, encoding
     assert r"\x1b[31mred\r.py failed" in run.stdout
 
 
-def test_a_folder_of_any_name_works(folder, tmp_path):
+def test_folder_of_any_name_works(folder, tmp_path):
     odd = tmp_path / "odd\n\x1bname"
     folder.rename(odd)
     run = demo(odd, "--store", "st\nore", cwd=tmp_path)
@@ -329,10 +329,10 @@ def test_warnings_about_the_parsed_code_are_silent(folder, tmp_path):
     assert numbers(run.stdout, "failed") == [0]
 
 
-# How it shows its progress
+# Progress output
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(folder, tmp_path):
+def test_progress_without_a_terminal_is_plain_lines(folder, tmp_path):
     run = demo(folder, cwd=tmp_path)
     where, *lines = run.stderr.splitlines()
     assert repr(os.path.realpath(tmp_path / "tastypy-demo.tracker")) in where
@@ -341,7 +341,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(folder, tmp_path):
         assert re.fullmatch(r" *[\d,]+ done +[\d,]+ failed +[\d,]+ left +[\d,]+ a second", line)
 
 
-def test_progress_is_one_line_on_a_terminal_ten_times_a_second_at_most(crowd):
+def test_progress_on_a_terminal_is_one_line_updated_at_most_ten_times_a_second(crowd):
     where, line, nothing = crowd.shown.split("\r\n")
     assert "tastypy-demo.tracker" in where
     assert nothing == ""
@@ -353,14 +353,15 @@ def test_progress_is_one_line_on_a_terminal_ten_times_a_second_at_most(crowd):
     assert counts[-1] == [571, 10, 0]
 
 
-# Going on
+# Continuing after a stop
 
 
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
-def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
+def test_demo_continues_where_it_was_stopped(crowd, tmp_path, number):
     store = tmp_path / "store"
     before = {}
-    # (of the 500 files they cannot reach the last one together, and each reaches its point even from 100 tasks behind)
+    # 500 files are enough: the runs cannot reach the last one together, and each reaches its point even from 100 tasks
+    # behind.
     points = {1: 150, 150: 150, 250: 190}
     for point, wait_at in points.items():
         with OnTerminal(crowd.folder, "--store", "store", cwd=tmp_path, wait_at=wait_at) as run:
@@ -381,7 +382,7 @@ def test_goes_on_where_it_was_stopped(crowd, tmp_path, number):
     assert end.stdout == crowd.table
 
 
-def test_a_finished_run_does_nothing_more(folder, tmp_path):
+def test_finished_run_does_nothing_more(folder, tmp_path):
     write_files(folder, {"broken.py": b"("})
     first = demo(folder, "--store", "store", cwd=tmp_path)
     tasks = tasks_in(tmp_path / "store")
@@ -394,7 +395,7 @@ def test_a_finished_run_does_nothing_more(folder, tmp_path):
     assert numbers(second.stderr, "done|failed|left") == [6, 1, 0]
 
 
-def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
+def test_task_interrupted_by_ctrl_c_keeps_its_try(tmp_path):
     folder = tmp_path / "sources"
     write_files(folder, {"large.py": b"x = [1, [2, [3, [4]]]]\n" * 5_000})
     for _ in range(3):
@@ -407,7 +408,7 @@ def test_a_task_that_ctrl_c_stopped_has_not_been_tried(tmp_path):
     assert numbers(run.stdout, "files|lines") == [1, 5_000]
 
 
-def test_reads_the_standard_library_by_default(tmp_path):
+def test_demo_reads_the_standard_library_by_default(tmp_path):
     with OnTerminal(cwd=tmp_path, wait_at=2) as run:
         run.wait_for(lambda: run.done)
         assert run.stop(signal.SIGTERM) == -signal.SIGTERM
@@ -416,11 +417,11 @@ def test_reads_the_standard_library_by_default(tmp_path):
     assert first[1]["_done"]
 
 
-# What cannot be
+# Errors
 
 
 @pytest.mark.parametrize("name", ["nowhere", "one.py", ""])
-def test_a_path_that_is_no_folder_is_refused_before_a_store_is_made(folder, name):
+def test_path_that_is_not_a_folder_is_refused_before_a_store_is_created(folder, name):
     before = sorted(folder.rglob("*"))
     run = demo(name, cwd=folder)
     assert run.returncode == 2
@@ -429,7 +430,7 @@ def test_a_path_that_is_no_folder_is_refused_before_a_store_is_made(folder, name
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_store_that_was_made_for_another_folder_is_refused_unchanged(folder, tmp_path):
+def test_store_of_another_folder_is_refused_and_not_changed(folder, tmp_path):
     demo(folder, "--store", "store", cwd=tmp_path)
     tasks = tasks_in(tmp_path / "store")
     run = demo(folder / "sub", "--store", "store", cwd=tmp_path)
@@ -448,7 +449,7 @@ def test_a_store_that_was_made_for_another_folder_is_refused_unchanged(folder, t
         ("sources", "NotAStoreError"),
     ],
 )
-def test_an_error_of_the_store_is_one_line(folder, tmp_path, store, error):
+def test_store_error_is_printed_in_one_line(folder, tmp_path, store, error):
     (tmp_path / "file").touch()
     POD(tmp_path / "plain").close()
     with Tracker(tmp_path / "used"):

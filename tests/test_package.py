@@ -1,4 +1,4 @@
-"""The package as a whole: its names, the way its imports run, its docstrings."""
+"""The package as a whole: its names, the direction of its imports, its docstrings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = ROOT / "tastypy_fast"
 CYTHON = ROOT / "src_cython"
 
 
-def test_exported_names_are_these():
+def test_package_exports_exactly_these_names():
     names = """
         DEFAULT_FILE_SIZE DEFAULT_SYNC_AT DEFAULT_SYNC_EVERY POD SharedPOD SharedPersistentOrderedDict
         SharedProgressTracker SharedTracker
@@ -36,7 +36,7 @@ def test_exported_names_are_these():
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
 
 
-def test_every_module_exports_names_that_it_has():
+def test_every_module_defines_the_names_in_its_all():
     for name, path in sorted(sources().items()):
         if name != "demo" and path.name != "__init__.py":
             module = importlib.import_module(f"tastypy_fast.{name}")
@@ -62,11 +62,11 @@ def test_every_error_is_below_the_packages_own():
     ("StoreAccessError", PermissionError), ("UnsafeFileError", OSError),
     ("DamagedInputError", ValueError),
 ])
-def test_error_is_also_the_builtin_that_fits(error, builtin):
+def test_error_is_also_the_matching_builtin_error(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)
 
 
-def test_windows_is_refused_with_a_sentence(run_python):
+def test_import_on_windows_raises_an_error_with_the_supported_systems(run_python):
     code = """
 import sys
 sys.platform = "win32"
@@ -84,14 +84,14 @@ except ImportError as error:
 # The tests themselves
 
 
-def test_ordinary_run_of_the_tests_does_not_depend_on_luck(request):
+def test_ordinary_run_uses_fixed_seeds(request):
     assert settings.default.derandomize is not is_storm(request.config)
     for path in sorted((ROOT / "tests").rglob("*.py")):
         unseeded = re.findall(r"\brandom\.(?!Random\b)(\w+)\(", path.read_text())
         assert unseeded == (["SystemRandom"] if path == ROOT / "tests" / "conftest.py" else []), path.name
 
 
-# Imports run one way
+# Imports go to lower layers
 
 # The layers, lowest first. A module imports from its own package and from lower layers only.
 LAYERS = (
@@ -151,7 +151,7 @@ def imports_of(path):
 
 
 def logical_lines(lines):
-    """The import statements at the beginning of a Cython module's lines, each in one line."""
+    """The import statements at the start of lines in a Cython module, each as one line."""
     statement = ""
     for line in lines:
         if statement or line.startswith(("from ", "import ", "cimport ")):
@@ -176,7 +176,7 @@ def is_module(name):
     return name in sources()
 
 
-def test_imports_run_one_way():
+def test_imports_go_to_lower_layers_only():
     for name, path in sources().items():
         for imported in package_imports(path):
             if not imported:
@@ -186,7 +186,7 @@ def test_imports_run_one_way():
             assert same or layer_of(imported) < layer_of(name), f"{name} imports {imported}, which is not below it"
 
 
-def test_imports_make_no_circle():
+def test_imports_have_no_cycle():
     graph = {name: set(package_imports(path)) - {name, ""} for name, path in sources().items()}
     done: set[str] = set()
     while left := graph.keys() - done:
@@ -199,7 +199,7 @@ def test_no_import_is_for_type_checkers_only():
     assert [name for name, path in sources().items() if "TYPE_CHECKING" in path.read_text()] == []
 
 
-def test_init_hands_names_on_and_imports_only_from_the_modules():
+def test_package_init_imports_only_from_public_modules():
     imported = {module for module, _ in imports_of(PACKAGE / "__init__.py")}
     assert {module for module in imported if module.startswith("tastypy_fast")} == {
         "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.shared_pod", "tastypy_fast.shared_tracker",
@@ -220,11 +220,11 @@ CLASSES = [tastypy_fast.PersistentOrderedDict, tastypy_fast.ProgressTracker, tas
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_public_member_says_what_it_does(cls):
+def test_every_public_member_has_a_docstring(cls):
     for name, member in inspect.getmembers(cls):
         if not name.startswith("_"):
             assert inspect.getdoc(member), name
-            # MutableMapping's own docstrings are Python's and say nothing of a store.
+            # MutableMapping's own docstrings are Python's and do not describe a store.
             owner = next(base for base in cls.__mro__ if name in vars(base))
             assert owner.__module__.startswith("tastypy_fast") or name == "pop", name
     assert inspect.getdoc(cls)
@@ -261,7 +261,7 @@ def test_examples_of_compiled_modules_run(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cls", CLASSES[2:])
 def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
-    """Also those of methods that come from a mixin, whose own examples are of the private class."""
+    """This includes methods of a mixin, whose own examples use the private class."""
     runner, finder = doctest.DocTestRunner(), doctest.DocTestFinder(recurse=False, exclude_empty=True)
     for name, member in inspect.getmembers(cls):
         if name.startswith("_"):
@@ -277,8 +277,8 @@ def test_examples_of_shared_classes_run(cls, tmp_path, monkeypatch):
     assert runner.tries >= 50
 
 
-def test_package_is_typed():
+def test_package_has_a_py_typed_marker_and_stubs():
     assert (PACKAGE / "py.typed").exists()
     stubs = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyi")}
-    # (and the type parameters, whose defaults Python before 3.13 does not know)
+    # The type parameters have one, too, because Python before 3.13 does not know their defaults.
     assert stubs == {*COMPILED, "_type_parameters"}

@@ -1,4 +1,4 @@
-"""Paths as callers give them: what names nothing is refused, ``~`` is expanded, no target lies inside its source."""
+"""Paths as callers give them: invalid ones are refused, ``~`` is expanded, no target lies inside its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.command import ENVIRONMENT, refused, run
 from tests.support.stores import CLASSES, value_for
 
 USER = "no_such_user_anywhere"
-# What the system would take for another path than the caller meant, or for none.
+# Strings that the system would take as another path than the caller meant, or as none.
 NO_PATHS = {
     "empty": ("", "is empty"),
     "empty bytes": (b"", "is empty"),
@@ -40,7 +40,7 @@ NO_TYPES = [None, 5, 1.5, True, ["x"], object()]
 
 
 class Linked(os.PathLike):
-    """A path of the user's own making."""
+    """A path class of the user."""
 
     def __init__(self, text):
         self._text = text
@@ -56,7 +56,7 @@ def cls(request):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The current folder, with a store in it as ``rm "" --done`` would find one."""
+    """The current folder, with a store in it that ``rm "" --done`` would find."""
     monkeypatch.chdir(tmp_path)
     with Tracker(".", init={"a": {"_done": True}, "b": {}}):
         pass
@@ -78,7 +78,7 @@ def everything(folder):
 
 
 def uses(cls, path, other):
-    """Every use of a path that Python has; ``other`` is a folder with a store, its lines, and its files."""
+    """Every use of a path in Python. ``other`` is a folder with a store, its lines, and its files."""
     store = cls(other / "store")
     return {
         "open": lambda: cls(path),
@@ -110,7 +110,7 @@ def other(cls, tmp_path):
 
 
 @pytest.mark.parametrize("name", NO_PATHS)
-def test_strings_that_name_no_path_are_refused_everywhere(cls, here, other, name):
+def test_strings_that_are_not_paths_are_refused_everywhere(cls, here, other, name):
     wrong, match = NO_PATHS[name]
     before = everything(here)
     for use, work in uses(cls, wrong, other).items():
@@ -125,11 +125,11 @@ def test_strings_that_name_no_path_are_refused_everywhere(cls, here, other, name
     assert everything(here) == before
 
 
-def test_a_path_of_another_type_is_a_type_error_that_names_it(cls, here, other):
+def test_path_of_another_type_is_a_type_error_that_names_it(cls, here, other):
     before = everything(here)
     for wrong in NO_TYPES:
         for use, work in uses(cls, wrong, other).items():
-            if use == "import_jsonl" and wrong == ["x"]:  # (these are lines)
+            if use == "import_jsonl" and wrong == ["x"]:  # These are lines.
                 continue
             with pytest.raises(TypeError, match=rf"\b{type(wrong).__name__}\b"):
                 work()
@@ -144,7 +144,7 @@ def test_nothing_is_opened_by_an_empty_path(private_class, here, mode):
         assert named.path == same.path == str(here)
 
 
-def test_a_relative_path_without_a_current_folder_is_an_error_of_ours(cls, tmp_path, monkeypatch):
+def test_relative_path_without_a_current_folder_raises_an_error_of_the_package(cls, tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -192,7 +192,7 @@ def test_home_of_a_user_is_expanded(cls, home, monkeypatch):
         assert store.path == os.path.abspath("~bob/store")
 
 
-def test_home_is_expanded_in_every_other_place(cls, home):
+def test_home_is_expanded_by_import_export_and_maintenance(cls, home):
     with cls("~/store", init={"a": value_for(cls, 1)}) as store:
         store.export_json("~/files")
         store.export_jsonl("~/lines.jsonl.gz")
@@ -206,14 +206,14 @@ def test_home_is_expanded_in_every_other_place(cls, home):
     assert os.listdir() == []
 
 
-def test_a_path_that_is_passed_on_does_not_depend_on_the_home(home, monkeypatch):
+def test_path_of_a_pickled_instance_does_not_depend_on_home(home, monkeypatch):
     with SharedPOD("~/store", init={"a": 1}) as store:
         monkeypatch.setenv("HOME", "/nowhere")
         with pickle.loads(pickle.dumps(store)) as other:
             assert other.path == store.path == str(home / "store")
 
 
-def test_a_child_that_is_forked_opens_the_same(cls, home, run_python):
+def test_forked_child_opens_the_same_path(cls, home, run_python):
     text = run_python(f"from tastypy_fast import {cls.__name__} as cls\nprint(cls('~/store').path)")
     assert text == f"{home / 'store'}\n"
 
@@ -230,7 +230,7 @@ def targets(store):
             store.parent / "same" / "inner", f"{store.parent}/same/../{store.name}/inner", f"{store}/inner/"]
 
 
-def test_a_target_inside_of_its_source_is_refused(cls, path):
+def test_target_inside_its_source_is_refused(cls, path):
     with cls(path, init={"a": value_for(cls, 1)}) as store:
         store.sync()
         inside = targets(path)
@@ -248,12 +248,12 @@ def test_a_target_inside_of_its_source_is_refused(cls, path):
                 with pytest.raises(NotAStoreError, match="not empty"):
                     work(path, target)
         assert everything(path.parent) == before
-        # One that only begins with the same letters is another one.
+        # Another path that only begins with the same letters.
         maintenance.copy(path, f"{path}.inner")
         store.export_json(f"{path}-inner")
 
 
-def test_a_store_is_not_imported_into_the_folder_of_the_files(cls, path, tmp_path):
+def test_store_is_not_imported_into_the_folder_of_the_files(cls, path, tmp_path):
     files = tmp_path / "files"
     with cls(path, init={"a": value_for(cls, 1)}) as store:
         store.export_json(files)
@@ -263,7 +263,7 @@ def test_a_store_is_not_imported_into_the_folder_of_the_files(cls, path, tmp_pat
     assert everything(tmp_path) == before
 
 
-def test_folders_are_compared_by_what_they_are(tmp_path, monkeypatch):
+def test_folders_are_compared_by_identity(tmp_path, monkeypatch):
     (tmp_path / "Store").mkdir()
     (tmp_path / "other").mkdir()
     names = {"store": "Store", "STORE": "Store"}
@@ -277,7 +277,7 @@ def test_folders_are_compared_by_what_they_are(tmp_path, monkeypatch):
     paths.refuse_inside("/", str(tmp_path), "the store")
 
 
-def test_an_inaccessible_target_raises_an_error_of_the_package(path, tmp_path, monkeypatch):
+def test_inaccessible_target_raises_an_error_of_the_package(path, tmp_path, monkeypatch):
     def refuse(name):
         raise PermissionError(errno.EACCES, "Permission denied", name)
 
@@ -289,7 +289,7 @@ def test_an_inaccessible_target_raises_an_error_of_the_package(path, tmp_path, m
 
 # The command
 
-# With {} where a path goes.
+# {} stands for the path.
 COMMANDS = [
     "abort {} a", "abort {} --todo", "add {} a", "add {} a --create", "compact {}", "copy {} new", "copy store {}",
     "done {} b", "done {} --todo", "export {} -", "export store {}", "get {} a", "import {} new",
@@ -300,7 +300,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_takes_no_empty_path(here, command):
+def test_command_refuses_an_empty_path(here, command):
     with Tracker("store", init={"a": {"_done": True}}) as tracker:
         tracker.export_jsonl("lines.jsonl")
     before = everything(here)
@@ -308,13 +308,13 @@ def test_the_command_takes_no_empty_path(here, command):
     assert everything(here) == before
 
 
-def test_the_command_names_other_paths_that_are_none(here):
+def test_command_names_other_invalid_paths(here):
     assert f"./~{USER}" in refused("status", f"~{USER}/store", code=2)
     run("status", ".")
 
 
-def test_the_command_expands_home(home):
-    # (a shell does so before it, but not in quotes, nor behind --file=)
+def test_command_expands_home(home):
+    # A shell expands it before, but not in quotes, and not after --file=.
     def at_home(*arguments):
         return run(*arguments, HOME=str(home))
 
@@ -331,7 +331,7 @@ def test_the_command_expands_home(home):
     assert os.listdir() == []
 
 
-def test_the_command_refuses_a_target_inside_of_the_store(path):
+def test_command_refuses_a_target_inside_the_store(path):
     POD(path, init={"a": 1}).close()
     before = everything(path.parent)
     for command in ("copy", "repair", "export"):
@@ -339,7 +339,7 @@ def test_the_command_refuses_a_target_inside_of_the_store(path):
     assert everything(path.parent) == before
 
 
-def test_the_demo_takes_no_empty_path(here):
+def test_demo_refuses_an_empty_path(here):
     done = subprocess.run([sys.executable, "-m", "tastypy_fast.demo", str(here), "--store", ""], env=ENVIRONMENT,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -1,12 +1,12 @@
 """The stores that are measured: tastypy_fast, the same promises implemented by hand with LMDB and SQLite, and packages.
 
-The promises: keys keep the order in which they were first added, an overwritten key keeps its place, values are JSON,
-and a kill loses at most 1,000 changes.
+The promises: keys keep the order in which they were first added, and an overwritten key keeps its place. Values are
+JSON. A kill loses at most 1,000 changes.
 
-"By hand" is what an expert of the engine would write who needs nothing else: no type checks, no cache, no second
-process, no key over 511 bytes. Every setting is chosen for speed, as long as the promises hold. Packages are used as
-their documentation recommends for speed; most keep only some of the promises. The store "lmdb layout" is an upper
-bound: it loses everything when it is killed. ``base`` describes the interface of a store.
+"By hand" is code that an expert of the engine would write for these promises only. It has no type checks, no cache, no
+second process, and no key over 511 bytes. Every setting is chosen for speed, as long as the promises hold. Packages are
+used as their documentation recommends for speed; most keep only some of the promises. The store "lmdb layout" is an
+upper bound: it loses everything when it is killed. ``base`` describes the interface of a store.
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 from pkgutil import extend_path as _extend_path
 
-# From a checkout, the compiled modules are found where the package is installed.
+# In a checkout, this adds the path of the installed package, which has the compiled modules.
 __path__ = _extend_path(__path__, __name__)

@@ -24,10 +24,10 @@ _RANDOM = re.compile("[a-z0-9_]{8}")
 
 
 def resolve_new_path(path: Path, verb: str, source: str | None = None, role: str = "") -> str:
-    """Return the resolved path of a target that does not exist yet or is an empty folder.
+    """Resolve the path of a target, which must not exist yet or be an empty folder.
 
-    ``verb`` is for the error texts, as in "copy to". Raises NotAStoreError if there is something at the path. Raises
-    StorePathError if the path is inside the folder ``source``, which the text calls ``role``.
+    ``verb`` is for the error texts, as in "copy to". Raises NotAStoreError if the target exists and is not empty.
+    Raises StorePathError if the path is inside the folder ``source``, which the text calls ``role``.
     """
     real = resolved(path, "target")
     if source is not None:
@@ -64,9 +64,8 @@ def translate_os_errors(target: str) -> Iterator[None]:
 def atomic_output(target: str) -> Iterator[str]:
     """Yield a path at which to make a file or folder, and rename it to ``target`` when the block ends.
 
-    The result is then on disk. If the block raises, what it made is removed, with the parent folders that were made for
-    it. If the process is killed, a folder ``NAME.tastypy_fast-...`` is left, which the next call for ``target``
-    removes.
+    The result is then on disk. If the block raises, its result and the new parent folders are removed. If the process
+    is killed, a folder ``NAME.tastypy_fast-...`` is left, which the next call for ``target`` removes.
     """
     parent, name = os.path.split(target)
     missing = _missing_folders(parent)
@@ -85,7 +84,7 @@ def atomic_output(target: str) -> Iterator[str]:
             shutil.rmtree(place, ignore_errors=True)
             os.close(lock)
     except BaseException:
-        # rmdir() fails for a folder in which another process has made something meanwhile, so that one stays.
+        # rmdir() fails for a folder in which another process has made a file meanwhile, so this folder stays.
         for folder in missing:
             with suppress(OSError):
                 os.rmdir(folder)
@@ -93,7 +92,7 @@ def atomic_output(target: str) -> Iterator[str]:
 
 
 def _missing_folders(folder: str) -> list[str]:
-    """Return the folders that must be made to have ``folder``, the innermost first."""
+    """Return ``folder`` and its parents that do not exist, the innermost first."""
     missing = []
     while not os.path.lexists(folder):
         missing.append(folder)
@@ -103,34 +102,34 @@ def _missing_folders(folder: str) -> list[str]:
 
 def _rename(made: str, target: str) -> None:
     try:
-        # Renaming a folder over another one succeeds only if that one is empty. A file would replace any file.
+        # A folder can replace only an empty folder. A file would replace any file, so check that there is none.
         if os.path.isdir(made) or not os.path.lexists(target):
             os.rename(made, target)
             return
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-    raise NotAStoreError(errno.EEXIST, "another process has made something at this path meanwhile; use another path",
-                         target)
+    raise NotAStoreError(errno.EEXIST, "another process has made a file or folder at this path meanwhile; use another "
+                         "path", target)
 
 
 def _make_temporary_folder(parent: str, name: str) -> tuple[str, int]:
-    """Make a folder and lock it, which shows that its process is alive. Returns the folder and the lock."""
+    """Make a folder and lock it, to show that its process is alive. Returns the folder and the lock."""
     while True:
         place = tempfile.mkdtemp(prefix=_prefix(name), dir=parent)
         lock = _lock(place)
         if lock is not None:
             return place, lock
-        # Another process took the folder for a leftover and removed it before it was locked.
+        # Try again, because another process removed the folder as a leftover before it was locked.
 
 
 def _prefix(name: str) -> str:
-    # 50 characters of UTF-8 are at most 200 bytes, so the name stays below the limit of 255.
+    # 50 characters of UTF-8 are at most 200 bytes, so the name stays below the limit of 255 bytes.
     return name[:50] + _MARK
 
 
 def _lock(folder: str) -> int | None:
-    """Lock a folder until this process ends. Returns None if another process has locked it or it is gone."""
+    """Lock a folder until this process ends. Returns None if another process has locked or removed it."""
     descriptor = None
     try:
         descriptor = open_folder(folder)
@@ -149,7 +148,7 @@ def _lock(folder: str) -> int | None:
 
 
 def _remove_leftovers(parent: str, name: str) -> None:
-    """Remove the temporary folders for ``name`` that killed processes have left."""
+    """Remove the temporary folders for ``name`` that killed processes left."""
     prefix = _prefix(name)
     for left in os.listdir(parent):
         place = os.path.join(parent, left)

@@ -19,11 +19,11 @@ from tastypy_fast.exceptions import DamagedInputError, StorageError
 __all__ = ["create_file", "join_lines", "line_too_large", "open_lines"]
 
 _LEVEL = 6
-# Compressed bytes that are read at once. Few, because they may decompress to a thousand times as many.
+# The number of compressed bytes that are read at once. It is small, because they may expand a thousandfold.
 _COMPRESSED_CHUNK = 1 << 14
 _LINES_PER_CHUNK = 500
-# The limit on a line, in bytes. No store holds a longer value. Without a limit, an endless file such as /dev/zero, or a
-# file that decompresses to one, would fill the memory.
+# The limit on a line, in bytes. No store holds a longer value. Without a limit, an endless file would fill the memory,
+# for example /dev/zero or a file that decompresses to endless data.
 LONGEST_LINE = 1 << 32
 
 
@@ -35,12 +35,12 @@ def join_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def create_file(path: str) -> Iterator[Any]:
-    """Create a binary file, compressed as its name says, and yield it to write. It is on disk when the block ends."""
+    """Create a binary file, compressed according to its name, and yield it. It is on disk when the block ends."""
     kind = os.path.splitext(path)[1]
     compressor: Any = None
     with open(path, "xb") as file:
         if kind == ".gz":
-            # Store no name and no time, so that the same data give the same bytes.
+            # Store no name and no time, so that equal data give equal bytes.
             compressor = gzip.GzipFile("", "wb", _LEVEL, file, 0)
         elif kind == ".zst":
             compressor = _zstandard().ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False)
@@ -55,7 +55,7 @@ def create_file(path: str) -> Iterator[Any]:
 
 @contextmanager
 def open_lines(path: str) -> Iterator[Iterator[bytes]]:
-    """Open a file, and yield an iterator over its decompressed lines, with their ends.
+    """Open a file, and yield an iterator over its decompressed lines, including line ends.
 
     The iterator raises DamagedInputError if the file cannot be decompressed, or if a line is longer than LONGEST_LINE.
     """
@@ -80,17 +80,19 @@ def _lines(file: Any) -> Iterator[bytes]:
 
 def line_too_large(where: str) -> StorageError:
     """Return the error for a line that does not fit into the memory of this process."""
-    return StorageError(errno.ENOMEM, f"{where}: there is not enough memory for this line; it was not imported")
+    return StorageError(errno.ENOMEM, f"{where}: there is not enough memory for this line, which was not imported; "
+                                      f"free some memory, or split the value")
 
 
 def _decompressed(lines: Iterable[bytes], errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
     try:
         yield from lines
     except EOFError:
-        raise DamagedInputError("the file ends here in the middle of compressed data; it was cut short") from None
+        raise DamagedInputError("the file ends here in the middle of compressed data, because it was cut short; "
+                                "restore it") from None
     except errors as error:
-        raise DamagedInputError(f"what follows cannot be decompressed ({error}); the file was changed or cut short"
-                                ) from error
+        raise DamagedInputError(f"the rest of the file cannot be decompressed ({error}), because it was changed or cut "
+                                f"short; restore it") from error
 
 
 def _gzip_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -102,8 +104,8 @@ def _gzip_lines(file: BinaryIO) -> Iterator[bytes]:
 def _zstandard_chunks(file: BinaryIO, zstandard: Any) -> Iterator[bytes]:
     """Yield the decompressed data of a Zstandard file.
 
-    The library's own reader is not used, because it accepts a file that was cut short, and stops after the first of
-    several frames.
+    The library's own reader is not used, because it accepts a truncated file, and stops after the first of several
+    frames.
     """
     frame = None
     while chunk := file.read(_COMPRESSED_CHUNK):

@@ -1,8 +1,8 @@
 """Convert keys and values to JSON that other programs read, and back, without loss.
 
 Tuples in a key are arrays. ``NaN``, ``Infinity`` and ints of any size are written as Python's ``json`` module writes
-them, although strict JSON lacks them. A lone surrogate is written as its escape. A high surrogate before a low one is
-written as three bytes each, as in the store, because a reader would join the two escapes into one character.
+them, although strict JSON lacks them. A lone surrogate is written as its escape. A high surrogate before a low
+surrogate is written in UTF-8, three bytes each, as in the store. A reader would join their escapes into one character.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_DIGITS = 100_000
 
 
 def spaced_json(value: Any) -> bytes:
-    """Return the JSON that ``json.dumps`` writes by default: ASCII, with a space after ``,`` and ``:``."""
+    """Encode a value as ``json.dumps`` does by default: ASCII, with a space after ``,`` and ``:``."""
     try:
         text = json.dumps(value)
     except ValueError:
@@ -44,12 +44,12 @@ def spaced_json(value: Any) -> bytes:
 
 
 def compact_json(value: Any) -> bytes:
-    """Return the shortest JSON: UTF-8, without spaces."""
+    """Encode a value as the shortest JSON: UTF-8, without spaces."""
     if not isinstance(value, tuple):  # a tuple is a key, which may be nested deeper than a value
         try:
             codec, payload = encode_value(value)
             return payload if codec == FAST_JSON else _escape_surrogates(payload.decode("utf-8", "surrogatepass"))
-        except UnstorableValueError:  # too many digits, or nested too deeply from here
+        except UnstorableValueError:  # too many digits, or nested too deeply for this call depth
             pass
     try:
         return _escape_surrogates(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
@@ -58,7 +58,7 @@ def compact_json(value: Any) -> bytes:
 
 
 def _encode_parts(value: Any, write: Callable[[Any], bytes], comma: bytes, colon: bytes) -> bytes:
-    """Return the JSON of a value with an int that exceeds Python's limit (sys.set_int_max_str_digits)."""
+    """Encode a value with an int that exceeds the limit of sys.set_int_max_str_digits()."""
     if isinstance(value, int):
         return digits_of(value).encode()
     if isinstance(value, dict):
@@ -75,7 +75,7 @@ def _escape_surrogates(text: str) -> bytes:
 
 
 def key_from_json(parsed: Any) -> Any:
-    """Return the key for parsed JSON, with tuples for arrays. Raises ValueError if it is nested too deeply."""
+    """Convert parsed JSON to a key, with tuples for arrays. Raises ValueError if it is nested too deeply."""
     try:
         return _with_tuples(parsed)
     except RecursionError:

@@ -37,7 +37,7 @@ def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> i
 
 
 def _write(file: Any, lines: Iterator[bytes]) -> int:
-    # StringIO has the attribute too, although it is None.
+    # Test for the attribute only, because it is None for StringIO, which is a text file, too.
     is_text = hasattr(file, "encoding")
     total = 0
     for count, chunk in join_lines(lines):
@@ -62,9 +62,9 @@ def _is_special(path: str) -> bool:
 
 
 class JsonlReader:
-    """Reads JSON Lines from a path, an open file or an iterable of lines.
+    """Reader of JSON Lines from a path, an open file or an iterable of lines.
 
-    Iterating yields (line number, key, value), and raises DamagedInputError, which names the line.
+    It yields (line number, key, value), and raises DamagedInputError with the number of the line.
     """
 
     def __init__(self, source: Any) -> None:
@@ -105,12 +105,12 @@ class JsonlReader:
             raise DamagedInputError(f"{self.where(number)}: {error}") from None
 
     def where(self, number: int) -> str:
-        """Return the name of a line, for errors."""
+        """Return the position of a line, for errors."""
         return f"line {number} of {self._name}"
 
 
 def _pair(line: bytes) -> tuple[Any, Any]:
-    """Return the key and the value of a line. Raises ValueError."""
+    """Parse a line, and return its key and value. Raises ValueError if it is not in the format."""
     try:
         found = parse_json(line)
     except ValueError as error:

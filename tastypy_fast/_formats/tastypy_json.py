@@ -1,8 +1,8 @@
 """Read and write the files of the original tastypy: ``0.json``, ``1.json`` and so on, of ``file_size`` lines each.
 
-A line is the JSON of the key, with every backslash doubled and every tab as ``\\t``, then a tab, the JSON of the value
-and a newline. Tuple keys are arrays. All files but the last one are full. The names of gzipped files end with
-``.json.gz``. The JSON is ASCII, as ``json.dumps`` writes it.
+A line has the JSON of the key, a tab, the JSON of the value and a newline. In the key, every backslash is doubled and
+every tab is written as ``\\t``. Tuple keys are arrays. All files except the last one are full. The names of gzipped
+files end with ``.json.gz``. The JSON is ASCII, as ``json.dumps`` writes it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_tastypy_json(folder: str, pairs: Iterator[tuple[Any, Any]], file_size:
     suffix = ".json.gz" if gzipped else ".json"
     lines = (_line(key, value) for key, value in pairs)
     total = number = 0
-    # An empty store has one empty file, which distinguishes its folder from any other.
+    # Write one empty file for an empty store, which distinguishes its folder from other folders.
     first = list(islice(lines, 1))
     while first or not number:
         with create_file(os.path.join(folder, f"{number}{suffix}")) as file:
@@ -49,13 +49,13 @@ def _line(key: Any, value: Any) -> bytes:
 
 
 def _pair(line: bytes) -> tuple[Any, Any]:
-    """Return the key and the value of a line. Raises ValueError."""
+    """Parse a line, and return its key and value. Raises ValueError if it is not in the format."""
     if not line.endswith(b"\n"):
         raise ValueError("the file was cut short, because its last line does not end with a newline; restore the rest, "
                          "or add the newline if the line is complete")
     key, tab, value = line.partition(b"\t")
     if not tab:
-        raise ValueError("there is no tab between the key and the value")
+        raise ValueError("there is no tab between the key and the value; restore the line")
     if b"\\" in key:
         key = _ESCAPED.sub(lambda found: _MEANT[found[1]], key)
     return key_from_json(_parsed(key, "key")), _parsed(value, "value")
@@ -69,10 +69,10 @@ def _parsed(data: bytes, what: str) -> Any:
 
 
 class TastypyJsonReader:
-    """Reads a folder of such files. ``file_size`` is the number of lines per file, None if it is not known.
+    """Reader of a folder of these files. ``file_size`` is the number of lines per file, or None if it is not known.
 
-    Iterating yields (line number over all files, key, value), and raises DamagedInputError, which names the file and
-    the line. Creating it raises StoreNotFoundError and StorePathError.
+    It yields (line number over all files, key, value), and raises DamagedInputError with the file and the line. The
+    constructor raises StoreNotFoundError or StorePathError if there is no folder at the path.
     """
 
     def __init__(self, folder: Path, file_size: int | None) -> None:
@@ -82,7 +82,7 @@ class TastypyJsonReader:
         self._before: list[int] = []
 
     def _find(self) -> list[str]:
-        """Return the names of the files in order. Raises if one is missing, or if there is any other file."""
+        """Return the names of the files in order. Raises DamagedInputError if a file is missing or foreign."""
         try:
             # Ignore the hidden files that systems leave in folders, such as .DS_Store.
             names = [name for name in os.listdir(self.folder) if not name.startswith(".")]
@@ -137,7 +137,7 @@ class TastypyJsonReader:
                                 f"the last")
         size = self._file_size
         if size is None:
-            # The first file tells the size of all. A single file may have any size.
+            # The size of the first file is the size of all files. A single file may have any size.
             self._file_size = size = count
         if count > size or (count < size and name != self._names[-1]):
             origin = "that was given" if name == self._names[0] else "of the files before it"
@@ -145,7 +145,7 @@ class TastypyJsonReader:
                                 f"added")
 
     def where(self, number: int) -> str:
-        """Return the name of a line that was yielded, for errors. ``number`` counts over all files."""
+        """Return the position of a line that was yielded, for errors. ``number`` counts over all files."""
         return f"the files in {self.folder} cannot be imported: {self._at(number)}"
 
     def _at(self, number: int) -> str:

@@ -1,1 +1,1 @@
-"""Report what a store holds, how far its tasks are and which processes have it open."""
+"""Report the content of a store, the progress of its tasks and the processes that have it open."""

@@ -16,10 +16,10 @@ __all__ = ["LockHolders", "find_lock_holders"]
 
 
 class LockHolders(NamedTuple):
-    """How a store is open to write.
+    """The processes that have a store open to write.
 
     ``how`` is "private", "shared" or "nobody". ``text`` names the private owner. ``processes`` are the known process
-    ids. ``durability`` is that of the process that opened the store first, empty if it is not known.
+    ids. ``durability`` is the option of the process that opened the store first, or empty if it is not known.
     """
 
     how: str
@@ -31,8 +31,8 @@ class LockHolders(NamedTuple):
 def find_lock_holders(path: str) -> LockHolders:
     """Return which processes have the store at ``path`` open to write.
 
-    Takes the store's lock for a moment, and a process that opens the store meanwhile waits for it. Cost: O(1), and on
-    Linux reading the system's list of locks.
+    This acquires the store's lock for a moment. A process that opens the store meanwhile waits for it. Cost: O(1), and
+    on Linux one read of the system's list of locks.
     """
     try:
         file = LockFile(path, OWNER, os.O_RDONLY)
@@ -66,7 +66,7 @@ def _can_lock(file: LockFile, mode: int) -> bool:
 def _lockers(inode: int) -> tuple[int, ...]:
     """Return the processes that hold a lock on a file, if the system lists them.
 
-    The list has the process that took a lock, but not its forked children, which hold it too.
+    The list has the process that acquired a lock, but not its forked children, which also hold it.
     """
     if sys.platform != "linux":
         return ()

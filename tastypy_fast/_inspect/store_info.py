@@ -45,11 +45,11 @@ def _bytes_in(path: str) -> int:
 
 
 def _free_bytes(store: Store) -> int:
-    """Return the bytes of the data file that no database uses. The pages of LMDB's own free list count as free."""
+    """Return how many bytes of the data file no database uses. The pages of LMDB's own free list count as free."""
     db: Any = store.db
     with store.lock:
         page = db.stat()["psize"]
-        # Two pages begin the file, and the main database has one of its own.
+        # Count the two meta pages at the beginning of the file, and the page of the main database.
         used = 3
         with db.begin() as txn:
             for name, flags in DATABASES.items():
@@ -60,7 +60,7 @@ def _free_bytes(store: Store) -> int:
 
 
 def find_seq(store: Store, key: Any) -> int | None:
-    """Return the sequence number of a key, which gives its place in the order; None if the key does not exist.
+    """Return the sequence number of a key, by which keys are ordered, or None if the key does not exist.
 
     Cost: one lookup in the index.
     """

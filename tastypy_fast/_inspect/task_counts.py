@@ -1,8 +1,8 @@
 """Count a tracker's tasks by status, and list which tasks workers have claimed.
 
-A task has *failed* if it is neither done nor aborted, was tried as often as allowed, and no living worker has it in
-hand. No count of failed tasks is stored, so they are counted from the status blocks. A block's header tells whether a
-block can contain any; only the entries of those blocks are read.
+A task has *failed* if it is neither done nor aborted, was tried as often as allowed, and is not running in a living
+worker. No count of failed tasks is stored, so they are counted from the status blocks. The header of a block shows
+whether it can contain failed tasks. Only the entries of these blocks are read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "read_claims_in",
 ]
 
-# Blocks (of 2 kB) that a TaskCounter keeps, to find what has failed since its previous count.
+# How many blocks of 2 kB a TaskCounter keeps, to find the tasks that have failed since its previous count.
 _KEPT_BLOCKS = 2048
 # Offsets in a block of the entries' bytes, from the lowest byte to the highest.
 _BYTES = [HEAD.size + (offset if sys.byteorder == "little" else 3 - offset) for offset in range(4)]
@@ -44,9 +44,10 @@ _BYTES = [HEAD.size + (offset if sys.byteorder == "little" else 3 - offset) for 
 class StatusCounts(NamedTuple):
     """The number of tasks by status, as another process sees them.
 
-    ``done``: done. ``aborted``: aborted and not done. ``failed``: as the module defines it; a task that was tried once
-    counts as failed if the limit of tries is not known. ``left``: still to be done, which includes the failed tasks if
-    the limit is not known. ``claimed``: in the hands of living workers. ``tried``: tried at least once.
+    ``aborted`` counts tasks that are aborted and not done. ``failed`` is defined above. If the limit of tries is not
+    known, a task that was tried once counts as failed. ``left`` counts tasks that are still to be done, including
+    failed tasks if the limit is not known. ``claimed`` counts tasks that run in living workers. ``tried`` counts tasks
+    that were tried at least once.
     """
 
     tasks: int = 0
@@ -59,9 +60,9 @@ class StatusCounts(NamedTuple):
 
 
 class ProgressCounts(NamedTuple):
-    """The number of tasks, of done tasks, and of tasks that a loop will not yield again although they are not done.
+    """The number of tasks, of done tasks, and of unfinished tasks that the iterator will not yield again.
 
-    ``given_up`` counts the failed tasks and, unless the loop also yields those, the aborted ones.
+    ``given_up`` counts the failed tasks. It also counts the aborted tasks, unless the iterator yields them.
     """
 
     tasks: int
@@ -72,8 +73,7 @@ class ProgressCounts(NamedTuple):
 class ActiveClaim(NamedTuple):
     """A claim of a living worker: the task's sequence number, the worker's process and host, and when the claim began.
 
-    ``state`` is "running"; "failed", if the loop that had the task has ended or gone on and left it unfinished, so that
-    the task stays its worker's for the next loop; or "waiting", if a batch has claimed the task and not yet yielded it.
+    ``state`` is "running", "failed" or "waiting" (see ``WorkerFacts.state_of()``).
     """
 
     seq: int
@@ -84,13 +84,13 @@ class ActiveClaim(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether the worker no longer works on the task."""
+        """Return whether the worker no longer works on the task."""
         return self.state == "failed"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of the JSON output."""
         return {"process": self.process, "host": self.host, "since": self.since.isoformat(), "state": self.state,
-                "passed": self.failed}
+                "failed": self.failed}
 
 
 # Claims
@@ -102,10 +102,10 @@ def active_claims(store: Store) -> list[ActiveClaim]:
 
 
 def read_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
-    """Return the claims of living workers, and those that dead workers never yielded, as sequence number to tries.
+    """Return the claims of living workers, and a dict of claims that dead workers never yielded: seq to tries.
 
-    A claim of the second kind has counted a try that never began. The next worker that cleans up after dead workers
-    takes this try back, so the task must not count as failed because of it.
+    A claim of the second kind has counted a try that never began. The next worker that recovers the claims of dead
+    workers subtracts this try, so the task must not count as failed because of it.
     """
     with store.lock:
         with store.begin_reading():  # opens the files if they are not open
@@ -120,7 +120,7 @@ def read_claims(store: Store) -> tuple[list[ActiveClaim], dict[int, int]]:
 
 
 def read_claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[list[ActiveClaim], dict[int, int]]:
-    """Do what ``read_claims`` does, in an open transaction. ``own`` is the number of this process's worker."""
+    """Read claims in an open transaction. See ``read_claims()``. ``own`` is the number of this process's worker."""
     active, never_yielded = [], {}
     for seq, claim, worker in _with_workers(list(_stored_claims(txn, database)), path, own):
         if worker.is_alive:
@@ -139,7 +139,7 @@ def _stored_claims(txn: Any, database: Any) -> Iterator[tuple[int, ClaimRecord]]
 def _with_workers(
     claims: list[tuple[int, ClaimRecord]], path: str, own: int
 ) -> Iterator[tuple[int, ClaimRecord, WorkerFacts]]:
-    """Add the worker to each claim. Leaves out claims of workers whose file is gone."""
+    """Yield each claim with its worker. Skips claims of workers whose file is missing."""
     if not claims:
         return
     workers = {worker.number: worker for worker in read_worker_files(path, own)}
@@ -177,7 +177,7 @@ class FailureRule:
         return bytes(map(self.has_failed, range(256)))
 
     def has_failed(self, entry: int) -> bool:
-        """Return whether a task with this entry has failed, unless a living worker has it in hand."""
+        """Return whether a task with this entry has failed, unless a living worker is running it."""
         return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
 
     def has_task_failed(self, task: dict[str, Any]) -> bool:
@@ -193,7 +193,7 @@ class FailureRule:
         return sum(times for entry, times in entries.items() if self.has_failed(entry))
 
     def tries_of_failed(self, block: bytes) -> dict[int, int]:
-        """Return the tries of each failed task of a block, by its position in the block."""
+        """Return a dict of the failed tasks of a block: position in the block to tries."""
         entries = memoryview(block)[HEAD.size:].cast("i")
         lowest, bits = self._min_entry, self._bits
         return {position: entry >> TRIES_SHIFT for position, entry in enumerate(entries)
@@ -210,19 +210,19 @@ def _entry_of(done: bool, aborted: bool, tries: int) -> int:
 
 
 def _read_entry(txn: Any, status: Any, seq: int) -> int:
-    """Return the status entry of a task on disk; 0 if there is none."""
+    """Return the status entry of a task on disk, or 0 if it does not exist."""
     block = txn.get((seq // TASKS_PER_BLOCK).to_bytes(8, sys.byteorder), db=status)
     start = HEAD.size + seq % TASKS_PER_BLOCK * 4
     return 0 if block is None else int.from_bytes(block[start:start + 4], sys.byteorder, signed=True)
 
 
-# Counting for those who watch a store from outside
+# Counting for other processes, which watch a store
 
 
 class TaskCounter:
-    """Count the tasks of one tracker repeatedly. ``max_tries`` is the pipeline's limit of tries, 0 if not known.
+    """Count the tasks of one tracker repeatedly. ``max_tries`` is the pipeline's limit of tries, or 0 if not known.
 
-    Cost of a count: 16 bytes for every 500 tasks, and 2 kB for each 500 tasks of which some were tried and are open.
+    Cost of a count: it reads 16 bytes for every block of 500 tasks, and all 2 kB of a block with tried open tasks.
     """
 
     def __init__(self, tracker: Any, max_tries: int = 0) -> None:
@@ -232,13 +232,13 @@ class TaskCounter:
         self._rule = FailureRule.of_limit(max_tries)
         # The blocks with failed tasks at the previous count, with the number of these tasks.
         self._blocks: dict[int, tuple[bytes, int]] = {}
-        #  What has failed since the previous count, as sequence number to tries. After the first count: all that have
-        # failed.
+        # The tasks that have failed since the previous count: sequence number to tries. After the first count, all
+        # failed tasks.
         self.newly_failed: dict[int, int] = {}
 
     def count(self) -> StatusCounts:
-        """Return the counts that are on disk now."""
-        # The claims are read before the statuses: a task that ends in between is then done, and not failed.
+        """Count the tasks on disk."""
+        # Read the claims before the statuses, because a task that ends in between must count as done, not as failed.
         active, never_yielded = read_claims(self._store)
         running = {claim.seq for claim in active if not claim.failed}
         tasks = done = still_open = tried = failed = 0
@@ -280,14 +280,14 @@ class TaskCounter:
         return StatusCounts(tasks, done, tasks - still_open - done, failed, left, len(running), tried)
 
     def _new_in(self, number: int, block: bytes, before: bytes) -> dict[int, int]:
-        """Return the tasks that have failed in a block but not in ``before``, as sequence number to tries."""
+        """Return a dict of the tasks that have failed in a block but not in ``before``: sequence number to tries."""
         known = self._rule.tries_of_failed(before) if before else {}
         failed = self._rule.tries_of_failed(block)
         first = number * TASKS_PER_BLOCK
         return {first + position: tries for position, tries in failed.items() if known.get(position) != tries}
 
     def failed_task(self, seq: int) -> tuple[Any, dict[str, Any]] | None:
-        """Return the key and the task with this sequence number; None if it is gone or has not failed any more."""
+        """Return the key and the task with this sequence number; None if it was deleted or is no longer failed."""
         key = key_at(self._tracker._open_cache, seq)
         task = None if key is None else self._tracker.get(key)
         if task is None or not self._rule.has_task_failed(task):
@@ -295,14 +295,14 @@ class TaskCounter:
         return key, task
 
 
-# Counting for the process's own progress bars
+# Counting for progress bars of this process
 
 
 def count_progress(handle: Any, store: Any, max_tries: int, allow_aborted: bool) -> ProgressCounts:
-    """Count for a private tracker, or for a handle of a shared one, including what is not synced or committed yet.
+    """Count the tasks of a private tracker or a handle of a shared one, including changes that are not on disk yet.
 
-    Cost: one walk over the status blocks (3 to 20 ms for a million tasks, 70 ms where more than 15 tries are common),
-    and one lookup for each unsynced key and for each claim.
+    Cost: one walk over the status blocks, and one lookup for each unsynced key and each claim. The walk takes 3 to 20
+    ms for a million tasks, or 70 ms if more than 15 tries are common.
     """
     with handle._one_step:
         tasks, done, aborted, tried = handle._totals()
@@ -313,7 +313,7 @@ def count_progress(handle: Any, store: Any, max_tries: int, allow_aborted: bool)
                 given_up = _given_up_in_shared(handle, store, rule)
             else:
                 given_up = _given_up_in_private(handle, store, rule)
-        # A reader's totals and blocks may be of different commits, so the sum is kept within the tasks.
+        # Limit the sum to the number of tasks, because a reader's totals and blocks may belong to different commits.
         return ProgressCounts(tasks, done, min(max(given_up, 0), tasks - done))
 
 
@@ -364,10 +364,10 @@ def _entry_in_memory(handle: Any, key: Any) -> int:
 
 
 def _count_last_tries(shared: Any, store: Any, rule: FailureRule) -> int:
-    """Return how many tasks a living worker has in hand for their last try, which has not failed yet.
+    """Return how many tasks a living worker is running for the last time, so that they have not failed yet.
 
-    A task that its worker left unfinished has failed, although its claim stays. So has one that this thread could claim
-    again.
+    A task that its worker left unfinished has failed, although its claim stays. A task that this thread could claim
+    again has also failed.
     """
     # A claim counts only if the entry agrees, because the tries may have been reset since the claim.
     last = [(seq, claim) for seq, claim in _stored_claims(store.snapshot, store.claims)

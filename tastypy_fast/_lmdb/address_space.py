@@ -1,4 +1,4 @@
-"""Address space of this process: its limit, its use, and whether LMDB's map may take more of it."""
+"""Measure the address space of this process: its limit, its use, and whether LMDB's map may take more of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def address_space_limit() -> int | None:
 
 
 def address_space_used() -> int:
-    """Return how many bytes of address space are used. 0 means that the system does not say."""
+    """Return how many bytes of address space are used. 0 means that the system does not report it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()

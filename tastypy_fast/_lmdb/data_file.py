@@ -1,10 +1,14 @@
 """Validate the LMDB data file before opening it, because LMDB trusts what it maps into memory.
 
-LMDB ends the process (SIGBUS, a failed assertion) on a truncated file and on many overwritten ones. This module checks
-what a constant number of reads can show: both meta pages, the outermost pages of every tree, that the free list belongs
-to the same transaction as the trees, and that every page beyond the end of the file is a free one. (A sound file may be
-that short, because pages that were allocated and freed within one transaction are never written.) Only a walk over all
-pages finds damage deep in a tree: see page_check.
+LMDB ends the process with SIGBUS or a failed assertion on a truncated file and on many overwritten files. This module
+makes the checks that need a constant number of reads:
+
+- both meta pages, and the outermost pages of every tree, are sound,
+- the free list belongs to the same transaction as the trees,
+- every page beyond the end of the file is free. A sound file may be that short, because pages that were allocated and
+  freed within one transaction are never written.
+
+Only a walk over all pages finds damage deep in a tree: see page_check.
 """
 
 from __future__ import annotations
@@ -38,9 +42,9 @@ __all__ = ["find_damage", "find_databases", "last_transaction", "other_format"]
 def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
     """Return why the data file ``name`` is damaged, or None.
 
-    ``databases`` are the expected databases with LMDB's flags. Safe while another process writes, because a finding
-    counts only without a commit in between. This process must not have the file open, because closing it here would
-    release LMDB's locks on it.
+    ``databases`` are the expected databases with LMDB's flags. This is safe while another process writes, because a
+    finding counts only if there was no commit in between. This process must not have the file open, because closing it
+    here would release LMDB's locks on it.
     """
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -70,8 +74,8 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
 def find_databases(name: str) -> list[bytes]:
     """Return the names of the databases in a data file, read from one page. Empty if the page cannot be read.
 
-    Safe while another process writes, because the page counts only without a commit in between. Also empty if each
-    attempt met a commit.
+    This is safe while another process writes, because the page counts only if there was no commit in between. The
+    result is also empty if there was a commit during each attempt.
     """
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -91,13 +95,13 @@ def find_databases(name: str) -> list[bytes]:
 
 
 def other_format(name: str) -> int | None:
-    """Return the number of LMDB's file format if it is not FILE_FORMAT. None for FILE_FORMAT and for other files."""
+    """Return the number of LMDB's file format if it is not FILE_FORMAT, and None for FILE_FORMAT and other files."""
     descriptor = open_regular(name, os.O_RDONLY)
     try:
         head = os.pread(descriptor, 32, 0)
     finally:
         os.close(descriptor)
-    # The head of a page has 16 bytes in LMDB 0.9 and 24 in 1.0.
+    # The header of a page has 16 bytes in LMDB 0.9 and 24 in 1.0.
     for at in (16, 24):
         if len(head) >= at + 8:
             magic, version = unpack_from("=II", head, at)
@@ -135,17 +139,17 @@ def _check_trees(descriptor: int, meta: Meta, databases: dict[bytes, int]) -> No
     for name, record in found.items():
         greatest = reader.check_tree(record, f"database {name!r}", None)
         if greatest is not None and record.flags & INTEGER_KEY and NUMBER.unpack_from(greatest)[0] < 0:
-            # Sequence numbers only grow and never reach 2**63.
+            # Sequence numbers only increase, and never reach 2**63.
             raise Damage(f"database {name!r} has a negative number")
     _check_length(descriptor, meta, reader)
 
 
 def _check_length(descriptor: int, meta: Meta, reader: PageReader) -> None:
-    """Raise Damage if a page beyond the end of the file is not a free one."""
+    """Raise Damage if a page beyond the end of the file is not free."""
     size = os.fstat(descriptor).st_size
     end = size // meta.page_size
     missing = max(0, meta.last_page + 1 - end)
-    # The size of the free list bounds what is read, because last_page may be any number in a damaged file.
+    # Limit the reads by the size of the free list, because last_page may be any number in a damaged file.
     room = (meta.free.leaves + meta.free.overflows) * meta.page_size // 8
     if missing and missing <= min(meta.last_page + 1 - reader.claimed, room):
         missing -= len({page for page in reader.free_pages() if end <= page <= meta.last_page})

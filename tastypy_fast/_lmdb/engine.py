@@ -1,4 +1,4 @@
-"""Open LMDB, grow its map, and translate its errors. The only module that imports lmdb."""
+"""Open LMDB, grow its map, and translate its errors. No other module imports lmdb."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 EngineError = lmdb.Error
-# LMDB could not write a meta page, and refuses everything until it is opened again.
+# LMDB could not write a meta page, and refuses all transactions until it is opened again.
 EngineBroken = lmdb.PanicError
 MapFull = lmdb.MapFullError
 MapResized = lmdb.MapResizedError
@@ -54,12 +54,13 @@ DURABILITY: dict[str, dict[str, bool]] = {
     "unsafe": {"sync": False, "metasync": False},
 }
 
-# The map takes address space, not memory or disk, because the file grows as it is used. Less if even that is limited.
+# The map takes address space, not memory or disk, because the file grows as it is used. It is smaller if the address
+# space is limited.
 MAP_SIZE = 1 << 36
 SMALLEST_MAP_SIZE = 1 << 24
 MAX_READERS = 1024
 
-# LMDB raises these if it finds what it cannot have written.
+# LMDB raises these errors for content that it cannot have written.
 _DAMAGE = (
     lmdb.BadTxnError,
     lmdb.BadValsizeError,
@@ -80,8 +81,8 @@ class FilesReplaced(Exception):
 def open_engine(path: str, durability: str, readonly: bool, lock: bool = True) -> Any:
     """Open LMDB's environment in the folder ``path``.
 
-    Raises NotWritable if the lock file may not be written, UnsafeFileError if a file is a link or no regular file, and
-    FilesReplaced.
+    Raises NotWritable if the lock file may not be written, and UnsafeFileError if a file is no regular file. Raises
+    FilesReplaced if the files were replaced meanwhile.
     """
     names = [os.path.join(path, name) for name in ((DATA, LMDB_LOCK) if lock else (DATA,))]
     before = [check_regular(name) for name in names]
@@ -119,7 +120,8 @@ def _open(path: str, durability: str, readonly: bool, lock: bool) -> Any:
         except MapResized:
             size *= 2
         except (lmdb.MemoryError, lmdb.InvalidParameterError, MemoryError) as error:
-            # An address space limit (ulimit -v, some containers; valgrind calls it an invalid argument).
+            # Try a smaller map, because the address space is limited by ulimit -v, a container or valgrind, which
+            # reports an invalid argument.
             size //= 2
             if size < SMALLEST_MAP_SIZE:
                 raise translated(path, error) from error
@@ -128,7 +130,7 @@ def _open(path: str, durability: str, readonly: bool, lock: bool) -> Any:
 def _first_map_size() -> int:
     """Return the size of the map at opening.
 
-    With a limit on the address space it is a quarter of what is free, because the rest of the process needs some, too.
+    With a limit on the address space it is a quarter of the free space, because the rest of the process needs some.
     """
     limit = address_space_limit()
     if limit is None:
@@ -140,7 +142,7 @@ def _first_map_size() -> int:
 def write_copy(path: str, db: Any, target: str) -> None:
     """Write the current state of the store into the data file ``target``, without free pages, and flush it to disk.
 
-    No other process waits for that.
+    Other processes can write meanwhile.
     """
     with suppress(FileNotFoundError):
         os.unlink(target)  # left by a process that was killed, or a link
@@ -149,7 +151,7 @@ def write_copy(path: str, db: Any, target: str) -> None:
         try:
             db.copyfd(descriptor, compact=True)
         except lmdb.IncompatibleError:
-            # The file has pages that are neither in use nor free. They do no harm, so copy it with all pages.
+            # The file has pages that are neither in use nor free. They are harmless, so copy it with all pages.
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             db.copyfd(descriptor)
@@ -169,7 +171,7 @@ def grow_map(path: str, db: Any) -> None:
     size = db.info()["map_size"]
     for factor in (2.0, 1.5, 1.1):
         more = int(size * (factor - 1)) // 65536 * 65536 + 65536
-        # LMDB unmaps the old map before it finds that there is no room for a new one, so this is checked first.
+        # Check this first, because LMDB unmaps the old map before it finds that there is no room for a new one.
         if has_room_for_map(more):
             db.set_mapsize(size + more)
             return
@@ -177,7 +179,7 @@ def grow_map(path: str, db: Any) -> None:
 
 
 def damaged(path: str, reason: object) -> PersistentOrderedDictIntegrityError:
-    """Return the error for files that are not as they were written."""
+    """Return the error for damaged files."""
     return PersistentOrderedDictIntegrityError(f"the store at {path} is damaged: {reason}")
 
 
@@ -191,7 +193,7 @@ def adopt_map_size(path: str, db: Any) -> None:
     while size < used + used // 8:
         size *= 2
     for wanted in (size, (size + used) // 2, used + 65536):
-        # As in grow_map(). The map size in the file may be more than this process can have.
+        # Check this first, as in grow_map(), because the map size in the file may exceed this process's limit.
         if has_room_for_map(max(wanted - before, 65536)):
             db.set_mapsize(wanted)
             return
@@ -201,7 +203,7 @@ def adopt_map_size(path: str, db: Any) -> None:
 def _no_address_space(path: str, size: int) -> StorageError:
     return StorageError(
         errno.ENOMEM, f"the map is full at {size} bytes, and the system refuses a larger one, perhaps because of "
-        f"ulimit -v. The changes are still in memory", path
+        f"ulimit -v. The changes are still in memory; raise the limit and try again", path
     )
 
 
@@ -218,7 +220,7 @@ def translated(path: str, error: Exception, left: str = "everything is still in 
                "again") -> Exception:
     """Return the exception of this package for an error of LMDB, or any other error as it is.
 
-    ``left`` is the end of the message for a full disk: what became of the changes, and what to do.
+    ``left`` is the end of the message for a full disk: where the changes are, and the way out.
     """
     if isinstance(error, PersistentOrderedDictIntegrityError) and path not in str(error):
         return damaged(path, error)

@@ -1,4 +1,4 @@
-"""File locks between processes: the owner lock, the shared lock, the reader lock, and the lock on the data file."""
+"""Lock the files of a store against other processes: the owner, shared, reader, engine and data file locks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ENDING_SECONDS = 1
 class LockFile:
     """An open file of a store that is to be locked.
 
-    It is closed when it is garbage collected, for example after an interrupt. Closing it twice is allowed, because the
-    descriptor may belong to another file by then.
+    It is closed when it is garbage collected, for example after an interrupt. A second close() does nothing, because
+    the descriptor may belong to another file by then.
     """
 
     _number = -1
@@ -45,7 +45,7 @@ class LockFile:
             os.close(number)
 
     def identity(self) -> tuple[int, int]:
-        """Return device and inode, which differ for another file of this name."""
+        """Return device and inode, which differ for another file with this name."""
         status = os.fstat(self._number)
         return status.st_dev, status.st_ino
 
@@ -76,17 +76,17 @@ class HeldLock:
 class DataLock(HeldLock):
     """Lock on the data file, which every process with the open store holds in shared mode.
 
-    ``lock.mdb`` and ``owner.lock`` exclude processes only if all of them have the same files. If a lock file is gone,
-    a process that creates a new one could write at the same time as those that have the removed one. So there are two
-    ways to open a store:
+    ``lock.mdb`` and ``owner.lock`` exclude processes only if all of them use the same files. If one was removed, a
+    process that creates a new file could write at the same time as those with the removed file. So there are two ways
+    to open a store:
 
-    - A process that gets this lock exclusively is the only one with the store. It creates missing lock files, and keeps
-      the lock exclusive until LMDB is open.
-    - Any other process joins the others, but only through a ``lock.mdb`` that they have open, which its record lock
-      shows.
+    - A process that acquires this lock exclusively is the only one with the store. It creates missing lock files, and
+      keeps the lock exclusive until LMDB is open.
+    - Any other process joins the others, but only through the ``lock.mdb`` that they have open. The record lock on this
+      file shows that they have it open.
 
     A second lock, on one byte, lets one process at a time open the store. LMDB creates a missing ``lock.mdb``, and this
-    process checks afterwards which file LMDB has opened. Until then no other process may mistake this file for the one
+    process checks afterwards which file LMDB has opened. Until then no other process may mistake this file for the file
     that the others have open.
     """
 
@@ -95,8 +95,8 @@ class DataLock(HeldLock):
 
         ``writes`` says that this process will write. Then it also creates a missing data file. A process that only
         reads continues without a file that it may not create. ``readers`` is the size of the reader table in
-        ``lock.mdb``. Waits for a process that is opening the store. Raises StoreInUseError if other processes have the
-        store open and one of the lock files is not theirs.
+        ``lock.mdb``. This waits for a process that is opening the store. Raises StoreInUseError if other processes have
+        the store open with another lock file.
         """
         if writes:
             begin_data_file(path)
@@ -118,7 +118,7 @@ class DataLock(HeldLock):
         start = time.monotonic()
         while not try_lock_opening(self._file.fileno(), writes):
             _wait(path, start)
-        # The time begins again, because a process that reopens LMDB for writing has lock.mdb unlocked for a moment.
+        # Begin the time again, because a process that reopens LMDB for writing unlocks lock.mdb for a moment.
         start = time.monotonic()
         while True:
             if self._try(fcntl.LOCK_EX):
@@ -128,7 +128,7 @@ class DataLock(HeldLock):
                 return
             waited = time.monotonic() - start
             if (waited > ENDING_SECONDS or foreign_lock_file(path, writes) is None) and self._try(fcntl.LOCK_SH):
-                # Check again, because no process can get the lock exclusively from here on.
+                # Check again, because only now can no other process acquire the lock exclusively.
                 foreign = foreign_lock_file(path, writes)
                 if foreign is None:
                     return
@@ -162,7 +162,7 @@ def _wait(path: str, start: float) -> None:
 
 
 def foreign_lock_file(path: str, writes: bool) -> str | None:
-    """Return the lock file that is missing or is not that of the processes with the open store, or None."""
+    """Return the name of a lock file that is missing or not open in the processes with the store, or None."""
     name = os.path.join(path, LMDB_LOCK)
     # A process that may not write lock.mdb reads with a ReaderLock instead.
     if writes or os.access(name if os.path.lexists(name) else path, os.W_OK):
@@ -212,7 +212,7 @@ class OwnerLock(HeldLock):
             raise as_package_error(error, path) from None
 
     def write_name(self, durability: str) -> None:
-        """Write this process and the durability into the file, for errors and reports of other processes."""
+        """Write the name of this process and the durability into the file, for errors in other processes."""
         program = os.path.basename(sys.argv[0]) or "python"
         write_name(self._file, f"process {os.getpid()} on {socket.gethostname()} ({program})", durability)
 
@@ -221,9 +221,9 @@ class SharedLock(HeldLock):
     """Shared owner lock: the right to write a store that processes share."""
 
     def __init__(self, path: str) -> None:
-        """Acquire the lock. ``alone`` tells that no other process has it, and none gets it before ``share()``.
+        """Acquire the lock. ``alone`` says that no other process has it, and none can acquire it before ``share()``.
 
-        Waits for a process that is opening the store. Raises StoreInUseError if the store is private to a process.
+        This waits for a process that is opening the store. Raises StoreInUseError if the store is private to a process.
         """
         self._path = path
         self._file = LockFile(path, OWNER, os.O_RDWR)
@@ -270,7 +270,7 @@ class ReaderLock(HeldLock):
     """Reader lock: the right to read without LMDB's reader table, because this process may not write ``lock.mdb``.
 
     It is a shared lock on the folder, and excludes writers. A writer locks ``owner.lock`` and then checks the folder. A
-    reader locks the folder and then checks ``owner.lock``. So at least one of two that start together sees the other.
+    reader locks the folder and then checks ``owner.lock``. So if both start together, at least one detects the other.
     """
 
     def __init__(self, path: str) -> None:
@@ -296,7 +296,7 @@ class ReaderLock(HeldLock):
 
 
 class EngineLock(HeldLock):
-    """Lock that keeps other processes from having LMDB open on a store, even for reading. They wait meanwhile.
+    """Engine lock: prevents other processes from opening LMDB on a store, even for reading. They wait meanwhile.
 
     It is LMDB's own lock on the first byte of ``lock.mdb``. LMDB must be closed in this process, because closing it
     later would release the lock.
@@ -322,14 +322,14 @@ class EngineLock(HeldLock):
             raise as_package_error(error, path) from None
 
     def invalidate(self) -> None:
-        """Invalidate LMDB's lock file, so that the next process initializes it: it does not match a new data file."""
+        """Invalidate LMDB's lock file, because it does not match a new data file. The next process initializes it."""
         os.pwrite(self._file.fileno(), bytes(4), 0)
 
 
 def try_lock_repeatedly(file: LockFile) -> bool:
-    """Lock a file exclusively, and return whether that worked.
+    """Lock a file exclusively, and return whether this succeeded.
 
-    Tries several times, because other processes lock it for a moment to check whether it is free.
+    This tries several times, because other processes lock the file for a moment to check whether it is free.
     """
     for _ in range(10):
         try:
@@ -366,7 +366,7 @@ def as_package_error(error: BaseException, path: str, writes: bool = True) -> Ba
 
 
 def read_name(file: LockFile) -> str:
-    """Return the name of the process that has the lock. Empty if the named process is gone."""
+    """Return the name of the process that has the lock. Empty if this process has ended."""
     name = os.pread(file.fileno(), 1000, 0).decode("utf-8", "replace").strip().partition("\n")[0]
     words = name.split()
     try:
@@ -374,13 +374,13 @@ def read_name(file: LockFile) -> str:
             os.kill(int(words[1]), 0)
     except PermissionError:  # a process of another user
         return name
-    except (OSError, ValueError, IndexError):  # left by a process that is gone
+    except (OSError, ValueError, IndexError):  # left by a process that has ended
         return ""
     return name
 
 
 def write_name(file: LockFile, name: str, durability: str) -> None:
-    """Write the owner of the lock into a line, and the durability into another. Ignores a full disk."""
+    """Write the owner of the lock and the durability into one line each. A full disk is ignored."""
     data = f"{name}\n{f'durability {durability}' if durability else ''}\n".encode("utf-8", "replace")
     before = os.pread(file.fileno(), 8, 0)
     if os.fstat(file.fileno()).st_nlink > 1 and before[:6] not in (b"", b"proces", b"those ", b"\n\n"):
@@ -393,7 +393,7 @@ def write_name(file: LockFile, name: str, durability: str) -> None:
 
 
 def in_use(path: str, name: str) -> StoreInUseError:
-    """Return the error for a store that other processes have open in a way that excludes this one."""
+    """Return the error for a store from which other processes exclude this one."""
     if name.startswith("those "):
         text = (
             'other processes share this store. Use SharedPersistentOrderedDict or SharedProgressTracker, read with '

@@ -1,10 +1,11 @@
 """Warn about a store on a network file system.
 
-LMDB needs locks and memory maps that all processes on a store see alike. A local file system gives them. A network
-file system gives them within one machine at best, because each machine caches pages and may keep locks to itself.
+LMDB needs locks and memory maps that are the same for all processes on a store. A local file system provides them. A
+network file system provides them at best within one machine, because each machine caches pages and may keep locks to
+itself.
 
-Only Linux is checked, by the kernel's table of mounts. Python's standard library does not tell the type of a file
-system on macOS: ``os.statvfs`` leaves it out, and a ``mount`` process would cost more than opening the store.
+Only Linux is checked, by the kernel's table of mounts. On macOS, Python's standard library cannot determine the type of
+a file system, and a ``mount`` process would cost more than opening the store.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ NETWORK_PROGRAMS = frozenset({
     "kio-fuse", "lizardfs", "mfs", "moosefs", "mount-s3", "mountpoint-s3", "onedriver", "osxfs", "prl_fsd", "rclone",
     "s3fs", "s3ql", "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse", "weed", "xtreemfs",
 })
-# A mount's source that names a host or a service: "host:/folder", "host:", "user@host:folder", "https://host/". (The
-# source of a mergerfs mount is a list of folders, such as "disk1:disk2".)
+# A mount's source that names a host or a service: "host:/folder", "host:", "user@host:folder", "https://host/". The
+# source of a mergerfs mount must not match: it is a list of folders, such as "disk1:disk2".
 _REMOTE_SOURCE = rb"[^/:]+(:/|:$|@[^/:]+:)"
 
 _MOUNTS = "/proc/self/mountinfo"
 
-# Device number -> the type of the network file system there, or None for a local one. The kernel may give a number
-# out again after an unmount, so that a process that sees that happen may warn too often or not at all.
+# Device number -> the type of the network file system on it, or None for a local one. The kernel may reuse a number
+# after an unmount. A process that is running then may warn too often or not at all.
 _devices: dict[int, str | None] = {}
 _warned: set[str] = set()
 
@@ -57,7 +58,7 @@ def warn_once(path: str) -> None:
         if device not in _devices:
             _devices[device] = _network_type(path, device)
     except OSError:
-        # No /proc, or the folder was removed: opening the store reports what matters.
+        # There is no /proc, or the folder was removed, which opening the store reports.
         return
     kind = _devices[device]
     if kind is None or path in _warned:
@@ -69,7 +70,7 @@ def warn_once(path: str) -> None:
         NetworkFileSystemWarning,
         stacklevel=callers_level(),
     )
-    # Not before: where warnings are errors, each attempt to open the store is one.
+    # Add the path after the warning, because each attempt to open the store must fail where warnings are errors.
     _warned.add(path)
 
 
@@ -93,7 +94,7 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
     """
     found = None
     best = (False, 0)
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split(b"\n"):  # (a carriage return may be in a name)
         # Optional fields, any number of them, end with a lone hyphen.
         mount, hyphen, system = line.partition(b" - ")
         fields, described = mount.split(b" "), system.split(b" ")
@@ -102,9 +103,9 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
         point = _unescaped(fields[4]).rstrip(b"/")
         if path != point and not path.startswith(point + b"/"):
             continue
-        # A mount over a parent folder hides deeper ones that were there before, so that a device that fits is worth
-        # more than length. Not every device fits: btrfs gives its subvolumes numbers that the table does not have.
-        # Of two mounts on one point, the later one is seen.
+        # Prefer a matching device to a longer path, because a mount over a parent folder hides earlier mounts below it.
+        # The device may not match at all, because the table lacks the numbers of btrfs's subvolumes. Of two mounts on
+        # one point, prefer the later one, because it hides the other.
         rank = (fields[2] == b"%d:%d" % (os.major(device), os.minor(device)), len(point))
         if found is None or rank >= best:
             found, best = (described[0], _unescaped(described[1])), rank
@@ -114,7 +115,7 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
 def _unescaped(text: bytes) -> bytes:
     """Decode the octal escapes that the kernel writes for spaces, tabs, newlines and backslashes."""
     if b"\\" not in text:
-        return text  # nearly always, and compiling the pattern would take most of the time
+        return text  # this is nearly always so, and compiling the pattern would take most of the time
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), text)
 
 

@@ -1,15 +1,15 @@
-"""Check every page of an LMDB data file without LMDB. Safe on any file.
+"""Check every page of an LMDB data file without LMDB, which makes this safe on any file.
 
 A file is sound if all of this holds:
 
 - its two meta pages belong to successive transactions,
 - every page of a tree is sound by itself, its keys ascend, and they lie between the keys of the pages above it,
 - every tree has as many pages and entries as its record says,
-- every page up to the last one is either in one tree, once, or in the free list, once,
+- every page up to the last one occurs exactly once, in a tree or in the free list,
 - the free list belongs to the same transaction as the trees.
 
-A page that was replaced by an older one or by another one nearly always breaks one of these. An older value under the
-same key is not found, because LMDB 0.9 has no checksums and no transaction numbers in its pages.
+A page that was replaced by an older page or by another page nearly always breaks one of these rules. An older value
+under the same key is not detected, because LMDB 0.9 has no checksums and no transaction numbers in its pages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tastypy_fast._lmdb.safe_files import open_regular
 
 __all__ = ["find_page_faults"]
 
-# Further findings are only counted.
+# The number of findings that are reported. Further findings are only counted.
 _MOST = 200
 # Marks of a page.
 _USED, _FREE = 1, 2
@@ -49,8 +49,8 @@ _FREE_LIST = "the free list"
 def find_page_faults(name: str) -> tuple[int | None, list[str]]:
     """Check all pages of the last transaction. Return its number, or None if no meta page has it, and the findings.
 
-    While another process writes, the findings count only if no transaction came in between, or if the caller has a read
-    transaction that began before. Cost: a walk over all pages. Memory: one byte for each page.
+    While another process writes, the findings are valid only if no transaction came in between, or if the caller has an
+    older read transaction. Cost: a walk over all pages. Memory: one byte for each page.
     """
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -70,7 +70,7 @@ class _PageCheck:
         self._descriptor = descriptor
         self._meta = meta
         self._reader = PageReader(descriptor, meta)
-        # Read after the meta page, because all pages of its transaction were written before it.
+        # Read the size after the meta page, because all pages of its transaction were written before it.
         self._end = os.fstat(descriptor).st_size // meta.page_size
         # The free list cannot name more pages beyond the end than it has room for.
         self._marks = bytearray(min(meta.last_page + 1, self._end + self._end * meta.page_size // 8))
@@ -106,7 +106,7 @@ class _PageCheck:
         except (Damage, struct_error) as damage:
             self._report(str(damage))
             return
-        # A commit may have come since the newest one was read.
+        # Compare with the meta page that was read before, because a commit may have come since.
         if newest == self._meta and not follows(newest, older):
             self._report(f"its first two pages belong to transactions {older.transaction} and {newest.transaction}, "
                          f"which do not follow each other: a commit may be lost")

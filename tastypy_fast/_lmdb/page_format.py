@@ -1,4 +1,4 @@
-"""Layout of LMDB's data file, and a reader that checks its pages one by one without LMDB.
+"""Define the layout of LMDB's data file, and read and check single pages without LMDB.
 
 The layout is that of LMDB 0.9, file format 1, 64 bits (``mdb.c``: MDB_page, MDB_meta, MDB_db, MDB_node):
 
@@ -55,12 +55,12 @@ MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
 INTEGER_KEY = 8  # database flag
-# An integer key, which must not be negative here; and the numbers that the package stores as values.
+# An integer key, which must not be negative here, and a number that the package stores as a value.
 NUMBER = Struct("=q")
 # LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE).
 MAX_KEY_SIZE = 511
 NO_ROOT = 2**64 - 1
-# No store reaches this transaction number. LMDB cannot count beyond twice as many.
+# No store reaches this transaction number, which is half of LMDB's limit.
 _NO_TRANSACTION = 2**62
 # No processor has this many addresses.
 _LARGEST_MAP = 2**60
@@ -100,7 +100,7 @@ class Meta(NamedTuple):
 
 
 def looks_begun(data: bytes) -> bool:
-    """Return whether this may be the beginning of a data file without a commit."""
+    """Return whether these bytes may begin a data file without a commit."""
     if not any(data):
         return True
     if len(data) < 16 + _META.size:
@@ -110,7 +110,7 @@ def looks_begun(data: bytes) -> bool:
 
 
 def newest_meta(descriptor: int) -> Meta:
-    """Return the newest meta page. Raises Damage if one of the two cannot be read or if they contradict each other."""
+    """Return the newest meta page. Raises Damage if one of the two cannot be read, or if they contradict each other."""
     first = os.pread(descriptor, 16 + _META.size, 0)
     if len(first) < 16 + _META.size:
         raise Damage(f"its {len(first)} bytes are too few")
@@ -118,7 +118,7 @@ def newest_meta(descriptor: int) -> Meta:
     if page_size & (page_size - 1) or not 512 <= page_size <= 0x8000:
         raise Damage("its first page is no meta page")
     newest, older = (read_meta(descriptor, number, page_size) for number in (0, 1))
-    # Of two with the same number LMDB takes the first. The other one was left by a failed write.
+    # LMDB uses the first of two meta pages with the same number. A failed write has left the other one.
     if older.transaction > newest.transaction:
         newest, older = older, newest
     # No transaction makes a file smaller.
@@ -163,8 +163,8 @@ def follows(newest: Meta, older: Meta) -> bool:
 
 
 def check_free_list_age(meta: Meta, newest: bytes | None) -> None:
-    """Raise Damage if the free list is not that of the last transaction. ``newest`` is its greatest key."""
-    # Every transaction changes the list of databases and so frees a page of it, except the first transaction.
+    """Raise Damage if the free list does not belong to the last transaction. ``newest`` is its greatest key."""
+    # Except the first transaction, every transaction changes the list of databases, and so frees a page of it.
     if meta.main.root != NO_ROOT and meta.transaction > 1:
         found = unpack_from("=Q", newest or bytes(8))[0]
         if found != meta.transaction:
@@ -189,12 +189,12 @@ def read_free_record(meta: Meta, key: bytes, data: bytes) -> tuple[int, ...]:
 
 
 class PageReader:
-    """Reader of single pages and of the edges of trees, which checks what it reads."""
+    """Reader of single pages and of the edges of trees. It checks the pages that it reads."""
 
     def __init__(self, descriptor: int, meta: Meta) -> None:
         self._descriptor = descriptor
         self._meta = meta
-        # The number of pages that the records of all trees have, and the two meta pages.
+        # The number of pages in the records of all checked trees, and the two meta pages.
         self.claimed = 2
 
     def check_tree(
@@ -238,7 +238,7 @@ class PageReader:
         return key[::-1] if record.flags & INTEGER_KEY and byteorder == "little" else key
 
     def check_order(self, nodes: list[Node], record: Record, where: str) -> list[bytes]:
-        """Return the keys of nodes, as ``ordered()`` gives them. Raises Damage if they do not ascend."""
+        """Return the keys of nodes, converted as by ``ordered()``. Raises Damage if they do not ascend."""
         keys = [key for _, key, _, _ in nodes]
         if record.flags & INTEGER_KEY:
             for key in keys:
@@ -251,7 +251,7 @@ class PageReader:
         return keys
 
     def nodes(self, number: int, is_leaf: bool, where: str, any_flags: bool = False) -> list[Node]:
-        """Return the nodes of a page, checked. ``any_flags`` accepts unknown flags, which LMDB ignores."""
+        """Check the nodes of a page, and return them. ``any_flags`` accepts unknown flags, which LMDB ignores."""
         meta = self._meta
         if not 2 <= number <= meta.last_page:
             raise Damage(f"{where} refers to page {number}")
@@ -289,9 +289,9 @@ class PageReader:
         return found
 
     def overflow(self, number: int, size: int, where: str) -> int:
-        """Check the first page of a large value, and return how many pages it has.
+        """Check the first page of a large value, and return how many pages the value has.
 
-        These may be more than it needs, because a value that shrinks in the transaction that wrote it keeps its pages.
+        It may have more pages than it needs, because a value that shrinks in the transaction that wrote it keeps them.
         """
         head = os.pread(self._descriptor, 16, number * self._meta.page_size) if number <= self._meta.last_page else b""
         own_number, _, flags, pages = Struct("=QHHI").unpack(head) if len(head) == 16 else (0, 0, 0, 0)
@@ -301,7 +301,7 @@ class PageReader:
         return int(pages)
 
     def large(self, number: int, size: int, where: str, any_pages: bool = False) -> bytes:
-        """Return the data of a large value, checked. ``any_pages`` accepts any head of its pages."""
+        """Check a large value, and return its data. ``any_pages`` accepts any header of its pages."""
         if not any_pages:
             self.overflow(number, size, where)
         at = number * self._meta.page_size + 16

@@ -1,9 +1,9 @@
 """Open the files of a store without trusting its folder, which may come from a stranger.
 
-A symbolic link in the place of a lock file would make LMDB overwrite another file of the user, and a pipe would block
-``open()`` for ever. So every file that is opened here is a regular file, reached through no link. Its descriptor is
-above those of the standard streams, because a program may have closed these, and error messages would then be written
-into the file. It is closed at ``exec``.
+If a lock file was replaced by a symbolic link, LMDB would overwrite another file of the user. A pipe would block
+``open()`` for ever. So this module opens only regular files, and follows no links. Each descriptor is above those of
+the standard streams. If a program has closed a standard stream, error messages would otherwise be written into the
+file. Descriptors are closed at ``exec``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "standard_descriptors_taken",
 ]
 
-# O_NONBLOCK: a pipe without a writer is opened, and refused, at once.
+# O_NONBLOCK opens a pipe without a writer at once, so that it can be refused.
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 _KINDS = {
@@ -43,8 +43,8 @@ def open_regular(name: str, flags: int, model: str | None = None) -> int:
     """Open the regular file ``name`` and return its descriptor. Raises UnsafeFileError for anything else.
 
     ``flags`` are those of ``os.open()``. A file that O_CREAT creates gets the owner, the group and the mode of the file
-    ``model`` if that exists, as far as the system permits. So everyone who may use the store can use a file that root,
-    or another member of the group, adds to it.
+    ``model``, if that exists and the system permits. Every user of the store can therefore use a file that root or
+    another member of the group adds.
     """
     with standard_descriptors_taken():
         while True:
@@ -97,7 +97,7 @@ def make_folder(name: str, model: str) -> None:
 def check_regular(name: str) -> tuple[int, int] | None:
     """Check that ``name`` is a regular file, and return its device and inode, or None if it is missing.
 
-    For the files that LMDB opens by name.
+    Use this for the files that LMDB opens by name.
     """
     try:
         status = os.lstat(name)
@@ -110,9 +110,9 @@ def check_regular(name: str) -> tuple[int, int] | None:
 
 @contextmanager
 def standard_descriptors_taken() -> Iterator[None]:
-    """Ensure that nothing opened in this block gets a descriptor below 3.
+    """Prevent files that are opened in this block from getting a descriptor below 3.
 
-    The root folder takes the closed descriptors meanwhile, because writing to it fails as to a closed descriptor.
+    The root folder is opened at the closed descriptors meanwhile, because writing to it fails as to a closed one.
     """
     taken: list[int] = []
     try:
@@ -125,13 +125,13 @@ def standard_descriptors_taken() -> Iterator[None]:
 
 
 def close_on_exec(files: Iterable[tuple[int, int] | None]) -> None:
-    """Set that the descriptors of some files are closed at ``exec``, because LMDB opens them without this flag.
+    """Set the close-on-exec flag of the descriptors of some files, because LMDB opens them without it.
 
     ``files`` are pairs of device and inode. Cost: one ``fstat()`` for each descriptor of this process.
     """
     wanted = set(files)
     for name in os.listdir("/dev/fd"):
-        with suppress(OSError):  # the descriptor of the list itself is closed by now
+        with suppress(OSError):  # the descriptor of the directory listing is closed by now
             status = os.fstat(int(name))
             if (status.st_dev, status.st_ino) in wanted:
                 os.set_inheritable(int(name), False)
@@ -141,7 +141,7 @@ def _open(name: str, flags: int) -> int:
     try:
         descriptor = os.open(name, flags | _FLAGS, 0o666)
     except OSError as error:
-        # ELOOP: a link, here or in a parent. ENXIO: a socket, or a pipe without a reader. EISDIR: a folder.
+        # ELOOP means a link, here or in a parent. ENXIO means a socket or a pipe without a reader. EISDIR is a folder.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and _kind_of(name) != stat.S_IFREG:
             raise _unsafe(name, stat.S_IFREG) from error
         raise

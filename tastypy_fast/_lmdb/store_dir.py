@@ -1,14 +1,14 @@
-"""Folder of a store: create it, check what is in it before LMDB opens it, and detect replaced files.
+"""Create the folder of a store, check its files before LMDB opens them, and detect replaced files.
 
     data.mdb     LMDB's data
     lock.mdb     LMDB's lock and table of readers
-    owner.lock   locked by the process that writes a private store, whose name is in it, or by those that share one
+    owner.lock   locked by the process that writes a private store, with its name, or by all that share a store
     turn.lock    writer lock of a shared store, locked by the process that is writing
     flushed      the last flush point of a shared store (see ``flush_points``)
     workers/     a file for each process that claims tasks of a shared tracker, locked by it
 
-The system releases a file lock when its process ends, however it ends, so there are no stale locks. Every process that
-has the store open locks the data file, too (see ``file_locks.DataLock``).
+The system always releases a file lock when its process ends, so there are no stale locks. Every process that has the
+store open also locks the data file (see ``file_locks.DataLock``).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, 
 def prepare_folder(path: str) -> bool:
     """Create the folder of a store unless it exists. Return whether it is new.
 
-    Raises NotAStoreError if it holds something else.
+    Raises NotAStoreError if it contains other files.
     """
     try:
         os.makedirs(path)
@@ -91,7 +91,7 @@ def prepare_folder(path: str) -> bool:
 
 
 def require_store(path: str) -> bool:
-    """Raise an error unless there is a folder that may hold a store to read. Return False, because it is not new."""
+    """Raise an error unless the folder exists and may hold a store. Return False, because the folder is not new."""
     try:
         names = os.listdir(path)
     except NotADirectoryError:
@@ -115,13 +115,14 @@ def no_store_error(path: str) -> StoreNotFoundError:
 
 
 def _refuse_foreign(path: str) -> None:
-    """Raise NotAStoreError for a folder with something else in it, before anything is written into it."""
+    """Raise NotAStoreError for a folder with other files, before anything is written into it."""
     names = set(os.listdir(path))
     if DATA in names:
         name = os.path.join(path, DATA)
         found = () if os.path.isdir(name) else find_databases(name)
         if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
-            raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not a store's; use another path", path)
+            raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not part of a store; use another path",
+                                 path)
         return
     if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, FLUSHED}:
         return
@@ -146,9 +147,9 @@ def begin_data_file(path: str) -> None:
 
 
 def check_data_file(path: str, owned: bool) -> None:
-    """Refuse a data file on which LMDB would crash, as far as a constant number of reads can show.
+    """Raise an error for a data file on which LMDB would crash, as far as a constant number of reads can show.
 
-    ``owned`` means that this process has the owner lock, so it may start again what another one did not complete.
+    ``owned`` says that this process has the owner lock, so that it may create an incomplete store again.
     """
     name = os.path.join(path, DATA)
     if check_regular(name) is None:
@@ -172,13 +173,13 @@ def check_data_file(path: str, owned: bool) -> None:
         )
     reason = find_damage(name, DATABASES)
     if reason:
-        raise _damaged(path, f"{DATA} is not as it was written: {reason}")
+        raise _damaged(path, f"{DATA} was changed or truncated: {reason}")
 
 
 def _was_complete(path: str) -> bool:
-    """Return whether a complete store was in the folder, whatever is left of it.
+    """Return whether a complete store was once in the folder, even if files are missing now.
 
-    Its owner writes its name when the store is complete. The files of a shared store are created after that.
+    The owner writes its name when the store is complete. The files of a shared store are created after that.
     """
     if any(os.path.lexists(os.path.join(path, name)) for name in (TURN, WORKERS)):
         return True
@@ -189,7 +190,7 @@ def _was_complete(path: str) -> bool:
 
 
 def _is_beginning(name: str) -> bool:
-    """Return whether a data file has less than the two pages with which a new one begins."""
+    """Return whether a data file is shorter than the two pages with which a new data file begins."""
     size = 2 * os.sysconf("SC_PAGE_SIZE")
     descriptor = open_regular(name, os.O_RDONLY)
     try:
@@ -199,14 +200,14 @@ def _is_beginning(name: str) -> bool:
 
 
 def allocate_lock_file(path: str, readers: int, alone: bool) -> None:
-    """Write the whole of LMDB's lock file, because a full disk would end the process when LMDB writes to its map.
+    """Write LMDB's whole lock file, because a full disk would end the process when LMDB writes to its map.
 
     ``alone`` means that no process has the store open. Then the file is cleared, because LMDB leaves the entries of an
     earlier use in the reader table, and the slot of the flush point makes LMDB read all of the table up to there. This
     process must not have the file open.
     """
     name = os.path.join(path, LMDB_LOCK)
-    # 64 bytes for each reader, and a head (mdb.c: MDB_reader and MDB_txninfo).
+    # 64 bytes for each reader, and a header (mdb.c: MDB_reader and MDB_txninfo).
     wanted = readers * 64 + 4096
     try:
         descriptor = open_regular(name, os.O_RDWR)
@@ -236,7 +237,7 @@ def allocate_lock_file(path: str, readers: int, alone: bool) -> None:
 
 
 def opening_error(error: OSError, path: str, writes: bool) -> PersistentOrderedDictException:
-    """Return the error for a store that the system does not let this process open."""
+    """Return the error for a store that the system refuses to open."""
     number, reason = error.errno or errno.EIO, error.strerror or str(error)
     if number in _FULL:
         text = f"the store cannot be opened because the disk is full ({reason}); free some space and try again"
@@ -257,7 +258,7 @@ def opening_error(error: OSError, path: str, writes: bool) -> PersistentOrderedD
 
 
 def creation_error(error: OSError, path: str, effect: str, file: str) -> OSError:
-    """Return the error for a small file of the store that the system does not let this process create or write."""
+    """Return the error for a small file of the store that the system refuses to create or write."""
     if error.errno in _FULL:
         text = f"{effect} because the disk has no room for {file} ({error.strerror}); free some space and try again"
         return DiskFullError(error.errno, text, path)
@@ -271,7 +272,7 @@ def is_full(path: str, reason: str) -> bool:
         return True
     if os.strerror(errno.EIO) not in reason:
         return False
-    # LMDB reports EIO for a short write, whatever the reason.
+    # Check the free space, because LMDB reports EIO for every short write.
     status = os.statvfs(path)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return status.f_bavail * status.f_frsize < 1 << 24 or limit != resource.RLIM_INFINITY
@@ -286,13 +287,13 @@ def _damaged(path: str, reason: str) -> PersistentOrderedDictIntegrityError:
 def file_identities(path: str) -> dict[str, Identity | None]:
     """Return device and inode of each file that must not change while a store is open, or None for a missing one.
 
-    Raises UnsafeFileError if one is no regular file.
+    Raises UnsafeFileError if one of them is no regular file.
     """
     return {name: check_regular(os.path.join(path, name)) for name in (DATA, LMDB_LOCK, OWNER)}
 
 
 def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
-    """Yield an error for each file of a store that is a link, a pipe or something else, including worker files."""
+    """Yield an error for each file of a store that is no regular file, including worker files."""
     names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, FLUSHED)]
     folder = os.path.join(path, WORKERS)
     try:
@@ -310,9 +311,9 @@ def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
 
 
 def find_changed_files(path: str, before: dict[str, Identity | None]) -> list[str]:
-    """Return which of these files were replaced. A missing data file is one of them, a missing lock file is not.
+    """Return which of these files were replaced. A missing data file counts as replaced, a missing lock file does not.
 
-    A missing lock file keeps other processes out until it is created again, which no process does while the store is
+    A missing lock file keeps other processes out until it is created again. No process creates it while the store is
     open.
     """
     changed = []

@@ -1,1 +1,1 @@
-"""Methods that several public classes have in common."""
+"""Define the methods that several public classes share."""

@@ -8,9 +8,9 @@ __all__ = ["CountingMixin"]
 
 
 class CountingMixin:
-    """The part of a tracker that counts. Statuses that were set and not yet synced are counted.
+    """The part of a tracker that counts. Statuses that were set and not yet synced are counted, too.
 
-    A handle has ``_totals()``, which is (tasks, done, aborted, tried).
+    A handle has ``_totals()``, which returns (tasks, done, aborted, tried).
     """
 
     _totals: Callable[[], tuple[int, int, int, int]]
@@ -27,7 +27,7 @@ class CountingMixin:
 
         Cost:
             O(1), and O(w) for w tasks that are watched in memory. The first count after opening reads 32 kB for a
-            million tasks, or 4 MB if the process before was killed.
+            million tasks, or 4 MB if the previous process was killed.
 
         Example:
             >>> ProgressTracker(path, init={"a": {"_done": True}, "b": {}}).num_done()
@@ -220,5 +220,5 @@ class CountingMixin:
 
 
 def percent(fraction: float, decimals: int) -> str:
-    """Write a fraction as in ``34.70 %``."""
+    """Format a fraction as a percentage, for example ``34.70 %``."""
     return f"{100 * fraction:.{decimals}f} %"

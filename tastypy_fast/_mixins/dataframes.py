@@ -1,7 +1,7 @@
 """Convert a tracker into a table for analysis: Arrow, pandas, polars.
 
-pyarrow converts the values, batch by batch. This module adds what a table needs besides: one type for each column over
-all batches, the column of the keys, and an error that names the field.
+pyarrow converts the values, batch by batch. This module adds one type for each column over all batches, the column of
+the keys, and errors that name the field.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ COLUMNS = ("key", *STATUS.values())
 
 
 class DataFrameMixin:
-    """The part of a tracker that returns all of it as a table."""
+    """The part of a tracker that returns all tasks as a table."""
 
     def to_arrow(self, *, as_json: Collection[str] = ()) -> Any:
         """Return all tasks as a ``pyarrow.Table``, in order.
 
-        The columns are ``key``, ``done``, ``aborted``, ``tries``, and one for each field of the tasks' data, null where
-        a task does not have it. ``key`` is a string if all keys are, int64 if all are ints of 64 bits, and otherwise
-        JSON text of each key (``"a"`` with its quotes; tuples as arrays). A field that has the name of one of the four
-        columns, or of another field's column, gets the prefix ``data.``: ``data.key``. pyarrow converts the values:
-        dicts become structs, lists lists, and ints become floats in a column with floats. The loop over the tasks is
-        live, as ``iteritems()`` is.
+        The columns are ``key``, ``done``, ``aborted``, ``tries``, and one for each field of the tasks' data. A field is
+        null in the row of a task that does not have it. ``key`` is a string if all keys are strings, and int64 if all
+        keys are ints of 64 bits. Otherwise it is the JSON text of each key: ``"a"`` with its quotes, tuples as arrays.
+
+        A field gets the prefix ``data.``, as in ``data.key``, if one of the four columns or another column has its
+        name. pyarrow converts the values: dicts become structs, lists stay lists, and ints become floats in a column
+        with floats. The iteration over the tasks is live, as with ``iteritems()``.
 
         Args:
-            as_json: Names of fields whose values become JSON text: values that one column cannot hold, and dicts with
-                ever new keys, which would make wide structs.
+            as_json: Names of fields whose values become JSON text. Use it for values that one column cannot hold, and
+                for dicts with many different keys, which would make wide structs.
 
         Returns:
             The table.
 
         Raises:
-            UnstorableValueError: One column cannot hold the values of a field, which the message names: text and
-                numbers, ints beyond 64 bits, lone surrogates.
+            UnstorableValueError: One column cannot hold the values of a field, for example text and numbers, ints
+                beyond 64 bits or lone surrogates. The message names the field.
             ImportError: pyarrow is not installed; it comes with the extra ``frames``.
 
         Cost:
@@ -63,9 +64,9 @@ class DataFrameMixin:
     def to_pandas(self, *, as_json: Collection[str] = (), **options: Any) -> Any:
         """Return all tasks as a ``pandas.DataFrame``, with the columns of ``to_arrow()``.
 
-        Ints and bools have pandas's types for values that may be missing (``Int64``, ``boolean``), so that they stay
-        exact. Dicts and lists are Python's own, with the same ints and None inside. A dict has every name that the
-        column's dicts have, None where its task has none.
+        Ints and bools have the nullable types of pandas (``Int64``, ``boolean``), so that they stay exact. Dicts and
+        lists are Python objects, with the same ints and None inside. Each dict has the keys of all dicts of its column,
+        with None for a missing key.
 
         Args:
             as_json: As for ``to_arrow()``.
@@ -117,9 +118,9 @@ class DataFrameMixin:
 
 
 def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: Collection[str]) -> Any:
-    """The table of pairs of keys and tasks."""
+    """Convert pairs of keys and tasks to a table."""
     if isinstance(as_json, str):
-        raise TypeError(f"as_json is a collection of names of fields, not the text {as_json!r}")
+        raise TypeError(f"as_json must be a collection of field names, not the text {as_json!r}; use [{as_json!r}]")
     fields = Fields(arrow)
     keys: list[Any] = []
     tables = []
@@ -137,27 +138,27 @@ def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: C
 
 
 def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> Any:
-    """The pandas.DataFrame of a table."""
+    """Convert a table to a pandas.DataFrame."""
     mapper: Callable[[Any], Any] = options["types_mapper"] or (lambda kind: None)
     nested = [field.name for field in table.schema
               if arrow.types.is_nested(field.type) and mapper(field.type) is None]
     if not nested:
         return table.to_pandas(**options)
-    # pyarrow would make numpy arrays of what is nested, in which ints become floats where a None is among them.
+    # Convert nested values here. pyarrow would make numpy arrays of them, in which ints become floats next to a None.
     frame = table.drop_columns(nested).to_pandas(**options)
     objects = {name: pandas.Series(table[name].to_pylist(), index=frame.index, dtype=object) for name in nested}
     return pandas.concat([frame, pandas.DataFrame(objects)], axis="columns")[table.column_names]
 
 
 def batches(pairs: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
-    """Keys and tasks, in batches."""
+    """Yield lists of keys and tasks, in batches."""
     iterator = iter(pairs)
     while chunk := list(islice(iterator, BATCH)):
         yield [key for key, _ in chunk], [task for _, task in chunk]
 
 
 def joined(arrow: Any, tables: list[Any]) -> Any:
-    """One table. Raises UnstorableValueError where ints of one batch are too large for the floats of another one."""
+    """Join tables. Raises UnstorableValueError if ints of one batch are too large for the floats of another batch."""
     try:
         return arrow.concat_tables(tables, promote_options="permissive")
     except REFUSALS as error:
@@ -171,7 +172,7 @@ def joined(arrow: Any, tables: list[Any]) -> Any:
 
 
 def unfit(name: str, where: str, cause: Exception) -> UnstorableValueError:
-    """The error that names a field."""
+    """Return the error for a field."""
     reason = " ".join(str(cause).split())
     return UnstorableValueError(
         f"one column cannot hold the values of the field {name!r} ({where}{reason}); with as_json=[{name!r}] they "
@@ -180,13 +181,13 @@ def unfit(name: str, where: str, cause: Exception) -> UnstorableValueError:
 
 
 def span(keys: list[Any]) -> str:
-    """Which tasks a batch has."""
+    """Describe the tasks of a batch, for errors."""
     first, last = describe(keys[0]), describe(keys[-1])
     return f"the tasks from {first} to {last}" if len(keys) > 1 else f"the task {first}"
 
 
 def text_of(value: Any) -> str:
-    """The JSON of a value or a key, in ASCII."""
+    """Return the JSON of a value or a key, in ASCII."""
     try:
         return json.dumps(value)
     except ValueError:  # an int of more digits than Python writes
@@ -198,7 +199,7 @@ def in_json(task: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 
 def names_of_columns(names: list[str]) -> list[str]:
-    """What the columns of these fields are called: no two the same."""
+    """Return a unique name for the column of each field."""
     taken = {*names, *COLUMNS}
     columns = []
     for name in names:
@@ -215,14 +216,14 @@ def names_of_columns(names: list[str]) -> list[str]:
 
 
 class Fields:
-    """The fields of the batches so far, each with the one type that holds all its values."""
+    """The fields of the batches so far, each with a type that holds all its values."""
 
     def __init__(self, arrow: Any) -> None:
         self._arrow = arrow
         self._schema = arrow.schema([])
 
     def convert(self, keys: list[Any], tasks: list[dict[str, Any]]) -> list[Any]:
-        """A batch as tables. Raises UnstorableValueError where it is none, or does not go with those before it."""
+        """Convert a batch to tables. Raises UnstorableValueError if it is no table or contradicts earlier batches."""
         arrow = self._arrow
         try:
             array = arrow.array(tasks)
@@ -257,16 +258,16 @@ class Fields:
         self, error: Exception, keys: list[Any], tasks: list[dict[str, Any]],
         attempt: Callable[[str, list[dict[str, Any]]], None],
     ) -> UnstorableValueError:
-        """The error that names the field."""
+        """Return the error for the field that was refused."""
         for name in dict.fromkeys(chain.from_iterable(tasks)):
             try:
                 attempt(name, tasks)
             except REFUSALS as cause:
                 return unfit(name, f"in {span(keys)}: ", cause)
-        return UnstorableValueError(f"there is no table of {span(keys)}: {error}")
+        return UnstorableValueError(f"{span(keys)} cannot be converted to a table: {error}")
 
 
-# What pyarrow raises for values that it cannot convert; its own errors are below these.
+# The errors of pyarrow for values that it cannot convert. Its own error classes are subclasses of these.
 REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
 
 
@@ -274,7 +275,7 @@ REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
 
 
 def column_of_keys(arrow: Any, keys: list[Any]) -> Any:
-    """The keys of a batch: as strings, as int64, or, where they are neither, as they are."""
+    """Return the keys of a batch as an array of strings or int64, or as a list if they are neither."""
     for kind in (arrow.string(), arrow.int64()):
         try:
             return arrow.array(keys, kind)
@@ -284,7 +285,7 @@ def column_of_keys(arrow: Any, keys: list[Any]) -> Any:
 
 
 def in_one_type(arrow: Any, columns: list[Any]) -> Any:
-    """One column out of those of the batches."""
+    """Join the key columns of the batches into one column of one type."""
     kinds = {column.type if isinstance(column, arrow.Array) else None for column in columns}
     if len(kinds) > 1 or None in kinds:
         columns = [arrow.array(list(map(text_of, column.to_pylist() if isinstance(column, arrow.Array) else column)))

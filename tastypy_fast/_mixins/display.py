@@ -1,4 +1,4 @@
-"""Show a store to people: its ``repr()``, and a tracker as a table in a notebook."""
+"""Show a store: its ``repr()``, and a tracker as a table in a notebook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DisplayMixin", "TrackerDisplayMixin"]
 
 
 class DisplayMixin:
-    """The part of a store that tells what it is and where."""
+    """The part of a store that shows its class, path and size."""
 
     def __repr__(self) -> str:
         store: Any = self
@@ -28,7 +28,7 @@ class DisplayMixin:
         try:
             return self._facts()
         except PersistentOrderedDictException as error:
-            # What is shown in a debugger or in the message of another error does not raise.
+            # Do not raise, because a debugger or the message of another error may show this text.
             return f"cannot be counted ({type(error).__name__}: {error})"
 
     def _facts(self) -> str:
@@ -37,7 +37,7 @@ class DisplayMixin:
 
 
 class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin[K]):
-    """The part of a tracker that shows it: as text, in a notebook, as a bar, as a table."""
+    """The part of a tracker that shows it as text, in a notebook, as a bar or as a table."""
 
     def _facts(self) -> str:
         tasks, done, *_ = self._totals()  # type: ignore[attr-defined]

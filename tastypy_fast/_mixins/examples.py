@@ -1,4 +1,4 @@
-"""Give the methods that a shared class inherits from a mixin an example of their own."""
+"""Give the methods that a shared class inherits from a mixin their own examples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PRIVATE = ("PersistentOrderedDict", "ProgressTracker")
 
 
 def show_own_examples(cls: C) -> C:
-    """Copy each method whose example makes a private store, with the same example on a shared one.
+    """Copy each method whose example makes a private store, and change the example to a shared store.
 
-    Only the docstring differs. Both kinds share the mixins, and ``help()`` of each shows how that kind is used.
+    Only the docstring differs. Both kinds share the mixins, and ``help()`` of each kind shows its own use.
     """
     for name in dir(cls):
         member = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))

@@ -1,4 +1,4 @@
-"""Export a store for other programs, and import it: the files of the original tastypy, and JSON Lines."""
+"""Export a store for other programs, and import it, as files of the original tastypy or as JSON Lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Made = TypeVar("Made", bound="ImportExportMixin")
 
 
 class Store(Protocol):
-    """What a store has for this: the public interface."""
+    """The part of the public interface of a store that this module uses."""
 
     @property
     def path(self) -> str: ...
@@ -46,25 +46,26 @@ class ImportExportMixin:
     """The part of a store that exports and imports."""
 
     def export_json(self: Store, folder: Path) -> int:
-        """Write the store in the file format of the original tastypy, which the original opens.
+        """Write the store in the file format of the original tastypy, which the original can open.
 
-        The files are ``0.json``, ``1.json`` and so on, with ``file_size`` lines each, or ``0.json.gz`` and so on if the
-        store is ``gzipped``. A line is the JSON of the key, with every backslash doubled and every tab as ``\\t``; a
-        tab; and the JSON of the value. Tuple keys are arrays. Changes that are made meanwhile may be exported or not. A
-        key that is deleted and added again may be exported twice, which ``import_json()`` refuses. Inside
-        ``locked()`` the store is exported as it is at one moment.
+        The files are ``0.json``, ``1.json`` and so on, with ``file_size`` lines each. If the store is ``gzipped``, they
+        are ``0.json.gz`` and so on. A line has the JSON of the key, a tab and the JSON of the value. In the key, every
+        backslash is doubled and every tab is written as ``\\t``. Tuple keys are arrays.
+
+        Changes that are made meanwhile may be exported or not. A key that is deleted and added again meanwhile may be
+        exported twice, which ``import_json()`` refuses. Inside ``locked()`` the export has the state of one moment.
 
         Args:
-            folder: The folder to make, which must be new or empty. It appears when all of it is written and on disk.
+            folder: The folder to make, which must be new or empty. It appears when all files are on disk.
 
         Returns:
             The number of lines.
 
         Raises:
-            NotAStoreError: The folder has something in it.
+            NotAStoreError: The folder is not empty.
             StorePathError: There cannot be a folder at the path.
-            DiskFullError: There is no room; then there is no folder.
-            StorageError: The system cannot write it; then there is no folder.
+            DiskFullError: The disk is full. Then there is no folder.
+            StorageError: The system cannot write the files. Then there is no folder.
 
         Cost:
             O(n) time; memory for some hundred lines.
@@ -85,26 +86,26 @@ class ImportExportMixin:
     def import_json(cls: type[Made], folder: Path, path: Path, **arguments: Any) -> Made:
         """Make a store of files that the original tastypy or ``export_json()`` has written, and open it.
 
-        The files are only read. Their names tell whether they are gzipped. The store appears when all of it is read,
-        checked and on disk. If the process is killed before, there is no store, and the next import to ``path`` removes
-        what is left.
+        The files are only read. Files whose names end with ``.gz`` are decompressed. The store appears when all data
+        are read, checked and on disk. If the process is killed before that, there is no store, and the next import to
+        ``path`` removes the leftovers.
 
         Args:
             folder: The folder of the files.
             path: The folder of the store, which must be new or empty.
-            **arguments: Arguments of the class. With ``file_size``, the number of lines of the first file is checked,
-                too, and not only that all others have the same.
+            **arguments: Arguments of the class. With ``file_size``, the first file must have this number of lines.
+                Without it, only the other files are compared with the first.
 
         Returns:
             The store.
 
         Raises:
-            DamagedInputError: A file is missing, not full, cut short or not in the format, or a key comes twice. The
-                message names file and line. There is no store then, nor after the errors below.
+            DamagedInputError: A file is missing, not full, cut short or not in the format, or a key occurs twice. The
+                message names file and line. There is no store after this error and the errors below.
             InvalidKeyError: A key cannot be stored.
-            UnstorableValueError: A value cannot be stored; in a tracker, it is no dict.
-            NotAStoreError: There is something at ``path``.
-            DiskFullError: There is no room.
+            UnstorableValueError: A value cannot be stored, or is no dict in a tracker.
+            NotAStoreError: ``path`` exists and is not an empty folder.
+            DiskFullError: The disk is full.
             StorageError: The system cannot read or write.
 
         Cost:
@@ -126,22 +127,22 @@ class ImportExportMixin:
         """Write the store as JSON Lines: ``{"key": ..., "value": ...}`` for each key.
 
         Tuple keys are arrays. NaN and infinity, which JSON does not have, are written ``NaN`` and ``Infinity``, as by
-        Python's ``json``; ints are written in full. Changes that are made meanwhile may be exported or not. Inside
-        of ``locked()`` the store is exported as it is at one moment.
+        Python's ``json``. Ints are written in full. Changes that are made meanwhile may be exported or not. Inside
+        ``locked()`` the export has the state of one moment.
 
         Args:
-            target: A path, which must be new (or a pipe or a device), or an open text or binary file. A path that ends
-                in ``.gz`` or ``.zst`` is compressed. The file appears when all of it is written and on disk.
+            target: A new path, a pipe, a device, or an open text or binary file. A file whose path ends with ``.gz`` or
+                ``.zst`` is compressed. A new file appears when all lines are on disk.
 
         Returns:
             The number of lines.
 
         Raises:
-            NotAStoreError: There is something at the path.
+            NotAStoreError: The path exists.
             StorePathError: There cannot be a file at the path.
-            DiskFullError: There is no room.
-            StorageError: The system cannot write it.
-            ImportError: A path ends in ``.zst``, and zstandard is not installed.
+            DiskFullError: The disk is full.
+            StorageError: The system cannot write the file.
+            ImportError: The path ends with ``.zst``, and zstandard is not installed.
 
         Cost:
             O(n) time; memory for some hundred lines.
@@ -160,25 +161,27 @@ class ImportExportMixin:
     def import_jsonl(self: Store, source: Path | IO[str] | IO[bytes]) -> int:
         """Assign the keys and values of JSON Lines, as ``update()`` does.
 
-        Lines are ``{"key": ..., "value": ...}``, and an array as a key is a tuple. Keys that exist get the new value,
-        and tasks are mixed in. Empty lines are skipped.
+        Lines are ``{"key": ..., "value": ...}``, and an array as a key becomes a tuple. Existing keys get the new
+        value, and existing tasks are updated. Empty lines are skipped.
 
         Args:
-            source: A path (``.gz`` and ``.zst`` are unpacked), or an open text or binary file.
+            source: A path, or an open text or binary file. Files whose paths end with ``.gz`` or ``.zst`` are
+                decompressed.
 
         Returns:
             The number of lines.
 
         Raises:
             DamagedInputError: A line is not in the format, or has a number of more than 100,000 digits. The message
-                names the line, and how many before it are in the store, which stay there; so do the messages below.
+                has the number of the line, and how many lines before it are in the store and stay there. The messages
+                of the next two errors have them, too.
             InvalidKeyError: A key cannot be stored.
             UnstorableValueError: A value cannot be stored.
-            ImportError: A path ends in ``.zst``, and zstandard is not installed.
+            ImportError: The path ends with ``.zst``, and zstandard is not installed.
 
         Cost:
-            O(m) for m lines, one assignment for each; memory for a thousand lines. A shared store takes a thousand
-            lines as one transaction.
+            O(m) for m lines, one assignment for each; memory for a thousand lines. A shared store writes each thousand
+            lines in one transaction.
 
         Example:
             >>> import io
@@ -189,17 +192,17 @@ class ImportExportMixin:
             [('a', 1), (('b', 2), [])]
         """
         lines = JsonlReader(source)
-        # (an error leaves no file open)
+        # Close the generator, because an error must not leave the file open.
         with closing(iter(lines)) as entries:
             return _fill(self, entries, lines.where)
 
 
 def make_store(open_store: Any, path: Path, source: TastypyJsonReader | JsonlReader, entries: Entries,
                **arguments: Any) -> tuple[Any, int]:
-    """Make a store at ``path`` of the entries of ``source``, and open it; also how many entries there were.
+    """Make a store at ``path`` from the entries of ``source``. Returns the open store and the number of entries.
 
-    The store appears whole and on the disk, or not at all. ``open_store`` is its class, and ``arguments`` are those of
-    the class.
+    The store appears when it is complete and on disk, or not at all. ``open_store`` is its class, and ``arguments`` are
+    the arguments of this class.
     """
     folder = resolved(source.folder) if isinstance(source, TastypyJsonReader) else None
     check = _refuse_duplicates(source) if isinstance(source, TastypyJsonReader) else None
@@ -211,33 +214,33 @@ def make_store(open_store: Any, path: Path, source: TastypyJsonReader | JsonlRea
             total = _fill(store, entries, source.where, check, whole=True)
             store.close()
         except BaseException:
-            # (what was not saved is not wanted any more)
+            # Drop unsaved changes, because the store is removed.
             with suppress(PersistentOrderedDictException):
                 store.revert()
                 store.close()
             raise
-        if later:  # (what is wrong with these leaves nothing either)
+        if later:  # open it with these arguments now, because an error in them must leave no store either
             open_store(made, **arguments, **later).close()
     later.pop("init", None)
     return open_store(target, **arguments, **later), total
 
 
-# Called after each batch, with how many keys there should be, and the keys of the batch.
+# Called after each batch with the expected number of keys, and the keys of the batch.
 Check = Callable[[Store, int, list[Any]], None]
 
 
 def _fill(store: Store, entries: Entries, where: Callable[[int], str], check: Check | None = None,
           whole: bool = False) -> int:
-    """Put entries, which are (place, key, value), into a store. How many there were.
+    """Put entries, which are (position, key, value), into a store, and return their number.
 
-    ``whole``: an error leaves nothing of the store, and says so.
+    ``whole`` says that an error leaves no store, for the error message.
     """
     total = 0
     while True:
         batch: list[tuple[int, Any, Any]] = []
         damage: Exception | None = None
         try:
-            # (one by one, so that what came before an error is there)
+            # Append one by one, because the entries before an error must be kept.
             for entry in islice(entries, _BATCH):
                 batch.append(entry)
         except Exception as error:
@@ -260,7 +263,7 @@ def _put(store: Store, batch: list[tuple[int, Any, Any]], where: Callable[[int],
     try:
         store.update((key, value) for _, key, value in batch)
     except (InvalidKeyError, UnstorableValueError):
-        # One by one, to find out which one it was. (A second time does no harm.)
+        # Assign one by one to find the entry. Assigning an earlier entry again does not change the store.
         for number, (place, key, value) in enumerate(batch):
             try:
                 store.update(((key, value),))
@@ -275,12 +278,12 @@ def _so_far(count: int, whole: bool) -> str:
 
 
 def _refuse_duplicates(source: TastypyJsonReader) -> Check:
-    """A check that raises when a key came a second time."""
+    """Return a check that raises DamagedInputError if a key occurs twice."""
 
     def check(store: Store, total: int, keys: list[Any]) -> None:
         if len(store) == total:
             return
-        # The new ones are among these, the old ones may be anywhere before.
+        # A duplicate is a key of this batch. Its first occurrence may be in any earlier batch.
         wanted = set(keys)
         seen: dict[Any, int] = {}
         with closing(iter(source)) as entries:
@@ -289,7 +292,7 @@ def _refuse_duplicates(source: TastypyJsonReader) -> Check:
                     if key in seen:
                         raise DamagedInputError(
                             f"{source.where(place)}: the key {describe(key)} is there already, in line {seen[key]} of "
-                            f"all; delete one of them"
+                            f"all files; delete one of them"
                         )
                     seen[key] = place
 

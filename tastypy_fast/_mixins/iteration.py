@@ -13,9 +13,9 @@ __all__ = ["IterationMixin"]
 
 
 class IterationMixin(Generic[K, V]):
-    """The part of a store that iterates. ``keys()`` and its like return lists, as they did in the original.
+    """The part of a store that iterates. ``keys()``, ``values()`` and ``items()`` return lists, as in the original.
 
-    A handle has ``_iterate(kind, backwards=False)``, and ``_list(kind)``: what it yields, as one list.
+    A handle has ``_iterate(kind, backwards=False)``, and ``_list(kind)``, which returns a list of the same items.
     """
 
     _iterate: Callable[..., StoreIterator[Any]]
@@ -24,8 +24,8 @@ class IterationMixin(Generic[K, V]):
     def iterkeys(self) -> StoreIterator[K]:
         """Iterate over the keys in the order in which they were added.
 
-        A loop is live: it also yields keys that are added while it runs, skips those that are deleted before it reaches
-        them, and survives a sync and a revert. No transaction stays open between two steps.
+        The iterator is live. It also yields keys that are added while it runs, and skips keys that are deleted before
+        it reaches them. It continues after a sync and a revert. No transaction stays open between two steps.
 
         Returns:
             An iterator.
@@ -44,9 +44,9 @@ class IterationMixin(Generic[K, V]):
         return self._iterate(KEYS)
 
     def itervalues(self) -> StoreIterator[V]:
-        """Iterate over the values in the order in which their keys were added; live, as ``iterkeys()`` is.
+        """Iterate over the values in the order in which their keys were added. Live, as ``iterkeys()``.
 
-        Lists and dicts are copies, which are not watched. To save a change, assign the value, or go through ``.set``.
+        Lists and dicts are copies, which are not watched. To save a change, assign the value, or use ``.set``.
 
         Returns:
             An iterator.
@@ -61,7 +61,7 @@ class IterationMixin(Generic[K, V]):
         return self._iterate(VALUES)
 
     def iteritems(self) -> StoreIterator[tuple[K, V]]:
-        """Iterate over pairs of key and value; live as ``iterkeys()``, the values copies as in ``itervalues()``.
+        """Iterate over pairs of key and value. Live, as ``iterkeys()``; the values are copies, as in ``itervalues()``.
 
         Returns:
             An iterator.
@@ -76,19 +76,19 @@ class IterationMixin(Generic[K, V]):
         return self._iterate(ITEMS)
 
     def __reversed__(self) -> StoreIterator[K]:
-        """Iterate over the keys backwards, from the one that was added last; live, as ``iterkeys()`` is."""
+        """Iterate over the keys backwards, from the key that was added last. Live, as ``iterkeys()``."""
         return self._iterate(KEYS, True)
 
     def keys(self) -> list[K]:
         """Return a list of the keys in the order in which they were added.
 
-        A shared store reads all of it from one snapshot.
+        A shared store reads the whole list from one snapshot.
 
         Returns:
             The keys.
 
         Cost:
-            O(n) time and memory; ``iterkeys()`` holds a chunk only.
+            O(n) time and memory. ``iterkeys()`` holds only a chunk.
 
         Example:
             >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).keys()
@@ -97,15 +97,15 @@ class IterationMixin(Generic[K, V]):
         return self._list(KEYS)
 
     def values(self) -> list[V]:
-        """Return a list of the values in the order in which their keys were added; copies, as in ``itervalues()``.
+        """Return a list of the values in the order in which their keys were added. Copies, as in ``itervalues()``.
 
-        A shared store reads all of it from one snapshot.
+        A shared store reads the whole list from one snapshot.
 
         Returns:
             The values.
 
         Cost:
-            O(n) time and memory; ``itervalues()`` holds a chunk only.
+            O(n) time and memory. ``itervalues()`` holds only a chunk.
 
         Example:
             >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).values()
@@ -114,15 +114,15 @@ class IterationMixin(Generic[K, V]):
         return self._list(VALUES)
 
     def items(self) -> list[tuple[K, V]]:
-        """Return a list of the pairs of key and value, in order; the values are copies, as in ``itervalues()``.
+        """Return a list of the pairs of key and value, in order. The values are copies, as in ``itervalues()``.
 
-        A shared store reads all of it from one snapshot.
+        A shared store reads the whole list from one snapshot.
 
         Returns:
             The pairs.
 
         Cost:
-            O(n) time and memory; ``iteritems()`` holds a chunk only.
+            O(n) time and memory. ``iteritems()`` holds only a chunk.
 
         Example:
             >>> PersistentOrderedDict(path, init={"b": 1, "a": 2}).items()

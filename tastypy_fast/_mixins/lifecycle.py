@@ -1,4 +1,4 @@
-"""Open and close stores: what the private and the shared classes have in common from the first to the last line."""
+"""Open and close stores, for the private and the shared classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Self = TypeVar("Self", bound="LifecycleMixin")
 
 
 class LifecycleMixin:
-    """The part of a store that is about the whole of it: its files and options, ``with``, and its end.
+    """The part of a store that opens it, shows its options and closes it.
 
     The handle has ``_detach()``. The class has a ``close()`` that saves and calls ``_let_go()``.
     """
@@ -29,7 +29,7 @@ class LifecycleMixin:
     _options: Options
     _store: Store
     _cache: WriteCache
-    _finalizer: weakref.finalize[..., Any]
+    _finalizer: weakref.finalize  # type: ignore[type-arg]  # it has type parameters in typeshed only
     _detach: Callable[[], None]
     close: Callable[[], None]
 
@@ -38,19 +38,19 @@ class LifecycleMixin:
         """Open the files, or join the instances that this process has on them."""
         self._options = options
         self._store, self._cache = registry.acquire(path, options, store_type, make_cache, clone)
-        # An instance that nobody refers to any more syncs and closes, as a file does.
+        # Sync and close an instance when it is garbage collected, as a file does.
         self._finalizer = weakref.finalize(self, registry.finish, self._store, self._cache)
         self._finalizer.atexit = False
 
     def _let_go(self) -> None:
-        """Close the files with the last instance; raises, and changes nothing, where that one cannot be saved."""
+        """Release this instance. The last one saves and closes the store. If that fails, it raises and stays open."""
         registry.release(self._store, self._cache)
         self._finalizer.detach()
         self._detach()
 
     def __enter__(self: Self) -> Self:
         if self.closed:
-            # (raises)
+            # This raises the error for a closed store.
             len(self)  # type: ignore[arg-type]
         return self
 
@@ -69,12 +69,12 @@ class LifecycleMixin:
 
     @property
     def durability(self) -> Durability:
-        """What a power cut may take: ``"full"``, ``"normal"``, ``"process"`` or ``"unsafe"``."""
+        """How durable a commit is: ``"full"``, ``"normal"``, ``"process"`` or ``"unsafe"`` (see ``types.Durability``)."""
         return self._options.durability  # type: ignore[return-value]
 
     @property
     def gzipped(self) -> bool:
-        """Whether values are stored compressed where that makes them smaller."""
+        """Whether values are stored compressed if that makes them smaller."""
         return self._options.gzipped
 
     @property
@@ -88,7 +88,7 @@ class LifecycleMixin:
         return not self._finalizer.alive or self._cache.closed
 
     def _refuse_violations(self) -> None:
-        """Raise when an invariant of what is on disk does not hold. The caller holds the store's lock."""
+        """Raise an error if an invariant of the data on disk is violated. The caller holds the store's lock."""
         found = list(find_violations(self._store))
         if found:
             raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")

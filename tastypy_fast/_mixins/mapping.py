@@ -1,6 +1,6 @@
-"""Change a store as a dict is changed: the steps that one key or all keys take, on a private handle.
+"""Change a store as a dict is changed: compound operations on a private handle.
 
-A private class runs them under its lock, a shared one inside a write transaction.
+A private class runs them under its lock. A shared class runs them inside a write transaction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["NOT_GIVEN", "delete_all", "equals", "merge_tasks", "pop", "pop_item"
 
 
 class NotGiven:
-    """The default of an argument that may be left out; ``help()`` shows it as ``...``."""
+    """The default of an optional argument, which ``help()`` shows as ``...``."""
 
     def __repr__(self) -> str:
         return "..."
@@ -27,14 +27,14 @@ NOT_GIVEN: Final[Any] = NotGiven()
 
 
 def set_default(handle: PodHandle[Any, Any], key: Any, default: Any) -> Any:
-    """Return the value of a key, which is set to ``default`` first if it is not there."""
+    """Return the value of a key, and set it to ``default`` first if the key does not exist."""
     if key not in handle:
         handle[key] = default
     return handle[key]
 
 
 def pop(handle: PodHandle[Any, Any], key: Any, default: Any) -> Any:
-    """Delete a key and return its value, or ``default`` if the key is not there and that was given."""
+    """Delete a key and return its value. Return ``default``, if it was given, for a missing key."""
     try:
         value = handle[key]
     except KeyError:
@@ -46,7 +46,7 @@ def pop(handle: PodHandle[Any, Any], key: Any, default: Any) -> Any:
 
 
 def pop_item(handle: PodHandle[Any, Any], last: bool, name: str) -> tuple[Any, Any]:
-    """Remove the first or the last pair, and return it; ``name`` is that of the class, for the error."""
+    """Remove the first or the last pair, and return it. ``name`` is the name of the class, for the error."""
     if not isinstance(last, bool):
         raise TypeError(f"last must be True or False, not {last!r}")
     for key in handle._iterate(KEYS, last):
@@ -61,18 +61,18 @@ def delete_all(handle: PodHandle[Any, Any]) -> None:
 
 
 def equals(handle: Any, other: Mapping[Any, Any], pairs: Callable[[], Iterable[tuple[Any, Any]]]) -> bool:
-    """Whether a mapping has the same pairs as a store, in any order."""
+    """Return whether a mapping has the same pairs as a store, in any order."""
     if len(handle) != len(other):
         return False
     return all(other.get(key, NOT_GIVEN) == value for key, value in pairs())
 
 
 def merge_tasks(handle: TrackerHandle[Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Mix dicts into tasks, which are added if they are not there."""
+    """Apply ``dict.update()`` to tasks. Missing tasks are added."""
     for key, value in pairs:
         if not isinstance(value, dict):
             raise UnstorableValueError(
-                f"update() of a tracker mixes dicts into tasks; key {describe(key)} comes with a "
+                f"update() of a tracker needs a dict for each task, but key {describe(key)} has a "
                 f"{type(value).__name__}"
             )
         handle._merge(key, dict(value))

@@ -1,4 +1,4 @@
-"""What ``update()`` and ``init`` take: mappings of several kinds, and iterables of pairs."""
+"""Iterate over the arguments of ``update()`` and ``init``: mappings of several kinds, and iterables of pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ __all__ = ["pairs_of"]
 
 
 def pairs_of(source: Any) -> Iterator[tuple[Any, Any]]:
-    """The key-value pairs of a mapping (``iteritems()``, ``items()`` or ``keys()``) or of an iterable of pairs."""
+    """Iterate over the key-value pairs of a mapping or of an iterable of pairs.
+
+    A mapping has ``iteritems()``, ``items()`` or ``keys()``.
+    """
     if hasattr(source, "iteritems"):
         return iter(source.iteritems())
     if hasattr(source, "items"):

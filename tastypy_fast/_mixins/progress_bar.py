@@ -1,4 +1,4 @@
-"""Show the progress of a tracker as a tqdm bar, which follows the store and not the number of rounds of a loop."""
+"""Show the progress of a tracker as a tqdm bar, which counts the finished tasks in the store, not loop iterations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tastypy_fast.types import ProgressBar
 
 __all__ = ["Bar", "ProgressBarMixin"]
 
-# Counting takes at most 1/PART of the time, however large the store is.
+# Counting takes at most 1/PART of the time, even for a large store.
 PART = 50
 
 
@@ -30,17 +30,18 @@ class ProgressBarMixin(Generic[K]):
     def progress(self, iterable: Iterable[Any] | None = None, *, allow_aborted: bool = False, **options: Any) -> Any:
         """Wrap a loop over tasks in a tqdm bar, on a terminal or in a notebook.
 
-        The bar's total is the number of tasks, and grows with it. The bar shows the finished tasks: those that are
-        done, and those that failed, which are aborted or out of tries and not done. So it begins where the last run
-        stopped, and counts what all workers do. Rate and remaining time are those of this run.
+        The bar's total is the number of tasks, and grows with it. The bar shows the finished tasks. These are the done
+        tasks, and the failed tasks, which are aborted or have no tries left. So the bar begins where the last run
+        stopped, and counts the work of all workers. Rate and remaining time are computed for this run only.
 
-        The bar counts the tasks after a task of the loop, at most once in ``mininterval`` (0.1) seconds; after each
-        one if that is 0. ``update()`` counts, too: ``with tracker.progress() as bar:`` is for a loop of your own that
-        waits for workers, and claims nothing. Let one process show a bar.
+        The bar counts the tasks after a step of the loop, at most once in ``mininterval`` seconds (0.1 by default). If
+        that is 0, it counts after each step. ``update()`` counts, too. Use ``with tracker.progress() as bar:`` for your
+        own loop, which waits for workers and claims nothing. Only one process should show a bar.
 
         Args:
-            iterable: Any ``todo_*`` or ``try_*`` iterator, or something made of one; ``self.try_keys()`` by default.
-            allow_aborted: Whether the loop also yields aborted tasks, which do not count as finished then.
+            iterable: A ``todo_*`` or ``try_*`` iterator, or an iterable that wraps one. The default is
+                ``self.try_keys()``.
+            allow_aborted: Whether the iterator also yields aborted tasks, which then do not count as finished.
             **options: Options of tqdm: ``desc``, ``unit``, ``disable``, ``mininterval``, ``postfix`` and so on. A
                 ``bar_format`` may use ``{failed}``.
 
@@ -49,11 +50,11 @@ class ProgressBarMixin(Generic[K]):
 
         Raises:
             ImportError: tqdm is not installed; it comes with the extra ``progress``.
-            TypeError: ``total`` or ``initial`` is given; they are the store's.
+            TypeError: ``total`` or ``initial`` is given; the store provides both.
 
         Cost:
-            Reading the clock after each task. Counting takes 3 to 20 ms for a million tasks, and at most two per cent
-            of the time.
+            One read of the clock after each task. Counting takes 3 to 20 ms for a million tasks, and at most two per
+            cent of the time.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {"_done": True}, "b": {}})
@@ -71,7 +72,7 @@ class ProgressBarMixin(Generic[K]):
 
 
 class Bar:
-    """Make a tqdm bar follow a tracker; the other base is one of tqdm's classes."""
+    """A tqdm bar that counts the tasks of a tracker. The other base class is one of tqdm's classes."""
 
     # tqdm's monitor thread is off, because this class reads the clock itself.
     monitor_interval = 0
@@ -86,9 +87,9 @@ class Bar:
         self._allow_aborted = allow_aborted
         self.failed = found.given_up
         self._interval = options.get("mininterval", 0.1) or 0.0
-        # When to count the tasks again, and when the failed ones.
+        # The times of the next count of the tasks, and of the next count of the failed tasks.
         self._next = self._next_count = 0.0
-        # (tqdm would keep the iterable, and with it the claims of its loop; so it does not get it)
+        # Do not pass the iterable to tqdm, because tqdm would keep it, and with it the claims of its iterator.
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
         super().__init__(None, total=found.tasks, initial=found.done + found.given_up, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
@@ -105,22 +106,22 @@ class Bar:
                     self.update()
                     due = self._next
         except GeneratorExit:
-            # The loop was left early, or the garbage collector ended it, perhaps in the middle of an operation of this
-            # thread, in which the store must not be used.
+            # The loop was left early, or the garbage collector ended it. The collector may have interrupted an
+            # operation of this thread, in which the store must not be used.
             may_count = not any(lock.is_mine() for lock in self._tracker._store.locks)
             raise
         except BaseException:
             self._turn_red()
             raise
         finally:
-            tasks = None  # (its end releases what it has claimed and not yielded)
+            tasks = None  # end the iterator, which releases the claimed tasks that were not yielded
             if may_count:
                 self.close()
             else:
                 self._end()
 
     def _begin(self) -> Iterator[Any]:
-        """Return the iterator over the tasks; only the loop keeps it."""
+        """Return the iterator over the tasks. Only the caller keeps a reference to it."""
         if self._tasks is None:
             return iter(self._tracker.try_keys(self._allow_aborted))
         tasks = iter(self._tasks)
@@ -129,14 +130,14 @@ class Bar:
         return tasks
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count the tasks, unless they were counted just before; return whether the bar was drawn again.
+        """Count the tasks, unless they were counted just before. Returns whether the bar was drawn again.
 
-        ``n`` is tqdm's argument, and is ignored, because the store has the number.
+        ``n`` is tqdm's argument. It is ignored, because the store has the number.
         """
         return self._count() if perf_counter() >= self._next else None
 
     def close(self) -> None:
-        """Count the tasks for the last time, and end the bar."""
+        """Count the tasks one last time, and end the bar."""
         if not self.disable:
             self._next_count = 0.0
             self._count()
@@ -147,7 +148,7 @@ class Bar:
 
     @property
     def format_dict(self) -> Any:
-        """Return what tqdm shows, with the failed tasks."""
+        """Return the values that tqdm shows, with the number of failed tasks."""
         facts = super().format_dict  # type: ignore[misc]
         facts["failed"] = self.failed
         if self.failed:
@@ -155,7 +156,7 @@ class Bar:
         return facts
 
     def _count(self) -> bool:
-        """Count the tasks, and draw the bar if that has changed anything. Whether it was drawn."""
+        """Count the tasks, and draw the bar if a number has changed. Returns whether it was drawn."""
         began = perf_counter()
         tracker = self._tracker
         try:
@@ -168,14 +169,14 @@ class Bar:
             else:
                 failed = self.failed
         except PersistentOrderedDictException:
-            # The next step of the loop, or the next sync, raises the error; a bar does not end a loop.
+            # Ignore the error, because a bar must not end a loop. The next step of the loop or the next sync raises it.
             return False
         finally:
             self._next = perf_counter() + self._pause(began)
         return self._show(tasks, min(done + failed, tasks), failed)
 
     def _pause(self, began: float) -> float:
-        """How long not to count after a count that began then."""
+        """Return the pause, in seconds, after a count that began at ``began``."""
         return max(self._interval, PART * (perf_counter() - began)) if self._interval else 0.0
 
     def _show(self, tasks: int, finished: int, failed: int) -> bool:
@@ -193,16 +194,16 @@ class Bar:
         return shown
 
     def _stretch(self, widget: Any, tasks: int) -> None:
-        """Give the widget of a notebook, which was made for another total, the new one."""
+        """Set the new total in the widget of a notebook, which was made for another total."""
         bar: Any = self
         widget.max = tasks * (1 if bar.unit_scale is True else bar.unit_scale or 1)
-        if not bar.total:  # (a bar without a total has another style)
+        if not bar.total:  # a bar without a total has another style
             widget.bar_style = ""
             if bar.ncols is None:
                 widget.layout.width = None
 
     def _turn_red(self) -> None:
-        """Show in a notebook that an exception has ended the loop."""
+        """Turn the bar of a notebook red, because an exception has ended the loop."""
         if not self.disable and hasattr(self, "container"):
             self.disp(bar_style="danger")  # type: ignore[attr-defined]
 

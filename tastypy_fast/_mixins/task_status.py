@@ -13,11 +13,11 @@ __all__ = ["TaskStatusMixin"]
 
 
 class TaskStatusMixin(Generic[K]):
-    """The part of a tracker that is about statuses. (``mark_done()`` and its like are compiled, in the handles.)
+    """The methods of a tracker for one task. ``mark_done()`` and similar methods are in the compiled handles.
 
-    A handle has ``_status_of(key)``, which is (done, aborted, tries); ``_add_one(key, if_absent)``; and
-    ``_gate(key, allow_aborted, add, attempt)``, where ``attempt`` counts a try and, in a shared tracker, claims the
-    task; and ``_aborted_tasks(kind)``, an iterator.
+    A handle has ``_status_of(key)``, which returns (done, aborted, tries), and ``_add_one(key, if_absent)``. It also
+    has ``_gate(key, allow_aborted, add, attempt)``, in which ``attempt`` counts a try. In a shared tracker it also
+    claims the task. ``_aborted_tasks(kind)`` returns an iterator.
     """
 
     _max_tries: int
@@ -28,7 +28,7 @@ class TaskStatusMixin(Generic[K]):
 
     @property
     def max_tries(self) -> int:
-        """The number of tries after which gates and iterators leave a task alone; 0 is no limit."""
+        """The number of tries after which gates and iterators skip a task. 0 means no limit."""
         return self._max_tries
 
     # Adding one task
@@ -44,7 +44,7 @@ class TaskStatusMixin(Generic[K]):
             InvalidKeyError: The key cannot be stored.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> tracker = ProgressTracker(path)
@@ -64,7 +64,7 @@ class TaskStatusMixin(Generic[K]):
             InvalidKeyError: The key cannot be stored.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {"_done": True}})
@@ -74,7 +74,7 @@ class TaskStatusMixin(Generic[K]):
         """
         self._add_one(key, True)
 
-    # Asking for its status
+    # Its status
 
     def done(self, key: K) -> bool:
         """Return whether a task is done.
@@ -83,10 +83,10 @@ class TaskStatusMixin(Generic[K]):
             key: The key of the task.
 
         Returns:
-            True if it is done; False, and no KeyError, if it does not exist.
+            True if it is done. False, without a KeyError, if it does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path).done("no such task")
@@ -107,10 +107,10 @@ class TaskStatusMixin(Generic[K]):
             True if it is aborted.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path, init={"a": {"_aborted": True}}).aborted("a")
@@ -128,10 +128,10 @@ class TaskStatusMixin(Generic[K]):
             The number of tries.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path, init={"a": {"_tries": 2}}).tries("a")
@@ -152,10 +152,10 @@ class TaskStatusMixin(Generic[K]):
             True if the task is to be done.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; no value is read.
+            One lookup in the index; no value is read.
 
         Example:
             >>> ProgressTracker(path, max_tries=2, init={"a": {"_tries": 2}}).should_do("a")

@@ -1,8 +1,8 @@
 """Record which processes suspend the automatic sync of a shared store by ``hold()``.
 
 The entry ``held`` of the database ``meta`` has the numbers of their workers, 8 bytes each. A process that closes the
-store removes its own number. The number of a killed process is ignored, and removed by the first that finds it. The
-lock on a worker's file tells whether its process is alive (see ``_store.live_workers``).
+store removes its own number. The number of a killed process is ignored, and the first process that finds it removes it.
+The lock on a worker's file shows whether its process is alive (see ``_store.live_workers``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Hold"]
 
 HELD = b"held"
 
-# Seconds for which a holder that was found alive is not checked again.
+# For how many seconds a holder that was found alive is not checked again.
 RECHECK_AFTER = 0.5
 
 
@@ -27,12 +27,12 @@ class Hold:
 
     def __init__(self, transaction: WriteTransaction) -> None:
         self._transaction = transaction
-        # The entry in which a living holder was found last, and until when it is trusted.
+        # The entry in which a living holder was found last, and the time until which this is trusted.
         self._known = b""
         self._until = 0.0
 
     def add(self, worker: int) -> None:
-        """Let a worker suspend the automatic sync."""
+        """Suspend the automatic sync for a worker."""
         self._write({*self.holders(), worker})
 
     def remove(self, worker: int) -> None:
@@ -51,11 +51,11 @@ class Hold:
         return self._read() is not None
 
     def holders(self) -> set[int]:
-        """The numbers of all workers that suspend the automatic sync, also of dead ones."""
+        """Return the numbers of all workers that suspend the automatic sync, including dead ones."""
         return _numbers(self._read())
 
     def is_active(self) -> bool:
-        """Whether a holder is alive. Dead ones are removed, if the transaction is committed."""
+        """Return whether a holder is alive. The numbers of dead holders are removed with this transaction."""
         raw = self._read()
         if raw is None:
             return False
@@ -87,5 +87,5 @@ class Hold:
 
 
 def _numbers(raw: bytes | None) -> set[int]:
-    # An earlier version wrote b"1", which names no worker.
+    # An earlier version wrote b"1", which is the number of no worker.
     return set(struct.unpack(f"={len(raw) // 8}q", raw)) if raw and len(raw) % 8 == 0 else set()

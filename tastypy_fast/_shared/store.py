@@ -1,14 +1,14 @@
 """Open a store that several processes read and write at once.
 
-Each read operation takes a snapshot of its own, because any process may have written since the last one. Writing goes
-through ``transaction``, the write transaction of this process, of which only one is open among all processes. A shared
-store has two databases more than a private one:
+Each read operation uses its own snapshot, because any process may have written since the last one. Writes go through
+``transaction``, the write transaction of this process. Only one process at a time has its transaction open. A shared
+store has two more databases than a private one:
 
-    images   sequence number  ->  the before-image of what changed since the last sync (see ``undo_log``)
-    claims   sequence number  ->  which worker has claimed the task (see ``claim_record``)
+    images   sequence number  ->  the before-image of a row that changed since the last sync (see ``undo_log``)
+    claims   sequence number  ->  the claim of a worker on the task (see ``claim_record``)
 
-A thread that needs both locks acquires the transaction's first, and then the store's, because the opposite order in
-another thread would be a deadlock.
+A thread that needs both locks acquires the lock of the transaction first, and then the lock of the store. The opposite
+order in another thread would be a deadlock.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SharedStore(Store):
 
     def __init__(self, path: str, options: Options) -> None:
         self.transaction = WriteTransaction(path, options.gzipped, self)
-        # The undo log as the current snapshot has it; ``transaction.undo_log`` is the one to write to.
+        # The undo log in the current snapshot. Writes go to ``transaction.undo_log``.
         self.undo_log = UndoLog(self)
         # Set by the first claim or hold.
         self.worker: Worker | None = None
@@ -226,8 +226,8 @@ class SharedStore(Store):
             txn.put(LEVEL, noted, db=self.meta)
 
     def _open_database_files(self, readonly: bool) -> None:
-        # The files are opened to write only when something is written: LMDB acquires its mutex for that, which another
-        # process may hold for a long block.
+        # Open the files to write only for the first write. For this, LMDB acquires its mutex, which another process may
+        # hold for a long block.
         self._opened_to_write = not readonly
         self._open_points()
         super()._open_database_files(readonly)
@@ -243,11 +243,11 @@ class SharedStore(Store):
         points = self._points if self._level == "process" else None
         if points is not None:
             self.transaction.attach_flush_points(points.slot, points.notes)
-        # Another process may have committed something that is not on disk yet.
+        # Another process may have commits that are not on disk yet.
         self._unflushed = self._level != "full"
 
     @property
-    def transaction_lock(self) -> Lock:
+    def block_lock(self) -> Lock:
         return self.transaction.lock
 
     @property
@@ -255,10 +255,10 @@ class SharedStore(Store):
         return [self.transaction.lock, self.lock]
 
     def save(self, dying: bool = False) -> None:
-        """Release what this process has claimed, and sync.
+        """Release all claims of this process, and sync.
 
-        If ``dying``, skip what would have to wait, because the others see that this process is dead. Otherwise, wait a
-        second for a block of another thread, and then raise StorageError.
+        With ``dying``, skip this if it would have to wait, because the other processes detect that this one is dead.
+        Otherwise, wait a second for a block of another thread, and then raise StorageError.
         """
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
@@ -267,11 +267,11 @@ class SharedStore(Store):
             # Another thread is in a block, or has died in one. Nothing of that block is ever committed.
             self.flush()
             if not dying:
-                raise StorageError(errno.EBUSY, "another thread is still inside a block; nothing of it is kept",
-                                   self.path)
+                raise StorageError(errno.EBUSY, "another thread is still inside a block, which is rolled back; end all "
+                                   "blocks before the program ends", self.path)
             return
         try:
-            # The end of the program has interrupted these blocks.
+            # Commit the blocks that the end of the program has interrupted.
             self.transaction.end_all_blocks()
             self._end_worker()
             self.sync()
@@ -280,7 +280,7 @@ class SharedStore(Store):
 
     def _close_files(self) -> None:
         if self.db is not None and self.transaction.cache is not None:
-            # If this fails, other processes recover the claims, because they see that this worker is dead.
+            # If this fails, other processes recover the claims, because they detect that this worker is dead.
             with suppress(PersistentOrderedDictException):
                 self.save(dying=True)
         self._drop_worker()
@@ -290,9 +290,9 @@ class SharedStore(Store):
     # Fork: the registry acquires the locks of all transactions before it, and releases them after it.
 
     def leave_to_parent(self) -> None:
-        """In a forked child, give the store up, because a thread of the parent has died inside a block.
+        """Give the store up in a forked child, because a thread of the parent has ended inside a block.
 
-        This comes before everything else. LMDB's environment can be neither closed nor opened again then.
+        Call this before everything else, because LMDB's environment can then be neither closed nor opened again.
         """
         self.transaction.leave_to_parent(self.db)
         self.db = None
@@ -303,7 +303,7 @@ class SharedStore(Store):
         self.transaction.close()
 
     def after_fork_in_child(self) -> None:
-        """Let a forked child open the files for itself: then it shares the store as any other process does."""
+        """Prepare a forked child to open the files itself, so that it shares the store as any other process does."""
         super().after_fork_in_child()
         self._may_write = True
         self.forked_from = 0
@@ -323,7 +323,7 @@ class SharedStore(Store):
             raise creation_error(error, self.path, "nothing can be written", TURN) from error
 
     def prepare_writing(self, error: Exception) -> None:
-        """Remove the cause of ``error``, with which LMDB refused a write transaction, or raise it.
+        """Remove the cause of an error with which LMDB refused a write transaction, or raise the error.
 
         The caller holds the transaction's lock.
         """
@@ -350,7 +350,7 @@ class SharedStore(Store):
         self._open_database_files(readonly=False)
 
     def sync(self) -> None:
-        """Flush to disk, and make the present state the one that ``revert()`` restores."""
+        """Flush to disk, and make the current state the restore point of ``revert()``."""
         self.check_files()
         self.transaction.perform(OPERATION, self.transaction.sync)
 
@@ -365,7 +365,7 @@ class SharedStore(Store):
         return None
 
     def _adopt_map(self) -> None:
-        # The map must not move while another thread begins a transaction.
+        # Hold the lock of the transaction, because the map must not move while another thread begins one.
         depth = self.lock.suspend() if self.lock.is_mine() else 0
         try:
             with self.transaction.lock, self.lock:
@@ -376,7 +376,7 @@ class SharedStore(Store):
                 self.lock.resume(depth)
 
     def reopen_engine(self) -> None:
-        # As in _adopt_map().
+        # Acquire the locks in the order of _adopt_map().
         depth = self.lock.suspend() if self.lock.is_mine() else 0
         try:
             with self.transaction.lock:
@@ -386,7 +386,7 @@ class SharedStore(Store):
                 self.lock.resume(depth)
 
     def grow(self) -> None:
-        """Grow the map, between two transactions."""
+        """Grow the map between two transactions."""
         with self.transaction.lock, self.lock:
             self.end_reading()
             engine.grow_map(self.path, self.db)
@@ -394,7 +394,7 @@ class SharedStore(Store):
     # The worker and its hold. All but _drop_worker() and _end_worker() run inside the write transaction.
 
     def open_worker(self) -> Worker:
-        """Return this process's worker, and make it one at the first call."""
+        """Return the worker of this process. The first call creates it."""
         worker = self.worker
         if worker is None:
             self.save_at_exit()
@@ -405,7 +405,7 @@ class SharedStore(Store):
         return worker
 
     def _end_worker(self) -> None:
-        """Release the worker's claims and its hold. The next claim makes this process another worker."""
+        """Release the worker's claims and its hold. The next claim creates another worker."""
         worker = self.worker
         if worker is not None:
             self.transaction.perform(OPERATION, self._release_all, worker)
@@ -425,16 +425,16 @@ class SharedStore(Store):
             self.worker = None
 
     def stop_slot_of(self, worker: int, slot: int, position: int) -> bool:
-        """Stop another worker before it yields a task that it has claimed. False if it may have yielded it."""
+        """Stop another worker from yielding a task that it claimed. Returns False if it may have yielded the task."""
         return stop_slot(self.path, worker, slot, position)
 
     def suspend_sync(self) -> None:
-        """Suspend the automatic sync of all processes, as long as this one lives."""
+        """Suspend the automatic sync of all processes while this one lives."""
         self._hold.add(self.open_worker().number)
         self.transaction.postpone_sync()
 
     def resume_sync(self) -> None:
-        """End the holds of all processes. The automatic sync comes with the next transaction."""
+        """End the holds of all processes. The automatic sync is possible again with the next transaction."""
         self._hold.clear()
         self.transaction.postpone_sync()
 
@@ -444,13 +444,13 @@ class SharedStore(Store):
             self.sync()
 
     def is_sync_held(self) -> bool:
-        """Whether a living process suspends the automatic sync."""
+        """Return whether a living process suspends the automatic sync."""
         return self._hold.is_active()
 
     # Errors
 
     def aborted_earlier(self, error: Exception) -> StorageError:
-        """The error for an operation in a block whose transaction ``error`` has ended."""
+        """Return the error for an operation in a block whose transaction was ended by ``error``."""
         reason = "it needs more room than the map has left" if isinstance(error, engine.MapFull) else str(error)
         return StorageError(
             errno.EIO, f"an operation in this block has failed ({reason}), so nothing of the block can be kept; "

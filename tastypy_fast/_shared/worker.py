@@ -1,13 +1,12 @@
 """Keep this process's claims on the tasks of a shared tracker, and recover those of dead workers.
 
-A process that claims tasks is a worker. Whether another worker is alive is decided in ``_store.live_workers``: the
-kernel holds the lock on a worker's file as long as its process lives. ``Worker.recover_claims()`` asks that module, and
-ends the claims of the dead ones.
+A process that claims tasks is a worker. ``_store.live_workers`` decides whether another worker is alive: the kernel
+holds the lock on a worker's file while its process lives. ``Worker.recover_claims()`` ends the claims of dead workers.
 
-A claim belongs to the process. Inside it, a task belongs to the iterator that claimed it, which the claim's slot names.
-A task that ``should_try()`` claimed has slot 0 and belongs to the thread that called it (see ``claim_record``). What an
-iterator leaves unfinished at its end is for the next iterator of its thread. When the thread has ended, it is for all
-threads of the process.
+A claim belongs to a process. Inside the process, a task belongs to the iterator that claimed it. The claim has the slot
+of this iterator. A task that ``should_try()`` claimed has slot 0 and belongs to the thread that called it (see
+``claim_record``). The tasks that an iterator leaves unfinished at its end belong to the next iterator of its thread.
+When the thread has ended, they belong to all threads of the process.
 """
 
 from __future__ import annotations
@@ -32,37 +31,39 @@ class Slot(NamedTuple):
     """The slot of a running iterator."""
 
     number: int
-    # The first position in it that is this iterator's.
+    # The first position in the slot that belongs to this iterator.
     start: int
     thread: int
 
 
 class Worker:
-    """The claims of this process on one store. Its methods are called inside the write transaction, unless they say
-    otherwise."""
+    """The claims of this process on one store.
+
+    Call the methods inside the write transaction, unless their docstrings say otherwise.
+    """
 
     def __init__(self, transaction: WriteTransaction) -> None:
-        """Take a worker file, whose lock tells the other processes that this one is alive."""
+        """Lock a worker file, which shows the other processes that this one is alive."""
         self._transaction = transaction
         self._running: dict[int, Slot] = {}
-        # For each slot, which positions its ended iterators left to which thread: (end, thread), ascending.
+        # For each slot the ranges of positions that its ended iterators left to a thread: (end, thread), ascending.
         self._left: dict[int, list[tuple[int, int]]] = {}
-        # How many iterators have ended; each may have left tasks to the others.
+        # How many iterators have ended. Each may have left tasks to the others.
         self.ended_iterators = 0
-        # When this worker last looked for dead ones (``time.monotonic()``).
+        # When this worker last checked for dead workers (``time.monotonic()``).
         self.recovered_at = 0.0
-        # The file of a dead worker tells which of its claims were yielded, so it is kept until those are ended.
+        # The file of a dead worker shows which of its claims were yielded, so it is kept until these claims have ended.
         snapshot, claims = transaction.snapshot, transaction.claims
         self._file = WorkerFile(transaction.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
         self.number = self._file.number
         self.worker_slots = self._file.worker_slots
 
     def end(self) -> None:
-        """Release the worker file, after ``release_all()`` was committed. Needs no transaction."""
+        """Release the worker file after ``release_all()`` was committed. It needs no transaction."""
         self._file.end()
 
     def leave_to_parent(self) -> None:
-        """Close the worker file in a forked child, where the claims are the parent's. Needs no transaction."""
+        """Close the worker file in a forked child, because the claims belong to the parent. It needs no transaction."""
         self._file.leave_to_parent()
 
     # Slots
@@ -76,11 +77,11 @@ class Worker:
     def close_slot(self, slot: Slot, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
         """End an iterator, and release its claims that were never yielded.
 
-        ``waiting`` are the sequence numbers and positions of those claims. A task in ``own`` was the worker's before
-        the iterator claimed it again: it stays so, for the iterator's thread.
+        ``waiting`` are the sequence numbers and positions of these claims. A task in ``own`` was claimed by this worker
+        before the iterator claimed it again. It stays claimed for the thread of the iterator.
         """
         if self._running.pop(slot.number, None) is None:
-            return  # an interrupt ended the first call, and this is the second
+            return  # an interrupt ended an earlier call, which did this already
         lost: dict[int, int | None] = {}
         kept = {}
         for seq, position in waiting:
@@ -104,9 +105,9 @@ class Worker:
     # Claiming
 
     def is_free(self, record: ClaimRecord) -> bool:
-        """Whether this thread may claim a claimed task: it is this worker's, and no iterator or thread works on it.
+        """Return whether this thread may claim a task that this worker has claimed already.
 
-        Needs no transaction.
+        It may if no iterator and no other thread works on the task. It needs no transaction.
         """
         if record.worker != self.number:
             return False
@@ -120,7 +121,7 @@ class Worker:
         return holder == this_thread() or not is_alive(holder)
 
     def is_free_or_mine(self, record: ClaimRecord) -> bool:
-        """Whether ``is_free()`` says so, or an iterator of this thread has the task."""
+        """Return whether ``is_free()`` is true, or an iterator of this thread has the task."""
         slot = self._running.get(record.slot)
         is_mine = record.worker == self.number and slot is not None and slot.thread == this_thread()
         return is_mine or self.is_free(record)
@@ -133,11 +134,11 @@ class Worker:
         return record.slot in self._running and self.worker_slots.stop(record.slot, record.position)
 
     def free_tasks(self) -> list[int]:
-        """The sequence numbers, ascending, of this worker's claimed tasks that are free for this thread."""
+        """Return the sequence numbers, ascending, of this worker's claimed tasks that this thread may claim."""
         return sorted(seq for seq, record in self._records() if self.is_free(record))
 
     def claim_one(self, key: bytes, allow_aborted: bool, max_tries: int) -> bool:
-        """Claim a task for this thread, if it has to be tried and nobody else has it."""
+        """Claim a task for this thread, and return whether it is to be tried and no other worker or iterator has it."""
         record = ClaimRecord(self.number, 0, this_thread(), time.time())
         tasks = self._transaction.cache
         claimed = None
@@ -192,7 +193,7 @@ class Worker:
         return None if raw is None else read_claim(raw)
 
     def _records(self) -> Iterable[tuple[int, ClaimRecord]]:
-        """All claims of this worker, by ascending sequence number."""
+        """Yield all claims of this worker, by ascending sequence number."""
         for seq, raw in self._transaction.snapshot.cursor(self._transaction.claims):
             record = read_claim(raw)
             if record.worker == self.number:

@@ -1,1 +1,1 @@
-"""One open store of this process, its files and options, and the registry of all open stores."""
+"""Open stores, check their options and files, and register all stores that this process has open."""

@@ -23,7 +23,7 @@ __all__ = ["find_violations"]
 
 _NO_PAYLOAD = 0
 _STATUS = 4
-# The sets of sequence numbers that are compared block by block.
+# The kinds of sets of sequence numbers that are compared block by block.
 RECORDS, TASKS, CLAIMED, CLAIMS, UNREADABLE = range(5)
 
 
@@ -46,7 +46,7 @@ def _violations(store: Store, txn: Any) -> Iterator[str]:
     for index, raw_number in txn.cursor(store.order):
         indexed += 1
         if len(raw_number) != 8 or not named.set_key(raw_number):
-            yield f"the index entry {index!r} names no record"
+            yield f"the index entry {index!r} refers to no record"
     if indexed != records:
         yield f"there are {records} records and {indexed} index entries"
     noted = txn.get(b"next", db=store.meta)
@@ -75,7 +75,7 @@ def _record_violations(store: Store, txn: Any, number: int, raw_number: bytes, r
         yield f"record {number}: {error}"
         return
     if txn.get(index_key(encoded), db=store.order) != raw_number:
-        yield f"the index does not name the record {number} of key {describe(key)}"
+        yield f"the index does not refer to record {number} of key {describe(key)}"
 
 
 def _status_violations(store: Store, txn: Any) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _status_violations(store: Store, txn: Any) -> Iterator[str]:
             yield from _summary_violations(StatusSummary(left), summary, "on disk")
         if store.summary is not None and store.summary.is_current():
             yield from _summary_violations(store.summary, summary, "in memory")
-    # In the order of LMDB, in which negative sequence numbers come last. (There should be none.)
+    # Merge in the order of LMDB, in which negative sequence numbers, which only damaged files have, are the last.
     parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
     if store.claims is not None:
         parts.append(_in_blocks(CLAIMS, txn.cursor(store.claims)))

@@ -1,17 +1,17 @@
-"""Worker files of a shared store: which worker processes are alive, and how far their loops are.
+"""Create and read the worker files of a shared store, which show the living workers and the progress of each.
 
 A worker is a process that claims tasks of a shared tracker or holds the automatic sync. It keeps its file ``workers/N``
-in the store's folder locked. The system releases the lock when the process ends, however it ends, so an unlocked file
-belongs to a dead worker. N is reused. A worker's number is random and never reused.
+in the store's folder locked. The system always releases the lock when the process ends, so an unlocked file belongs to
+a dead worker. N is reused. A worker's number is random and never reused.
 
     offset 0    worker's number, 8 bytes; 0 for an unused file
            8    process id, 8 bytes
           16    start of the worker, 8 bytes (seconds since 1970, double)
           24    host name, 64 bytes
-         128    496 slots of 8 bytes: how many tasks each loop has yielded (see _core.worker_slots)
+         128    496 slots of 8 bytes: how many tasks each iterator has yielded (see _core.worker_slots)
 
-All numbers are in the machine's byte order. The file is mapped into memory, so that counting a task is one store into
-memory, and other processes can read the count after this one was killed.
+All numbers are in the machine's byte order. The file is mapped into memory. So counting a task is one write to memory,
+and other processes can read the count after this one was killed.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class WorkerFacts(NamedTuple):
     def state_of(self, claim: ClaimRecord) -> ClaimState:
         """Return the state of a task that this worker has claimed.
 
-        "waiting" means that the loop has not yielded it yet. "running" means that the loop, or ``should_try()``, has
-        yielded it last. "failed" means that the loop has ended or yielded another task since, and left it unfinished.
-        Such a task stays this worker's for its next loop.
+        "waiting" means that the iterator has not yielded it yet. "running" means that the iterator yielded it last, or
+        that ``should_try()`` claimed it. "failed" means that the iterator has ended or yielded another task since, and
+        left it unfinished. A failed task stays claimed for the worker's next iterator.
         """
         if claim.slot == FAILED_SLOT:
             return "failed"
@@ -72,12 +72,11 @@ class WorkerFacts(NamedTuple):
 class WorkerFile:
     """The worker file of this process.
 
-    It is created inside the store's write transaction, because only one process may look for an unused file at a
-    time.
+    Create it inside the store's write transaction, because only one process at a time may search for an unused file.
     """
 
     def __init__(self, path: str, needed: set[int]) -> None:
-        """Take an unused file. The files of the workers with a number in ``needed`` are not reused, even if dead."""
+        """Lock an unused file. The files of workers with a number in ``needed`` are not reused, even if dead."""
         self.number = secrets.randbits(62) + 1
         self._folder = os.path.join(path, WORKERS)
         try:
@@ -123,7 +122,7 @@ class WorkerFile:
         raise AssertionError("itertools.count() does not end")
 
     def open_slot(self) -> int:
-        """Return the number of an unused slot for a loop."""
+        """Return the number of an unused slot for an iterator."""
         if not self._unused_slots:
             raise PersistentOrderedDictException(
                 f"{SLOTS - 1} loops over tasks are running on this store in this process, which is the limit. End some "
@@ -132,7 +131,7 @@ class WorkerFile:
         return self._unused_slots.pop()
 
     def close_slot(self, slot: int) -> None:
-        """Return a slot, so that another loop can use it."""
+        """Free a slot, so that another iterator can use it."""
         self._unused_slots.append(slot)
 
     def end(self) -> None:
@@ -153,9 +152,9 @@ def slots_in(file: mmap.mmap) -> WorkerSlots:
 
 
 def stop_slot(path: str, number: int, slot: int, position: int) -> bool:
-    """Stop a slot of another worker as ``WorkerSlots.stop()`` does, and return whether the task was not yielded.
+    """Call ``WorkerSlots.stop()`` on the file of another worker, and return its result.
 
-    Returns False if the file is gone or cannot be written, because the task may have been yielded then.
+    Returns False if the file is missing or cannot be written, because the task may then have been yielded.
     """
     folder = os.path.join(path, WORKERS)
     for name in os.listdir(folder):
@@ -179,7 +178,7 @@ def stop_slot(path: str, number: int, slot: int, position: int) -> bool:
 def read_worker_files(path: str, own: int = 0) -> list[WorkerFacts]:
     """Return all workers that have a file, including dead ones whose file was not reused yet.
 
-    ``own`` is the number of this process's worker. It is alive, but its lock does not show in its own process.
+    ``own`` is the number of this process's worker. It counts as alive, because this process cannot detect its own lock.
     """
     found = []
     folder = os.path.join(path, WORKERS)
@@ -216,7 +215,7 @@ def _is_locked(file: int) -> bool:
 
 
 def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
-    """Return the claims of dead workers, as ``release_claims()`` takes them: sequence number to tries, or None."""
+    """Return the claims of dead workers as a dict for ``release_claims()``: sequence number to tries, or None."""
     workers = {worker.number: worker for worker in read_worker_files(path, own)}
     lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):

@@ -1,4 +1,4 @@
-"""Open the files of a store in the right order of locks, and detect that they were removed or replaced."""
+"""Open the files of a store, lock them in a fixed order, and detect that they were removed or replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tastypy_fast.exceptions import StorageError, StoreAccessError
 
 __all__ = ["OpenFiles"]
 
-# How often the files are opened again because they were replaced meanwhile.
+# How often the files are opened again if they are replaced meanwhile.
 OPENINGS = 100
 
 
@@ -26,7 +26,7 @@ class OpenFiles:
     def __init__(self, path: str, options: Options) -> None:
         self._path = path
         self._options = options
-        # A process that writes keeps its files. One that reads follows the files at the path.
+        # A process that writes keeps its files. A process that reads follows the files at the path.
         self._writes = options.mode == "w"
         # The level of LMDB's flags, which may differ from the option.
         self.durability = options.durability
@@ -56,7 +56,7 @@ class OpenFiles:
     def open_engine(self, readonly: bool) -> Any:
         """Open LMDB on the files that this process has locked.
 
-        A reader takes the new files if the store was compacted or replaced meanwhile. A writer raises an error.
+        If the store was compacted or replaced meanwhile, a reader opens the new files, and a writer raises an error.
         """
         for _ in range(OPENINGS):
             now = store_dir.file_identities(self._path)
@@ -93,8 +93,8 @@ class OpenFiles:
                 raise StoreAccessError(errno.EACCES, text, self._path) from error
         except EngineError as error:
             raise engine.not_opened(self._path, error, self._writes) from error
-        # A writer would reuse the pages that this process reads, because it has no slot in LMDB's reader table. So keep
-        # writers out.
+        # Keep writers out. This process has no slot in LMDB's reader table, so a writer would reuse the pages that it
+        # reads.
         self.release()
         self.owner_lock = ReaderLock(self._path)
         try:
@@ -107,7 +107,7 @@ class OpenFiles:
         if now[LMDB_LOCK] is None:
             raise lock_file_removed(self._path, LMDB_LOCK)
         if self.owner_lock is not None and now[OWNER] not in (None, self.owner_lock.identity()):
-            # Another process has opened the store since, and locked another file of this name.
+            # Another process has opened the store meanwhile, and locked another file of this name.
             raise lock_file_removed(self._path, OWNER)
         if not self._identities:
             self._identities = now
@@ -127,10 +127,10 @@ class OpenFiles:
             raise self._replaced(changed)
 
     def are_behind(self, db: Any) -> bool:
-        """Return whether the files at the path are others than this process reads, or newer.
+        """Return whether the files at the path are other files than this process reads, or newer.
 
-        overlayfs copies a file when it is first written, and keeps its device and inode. That shows only in
-        transactions that this process does not see. Raises StorageError if the data file is gone.
+        overlayfs copies a file when it is first written, and keeps its device and inode. The copy is then detected by
+        its newer transactions. Raises StorageError if the data file is missing.
         """
         changed = self._changed()
         name = os.path.join(self._path, DATA)
@@ -153,18 +153,18 @@ class OpenFiles:
     # Closing
 
     def release(self) -> None:
-        """Release all locks. LMDB was closed before."""
+        """Release all locks. The caller has closed LMDB."""
         if self.owner_lock is not None:
             self.owner_lock.release()
         self.owner_lock = None
         self._unlock_data()
 
     def leave_to_parent(self) -> None:
-        """Leave the owner lock to the parent, in a forked child. A shared lock is kept, because the child has it, too.
+        """Leave the owner lock to the parent, in a forked child. The child keeps a shared lock, which it inherits.
 
-        The child locks the data file for itself when it opens LMDB.
+        The child locks the data file itself when it opens LMDB.
         """
-        # Closing is enough. Unlocking would release the lock of the parent as well.
+        # Only close the file, because unlocking it would also release the lock of the parent.
         if not isinstance(self.owner_lock, SharedLock):
             if self.owner_lock is not None:
                 self.owner_lock.release()

@@ -64,7 +64,7 @@ class Options:
 
 
 def check_meta(path: str, found: dict[bytes, bytes], options: Options) -> None:
-    """Raise an error if the store at ``path``, whose database ``meta`` has this content, cannot be opened like this."""
+    """Raise an error if a store cannot be opened with these options. ``found`` is the content of its ``meta``."""
     version, kind = int(found[b"format"]), KINDS[found[b"kind"]]
     if version > FORMAT:
         raise NewerFormatError(
@@ -89,10 +89,10 @@ def seconds_or_none(name: str, value: object) -> float:
 
 
 def at_least(name: str, value: object, least: int) -> int:
-    """Return an argument that must be an int of at least ``least``."""
+    """Validate an argument that must be an int of at least ``least``, and return it."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {describe(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {describe(value)}")
-    # Compiled code takes no larger number, and no count reaches it.
+    # Limit the number, because compiled code takes no larger one, and no count reaches it.
     return min(value, sys.maxsize)

@@ -12,7 +12,7 @@ __all__ = ["ReadOnlyStore", "open_for_inspection"]
 
 
 class ReadOnlyStore(Store):
-    """A store that is only read. It has the databases of a shared store if these exist."""
+    """A store that is open only for reading. It has the databases of a shared store if these exist."""
 
     def _open_databases(self) -> None:
         super()._open_databases()
@@ -24,13 +24,13 @@ class ReadOnlyStore(Store):
         )
 
     def file_size(self) -> Any:
-        """Return the option ``file_size`` as the store has it on disk."""
+        """Return the option ``file_size`` that is stored on disk."""
         with self.db.begin(db=self.meta) as txn:
             return txn.get(b"file_size")
 
 
 def open_for_inspection(path: str) -> ReadOnlyStore:
-    """Open a store of any kind for reading. Raises what opening with ``mode="r"`` raises, except StoreKindError."""
+    """Open a store of any kind for reading. Raises the errors of opening with ``mode="r"``, except StoreKindError."""
     for kind in KINDS:
         try:
             return ReadOnlyStore(path, Options(kind, "r", "normal", False, 1))

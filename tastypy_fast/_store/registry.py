@@ -1,4 +1,4 @@
-"""Registry of the stores that this process has open: share them between instances, and save all at exit or fork."""
+"""Register the stores that this process has open: share them between instances, save them at exit, prepare forks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from tastypy_fast._core.locks import Lock
@@ -50,7 +49,7 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
         store = _registry.get(real)
         if store is not None:
             for lost in [cache for cache in store.caches if cache.closed]:
-                # An interrupt came while it was closed.
+                # An interrupt came while this cache was closed.
                 _forget(store, lost)
             if not store.caches:
                 _let_go(store)
@@ -77,13 +76,13 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
 
 def release(store: Store, cache: WriteCache) -> None:
     """Release an instance. The last one syncs and closes the files. If that fails, it raises and stays open."""
-    # The transaction lock comes first, because a thread inside a transaction may open or close a store.
-    with store.transaction_lock or nullcontext(), _registry_lock:
+    # The lock of blocks comes first, because a thread inside a block may open or close a store.
+    with store.block_lock, _registry_lock:
         if store.caches.get(cache, 0) > 1:
             store.caches[cache] -= 1
             cache.update_schedule()
         else:
-            # An interrupt may have ended an earlier call at any line. Then this is the second call.
+            # An interrupt may have ended an earlier call at any line, so that this is the second call.
             if not cache.closed:
                 cache.finish()
             _forget(store, cache)
@@ -113,7 +112,7 @@ def finish(store: Store, cache: WriteCache) -> None:
     locks = [lock for one in _registry.values() for lock in one.locks]
 
     def work() -> None:
-        # If saving fails, the cache stays, and the exit of the process tries again.
+        # If saving fails, the cache stays registered, and is saved at the exit of the process.
         if _save(store, lambda: cache.sync(True)):
             release(store, cache)
 
@@ -122,10 +121,10 @@ def finish(store: Store, cache: WriteCache) -> None:
 
 
 def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
-    """Call ``work`` when one of the locks is released, if this thread has one. Return whether it has.
+    """Postpone ``work`` to the release of a lock, if this thread holds one of ``locks``. Return whether it does.
 
-    The thread is inside an operation then. A signal handler or a finalizer that interrupts an operation can neither
-    write nor wait.
+    A thread that holds one is inside an operation. A signal handler or a finalizer that interrupts an operation can
+    neither write nor wait.
     """
     for lock in locks:
         if lock.is_mine():
@@ -135,9 +134,9 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
 
 
 def _save(store: Store, work: Callable[[], object]) -> bool:
-    """Save something of a store, and report an error instead of raising it. Return whether it was saved.
+    """Call ``work`` to save a part of a store, and report an error instead of raising it. Return whether it was saved.
 
-    An error of one store must not prevent the others from being saved. A Ctrl-C may end the waiting for a thread.
+    An error of one store must not prevent the saving of the others. Ctrl-C ends the wait for a thread.
     """
     try:
         work()
@@ -151,8 +150,9 @@ def _save_all(dying: bool = False) -> None:
     with _registry_lock:
         stores = list(_registry.values())
     for store in stores:
-        # A thread may stay in a locked() block of a private store for ever. A shared store has another lock for blocks.
-        is_private = store.transaction_lock is None
+        # Limit the wait, because a thread may stay in a locked() block of a private store for ever. A shared store has
+        # another lock for blocks.
+        is_private = store.block_lock is store.lock
         if is_private and not _save(store, functools.partial(_wait_for_block, store)):
             continue
         try:
@@ -166,14 +166,14 @@ def _save_all(dying: bool = False) -> None:
 
 def _wait_for_block(store: Store) -> None:
     if not store.lock.acquire_within(EXIT_LOCK_TIMEOUT_US):
-        reason = "another thread is still in a block; what was changed since the last sync is not saved"
+        reason = "another thread is still in a block; changes since the last sync are not saved"
         raise StorageError(errno.EBUSY, reason, store.path)
 
 
 def _save_at_exit() -> None:
     """Save all stores at exit, and write every later change at once.
 
-    Functions of atexit that run later may still use a store. The files stay open, and the system closes them.
+    The files stay open, because functions of atexit that run later may still use a store. The system closes them.
     """
     global _exiting
     _exiting = True
@@ -187,7 +187,7 @@ def _save_at_exit() -> None:
 def _end_by_sigterm() -> None:
     """Save all stores and end the process, after the operation that the signal has interrupted.
 
-    It does not wait for a block of a shared store, which may take long. Nothing of the block is committed.
+    This does not wait for a block of a shared store, which may take long. The block is not committed.
     """
     if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
         _save_all(dying=True)
@@ -197,8 +197,8 @@ def _end_by_sigterm() -> None:
 def _before_fork() -> None:
     """Acquire all locks, so that no other thread is in a transaction, or opens or closes a store, during the fork.
 
-    Signal handlers run while this waits. Their exceptions cannot prevent the fork. The first one is raised when all
-    locks are acquired, and Python reports it.
+    Signal handlers run while this waits. Their exceptions cannot prevent the fork. The first exception is raised when
+    all locks are acquired, and Python reports it.
     """
     taken: list[Lock] = []
     raised: list[BaseException] = []
@@ -208,13 +208,14 @@ def _before_fork() -> None:
     _uninterrupted(functools.partial(run_due, _open_stores(), at_once=True), raised)
     while True:
         _uninterrupted(_registry_lock.acquire, raised)
-        wanted = _transaction_locks()
+        wanted = [store.block_lock for store in _registry.values()]
         missing = next((lock for lock in wanted if lock not in taken and lock not in _abandoned), None)
         if missing is None:
             break
         _registry_lock.release()
         if taken and not _uninterrupted(functools.partial(missing.acquire_within, FORK_LOCK_TIMEOUT_US), raised):
-            # Its thread may be in a block and wait for a store that is locked here: a deadlock without this.
+            # Release the other locks. The thread that holds the missing one may wait for one of them, which would be a
+            # deadlock.
             for one in taken:
                 one.release()
             taken = []
@@ -222,7 +223,7 @@ def _before_fork() -> None:
             try:
                 _uninterrupted(missing.acquire, raised)
             except NotLockedError:
-                # Its thread has ended inside a block, so no thread is in an operation of this store.
+                # The thread of this lock has ended inside a block, so no thread is in an operation of the store.
                 _abandoned.append(missing)
                 continue
         taken.append(missing)
@@ -230,7 +231,7 @@ def _before_fork() -> None:
         if lock not in wanted:  # its store was closed meanwhile
             lock.release()
     for store in _registry.values():
-        _uninterrupted(store.before_fork, raised)
+        _uninterrupted(store.end_reading if store.lock in _abandoned else store.before_fork, raised)
     if raised:
         raise raised[0]
 
@@ -246,15 +247,12 @@ def _uninterrupted(wait: Callable[[], T], raised: list[BaseException]) -> T:
             raised.append(error)
 
 
-def _transaction_locks() -> list[Lock]:
-    return [store.transaction_lock for store in _registry.values() if store.transaction_lock is not None]
-
-
 def _after_fork_in_parent() -> None:
     for store in _registry.values():
-        store.after_fork_in_parent()
-        if store.transaction_lock is not None and store.transaction_lock not in _abandoned:
-            store.transaction_lock.release()
+        if store.lock not in _abandoned:
+            store.after_fork_in_parent()
+        if store.block_lock not in _abandoned:
+            store.block_lock.release()
     _registry_lock.release()
     _background.resume()
     if any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1:
@@ -267,7 +265,7 @@ def _after_fork_in_child() -> None:
     _registry_lock = threading.RLock()
     _background.reset_in_child()
     shutdown.watch_sigterm_in_child()
-    abandoned = [store for store in _registry.values() if store.transaction_lock in _abandoned]
+    abandoned = [store for store in _registry.values() if store.block_lock in _abandoned]
     for store in abandoned:
         store.leave_to_parent()
     for inherited in _registry.values():

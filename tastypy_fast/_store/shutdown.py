@@ -1,4 +1,4 @@
-"""Save what is in memory before the process ends: exit hooks and the handler of SIGTERM.
+"""Save unsynced changes before the process ends: exit hooks and the handler of SIGTERM.
 
 SIGINT needs no handler, because Python turns it into an exception, which ends in an ordinary exit.
 """
@@ -28,7 +28,7 @@ def save_at_exit(save: Callable[[], None]) -> None:
     if not _saved_by:
         atexit.register(save)
     _saved_by.add(os.getpid())
-    # A child of multiprocessing ends without the functions of atexit, but runs multiprocessing's finalizers.
+    # A child of multiprocessing runs multiprocessing's finalizers at its end, but no functions of atexit.
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
@@ -50,7 +50,7 @@ def watch_sigterm(end: Callable[[], None]) -> None:
 
 
 def watch_sigterm_in_child() -> None:
-    """Resend SIGTERM in a forked child, too. It inherits the handler, but not the timer that resends the signal."""
+    """Resend SIGTERM in a forked child, which inherits the handler, but not the timer that resends the signal."""
     if signal.getsignal(signal.SIGTERM) is _handle:
         signal_resend.resend_until_handled(signal.SIGTERM)
 

@@ -1,6 +1,6 @@
-"""One open store of this process: databases, snapshots, write transactions, checkpoints, flushing, and fork.
+"""Open a store: its databases, snapshots, write transactions, checkpoints, flushing and fork.
 
-All instances on one path share one Store. On disk a store has these LMDB databases:
+All instances on one path in this process share one Store. On disk a store has these LMDB databases:
 
     values   sequence number, 8 bytes  ->  record (key and value)
     order    encoded key               ->  sequence number
@@ -10,8 +10,8 @@ All instances on one path share one Store. On disk a store has these LMDB databa
     images   sequence number           ->  before-image (shared stores, see _shared.undo_log)
     claims   sequence number           ->  claim of a worker (shared stores, see _core.claim_record)
 
-A sequence number is never reused. ``next`` is written when the last rows are deleted, because the largest number on
-disk does not tell the next one then.
+A sequence number is never reused. ``next`` is written when the last rows are deleted, because the next number can then
+no longer be derived from the largest number on disk.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ __all__ = ["Store"]
 
 T = TypeVar("T")
 
-# The most that one transaction of a checkpoint writes, as changes and as bytes. LMDB keeps all pages that a transaction
-# changes in memory.
+# The largest number of changes and bytes that one transaction of a checkpoint writes. A limit is needed, because LMDB
+# keeps all pages that a transaction changes in memory.
 CHECKPOINT_RUN = 1_000
 CHECKPOINT_RUN_BYTES = 4 << 20
 # How often a read transaction is tried while other processes grow the map.
 READ_ATTEMPTS = 10
-# How long the background thread waits for another thread's operation before it tries again, in microseconds.
-BACKGROUND_PATIENCE = 50_000
+# How long the background thread waits for another thread's operation before it tries again.
+BACKGROUND_LOCK_TIMEOUT_US = 50_000
 
 
 def do_nothing() -> None:
-    """Do nothing, until the registry sets another function."""
+    """Do nothing. The registry replaces this function."""
 
 
 class Store(StoreBase):
     """One store that this process has open, private or read-only. SharedStore derives from it."""
 
-    # A sync goes into the write-ahead log if it would change at least this many places of the databases and has at most
+    # A sync goes into the write-ahead log if it changes at least this many places in the databases, and has at most
     # this many bytes.
     wal_min_places = 64
     wal_max_bytes = 1 << 20
@@ -86,9 +86,9 @@ class Store(StoreBase):
         self.snapshot_per_op = not self.writable
         # The process that opened the store, if this one is its forked child.
         self.forked_from = 0
-        # Whether the files are opened when they are needed: in a forked child, and after they had to be closed.
+        # Whether closed files are opened again when they are needed, as in a forked child.
         self._reopens = False
-        # Whether no other process writes: always for a private writer, and for a shared one while it opens the store.
+        # Whether no other process writes. This is so for a private writer, and for a shared one while it opens alone.
         self._alone = False
         # The level at which the store works: it may differ from the option, see _open() and SharedStore.
         self._level = options.durability
@@ -96,9 +96,9 @@ class Store(StoreBase):
         self._flush_failed = False
         self.db = None
         self.buffer_snapshot = None
-        # Whether something was committed that may not be on the disk yet.
+        # Whether there may be commits that are not on the disk yet.
         self._unflushed = False
-        # Registers the saving at the end of this process, which may be a forked child.
+        # Registers this process, which may be a forked child, for saving at its end.
         self.save_at_exit: Callable[[], None] = do_nothing
         self.wake_background = do_nothing
         self._files = OpenFiles(path, options)
@@ -138,7 +138,7 @@ class Store(StoreBase):
         self.flushes_each_sync = level in ("process", "unsafe")
 
     def _take_files(self) -> bool:
-        """Take the owner lock if this process writes, and return whether no other process has the store."""
+        """Acquire the owner lock if this process writes, and return whether no other process has the store."""
         if self._may_write:
             self._files.owner_lock = OwnerLock(self.path)
         return self._may_write
@@ -154,7 +154,7 @@ class Store(StoreBase):
         """Set the slot of the flush point again, which ``reader_check()`` may have removed."""
 
     def _begin_alone(self) -> None:
-        """Remove what earlier processes left. Only the first process on a store calls this."""
+        """Remove the leftovers of earlier processes. Only the first process on a store calls this."""
         assert isinstance(self._files.owner_lock, (OwnerLock, SharedLock))
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
@@ -169,7 +169,7 @@ class Store(StoreBase):
             self.write(self._drop_leftovers)
 
     def _drop_leftovers(self, txn: Any) -> None:
-        """Drop the claims of workers that are gone, and the before-images, because opening a store is a sync."""
+        """Drop the claims of dead workers, and the before-images, because opening a store counts as a sync."""
         images, claims = self._open_shared_databases(txn)
         if txn.stat(claims)["entries"]:
             release_claims(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
@@ -191,7 +191,7 @@ class Store(StoreBase):
                     self._open_databases()
                     return
                 except MapResized:
-                    # Another process has grown the map since.
+                    # Another process has grown the map meanwhile.
                     engine.adopt_map_size(self.path, self.db)
                 except ReadersFull:
                     self._free_reader_slots()
@@ -240,7 +240,7 @@ class Store(StoreBase):
         self.wal = WriteAheadLog(log, (self.values, self.order, self.status or object()))
 
     def next_number(self, txn: Any) -> int:
-        """Return the sequence number after the last one that was ever given to a row."""
+        """Return the sequence number after the last one that any row ever had."""
         cursor = txn.cursor(self.values)
         last = NUMBER.unpack(cursor.key())[0] if cursor.last() else -1
         if last < 0 and cursor.key():
@@ -290,13 +290,13 @@ class Store(StoreBase):
             )
 
     def _open_again(self) -> None:
-        """Open the files that had to be closed."""
+        """Open the files again after they were closed."""
         if not self._reopens:
             raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
         self._open_database_files(readonly=not self.writable)
 
     def reopen_engine(self) -> None:
-        """Close LMDB and open it again below the caches, which then read from disk.
+        """Close LMDB and open it again. The caches stay, and read the disk again.
 
         If this fails, the next operation tries again.
         """
@@ -311,7 +311,7 @@ class Store(StoreBase):
     # Reading
 
     def begin_reading(self, buffers: bool = False) -> Any:
-        """Begin a read transaction on what is on disk now. With ``buffers`` it returns views of the map, not copies."""
+        """Begin a read transaction on the last commit. With ``buffers`` it returns views of the map, not copies."""
         if self.db is None:
             self._open_again()
         for _ in range(READ_ATTEMPTS):
@@ -336,8 +336,8 @@ class Store(StoreBase):
 
     def end_reading(self) -> None:
         """End the snapshots. The next read begins a new one."""
-        # The fields are cleared first, because an interrupt may come at any line and an ended transaction must not be
-        # used again.
+        # Clear the fields first, because an interrupt may come at any line, and an ended transaction must not be used
+        # again.
         open_ones = self.snapshot, self.buffer_snapshot
         self.snapshot = self.buffer_snapshot = None
         for txn in open_ones:
@@ -354,7 +354,7 @@ class Store(StoreBase):
         return int(self._current_snapshot().stat(self.values)["entries"])
 
     def has_large_values(self) -> bool:
-        """Return whether there are values in pages of their own, so that reading a key need not read its value."""
+        """Return whether some values have pages of their own, so that reading a key need not read its value."""
         return bool(self._current_snapshot().stat(self.values)["overflow_pages"])
 
     def _free_reader_slots(self) -> None:
@@ -397,7 +397,7 @@ class Store(StoreBase):
                 else:
                     break
             self._unflushed = self._level != "full"
-            # The snapshot is older than what was just written.
+            # End the snapshot, because it does not include this commit.
             self.end_reading()
             return result
 
@@ -413,16 +413,16 @@ class Store(StoreBase):
         return False
 
     def write_sync(self, work: Callable[[Any], object], scattered: int, size: int) -> None:
-        """Call ``work``, which writes a sync. If it changes many scattered places, append it to the write-ahead log.
+        """Call ``work`` to write a sync. If it changes many scattered places, append it to the write-ahead log.
 
-        ``scattered`` is how many places of the databases it changes, ``size`` about how many bytes it writes.
+        ``scattered`` is the estimated number of changed places in the databases, ``size`` that of written bytes.
         """
         wal = self.wal
         if wal is None:
             self.write(work)
             return
         with self.lock:
-            # The snapshot makes the log up to date.
+            # A snapshot replays the log, which the next lines read.
             self._current_snapshot()
             if size > self.wal_max_bytes or not (wal or scattered >= self.wal_min_places):
                 self.checkpoint()
@@ -468,7 +468,7 @@ class Store(StoreBase):
                     self.flush()
 
     def flush(self) -> None:
-        """Wait until everything that was committed is on the disk."""
+        """Wait until every commit is on the disk."""
         if self._unflushed:
             try:
                 if self.db is None:
@@ -500,7 +500,7 @@ class Store(StoreBase):
 
         Does nothing while another thread is in an operation, or if this thread is: background_due() stays as it is.
         """
-        if self.lock.is_mine() or not self.lock.acquire_within(BACKGROUND_PATIENCE):
+        if self.lock.is_mine() or not self.lock.acquire_within(BACKGROUND_LOCK_TIMEOUT_US):
             return
         try:
             for cache in list(self.caches):
@@ -511,17 +511,17 @@ class Store(StoreBase):
     # Closing
 
     @property
-    def transaction_lock(self) -> Lock | None:
-        """The lock of the threads that share one write transaction. None where each write has its own."""
-        return None
+    def block_lock(self) -> Lock:
+        """The lock that a thread holds during a ``locked()`` block, in which it may use, open and close any store."""
+        return self.lock
 
     @property
     def locks(self) -> list[Lock]:
-        """The locks that a thread may hold in the middle of an operation."""
+        """Return the locks that a thread may hold in the middle of an operation."""
         return [self.lock]
 
     def save(self, dying: bool = False) -> None:
-        """Save what is in no cache. With ``dying``, do not wait for anything."""
+        """Save the state that is in no cache. With ``dying``, do not wait for anything."""
         self.save_summary()
 
     def close(self) -> None:
@@ -553,7 +553,7 @@ class Store(StoreBase):
     # Fork
 
     def before_fork(self) -> None:
-        """Prevent other threads from being in an operation while the process forks, and end the snapshots."""
+        """Acquire the lock and end the snapshots, so that no thread is in an operation while the process forks."""
         self.lock.acquire()
         self.end_reading()
 
@@ -564,7 +564,7 @@ class Store(StoreBase):
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Close LMDB, because a child may not use the inherited environment, nor open a second one besides it."""
+        """Close LMDB, because a child must not use the inherited environment or open a second one next to it."""
         self.lock = Lock()
         self.forked_from = self.forked_from or os.getppid()
         self.wal = self.summary = None
@@ -597,7 +597,7 @@ class Store(StoreBase):
         self._files.check()
 
     def follow_files(self) -> None:
-        """Read the files that are at the path now. A store that is open to write raises an error if they are others."""
+        """Open the files that are at the path now, if they have changed. A store that is open to write raises then."""
         self.end_reading()
         if self.options.mode == "w":
             self.check_files()
@@ -607,17 +607,17 @@ class Store(StoreBase):
     # Errors
 
     def refuse_write(self) -> PersistentOrderedDictException:
-        """Return the error for a write to a store that may only be read."""
+        """Return the error for a write to a read-only store."""
         if self.forked_from and self.options.mode == "w":
             return ForkedStoreError(
                 f"the store at {self.path} is private to process {self.forked_from}. This process ({os.getpid()}) is "
-                f"its forked child and may only read. Open SharedPersistentOrderedDict or SharedProgressTracker where "
+                f"its forked child and may only read. Use SharedPersistentOrderedDict or SharedProgressTracker if "
                 f"several processes write"
             )
         return ReadOnlyStoreError(f'the store at {self.path} was opened with mode="r"; open it with mode="w" to write')
 
     def damaged(self, reason: object) -> PersistentOrderedDictIntegrityError:
-        """Return the error for files that are not as they were written."""
+        """Return the error for damaged files."""
         return engine.damaged(self.path, reason)
 
     def translated(self, error: Exception) -> Exception:

@@ -37,7 +37,7 @@ __all__ = ["run", "tastypy_fast"]
 
 
 class CommandStopped(Exception):
-    """Ends a command on Ctrl-C or a broken pipe, with the exit code. click would handle the two in its own way."""
+    """Ends a command on Ctrl-C or a broken pipe with the exit code, before click handles these differently."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -109,7 +109,7 @@ def run(arguments: list[str]) -> int:
     accept_any_text(sys.stdout)
     try:
         with warnings.catch_warnings():
-            # Without the line of the program, because a user of the command has none.
+            # Print warnings without a line of source code, because it is of no use to a user of the command.
             warnings.showwarning = _show_warning
             result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()

@@ -31,9 +31,9 @@ from tastypy_fast.cli.read import print_missing_key
 
 __all__ = ["abort", "add", "done", "reset", "rm", "set_value"]
 
-# Keys in one transaction. Other writers wait while it runs, and its keys change together or not at all.
+# The number of keys in one transaction. Other writers wait while it runs, and its keys change together or not at all.
 CHUNK = 1000
-# Missing keys that are printed; the others are only counted.
+# How many missing keys are printed. The others are only counted.
 MAX_NAMED = 10
 
 create_option = click.option("--create", is_flag=True, help="Create the store if it does not exist.")
@@ -133,8 +133,8 @@ def run_change(
     """
     given = bool(keys) or file is not None
     if given == key_filter.is_set():
-        raise CommandError("give either keys or a filter (such as --failed), not both" if given else
-                           "the command needs keys, --file, or a filter (such as --failed)", USAGE)
+        raise CommandError("give either keys or a filter (for example --failed), not both" if given else
+                           "the command needs keys, --file, or a filter (for example --failed)", USAGE)
     opened: Reader | Writer = open_reader(store) if dry_run else open_writer(store)
     with opened:
         change = BulkChange(opened, json_keys, key_filter, None if dry_run else action)
@@ -188,7 +188,7 @@ class BulkChange:
                 self._apply(lambda chunk=chunk: self._still_matching(reader, chunk))  # type: ignore[misc]
 
     def _apply(self, find_keys: Callable[[], list[Any]]) -> None:
-        """Find the keys and change them in one transaction, so that no other writer gets in between."""
+        """Find the keys and change them in one transaction, so that no other process writes in between."""
         if self._action is None:
             self._changed += len(find_keys())
             return
@@ -199,8 +199,10 @@ class BulkChange:
         self._changed += len(keys)
 
     def _still_matching(self, reader: Reader, keys: list[Any]) -> list[Any]:
-        """Return the keys that match the filter now. Leaves out tasks that a worker is running, unless the filter asks
-        for claimed ones."""
+        """Return the keys that match the filter now.
+
+        Tasks that are running in a worker are left out, unless the filter selects claimed tasks.
+        """
         if not is_tracker(self._store):
             return [key for key in keys if key in self._store]
         claims = find_claimed_keys(reader)
@@ -222,7 +224,7 @@ CHANGE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 def change_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the arguments and options that the commands below have in common."""
+    """Add the arguments and options that the commands below share."""
     for option in reversed(CHANGE_OPTIONS):
         command = option(command)
     return command

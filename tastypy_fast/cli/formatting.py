@@ -32,7 +32,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
-    """Return text with everything escaped that a terminal cannot show, because keys may contain any character."""
+    """Escape characters that a terminal cannot show, because keys may contain any character."""
     stream = stream or sys.stdout
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     encoding = stream.encoding or "utf-8"
@@ -40,7 +40,7 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """Return the JSON of a value as export writes it; with ``indent``, over several lines."""
+    """Return the JSON of a value as export writes it. With ``indent``, it has several lines."""
     if indent is not None:
         # Very long ints and deep nesting fail here, and are printed in one line instead.
         with suppress(ValueError, RecursionError):
@@ -76,7 +76,7 @@ def key_text(key: Any, json_keys: bool = False) -> str:
 
 
 def parse_key(text: str, json_keys: bool) -> Any:
-    """Return the key that an argument or a line stands for. Raises ValueError if it stands for none."""
+    """Parse the key in an argument or a line. Raises ValueError if it is no key."""
     if not json_keys:
         return text
     try:
@@ -159,6 +159,6 @@ def console(stream: TextIO | None = None) -> Any:
 
 
 def accept_any_text(stream: Any) -> None:
-    """Let a stream accept every string. Surrogates, as file names have them, are written as their bytes."""
+    """Set the error handler of a stream to accept every string. Surrogates of file names are written as their bytes."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace" if stream.isatty() else "surrogateescape")

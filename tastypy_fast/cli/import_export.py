@@ -32,20 +32,20 @@ JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 FORMATS = ("use NAME.jsonl, NAME.jsonl.gz or NAME.jsonl.zst for JSON Lines, - for JSON Lines on stdin or stdout, or a "
            "folder for the files of the original tastypy")
 Input = TastypyJsonReader | JsonlReader
-# (number of the line, key, value) of each.
+# Yields (number of the line, key, value).
 Lines = Iterator[tuple[int, Any, Any]]
 
 CLASSES: dict[str, Any] = {"tracker": ProgressTracker, "dict": PersistentOrderedDict}
 
 
 def is_json_lines(name: str) -> bool:
-    """Return whether a path names JSON Lines (or else a folder). Raises CommandError for any other kind of file."""
+    """Return whether a path names JSON Lines. Otherwise it names a folder. Raises CommandError for other files."""
     if name.endswith(JSON_LINES):
         return True
     suffix = os.path.splitext(name)[1]
     if suffix and not os.path.isdir(name) and not name.endswith(os.sep):
-        raise CommandError(f"the name {name!r} does not tell what format to use; {FORMATS} (end the name of a "
-                           f"folder that has a dot with {os.sep})", USAGE)
+        raise CommandError(f"the name {name!r} does not select a format; {FORMATS} (end the name of a folder that has "
+                           f"a dot with {os.sep})", USAGE)
     return False
 
 
@@ -53,7 +53,7 @@ def is_json_lines(name: str) -> bool:
 @store_argument
 @click.argument("target", type=PathType(allow_dash=True))
 def export(store: str, target: str) -> None:
-    """Export a store to other formats, in the order of its keys. Other processes may write meanwhile.
+    """Export a store to other formats, in the order of its keys. Other processes may write during the export.
 
     The name of TARGET selects the format. NAME.jsonl is JSON Lines ({"key": ..., "value": ...}), .jsonl.gz and
     .jsonl.zst are the same compressed, and - is the same on stdout. A folder, which must be new or empty, gets the
@@ -82,14 +82,14 @@ def export(store: str, target: str) -> None:
 @click.option("--dict", "kind", flag_value="dict", help="If a new store is made, make it a dict.")
 @json_option
 def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
-    """Import into a store what export writes, in order.
+    """Import the output of export into a store, in order.
 
     The name of SOURCE selects the format, as TARGET does for export. JSON Lines can be imported into a new store or an
     existing one, where keys get their new values. The files of the original tastypy always make a new store. A new
     store appears complete or not at all.
 
-    Without --tracker or --dict, a new store is a tracker if the first value is a task (with _done, _aborted and
-    _tries), and then all must be. Otherwise it is a dict. For an empty input, give one of the two options.
+    Without --tracker or --dict, a new store is a tracker if the first value is a task, which has _done, _aborted and
+    _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options.
 
     \b
     tastypy-fast import crawl.jsonl.gz crawl
@@ -103,7 +103,8 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     there = _found_at(store)
     found = None if there is None else "tracker" if there.is_tracker else "dict"
     if found and kind not in (None, found):
-        raise CommandError(f"the store at {store} exists already, and is a {found}", USAGE)
+        raise CommandError(f"the store at {store} exists already, and is a {found}; leave the option out, or use a new "
+                           f"path", USAGE)
     kind = kind or found
     if there is None or isinstance(given, TastypyJsonReader):
         count, kind = _import_new(given, store, kind)
@@ -123,7 +124,7 @@ def _found_at(store: str) -> StoreIdentity | None:
 
 
 def _open(store: str, there: StoreIdentity) -> Any:
-    """Open an existing store to fill: privately, because that is faster, unless other processes share it."""
+    """Open an existing store for an import: privately, which is faster, unless other processes share it."""
     try:
         return CLASSES["tracker" if there.is_tracker else "dict"](store, file_size=there.file_size)
     except StoreInUseError:
@@ -137,7 +138,7 @@ def _import_new(given: Input, store: str, kind: str | None) -> tuple[int, str]:
         lines: Lines = chain(() if first is None else (first,), entries)
         if kind is None:
             if first is None:
-                raise CommandError("the input is empty, so it does not tell the kind of the new store; give --tracker "
+                raise CommandError("the input is empty, so it does not show the kind of the new store; give --tracker "
                                    "or --dict (no store was made)", USAGE)
             kind = "tracker" if _is_task(first[2]) else "dict"
             if kind == "tracker":
@@ -152,7 +153,7 @@ def _is_task(value: Any) -> bool:
 
 
 def _tasks(given: Input, lines: Lines) -> Lines:
-    """Refuse the first value that is not a task, because a tracker would turn it into a new one."""
+    """Yield lines, and refuse the first value that is not a task, because a tracker would turn it into a new task."""
     for line in lines:
         if not _is_task(line[2]):
             raise DamagedInputError(f"{given.where(line[0])}: this value is not a task, but the ones before it "

@@ -39,7 +39,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 STATUSES = ("todo", "done", "aborted", "failed", "claimed")
-# Tasks that are matched against one reading of the claims.
+# How many tasks are matched against one read of the claims.
 BATCH = 100
 
 
@@ -61,7 +61,8 @@ class KeyFilter(NamedTuple):
     def has_status(self, task: dict[str, Any], is_running: bool, claimed: bool) -> bool:
         """Return whether a task has one of the selected statuses.
 
-        ``is_running``: a worker runs it now. ``claimed``: a worker has claimed it, and may have failed at it.
+        ``is_running`` says that the task is running in a worker. ``claimed`` says that a worker has claimed it, and may
+        have failed at it.
         """
         is_open = not (task["_done"] or task["_aborted"])
         failed, used_up = FailureRule.of_limit(self.max_tries), FailureRule(self.max_tries)
@@ -89,7 +90,7 @@ class PathType(click.Path):
     """The type of path arguments. Expands ``~``, and reports an invalid path as a usage error."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path as the command gets it."""
+        """Validate a path, and return it for the command."""
         if not (self.allow_dash and value == "-"):
             try:
                 value = checked(value)
@@ -237,7 +238,7 @@ def _walk(store: Reader, key_filter: KeyFilter, values: bool, start: int | None)
     elif statuses == {"aborted"}:
         source = store._aborted_tasks(kind)
     elif statuses <= {"todo", "failed"}:
-        # The iterator also yields tasks without tries left, which are failed ones.
+        # This iterator has no limit of tries, so it also yields the failed tasks.
         source = store._tasks(kind, False, attempt=False)
     else:
         source = StoreIterator(store, kind)
@@ -261,8 +262,8 @@ def _with_claims(
 ) -> Iterator[tuple[int, Match]]:
     """Yield the tasks that have a selected status, with their claims.
 
-    The claims are read after the task, and then the task again. Otherwise a task that was begun or done in between
-    would be taken for a failed one.
+    The claims are read after the task, and then the task is read again. Otherwise a task that was begun or done in
+    between would count as failed.
     """
     for chunk in chunks(found, BATCH):
         active, never_yielded = read_claims(store._store)
@@ -283,8 +284,10 @@ def _claimed(store: Reader) -> Iterator[tuple[int, Match]]:
 
 
 def find_claimed_keys(store: Reader) -> dict[Any, bool]:
-    """Return the claimed keys, and whether a worker runs each now. A claim that a dead worker never began counts as
-    running, because its try is not over."""
+    """Return a dict of the claimed keys, and whether each is running in a worker.
+
+    A claim that a dead worker never began counts as running, because its try has not ended.
+    """
     active, never_yielded = read_claims(store._store)
     seqs = {**dict.fromkeys(never_yielded, True), **{claim.seq: not claim.failed for claim in active}}
     keys = ((key_at(store._open_cache, seq), is_running) for seq, is_running in seqs.items())  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def verify(store: str, as_object: bool) -> int:
 @target_argument
 @json_option
 def repair(store: str, target: str, as_object: bool) -> int:
-    """Save what can be read of a damaged store.
+    """Save the readable records of a damaged store.
 
     The command makes a new store at TARGET, and does not change the damaged one. TARGET must be new or an empty folder.
     Index, counts and statuses are rebuilt from the records. If something was lost, it is listed and the exit code is 1.

@@ -1,4 +1,4 @@
-"""Open a store with the class that fits it."""
+"""Open a store with the class for its kind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Writer = SharedPersistentOrderedDict | SharedProgressTracker
 
 
 def open_reader(path: str, max_tries: int = 0) -> Reader:
-    """Open a store read-only. Other processes may write it; what they last synced is visible."""
+    """Open a store read-only. Other processes may write it meanwhile. The last sync is visible."""
     try:
         return ProgressTracker(path, max_tries, mode="r")
     except StoreKindError:
@@ -65,7 +65,7 @@ class StoreIdentity(NamedTuple):
 
 
 def identify_store(path: str) -> StoreIdentity:
-    """Return what the store at a path is. Raises what opening it raises."""
+    """Return the kind and file size of the store at a path. Raises the errors of opening it."""
     with open_reader(path) as reader:
         return StoreIdentity(is_tracker(reader), read_store_info(reader._store).file_size)
 

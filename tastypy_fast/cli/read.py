@@ -77,7 +77,7 @@ def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
 
 
 def _open_status(match: Match) -> str:
-    return "open" if match.claim is None else "failed" if match.claim.failed else "in hand"
+    return "open" if match.claim is None else "failed" if match.claim.failed else "running"
 
 
 @click.command()

@@ -37,10 +37,11 @@ LOST_IN_A_POWER_CUT = {
 def status(store: str, max_tries: int, as_object: bool) -> None:
     """Show the state of a store.
 
-    This is its kind, its size, its numbers of tasks, the processes that have it open to write, and the tasks that
-    workers have claimed. A task counts as failed if it was tried N times (with --max-tries N), is neither done nor
-    aborted, and no worker is running it. Without --max-tries one try is enough, and failed tasks also count as left.
-    The numbers are those of the last sync.
+    The command prints its kind, its size, and its numbers of tasks. It also prints the processes that have it open to
+    write, and the tasks that workers have claimed. The numbers are those of the last sync.
+
+    A task counts as failed if it was tried N times (with --max-tries N), is neither done nor aborted, and no worker is
+    running it. Without --max-tries one try is enough, and failed tasks also count as left.
 
     The command reads 16 bytes for every 500 tasks, and 2 kB for every 500 of which some were tried and are not done.
     """

@@ -26,9 +26,9 @@ __all__ = ["watch"]
 def watch(store: str, max_tries: int, interval: float, until_done: bool, as_lines: bool) -> None:
     """Show the progress of a running pipeline, until Ctrl-C.
 
-    This is the number of tasks by status, the rate, the time left and the recent failures. The command only reads, and
-    does not slow the pipeline down. Rate and time left are measured over the last minute of this command, so they are
-    also right after a pipeline was resumed. "Failed" means the same as in status. A failed task is shown with its
+    The view has the number of tasks by status, the rate, the time left and the recent failures. The command only reads,
+    and does not slow the pipeline down. Rate and time left are measured over the last minute of this command, so they
+    are also right after a pipeline was resumed. "Failed" means the same as in status. A failed task is shown with its
     "error", if its data has one. Changes of a private pipeline appear when it syncs. If the output is not a terminal,
     the command prints one line per count.
     """

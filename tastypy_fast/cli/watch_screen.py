@@ -16,7 +16,7 @@ MINUTE = 60
 
 
 def render(state: WatchState, width: int, height: int, no_color: bool) -> Any:
-    """Return the whole screen as something that rich can print."""
+    """Return the whole screen as an object that rich can print."""
     from rich.bar import Bar
     from rich.console import Group
     from rich.table import Table

@@ -13,9 +13,9 @@ from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 
 __all__ = ["WatchState", "speed_text"]
 
-# Seconds that the rate and the chart cover.
+# How many seconds the rate and the chart cover.
 RATE_SECONDS, CHART_SECONDS = 60.0, 300.0
-# Recent failures that are shown.
+# How many recent failures are shown.
 FAILURES = 5
 
 
@@ -27,9 +27,9 @@ class Sample(NamedTuple):
 
 
 class WatchState:
-    """What one run of ``watch`` knows of a store.
+    """Hold the counts, rates and failures of one run of ``watch``.
 
-    Rates use only samples that this object took, because a pipeline that was resumed says nothing of its speed before.
+    Rates use only samples that this object took, because a resumed pipeline does not record its earlier speed.
     """
 
     def __init__(self, path: str, max_tries: int) -> None:
@@ -67,8 +67,8 @@ class WatchState:
             self.samples.popleft()
 
     def _record_failures(self, counter: TaskCounter, has_changed: bool) -> None:
-        # A task that a private pipeline has just begun looks failed on disk, because private trackers write no claims.
-        # So a suspect counts as failed only if it is still open when the counts have changed again.
+        # Report a suspect only if it is still open when the counts have changed again. A task that a private pipeline
+        # has just begun looks failed on disk, because private trackers write no claims.
         if has_changed or not self._suspects:
             for seq, tries in list(self._suspects.items())[-FAILURES:]:
                 found = counter.failed_task(seq)

@@ -1,7 +1,7 @@
 """Copy, compact, verify and repair stores of any class.
 
-Every function runs its work in a subprocess, which ends with the caller. So neither a damaged file nor a store that the
-caller has open itself can do harm. Changes that the caller has not synced yet are not part of the store.
+Every function runs its work in a subprocess, which ends with the caller. So a damaged file cannot crash the caller, and
+the caller may have the store open itself. Changes that the caller has not synced yet are not part of the store.
 
 Example:
     >>> from tastypy_fast import maintenance
@@ -42,10 +42,10 @@ T = TypeVar("T")
 def copy(path: Path, target: Path) -> None:
     """Copy a store to a new folder, also while other processes write it.
 
-    The copy is a snapshot of one moment: everything that was synced before, and for a shared store everything that any
-    process has written. No writer waits for it. But the data file of the source grows if it is written much meanwhile,
-    because pages that the copy reads cannot be reused. The copy has no free space inside. It appears at ``target`` when
-    it is complete and on disk. If the function raises, ``target`` is unchanged.
+    The copy is a snapshot of one moment. It has all synced changes, or for a shared store all committed changes. No
+    writer waits for it. But if other processes write much meanwhile, the data file of the source grows, because pages
+    that the copy reads cannot be reused. The copy has no free space inside. It appears at ``target`` when it is
+    complete and on disk. If the function raises, ``target`` is unchanged.
 
     Cost: reads and writes the whole store once.
 
@@ -54,8 +54,8 @@ def copy(path: Path, target: Path) -> None:
         target: The folder of the copy, which must be new or empty.
 
     Raises:
-        StoreNotFoundError: There is nothing at ``path``.
-        NotAStoreError: ``path`` is not a store, or there is something at ``target``.
+        StoreNotFoundError: ``path`` does not exist.
+        NotAStoreError: ``path`` is not a store, or ``target`` exists and is not empty.
         StorePathError: A path is invalid, or ``target`` is inside the store.
         PersistentOrderedDictIntegrityError: The store is damaged.
         DiskFullError: There is no room for the copy.
@@ -88,7 +88,7 @@ def compact(path: Path) -> tuple[int, int]:
 
     Raises:
         StoreInUseError: A process has the store open.
-        StoreNotFoundError: There is nothing at ``path``.
+        StoreNotFoundError: ``path`` does not exist.
         NotAStoreError: ``path`` is not a store.
         StorePathError: The path is invalid.
         PersistentOrderedDictIntegrityError: The store is damaged.
@@ -117,11 +117,11 @@ def verify(path: Path) -> list[str]:
     """Check a store for damage, also while other processes write it.
 
     The function checks every page of the data file, then every record, the index, the statuses, the claims and the
-    write-ahead log. It only reads. It is safe for files of unknown origin, because LMDB opens a file only after its
-    structure was found to be sound, and in a subprocess.
+    write-ahead log. It only reads. It is safe for files of unknown origin, because LMDB opens a file only if its
+    structure is sound, and only in a subprocess.
 
-    Some damage cannot be found: a value that is still valid JSON (with one digit changed, for example), an older value
-    under its key, and a lost last commit if nothing in the file refers to it.
+    Some damage cannot be detected. One example is a value that is still valid JSON after one digit changed. Others are
+    an older value under its key, and a lost last commit to which nothing in the file refers.
 
     Cost: reads the whole store once. Memory use is one byte per page of 4 kB.
 
@@ -129,11 +129,11 @@ def verify(path: Path) -> list[str]:
         path: The folder of the store.
 
     Returns:
-        One sentence for each fault, at most about a thousand; an empty list for a sound store. A folder that is not a
-        store is one fault.
+        One sentence for each fault, at most about a thousand, and an empty list for a sound store. A folder that is not
+        a store is one fault.
 
     Raises:
-        StoreNotFoundError: There is nothing at ``path``.
+        StoreNotFoundError: ``path`` does not exist.
         StorePathError: The path is invalid.
         NewerFormatError: A newer version of the package has written the store.
         StorageError: The store cannot be read.
@@ -149,37 +149,37 @@ def verify(path: Path) -> list[str]:
         try:
             with _translate_errors(path, crash=False):
                 for finding in findings:
-                    found.append(finding)  # not extend(), so that those before a crash are kept
+                    found.append(finding)  # not extend(), because the findings before a crash must be kept
         except SubprocessDied as end:
             found.append(_describe_crash(end))
     return found
 
 
 def repair(path: Path, target: Path) -> Repair:
-    """Make a new store from what can be read of a damaged one.
+    """Make a new store from the readable parts of a damaged store.
 
     The damaged store is only read, and LMDB never opens its file. Records keep their order. The index, the counts and
-    the statuses are rebuilt from what is there, including the write-ahead log. A task whose status or data cannot be
-    read is kept as not done. From a damaged page the function keeps everything that the store itself could still read.
+    the statuses are rebuilt from the readable data, including the write-ahead log. A task whose status or data cannot
+    be read is kept as not done. From a damaged page the function keeps all data that the store itself could still read.
     The new store appears at ``target`` when it is complete and on disk. If the function raises, ``target`` is
     unchanged.
 
-    Cost: reads the whole store once. Memory use grows only with what is lost.
+    Cost: reads the whole store once. Memory use grows only with the number of losses.
 
     Args:
         path: The folder of the damaged store.
         target: The folder of the new store, which must be new or empty.
 
     Returns:
-        What was kept and what was lost. ``lost`` names each lost key that the index still has, and each page that may
-        be another page or an older one.
+        The kept and lost parts. ``lost`` names each lost key that the index still has, and each page that may have been
+        replaced by another page or an older one.
 
     Raises:
         StoreInUseError: A process has the store open to write.
         PersistentOrderedDictIntegrityError: Nothing can be read.
-        StoreNotFoundError: There is nothing at ``path``.
+        StoreNotFoundError: ``path`` does not exist.
         NewerFormatError: A newer version of the package has written the store.
-        NotAStoreError: ``path`` is not a store, or there is something at ``target``.
+        NotAStoreError: ``path`` is not a store, or ``target`` exists and is not empty.
         StorePathError: A path is invalid, or ``target`` is inside the store.
         DiskFullError: There is no room for the new store.
         StorageError: The system refuses to read or write a file.
@@ -232,7 +232,8 @@ def _translate_errors(path: str, crash: bool = True) -> Iterator[None]:
         number, text = error.errno or errno.EIO, error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(number, f"there is no room ({text}); the store is unchanged", path) from error
-        raise StorageError(number, f"the system refuses ({text})", error.filename or path) from error
+        raise StorageError(number, f"the system refuses to read or write this file ({text})", error.filename or path
+                           ) from error
 
 
 def _describe_crash(end: SubprocessDied) -> str:

@@ -43,7 +43,7 @@ def compact_store(path: str) -> Iterator[tuple[int, int]]:
         EngineLock(path).release()
     finally:
         owner.release()
-    # Opening the store to write checkpoints the log, and removes what dead processes have left.
+    # Open the store to write, which checkpoints the log and removes the leftovers of dead processes.
     Store(path, Options(kind, "w", "normal", False, max(1, int(file_size)))).close()
     owner = OwnerLock(path)
     try:
@@ -74,22 +74,22 @@ def _write_compacted(path: str, compacted: str) -> None:
 def _replace_data_file(path: str, compacted: str) -> None:
     """Rename the new data file over the old one, while no process has the store open.
 
-    A reader must not use one data file with the lock file of the other, because LMDB's reader table would not protect
-    the pages that it reads. So the lock file is reset together with the data file.
+    The lock file is reset together with the data file. If a reader used one data file with the lock file of the other,
+    LMDB's reader table would not protect the pages that it reads.
     """
     lock = EngineLock(path, LOCK_TIMEOUT_S)
     try:
         lock.invalidate()
         os.rename(compacted, os.path.join(path, DATA))
         flush_folder(path)
-        # Initialize the lock file for the new data file before a waiting process gets the lock.
+        # Initialize the lock file for the new data file before a waiting process acquires the lock.
         engine.open_engine(path, "normal", readonly=True).close()
     finally:
         lock.release()
 
 
 def remove_leftovers(path: str) -> None:
-    """Remove what a killed compaction has left, unless another process has the store open."""
+    """Remove the new data file that a killed compaction left, unless another process has the store open."""
     compacted = os.path.join(path, COMPACTED)
     if os.path.lexists(compacted):
         with suppress(OSError):

@@ -23,13 +23,13 @@ _VALUES, _ORDER, _STATUS = range(3)
 
 
 def decode_number(raw: bytes) -> int | None:
-    """Return the sequence number or block number that is stored as ``raw``; None if it cannot be one."""
+    """Decode a sequence number or block number. Returns None if ``raw`` cannot be one."""
     number = NUMBER.unpack(raw)[0] if len(raw) == NUMBER.size else -1
     return number if 0 <= number < _END else None
 
 
 class DamagedStore:
-    """What can be read of one damaged store.
+    """The readable parts of one damaged store.
 
     Call each method once, in the order in which they are defined.
     """
@@ -56,7 +56,7 @@ class DamagedStore:
         self.kind = self._find_kind(meta)
 
     def _read_log(self) -> None:
-        # Pages that look damaged are read too, because each batch of the log has a checksum.
+        # Also read pages that look damaged, because each batch of the log has a checksum.
         for database, key, value in read_log_batches(self._salvage.items(b"log", any_page=True), self._losses):
             number = decode_number(key)
             if database == _ORDER:
@@ -93,7 +93,7 @@ class DamagedStore:
         if not found and b"values" not in self._salvage.databases:
             raise PersistentOrderedDictIntegrityError("neither its list of databases nor any record can be read")
         kind = b"tracker" if False in found else b"dict"
-        self._losses.add(f"the kind of the store cannot be read; what is left of it looks like {KINDS[kind]}")
+        self._losses.add(f"the kind of the store cannot be read; its remaining data look like {KINDS[kind]}")
         return kind
 
     def records(self) -> Iterator[tuple[int | None, bytes]]:
@@ -116,7 +116,7 @@ class DamagedStore:
     def orphans(self) -> Iterator[tuple[int, bytes, bool]]:
         """Yield (number, record or block, whether it is a record) from pages that only damaged pages refer to."""
         for name in (b"order", b"images", b"claims", b"log"):
-            # Mark the pages of these databases as used, so that they are not taken for lost pages of records.
+            # Mark the pages of these databases as used, because they would otherwise count as lost pages of records.
             for _ in self._salvage.items(name, quiet=True):
                 pass
         for raw, data in self._salvage.orphans():
@@ -132,7 +132,7 @@ class DamagedStore:
         yield from self._entries.items()
 
     def index(self) -> Iterator[tuple[bytes, int | None]]:
-        """Yield (key as the index stores it, sequence number) for each entry of the index that is left."""
+        """Yield (key as the index stores it, sequence number) for each readable entry of the index."""
         entries = ((key, raw) for key, raw in self._salvage.items(b"order", quiet=True) if key not in self._index)
         for key, raw in chain(entries, self._index.items()):
             if raw is not None:

@@ -1,8 +1,8 @@
 """Read the pages of a data file that may be damaged anywhere, without LMDB.
 
-Every page is checked. What can be read of an unsound page is kept, read in the way that LMDB reads it, but it never
-replaces anything from a sound page. If a page that refers to others is lost, the others are still found: a page that is
-neither free nor referred to must be one of them.
+Every page is checked. The readable data of an unsound page are kept, as LMDB would read them. They never replace data
+of a sound page. If a page that refers to others is lost, the others are still found. Each page that is neither free nor
+referred to must be one of them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _CHANGE = Struct("=BII")
 _PIECES = 20
 _DELETED = 128
 _PAGE_SIZES = [512 << power for power in range(7)]
-# Sentences that are kept; more are only counted.
+# How many sentences are kept. Further sentences are only counted.
 _MAX_SENTENCES = 1000
 
 
 class LossReport:
-    """Collect sentences about what is lost, up to a limit."""
+    """Collect sentences about losses, up to a limit."""
 
     def __init__(self) -> None:
         self._sentences: list[str] = []
@@ -62,7 +62,7 @@ class LossReport:
             self._more += 1
 
     def sentences(self) -> list[str]:
-        """Return the sentences, and a last one with the number of those left out."""
+        """Return the sentences, and a last one with the number of omitted sentences."""
         return self._sentences + ([f"and {self._more} more losses"] if self._more else [])
 
 
@@ -79,7 +79,7 @@ class PageSalvage:
         self._reached = bytearray(self._pages)
         # Whether a page was lost that may have referred to others.
         self._lost_pages = False
-        # Leaf pages with a fault. A bit may have flipped, or another page or an older one may be in their place.
+        # Leaf pages with a fault. A bit may have flipped, or another page or an older page may have replaced them.
         self._doubtful: set[int] = set()
         # The pages of large values that a tree may still have. Without a limit, entries that all refer to the same
         # pages could yield more data than the file has.
@@ -88,7 +88,7 @@ class PageSalvage:
         self.databases = self._find_databases()
 
     def _find_meta(self) -> Meta:
-        # Meta pages that parse, and those in which only the numbers may be wrong.
+        # Sound meta pages, and meta pages in which only the numbers may be wrong.
         sound, odd = ([meta for page_size in _PAGE_SIZES for meta in self._read_metas(page_size, any_numbers)]
                       for any_numbers in (False, True))
         ages = {meta: self._age(meta) for meta in odd}
@@ -99,7 +99,7 @@ class PageSalvage:
             with suppress(Damage, struct_error):
                 if newest == newest_meta(self._descriptor) and follows(newest, other) and not is_older:
                     return newest
-        # The free list tells the transaction. If it contradicts a plausible number, it may belong to another page.
+        # Take the transaction from the free list. If it contradicts a plausible number, it may belong to another page.
         known = {meta: age for meta, age in ages.items() if age and (age == meta.transaction or meta not in sound)}
         known = known or {meta: meta.transaction for meta in sound}
         if not any(known.values()):
@@ -115,7 +115,7 @@ class PageSalvage:
                 yield read_meta(self._descriptor, number, page_size, any_numbers)
 
     def _age(self, meta: Meta) -> int:
-        """Return the transaction that wrote the trees of a meta page, as their free list says; 0 if it says nothing."""
+        """Return the transaction that wrote the trees of a meta page, according to the free list; 0 if unknown."""
         end = os.fstat(self._descriptor).st_size // meta.page_size
         with suppress(Damage, struct_error):
             reader = PageReader(self._descriptor, meta._replace(last_page=end - 1))
@@ -131,7 +131,7 @@ class PageSalvage:
     def items(self, name: bytes, quiet: bool = False, any_page: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of a database in order, as far as they can be read.
 
-        With ``quiet``, losses are not reported. With ``any_page``, pairs of faulty leaf pages are yielded too, for
+        With ``quiet``, losses are not reported. With ``any_page``, pairs of faulty leaf pages are also yielded, for
         callers that can check them.
         """
         if name in self.databases:
@@ -162,7 +162,7 @@ class PageSalvage:
                 continue
             for key, node in zip(keys, nodes, strict=True):
                 if (first is not None and key < first) or (end is not None and key >= end):
-                    # A key is damaged, or another page is in the place of this one.
+                    # A key is damaged, or another page has replaced this one.
                     self._doubt(number, f"page {number} of {where} has keys that belong on other pages")
                     continue
                 try:
@@ -176,7 +176,7 @@ class PageSalvage:
         self._lost_pages |= entries != tree.entries and not self._quiet
 
     def _reach(self, number: int, is_leaf: bool, where: str, met: bytearray) -> int:
-        """Return the kind of a page, 0 if it cannot be read. ``met`` marks the tree's pages that were read."""
+        """Return the kind of a page, or 0 if it cannot be read. ``met`` marks the tree's pages that were read."""
         if not 2 <= number < self._pages:
             self._lose(f"page {number} of {where} is missing")
             return 0
@@ -196,7 +196,7 @@ class PageSalvage:
         return 0
 
     def _doubt(self, number: int, text: str, leads: bool = True) -> None:
-        """Record a faulty page, to be read again at the end for what is left on it."""
+        """Record a faulty page, whose remaining pairs are read at the end."""
         if number not in self._doubtful or not leads:
             self._lose(text, leads)
         self._doubtful.add(number)
@@ -207,7 +207,7 @@ class PageSalvage:
             self._lost_pages |= leads
 
     def _sound_nodes(self, number: int, is_leaf: bool, where: str) -> list[Node]:
-        """Return the nodes of a page; of a damaged page, those that lie inside it."""
+        """Return the nodes of a page. For a damaged page, return the nodes that lie inside it."""
         try:
             return self._reader.nodes(number, is_leaf, where)
         except (Damage, struct_error) as damage:
@@ -219,7 +219,7 @@ class PageSalvage:
         return self._nodes_inside(number, is_leaf)
 
     def _nodes_inside(self, number: int, is_leaf: bool) -> list[Node]:
-        """Return the nodes that lie inside a page, whatever else is wrong with the page."""
+        """Return the nodes that lie inside a page, even if the page has other faults."""
         size = self._meta.page_size
         page = os.pread(self._descriptor, size, number * size)
         found = []
@@ -238,7 +238,7 @@ class PageSalvage:
                 if not is_leaf:
                     found.append((first | flags << 32, page[start - key_size : start], b"", flags))
                     continue
-                # A value of more than half a page is never stored inside a page, whatever the flag says.
+                # Ignore the flag of a value of more than half a page, because it is never stored inside a page.
                 is_large = flags & BIG_DATA or first > size // 2
                 end = start + (8 if is_large else first)
                 if key_size and end <= len(page):
@@ -246,7 +246,7 @@ class PageSalvage:
         return found
 
     def _data(self, node: Node, where: str, any_pages: bool = False) -> bytes:
-        """Return the data of a node. With ``any_pages``, also of a large value whose pages have wrong headers."""
+        """Return the data of a node. ``any_pages`` accepts wrong headers of the pages of a large value."""
         size, _, data, flags = node
         if not flags & BIG_DATA:
             return data
@@ -263,8 +263,8 @@ class PageSalvage:
     def orphans(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of faulty leaf pages, and of pages that only a lost page referred to, in no order.
 
-        Call this after all databases were read. The pairs may be of any database. If the free list is lost, pages of
-        the second kind are left out, because they cannot be told from free pages with deleted records.
+        Call this after all databases were read. The pairs may belong to any database. If the free list is lost, pages
+        of the second kind are left out, because they cannot be distinguished from free pages with deleted records.
         """
         self._room = self._pages
         for number in sorted(self._doubtful):
@@ -276,8 +276,8 @@ class PageSalvage:
                 if page < self._pages:
                     self._reached[page] = 1
         except (Damage, struct_error) as damage:
-            self._losses.add(f"{damage}; so records on pages that lost pages referred to cannot be told from deleted "
-                             f"ones, and are left out")
+            self._losses.add(f"{damage}; so records on pages that lost pages referred to cannot be distinguished from "
+                             f"deleted ones, and are left out")
             return
         for number in range(2, self._pages):
             if not self._reached[number]:

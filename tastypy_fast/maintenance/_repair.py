@@ -1,4 +1,4 @@
-"""Make a new store from what can be read of a damaged one, in a subprocess."""
+"""Make a new store from the readable parts of a damaged one, in a subprocess."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class _Kept(NamedTuple):
 
 
 def repair_store(path: str, folder: str) -> Iterator[Repair]:
-    """Make a store in ``folder`` from what can be read of the store at ``path``."""
+    """Make a store in ``folder`` from the readable parts of the store at ``path``."""
     with as_opened(path) as source:
         yield _repaired(source, folder)
 
 
 def _repaired(path: str, folder: str) -> Repair:
     require_store(path)
-    # Keep writers out meanwhile. Without the lock file no process can have the store open.
+    # Keep writers out meanwhile. If the lock file is missing, no process can have the store open.
     lock = ReaderLock(path) if os.path.lexists(os.path.join(path, OWNER)) else None
     descriptor = open_regular(os.path.join(path, DATA), os.O_RDONLY)
     try:
@@ -78,13 +78,13 @@ def _repaired(path: str, folder: str) -> Repair:
         finally:
             new.close()
     except PersistentOrderedDictIntegrityError as error:
-        raise engine.damaged(path, f"{error}; nothing of it can be saved") from error
+        raise engine.damaged(path, f"{error}; it has no readable data, so restore a backup") from error
     except DiskFullError as error:
         raise DiskFullError(error.errno, "there is no room for the new store; nothing was made", folder) from error
     except (OSError, PersistentOrderedDictException):
         raise
     except Exception as error:
-        # Any other error is damage too.
+        # Report any other error as damage, because only damaged data cause it.
         raise engine.damaged(path, f"it cannot be read to its end ({type(error).__name__}: {error})") from error
     finally:
         os.close(descriptor)
@@ -100,9 +100,9 @@ class _StoreRepair:
         self._new = new
         self._tracks = source.kind == b"tracker"
         self._losses = losses
-        # For each lost record the reason, and its key if that can be read.
+        # For each lost record, the reason of the loss, and its key if that can be read.
         self._lost: dict[int, tuple[str, str]] = {}
-        # Tasks whose data is lost, and status blocks whose header does not fit their entries.
+        # Tasks whose data are lost, and status blocks whose headers contradict their entries.
         self._without_data: set[int] = set()
         self._doubtful: set[int] = set()
         self._strays: list[bytes] = []
@@ -110,7 +110,7 @@ class _StoreRepair:
         self._undone = 0
 
     def run(self) -> Repair:
-        """Repair the store, and return what was kept and lost."""
+        """Repair the store, and return the kept and lost parts."""
         self._keep_all(self._source.records())
         self._keep_blocks(self._source.statuses() if self._tracks else ())
         blocks: list[tuple[int, bytes]] = []
@@ -153,7 +153,7 @@ class _StoreRepair:
         self._keep(run, overwrite)
 
     def _sound(self, number: int | None, record: bytes) -> _Kept | None:
-        """Return what to keep of a record; None for nothing, after recording the loss."""
+        """Return the part of a record to keep. Returns None, and records the loss, if it has none."""
         encoded = b""
         try:
             encoded = _key_of(record)
@@ -300,8 +300,8 @@ class _StoreRepair:
     def _rebuild_block(self, txn: Any, block: int, numbers: list[int]) -> tuple[str, int, list[int]]:
         """Write one status block for the tasks ``numbers``.
 
-        Returns a sentence on what was lost, the number of tasks that are kept as not done, and the sequence numbers
-        that have a status but no record.
+        Returns three facts: a sentence about losses, the number of tasks that are kept as not done, and the sequence
+        numbers that have a status but no record.
         """
         raw_block = NUMBER.pack(block)
         before = STATUSES.unpack(txn.get(raw_block, db=self._new.status) or bytes(STATUSES.size))[8:]
@@ -351,14 +351,14 @@ class _StoreRepair:
             self._losses.add(f"{f'key {name}' if name else f'record {number}'} is lost: {reason}")
 
     def _name_misplaced(self, txn: Any, raw: bytes, number: int) -> None:
-        """Report a key that the index had at another sequence number, which may be right if no other record has it."""
+        """Report a key that the index had at another sequence number, unless another record has this number now."""
         if raw != NUMBER.pack(number) and txn.get(NUMBER.pack(number), db=self._new.values) is None:
             key = describe(decode_key(_key_of(txn.get(raw, db=self._new.values))))
             self._losses.add(f"the position of key {key} may be wrong: its record has sequence number "
                              f"{NUMBER.unpack(raw)[0]} and the index has {number}; the one of the record is kept")
 
     def _name_lost(self, txn: Any, index: bytes, number: int | None) -> None:
-        """Report an entry of the index whose key is not in the new store. The entry itself may be what is damaged."""
+        """Report an entry of the index whose key is not in the new store. The entry itself may be damaged."""
         reason, name = self._lost.pop(-1 if number is None else number, ("", ""))
         try:
             name = describe(decode_key(index))

@@ -1,7 +1,7 @@
 """Run work in a subprocess, because LMDB trusts the file that it maps into memory and may crash on a damaged one.
 
-A subprocess also protects the caller's locks. A process that has a store open loses LMDB's fcntl locks when any
-descriptor of the store's files is closed in it, and LMDB cannot open a file twice in one process.
+A subprocess also protects the caller's locks. If the caller has the store open and closes any other descriptor of its
+files, it loses LMDB's fcntl locks. LMDB also cannot open a file twice in one process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["SubprocessDied", "run_in_subprocess", "serve"]
 T = TypeVar("T")
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from tastypy_fast.maintenance._subprocess import serve; serve()"
-# The signals of a crash on unexpected data. Any other signal was sent by someone.
+# The signals of a crash on unexpected data. Any other signal was sent by a process.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
 class SubprocessDied(Exception):
-    """The subprocess ended before its work was done. ``crashed`` tells whether by a fault of its own."""
+    """The subprocess ended before its work was done. ``crashed`` says that its own fault ended it."""
 
     def __init__(self, status: int, text: str) -> None:
         self.crashed = -status in _CRASHES
@@ -35,7 +35,7 @@ class SubprocessDied(Exception):
 
 
 def run_in_subprocess(work: Callable[..., Iterator[T]], *arguments: object) -> Generator[T, None, None]:
-    """Run the generator function ``work`` in a subprocess, and yield what it yields and raise what it raises.
+    """Run the generator function ``work`` in a subprocess. Yields the same values, and raises the same errors.
 
     The subprocess ends when the caller's process ends or this generator is closed. Raises SubprocessDied if it ends
     before that. ``work`` must be importable from its module, because it is pickled.
@@ -67,7 +67,7 @@ def run_in_subprocess(work: Callable[..., Iterator[T]], *arguments: object) -> G
 
 def serve() -> None:
     """Do the work, in the subprocess."""
-    # Ctrl-C reaches both processes, and the caller decides what it means.
+    # Ignore Ctrl-C, because it reaches both processes, and the caller handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -87,6 +87,6 @@ def _answer(answers: Any, what: str, value: object) -> None:
 
 
 def _end_with_caller() -> None:
-    # Nothing more is written to this pipe, so read() returns when the caller has closed it or is gone.
+    # Nothing more is written to this pipe, so read() returns when the caller has closed it or has ended.
     os.read(0, 1)
     os._exit(1)

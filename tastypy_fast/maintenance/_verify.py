@@ -1,4 +1,4 @@
-"""Find everything that is wrong with a store, in a subprocess."""
+"""Find the faults of a store, in a subprocess."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tastypy_fast.maintenance._as_opened import as_opened
 
 __all__ = ["verify_store"]
 
-# The most faults that are yielded.
+# How many faults are yielded at most.
 MAX_FAULTS = 1000
 
 
@@ -90,5 +90,5 @@ def _content_faults(store: ReadOnlyStore) -> Iterator[str]:
     except PersistentOrderedDictException:
         raise
     except Exception as error:
-        # Any other error is damage too, because a sound store can be read to its end.
+        # Report any other error as damage, because a sound store can be read to its end.
         yield f"the store cannot be read to its end ({type(store.translated(error)).__name__}: {error})"

@@ -9,7 +9,7 @@ from tastypy_fast import Tracker
 
 @pytest.fixture
 def tasks(path):
-    """A tracker that nobody has open: a and b are done, c failed three times, d is aborted, e, f and g are left."""
+    """A closed tracker. a and b are done, c failed three times, d is aborted, and e, f and g are left."""
     with Tracker(path, init=[(key, {}) for key in "abcdefg"]) as tracker:
         for key in "ab":
             tracker.increment_tries(key)

@@ -8,7 +8,7 @@ from tastypy_fast import POD, Tracker
 from tests.support.command import lines, run
 
 
-def test_set(path):
+def test_set_assigns_values(path):
     assert run("set", path, "a", '{"x": [1, null]}', "--create") == 'added "a"\n'
     assert run("set", path, "a", "1e400") == 'changed "a"\n'
     assert run("set", path, "b", "--text", "plain", "--json") == '{"key":"b","added":true}\n'
@@ -17,12 +17,12 @@ def test_set(path):
         assert pod.items() == [("a", float("inf")), ("b", "plain"), (("t", 1), 10**40)]
 
 
-def test_set_of_a_task(tasks):
+def test_set_of_a_task_adds_its_missing_status_keys(tasks):
     run("set", tasks, "a", '{"_tries": 2, "n": 1}')
     assert json.loads(run("get", tasks, "a")) == {"_done": False, "_aborted": False, "_tries": 2, "n": 1}
 
 
-def test_add(path, tmp_path):
+def test_add_adds_missing_tasks(path, tmp_path):
     assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 existed already\n"
     keys = tmp_path / "keys"
     keys.write_bytes(b"\xef\xbb\xbfc\r\n\n d\xff \nb")
@@ -50,7 +50,7 @@ def test_done_reset_abort_and_rm_on_keys(tasks):
         tracker._check()
 
 
-def test_done_reset_abort_and_rm_on_what_a_filter_lets_through(tasks):
+def test_done_reset_abort_and_rm_on_keys_that_match_a_filter(tasks):
     before = run("ls", tasks, "--json")
     assert run("reset", tasks, "--failed", "-n") == "1 task would be reset\n"
     assert run("ls", tasks, "--json") == before
@@ -63,7 +63,7 @@ def test_done_reset_abort_and_rm_on_what_a_filter_lets_through(tasks):
     assert lines("ls", tasks) == [*"abcefg"]
 
 
-def test_changing_many_is_one_pass(path):
+def test_bulk_changes_apply_to_all_matching_keys(path):
     Tracker(path, init=[(number, {}) for number in range(3500)]).close()
     assert run("done", path, "--match", "*7") == "350 tasks marked done\n"
     assert run("reset", path, "--done") == "350 tasks reset\n"

@@ -15,7 +15,7 @@ from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, lines, refused,
 
 
 @pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.jsonl.gz", "tasks.jsonl.zst", "folder"])
-def test_export_and_import_by_name(tasks, tmp_path, name):
+def test_export_and_import_select_the_format_by_file_name(tasks, tmp_path, name):
     target = tmp_path / name
     assert run("export", tasks, target) == f"wrote 7 lines to {target}\n"
     assert "already" in run("export", tasks, target, code=3)[1] or name == "folder"
@@ -36,7 +36,7 @@ def test_export_and_import_through_a_pipe(path, tmp_path):
     assert json.loads(run("import", "-", copy, "--json", stdin=text))["new"] is False
 
 
-def test_import_says_where_it_is_damaged(path):
+def test_import_names_the_damaged_line(path):
     POD(path).close()
     error = refused("import", "-", path, stdin='{"key": "a", "value": 1}\n{"key"', code=4)
     assert "line 2" in error
@@ -47,7 +47,7 @@ def test_import_says_where_it_is_damaged(path):
 
 TASK = '{"_done": false, "_aborted": false, "_tries": 0, "n": %d}'
 GOOD = f'{{"key": "a", "value": {TASK % 1}}}\n'
-# What is to be imported, the exit code, and what is said.
+# The input to import, the exit code, and the message.
 FAILING = {
     "empty": ("", 2, "--tracker or --dict"),
     "only empty lines": ("\n  \n\n", 2, "--tracker or --dict"),
@@ -66,7 +66,7 @@ FAILING = {
 
 @pytest.mark.parametrize("case", FAILING)
 @pytest.mark.parametrize("place", ["new", "an empty folder", "far/below"])
-def test_a_first_import_that_fails_leaves_nothing(tmp_path, case, place):
+def test_failed_import_into_a_new_store_leaves_nothing(tmp_path, case, place):
     text, code, said = FAILING[case]
     (tmp_path / "lines.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "an empty folder").mkdir()
@@ -75,13 +75,13 @@ def test_a_first_import_that_fails_leaves_nothing(tmp_path, case, place):
         error = refused("import", source, tmp_path / place, stdin=text, code=code)
         assert re.search(said, error), error
         assert sorted(tmp_path.rglob("*")) == before
-    # The mended input is what it is.
+    # Importing the corrected input works.
     assert json.loads(run("import", "-", tmp_path / place, "--json", stdin=GOOD)) == {
         "lines": 1, "kind": "tracker", "new": True}
 
 
 @pytest.mark.parametrize("name", ["lines.jsonl", "lines.jsonl.gz", "lines.jsonl.zst", "files"])
-def test_a_new_store_is_of_the_kind_of_its_input(tmp_path, name):
+def test_new_store_gets_the_kind_of_its_input(tmp_path, name):
     for kind, cls, init in (("tracker", Tracker, {"a": {}}), ("dict", POD, {"a": {}, "b": {"_done": True}})):
         with cls(tmp_path / kind, init=init) as store:
             store.sync()
@@ -99,7 +99,7 @@ def test_a_new_store_is_of_the_kind_of_its_input(tmp_path, name):
         assert json.loads(run("status", none, "--json"))["kind"] == kind
 
 
-def test_a_new_store_is_of_the_kind_that_was_asked_for(tmp_path):
+def test_new_store_gets_the_kind_of_the_option(tmp_path):
     mixed = GOOD + '{"key": "b", "value": {"x": 1}}\n'
     for kind in ("tracker", "dict"):
         run("import", "-", tmp_path / kind, f"--{kind}", stdin=mixed)
@@ -108,12 +108,12 @@ def test_a_new_store_is_of_the_kind_that_was_asked_for(tmp_path):
         assert "line 3" in error
         assert not (tmp_path / "new").exists()
     assert json.loads(run("get", tmp_path / "tracker", "b")) == {"_done": False, "_aborted": False, "_tries": 0, "x": 1}
-    # With the mark of the order of bytes and empty lines in front.
+    # The input begins with a byte order mark and empty lines.
     assert json.loads(run("import", "-", tmp_path / "marked", "--json", stdin="\ufeff" + GOOD))["kind"] == "tracker"
     assert json.loads(run("import", "-", tmp_path / "blank", "--json", stdin="\n" + GOOD))["kind"] == "tracker"
 
 
-def test_a_first_import_of_the_originals_files_that_fails_leaves_nothing(tmp_path):
+def test_failed_import_of_tastypy_files_leaves_nothing(tmp_path):
     files = tmp_path / "files"
     files.mkdir()
     for content, code, said in (
@@ -126,7 +126,7 @@ def test_a_first_import_of_the_originals_files_that_fails_leaves_nothing(tmp_pat
         assert os.listdir(tmp_path) == ["files"]
 
 
-def test_an_import_into_a_store_that_is_there_keeps_what_came_before(path):
+def test_failed_import_into_an_existing_store_keeps_the_earlier_lines(path):
     POD(path, init={"z": 1}).close()
     for text in ("", "\n"):
         assert json.loads(run("import", "-", path, "--json", stdin=text)) == {"lines": 0, "kind": "dict", "new": False}
@@ -136,7 +136,7 @@ def test_an_import_into_a_store_that_is_there_keeps_what_came_before(path):
     assert lines("ls", path) == ["z", "a"]
 
 
-def test_an_import_that_is_stopped_leaves_nothing(tmp_path):
+def test_interrupted_import_leaves_nothing(tmp_path):
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)):
         with subprocess.Popen([*COMMAND, "import", "-", tmp_path / "new"], stdin=subprocess.PIPE, env=ENVIRONMENT,
                               stderr=subprocess.PIPE) as process:
@@ -152,13 +152,13 @@ def test_an_import_that_is_stopped_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["new"]
 
 
-def test_a_value_that_cannot_be_stored_makes_no_store(path):
+def test_unstorable_value_creates_no_store(path):
     assert "too many digits" in refused("set", path, "a", "9" * 5000, "--create", code=4)
     assert "nests deeper" in refused("set", path, "[" * 600 + "]" * 600, "1", "--create", "--json-keys", code=4)
     assert not path.exists()
 
 
-def test_opening_the_originals_files_names_the_command(tmp_path):
+def test_opening_tastypy_files_names_the_import_command(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "0.json").write_text('"a"\t{"x": 1}\n')
     assert f"tastypy-fast import {tmp_path / 'old'}" in refused("status", tmp_path / "old", code=3)

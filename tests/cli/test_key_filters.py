@@ -27,7 +27,7 @@ def test_ls_filters(tasks, options, keys, capsys):
     assert capsys.readouterr().out.split() == [*keys]
 
 
-def test_ls_shows_more_when_asked(tasks):
+def test_ls_long_and_json_print_values(tasks):
     assert lines("ls", tasks, "-l", "--limit", "5")[2:] == [
         'open\t3\tc\t{"error":"OSError: gone"}', "aborted\t0\td", 'open\t0\te\t{"size":7}']
     assert json.loads(lines("ls", tasks, "--json", "--failed")[0]) == {
@@ -35,7 +35,7 @@ def test_ls_shows_more_when_asked(tasks):
     assert "no key" in refused("ls", tasks, "--from", "nobody", code=1)
 
 
-def test_hostile_keys_come_out_and_go_in_again(path):
+def test_unusual_keys_round_trip_through_ls_and_get(path):
     POD(path, init=[(key, [number]) for number, key in enumerate(HOSTILE)]).close()
     found = lines("ls", path, "--json-keys")
     assert [parse_key(line, True) for line in found] == HOSTILE
@@ -50,6 +50,6 @@ def test_hostile_keys_come_out_and_go_in_again(path):
 
 
 @given(st.recursive(st.text() | st.integers(), lambda parts: st.lists(parts, max_size=3).map(tuple)))
-def test_keys_as_text_and_back(key):
+def test_keys_round_trip_as_text(key):
     assert parse_key(key_as_json(key), True) == key
     assert "\n" not in key_text(key)

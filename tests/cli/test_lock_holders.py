@@ -19,7 +19,7 @@ def hold_shared(pipe, path, rounds=1):
             tasks.close()
 
 
-def test_while_a_private_process_has_it_reading_works_and_writing_says_so(tasks):
+def test_private_process_allows_reading_and_refuses_writing(tasks):
     with Child(hold_private, tasks) as child:
         assert child.pipe.recv() == "ready"
         assert lines("ls", tasks) == [*"abcdefg", "new"]
@@ -45,14 +45,15 @@ def test_all_commands_work_while_processes_share_the_store(tasks):
         status = json.loads(run("status", tasks, "--json"))
         assert status["open"]["how"] == "shared"
         assert status["durability"] == "process"
-        assert [(claim["key"], claim["process"], claim["passed"]) for claim in status["claims"]] == [
+        assert [(claim["key"], claim["process"], claim["failed"]) for claim in status["claims"]] == [
             ("e", child.pid, False)]
         assert (status["claimed"], status["failed"], status["left"]) == (1, 1, 4)
         assert "1 task of 1 worker" in run("status", tasks)
         assert lines("ls", tasks, "--claimed") == ["e"]
         assert json.loads(run("ls", tasks, "--claimed", "--json"))["claim"]["process"] == child.pid
+        assert run("ls", tasks, "--claimed", "--long") == 'running\t1\te\t{"size":7}\n'
         assert lines("ls", tasks, "--failed") == ["c"]
-        # what a worker is at is left to it, unless it is named
+        # A filter skips a task that a worker is running. A key given by name does not.
         assert run("abort", tasks, "--todo") == "3 tasks aborted\n"
         assert run("add", tasks, "h") == "added 1 task, 0 existed already\n"
         assert run("done", tasks, "e") == "1 task marked done\n"

@@ -1,4 +1,4 @@
-"""The command: help, version, completion, and what opening a store reports."""
+"""The command: help, version, completion, and errors at opening a store."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COMMANDS = """
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command):
+def test_every_command_has_a_help_text(command):
     text = run(command, "--help")
     assert text.startswith(f"Usage: tastypy-fast {command} [OPTIONS]")
     assert len(text.splitlines()[2].strip()) > 20
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_help_of_the_whole_names_commands_exit_codes_and_completion():
+def test_help_lists_commands_exit_codes_and_completion():
     text = run("--help")
     assert all(f"\n  {command} " in text for command in COMMANDS)
     assert all(f"\n    {code} " in text for code in (0, 1, 2, 3, 4, 130, 141))
@@ -35,7 +35,7 @@ def test_help_of_the_whole_names_commands_exit_codes_and_completion():
     assert run(code=2)[0] == text
 
 
-def test_version():
+def test_version_option_prints_the_version():
     assert run("--version") == f"tastypy-fast, version {tastypy_fast.__version__}\n"
 
 
@@ -46,7 +46,7 @@ def test_completion_of_commands_and_options():
     assert "plain,--failed" in found
 
 
-def test_without_the_extra_one_line_names_it(tmp_path):
+def test_missing_extra_is_reported_in_one_line(tmp_path):
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\", name='click')")
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, env={
         **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])})
@@ -54,13 +54,13 @@ def test_without_the_extra_one_line_names_it(tmp_path):
     assert done.stderr == "tastypy-fast: this needs click: pip install 'tastypy_fast[cli]'\n"
 
 
-# What opening says
+# Errors at opening
 
 
 @pytest.mark.parametrize("command", ["status", "ls", "watch", "get STORE x", "add STORE x", "set STORE x 1",
                                      "rm STORE x", "done STORE x", "reset STORE --failed", "abort STORE x",
                                      "export STORE -"])
-def test_there_is_no_store(command, path):
+def test_missing_store_is_reported_by_every_command(command, path):
     name, *rest = command.replace("STORE", str(path)).split()
     assert "there is no store at" in refused(name, *(rest or [path]), code=3)
     assert not path.exists()
@@ -73,7 +73,7 @@ def test_exit_codes_for_no_store_and_for_damage(tmp_path, tasks):
     assert "damaged" in refused("status", tasks, code=3)
 
 
-def test_arguments_that_make_no_sense(tasks):
+def test_invalid_arguments_exit_with_2(tasks):
     assert "nonsense" in refused("nonsense", code=2)
     assert "STORE" in refused("ls", code=2)
     assert "--limit" in refused("ls", tasks, "--limit", "-1", code=2)
@@ -86,7 +86,7 @@ def test_arguments_that_make_no_sense(tasks):
     assert "what format" in refused("export", tasks, "tasks.csv", code=2)
 
 
-def test_a_dict_has_no_tasks(path):
+def test_task_commands_refuse_a_dict(path):
     POD(path, init={"a": 1}).close()
     assert "plain dict" in refused("ls", path, "--failed", code=3)
     assert "plain dict" in run("done", path, "a", code=3)[1]

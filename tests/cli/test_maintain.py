@@ -60,7 +60,7 @@ def test_verify_and_repair_of_a_damaged_store(maintenance, tasks, tmp_path):
 # Ctrl-C
 
 
-def test_ctrl_c_is_quiet(tasks):
+def test_ctrl_c_exits_with_130_and_prints_no_traceback(tasks):
     with subprocess.Popen([*COMMAND, "watch", str(tasks), "--interval", "0.1", "--json"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         process.stdout.readline()

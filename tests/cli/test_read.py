@@ -9,7 +9,7 @@ from tastypy_fast import POD, Tracker
 from tests.support.command import COMMAND, ENVIRONMENT, lines, refused, run
 
 
-def test_get(tasks):
+def test_get_prints_values(tasks):
     assert json.loads(run("get", tasks, "e"))["size"] == 7
     assert lines("get", tasks, "a", "e")[1] == 'e\t{"_done":false,"_aborted":false,"_tries":0,"size":7}'
     assert json.loads(run("get", tasks, "e", "--json"))["key"] == "e"
@@ -18,13 +18,13 @@ def test_get(tasks):
     assert error == 'tastypy-fast: no such key: "nobody"\n'
 
 
-def test_a_key_of_the_other_type_is_hinted_at(path):
+def test_missing_key_hints_at_a_key_of_the_other_type(path):
     POD(path, init={5: 0, "7": 0}).close()
     assert "--json-keys" in refused("get", path, "5", code=1)
     assert 'the string "7"' in refused("get", path, "7", "--json-keys", code=1)
 
 
-def test_a_reader_that_goes_away_is_no_error(path):
+def test_broken_pipe_exits_without_an_error_message(path):
     Tracker(path, init=[(f"{number:050}", {}) for number in range(20_000)]).close()
     with subprocess.Popen([*COMMAND, "ls", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           env=ENVIRONMENT) as process:

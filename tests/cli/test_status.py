@@ -17,7 +17,7 @@ from tests.support.command import lines, run
 # status
 
 
-def test_status(tasks):
+def test_status_prints_counts(tasks):
     status = json.loads(run("status", tasks, "--json"))
     assert {name: status[name] for name in ("kind", "keys", "done", "failed", "aborted", "left", "tried")} == {
         "kind": "tracker", "keys": 7, "done": 2, "failed": 1, "aborted": 1, "left": 4, "tried": 3}
@@ -33,12 +33,12 @@ def test_status(tasks):
     assert "\x1b" not in text
 
 
-def test_status_of_a_dict(path):
+def test_status_of_a_dict_prints_its_keys(path):
     POD(path, init={"a": 1}, file_size=50).close()
     status = json.loads(run("status", path, "--json"))
     assert (status["kind"], status["keys"], status["file_size"]) == ("dict", 1, 50)
     assert "a dict" in run("status", path)
-    # what a store was opened with once stays, whoever writes
+    # The durability that a store was first opened with is kept when another process writes.
     run("set", path, "b", "2")
     assert json.loads(run("status", path, "--json"))["file_size"] == 50
 
@@ -48,7 +48,7 @@ STATUS = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3))
 
 @settings(max_examples=20)
 @given(st.lists(STATUS, max_size=1200), st.integers(0, 3))
-def test_the_census_counts_what_a_walk_finds(tmp_path_factory, statuses, max_tries):
+def test_task_counter_agrees_with_a_scan_of_all_tasks(tmp_path_factory, statuses, max_tries):
     path = tmp_path_factory.mktemp("census") / "store"
     with Tracker(path, init=[(n, {"_done": d, "_aborted": a, "_tries": t}) for n, (d, a, t) in enumerate(statuses)]):
         pass
@@ -95,7 +95,7 @@ def test_unstarted_tasks_of_a_killed_worker_are_not_failed(path):
         with Child(live) as child:
             assert child.wait() == -signal.SIGKILL
         for _ in range(2):
-            # (before a worker has looked for the dead, and after it)
+            # The result is the same before and after a worker looks for dead workers.
             for max_tries, failed in ((0, 10), (1, 10), (2, 1)):
                 status = json.loads(run("status", path, "--max-tries", str(max_tries), "--json"))
                 assert (status["claimed"], status["failed"], status["tried"]) == (0, failed, 10)

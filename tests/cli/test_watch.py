@@ -15,7 +15,7 @@ from tastypy_fast import SharedTracker, Tracker
 from tests.support.children import start
 from tests.support.command import COMMAND, ENVIRONMENT, run
 
-# (a terminal knows how wide it is)
+# The terminal has a width.
 TERMINAL = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "TMUX")}
 
 PIPELINE = """
@@ -33,8 +33,8 @@ PIPELINE = """
 """
 
 
-def test_watch_until_done_counts_from_this_view_on(path):
-    # most of it was done before this view: its rate says nothing of that
+def test_watch_until_done_measures_the_rate_from_its_own_start(path):
+    # Most tasks were done before this view began, so the view must not count them in its rate.
     Tracker(path, init=[(number, {"_done": number < 900}) for number in range(1000)]).close()
     with start(PIPELINE, "private", path) as pipeline, subprocess.Popen(
         [*COMMAND, "watch", str(path), "--interval", "0.1", "--json"], stdout=subprocess.PIPE, text=True,
@@ -51,7 +51,7 @@ def test_watch_until_done_counts_from_this_view_on(path):
         while (seen := json.loads(view.stdout.readline()))["done"] < 940:
             pass
         began = time.monotonic()
-        # (as many as were done since the view began, at the most, and not 900)
+        # The rate counts only the tasks that were done since the view began.
         assert 0 < seen["per_second"] < 900
         assert seen["seconds_left"] == pytest.approx(seen["left"] / seen["per_second"])
         while not seen["failures"]:
@@ -67,7 +67,7 @@ def test_watch_until_done_counts_from_this_view_on(path):
 
 
 class Terminal:
-    """A real terminal, with something running in it."""
+    """A real terminal in which a program runs."""
 
     def __init__(self, *command, columns=90, rows=36):
         self.name = f"tastypy-fast-{uuid.uuid4().hex}"
@@ -111,7 +111,7 @@ def test_watch_in_a_terminal(path):
         assert "┤" in screen
         pipeline.stdin.close()
         pipeline.stdout.read()
-        # each of those that failed was tried once by a worker that has ended: it is left
+        # The worker that failed at these tasks has ended, and tries are left. So they count as left.
         terminal.wait_for("90.00 %", "10.00 %", "in the last minute")
         terminal.tmux("resize-window", "-x", "40", "-y", "12")
         terminal.wait_for("90.00 %")
@@ -121,7 +121,7 @@ def test_watch_in_a_terminal(path):
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
-def test_no_color_is_kept_to(tasks):
+def test_watch_respects_no_color(tasks):
     for variables, colored in (({}, True), ({"NO_COLOR": "1"}, False)):
         with Terminal("env", *(f"{name}={value}" for name, value in variables.items()), *COMMAND, "watch", tasks
                       ) as terminal:

@@ -19,8 +19,8 @@ def data(private_kit, nested):
 
 
 @pytest.fixture
-def spoilt(nested, data):
-    """One value of three cannot be stored any more."""
+def partly_unstorable(nested, data):
+    """A store with three values, of which one has become unstorable."""
     data()["l"].append({1})
     data("other").append(6)
     nested["third"] = nested["other"]

@@ -13,13 +13,14 @@ import pytest
 
 from tastypy_fast import (
     NotLockedError,
+    ProgressTracker,
 )
 from tests.support.no_background import PRELUDE
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
-def test_locked_block_gives_the_store_and_keeps_what_was_done_also_after_an_exception(kit, store):
+def test_locked_returns_the_store_and_keeps_changes_after_an_exception(kit, store):
     with store.locked() as locked:
         assert locked is store
         store["a"] = kit.value(1)
@@ -32,7 +33,7 @@ def test_locked_block_gives_the_store_and_keeps_what_was_done_also_after_an_exce
         assert kit.contents(now) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_other_threads_come_before_or_after_a_locked_block(kit, store):
+def test_other_threads_wait_for_the_end_of_a_locked_block(kit, store):
     store.update(kit.pairs({"a": 0, "b": 0}))
     entered, seen = threading.Event(), []
 
@@ -52,7 +53,7 @@ def test_other_threads_come_before_or_after_a_locked_block(kit, store):
     assert seen == [{"a": 1, "b": 1}]
 
 
-def test_same_locked_block_may_be_entered_again(kit, store):
+def test_locked_object_may_be_entered_again(kit, store):
     block = store.locked()
     for number in range(2):
         with block, block:
@@ -82,7 +83,7 @@ def test_locked_block_belongs_to_its_thread(kit, store):
     assert kit.contents(store) == {"a": 1}
 
 
-def test_closing_in_a_locked_block_keeps_what_was_done(kit):
+def test_close_inside_a_locked_block_saves(kit):
     store = kit.open()
     with store.locked():
         store["a"] = kit.value(1)
@@ -118,6 +119,24 @@ def test_automatic_sync_waits_for_the_end_of_the_locked_block(private_kit):
     assert len(store.dirty()) == 4
 
 
+def test_automatic_sync_of_another_thread_is_not_suspended_by_a_locked_block(path):
+    begun = threading.Event()
+
+    def keys():
+        begun.set()
+        yield from range(100)
+
+    with ProgressTracker(path, sync_at=10) as tracker:
+        with tracker.locked():
+            thread = threading.Thread(target=lambda: tracker.add_many(keys()))
+            thread.start()
+            # The thread has called add_many(), which waits for the end of the block.
+            assert begun.wait(10)
+        thread.join()
+        assert len(tracker) == 100
+        assert len(tracker.dirty()) < 10
+
+
 def test_reader_sees_one_snapshot_in_a_locked_block(private_kit, run_python):
     kit = private_kit
     with kit.open() as store:
@@ -135,7 +154,7 @@ with tastypy_fast.{kit.cls.__name__}({reader.path!r}) as store:
 
 
 @pytest.mark.parametrize("how", ["exit", "SIGTERM"])
-def test_program_ends_though_a_thread_stays_in_a_locked_block(private_kit, how):
+def test_program_exits_although_a_thread_stays_in_a_locked_block(private_kit, how):
     kit = private_kit
     with kit.open() as store:
         path = store.path
@@ -165,7 +184,7 @@ if {how!r} == "SIGTERM":
     assert kit.open().keys() == ["a"]
 
 
-def test_child_that_was_forked_in_a_locked_block_is_not_in_it(private_kit):
+def test_child_forked_in_a_locked_block_is_outside_it(private_kit):
     kit = private_kit
     store = kit.open()
     store["a"] = kit.value(1)

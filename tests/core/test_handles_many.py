@@ -22,7 +22,7 @@ def some_tracker(request, path):
         tracker._check()
 
 
-def test_many_tasks_are_marked_done_or_none(some_tracker):
+def test_mark_done_many_marks_all_tasks_or_none(some_tracker):
     with pytest.raises(KeyError, match="'x'"):
         some_tracker.mark_done_many(["a", "x", "b"])
     assert some_tracker.num_done() == 0
@@ -34,7 +34,7 @@ def test_many_tasks_are_marked_done_or_none(some_tracker):
     assert not some_tracker.done("c")
 
 
-def test_release_wants_a_task_that_is_there(some_tracker):
+def test_release_of_a_missing_task_raises_key_error(some_tracker):
     with pytest.raises(KeyError, match="'x'"):
         some_tracker.release("x")
     assert next(some_tracker.try_keys()) == "a"
@@ -44,7 +44,7 @@ def test_release_wants_a_task_that_is_there(some_tracker):
 
 
 @pytest.mark.parametrize("method", ["try_keys", "try_values", "try_items"])
-def test_loops_take_a_batch(some_tracker, method):
+def test_try_loops_accept_a_batch_size(some_tracker, method):
     loop = getattr(some_tracker, method)
     assert len(list(loop(batch=2))) == 3
     for wrong, error in ((0, ValueError), (-1, ValueError), ("1", TypeError), (1.5, TypeError)):
@@ -55,7 +55,7 @@ def test_loops_take_a_batch(some_tracker, method):
     assert [some_tracker.tries(key) for key in "abc"] == [1, 1, 1]
 
 
-def test_reader_marks_nothing(path):
+def test_read_only_tracker_refuses_mark_done_many(path):
     with ProgressTracker(path, init={"a": {}}):
         pass
     with ProgressTracker(path, mode="r") as reader:

@@ -45,7 +45,7 @@ def test_loop_skips_keys_that_are_deleted_ahead_of_it(kit, synced):
 
 
 @STEPS
-def test_backward_loop_is_live_too(kit, synced):
+def test_backward_loop_sees_additions_and_deletions(kit, synced):
     store = numbered(kit, 100, synced)
     seen = []
     for key in reversed(store):
@@ -60,7 +60,7 @@ def test_backward_loop_is_live_too(kit, synced):
 @STEPS
 @pytest.mark.parametrize("disturb", ["sync", "revert", "clear", "dirty", "clear and sync"])
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_loop_survives(kit, synced, disturb, walk):
+def test_loop_continues_after_operations_on_the_whole_store(kit, synced, disturb, walk):
     store = numbered(kit, 60, synced)
     seen = []
     for key in walk(store):
@@ -97,7 +97,7 @@ def _added_again(kit, store, key):
     store[key] = kit.value("now")
 
 
-# What may come between the moment when a loop hands a key out and that when its value is read.
+# Changes between the moment when a loop yields a key and the moment when its value is read.
 BETWEEN = {
     "nothing": (lambda kit, store, key: None, None),
     "assigned": (lambda kit, store, key: store.__setitem__(key, kit.value("now")), "now"),
@@ -112,7 +112,7 @@ BETWEEN = {
 @pytest.mark.parametrize("then", ["", "sync", "revert"])
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_loop_over_keys_finds_the_newest_value(kit, synced, between, then, walk):
+def test_reading_in_a_loop_over_keys_returns_the_newest_value(kit, synced, between, then, walk):
     store = numbered(kit, 30, synced)
     change, value = BETWEEN[between]
     model, seen = {key: key for key in range(30)}, set()
@@ -138,7 +138,7 @@ def test_loop_over_keys_finds_the_newest_value(kit, synced, between, then, walk)
     assert seen >= set(range(30))
 
 
-def test_loop_over_keys_finds_what_another_instance_has_synced(private_kit):
+def test_loop_over_keys_sees_changes_that_another_instance_synced(private_kit):
     kit = private_kit
     one = numbered(kit, 300, True, clone=False)
     other = kit.open(clone=False)
@@ -154,7 +154,7 @@ def test_loop_over_keys_finds_what_another_instance_has_synced(private_kit):
 
 
 @STEPS
-def test_loop_over_items_hands_out_the_newest_values(kit, synced):
+def test_loop_over_items_yields_the_newest_values(kit, synced):
     store = numbered(kit, 50, synced)
     seen = []
     for key, value in store.iteritems():
@@ -166,7 +166,7 @@ def test_loop_over_items_hands_out_the_newest_values(kit, synced):
 
 @STEPS
 @pytest.mark.parametrize("every", [4, 100])
-def test_loop_survives_automatic_syncs(kit, synced, every):
+def test_loop_continues_after_automatic_syncs(kit, synced, every):
     store = numbered(kit, 700, synced, sync_at=every)
     seen = []
     for key in store:
@@ -179,7 +179,7 @@ def test_loop_survives_automatic_syncs(kit, synced, every):
     assert kit.contents(kit.reopened(store)).keys() == {*range(0, 700, 2), *range(1000, 1700, 2)}
 
 
-def test_iterator_that_has_ended_stays_at_its_end(kit, abc):
+def test_exhausted_iterator_stays_exhausted(kit, abc):
     for iterator in (iter(abc), reversed(abc), abc.iteritems()):
         list(iterator)
         abc["d"] = kit.value(4)
@@ -187,19 +187,19 @@ def test_iterator_that_has_ended_stays_at_its_end(kit, abc):
         del abc["d"]
 
 
-def test_iterator_over_an_empty_store_ends_only_when_it_is_asked(kit, store):
+def test_iterator_over_an_empty_store_yields_a_key_added_before_its_first_step(kit, store):
     iterator = iter(store)
     store["a"] = kit.value(1)
     assert list(iterator) == ["a"]
 
 
-def test_iterators_do_not_disturb_each_other(kit):
+def test_iterators_are_independent_of_each_other(kit):
     store = numbered(kit, 40, True)
     pairs = [(one, other) for one in store for other in reversed(store)]
     assert pairs == [(one, other) for one in range(40) for other in range(39, -1, -1)]
 
 
-def test_iterator_keeps_its_place_while_all_before_it_is_replaced(kit):
+def test_iterator_keeps_its_position_while_earlier_keys_are_replaced(kit):
     store = numbered(kit, 300, True)
     iterator = iter(store)
     assert [next(iterator) for _ in range(250)] == list(range(250))
@@ -213,7 +213,7 @@ def test_iterator_keeps_its_place_while_all_before_it_is_replaced(kit):
 
 @pytest.mark.parametrize(("walk", "gone"), [("iter", range(100_000)), ("reversed", range(100_000, 200_000))])
 def test_loop_skips_any_number_of_deleted_keys(private_class, tmp_path, run_python, walk, gone):
-    """With a small stack and in a process of its own, which running over the end of the stack would kill."""
+    """Runs with a small stack in a subprocess, because a stack overflow would kill the process."""
     code = f"""
 import sys, threading, tastypy_fast
 
@@ -237,8 +237,8 @@ thread.join()
 
 
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_loop_over_keys_goes_on_while_their_values_get_large_and_small_again(kit, walk):
-    """Large ones lie in pages of their own, where a loop over the keys does not look."""
+def test_loop_over_keys_continues_while_values_grow_and_shrink(kit, walk):
+    """Large values lie in overflow pages, which a loop over keys does not read."""
     count = 100
     store = numbered(kit, count, True)
     seen = []
@@ -249,7 +249,7 @@ def test_loop_over_keys_goes_on_while_their_values_get_large_and_small_again(kit
     assert seen == list(walk(range(count)))
 
 
-def test_iterating_over_a_closed_store_raises(kit, abc):
+def test_iterator_of_a_closed_store_raises(kit, abc):
     iterators = [iter(abc), reversed(abc), abc.itervalues(), abc.iteritems()]
     for iterator in iterators[1:]:
         next(iterator)

@@ -1,4 +1,4 @@
-"""The value codec: any JSON value comes back as it was."""
+"""The value codec: any JSON value round-trips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.json_values import FAST, STANDARD, scalars, text, values
 
 
 def plain_json(value):
-    """The standard module's own round trip, the model of what a value is stored as."""
+    """The round trip of the standard module. It is the model of the stored value."""
     return json.loads(json.dumps(value, ensure_ascii=False))
 
 
@@ -26,7 +26,7 @@ def plain_json(value):
 @example({"\ud800": "\ud83d\ude00"})
 @example([2**64, -(2**64)])
 @example({"": {"": []}})
-def test_value_comes_back_equal_and_of_the_same_type(value):
+def test_value_round_trips_with_its_type(value):
     before = copy.deepcopy(value)
     codec, payload = encode_value(value)
     assert repr(decode_value(codec, payload)) == repr(before)
@@ -34,7 +34,7 @@ def test_value_comes_back_equal_and_of_the_same_type(value):
 
 
 @given(values)
-def test_payload_is_json_from_both_encoders(value):
+def test_payload_of_both_encoders_is_json(value):
     _, payload = encode_value(value)
     assert repr(json.loads(payload.decode("utf-8", "surrogatepass"))) == repr(value)
 
@@ -45,7 +45,7 @@ def test_payload_is_json_from_both_encoders(value):
     | st.dictionaries(text | st.integers() | st.floats() | st.booleans() | st.none(), parts, max_size=4),
     max_leaves=15,
 ))
-def test_value_is_stored_as_the_standard_module_would(value):
+def test_value_is_stored_as_json_dumps_would(value):
     if loses_an_item(value):
         with pytest.raises(UnstorableValueError, match="lost"):
             encode_value(value)
@@ -54,7 +54,7 @@ def test_value_is_stored_as_the_standard_module_would(value):
 
 
 def loses_an_item(value):
-    """Whether two keys of a dict are one in JSON."""
+    """Whether two keys of a dict become one key in JSON."""
     if isinstance(value, dict):
         return len(plain_json(dict.fromkeys(value))) < len(value) or any(map(loses_an_item, value.values()))
     return isinstance(value, (list, tuple)) and any(map(loses_an_item, value))
@@ -65,7 +65,7 @@ def loses_an_item(value):
     ({"a": {"b": []}}, FAST), ({1: 2}, FAST), (2**63, STANDARD), (-(2**63) - 1, STANDARD), (math.nan, STANDARD),
     ([math.inf], STANDARD), ({"a": [-math.inf]}, STANDARD), ("\ud800", STANDARD), ({"\udfff": 1}, STANDARD),
 ], ids=repr)
-def test_fast_path_takes_all_that_it_writes_exactly(value, codec):
+def test_fast_path_is_used_for_every_value_that_it_writes_exactly(value, codec):
     assert encode_value(value)[0] == codec
 
 
@@ -74,7 +74,7 @@ class Colour(enum.IntEnum):
 
 
 class Loud(str):
-    """Not what it says."""
+    """A class whose repr() is not its value."""
 
     __slots__ = ()
 
@@ -110,12 +110,12 @@ class Odder(float):
     ({Loud("k"): Odd(1)}, {"k": 1}),
     ({Colour.RED: 1, Odd(5): 2, Odder(2.5): 3}, {"7": 1, "5": 2, "2.5": 3}), ([Odder("inf")], [math.inf]),
 ], ids=range(8))
-def test_subclasses_are_stored_as_what_they_are_underneath(value, plain):
+def test_subclasses_are_stored_as_their_base_type(value, plain):
     assert repr(decode_value(*encode_value(value))) == repr(plain)
 
 
 @pytest.mark.parametrize("digits", [4000, 5000])
-def test_int_too_long_for_text_is_refused_as_any_other_value(digits):
+def test_int_beyond_the_digit_limit_is_refused(digits):
     # Python itself writes no int of more than 4,300 digits.
     value = {"n": [10**digits]}
     if digits < 4300:

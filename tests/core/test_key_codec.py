@@ -1,4 +1,4 @@
-"""The key codec: any key comes back as it was, and encoded keys are equal exactly where keys are."""
+"""The key codec: any key round-trips, and encoded keys are equal only if the keys are."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LONGEST_INDEX_KEY = 511
 @example(2**63)
 @example(("a\x00", "b"))
 @example(((), ((),)))
-def test_key_comes_back_equal_and_of_the_same_type(key):
+def test_key_round_trips_with_its_type(key):
     back = decode_key(encode_key(key))
     assert back == key
-    # (repr tells 1 from True, also deep inside)
+    # repr() distinguishes 1 from True, also in nested tuples.
     assert repr(back) == repr(as_stored(key))
 
 
@@ -41,24 +41,24 @@ def test_key_comes_back_equal_and_of_the_same_type(key):
 @example("1", 1)
 @example(("\x00",), ("", ""))
 @example(("\x00\xff",), ("\x00", "\xff"))
-def test_encoded_keys_are_equal_exactly_where_keys_are(one, other):
+def test_encoded_keys_are_equal_only_if_the_keys_are(one, other):
     assert (encode_key(one) == encode_key(other)) == (one == other)
 
 
 @given(st.lists(keys, unique=True))
-def test_no_two_keys_meet_in_the_index(some):
-    # (as the elements of tuples they are near each other)
+def test_different_keys_have_different_index_keys(some):
+    # As elements of tuples, their encodings are similar.
     some = [*some, *{(key,) for key in some if (key,) not in some}]
     assert len({index_key(encode_key(key)) for key in some}) == len(some)
 
 
 @given(st.lists(numbers))
-def test_encoded_ints_sort_as_ints_do(some):
+def test_encoded_ints_sort_like_ints(some):
     assert sorted(some) == sorted(some, key=encode_key)
 
 
 @given(keys, st.integers(0, 900))
-def test_index_key_fits_and_is_the_encoded_key_where_that_fits(key, size):
+def test_index_key_is_the_encoded_key_if_that_fits(key, size):
     encoded = encode_key((key, "x" * size))
     index = index_key(encoded)
     assert 1 <= len(index) <= LONGEST_INDEX_KEY
@@ -71,13 +71,13 @@ def test_index_key_fits_and_is_the_encoded_key_where_that_fits(key, size):
 
 
 @pytest.mark.parametrize("size", range(505, 516))
-def test_border_between_a_key_and_its_digest(size):
+def test_index_key_becomes_a_digest_beyond_the_size_limit(size):
     same_start = [index_key(encode_key("x" * size + end)) for end in ("a", "b", "ab")]
     assert len(set(same_start)) == 3
     assert all(len(index) <= LONGEST_INDEX_KEY for index in same_start)
 
 
-def test_nesting_has_a_limit_on_both_sides():
+def test_nesting_limit_applies_to_encoding_and_decoding():
     key = deepest = ()
     while True:
         key = (key,)
@@ -110,7 +110,7 @@ def test_long_repr_of_a_bad_key_is_shortened():
 
 
 def damaged(draw_from):
-    """Encodings with a byte changed, taken away or put in."""
+    """Encodings with one byte changed, removed or inserted."""
 
     def change(data, at, byte, how):
         at %= len(data)
@@ -139,10 +139,10 @@ def damaged(draw_from):
 @example(b"\x0b\xff\xff\xff\xff")
 @example(b"\x0b\xff\xff\xff\xfe\x05")
 @example(b"\x1f" + b"x" * 96)
-def test_arbitrary_bytes_are_a_key_or_damage(data):
+def test_arbitrary_bytes_decode_to_a_key_or_raise_an_integrity_error(data):
     try:
         key = decode_key(data)
     except PersistentOrderedDictIntegrityError:
         return
-    # Every key has one encoding, so what parses is one that encode_key() can have written.
+    # Each key has exactly one encoding. So bytes that parse are bytes that encode_key() can write.
     assert encode_key(key) == data

@@ -25,7 +25,7 @@ KEYS = [
 ]
 
 
-def test_keys_come_back_equal_and_of_the_same_type(kit):
+def test_keys_round_trip_with_their_types(kit):
     store = kit.open(init=[(key, kit.value(number)) for number, key in enumerate(KEYS)])
     for state in kit.states(store):
         assert state.keys() == KEYS
@@ -35,7 +35,7 @@ def test_keys_come_back_equal_and_of_the_same_type(kit):
         assert list(reversed(state)) == KEYS[::-1]
 
 
-def test_each_of_the_keys_can_be_deleted_alone(kit):
+def test_each_key_can_be_deleted_separately(kit):
     store = kit.open(init=[(key, kit.value(number)) for number, key in enumerate(KEYS)])
     store.sync()
     for number, key in enumerate(KEYS):
@@ -45,7 +45,7 @@ def test_each_of_the_keys_can_be_deleted_alone(kit):
     assert len(kit.reopened(store)) == 0
 
 
-def test_bools_are_ints_as_in_a_dict(kit, store):
+def test_bool_key_equals_the_int_key(kit, store):
     store[True] = kit.value("yes")
     store[(False,)] = kit.value("no")
     assert kit.plain(store[1]) == "yes"
@@ -53,7 +53,7 @@ def test_bools_are_ints_as_in_a_dict(kit, store):
     assert [repr(key) for key in store] == ["1", "(0,)"]
 
 
-def test_subclasses_of_key_types_are_their_base(kit, store):
+def test_subclasses_of_key_types_are_stored_as_their_base_type(kit, store):
     class Name(str):
         __slots__ = ()
 
@@ -66,8 +66,8 @@ def test_subclasses_of_key_types_are_their_base(kit, store):
     assert [type(key) for key in store] == [str, int, tuple]
 
 
-def test_keys_with_a_common_prefix_of_an_index_key_stay_apart(kit):
-    # LMDB's keys end at 511 bytes, so these differ only where its key has ended.
+def test_long_keys_with_a_common_prefix_are_distinct(kit):
+    # A key of LMDB has at most 511 bytes, so these keys differ only after the end of LMDB's key.
     keys = ["y" * 511 + end for end in ("", "a", "b", "ab", "ba")] + ["y" * size for size in (508, 509, 510, 512)]
     store = kit.open(init=[(key, kit.value(key[-3:])) for key in keys])
     for state in kit.states(store):
@@ -83,7 +83,7 @@ BAD_KEYS = [
 
 
 @pytest.mark.parametrize(("key", "name"), BAD_KEYS, ids=[f"{name}-{index}" for index, (_, name) in enumerate(BAD_KEYS)])
-def test_bad_key_is_one_error_that_names_the_type(kit, abc, key, name):
+def test_invalid_key_raises_an_error_that_names_its_type(kit, abc, key, name):
     uses = [
         abc.__getitem__, abc.__delitem__, abc.__contains__, abc.get, abc.pop, abc.mark_dirty, abc.sync_key,
         lambda key: abc.pop(key, None), lambda key: abc.__setitem__(key, kit.value(1)),
@@ -98,7 +98,7 @@ def test_bad_key_is_one_error_that_names_the_type(kit, abc, key, name):
     assert kit.contents(abc) == ABC
 
 
-def test_key_that_nests_too_deep_is_refused(kit, store):
+def test_key_nested_too_deeply_is_refused(kit, store):
     key = ()
     for _ in range(100_000):
         key = (key,)
@@ -107,7 +107,7 @@ def test_key_that_nests_too_deep_is_refused(kit, store):
     assert len(store) == 0
 
 
-def test_bad_key_with_a_bad_repr_is_still_named(store):
+def test_invalid_key_with_a_failing_repr_is_reported(store):
     class Nasty:
         def __repr__(self):
             raise RuntimeError
@@ -116,8 +116,8 @@ def test_bad_key_with_a_bad_repr_is_still_named(store):
         store[Nasty()]
 
 
-def test_key_too_long_for_its_repr_is_a_key_as_any_other(kit, store):
-    # Python writes no int of more than 4,300 digits, and messages name keys.
+def test_key_beyond_the_digit_limit_is_accepted(kit, store):
+    # Python does not convert an int of more than 4,300 digits to text, and error messages contain keys.
     key = 10**5000
     store[key] = kit.value(1)
     assert key in store

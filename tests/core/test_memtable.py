@@ -1,4 +1,4 @@
-"""Changes merged over a database read as if they were in it."""
+"""Changes merged over a database read as if the database contained them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ changes = st.dictionaries(st.integers(0, 12), st.none() | st.binary(max_size=3),
 
 
 class Databases:
-    """An environment with a database of numbers and one of bytes, empty before each example."""
+    """An environment with one integer-key database and one bytes-key database, empty before each example."""
 
     def __init__(self, path):
         self.db = lmdb.open(str(path), max_dbs=2, map_size=1 << 20)
@@ -39,7 +39,7 @@ class Databases:
 
     @staticmethod
     def encode(key, number):
-        # (as bytes, 10 comes before 9)
+        # As bytes, 10 sorts before 9.
         return str(key).encode() if number else packed(key)
 
 
@@ -98,18 +98,18 @@ def sorted_before(one, other, number):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=12), st.integers()), max_size=200), st.binary(max_size=12))
-def test_changes_are_in_the_order_of_their_keys(pairs, beginning):
+def test_memtable_sorts_changes_by_key(pairs, beginning):
     found = {beginning + key: value for key, value in pairs}
     assert sorted_items(found, False) == sorted(found.items())
 
 
 @given(st.dictionaries(st.integers(0, 2**63 - 1) | st.integers(0, 300), st.integers(), max_size=200))
-def test_changes_are_in_the_order_of_their_numbers(found):
+def test_memtable_sorts_changes_by_sequence_number(found):
     changes = {packed(number): value for number, value in found.items()}
     assert sorted_items(changes, True) == [(packed(number), value) for number, value in sorted(found.items())]
 
 
-# A slot of a block of statuses, and what becomes of it.
+# A slot of a status block, and the change of it.
 patches = st.lists(st.tuples(st.integers(0, 499), st.integers(0, 2**32 - 1)), max_size=20)
 
 
@@ -118,7 +118,7 @@ def changed(patches):
 
 
 @given(st.dictionaries(st.integers(0, 5), patches), st.dictionaries(st.integers(0, 5), patches))
-def test_changes_of_statuses_are_laid_over_the_blocks_that_are_there(databases, below, above):
+def test_status_changes_are_merged_over_stored_blocks(databases, below, above):
     blocks = {key: dict(found) for key, found in below.items()}
     databases.fill({key: patched(None, changed(found)) for key, found in below.items()}, 0)
     layer = Memtable(True)

@@ -1,4 +1,4 @@
-"""Values that were read by keying are watched: changes inside them are saved."""
+"""Values that were read by their keys are watched: changes inside them are saved."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_change_that_was_undone_is_not_dirty(nested, data):
 
 
 @pytest.mark.parametrize("read", ["__getitem__", "get", "setdefault"])
-def test_every_way_of_reading_a_key_watches(private_kit, nested, read):
+def test_every_read_by_key_watches_the_value(private_kit, nested, read):
     private_kit.plain(getattr(nested, read)("k"))["l"].append(2)
     nested.sync()
     nested.revert()
@@ -54,13 +54,13 @@ def test_value_set_by_setdefault_is_watched(private_kit, nested):
     assert private_kit.plain(private_kit.reopened(nested)["new"]) == [1]
 
 
-def test_keying_gives_the_same_object_between_syncs(nested, data):
+def test_reading_a_key_returns_the_same_object_between_syncs(nested, data):
     assert data() is data()
     data()["l"].append(2)
     assert data()["l"] == [1, 2]
 
 
-def test_iterators_see_what_was_changed_by_keying(private_kit, nested, data):
+def test_iterators_see_changes_of_values_read_by_key(private_kit, nested, data):
     data()["l"].append(2)
     assert private_kit.contents(nested)["k"]["l"] == [1, 2]
     assert private_kit.plain(nested.values()[0])["l"] == [1, 2]
@@ -73,7 +73,7 @@ def test_revert_drops_changes_of_nested_values(nested, data):
     assert nested.dirty() == set()
 
 
-def test_sync_key_saves_a_changed_value_alone(nested, data):
+def test_sync_key_saves_only_the_changed_value_of_its_key(nested, data):
     data()["l"].append(2)
     data("other").append(6)
     nested.sync_key("k")
@@ -85,7 +85,7 @@ def test_sync_key_saves_a_changed_value_alone(nested, data):
 
 @pytest.mark.parametrize("act", ["sync", "sync_key", "many reads", "many writes"])
 @pytest.mark.parametrize("deep", [False, True])
-def test_change_around_a_sync_is_saved(private_kit, act, deep):
+def test_change_that_completes_after_a_sync_is_saved(private_kit, act, deep):
     """``pod[k]['l'].append(f(pod))``, where ``f`` makes the store sync before the append is done."""
     kit = private_kit
     store = kit.open(init=kit.pairs({"k": {"l": [], "d": {}}}), sync_at=5)
@@ -122,7 +122,7 @@ def test_many_values_read_and_changed_are_all_saved(private_kit):
     assert kit.contents(kit.reopened(store)) == {number: [0, 1, 2] for number in range(200)}
 
 
-def test_value_that_is_held_past_a_sync_is_watched_on(private_kit, nested, data):
+def test_held_value_stays_watched_after_a_sync(private_kit, nested, data):
     value, inner = data(), data()["d"]["x"]
     nested.sync()
     value["l"].append(2)
@@ -151,7 +151,7 @@ def test_value_that_another_thread_holds_is_saved(private_kit, nested, data):
     assert private_kit.plain(private_kit.reopened(nested)["k"])["d"]["x"] == [0, "from the thread"]
 
 
-def test_assigned_value_replaces_what_was_watched(private_kit, nested, data):
+def test_assignment_stops_watching_the_old_value(private_kit, nested, data):
     old = data()
     nested["k"] = private_kit.value(["new"])
     old["l"].append("lost, as in any dict")

@@ -9,7 +9,7 @@ import pytest
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
-def of_many(kit, count=3000, **options):
+def store_of_many_values(kit, count=3000, **options):
     store = kit.open(init=kit.pairs({number: {"l": []} for number in range(count)}), **options)
     store.sync()
     return store
@@ -17,9 +17,9 @@ def of_many(kit, count=3000, **options):
 
 @pytest.mark.parametrize("sync_at", [1000, 50])
 @pytest.mark.parametrize("how", ["sync", "close", "revert", "automatic"])
-def test_all_values_that_are_held_are_watched(private_kit, sync_at, how):
+def test_all_held_values_are_watched(private_kit, sync_at, how):
     kit = private_kit
-    store = of_many(kit, sync_at=sync_at)
+    store = store_of_many_values(kit, sync_at=sync_at)
     held = [kit.plain(store[number]) for number in range(3000)]
     store.update(kit.pairs({-number: 0 for number in range(1, 2500)}))
     store._check()
@@ -36,7 +36,7 @@ def test_all_values_that_are_held_are_watched(private_kit, sync_at, how):
         assert store.dirty() == set()
         store.revert()
     elif how == "automatic":
-        # Whether or not somebody holds them still.
+        # This holds whether or not the program still holds the values.
         del value
         held.clear()
         store.update(kit.pairs({-number: 1 for number in range(1, 2500)}))
@@ -45,9 +45,9 @@ def test_all_values_that_are_held_are_watched(private_kit, sync_at, how):
     assert {key: value for key, value in found.items() if key >= 0} == expected
 
 
-def test_values_that_are_held_are_the_ones_that_keying_gives(private_kit):
+def test_reading_a_held_key_returns_the_same_object(private_kit):
     kit = private_kit
-    store = of_many(kit, sync_at=100)
+    store = store_of_many_values(kit, sync_at=100)
     held = [kit.plain(store[number]) for number in range(3000)]
     held[5]["l"].append("changed")
     for number in range(3000):
@@ -57,9 +57,9 @@ def test_values_that_are_held_are_the_ones_that_keying_gives(private_kit):
 
 
 @pytest.mark.parametrize("change", ["assign", "update", "delete", "add again", "pop", "sync_key", "mark_dirty"])
-def test_one_held_value_among_thousands_can_be_replaced(private_kit, change):
+def test_held_value_among_thousands_can_be_assigned_deleted_or_synced(private_kit, change):
     kit = private_kit
-    store = of_many(kit, sync_at=100)
+    store = store_of_many_values(kit, sync_at=100)
     held = [kit.plain(store[number]) for number in range(3000)]
     held[0]["l"].append("changed")
     new = kit.value({"l": ["new"]})
@@ -94,7 +94,7 @@ def test_one_held_value_among_thousands_can_be_replaced(private_kit, change):
 
 
 def test_values_are_freed_when_the_program_drops_them(private_kit):
-    """However many went by: what a program holds for a while only does not stay in memory."""
+    """Values that the program held only for a while do not stay in memory, for any number of values."""
     import gc
 
     def in_memory():
@@ -102,12 +102,12 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
         return sum(type(thing) is dict and thing.keys() == {"l"} for thing in gc.get_objects())
 
     kit = private_kit
-    store = of_many(kit, 6000, sync_at=100)
+    store = store_of_many_values(kit, 6000, sync_at=100)
     window = collections.deque(maxlen=1500)
     for number in range(6000):
         window.append(kit.plain(store[number]))
         window[0]["l"].append(number)
-    # (those that nobody holds any more are found out bit by bit)
+    # Values that the program dropped are found in several steps.
     assert 1500 <= in_memory() < 3000
     store._check()
     window.clear()
@@ -116,10 +116,10 @@ def test_values_are_freed_when_the_program_drops_them(private_kit):
     assert sum(len(value["l"]) for value in kit.contents(kit.reopened(store)).values()) == 6000
 
 
-def test_value_that_is_held_is_watched_also_when_another_memory_has_written(private_kit):
-    """``clone=False``: what the other one has not changed stays watched, what it has changed is let go."""
+def test_held_value_stays_watched_after_another_memory_has_written(private_kit):
+    """With ``clone=False``: values stay watched unless the other memory has changed them."""
     kit = private_kit
-    store = of_many(kit, 1500, sync_at=100)
+    store = store_of_many_values(kit, 1500, sync_at=100)
     held = [kit.plain(store[number]) for number in range(1500)]
     held[4]["l"].append("unsaved")
     with kit.cls(store.path, clone=False) as other:

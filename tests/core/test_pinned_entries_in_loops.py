@@ -26,7 +26,7 @@ WALKS = {
 @pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
 @pytest.mark.parametrize("touched", ["nothing", "read", "changed", "held past a sync", "assigned"])
 def test_values_of_a_loop_are_copies(kit, walk, touched):
-    """Whatever happened to the key before: ``for k, v in pod.items(): v.pop("secret")`` saves nothing at all."""
+    """``for k, v in pod.items(): v.pop("secret")`` saves nothing, for every history of the key."""
     store = kit.open(init=kit.pairs({key: {"l": [1], "secret": 1} for key in "abcd"}))
     store.sync()
     held = kit.plain(store["b"])
@@ -51,7 +51,7 @@ def test_values_of_a_loop_are_copies(kit, walk, touched):
         assert kit.contents(state) == everything
 
 
-def test_walks_and_comparisons_see_unsaved_changes_of_what_was_read_by_keying(private_kit, nested, data):
+def test_loops_and_comparisons_see_unsaved_changes_of_values_read_by_key(private_kit, nested, data):
     kit = private_kit
     data()["l"].append(2)
     expected = [("k", {"l": [1, 2], "d": {"x": [0]}}), ("other", [5])]
@@ -73,19 +73,19 @@ def test_walks_and_comparisons_see_unsaved_changes_of_what_was_read_by_keying(pr
     assert kit.plain(nested.popitem(last=False)[1]) == expected[0][1]
 
 
-def test_walk_over_a_value_that_cannot_be_stored_reads_it(private_kit, spoilt, data):
+def test_loop_yields_a_value_that_became_unstorable(private_kit, partly_unstorable, data):
     kit = private_kit
-    found = kit.contents(spoilt)
+    found = kit.contents(partly_unstorable)
     assert found == {"k": {"l": [1, {1}], "d": {"x": [0]}}, "other": [5, 6], "third": [5, 6]}
     found["k"]["l"].clear()
-    for key, _ in spoilt.iteritems():
-        spoilt.mark_dirty(key)
+    for key, _ in partly_unstorable.iteritems():
+        partly_unstorable.mark_dirty(key)
     assert data()["l"] == [1, {1}]
     data()["l"].remove({1})
-    assert kit.contents(kit.reopened(spoilt))["k"]["l"] == [1]
+    assert kit.contents(kit.reopened(partly_unstorable))["k"]["l"] == [1]
 
 
-def test_walk_over_what_can_be_neither_stored_nor_copied_names_the_key(private_kit, nested, data):
+def test_loop_names_the_key_of_a_value_that_cannot_be_copied(private_kit, nested, data):
     data()["l"].append(threading.Lock())
     with pytest.raises(PersistentOrderedDictException, match="'k'"):
         nested.items()
@@ -93,7 +93,7 @@ def test_walk_over_what_can_be_neither_stored_nor_copied_names_the_key(private_k
 
 
 @pytest.mark.parametrize("assigned", [False, True], ids=["on disk", "in memory"])
-def test_mark_dirty_in_a_loop_saves_what_was_changed_in_it(private_kit, nested, assigned):
+def test_mark_dirty_in_a_loop_saves_the_changed_copy(private_kit, nested, assigned):
     if assigned:
         nested.update(nested.items())
     for key, value in nested.iteritems():
@@ -109,7 +109,7 @@ def test_mark_dirty_in_a_loop_saves_what_was_changed_in_it(private_kit, nested, 
     lambda kit, store: (store.pop("k"), store.__setitem__("k", kit.value("newer"))),
     lambda kit, store: store.update({"k": kit.value("newer")}),
 ], ids=["assigned", "synced", "deleted and added", "updated"])
-def test_mark_dirty_in_a_loop_does_not_bring_back_what_was_replaced(private_kit, nested, newer):
+def test_mark_dirty_in_a_loop_does_not_undo_an_assignment(private_kit, nested, newer):
     iterator = nested.iteritems()
     assert next(iterator)[0] == "k"
     newer(private_kit, nested)
@@ -118,7 +118,7 @@ def test_mark_dirty_in_a_loop_does_not_bring_back_what_was_replaced(private_kit,
 
 
 @pytest.mark.parametrize("synced", [False, True])
-def test_mark_dirty_in_a_loop_does_not_bring_back_what_was_changed_by_keying(private_kit, nested, data, synced):
+def test_mark_dirty_in_a_loop_does_not_undo_a_change_of_the_value_read_by_key(private_kit, nested, data, synced):
     for key, _ in nested.iteritems():
         if key == "k":
             data()["l"].append(2)
@@ -135,7 +135,7 @@ def test_mark_dirty_in_a_loop_does_not_bring_back_what_was_changed_by_keying(pri
     lambda store: store.pop("none", None), lambda store: store.sync(), lambda store: store.__delitem__("last"),
     lambda store: store["other"], lambda store: store["k"],
 ], ids=["values", "items", "unequal", "equal", "dict", "next", "export", "pop", "sync", "delete", "read", "read it"])
-def test_mark_dirty_in_a_loop_saves_whatever_was_read_meanwhile(private_kit, nested, inside):
+def test_mark_dirty_in_a_loop_saves_the_copy_after_other_reads(private_kit, nested, inside):
     nested["last"] = private_kit.value([])
     nested.sync()
     for key, value in nested.iteritems():
@@ -146,7 +146,7 @@ def test_mark_dirty_in_a_loop_saves_whatever_was_read_meanwhile(private_kit, nes
     assert private_kit.plain(private_kit.reopened(nested)["k"]) == {}
 
 
-def test_mark_dirty_saves_the_changed_copy_of_a_loop_in_a_loop(private_kit, nested):
+def test_mark_dirty_saves_the_changed_copy_of_a_nested_loop(private_kit, nested):
     kit = private_kit
     for key, value in nested.iteritems():
         for inner, copied in nested.iteritems():
@@ -160,7 +160,7 @@ def test_mark_dirty_saves_the_changed_copy_of_a_loop_in_a_loop(private_kit, nest
 
 
 @pytest.mark.parametrize("synced", [False, True])
-def test_mark_dirty_in_a_loop_brings_back_no_change_that_an_assignment_has_dropped(private_kit, nested, data, synced):
+def test_mark_dirty_in_a_loop_does_not_restore_a_change_that_an_assignment_replaced(private_kit, nested, data, synced):
     before = private_kit.plain(copy.deepcopy(nested["k"]))
     data()["l"].append("dropped")
     for key, _ in nested.iteritems():
@@ -173,7 +173,7 @@ def test_mark_dirty_in_a_loop_brings_back_no_change_that_an_assignment_has_dropp
 
 
 @pytest.mark.parametrize("synced", [False, True])
-def test_changed_copy_takes_the_place_of_what_was_read_by_keying(private_kit, nested, data, synced):
+def test_saved_copy_replaces_the_watched_value(private_kit, nested, data, synced):
     kit = private_kit
     watched = data()
     watched["l"].append(2)
@@ -187,14 +187,14 @@ def test_changed_copy_takes_the_place_of_what_was_read_by_keying(private_kit, ne
             copied["l"].append("in the copy")
             nested.mark_dirty(key)
     assert data()["l"] == [1, 2, "in the copy"]
-    # As after an assignment: it is the copy that is watched now.
+    # As after an assignment, the copy is watched now.
     watched["l"].append("in vain")
     copied["l"].append("at last")
     assert kit.plain(kit.reopened(nested)["k"])["l"] == [1, 2, "in the copy", "at last"]
 
 
 @pytest.mark.parametrize("walk", ["items", "values"])
-def test_mark_dirty_after_a_list_of_copies_saves_none_of_them(private_kit, nested, walk):
+def test_mark_dirty_saves_no_copy_from_a_list_of_items(private_kit, nested, walk):
     kit = private_kit
     keys = nested.keys()
     for key, found in zip(keys, getattr(nested, walk)(), strict=True):
@@ -206,7 +206,7 @@ def test_mark_dirty_after_a_list_of_copies_saves_none_of_them(private_kit, neste
 @pytest.mark.parametrize("block", ["none", "locked", "transaction"])
 def test_mark_dirty_saves_no_copy_of_a_shared_store(kit, block):
     if not kit.is_shared:
-        pytest.skip("a private store saves the copy that its loop has just handed out")
+        pytest.skip("a private store saves the copy that its loop has just yielded")
     store = kit.open(init=kit.pairs({"k": [1], "other": [5]}))
     store.sync()
     with getattr(store, block)() if block != "none" else contextlib.nullcontext():

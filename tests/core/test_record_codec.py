@@ -1,4 +1,4 @@
-"""The record codec: records come back as they were, arbitrary bytes are a record or damage."""
+"""The record codec: records round-trip, and arbitrary bytes parse or raise an integrity error."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ keys = st.one_of(text, st.integers(), st.tuples(text, st.integers()))
 
 
 @given(keys, values, st.booleans())
-def test_record_comes_back(key, value, compress):
+def test_record_round_trips(key, value, compress):
     codec, payload = encode_value(value)
     record = encode_record(codec, encode_key(key), payload, compress)
     assert decode_record(record) == (codec, encode_key(key), payload)
 
 
 @given(keys)
-def test_record_without_a_value_comes_back(key):
+def test_record_without_a_value_round_trips(key):
     assert decode_record(encode_record(0, encode_key(key), None)) == (0, encode_key(key), None)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 126, 127, 128, 129, 511, 512, 16_383, 16_384, 100_000])
-def test_long_keys_and_values_come_back(size):
+def test_long_keys_and_values_round_trip(size):
     key, (codec, payload) = encode_key("k" * size), encode_value("v" * size)
     for compress in (False, True):
         record = encode_record(codec, key, payload, compress)
@@ -64,7 +64,7 @@ def read_fully(data):
 @example(b"\x02\x02\x02a" + b"9" * 5000)
 @example(b"\x02\x02\x02a\xff")
 @example(b"\x02\x02\x02a1 2")
-def test_arbitrary_bytes_are_a_record_or_damage(data):
+def test_arbitrary_bytes_parse_or_raise_an_integrity_error(data):
     try:
         key, _ = read_fully(data)
     except PersistentOrderedDictIntegrityError:
@@ -73,8 +73,8 @@ def test_arbitrary_bytes_are_a_record_or_damage(data):
 
 
 @pytest.mark.parametrize("codec", [FAST, STANDARD])
-def test_value_nested_deeper_than_any_that_was_stored_is_damage(codec):
-    # (written out, because a failure here would print all the brackets)
+def test_value_nested_beyond_the_parser_limit_is_damage(codec):
+    # This is written out, because a failing assertion would print all the brackets.
     try:
         decode_value(codec, b"[" * 100_000)
     except PersistentOrderedDictIntegrityError:
@@ -85,7 +85,7 @@ def test_value_nested_deeper_than_any_that_was_stored_is_damage(codec):
 
 
 @given(keys, values, st.booleans(), st.data())
-def test_record_with_damage_is_a_record_or_damage(key, value, compress, data):
+def test_damaged_record_parses_or_raises_an_integrity_error(key, value, compress, data):
     codec, payload = encode_value(value)
     record = bytearray(encode_record(codec, encode_key(key), payload, compress))
     how = data.draw(st.sampled_from(["set", "cut", "append"]))
@@ -101,7 +101,7 @@ def test_record_with_damage_is_a_record_or_damage(key, value, compress, data):
 
 
 @given(st.integers(-1, 20), st.binary(max_size=30))
-def test_arbitrary_payload_is_a_value_or_damage(codec, payload):
+def test_arbitrary_payload_parses_or_raises_an_integrity_error(codec, payload):
     try:
         value = decode_value(codec, payload)
     except PersistentOrderedDictIntegrityError:

@@ -41,7 +41,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_values_come_back_equal_and_of_the_same_type(kit, gzipped):
+def test_values_round_trip_with_their_types(kit, gzipped):
     store = kit.open(init=[(number, kit.value(value)) for number, value in enumerate(VALUES)], gzipped=gzipped)
     store.sync()
     for number, value in enumerate(VALUES):
@@ -51,7 +51,7 @@ def test_values_come_back_equal_and_of_the_same_type(kit, gzipped):
     assert [repr(kit.plain(value)) for value in reopened.values()] == [repr(value) for value in VALUES]
 
 
-def test_nan_comes_back(kit, store):
+def test_nan_round_trips(kit, store):
     store["a"] = kit.value([float("nan")])
     for state in kit.states(store):
         (value,) = kit.plain(state["a"])
@@ -68,13 +68,13 @@ def test_nan_comes_back(kit, store):
     (collections.OrderedDict(b=1, a=2), {"b": 1, "a": 2}), (collections.Counter("aab"), {"a": 2, "b": 1}),
     (collections.namedtuple("Point", "x y")(1, 2), [1, 2]),
 ], ids=repr)
-def test_value_is_stored_as_its_json(kit, store, given, stored):
+def test_value_is_read_back_as_its_json(kit, store, given, stored):
     store["a"] = kit.value(given)
     for state in kit.states(store):
         assert repr(kit.plain(state["a"])) == repr(stored)
 
 
-def test_numpy_numbers_and_arrays_are_taken(kit, store):
+def test_numpy_numbers_and_arrays_are_accepted(kit, store):
     numpy = pytest.importorskip("numpy")
     value = {
         "int": numpy.int32(-5), "unsigned": numpy.uint64(2**64 - 1), "float": numpy.float64(0.5),
@@ -134,7 +134,7 @@ BAD_VALUES = list(bad_values())
 
 
 @pytest.mark.parametrize("bad", BAD_VALUES, ids=lambda bad: type(bad).__name__)
-def test_bad_value_is_refused_and_nothing_changes(kit, abc, bad):
+def test_unstorable_value_is_refused_and_changes_nothing(kit, abc, bad):
     dirty = abc.dirty()
     uses = [
         lambda: abc.__setitem__("a", kit.value(bad)), lambda: abc.__setitem__("new", kit.value(bad)),
@@ -153,14 +153,14 @@ def test_bad_value_is_refused_and_nothing_changes(kit, abc, bad):
     (lambda bad: [0, bad], "[1]"), (lambda bad: {"x": {"y": bad}}, ".x.y"),
     (lambda bad: {"x": [{"y": (1, 2, bad)}]}, ".x[0].y[2]"),
 ])
-def test_error_says_where_in_the_value_the_bad_one_is(kit, store, wrap, place):
+def test_error_names_the_position_inside_the_value(kit, store, wrap, place):
     with pytest.raises(UnstorableValueError) as caught:
         store["a"] = kit.value(wrap({1}))
     assert place in str(caught.value)
     assert "set" in str(caught.value)
 
 
-def test_value_that_contains_itself_is_refused(kit, abc):
+def test_recursive_value_is_refused(kit, abc):
     circle = []
     circle.append({"again": circle})
     with pytest.raises(UnstorableValueError, match="deep"):
@@ -169,7 +169,7 @@ def test_value_that_contains_itself_is_refused(kit, abc):
 
 
 @pytest.mark.parametrize("depth", [240, 249, 250, 251, 252, 253, 254, 255, 256, 300])
-def test_deep_value_comes_back(kit, store, depth):
+def test_deeply_nested_value_round_trips(kit, store, depth):
     value = deepest = []
     for _ in range(depth - 1):
         deepest.append([])
@@ -182,14 +182,14 @@ def test_deep_value_comes_back(kit, store, depth):
     assert kit.plain(reopened["b"]) == {"in": value}
 
 
-def test_value_far_too_deep_is_refused(kit, abc):
+def test_value_nested_too_deeply_is_refused(kit, abc):
     value = []
     for _ in range(100_000):
         value = [value]
     with pytest.raises(UnstorableValueError):
         abc["a"] = kit.value(value)
     assert kit.contents(abc) == ABC
-    # (taken apart here, because freeing it at once would need as deep a stack)
+    # The value is dismantled here, because freeing it at once would need as deep a stack.
     while value:
         value = value.pop()
 
@@ -201,7 +201,7 @@ def test_value_is_stored_as_it_was_when_assigned(kit, store):
     assert kit.plain(store["a"]) == [1]
 
 
-def test_large_values_and_many_keys_between_them_come_back(kit):
+def test_large_values_among_many_keys_round_trip(kit):
     large = {str(number): "ü" * 50_000 + str(number) for number in range(5)}
     store = kit.open()
     for key, value in large.items():

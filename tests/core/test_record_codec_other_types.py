@@ -1,4 +1,4 @@
-"""Values of numpy, pandas and the standard library: each comes back as the number or list that it is, or is refused."""
+"""Values of numpy, pandas and the standard library: each is stored as a number or list, or is refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tastypy_fast import UnstorableValueError
 from tastypy_fast._core.record_codec import decode_value, encode_value
 from tests.support.stores import CLASSES, changing, is_tracker, value_for
 
-# What numpy, pandas and the standard library have beside numbers and lists: what is stored, or ... for what is refused.
-# (as text, since not everybody has them)
+# Values of numpy, pandas and the standard library, and the stored value of each, or ... if it is refused.
+# They are text, because some of the packages may not be installed.
 OTHER_VALUES = {
     # dates, whose unit a number would lose
     **dict.fromkeys([f"numpy.timedelta64(3, {unit!r})" for unit in ("Y", "D", "s", "us", "ns")], ...),
@@ -64,7 +64,7 @@ OTHER_VALUES = {
     "numpy.array([b'x'])": ...,
     "numpy.array([b'x'], object)": ...,
     "numpy.array([object()])": ...,
-    # arrays that do not lie in one piece, and those of other classes
+    # arrays that are not contiguous, and arrays of other classes
     "numpy.arange(12).reshape(3, 4)[::-2, ::3].T": [[8, 0], [11, 3]],
     "numpy.broadcast_to(numpy.int8(1), (2, 2))": [[1, 1]] * 2,
     "numpy.ma.array([1, 2, 3], mask=[0, 1, 0])": [1, None, 3],
@@ -106,7 +106,7 @@ OTHER_VALUES = {
 
 
 def value_of(text):
-    """The value that a line of the table describes; None where the package is not there."""
+    """The value that a line of the table describes; None if the package is not installed."""
     modules = ("array", "ctypes", "datetime", "decimal", "fractions", "numpy", "pandas")
     try:
         return eval(text, {name: importlib.import_module(name) for name in modules if f"{name}." in text})
@@ -115,7 +115,7 @@ def value_of(text):
 
 
 @pytest.mark.parametrize("text", OTHER_VALUES)
-def test_value_is_stored_as_it_is_or_refused(text):
+def test_value_is_stored_unchanged_or_refused(text):
     value, expected = value_of(text), OTHER_VALUES[text]
     for wrapped, stored, place in (
         (value, expected, r"\$"), ([0, value], [0, expected], r"\$\[1\]"),
@@ -129,7 +129,7 @@ def test_value_is_stored_as_it_is_or_refused(text):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_class_refuses_the_same(name, path):
+def test_every_class_refuses_the_same_values(name, path):
     pytest.importorskip("numpy")
     pytest.importorskip("pandas")
     cls = CLASSES[name]

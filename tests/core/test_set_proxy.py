@@ -23,7 +23,7 @@ def test_set_assigns_and_deletes(kit, store):
     assert kit.contents(store) == {"b": 2}
 
 
-def test_set_changes_deep_inside(kit, store, way):
+def test_set_changes_nested_values(kit, store, way):
     store.set["a"] = kit.value({"n": 1, "list": [1, 2, 3], "d": {"x": {"y": []}}})
     place = way(store.set["a"])
     place["n"] += 41
@@ -44,14 +44,14 @@ def test_set_changes_deep_inside(kit, store, way):
     ("+= 5", 12), ("-= 5", 2), ("*= 5", 35), ("/= 2", 3.5), ("//= 2", 3), ("%= 4", 3), ("**= 2", 49), ("<<= 1", 14),
     (">>= 1", 3), ("&= 3", 3), ("^= 1", 6), ("|= 8", 15),
 ])
-def test_set_does_every_augmented_assignment(kit, store, statement, expected):
+def test_set_supports_every_augmented_assignment(kit, store, statement, expected):
     store["a"] = kit.value({"n": 7})
     place = "['a']" if kit.plain({"value": 0}) else "['a']['value']"
     exec(f"store.set{place}['n'] {statement}", {"store": store})
     assert kit.contents(store) == {"a": {"n": expected}}
 
 
-def test_set_gives_what_a_method_returns(kit, store, way):
+def test_set_returns_the_result_of_a_method(kit, store, way):
     store["a"] = kit.value([1, 2])
     assert way(store.set["a"]).pop() == 2
     assert kit.plain(store.set.pop("a")) == [1]
@@ -59,7 +59,7 @@ def test_set_gives_what_a_method_returns(kit, store, way):
     assert len(store) == 0
 
 
-def test_set_takes_methods_of_the_store(kit, store):
+def test_set_calls_methods_of_the_store(kit, store):
     store.set.update(kit.pairs(ABC))
     store.set |= kit.pairs({"d": 4})
     store.set.clear()
@@ -67,7 +67,7 @@ def test_set_takes_methods_of_the_store(kit, store):
     assert kit.contents(store) == {"e": 5}
 
 
-def test_set_of_a_missing_key_is_a_key_error(kit, store):
+def test_set_of_a_missing_key_raises_key_error(kit, store):
     with pytest.raises(KeyError):
         store.set["a"]["n"] += 1
     with pytest.raises(KeyError):
@@ -75,7 +75,7 @@ def test_set_of_a_missing_key_is_a_key_error(kit, store):
     assert len(store) == 0
 
 
-def test_set_refuses_a_bad_value(kit, store, way):
+def test_set_refuses_an_unstorable_value(kit, store, way):
     store["a"] = kit.value([1])
     with pytest.raises(UnstorableValueError):
         store.set["b"] = kit.value({1})
@@ -104,7 +104,7 @@ AS_A_VALUE = {
 }
 
 
-def test_set_is_not_for_reading(kit, abc):
+def test_place_behind_set_used_as_a_value_raises(kit, abc):
     before = kit.contents(abc)
     for place in (abc.set, abc.set["a"], abc.set["a"]["x"][0], abc.set["missing"], abc.set["a"].x):
         for name, statement in AS_A_VALUE.items():
@@ -113,7 +113,7 @@ def test_set_is_not_for_reading(kit, abc):
     assert kit.contents(abc) == before
 
 
-def test_place_behind_set_shows_itself_for_debugging(abc):
+def test_repr_of_a_place_behind_set_shows_its_path(abc):
     place = abc.set["a"]["x"][0].y
     assert "['a']['x'][0].y" in repr(place)
     assert "leave off .set" in f"{place!r}"
@@ -121,7 +121,7 @@ def test_place_behind_set_shows_itself_for_debugging(abc):
     assert callable(place)
 
 
-def test_place_behind_set_is_no_value_to_store(kit, abc):
+def test_place_behind_set_cannot_be_stored(kit, abc):
     before = kit.contents(abc)
     for use in (
         lambda: abc.set.__setitem__("a", kit.value(abc.set["b"])), lambda: abc.update(a=kit.value([abc.set["b"]])),

@@ -21,7 +21,7 @@ pytestmark = [
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no timers that send a signal of one's own choice")
 @kinds
 @pytest.mark.parametrize("fork", ["", "if os.fork(): sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"])
-def test_a_signal_that_ends_no_waiting_is_repeated(tmp_path, begin, fork):
+def test_signal_that_does_not_end_a_wait_is_repeated(tmp_path, begin, fork):
     """A signal just before a call that waits is only noted. Where another thread gets it, that is certain to happen."""
     status, _, errors = run(
         f"""{begin}

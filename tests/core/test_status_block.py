@@ -11,7 +11,7 @@ BLOCK = 500
 BLOCK_BYTES = 16 + 4 * BLOCK
 
 
-def test_facts_of_a_block():
+def test_block_facts_returns_stored_and_actual_counts():
     assert block_facts(bytes(BLOCK_BYTES)) == ((0,) * 5, (0,) * 5, [], [])
     entries = bytearray(BLOCK_BYTES)
     entries[16] = 1 | 2  # a task that is done, at the first place
@@ -19,7 +19,7 @@ def test_facts_of_a_block():
     assert block_facts(bytes(entries)) == ((0,) * 5, (2, 1, 0, 0, 1), [0, 1], [1])
 
 
-def test_layout_in_python_is_that_of_the_core():
+def test_layout_constants_in_python_match_the_core():
     assert STATUSES.size == BLOCK_BYTES
     entries = [PRESENT | DONE, PRESENT | CLAIMED, PRESENT | ABORTED | 3 << TRIES_SHIFT, *[0] * (BLOCK - 3)]
     head = 3, 1, 1, 1, 1

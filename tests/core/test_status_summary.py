@@ -1,4 +1,4 @@
-"""The heads of all blocks of statuses, which a tracker leaves for the process that opens it next."""
+"""The summary of all block headers, which a tracker saves for the process that opens it next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEFT = [7, 1_999, 2_600]
 
 
 def left_in(path):
-    """The heads that a store has for who opens it next; it may be given by an instance that has it open."""
+    """The summary that a store has on disk. An instance that has the store open may be given."""
     if not isinstance(path, Path):
         with path._store.begin_reading() as txn:
             return txn.get(b"heads", db=path._store.meta)
@@ -41,7 +41,7 @@ def put_into(path, name, key, value):
 
 @pytest.fixture
 def nearly_done(path):
-    """A tracker of which three tasks are left, closed."""
+    """A closed tracker of which three tasks are left."""
     with Tracker(path) as tracker:
         tracker.add_many(range(SIZE))
         for key in range(SIZE):
@@ -52,15 +52,15 @@ def nearly_done(path):
     return path
 
 
-def look_at(tracker, left=LEFT, size=SIZE):
+def check_reads(tracker, left=LEFT, size=SIZE):
     assert list(tracker.todo_keys()) == left
     assert (len(tracker), tracker.num_done()) == (size, size - len(left))
     tracker._check()
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_scan_reads_only_blocks_with_open_tasks(nearly_done, mode):
-    """Block 1, tasks 500 to 999, is full of what no scan may meet."""
+def test_scan_reads_only_blocks_with_open_tasks(nearly_done, mode):
+    """Block 1, tasks 500 to 999, is full of tasks that a scan must not read."""
     number = (1).to_bytes(8, sys.byteorder)
     with lmdb.open(str(nearly_done), max_dbs=8) as db, db.begin() as txn:
         block = txn.get(number, db=db.open_db(b"status", txn=txn, create=False, integerkey=True))
@@ -82,7 +82,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_status_summary_is_ignored(nearly_done, damage):
+def test_damaged_status_summary_is_ignored(nearly_done, damage):
     put_into(nearly_done, b"meta", b"heads", DAMAGES[damage](left_in(nearly_done)))
     assert maintenance.verify(nearly_done) == ["the status summary on disk differs from the status blocks"]
     for mode in ("r", "w"):
@@ -92,7 +92,7 @@ def test_a_damaged_status_summary_is_ignored(nearly_done, damage):
     with Tracker(nearly_done) as tracker:
         tracker.mark_done(LEFT[0])
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
     assert maintenance.verify(nearly_done) == []
 
 
@@ -105,44 +105,44 @@ with Tracker(sys.argv[1], mode="r") as tracker:
 """
 
 
-def test_the_first_status_change_deletes_the_summary(nearly_done):
+def test_first_status_change_deletes_the_summary(nearly_done):
     before = left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
         tracker[LEFT[0]]["data"] = 1
         tracker.sync()
         assert left_in(tracker) == before  # (no status has changed)
         tracker.mark_done(LEFT[0])
         tracker.sync()
         assert left_in(tracker) is None
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
         assert run(READER, nearly_done) == (0, f"{LEFT[1:]} {SIZE - len(LEFT) + 1}\n", "")
     assert left_in(nearly_done) not in (None, before)
     with Tracker(nearly_done, mode="r") as reader:
-        look_at(reader, LEFT[1:])
+        check_reads(reader, LEFT[1:])
 
 
-def test_a_reader_does_not_write_the_summary(nearly_done):
+def test_reader_does_not_write_the_summary(nearly_done):
     before = (nearly_done / "data.mdb").read_bytes()
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
     put_into(nearly_done, b"meta", b"heads", None)
     bare = (nearly_done / "data.mdb").read_bytes()
     assert bare != before
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
     assert (nearly_done / "data.mdb").read_bytes() == bare
 
 
 def are_left_again(path):
-    """There are none; once they were counted they are kept in step."""
+    """The store has no summary. After the first count it is kept up to date in memory."""
     assert left_in(path) is None
     with Tracker(path) as tracker:
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
         tracker.mark_done(LEFT[1])
     assert left_in(path)
     with Tracker(path) as tracker:
-        look_at(tracker, LEFT[2:])
+        check_reads(tracker, LEFT[2:])
 
 
 ENDS = {
@@ -156,7 +156,7 @@ ENDS = {
 
 @pytest.mark.parametrize("scattered", [False, True], ids=["no log", "log"])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_program_that_ends_without_closing_saves_the_summary(nearly_done, end, scattered):
+def test_program_that_ends_without_closing_saves_the_summary(nearly_done, end, scattered):
     program = f"""
         import os, signal, sys
         from tastypy_fast import Tracker
@@ -168,10 +168,10 @@ def test_a_program_that_ends_without_closing_saves_the_summary(nearly_done, end,
     run(program, nearly_done)
     assert left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
 
 
-def test_a_killed_process_saves_no_summary(nearly_done):
+def test_killed_process_saves_no_summary(nearly_done):
     def live(pipe):
         tracker = Tracker(nearly_done)
         tracker.mark_done(LEFT[0])
@@ -188,12 +188,12 @@ def test_shared_classes_delete_the_summary(nearly_done):
         assert left_in(tracker) is None
         with SharedTracker(nearly_done) as other:
             other.mark_done(LEFT[0])
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
     are_left_again(nearly_done)
 
 
-def test_a_worker_that_died_with_a_claim(path):
-    """Its claim is taken away as a private tracker opens the store."""
+def test_private_open_removes_the_claim_of_a_dead_worker(path):
+    """Its claim is removed when a private tracker opens the store."""
     with SharedTracker(path, init={key: {} for key in range(10)}):
         pass
 
@@ -205,16 +205,16 @@ def test_a_worker_that_died_with_a_claim(path):
         with Child(live) as child:
             assert child.wait() == -signal.SIGKILL
         with Tracker(path) as tracker:
-            look_at(tracker, list(range(10)), 10)
+            check_reads(tracker, list(range(10)), 10)
             assert tracker.tries(0) + tracker.tries(1) >= 1
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("wal_min_places", [0, 10**9], ids=["log", "no log"])
-def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, wal_min_places):
-    """Whether it came is then told by the number of the transaction."""
+def test_summary_is_correct_after_an_interrupted_commit(nearly_done, monkeypatch, moment, wal_min_places):
+    """The transaction id then tells whether the commit happened."""
     with Tracker(nearly_done) as tracker:
-        look_at(tracker)
+        check_reads(tracker)
         monkeypatch.setattr(tracker._store, "wal_min_places", wal_min_places)
         write = tracker._store.write
 
@@ -234,17 +234,17 @@ def test_an_interrupt_around_a_commit(nearly_done, monkeypatch, moment, wal_min_
         with pytest.raises(KeyboardInterrupt):
             tracker.sync()
         monkeypatch.undo()
-        look_at(tracker, LEFT[1:])
+        check_reads(tracker, LEFT[1:])
         tracker.mark_done(LEFT[2])
         tracker.sync()
-        look_at(tracker, LEFT[1:2])
+        check_reads(tracker, LEFT[1:2])
     assert left_in(nearly_done)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, LEFT[1:2])
+        check_reads(tracker, LEFT[1:2])
 
 
-def test_the_map_grows_in_the_middle(path, monkeypatch):
-    """The sync is done again; they are still kept in step."""
+def test_summary_is_correct_after_the_map_grew_during_a_sync(path, monkeypatch):
+    """The sync is repeated, and the summary is still correct."""
     written = []
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", 1 << 16)
@@ -263,28 +263,31 @@ def test_the_map_grows_in_the_middle(path, monkeypatch):
         tracker.sync()
         assert len(written) > len(set(written)), "nothing was done again"
         assert tracker._store.summary.is_current()
-        look_at(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
+        check_reads(tracker, [(key, "x" * 300) for key in range(8_000)], 8_000)
     assert left_in(path)
 
 
-def test_two_instances_on_one_store(nearly_done):
+def test_summary_is_correct_with_two_instances(nearly_done):
     with Tracker(nearly_done) as tracker, Tracker(nearly_done, clone=False) as other:
         tracker.mark_done(LEFT[0])
         other.mark_done(LEFT[1])
         tracker.sync()
-        look_at(other, LEFT[2:])
+        check_reads(other, LEFT[2:])
         other.sync()
-        look_at(tracker, LEFT[2:])
+        check_reads(tracker, LEFT[2:])
         other.add("more")
         other.sync()
-        look_at(tracker, [*LEFT[2:], "more"], SIZE + 1)
+        check_reads(tracker, [*LEFT[2:], "more"], SIZE + 1)
     with Tracker(nearly_done) as tracker:
-        look_at(tracker, [*LEFT[2:], "more"], SIZE + 1)
+        check_reads(tracker, [*LEFT[2:], "more"], SIZE + 1)
 
 
 @pytest.mark.parametrize("gap", [63, 64, 65, 66, 1_000])
-def test_long_runs_of_deleted_tasks(path, gap):
-    """Heads are in one piece from block 0 on; where most of it would be empty there are none, and all is right."""
+def test_tracker_with_long_runs_of_deleted_tasks_yields_its_open_tasks(path, gap):
+    """The summary is one record from block 0 on.
+
+    If most of it would be empty, there is none, and all results are right.
+    """
     with Tracker(path) as tracker:
         tracker.add_many(range(500 * gap + 1_500))
         for key in range(500, 500 * gap + 500):
@@ -292,7 +295,7 @@ def test_long_runs_of_deleted_tasks(path, gap):
         tracker.mark_done(1)
         tracker.sync()
         todo = [0, *range(2, 500), *range(500 * gap + 500, 500 * gap + 1_500)]
-        look_at(tracker, todo, 1_500)
+        check_reads(tracker, todo, 1_500)
         del tracker[0]
     for _ in range(2):
         with Tracker(path) as tracker:
@@ -304,7 +307,7 @@ def test_long_runs_of_deleted_tasks(path, gap):
             tracker._check()
 
 
-def test_random_sessions(path, seed):
+def test_summary_is_correct_after_random_sessions(path, seed):
     rng = random.Random(seed)
     done, there = set(), set()
     for session in range(12):
@@ -327,4 +330,4 @@ def test_random_sessions(path, seed):
                 tracker._check()
                 assert list(tracker.todo_keys()) == sorted(there - done)
         with Tracker(path, mode="r") as tracker:
-            look_at(tracker, sorted(there - done), len(there))
+            check_reads(tracker, sorted(there - done), len(there))

@@ -28,7 +28,7 @@ SIZES = [1, 499, 500, 501, 999, 1000, 1001, 1500, 1501]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_counts_and_iterators_across_the_borders_of_blocks(tracker, path, size):
+def test_counts_and_iterators_work_across_block_boundaries(tracker, path, size):
     tracker.add_many(range(size))
     borders = [key for key in (0, 498, 499, 500, 501, 999, 1000, 1499, 1500) if key < size]
     for number, key in enumerate(borders):
@@ -53,7 +53,7 @@ def test_counts_and_iterators_across_the_borders_of_blocks(tracker, path, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_task_of_every_block_can_go(tracker, path, size):
+def test_every_task_of_every_block_can_be_deleted(tracker, path, size):
     tracker.add_many(range(size))
     tracker.sync()
     for key in range(size):
@@ -72,7 +72,7 @@ def test_every_task_of_every_block_can_go(tracker, path, size):
     assert counts(tracker) == (1, 0, 0, 1)
 
 
-def test_thousands_of_deleted_tasks_leave_gaps_that_nothing_falls_into(tracker):
+def test_loops_and_counts_skip_thousands_of_deleted_tasks(tracker):
     size, kept = 6000, [0, 1, 2499, 2500, 5999]
     tracker.add_many(range(size))
     for key in range(0, size, 3):
@@ -93,7 +93,7 @@ def test_thousands_of_deleted_tasks_leave_gaps_that_nothing_falls_into(tracker):
     assert list(tracker.todo_keys()) == [*kept, *range(10_000, 10_600)]
 
 
-def test_numbers_of_deleted_tasks_are_not_given_again(path):
+def test_sequence_numbers_of_deleted_tasks_are_not_reused(path):
     """A status that was left behind would be that of the next task with its number."""
     for size in (3, 600):
         with ProgressTracker(path) as tracker:
@@ -110,7 +110,7 @@ def test_numbers_of_deleted_tasks_are_not_given_again(path):
             tracker.clear()
 
 
-def test_reverted_blocks_are_as_they_were(path):
+def test_revert_restores_status_blocks(path):
     with ProgressTracker(path) as tracker:
         tracker.add_many(range(1200))
         tracker.sync()
@@ -126,7 +126,7 @@ def test_reverted_blocks_are_as_they_were(path):
         assert list(tracker.todo_keys()) == list(range(1200))
 
 
-def test_more_blocks_than_are_kept_in_memory(path):
+def test_store_may_have_more_blocks_than_the_cache_holds(path):
     size = 120_000
     with ProgressTracker(path, sync_at=50_000) as tracker:
         tracker.add_many(range(size))
@@ -150,7 +150,7 @@ def test_more_blocks_than_are_kept_in_memory(path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_changes_of_thousands_of_tasks_agree_with_a_dict(path, seed):
+def test_random_changes_to_thousands_of_tasks_agree_with_a_dict(path, seed):
     seed_random = random.Random(seed)
     model, size = {}, 2600
     with ProgressTracker(path, max_tries=2, sync_at=seed_random.choice([30, 300, 10_000])) as tracker:

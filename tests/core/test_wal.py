@@ -1,4 +1,4 @@
-"""The write-ahead log of a private store: every reader sees it, and a checkpoint writes it to its place."""
+"""The write-ahead log of a private store: every reader sees it, and a checkpoint empties it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tastypy_fast import (
     Tracker,
 )
 from tastypy_fast._store.store import Store
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.stores import logging, value_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 SHARED = {POD: SharedPOD, Tracker: SharedTracker}
 
 
-# What is in the log
+# Contents of the log
 
 
 @pytest.fixture(params=[POD, Tracker], ids=["pod", "tracker"])
@@ -40,7 +40,7 @@ def log_of(store):
 
 
 def scattered(cls, seed, most=200):
-    """Keys and values in no order."""
+    """Keys and values in random order."""
     numbers = list(range(most))
     random.Random(seed).shuffle(numbers)
     return {f"{number * 2654435761 % 2**32:08x}": value_for(cls, number) for number in numbers}
@@ -48,7 +48,7 @@ def scattered(cls, seed, most=200):
 
 @pytest.fixture
 def logged(cls, path):
-    """What a store holds that was left, by a killed process, with all of it in the log."""
+    """The contents of a store of a killed process, all of them in the log."""
     def live(pipe):
         with logging(10**6):
             store = cls(path)
@@ -72,7 +72,7 @@ def logged(cls, path):
     return expected
 
 
-def test_the_log_of_a_killed_process_is_read(cls, path, logged):
+def test_log_of_a_killed_process_is_read(cls, path, logged):
     assert verify(path) == []
     with cls(path, mode="r") as reader:
         reader._check()
@@ -91,7 +91,7 @@ def test_the_log_of_a_killed_process_is_read(cls, path, logged):
     assert verify(path) == []
 
 
-def test_a_shared_store_starts_with_the_contents_of_the_log(cls, path, logged):
+def test_shared_store_starts_with_the_contents_of_the_log(cls, path, logged):
     with SHARED[cls](path) as store:
         store._check()
         assert store.items() == logged
@@ -101,7 +101,7 @@ def test_a_shared_store_starts_with_the_contents_of_the_log(cls, path, logged):
         assert len(store) == len(logged) + 1
 
 
-def test_a_reader_follows_the_log_through_syncs_and_checkpoints(cls, path):
+def test_reader_sees_the_log_through_syncs_and_checkpoints(cls, path):
     with logging(120), cls(path, sync_at=10**6) as store:
 
         def read(pipe):
@@ -130,7 +130,7 @@ def test_a_reader_follows_the_log_through_syncs_and_checkpoints(cls, path):
         assert 0 in lengths
 
 
-def test_a_readers_loop_continues_during_a_checkpoint(cls, path):
+def test_readers_loop_continues_during_a_checkpoint(cls, path):
     with logging(10**6), cls(path) as store:
         store.update(scattered(cls, 0))
         store.sync()
@@ -153,8 +153,8 @@ def test_a_readers_loop_continues_during_a_checkpoint(cls, path):
 
 
 @pytest.mark.parametrize("at", range(1, 9))
-def test_an_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, at):
-    """A process that is killed between two of its transactions, and a reader meanwhile."""
+def test_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, at):
+    """A process is killed between two transactions of the checkpoint, while a reader has the store open."""
     monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 40)
 
     def live(pipe):
@@ -193,7 +193,7 @@ def test_an_interrupted_checkpoint_is_repeated(cls, path, logged, monkeypatch, a
     assert verify(path) == []
 
 
-def test_a_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
+def test_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
     monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_RUN", 20)
     write = Store.write
     left = 3
@@ -223,8 +223,8 @@ def test_a_full_disk_during_a_checkpoint_loses_nothing(cls, path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["the sync", "the merge after it"])
-def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(path, monkeypatch, failing):
-    """On a full disk, which there is none any more the next time."""
+def test_failed_sync_of_added_tasks_adds_each_task_once(path, monkeypatch, failing):
+    """The first sync fails on a full disk, and the next one succeeds."""
     write = Store.write
     keys = list(scattered(Tracker, 0))
 
@@ -247,7 +247,7 @@ def test_tasks_that_are_synced_as_they_are_added_are_there_once_when_it_fails(pa
         assert list(tracker) == keys
 
 
-def test_a_batch_that_is_not_as_it_was_written_is_an_error(cls, path, logged):
+def test_damaged_log_batch_raises_an_error(cls, path, logged):
     with lmdb.open(str(path), max_dbs=8) as db:
         log = db.open_db(b"log", integerkey=True)
         with db.begin(write=True) as txn:
@@ -259,8 +259,8 @@ def test_a_batch_that_is_not_as_it_was_written_is_an_error(cls, path, logged):
             cls(path, mode=mode)
 
 
-def test_a_store_without_a_log_gets_one(cls, path):
-    """Of format 1."""
+def test_store_without_a_log_gets_one(cls, path):
+    """The store has format 1."""
     with cls(path) as store:
         store.update(scattered(cls, 0))
     with lmdb.open(str(path), max_dbs=8) as db, db.begin(write=True) as txn:
@@ -275,7 +275,7 @@ def test_a_store_without_a_log_gets_one(cls, path):
         assert txn.get(b"format", db=db.open_db(b"meta", txn=txn)) == b"2"
 
 
-def test_a_forked_child_reads_the_log(cls, path):
+def test_forked_child_reads_the_log(cls, path):
     with logging(10**6), cls(path) as store:
         store.update(scattered(cls, 0))
         store.sync()
@@ -283,13 +283,13 @@ def test_a_forked_child_reads_the_log(cls, path):
         def read(pipe):
             pipe.send((list(store), len(store), store.get(next(iter(store)))))
 
-        assert outcome_of(read) == [(list(store), len(store), store.get(next(iter(store))))]
+        assert result_of_child(read) == [(list(store), len(store), store.get(next(iter(store))))]
 
 
 # When the log is used
 
 
-def test_scattered_changes_go_into_the_log_and_others_do_not(cls, path):
+def test_only_scattered_changes_go_into_the_log(cls, path):
     with cls(path) as store:
         store.update((number, value_for(cls, number)) for number in range(5000))
         store.sync()
@@ -309,7 +309,7 @@ def test_scattered_changes_go_into_the_log_and_others_do_not(cls, path):
         store._check()
 
 
-def test_a_large_log_is_checkpointed(cls, path, monkeypatch):
+def test_large_log_is_checkpointed(cls, path, monkeypatch):
     monkeypatch.setattr(Store, "checkpoint_at", 5000)
     with cls(path) as store:
         largest = 0
@@ -334,7 +334,7 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
             store.update(scattered(cls, 0))
             store.sync()
             pipe.send(len(log_of(store)))
-            # (one that is moved to the end is new there, and has left its place)
+            # A key that is moved to the end is new there, and its old record is deleted.
             first = next(iter(store))
             del store[first]
             store.sync()
@@ -348,7 +348,7 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
         logged, expected = child.receive_all()
         assert child.wait() == -signal.SIGKILL
     assert logged == 200 + (cls is Tracker)
-    # (all that were ever added, as deletions are in the log)
+    # These are all keys that were ever added, because the log contains deletions.
     assert entries_on_disk(path) == [202, 0]
     assert [key for key, _ in expected] == [*list(scattered(cls, 0))[1:], next(iter(scattered(cls, 0))), "new"]
     with cls(path, mode="r") as reader:
@@ -361,8 +361,8 @@ def test_new_records_are_written_once_and_only_their_index_goes_into_the_log(cls
     assert verify(path) == []
 
 
-def test_keys_that_another_instance_adds_meanwhile_are_not_added_again(cls, path):
-    """What was known not to be there, when it was asked for, is asked for again."""
+def test_key_added_by_another_instance_is_not_added_twice(cls, path):
+    """The cached fact that a key does not exist is checked again."""
     with logging(10**6), cls(path, clone=False) as one, cls(path, clone=False) as other:
         keys = list(scattered(cls, 0))
         one.update((key, value_for(cls, 1)) for key in keys)
@@ -379,7 +379,7 @@ def test_keys_that_another_instance_adds_meanwhile_are_not_added_again(cls, path
         assert len(store) == 200
 
 
-def test_a_block_of_statuses_changes_more_often_than_it_has_tasks(path):
+def test_status_block_may_change_more_often_than_it_has_tasks(path):
     def live(pipe):
         with logging(10**6):
             tracker = Tracker(path)
@@ -392,7 +392,7 @@ def test_a_block_of_statuses_changes_more_often_than_it_has_tasks(path):
                     tracker.increment_tries(key)
                 tracker.sync()
                 tracker._check()
-            # (a block that is gone, and comes back)
+            # A block is deleted and created again.
             for key in range(100, 600):
                 del tracker[key]
             tracker.sync()

@@ -1,4 +1,4 @@
-"""sync(), sync_key(), hold(), mark_dirty() and revert(): what is on disk and when."""
+"""sync(), sync_key(), hold(), mark_dirty() and revert(): what is on disk, and when."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_syncing_twice_changes_nothing(kit, abc):
 
 
 @pytest.mark.parametrize("sync_at", [1, 2, 3, 10])
-def test_store_syncs_by_itself_at_sync_at_dirty_values(kit, sync_at):
+def test_automatic_sync_happens_at_sync_at_dirty_keys(kit, sync_at):
     store = kit.open(sync_at=sync_at)
     for number in range(25):
         if store.dirty():
-            # The same key again is no further dirty value.
+            # Changing the same key again does not add a dirty key.
             store[number - 1] = kit.value("again")
         store[number] = kit.value("new")
         assert len(store.dirty()) == (number + 1) % sync_at
@@ -61,7 +61,7 @@ def test_deletions_count_towards_sync_at(kit):
 
 
 @pytest.mark.parametrize(("sync_at", "left"), [(2, set()), (3, set()), (4, {"a", "b", "c"})])
-def test_unhold_syncs_at_once_when_enough_is_dirty(kit, sync_at, left):
+def test_unhold_syncs_at_once_if_sync_at_keys_are_dirty(kit, sync_at, left):
     store = kit.open(sync_at=sync_at)
     store.hold()
     store.update(kit.pairs(ABC))
@@ -95,7 +95,7 @@ def test_unhold_counts_deletions_and_changes_of_values(kit):
     assert kit.contents(store) == {"b": [2, 4], "c": [3, 4]}
 
 
-def test_unhold_raises_what_its_sync_raises_and_ends_the_hold(private_kit):
+def test_unhold_raises_the_error_of_its_sync_and_ends_the_hold(private_kit):
     kit = private_kit
     store = kit.open(sync_at=2, init=kit.pairs({"bad": [], "good": []}))
     store.sync()
@@ -110,7 +110,7 @@ def test_unhold_raises_what_its_sync_raises_and_ends_the_hold(private_kit):
     assert store.dirty() == set()
 
 
-def test_sync_works_on_hold(kit):
+def test_sync_during_a_hold_saves(kit):
     store = kit.open(sync_at=1)
     store.hold()
     store["a"] = kit.value(1)
@@ -122,7 +122,7 @@ def test_sync_works_on_hold(kit):
     assert store.dirty() == set()
 
 
-def test_closing_on_hold_saves(kit):
+def test_close_during_a_hold_saves(kit):
     store = kit.open(sync_at=1)
     store.hold()
     store.update(kit.pairs(ABC))
@@ -156,7 +156,7 @@ def test_sync_key_saves_a_deletion(kit, abc):
         abc.sync_key("a")
 
 
-def test_sync_key_saves_a_key_in_its_new_place(kit, abc):
+def test_sync_key_saves_a_key_at_its_new_position(kit, abc):
     abc.sync()
     del abc["a"]
     abc["d"] = kit.value(4)
@@ -198,7 +198,7 @@ def test_deleted_key_cannot_be_marked_dirty(abc):
         abc.mark_dirty("a")
 
 
-def test_dirty_holds_deleted_keys_but_none_that_was_never_saved(kit, abc):
+def test_dirty_has_deleted_keys_only_if_they_were_saved(kit, abc):
     abc.sync()
     abc["new"] = kit.value(1)
     del abc["new"], abc["a"]
@@ -216,7 +216,7 @@ def test_reading_does_not_make_dirty(kit, abc):
     assert abc.dirty() == set()
 
 
-def test_revert_brings_back_what_was_saved(kit, abc):
+def test_revert_restores_the_last_sync(kit, abc):
     abc.sync()
     abc["a"] = kit.value("changed")
     del abc["b"]
@@ -230,7 +230,7 @@ def test_revert_brings_back_what_was_saved(kit, abc):
     assert list(kit.contents(kit.reopened(abc)).items()) == list(ABC.items())
 
 
-def test_keys_go_on_in_order_after_a_revert(kit, abc):
+def test_keys_stay_in_order_after_a_revert(kit, abc):
     abc.sync()
     abc["x"] = kit.value(0)
     abc.revert()
@@ -240,7 +240,7 @@ def test_keys_go_on_in_order_after_a_revert(kit, abc):
 
 
 @pytest.mark.parametrize("end", ["close", "with", "collected"])
-def test_store_that_ends_is_saved(kit, end):
+def test_store_is_saved_by_close_with_and_garbage_collection(kit, end):
     store = kit.cls(kit.folder / "ended")
     if end == "with":
         with store as entered:
@@ -253,11 +253,11 @@ def test_store_that_ends_is_saved(kit, end):
     del store
     if end == "with":
         del entered
-    again = kit.open("ended", file_size=7)  # (an instance that is still open would refuse another file_size)
+    again = kit.open("ended", file_size=7)  # An instance that is still open would refuse another file_size.
     assert kit.contents(again) == ABC
 
 
-def test_with_saves_when_an_exception_leaves_it(kit):
+def test_with_block_saves_after_an_exception(kit):
     store = kit.open()
 
     def work():

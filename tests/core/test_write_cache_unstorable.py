@@ -1,4 +1,4 @@
-"""A value changed into one that cannot be stored: reported by key, all else is saved."""
+"""A value that became unstorable is reported by its key, and all other values are saved."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
 @pytest.mark.parametrize("again", [1, 2])
-def test_unstorable_mutation_is_reported_by_key_and_all_else_is_saved(private_kit, spoilt, data, again):
+def test_unstorable_mutation_is_reported_by_key_and_the_rest_is_saved(private_kit, partly_unstorable, data, again):
     for _ in range(again):
         with pytest.raises(UnstorableValueError, match=r"'k'.*l"):
-            spoilt.sync()
-    assert spoilt.dirty() == {"k"}
+            partly_unstorable.sync()
+    assert partly_unstorable.dirty() == {"k"}
     data()["l"].remove({1})
     data()["l"].append("good")
-    spoilt.sync()
-    assert spoilt.dirty() == set()
-    assert private_kit.contents(private_kit.reopened(spoilt)) == {
+    partly_unstorable.sync()
+    assert partly_unstorable.dirty() == set()
+    assert private_kit.contents(private_kit.reopened(partly_unstorable)) == {
         "k": {"l": [1, "good"], "d": {"x": [0]}}, "other": [5, 6], "third": [5, 6]
     }
 
 
-def test_reverting_an_unstorable_mutation_brings_back_what_was_saved(private_kit, spoilt, data):
+def test_revert_of_an_unstorable_mutation_restores_the_saved_value(private_kit, partly_unstorable, data):
     with pytest.raises(UnstorableValueError):
-        spoilt.sync()
-    spoilt.revert()
+        partly_unstorable.sync()
+    partly_unstorable.revert()
     assert data()["l"] == [1]
     assert data("third") == [5, 6]
-    spoilt.sync()
+    partly_unstorable.sync()
 
 
 def test_unstorable_mutation_does_not_lose_an_automatic_sync(private_kit, nested, data):
@@ -48,21 +48,21 @@ def test_unstorable_mutation_does_not_lose_an_automatic_sync(private_kit, nested
     assert kit.contents(kit.reopened(store)) == {"bad": [], "good": [1], "new": 2}
 
 
-def test_close_with_an_unstorable_mutation_leaves_the_store_open(private_kit, spoilt, data):
+def test_close_with_an_unstorable_mutation_leaves_the_store_open(private_kit, partly_unstorable, data):
     with pytest.raises(UnstorableValueError, match="'k'"):
-        spoilt.close()
-    assert not spoilt.closed
+        partly_unstorable.close()
+    assert not partly_unstorable.closed
     data()["l"].remove({1})
-    assert private_kit.plain(private_kit.reopened(spoilt)["other"]) == [5, 6]
+    assert private_kit.plain(private_kit.reopened(partly_unstorable)["other"]) == [5, 6]
 
 
-def test_sync_key_of_an_unstorable_mutation_names_it_and_writes_nothing(private_kit, spoilt, data):
+def test_sync_key_of_an_unstorable_mutation_names_the_key_and_writes_nothing(private_kit, partly_unstorable, data):
     with pytest.raises(UnstorableValueError, match="'k'"):
-        spoilt.sync_key("k")
-    assert "k" in spoilt.dirty()
-    spoilt.sync_key("third")
-    spoilt.revert()
-    assert private_kit.contents(spoilt) == {"k": {"l": [1], "d": {"x": [0]}}, "other": [5], "third": [5, 6]}
+        partly_unstorable.sync_key("k")
+    assert "k" in partly_unstorable.dirty()
+    partly_unstorable.sync_key("third")
+    partly_unstorable.revert()
+    assert private_kit.contents(partly_unstorable) == {"k": {"l": [1], "d": {"x": [0]}}, "other": [5], "third": [5, 6]}
 
 
 def test_several_unstorable_mutations_are_one_error(private_kit):

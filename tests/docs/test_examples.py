@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*) *\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
 PRINTS = re.compile(r"\s*(((It|This|The program) )?prints:\s*)?", re.IGNORECASE)
-# What such a block may hold. (The README's two commands are run by CI, which pastes them.)
+# The commands that such a block may contain. CI runs the two commands of the README.
 NOT_RUN = re.compile(
     r"pip install |python3 -m venv |eval |(\.venv/bin/)?python -m (benchmarks|tastypy_fast\.demo)[ .]")
 KNOWN = {"python", "console", "text", "sh", "bash", ""}
@@ -45,7 +45,7 @@ class Block(NamedTuple):
     line: int
     language: str
     text: str
-    # Whether a "text" block says what the block before it prints.
+    # Whether a "text" block is the output of the block before it.
     is_output: bool = False
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path, text: str | None = None) -> list[Block]:
-    """The fenced blocks of a page, but for directives of Sphinx."""
+    """The fenced blocks of a page, without Sphinx directives."""
     text = page.read_text(encoding="utf-8") if text is None else text
     blocks: list[Block] = []
     end = 0
@@ -89,7 +89,7 @@ class Run:
         self.saved: set[str] = set()
 
     def all(self, blocks: list[Block]) -> int:
-        """Run them. The number of programs and commands that were run."""
+        """Run the blocks, and return the number of programs and commands."""
         count = 0
         for block, after in zip_longest(blocks, blocks[1:]):
             wanted = after.text if after is not None and after.is_output else None
@@ -152,7 +152,7 @@ def has_programs(page: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_programs_and_commands_of_a_page_run(page, tmp_path):
+def test_programs_and_commands_of_a_page_print_the_documented_output(page, tmp_path):
     if "timeout " in page.read_text() and shutil.which("timeout") is None:
         pytest.skip("no command timeout (coreutils)")
     assert bool(Run(tmp_path).all(blocks_of(page))) == has_programs(page)
@@ -160,7 +160,7 @@ def test_programs_and_commands_of_a_page_run(page, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_example_is_in_a_fenced_block_that_ends_after_an_empty_line(page):
-    # Otherwise pytest takes the fence for what the last example prints, or nobody runs it.
+    # Otherwise pytest takes the fence as output of the last example, or does not run the example.
     text = page.read_text()
     fenced = [block for block in blocks_of(page) if ">>>" in block.text]
     assert all(block.language == "python" for block in fenced)
@@ -173,7 +173,7 @@ def test_pages_have_examples():
     assert sum(map(has_programs, PAGES)) >= 4
 
 
-# These tests can fail
+# Checks that these tests can fail
 
 
 @pytest.mark.parametrize("text", [
@@ -210,6 +210,6 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:|#)([^)#\s]+)[^)]*\)|!\[[^\]]*\]
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"],
                          ids=lambda page: page.name)
-def test_links_of_the_readme_and_its_like_lead_somewhere(page):
+def test_links_of_the_pages_outside_docs_have_targets(page):
     links = [first or second for first, second in LINK.findall(page.read_text())]
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -14,5 +14,5 @@ def cls(request):
 
 @pytest.fixture(params=["pod", "shared_tracker"])
 def either(request):
-    """For what does not depend on the class, where there are many cases."""
+    """One class, for tests with many cases whose result does not depend on the class."""
     return CLASSES[request.param]

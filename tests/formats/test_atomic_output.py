@@ -15,7 +15,7 @@ from tastypy_fast import (
     NotAStoreError,
     PersistentOrderedDictException,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.formats import LEFT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -33,10 +33,10 @@ def size_of(path):
 
 
 def kill_in_the_middle(work, target, size):
-    """Run ``work`` in a child, and kill it when what it makes has grown to a size. Whether it was made."""
+    """Run ``work`` in a child, and kill it when its output reaches a size. Returns whether the output was complete."""
     with Child(work) as child:
         while not target.exists():
-            with suppress(FileNotFoundError):  # it was renamed or removed
+            with suppress(FileNotFoundError):  # The output was renamed or removed.
                 if any(size_of(left) >= size for left in target.parent.glob(LEFT)):
                     break
         child.kill()
@@ -47,7 +47,7 @@ def kill_in_the_middle(work, target, size):
 PARTS = [0, 0.3, 0.9]
 
 
-def test_a_kill_in_the_middle_of_an_import_leaves_no_store(tmp_path, cls):
+def test_kill_during_an_import_leaves_no_store(tmp_path, cls):
     files = big_folder(tmp_path)
     cls.import_json(files, tmp_path / "whole").close()
     target = tmp_path / "place" / "store"
@@ -61,7 +61,7 @@ def test_a_kill_in_the_middle_of_an_import_leaves_no_store(tmp_path, cls):
             shutil.rmtree(target)
         else:
             killed += 1
-        assert len(list(target.parent.iterdir())) <= 1  # what the one before has left is gone
+        assert len(list(target.parent.iterdir())) <= 1  # The leftovers of the previous kill are gone.
     assert killed
     with cls.import_json(files, target) as store:
         store._check()
@@ -71,7 +71,7 @@ def test_a_kill_in_the_middle_of_an_import_leaves_no_store(tmp_path, cls):
 
 
 @pytest.mark.parametrize("export", ["export_json", "export_jsonl"])
-def test_a_kill_in_the_middle_of_an_export_leaves_nothing_at_the_path(tmp_path, export):
+def test_kill_during_an_export_leaves_nothing_at_the_path(tmp_path, export):
     size = size_of(big_folder(tmp_path))
     target = tmp_path / "place" / "target"
     target.parent.mkdir()
@@ -99,19 +99,19 @@ def lines_in(path):
     return sum(len(file.read_bytes().splitlines()) for file in (path.iterdir() if path.is_dir() else [path]))
 
 
-def test_only_what_killed_processes_have_left_is_swept(tmp_path):
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path):
     target = tmp_path / "target"
     mine = ["target.tastypy_fast-abc", "target.tastypy_fast-abcdefgh", "target.tastypy_fast-", "target.partial"]
     for name in mine:
         (tmp_path / name).mkdir()
         (tmp_path / name / "something").touch()
-    (tmp_path / "target.tastypy_fast-12345678").mkdir()  # killed before it had made anything
+    (tmp_path / "target.tastypy_fast-12345678").mkdir()  # The process was killed before it created anything.
     (tmp_path / "target.tastypy_fast-file_678").touch()
 
     class Slow(POD):
         def iteritems(self):
             yield from super().iteritems()
-            # Another process works on the same target meanwhile.
+            # Another process works on the same target at the same time.
             with Child(lambda pipe: other.export_jsonl(target)) as child:
                 assert child.wait() == 0
 
@@ -125,7 +125,7 @@ def test_only_what_killed_processes_have_left_is_swept(tmp_path):
 
 @contextmanager
 def small_files(limit):
-    """For a child process: no file that it writes may be larger."""
+    """Limit the size of every file that this child process writes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         yield
@@ -133,7 +133,7 @@ def small_files(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, cls):
+def test_failed_import_or_export_on_a_full_disk_leaves_nothing(tmp_path, cls):
     def work(pipe):
         with cls(tmp_path / "store", file_size=10_000) as store:
             store.update((number, {"text": f"{number:05}" * 20}) for number in range(5000))
@@ -153,14 +153,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, cls):
             assert sorted(os.listdir(tmp_path / "place")) == ["one", "three", "two"]
             store._check()
 
-    outcome_of(work)
+    result_of_child(work)
 
 
-def test_a_folder_that_may_not_be_written_is_an_error_of_ours(tmp_path):
+def test_unwritable_folder_raises_an_error_of_the_package(tmp_path):
     def work(pipe):
         with POD(tmp_path / "store", init={"a": 1}) as store:
             for attempt in (store.export_json, store.export_jsonl):
                 with pytest.raises(PersistentOrderedDictException, match="nothing was written"):
                     attempt("/proc/nothing/here")
 
-    outcome_of(work)
+    result_of_child(work)

@@ -1,4 +1,4 @@
-"""Export and import give back the same store, in little memory."""
+"""Export and import round-trip a store in little memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
-from tests.support.children import outcome_of
+from tests.support.children import result_of_child
 from tests.support.formats import GOOD, same, write_folder
 from tests.support.json_values import values
 from tests.support.keys import as_stored, keys
@@ -44,7 +44,7 @@ stores = st.lists(st.tuples(hostile, hostile_values), max_size=6)
 @example(pairs=[(("é", "\ud800"), ["é", "\ud800"]), ("\ud800", {"\udc00": "\ud800"})], size=2, gzipped=False)
 @example(pairs=[("a\\tb", 1), ("a\tb", 1), ("a\\\tb", 1), ("\\\\t", 1), ("\\", 1)], size=2, gzipped=False)
 @settings(max_examples=30)
-def test_everything_comes_back(name, pairs, size, gzipped):
+def test_export_and_import_round_trip(name, pairs, size, gzipped):
     cls = CLASSES[name]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -64,7 +64,7 @@ def test_everything_comes_back(name, pairs, size, gzipped):
 
 
 def key_is_short(key):
-    """Whether Python writes its ints."""
+    """Whether Python can convert the ints of a key to text."""
     if isinstance(key, tuple):
         return all(map(key_is_short, key))
     return isinstance(key, str) or abs(key) < 10**4000
@@ -72,7 +72,7 @@ def key_is_short(key):
 
 @given(data=st.binary(max_size=60) | st.text("\\t\t\"[]{}:,1e5keyvalu\n ", max_size=60).map(str.encode))
 @settings(max_examples=100)
-def test_arbitrary_input_is_read_or_an_error_of_ours(data):
+def test_arbitrary_input_is_read_or_raises_an_error_of_the_package(data):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_folder(folder / "files", {"0.json": data})
@@ -84,7 +84,7 @@ def test_arbitrary_input_is_read_or_an_error_of_ours(data):
             store._check()
 
 
-def test_the_deepest_keys_and_values_come_back(tmp_path, cls):
+def test_keys_and_values_at_the_nesting_limit_round_trip(tmp_path, cls):
     key = value = "x"
     for _ in range(490):
         key = (key, -1)
@@ -132,5 +132,5 @@ def test_memory_does_not_grow_with_the_store(tmp_path, cls, count):
         go_through(count, tmp_path / "large")
         pipe.send(anonymous_memory() - before)
 
-    # (a key and its dict take some 300 bytes)
-    assert outcome_of(work)[0] < 8 * 2**20
+    # A key and its dict take about 300 bytes.
+    assert result_of_child(work)[0] < 8 * 2**20

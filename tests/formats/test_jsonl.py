@@ -1,4 +1,4 @@
-"""JSON Lines: files, streams and pipes, packed or not, errors by line."""
+"""JSON Lines: files, streams and pipes, compressed or not, errors by line."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def temporary(store, path):
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_lines_go_through_files_of_any_kind(tmp_path, either, writer, reader):
+def test_lines_round_trip_through_files_of_any_kind(tmp_path, either, writer, reader):
     with either(tmp_path / "one") as one, either(tmp_path / "two") as two:
         one.update((key, value_for(either, value)) for key, value, _ in LINES)
         assert WRITERS[writer](one, tmp_path / "lines") == len(LINES)
@@ -87,7 +87,7 @@ def test_lines_go_through_files_of_any_kind(tmp_path, either, writer, reader):
 @pytest.mark.parametrize(("suffix", "unpack"), [
     (".gz", gzip.decompress), (".zst", lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data)),
 ])
-def test_lines_are_packed_as_the_name_says(tmp_path, cls, suffix, unpack):
+def test_file_name_selects_the_compression(tmp_path, cls, suffix, unpack):
     packed, plain = tmp_path / f"lines.jsonl{suffix}", tmp_path / "lines.jsonl"
     with cls(tmp_path / "one") as one, cls(tmp_path / "two") as two:
         one.update((number, value_for(cls, f"{number}" * 20)) for number in range(3000))
@@ -96,7 +96,7 @@ def test_lines_are_packed_as_the_name_says(tmp_path, cls, suffix, unpack):
         assert packed.stat().st_size < plain.stat().st_size / 2
         assert two.import_jsonl(packed) == 3000
         assert one.items() == two.items()
-    # Two pieces in one file, as after appending; and an empty store.
+    # Two compressed parts in one file, as after appending; and an empty store.
     packed.write_bytes(packed.read_bytes() * 2)
     with cls(tmp_path / "three") as three, cls(tmp_path / "four") as four:
         assert three.import_jsonl(packed) == 6000
@@ -105,7 +105,7 @@ def test_lines_are_packed_as_the_name_says(tmp_path, cls, suffix, unpack):
         assert four.import_jsonl(tmp_path / f"empty{suffix}") == 0
 
 
-def test_lines_go_through_pipes(tmp_path):
+def test_lines_round_trip_through_pipes(tmp_path):
     program = """
         import sys
         from tastypy_fast import POD
@@ -125,7 +125,7 @@ def test_lines_go_through_pipes(tmp_path):
         assert process.returncode == 0, errors
     with POD(tmp_path / "one") as one, POD(tmp_path / "two") as two:
         assert one.items() == two.items()
-        # By name, too.
+        # The same by file name.
         os.mkfifo(tmp_path / "pipe")
         with subprocess.Popen([sys.executable, "-c", "import sys; print(len(open(sys.argv[1], 'rb').readlines()))",
                                tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
@@ -133,7 +133,7 @@ def test_lines_go_through_pipes(tmp_path):
             assert reader.stdout.read() == b"1000\n"
 
 
-def test_lines_of_others_are_read(tmp_path, cls):
+def test_lines_of_other_programs_are_read(tmp_path, cls):
     text = '\ufeff{"value": {"n": 1}, "key": "a"}\r\n\n  \n {"key": ["b", [2]], "value" : {}}\n{"key": 5, "value": {}}'
     (tmp_path / "lines").write_text(text, encoding="utf-8")
     with cls(tmp_path / "store") as store:
@@ -142,7 +142,7 @@ def test_lines_of_others_are_read(tmp_path, cls):
         assert store["a"]["n"] == 1
 
 
-def test_import_is_an_update(tmp_path, cls):
+def test_import_works_like_update(tmp_path, cls):
     with cls(tmp_path / "store", init={"a": {"x": 1}, "b": {"x": 1, "y": 1}}) as store:
         if is_tracker(cls):
             store.mark_done("b")
@@ -163,7 +163,7 @@ def test_import_is_an_update(tmp_path, cls):
     ('{"key": 1.5, "value": {}}\n', InvalidKeyError, "a key must be"),
     ('{"key": "x", "value": {"n": %s}}\n' % ("9" * 5000), UnstorableValueError, "too many digits"),
 ])
-def test_an_error_names_its_line_and_earlier_lines_are_imported(tmp_path, either, before, bad, error, match):
+def test_error_names_its_line_and_earlier_lines_are_imported(tmp_path, either, before, bad, error, match):
     lines = [GOOD % number for number in range(before)]
     lines[1:1] = ["\n"] * (before > 1)
     (tmp_path / "lines").write_text("".join(lines) + bad + GOOD % 9999)
@@ -178,7 +178,7 @@ def test_an_error_names_its_line_and_earlier_lines_are_imported(tmp_path, either
                             else "the one before it is in the store")
 
 
-def test_a_value_that_is_no_task_is_refused_with_its_line(tmp_path):
+def test_non_task_value_is_refused_with_its_line(tmp_path):
     for name, cls in CLASSES.items():
         if is_tracker(cls):
             with cls(tmp_path / name) as store:
@@ -189,7 +189,7 @@ def test_a_value_that_is_no_task_is_refused_with_its_line(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 1000])
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_a_packed_file_that_was_cut_short_is_an_error(tmp_path, suffix, cut):
+def test_truncated_compressed_file_raises_an_error(tmp_path, suffix, cut):
     lines = tmp_path / f"lines{suffix}"
     noise = random.Random(1)
     with POD(tmp_path / "one", init=((number, noise.random()) for number in range(20_000))) as one:
@@ -209,7 +209,7 @@ def test_a_packed_file_that_was_cut_short_is_an_error(tmp_path, suffix, cut):
             two.clear()
 
 
-def test_a_text_file_of_another_encoding_is_an_error_that_says_so(tmp_path):
+def test_text_file_of_another_encoding_raises_an_error_that_names_it(tmp_path):
     with POD(tmp_path / "store", init={"é": "😀"}) as store:
         with open(tmp_path / "lines", "w", encoding="ascii") as file, \
                 pytest.raises(UnstorableValueError, match=r"lines 1 to 1 .*\(ascii\); open it with encoding='utf-8'"):
@@ -220,7 +220,7 @@ def test_a_text_file_of_another_encoding_is_an_error_that_says_so(tmp_path):
             store.import_jsonl(file)
 
 
-def test_a_missing_file_is_the_systems_error(tmp_path):
+def test_missing_file_raises_file_not_found_error(tmp_path):
     with POD(tmp_path / "store") as store, pytest.raises(FileNotFoundError, match="nothing"):
         store.import_jsonl(tmp_path / "nothing")
 
@@ -235,7 +235,7 @@ def test_without_zstandard_the_error_names_the_extra(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["store", "there.zst"]
 
 
-def test_a_store_that_only_reads_is_written_out_and_not_read_into(tmp_path):
+def test_read_only_store_can_be_exported_and_refuses_imports(tmp_path):
     with POD(tmp_path / "store", init={"a": 1}):
         pass
     with POD(tmp_path / "store", mode="r") as reader:
@@ -245,7 +245,7 @@ def test_a_store_that_only_reads_is_written_out_and_not_read_into(tmp_path):
             reader.import_jsonl(tmp_path / "lines")
 
 
-def test_a_shared_store_in_a_block_is_written_as_it_is_there(tmp_path):
+def test_export_inside_a_block_has_the_changes_of_the_block(tmp_path):
     with SharedPOD(tmp_path / "store", init={"a": 1}) as store:
         with store.transaction():
             store["b"] = 2
@@ -257,7 +257,7 @@ def test_a_shared_store_in_a_block_is_written_as_it_is_there(tmp_path):
         assert store.keys() == ["a", "b", 3]
 
 
-def test_claimed_tasks_are_written_as_tasks(tmp_path):
+def test_claimed_tasks_are_exported_without_their_claims(tmp_path):
     with SharedTracker(tmp_path / "store", init={"a": {}, "b": {}}) as tracker:
         assert tracker.should_try("a")
         tracker.export_json(tmp_path / "files")

@@ -1,4 +1,4 @@
-"""tastypy's files: written to the byte as the original does, and read."""
+"""tastypy's files: identical to those of the original when written, and readable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def as_the_original_reads(lines):
-    """The original's rules, in the order in which it applied them."""
+    """Parse a line by the rules of the original, in the order in which it applies them."""
     for line in lines:
         assert line.endswith("\n")
         key, value = line[:-1].split("\t", 1)
@@ -36,7 +36,7 @@ def tuples(value):
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
-def test_files_are_the_originals_to_the_byte(tmp_path):
+def test_files_are_identical_to_those_of_the_original(tmp_path):
     store = POD(tmp_path / "store", init=[(key, value) for key, value, _ in LINES], file_size=4)
     assert store.export_json(tmp_path / "files") == len(LINES)
     assert contents(tmp_path / "files") == {
@@ -49,7 +49,7 @@ def test_files_are_the_originals_to_the_byte(tmp_path):
 
 
 @pytest.mark.parametrize("cls", [Tracker, SharedTracker])
-def test_tasks_have_their_special_keys(tmp_path, cls):
+def test_tasks_are_written_with_their_status_keys(tmp_path, cls):
     with cls(tmp_path / "store") as tracker:
         tracker.add_many(["a", ("b", 1), "c"])
         tracker.mark_done("a")
@@ -82,7 +82,7 @@ def test_files_have_the_given_number_of_lines(tmp_path, cls, count, sizes, gzipp
         assert {name: unpack(data).count(b"\n") for name, data in found.items()} == {
             f"{number}.json{'.gz' if gzipped else ''}": size for number, size in enumerate(sizes)
         }
-        # The same bytes each time.
+        # The second export has the same bytes.
         store.export_json(tmp_path / "again")
         assert contents(tmp_path / "again") == found
         for name, size in (("one", {"file_size": 3}), ("two", {})):
@@ -93,7 +93,7 @@ def test_files_have_the_given_number_of_lines(tmp_path, cls, count, sizes, gzipp
                 assert copy.path == str(tmp_path / name)
 
 
-def test_a_large_store_is_exported_and_imported_in_order(tmp_path, cls):
+def test_large_store_is_exported_and_imported_in_order(tmp_path, cls):
     with cls(tmp_path / "store", file_size=700) as store:
         store.update((f"key {number}", value_for(cls, {"n": number})) for number in range(3456))
         assert store.export_json(tmp_path / "files") == 3456
@@ -104,8 +104,8 @@ def test_a_large_store_is_exported_and_imported_in_order(tmp_path, cls):
             assert one.items() == two.items() == store.items()
 
 
-def test_files_written_by_hand_are_read(tmp_path, cls):
-    # (as a Mac leaves it; JSON with other spaces, unescaped letters, a lone backslash and ends of lines of Windows)
+def test_handwritten_files_are_read(tmp_path, cls):
+    # The file is as a Mac leaves it. Its JSON has other spaces, unescaped letters, a lone backslash and CRLF line ends.
     folder = write_folder(tmp_path / "files", {
         ".DS_Store": b"\x00",
         "0.json": '"é\\\\t"\t{"_done": true,"x":[1 , 2]}\n["a",["b"]]\t {}\r\n',
@@ -125,10 +125,10 @@ def test_files_written_by_hand_are_read(tmp_path, cls):
         assert len(store) == 6
 
 
-def test_gzipped_files_written_by_hand_are_read(tmp_path, cls):
+def test_handwritten_gzipped_files_are_read(tmp_path, cls):
     line = b'"%d"\t{"n": 1}\n'
     folder = write_folder(tmp_path / "files", {
-        # two pieces in one file, as after appending
+        # The file has two compressed parts, as after appending.
         "0.json.gz": gzip.compress(line % 1) + gzip.compress(line % 2),
         "1.json.gz": gzip.compress(line % 3),
     })
@@ -138,7 +138,7 @@ def test_gzipped_files_written_by_hand_are_read(tmp_path, cls):
         assert not store.gzipped
 
 
-def test_arguments_are_those_of_the_class(tmp_path):
+def test_import_accepts_the_arguments_of_the_class(tmp_path):
     folder = write_folder(tmp_path / "files", {"0.json": '"a"\t{"_tries": 2}\n"b"\t{}\n'})
     with Tracker.import_json(folder, tmp_path / "store", max_tries=2, init={"c": {}}, gzipped=True, sync_at=1,
                              durability="full") as tracker:
@@ -157,7 +157,7 @@ def test_arguments_are_those_of_the_class(tmp_path):
     {"init": {"a": object()}}, {"init": [("b", {}), (1.5, {})]}, {"mode": "x"}, {"mode": "r", "init": {"c": {}}},
     {"gzipped": True, "durability": "none"}, {"init": 5},
 ], ids=range(6))
-def test_arguments_that_make_no_sense_leave_no_store(tmp_path, cls, wrong):
+def test_invalid_arguments_create_no_store(tmp_path, cls, wrong):
     folder = write_folder(tmp_path / "files", {"0.json": '"a"\t{}\n'})
     with pytest.raises((TypeError, ValueError, ReadOnlyStoreError)):
         cls.import_json(folder, tmp_path / "new" / "store", **wrong)

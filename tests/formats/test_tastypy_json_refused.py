@@ -1,4 +1,4 @@
-"""tastypy's files: damage is refused whole, nothing is overwritten."""
+"""tastypy's files: a damaged folder is refused completely, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def refused(cls, folder, path, match, error=DamagedInputError, **arguments):
-    """The import raises, names the folder, and leaves nothing at the path or beside it."""
+    """Check that the import raises, names the folder, and leaves nothing at the path or next to it."""
     before = sorted(path.parent.iterdir()), contents(folder)
     with pytest.raises(error, match=match) as caught:
         cls.import_json(folder, path, **arguments)
@@ -70,23 +70,23 @@ PACKED = gzip.compress((A + B).encode())
     ({"0.json.gz": PACKED[:-1]}, r"0\.json\.gz, line 3: the file ends here"),
     ({"0.json.gz": PACKED[:20]}, r"0\.json\.gz, line 1: the file ends here"),
     ({"0.json.gz": b""}, r"0\.json\.gz, line 1: the file ends here"),
-    ({"0.json.gz": A}, r"0\.json\.gz, line 1: what follows cannot be decompressed"),
-    ({"0.json.gz": PACKED + b"x"}, r"0\.json\.gz, line 3: what follows cannot be decompressed"),
-    ({"0.json.gz": PACKED[:-8] + b"\0" * 8}, r"0\.json\.gz, line 3: what follows cannot be decompressed"),
+    ({"0.json.gz": A}, r"0\.json\.gz, line 1: the rest of the file cannot be decompressed"),
+    ({"0.json.gz": PACKED + b"x"}, r"0\.json\.gz, line 3: the rest of the file cannot be decompressed"),
+    ({"0.json.gz": PACKED[:-8] + b"\0" * 8}, r"0\.json\.gz, line 3: the rest of the file cannot be decompressed"),
 ], ids=lambda case: None if isinstance(case, dict) else re.sub("[^a-z0-9]+", "-", case)[:40])
-def test_damaged_files_are_refused_whole(tmp_path, either, files, match):
+def test_damaged_files_are_refused_and_create_no_store(tmp_path, either, files, match):
     message = refused(either, write_folder(tmp_path / "files", files), tmp_path / "store", match)
     assert str(tmp_path / "files") in message
 
 
-def test_damage_is_the_error_of_the_original_and_a_value_error(tmp_path):
+def test_damage_error_is_also_a_value_error(tmp_path):
     folder = write_folder(tmp_path / "files", {"0.json": "x"})
     for error in (PersistentOrderedDictIntegrityError, ValueError):
         refused(POD, folder, tmp_path / "store", "line 1", error)
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_first_file_of_another_size_than_given_is_refused(tmp_path, size):
+def test_first_file_with_another_number_of_lines_than_file_size_is_refused(tmp_path, size):
     folder = write_folder(tmp_path / "files", {"0.json": A + B, "1.json": C})
     refused(POD, folder, tmp_path / "store", rf"0\.json has 2 lines and not {size}, .*given", file_size=size)
 
@@ -113,7 +113,7 @@ def test_unstorable_input_is_refused_with_its_line(tmp_path, cls, line, error):
 
 
 @pytest.mark.parametrize("value", ["1", "[]", '{"_done": 1, "_tries": "x"}', '{"_tries": 1.5}'])
-def test_a_value_that_is_no_task_is_refused_by_trackers(tmp_path, value):
+def test_tracker_refuses_a_value_that_is_not_a_task(tmp_path, value):
     folder = write_folder(tmp_path / "files", {"0.json": f'"a"\t{{}}\n"b"\t{value}\n'})
     with POD.import_json(folder, tmp_path / "pod") as pod:
         assert pod["b"] == json.loads(value)
@@ -122,7 +122,7 @@ def test_a_value_that_is_no_task_is_refused_by_trackers(tmp_path, value):
             refused(cls, folder, tmp_path / name, r"0\.json, line 2: ", UnstorableValueError)
 
 
-def test_folders_that_are_none_are_refused(tmp_path, cls):
+def test_import_refuses_paths_that_are_not_tastypy_folders(tmp_path, cls):
     with pytest.raises(StoreNotFoundError, match="no folder at this path to import"):
         cls.import_json(tmp_path / "nothing", tmp_path / "store")
     (tmp_path / "file").write_text(A)
@@ -134,11 +134,11 @@ def test_folders_that_are_none_are_refused(tmp_path, cls):
     assert not (tmp_path / "store").exists()
 
 
-# Opening such a folder, and where things are put
+# Opening such a folder, and the position of the output
 
 
 @pytest.mark.parametrize(("folder", "quoted"), [("my.pod", "{}/my.pod"), ("it's a pod", "'{}/it'\"'\"'s a pod'")])
-def test_opening_a_folder_of_the_originals_names_the_command_that_imports_it(tmp_path, cls, folder, quoted):
+def test_opening_a_folder_of_tastypy_files_names_the_import_command(tmp_path, cls, folder, quoted):
     write_folder(tmp_path / folder, {"0.json": A, "1.json": B})
     with pytest.raises(NotAStoreError) as caught:
         cls(tmp_path / folder)
@@ -147,7 +147,7 @@ def test_opening_a_folder_of_the_originals_names_the_command_that_imports_it(tmp
     assert sorted(os.listdir(tmp_path / folder)) == ["0.json", "1.json"]
 
 
-def test_nothing_is_overwritten(tmp_path, cls):
+def test_export_and_import_overwrite_nothing(tmp_path, cls):
     files = write_folder(tmp_path / "files", {"0.json": A})
     (tmp_path / "file").write_text("mine")
     with cls(tmp_path / "store", init={"a": {}}) as store:
@@ -166,7 +166,7 @@ def test_nothing_is_overwritten(tmp_path, cls):
     assert sorted(os.listdir(tmp_path)) == ["file", "files", "store"]
 
 
-def test_empty_and_missing_folders_are_taken(tmp_path, cls):
+def test_empty_and_missing_target_folders_are_accepted(tmp_path, cls):
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to("three")
@@ -191,7 +191,7 @@ def test_created_files_have_the_permissions_of_the_umask(tmp_path):
         assert (tmp_path / made).stat().st_mode == (tmp_path / other).stat().st_mode
 
 
-def test_a_target_created_during_the_export_is_not_overwritten(tmp_path):
+def test_target_created_during_the_export_is_not_overwritten(tmp_path):
     class Disturbed(POD):
         def iteritems(self):
             yield from super().iteritems()

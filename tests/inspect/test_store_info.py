@@ -11,7 +11,7 @@ from tastypy_fast._inspect.store_info import find_seq, read_store_info
 pytestmark = pytest.mark.all_classes
 
 
-def test_free_room_is_what_deleting_leaves(kit):
+def test_deleting_increases_the_free_space(kit):
     with kit.open() as store:
         store.update((number, kit.value("x" * 1000)) for number in range(2000))
         store.sync()

@@ -1,4 +1,4 @@
-"""The engine: independent of the environment, and told from another engine."""
+"""The engine ignores the environment, and recognises files of another LMDB version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.files import contents
 pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
-def test_the_engine_does_not_depend_on_the_environment(any_class, path):
+def test_engine_ignores_environment_variables(any_class, path):
     program = """
         import sys, tastypy_fast
         with getattr(tastypy_fast, sys.argv[2])(sys.argv[1], init={"a": {"n": 1}}) as store:
@@ -34,7 +34,7 @@ def test_the_engine_does_not_depend_on_the_environment(any_class, path):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_store_of_the_other_engine_is_not_called_damaged(private_class, path, mode):
+def test_store_of_another_lmdb_version_raises_newer_format_error(private_class, path, mode):
     path.mkdir()
     try:
         db = lmdb.open(str(path), max_dbs=8, lib_version=1)

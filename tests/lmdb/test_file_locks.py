@@ -1,4 +1,4 @@
-"""Several processes on one store: who may open it, and what readers see."""
+"""Several processes on one store: which may open it, and what readers see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hold_open(pipe, cls, path, options):
         pipe.recv()
 
 
-def test_a_store_in_use_is_refused_at_once_and_names_the_process(any_class, path):
+def test_store_in_use_is_refused_at_once_and_names_the_process(any_class, path):
     with Child(hold_open, any_class, path, {}) as child:
         assert child.pipe.recv() == []
         before = tree(path)
@@ -42,7 +42,7 @@ def test_a_store_in_use_is_refused_at_once_and_names_the_process(any_class, path
         store["a"] = {}
 
 
-def test_a_store_is_free_as_soon_as_its_process_is_killed(any_class, path):
+def test_store_can_be_opened_as_soon_as_its_process_is_killed(any_class, path):
     for _ in range(5):
         with Child(hold_open, any_class, path, {}) as child:
             child.pipe.recv()
@@ -65,7 +65,7 @@ def test_readers_do_not_exclude_a_writer(any_class, path):
         assert child.wait() == 0
 
 
-def test_a_reader_sees_each_last_sync_and_no_more(any_class, path):
+def test_reader_sees_only_synced_changes(any_class, path):
     def write(pipe):
         with any_class(path, sync_at=1000) as store:
             for number in range(50):
@@ -74,7 +74,7 @@ def test_a_reader_sees_each_last_sync_and_no_more(any_class, path):
                     store[number - 1]["n"] = "changed"
                     del store[number // 2]
                 store["never"] = {"unsynced": number}
-                # What follows each sync but is not synced is not seen.
+                # A reader does not see changes that follow the last sync.
                 del store["never"]
                 store.sync()
                 store["unsynced"] = {"n": number}
@@ -99,7 +99,7 @@ def test_a_reader_sees_each_last_sync_and_no_more(any_class, path):
         reader.close()
 
 
-def test_a_reader_in_the_middle_of_a_loop_survives_what_a_writer_does(any_class, path):
+def test_loop_of_a_reader_continues_while_a_writer_changes_the_store(any_class, path):
     with any_class(path, init={number: {"n": number} for number in range(3000)}):
         pass
 
@@ -126,9 +126,9 @@ def test_a_reader_in_the_middle_of_a_loop_survives_what_a_writer_does(any_class,
         assert all(key == n for key, n in rest)
         keys = [key for key, _ in rest]
         assert keys == sorted(keys)
-        # Those that were there all the time, and those that were added.
+        # The loop yields the keys that existed all the time, and the keys that were added.
         assert {*range(5, 3000, 2), *range(3000, 3100)} <= set(keys)
-        # What had not been read yet is gone.
+        # Keys that were deleted ahead of the loop are not yielded.
         assert 2998 not in keys
 
 
@@ -161,7 +161,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_reader_writes_nothing(any_class, path, write):
+def test_reader_writes_nothing(any_class, path, write):
     with any_class(path, init={"a": {"x": 0}}):
         pass
     before = (path / "data.mdb").read_bytes()
@@ -176,7 +176,7 @@ def test_a_reader_writes_nothing(any_class, path, write):
     assert (path / "data.mdb").read_bytes() == before
 
 
-def test_many_processes_race_to_make_a_store_and_one_gets_it(any_class, path):
+def test_one_of_many_processes_creates_a_store(any_class, path):
     def open_when_told(pipe):
         pipe.recv()
         try:
@@ -208,7 +208,7 @@ def test_many_processes_race_to_make_a_store_and_one_gets_it(any_class, path):
             assert store.keys() == ["winner"]
 
 
-def test_a_reader_of_a_store_that_is_being_made_finds_none_or_a_whole_one(any_class, path):
+def test_reader_of_a_store_that_is_being_created_finds_none_or_a_complete_one(any_class, path):
     def read_each(pipe):
         pipe.send("there is none" if not path.exists() else "too late")
         for number in range(50):

@@ -1,4 +1,4 @@
-"""Lock files that are removed or replaced let no second writer in."""
+"""Removed or replaced lock files never admit a second writer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork
 
 @pytest.mark.parametrize("name", ["owner.lock", "lock.mdb"])
 @pytest.mark.parametrize("second", ["same class", "private", "shared", "read"])
-def test_a_removed_lock_file_admits_no_second_writer(any_class, path, name, second):
+def test_removed_lock_file_admits_no_second_writer(any_class, path, name, second):
     made(any_class, path)
 
     def work(pipe):
@@ -31,7 +31,7 @@ def test_a_removed_lock_file_admits_no_second_writer(any_class, path, name, seco
             store.sync()
             pipe.send("open")
             pipe.recv()
-            # It goes on, for nobody else can have come in.
+            # The first writer continues, because no other process could open the store.
             store["more"] = {"n": 11}
             store.sync()
             pipe.send("synced")
@@ -42,7 +42,7 @@ def test_a_removed_lock_file_admits_no_second_writer(any_class, path, name, seco
         child.pipe.recv()
         os.unlink(path / name)
         if second == "read" and name == "owner.lock":
-            # Who reads does not need it, and makes none.
+            # A reader does not need the lock file, and creates none.
             assert contents(path, any_class)["first"] == 10
         else:
             with pytest.raises(StoreInUseError, match=f"{name} was removed.*never stale"):
@@ -58,7 +58,7 @@ def test_a_removed_lock_file_admits_no_second_writer(any_class, path, name, seco
 
 
 @pytest.mark.parametrize("name", ["owner.lock", "lock.mdb"])
-def test_a_lock_file_that_was_replaced_ends_the_writing(any_class, path, name):
+def test_writer_refuses_to_write_after_its_lock_file_was_replaced(any_class, path, name):
     store = any_class(path, init={"a": {"n": 1}})
     store.sync()
     os.unlink(path / name)
@@ -77,7 +77,7 @@ def test_a_lock_file_that_was_replaced_ends_the_writing(any_class, path, name):
             store.close()
 
 
-def test_a_removed_lock_file_excludes_writers_while_a_reader_is_open(any_class, path):
+def test_removed_lock_file_excludes_writers_while_a_reader_is_open(any_class, path):
     made(any_class, path)
 
     def work(pipe):

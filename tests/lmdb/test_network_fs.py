@@ -17,7 +17,7 @@ from tastypy_fast._lmdb import network_fs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc/self/mountinfo")
 
-# What the kernel writes, with mount points that need escapes, optional fields and mounts over mounts.
+# A mount table as the kernel writes it. Mount points need escapes, and there are optional fields and stacked mounts.
 MOUNTINFO = rb"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 23 22 0:21 / /proc rw,nosuid - proc proc rw
@@ -49,7 +49,7 @@ a line that does not parse
     ("/bound/store", (0, 43), b"nfs"),
     ("/over/store", (0, 45), b"fuse.sshfs"),
     ("/hidden/deep/store", (0, 46), b"nfs"),
-    # A subvolume of btrfs has a device number that the table lacks.
+    # A btrfs subvolume has a device number that the table does not contain.
     ("/btrfs/store", (0, 99), b"btrfs"),
     ("/auto/store", (0, 49), b"nfs4"),
 ])
@@ -59,7 +59,13 @@ def test_mount_of_a_path_is_the_one_that_the_kernel_uses(path, device, kind):
     assert found[0] == kind
 
 
-def test_mount_of_a_path_is_none_without_a_root():
+def test_mount_point_may_have_a_carriage_return():
+    # The kernel escapes spaces, tabs, newlines and backslashes only.
+    table = MOUNTINFO + b"42 22 0:50 / /cr\r/lf rw - nfs server:/x rw\n"
+    assert network_fs.find_mount(table, b"/cr\r/lf/store", os.makedev(0, 50)) == (b"nfs", b"server:/x")
+
+
+def test_mount_of_a_path_is_none_if_the_table_has_no_root():
     assert network_fs.find_mount(b"", b"/store", 1) is None
 
 
@@ -69,7 +75,7 @@ def test_mount_of_a_path_is_none_without_a_root():
     ("fuse.glusterfs", "server:/volume"), ("fuse.s3fs", "s3fs"), ("fuse", "mountpoint-s3"), ("fuse.rclone", "drive:x"),
     ("fuse", "https://server/dav"), ("fuse.unheard-of", "server:/x"), ("fuse.unheard-of", "me@server:x"),
 ])
-def test_type_is_a_networks(kind, source):
+def test_file_system_type_is_a_network_type(kind, source):
     assert network_fs.is_network(kind.encode(), source.encode())
 
 
@@ -78,13 +84,13 @@ def test_type_is_a_networks(kind, source):
     ("overlay", "overlay"), ("fuseblk", "/dev/sdb1"), ("fuse.fuse-overlayfs", "fuse-overlayfs"),
     ("fuse.gocryptfs", "/home/me/secret"), ("fuse.mergerfs", "disk1:disk2"), ("f2fs", "/dev/sda1"), ("fuse", "/data"),
 ])
-def test_type_is_local(kind, source):
+def test_file_system_type_is_local(kind, source):
     assert not network_fs.is_network(kind.encode(), source.encode())
 
 
 @pytest.fixture
 def on_network(tmp_path, monkeypatch):
-    """A folder that the table of mounts calls NFS, in a process that has not seen a device yet."""
+    """A folder that the mount table calls NFS, in a process that has cached no device yet."""
     monkeypatch.setattr(network_fs, "_devices", {})
     monkeypatch.setattr(network_fs, "_warned", set())
     table = tmp_path / "mountinfo"
@@ -107,7 +113,7 @@ def test_opening_warns_once_for_each_path(on_network):
     assert paths == [f"the store at {on_network / name}" for name in ("one", "two")]
     assert all("(nfs4)" in str(warning.message) for warning in caught)
     assert {warning.category for warning in caught} == {NetworkFileSystemWarning}
-    # The line of the program, not one of the package.
+    # The warning names the line of the program, and not one of the package.
     assert {warning.filename for warning in caught} == {__file__}
 
 
@@ -148,7 +154,7 @@ SFTP = next((path for path in map(Path, ("/usr/lib/openssh/sftp-server", "/usr/l
 @pytest.mark.skipif(SFTP is None or not shutil.which("sshfs") or not os.access("/dev/fuse", os.W_OK),
                     reason="needs sshfs, sftp-server and FUSE")
 def test_mounted_sshfs_warns(tmp_path, run_python):
-    """A real mount. Its server is a local process in the place of ssh."""
+    """A real mount, whose server is a local process instead of ssh."""
     (tmp_path / "remote").mkdir()
     (tmp_path / "mounted").mkdir()
     ssh = tmp_path / "ssh"

@@ -1,4 +1,4 @@
-"""Links, pipes and closed descriptors in the place of a store's files."""
+"""Links, pipes and closed descriptors in place of a store's files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEPT = b"a file of the user's\n" * 400
 
 # Links, pipes and other odd files
 
-# How each file of a store is replaced by something that leads elsewhere or makes one wait.
+# Replacements for each file of a store, which point elsewhere or block at opening.
 FILES = ["data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers", "workers/0", "data.compacted"]
 
 
@@ -49,7 +49,7 @@ def kept_beside(name):
 def bind(name):
     with socket.socket(socket.AF_UNIX) as one:
         here = os.getcwd()
-        os.chdir(name.parent)  # a socket's path may not be long
+        os.chdir(name.parent)  # The path of a socket has a maximum length.
         try:
             one.bind(name.name)
         finally:
@@ -68,7 +68,7 @@ USES = {
 
 
 def command(*words):
-    """The command in a process of its own, which may not wait."""
+    """Run the command in a subprocess with a timeout."""
     result = subprocess.run(
         [sys.executable, "-m", "tastypy_fast", *map(str, words)], capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -77,7 +77,8 @@ def command(*words):
     return result
 
 
-# The class that has all of these files, and what leads elsewhere or makes one wait; the rest with ``-m storm``.
+# The class that has all of these files, and replacements that point elsewhere or block. The others run with ``-m
+# storm``.
 ODD_CASES = [
     pytest.param(cls, name, odd, marks=() if cls is SharedTracker and odd in ("link", "pipe") else pytest.mark.storm)
     for cls in (POD, SharedTracker) for name in FILES for odd in ODD
@@ -85,7 +86,7 @@ ODD_CASES = [
 
 
 @pytest.mark.parametrize(("cls", "name", "odd"), ODD_CASES)
-def test_a_link_or_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, cls, name, odd):
+def test_link_or_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, cls, name, odd):
     path, kept = tmp_path / "store", tmp_path / "kept"
     for what, work in USES.items():
         shutil.rmtree(path, ignore_errors=True)
@@ -105,21 +106,21 @@ def test_a_link_or_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, cls, nam
             found = work(cls, path, tmp_path / f"target-{what}")
             said = "\n".join(found) if what == "verify" else found.stderr if what == "status" else ""
         except (UnsafeFileError, NotAStoreError) as error:
-            assert what != "verify"  # which reports
+            assert what != "verify"  # This command reports the file.
             said = str(error)
         except StorageError as error:
             said = f"{error} {error.__cause__}"
         assert kept.read_bytes() == KEPT, what
         assert not (tmp_path / "nowhere").exists(), what
         assert not (path / "nowhere").exists(), what
-        # What a use does not need is not looked at, or is made anew.
+        # An operation does not check a file that it does not need, or it creates the file again.
         if what == "verify":
             assert name in said or name == "data.compacted", said
         if name in ({"data.mdb", "owner.lock"} if what == "repair" else {"data.mdb", "lock.mdb", "owner.lock"}):
             assert name in said, (what, said)
 
 
-def test_the_error_of_a_link_says_what_it_is_and_keeps_the_store(any_class, path):
+def test_error_names_the_link_and_the_store_is_unchanged(any_class, path):
     made(any_class, path)
     (path / "owner.lock").rename(path.parent / "elsewhere")
     (path / "owner.lock").symlink_to(path.parent / "elsewhere")
@@ -132,7 +133,7 @@ def test_the_error_of_a_link_says_what_it_is_and_keeps_the_store(any_class, path
         assert store.keys() == ["a", "b", "c"]
 
 
-def test_compacting_writes_through_no_link(path):
+def test_compact_does_not_write_through_a_link(path):
     made(POD, path)
     kept = path.parent / "kept"
     kept.write_bytes(KEPT)
@@ -144,7 +145,7 @@ def test_compacting_writes_through_no_link(path):
 
 
 @pytest.mark.parametrize("name", ["lock.mdb", "owner.lock", "workers/0"])
-def test_a_hard_link_to_a_users_file_is_not_written(any_class, path, name):
+def test_hard_link_to_a_users_file_is_not_written(any_class, path, name):
     made(any_class, path)
     kept = path.parent / "kept"
     kept.write_bytes(KEPT)
@@ -181,7 +182,7 @@ DETACHED = """
             low.append(os.readlink(f"/proc/self/fd/{number}"))
         except OSError:
             pass
-    # A child that speaks of errors, into whatever its descriptors are.
+    # A child that prints errors to its descriptors, whatever they refer to.
     child = os.fork()
     if child == 0:
         os.execv("/bin/sh", ["sh", "-c", "echo 0123456789 >&0; echo 0123456789; echo 0123456789 >&2; true"])
@@ -203,7 +204,7 @@ def test_no_file_of_a_store_is_a_standard_stream(any_class, path):
 
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "1 2", "0 1 2"])
-def test_the_command_works_without_standard_streams(path, closed):
+def test_command_works_without_standard_streams(path, closed):
     made(POD, path)
     program = """
         import os, sys

@@ -1,4 +1,4 @@
-"""The folder of a store: which paths are taken, which folders are refused."""
+"""The folder of a store: which paths are accepted, and which folders are refused."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
-def test_any_kind_of_path_is_taken(any_class, path, kind):
+def test_path_may_be_str_bytes_or_pathlike(any_class, path, kind):
     with any_class(kind(str(path)), init={"a": {}}) as store:
         assert store.path == str(path)
     with any_class(str(path)) as store:
         assert "a" in store
 
 
-def test_missing_folders_are_made(any_class, tmp_path):
+def test_missing_parent_folders_are_created(any_class, tmp_path):
     with any_class(tmp_path / "a" / "b" / "c", init={"a": {}}) as store:
         assert os.path.isdir(store.path)
 
@@ -34,7 +34,7 @@ def test_missing_folders_are_made(any_class, tmp_path):
     "name",
     ["\u00fcml\u00e4ut", "with space", "percent%20", "\udcff not utf-8", "x" * 200, "'\"", "new\nline"],
 )
-def test_any_name_of_a_folder_is_taken(any_class, tmp_path, name):
+def test_folder_may_have_any_name(any_class, tmp_path, name):
     try:
         (tmp_path / name).mkdir()
     except OSError:
@@ -56,7 +56,7 @@ def test_relative_absolute_and_linked_paths_are_one_store(any_class, tmp_path, m
     stores[0]["a"] = {}
     assert [store.keys() for store in stores] == [["a"]] * len(stores)
     assert {store.path for store in stores} == {str(absolute)}
-    # The current folder matters at opening only.
+    # The current folder matters only at opening.
     monkeypatch.chdir("/")
     stores[0]["b"] = {}
     for store in stores:
@@ -65,7 +65,7 @@ def test_relative_absolute_and_linked_paths_are_one_store(any_class, tmp_path, m
         assert store.keys() == ["a", "b"]
 
 
-def test_a_link_to_a_store_is_followed(any_class, tmp_path):
+def test_link_to_a_store_is_followed(any_class, tmp_path):
     (tmp_path / "link").symlink_to("store")
     with any_class(tmp_path / "link") as made:
         made["a"] = {}
@@ -76,7 +76,7 @@ def test_a_link_to_a_store_is_followed(any_class, tmp_path):
 
 @pytest.mark.parametrize("mode", ["w", "r"])
 @pytest.mark.parametrize("below", ["", "below", "far/below"])
-def test_a_file_in_the_way_is_refused_and_kept(any_class, path, mode, below):
+def test_file_in_the_way_is_refused_and_kept(any_class, path, mode, below):
     path.write_text("a file")
     with pytest.raises(StorePathError) as raised:
         any_class(path / below, mode=mode)
@@ -85,7 +85,7 @@ def test_a_file_in_the_way_is_refused_and_kept(any_class, path, mode, below):
     assert path.read_text() == "a file"
 
 
-def test_a_path_that_is_no_path_is_a_type_error(any_class):
+def test_path_of_another_type_raises_type_error(any_class):
     for wrong in (None, 5, ["x"]):
         with pytest.raises(TypeError):
             any_class(wrong)
@@ -102,7 +102,7 @@ def test_a_path_that_is_no_path_is_a_type_error(any_class):
         (["lock.mdb", "notes.txt"], "notes.txt"),
     ],
 )
-def test_a_folder_of_something_else_is_refused_and_kept(any_class, path, mode, names, tells):
+def test_folder_of_something_else_is_refused_and_kept(any_class, path, mode, names, tells):
     path.mkdir()
     for name in names:
         (path / name).write_text("mine")
@@ -113,14 +113,14 @@ def test_a_folder_of_something_else_is_refused_and_kept(any_class, path, mode, n
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_folder_with_a_folder_in_it_is_refused(any_class, path, mode):
+def test_folder_with_a_folder_in_it_is_refused(any_class, path, mode):
     (path / "data.mdb").mkdir(parents=True)
     with pytest.raises(NotAStoreError):
         any_class(path, mode=mode)
     assert tree(path) == {"data.mdb": None}
 
 
-def test_an_empty_folder_is_taken(any_class, path):
+def test_empty_folder_becomes_a_store(any_class, path):
     path.mkdir()
     with any_class(path, init={"a": {}}) as store:
         assert "a" in store
@@ -128,7 +128,7 @@ def test_an_empty_folder_is_taken(any_class, path):
 
 @pytest.mark.parametrize("mode", ["w", "r"])
 @pytest.mark.parametrize("databases", [0, 1, 3])
-def test_the_lmdb_environment_of_another_program_is_refused_and_kept(any_class, path, mode, databases):
+def test_lmdb_environment_of_another_program_is_refused_and_kept(any_class, path, mode, databases):
     with lmdb.open(str(path), max_dbs=3) as db, db.begin(write=True) as txn:
         for number in range(databases):
             txn.put(b"key", b"value", db=db.open_db(str(number).encode(), txn=txn))

@@ -10,6 +10,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _in_memory(monkeypatch):
-    """Where the system has files in memory: that each flush reaches a disk is not what is tested here."""
+    """Use a file system in memory, because these tests do not check that flushes reach a disk."""
     if os.access("/dev/shm", os.W_OK):
         monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")

@@ -1,4 +1,4 @@
-"""Random operations of two instances with memory of their own agree with a plain dict."""
+"""Random operations of two instances with separate memory agree with a plain dict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.support.machines import ORDINARY, STORM, MachineOnDisk, instances, ke
 
 
 class ApartMachine(MachineOnDisk):
-    """Two instances with a memory each on one store: each sees the disk, with what it has not synced laid over it."""
+    """Two instances on one store with separate memory.
+
+    Each sees the disk with its own unsynced changes merged over it.
+    """
 
     GONE = object()
 
@@ -48,7 +51,7 @@ class ApartMachine(MachineOnDisk):
     @rule(which=instances, key=keys)
     def change_by_keying(self, which, key):
         if isinstance(self.view(which).get(key), list):
-            # (each change is another one, so that none is undone by the next)
+            # Each change assigns another value, so that none undoes an earlier one.
             self.changes += 1
             self.stores[which][key].append(self.changes)
             self.unsaved[which][key] = [*self.view(which)[key], self.changes]

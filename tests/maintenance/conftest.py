@@ -20,7 +20,7 @@ def cls(request):
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """A folder with a sound store of each class, and what is in it."""
+    """A folder with an undamaged store of each class, and the contents of each."""
     folder = tmp_path_factory.mktemp("sound")
     found = {}
     for one in CLASSES.values():
@@ -43,7 +43,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def logged(path):
-    """A store that has much in its log, as a killed process has left it."""
+    """The store of a killed process, with many changes in its log."""
     with logging(10**6), Child(leave_a_log, path) as child:
         expected = child.pipe.recv()
         child.kill()

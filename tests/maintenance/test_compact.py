@@ -1,4 +1,4 @@
-"""Compact a store: space is given back, a kill at any step loses nothing."""
+"""Compact a store: free space is returned, and a kill at any step loses nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.stores import logging, value_for
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_compacting_gives_space_back(cls, path):
+def test_compact_returns_free_space_to_the_file_system(cls, path):
     with cls(path, file_size=77) as store:
         store.update((number, value_for(cls, "x" * 500)) for number in range(3000))
         store.sync()
@@ -51,12 +51,12 @@ def test_compacting_gives_space_back(cls, path):
     assert maintenance.verify(path) == []
 
 
-def test_compacting_keeps_everything(stores, cls, victim):
+def test_compact_keeps_all_data(stores, cls, victim):
     maintenance.compact(victim)
     assert state_of(cls, victim) == stores[cls][1]
 
 
-def test_compacting_takes_the_log_in(path):
+def test_compact_includes_the_changes_in_the_log(path):
     with logging(10**6):
         with Child(leave_a_log, path) as child:
             expected = child.pipe.recv()
@@ -75,7 +75,7 @@ def hold(pipe, cls, path, mode):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_compacting_refuses_while_the_store_is_open(stores, cls, victim, mode):
+def test_compact_refuses_while_the_store_is_open(stores, cls, victim, mode):
     before = files(victim)["data.mdb"]
     with Child(hold, cls, victim, mode) as child:
         assert child.pipe.recv() == "open"
@@ -92,7 +92,7 @@ def test_compacting_refuses_while_the_store_is_open(stores, cls, victim, mode):
 
 
 def in_time(work):
-    """What ``work()`` returns, when those have ended who keep it from the store."""
+    """The result of ``work()``, which is repeated until the processes that block it have ended."""
     until = time.monotonic() + 60
     while True:
         try:
@@ -107,7 +107,7 @@ STEPS = [(engine, "write_copy"), (EngineLock, "invalidate"), (os, "rename"), (os
 
 
 def die_at(pipe, path, owner, name, after, count):
-    """Compact, and die of SIGKILL before or after the given call of a function."""
+    """Compact, and die by SIGKILL before or after the given call of a function."""
     function = getattr(owner, name)
     left = count
 
@@ -127,7 +127,7 @@ def die_at(pipe, path, owner, name, after, count):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "name"), STEPS, ids=[name for _, name in STEPS])
-def test_a_kill_at_each_step_of_compacting_costs_nothing(stores, path, owner, name, after):
+def test_kill_at_any_step_of_compact_loses_nothing(stores, path, owner, name, after):
     for one in (Tracker, SharedTracker):
         for count in (1, 2, 3, 4):
             shutil.rmtree(path, ignore_errors=True)
@@ -151,8 +151,8 @@ def compact_on(pipe, path):
 
 
 @pytest.mark.storm
-def test_kills_at_random_points_of_compacting_cost_nothing(stores, cls, victim):
-    """The caller is killed, and the process in which it is done ends with it."""
+def test_kill_at_a_random_point_of_compact_loses_nothing(stores, cls, victim):
+    """The caller is killed, and its subprocess ends with it."""
     rng = random.Random(cls.__name__)
     for _ in range(8):
         with Child(compact_on, victim) as child:
@@ -166,7 +166,7 @@ def test_kills_at_random_points_of_compacting_cost_nothing(stores, cls, victim):
 
 
 def read_on(pipe, cls, path):
-    """Open, read and close; the number of the last change that was seen."""
+    """Open, read and close repeatedly. Returns the number of the last change that was seen."""
     last = -1
     rounds = 0
     while not pipe.poll():

@@ -1,4 +1,4 @@
-"""Copy a store: complete, of one moment, or not at all."""
+"""Copy a store: the copy is a complete snapshot, or there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tastypy_fast import (
     Tracker,
     maintenance,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.maintenance import fill, nothing_left, plain, state, state_of
 from tests.support.stores import is_tracker, logging, value_for
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 MOST = 4000
 
 
-def test_a_copy_has_everything(stores, cls, victim, target):
+def test_copy_has_everything(stores, cls, victim, target):
     maintenance.copy(victim, target)
     assert [entry.name for entry in target.parent.iterdir()] == ["target"]
     assert maintenance.verify(target) == []
@@ -36,7 +36,7 @@ def test_a_copy_has_everything(stores, cls, victim, target):
     assert state_of(cls, victim) == stores[cls][1]
 
 
-def test_a_copy_of_a_store_that_this_process_has_open(cls, path, target):
+def test_copy_of_a_store_that_this_process_has_open(cls, path, target):
     with cls(path) as store:
         fill(store)
         store.sync()
@@ -50,7 +50,7 @@ def test_a_copy_of_a_store_that_this_process_has_open(cls, path, target):
 
 
 @pytest.mark.parametrize("one", [POD, Tracker])
-def test_a_copy_has_what_only_the_log_has(one, path, target):
+def test_copy_includes_the_changes_in_the_log(one, path, target):
     with logging(10**6), one(path) as store:
         fill(store)
         store.sync()
@@ -60,7 +60,7 @@ def test_a_copy_has_what_only_the_log_has(one, path, target):
         assert store._store.wal
         expected = state(store)
         maintenance.copy(path, target)
-        repaired = maintenance.repair  # (not while it is open)
+        repaired = maintenance.repair  # This does not work while the store is open.
         with pytest.raises(StoreInUseError):
             repaired(path, target.parent / "repaired")
         assert maintenance.verify(path) == []
@@ -70,7 +70,7 @@ def test_a_copy_has_what_only_the_log_has(one, path, target):
 def write_on(pipe, cls, path):
     with cls(path, sync_at=10**6) as store:
         for number in itertools.count():
-            # (not without end: what looks at it would have ever more to look at)
+            # The changes must end, because a reader of the store would otherwise never finish.
             key = number % MOST
             store[key] = value_for(cls, "x" * (key % 50) * 20)
             if number % 20 == 0:
@@ -79,7 +79,7 @@ def write_on(pipe, cls, path):
                 pipe.send("begun")
 
 
-def test_copies_while_another_process_writes_are_of_one_moment(cls, path, target):
+def test_copy_while_another_process_writes_is_a_snapshot(cls, path, target):
     lengths = []
     with Child(write_on, cls, path) as child:
         assert child.pipe.recv() == "begun"
@@ -100,7 +100,7 @@ def test_copies_while_another_process_writes_are_of_one_moment(cls, path, target
     assert lengths[0] > 80
 
 
-def test_a_copy_gives_back_what_was_claimed(path, target):
+def test_copy_has_claimed_tasks_as_open_tasks(path, target):
     with SharedTracker(path) as tracker:
         tracker.add_many(["a", "b", "c"])
         for _ in tracker.try_keys():
@@ -115,7 +115,7 @@ def test_a_copy_gives_back_what_was_claimed(path, target):
 
 
 @pytest.mark.parametrize("make", [maintenance.copy, maintenance.repair])
-def test_a_target_that_is_there_is_left_alone(victim, stores, cls, tmp_path, make):
+def test_existing_target_is_not_changed(victim, stores, cls, tmp_path, make):
     (tmp_path / "file").write_text("text")
     for name in ("file", "store"):
         with pytest.raises(NotAStoreError, match="new path"):
@@ -126,14 +126,14 @@ def test_a_target_that_is_there_is_left_alone(victim, stores, cls, tmp_path, mak
 
 
 @pytest.mark.parametrize("make", [maintenance.copy, maintenance.repair])
-def test_a_target_may_be_an_empty_folder(victim, stores, cls, target, make):
+def test_target_may_be_an_empty_folder(victim, stores, cls, target, make):
     target.mkdir(parents=True)
     make(victim, target)
     assert state_of(cls, target) == stores[cls][1]
 
 
 @pytest.mark.parametrize("make", [maintenance.copy, maintenance.repair])
-def test_a_folder_that_is_no_store_is_not_copied(tmp_path, target, make):
+def test_folder_that_is_not_a_store_is_not_copied(tmp_path, target, make):
     with pytest.raises(StoreNotFoundError):
         make(tmp_path / "missing", target)
     (tmp_path / "other").mkdir()
@@ -151,12 +151,12 @@ def limited(pipe, work, *arguments):
         pipe.send(error)
 
 
-def test_a_full_disk_leaves_everything_as_it_was(stores, cls, victim, target):
+def test_copy_and_compact_on_a_full_disk_change_nothing(stores, cls, victim, target):
     for work in (maintenance.copy, maintenance.repair):
-        (error,) = outcome_of(limited, work, victim, target)
+        (error,) = result_of_child(limited, work, victim, target)
         assert isinstance(error, DiskFullError), error
         assert nothing_left(target)
-    (error,) = outcome_of(limited, maintenance.compact, victim)
+    (error,) = result_of_child(limited, maintenance.compact, victim)
     assert isinstance(error, DiskFullError), error
     assert "data.compacted" not in os.listdir(victim)
     assert maintenance.verify(victim) == []

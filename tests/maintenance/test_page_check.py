@@ -1,4 +1,4 @@
-"""Verify a store: damage to the trees of pages is found."""
+"""Verify a store: damage to the page trees is found."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ META = {"transaction": (144, 8), "last page": (136, 8), "size of the map": (32, 
 @pytest.mark.parametrize("value", [0, 1, 2**60, 2**62, 2**62 + 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1])
 @pytest.mark.parametrize("field", META)
 @pytest.mark.parametrize("page", [0, 1])
-def test_a_number_in_a_meta_page_that_cannot_be_is_found(stores, path, target, field, value, page):
-    """Nothing is lost by it, unless it may be the number of an older commit."""
+def test_impossible_number_in_a_meta_page_is_found(stores, path, target, field, value, page):
+    """It loses nothing, unless it may be the number of an older commit."""
     shutil.copytree(stores[POD][0], path)
     for number in range(4):
         with POD(path) as pod:
@@ -37,7 +37,7 @@ def test_a_number_in_a_meta_page_that_cannot_be_is_found(stores, path, target, f
     assert before > 1
     overwrite(path, page, lambda raw: raw[:at] + value.to_bytes(size, "little") + raw[at + size :])
     faults = maintenance.verify(path)
-    # (the size of the file before the last commit is nothing that a store needs)
+    # A store does not need the file size before the last commit.
     assert faults or (field, value) == ("last page", 1)
     kept, lost, _ = maintenance.repair(path, target)
     assert (kept, bool(lost)) == (len(stores[POD][1]) + 1, bool(faults))
@@ -46,9 +46,9 @@ def test_a_number_in_a_meta_page_that_cannot_be_is_found(stores, path, target, f
 
 
 @pytest.mark.parametrize("size", [0, 7, 9])
-def test_an_order_number_of_other_than_8_bytes_is_found(stores, path, size):
+def test_sequence_number_of_other_than_8_bytes_is_found(stores, path, size):
     shutil.copytree(stores[POD][0], path)
-    # (in a leaf that opening does not look at)
+    # The page is a leaf that opening does not check.
     number = NUMBER.pack(200)
     (page,) = (page for page in page_that(path, lambda flags, page: flags == 2 and number + b"\x01" in page))
 
@@ -63,8 +63,8 @@ def test_an_order_number_of_other_than_8_bytes_is_found(stores, path, size):
 
 @pytest.mark.parametrize("node", [b"values", b"status"])
 @pytest.mark.parametrize("flag", [4, 8, 0x4000])
-def test_a_node_with_an_unknown_flag_is_found_and_kept(stores, path, target, node, flag):
-    """A record, and 500 statuses."""
+def test_node_with_an_unknown_flag_is_found_and_kept(stores, path, target, node, flag):
+    """One record, and the statuses of 500 tasks."""
     shutil.copytree(stores[Tracker][0], path)
     with Inside(path) as inside:
         value = inside.record(5) if node == b"values" else inside.txn.get(NUMBER.pack(0), db=inside.status)
@@ -82,7 +82,7 @@ def test_a_node_with_an_unknown_flag_is_found_and_kept(stores, path, target, nod
 
 
 def versions(path):
-    """The data file after each of some commits, each of which changes a key."""
+    """The data file after each of several commits, each of which changes one key."""
     found = []
     with POD(path) as pod:
         pod.update((number, {"x": "y" * 50}) for number in range(2000))
@@ -95,13 +95,13 @@ def versions(path):
 
 
 def meta_of(data, newest=True):
-    """Where the newer or the older of the first two pages begins."""
+    """The offset of the newer or the older meta page."""
     numbers = [struct.unpack_from("=Q", data, page * PAGE + 144)[0] for page in (0, 1)]
     return numbers.index(max(numbers) if newest else min(numbers)) * PAGE
 
 
 def with_number(data, newest, change):
-    """The newer or the older meta page says to be of another transaction."""
+    """Change the transaction id in the newer or the older meta page."""
     at = meta_of(data, newest) + 144
     return data[:at] + struct.pack("=Q", change(struct.unpack_from("=Q", data, at)[0])) + data[at + 8 :]
 
@@ -126,20 +126,20 @@ OLDER_TREES = {
 
 @pytest.mark.parametrize("damage", OLDER_TREES)
 @pytest.mark.parametrize("back", [2, 4])
-def test_a_store_that_went_back_to_an_older_tree_is_found(path, damage, back):
+def test_store_that_went_back_to_an_older_tree_is_found(path, damage, back):
     *olds, data = versions(path)
     assert maintenance.verify(path) == []
     old = olds[-back]
     if damage == "one meta page is from an older file" and with_number(old, True, lambda number: number + 2)[
         meta_of(old) + 144 : meta_of(old) + 152] == data[meta_of(data) + 144 : meta_of(data) + 152]:
-        return  # (as if the last transaction had never been committed)
+        return  # The store is then as before the last transaction.
     (path / "data.mdb").write_bytes(OLDER_TREES[damage](data, old))
     assert maintenance.verify(path)
 
 
 @pytest.mark.parametrize("sizes", list(itertools.permutations((100, 3_000, 9_000, 100_000))))
-def test_a_large_value_that_is_rewritten_within_one_transaction_is_no_damage(path, target, sizes):
-    """The engine keeps the pages of a value that gets smaller in the transaction that made it."""
+def test_large_value_rewritten_in_one_transaction_is_not_damage(path, target, sizes):
+    """LMDB keeps the overflow pages of a value that shrinks in the transaction that created it."""
     with SharedPOD(path) as pod:
         pod["a"] = "x" * 20_000
         with pod.transaction():

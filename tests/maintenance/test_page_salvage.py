@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.mark.parametrize("one", [POD, pytest.param(Tracker, marks=pytest.mark.storm)])
-def test_any_page_may_be_lost(stores, path, tmp_path, one, seed):
+def test_repair_keeps_the_readable_records_if_any_page_is_lost(stores, path, tmp_path, one, seed):
     rng = random.Random(seed)
     before = stores[one][1]
     pages = rng.sample(range(2, pages_of(stores[one][0])), 12)
@@ -49,8 +49,8 @@ def test_any_page_may_be_lost(stores, path, tmp_path, one, seed):
             assert not any(row[2] for row in wrong)
 
 
-def test_pages_that_lost_pages_led_to_are_found(stores, cls, victim, target):
-    """The root of every tree, and the list of databases."""
+def test_repair_finds_pages_whose_parent_page_is_lost(stores, cls, victim, target):
+    """The root of every tree, and the list of databases, are lost."""
     branches = list(page_that(victim, lambda flags, page: flags == 1))
     assert len(branches) >= 2
     for number in branches:
@@ -68,7 +68,7 @@ def test_pages_that_lost_pages_led_to_are_found(stores, cls, victim, target):
     assert found == stores[cls][1]
 
 
-def test_the_older_of_the_first_two_pages_serves(stores, path, target):
+def test_repair_uses_the_remaining_meta_page_if_one_is_lost(stores, path, target):
     for number in (0, 1):
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(stores[POD][0], path)
@@ -87,7 +87,7 @@ def test_the_older_of_the_first_two_pages_serves(stores, path, target):
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_a_truncated_file_gives_what_it_has(stores, cls, victim, target, part):
+def test_repair_keeps_the_readable_records_of_a_truncated_file(stores, cls, victim, target, part):
     os.truncate(victim / "data.mdb", int(os.stat(victim / "data.mdb").st_size * part))
     try:
         kept, lost, _ = maintenance.repair(victim, target)
@@ -103,7 +103,7 @@ def test_a_truncated_file_gives_what_it_has(stores, cls, victim, target, part):
     assert all(values[row[0]] == row[1] or not row[1] for row in found)
 
 
-def test_two_records_of_one_key_are_one(stores, path, target):
+def test_repair_keeps_one_of_two_records_with_the_same_key(stores, path, target):
     shutil.copytree(stores[POD][0], path)
     with Inside(path) as inside:
         inside.put(7000, inside.record(5))
@@ -117,7 +117,7 @@ def test_two_records_of_one_key_are_one(stores, path, target):
 
 
 def number_record(path, before, after):
-    """A record has another number now, with which nothing else goes."""
+    """Give a record another sequence number, which no other data has."""
     with Inside(path) as inside:
         record = inside.record(before)
     file = path / "data.mdb"
@@ -128,7 +128,7 @@ def number_record(path, before, after):
 
 @pytest.mark.parametrize("after", [4, 6, 9000])
 @pytest.mark.parametrize("one", [POD, Tracker])
-def test_a_record_at_a_wrong_position_is_reported(stores, path, target, one, after):
+def test_record_at_a_wrong_position_is_reported(stores, path, target, one, after):
     shutil.copytree(stores[one][0], path)
     number_record(path, 5, after)
     assert maintenance.verify(path)
@@ -140,7 +140,7 @@ def test_a_record_at_a_wrong_position_is_reported(stores, path, target, one, aft
     displaced = {row[0] for row, right in zip(found, before, strict=True) if row[0] != right[0]}
     assert any("'key 5'" in text and "position" in text for text in lost)
     if one is Tracker:
-        # Nobody's status becomes another one's.
+        # No task gets the status of another task.
         assert undone >= 1
         rows = {row[0]: row for row in before}
         wrong = [row for row in found if row != rows[row[0]]]

@@ -1,4 +1,4 @@
-"""Repair a store: what is readable is kept, what is lost is reported."""
+"""Repair a store: readable records are kept, and losses are reported."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tastypy_fast import (
 from tastypy_fast._lmdb.data_file import find_databases
 from tastypy_fast.maintenance._repair import repair_store
 from tastypy_fast.maintenance._verify import verify_store
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.damage import INSIDE, INSIDE_TRACKER, Inside
 from tests.support.maintenance import files, nothing_left, state_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_repairing_a_sound_store_loses_nothing(stores, cls, victim, target):
+def test_repair_of_an_undamaged_store_loses_nothing(stores, cls, victim, target):
     before = files(victim)
     assert maintenance.repair(victim, target) == (len(stores[cls][1]), [], 0)
     assert files(victim) == before
@@ -34,25 +34,25 @@ def test_repairing_a_sound_store_loses_nothing(stores, cls, victim, target):
     assert state_of(cls, target) == stores[cls][1]
 
 
-def test_repairing_takes_the_log_in(path, target, logged):
+def test_repair_includes_the_changes_in_the_log(path, target, logged):
     assert maintenance.repair(path, target) == (len(logged), [], 0)
     assert state_of(POD, target) == logged
 
 
-def test_repairing_refuses_while_a_writer_has_the_store_open(cls, victim, target):
+def test_repair_refuses_while_a_writer_has_the_store_open(cls, victim, target):
     with cls(victim), pytest.raises(StoreInUseError):
         maintenance.repair(victim, target)
     assert nothing_left(target)
 
 
-# Damage to the index, the counts and what else can be made anew: nothing of it is a loss.
+# Damage to the index, the counts and other data that can be rebuilt. None of it is a loss.
 REBUILT = {
     "a record without index entry", "an index entry cut short", "an index entry out of range",
     "an index entry of a number never given", "an index entry of another key's record",
     "a digest of another key's record", "no index", "no format", "a format that does not parse", "no kind",
     "an unknown kind", "a next number cut short",
 }
-# Damage to the record of one task, which is known still.
+# Damage to the record of one task whose key is still known.
 WITHOUT_DATA = {"JSON that does not parse", "JSON that is not UTF-8", "no payload", "said to be compressed",
                 "data that is no dict", "unknown format of a record"}
 STATUSES = {"a status block cut short", "an empty status block", "a status block too long", "no status block",
@@ -61,14 +61,14 @@ STATUSES = {"a status block cut short", "an empty status block", "a status block
 
 @pytest.mark.parametrize("damage", [damage for damage in {**INSIDE, **INSIDE_TRACKER} if damage != "no values"])
 @pytest.mark.parametrize("one", [pytest.param(POD, marks=pytest.mark.storm), Tracker])
-def test_damage_inside_is_repaired(stores, path, target, one, damage):
+def test_damaged_records_are_repaired(stores, path, target, one, damage):
     if damage in INSIDE_TRACKER and one is POD:
         pytest.skip("a plain dict has no statuses")
     shutil.copytree(stores[one][0], path)
     with Inside(path) as inside:
         {**INSIDE, **INSIDE_TRACKER}[damage][0](inside)
     if {b"order", b"meta"} - set(find_databases(str(path / "data.mdb"))):
-        with pytest.raises(NotAStoreError):  # LMDB's, but nothing says that it is a store's
+        with pytest.raises(NotAStoreError):  # These are LMDB's pages, but nothing shows that they belong to a store.
             maintenance.repair(path, target)
         return
     kept, lost, undone = maintenance.repair(path, target)
@@ -114,7 +114,7 @@ def repair_on(pipe, path, folder):
         maintenance.repair(path, folder / str(number))
 
 
-def test_kills_of_repair_leave_whole_stores_or_none(stores, cls, victim, target):
+def test_killed_repair_leaves_a_complete_store_or_none(stores, cls, victim, target):
     rng = random.Random(cls.__name__)
     for number in range(3):
         folder = target.parent / str(number)
@@ -125,7 +125,7 @@ def test_kills_of_repair_leave_whole_stores_or_none(stores, cls, victim, target)
             child.kill()
             child.wait()
         for made in folder.iterdir() if folder.exists() else ():
-            # (what a killed one leaves has a longer name)
+            # The leftover of a killed repair has a longer name.
             if made.name.isdecimal():
                 assert state_of(cls, made) == stores[cls][1]
     assert state_of(cls, victim) == stores[cls][1]
@@ -146,9 +146,9 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
             tracker.update((number, {"x": number}) for number in range(count))
         new = tmp_path / f"{count}.new"
         new.mkdir()
-        ((result, repairing),) = outcome_of(peak_of, repair_store, path, new)
+        ((result, repairing),) = result_of_child(peak_of, repair_store, path, new)
         assert result == [(count, [], 0)]
-        ((result, verifying),) = outcome_of(peak_of, verify_store, path)
+        ((result, verifying),) = result_of_child(peak_of, verify_store, path)
         assert result == []
         peaks.append((repairing, verifying))
     for small, large in zip(*peaks, strict=True):

@@ -1,4 +1,4 @@
-"""Verify a store: every damage is found, none is imagined."""
+"""Verify a store: all damage is found, and there are no false findings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.support.stores import CLASSES
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_sound_stores_are_sound(stores, cls, victim):
+def test_verify_reports_nothing_for_undamaged_stores(stores, cls, victim):
     assert maintenance.verify(victim) == []
     with cls(victim) as store:
         assert maintenance.verify(victim) == []
@@ -49,7 +49,7 @@ def test_sound_stores_are_sound(stores, cls, victim):
         assert maintenance.verify(victim) == []
 
 
-def test_an_empty_store_is_sound(cls, path, target):
+def test_verify_reports_nothing_for_an_empty_store(cls, path, target):
     cls(path).close()
     assert maintenance.verify(path) == []
     assert maintenance.repair(path, target) == (0, [], 0)
@@ -58,7 +58,7 @@ def test_an_empty_store_is_sound(cls, path, target):
 
 
 @pytest.mark.parametrize("damage", WHOLE_FILE)
-def test_a_damaged_file_is_found(stores, path, damage):
+def test_damaged_file_is_found(stores, path, damage):
     shutil.copytree(stores[Tracker][0], path)
     data = path / "data.mdb"
     data.write_bytes(WHOLE_FILE[damage](data.read_bytes()))
@@ -68,7 +68,7 @@ def test_a_damaged_file_is_found(stores, path, damage):
 
 
 @pytest.mark.parametrize("damage", {**INSIDE, **INSIDE_TRACKER})
-def test_damage_inside_is_found(stores, path, damage):
+def test_damaged_records_are_found(stores, path, damage):
     one = Tracker if damage in INSIDE_TRACKER else random.Random(damage).choice(list(CLASSES.values()))
     shutil.copytree(stores[one][0], path)
     with Inside(path) as inside:
@@ -80,7 +80,7 @@ def test_damage_inside_is_found(stores, path, damage):
     assert files(path)["data.mdb"] == before["data.mdb"]
 
 
-def test_a_wrong_status_summary_is_found(stores, path):
+def test_wrong_status_summary_is_found(stores, path):
     shutil.copytree(stores[Tracker][0], path)
     with Inside(path) as inside:
         change_block(lambda raw: bytes([raw[0], raw[1], raw[2] ^ 1]) + raw[3:])(inside)
@@ -88,7 +88,7 @@ def test_a_wrong_status_summary_is_found(stores, path):
     assert "status block 0" in fault
 
 
-def test_a_claim_without_an_owner_is_found(path):
+def test_claim_without_an_owner_is_found(path):
     with SharedTracker(path) as tracker:
         tracker.add_many(range(1000))
         tracker.sync()
@@ -105,7 +105,7 @@ def test_a_claim_without_an_owner_is_found(path):
 
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_findings_during_writes_are_confirmed_in_a_read_transaction(victim, monkeypatch, is_damaged):
-    """Without one the writer may overwrite pages that are read."""
+    """Without a read transaction, a writer may overwrite pages that are being checked."""
     seen = iter([(7, ["page 738 is overwritten"]), (8, ["damage"] if is_damaged else [])])
     monkeypatch.setattr(_verify, "find_page_faults", lambda name: next(seen))
     monkeypatch.setattr(_verify, "last_transaction", lambda name: 9)
@@ -134,7 +134,7 @@ LOG_DAMAGE = {
 
 
 @pytest.mark.parametrize("change", LOG_DAMAGE.values(), ids=LOG_DAMAGE)
-def test_a_damaged_log_is_found_and_the_rest_is_kept(path, target, logged, change):
+def test_damaged_log_is_found_and_repair_keeps_the_rest(path, target, logged, change):
     assert maintenance.verify(path) == []
     damage_log(path, change)
     assert any("log" in fault for fault in maintenance.verify(path))
@@ -149,7 +149,7 @@ def test_a_damaged_log_is_found_and_the_rest_is_kept(path, target, logged, chang
     assert [key for key, _ in found] == [key for key in order if key in dict(found)]
 
 
-def test_a_folder_that_is_no_store_is_a_finding(tmp_path):
+def test_verify_reports_a_folder_that_is_not_a_store(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_bytes(noise(10_000))
     for name, file in (("other", "note.txt"), ("original", "0.json")):
@@ -168,7 +168,7 @@ def test_a_folder_that_is_no_store_is_a_finding(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_newer_format_is_not_judged(stores, path, target):
+def test_verify_and_repair_refuse_a_newer_format(stores, path, target):
     victim = shutil.copytree(stores[Tracker][0], path)
     with Inside(victim) as inside:
         change_meta(b"format", b"99")(inside)
@@ -187,7 +187,7 @@ def be_killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
+def test_verify_reports_a_crash_of_the_engine(stores, path, target, monkeypatch):
     victim = shutil.copytree(stores[POD][0], path)
     monkeypatch.setattr(maintenance, "verify_store", crash)
     (fault,) = maintenance.verify(victim)
@@ -202,7 +202,7 @@ def test_a_crash_of_the_engine_is_a_finding(stores, path, target, monkeypatch):
 
 
 def flips(rng):
-    """A few bits of a page are turned."""
+    """Flip some bits of a page."""
 
     def make(page):
         for _ in range(rng.choice((1, 3, 20))):
@@ -212,8 +212,8 @@ def flips(rng):
     return make
 
 
-def no_worse(before, found, lost, undone, after):
-    """Nothing that was kept is wrong or at another place, and what is missing is told."""
+def has_no_wrong_data(before, found, lost, undone, after):
+    """Check that every kept value is right and at its position, and that every missing one is reported."""
     index = {row[0]: position for position, row in enumerate(before)}
     known = [row for row in found if row[0] in index]
     changed = [row for row in known if row != before[index[row[0]]]]
@@ -224,8 +224,8 @@ def no_worse(before, found, lost, undone, after):
 
 
 @pytest.mark.storm
-def test_a_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_path, seed):
-    """(What is data, a digit for another one, cannot be known.)"""
+def test_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_path, seed):
+    """A changed digit inside a value cannot be found."""
     rng = random.Random(seed)
     for number in range(25):
         one = rng.choice(list(CLASSES.values()))
@@ -246,6 +246,6 @@ def test_a_flipped_bit_never_crashes_and_is_always_reported(stores, path, tmp_pa
         with kind(tmp_path / str(number)) as store:
             found = state(store)
         assert len(found) == kept
-        no_worse(stores[one][1], found, lost, undone, faults)
+        has_no_wrong_data(stores[one][1], found, lost, undone, faults)
         if not faults:
             assert (kept, lost, undone) == (len(stores[one][1]), [], 0)

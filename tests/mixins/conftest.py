@@ -1,4 +1,4 @@
-"""Fixtures for the tests of what the classes have in common."""
+"""Fixtures for the tests of methods that the classes have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tracker_class(request):
 
 @pytest.fixture
 def make(path, tracker_class):
-    """Open a tracker; it is checked and closed at the end, when no bar may be left."""
+    """Open a tracker. At the end it is checked and closed, and no bar may be left."""
     stores = []
 
     def make(cls=tracker_class, **options):

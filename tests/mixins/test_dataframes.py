@@ -70,7 +70,7 @@ def test_arrow_has_a_row_for_each_task_and_a_column_for_each_field(make, batch):
     assert table.schema.types[:5] == [arrow.string(), arrow.bool_(), arrow.bool_(), arrow.int64(), arrow.float64()]
 
 
-def test_pandas_has_the_same_exactly(make, batch):
+def test_pandas_has_the_same_values_as_arrow(make, batch):
     pandas = pytest.importorskip("pandas")
     big = 2**53 + 1
     frame = make({**DATA, "f": {"big": big}, "g": {"flag": True}}).to_pandas()
@@ -86,7 +86,7 @@ def test_pandas_has_the_same_exactly(make, batch):
     assert frame["deep"][2] == {"n": 1, "m": None}
 
 
-# Values of one field, and what pandas has in its column: the same, but for names that a dict of another task has.
+# Values of one field, and the values in the pandas column. They are equal, except for names from dicts of other tasks.
 NESTED = {
     "dict without the name": ([{"n": 1}, {}], [{"n": 1}, {"n": None}]),
     "dict with None": ([{"n": 2**53 + 1}, {"n": None}, None], ...),
@@ -102,7 +102,7 @@ NESTED = {
 
 
 @pytest.mark.parametrize("case", NESTED)
-def test_nested_values_stay_what_they_are(make, batch, case):
+def test_nested_values_keep_their_types(make, batch, case):
     pytest.importorskip("pandas")
     pytest.importorskip("polars")
     values, expected = NESTED[case]
@@ -117,7 +117,7 @@ def test_nested_values_stay_what_they_are(make, batch, case):
     assert frame.index.tolist() == list(range(len(values)))
 
 
-def test_values_at_the_top_stay_what_they_are(make, batch):
+def test_top_level_values_keep_their_types(make, batch):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("polars")
     columns = {"int": [2**53 + 1, None, 2**63 - 1], "bool": [True, None, False], "none": [None] * 3,
@@ -131,7 +131,7 @@ def test_values_at_the_top_stay_what_they_are(make, batch):
     assert frame["bool"].dtype == pandas.BooleanDtype()
 
 
-def test_nested_columns_are_of_arrow_where_that_is_asked_for(make):
+def test_nested_columns_have_arrow_types_on_request(make):
     pandas = pytest.importorskip("pandas")
     tracker = make({"a": {"x": {"n": 1}, "y": [1]}, "b": {"x": {}, "y": [None]}})
     frame = tracker.to_pandas(types_mapper=pandas.ArrowDtype)
@@ -141,13 +141,13 @@ def test_nested_columns_are_of_arrow_where_that_is_asked_for(make):
     assert frame["tries"].dtype == "int64"
 
 
-def test_pandas_takes_the_options_of_arrow(make):
+def test_to_pandas_accepts_the_options_of_to_arrow(make):
     pandas = pytest.importorskip("pandas")
     frame = make(DATA).to_pandas(types_mapper=pandas.ArrowDtype)
     assert isinstance(frame["size"].dtype, pandas.ArrowDtype)
 
 
-def test_polars_has_the_same(make, batch):
+def test_polars_has_the_same_values_as_arrow(make, batch):
     polars = pytest.importorskip("polars")
     frame = make(DATA).to_polars()
     assert isinstance(frame, polars.DataFrame)
@@ -187,7 +187,7 @@ def test_making_a_table_changes_nothing(make):
     assert tracker.dirty() == set()
 
 
-def test_data_from_a_store_that_is_only_read(path):
+def test_read_only_tracker_gives_a_table(path):
     ProgressTracker(path, init=DATA).close()
     with ProgressTracker(path, mode="r") as reader:
         assert reader.to_arrow().to_pylist() == ROWS
@@ -200,7 +200,7 @@ def test_data_from_a_store_that_is_only_read(path):
     (["a", "", "tab\t\n", "ü", "x" * 700, "\0"], arrow.string()),
     ([1, -1, 2**63 - 1, -(2**63), 0], arrow.int64()),
 ])
-def test_keys_of_one_kind_are_as_they_are(make, batch, keys, kind):
+def test_keys_of_one_type_are_stored_unchanged(make, batch, keys, kind):
     column = make([(key, {}) for key in keys]).to_arrow()["key"]
     assert column.type == kind
     assert column.to_pylist() == keys
@@ -250,7 +250,7 @@ MIXED = {
 
 
 @pytest.mark.parametrize("values", MIXED.values(), ids=MIXED)
-def test_field_that_one_column_cannot_hold_is_named(make, batch, values):
+def test_error_names_the_field_that_one_column_cannot_hold(make, batch, values):
     pairs = [(("key", number), {"good": number, "bad \n": value, "fine": "x"}) for number, value in enumerate(values)]
     tracker = make(pairs)
     with pytest.raises(UnstorableValueError, match=r"'bad \\n'.*as_json=\['bad \\n'\]") as caught:
@@ -264,12 +264,12 @@ def test_field_that_one_column_cannot_hold_is_named(make, batch, values):
     assert table["good"].to_pylist() == list(range(len(values)))
 
 
-def test_field_whose_name_is_no_text_is_named(make):
+def test_error_names_the_field_whose_name_is_not_text(make):
     with pytest.raises(UnstorableValueError, match=r"\\ud800"):
         make({"a": {"\ud800": 1}}).to_arrow()
 
 
-def test_int_and_float_make_floats(make, batch):
+def test_column_of_ints_and_floats_has_floats(make, batch):
     column = make({"a": {"x": 1}, "b": {}, "c": {"x": 0.5}, "d": {"x": math.inf}}).to_arrow()["x"]
     assert column.to_pylist() == [1.0, None, 0.5, math.inf]
 
@@ -279,12 +279,12 @@ def test_json_is_null_only_where_the_field_is_missing(make):
     assert column.to_pylist() == ["null", None, '{"\\u00fc": "\\ud800"}']
 
 
-def test_names_of_fields_are_no_text(make):
+def test_as_json_refuses_a_single_string(make):
     with pytest.raises(TypeError, match="as_json"):
         make().to_arrow(as_json="size")
 
 
-def test_fields_that_come_late_are_null_before(make, monkeypatch):
+def test_field_missing_in_earlier_tasks_is_null_there(make, monkeypatch):
     monkeypatch.setattr(dataframes, "BATCH", 100)
     tracker = make([(number, {"x": 1} if number == 999 else {}) for number in range(1000)])
     table = tracker.to_arrow()
@@ -293,7 +293,7 @@ def test_fields_that_come_late_are_null_before(make, monkeypatch):
     assert table["key"].to_pylist() == list(range(1000))
 
 
-def test_empty_dicts_and_lists(make, batch):
+def test_empty_dicts_and_lists_become_columns(make, batch):
     tracker = make({"a": {"x": {}, "y": []}, "b": {"x": {}, "y": []}, "c": {}})
     assert tracker.to_arrow().select(["x", "y"]).to_pylist() == [{"x": {}, "y": []}] * 2 + [{"x": None, "y": None}]
     pytest.importorskip("pandas")
@@ -304,7 +304,7 @@ def test_empty_dicts_and_lists(make, batch):
 
 def test_batch_that_is_too_large_is_halved(make, monkeypatch):
     class Small:
-        """pyarrow, with room for three tasks in an array."""
+        """pyarrow with room for three tasks in an array."""
 
         def __getattr__(self, name):
             return getattr(arrow, name)
@@ -325,7 +325,7 @@ SCALARS = {
     "bool": st.booleans(), "texts": st.lists(st.text(), max_size=3),
     "key": st.integers(0, 9), "done": st.text(max_size=3), "none": st.none(),
 }
-# (what a row of one column may be: any of the fields, or none)
+# A value of a column may be any of the fields, or missing.
 TASKS = st.fixed_dictionaries(
     {"_done": st.booleans(), "_aborted": st.booleans(), "_tries": st.integers(-5, 5)}, optional=SCALARS,
 )
@@ -353,7 +353,7 @@ def test_table_agrees_with_the_tracker(tmp_path_factory, tasks, size):
         }
 
 
-# What is needed
+# Missing packages
 
 
 @pytest.mark.parametrize(("method", "missing"), [
@@ -368,7 +368,7 @@ def test_without_the_package_the_error_names_the_extra(make, monkeypatch, method
     assert caught.value.name == missing
 
 
-def test_plain_stores_are_no_tables():
+def test_dict_stores_have_no_table_methods():
     for name in ("to_arrow", "to_pandas", "to_polars"):
         assert not hasattr(POD, name)
         assert not hasattr(SharedPOD, name)

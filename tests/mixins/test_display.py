@@ -1,4 +1,4 @@
-"""What a store says of itself: ``repr()`` everywhere, a small table in a notebook."""
+"""How a store displays itself: ``repr()``, and a small table in a notebook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRACKERS = [ProgressTracker, SharedProgressTracker]
 
 
 class Table(HTMLParser):
-    """The texts of a piece of HTML, whose elements all end, and the attributes of its bar."""
+    """The texts of a piece of HTML, and the attributes of its bar. All elements must be closed."""
 
     def __init__(self, html):
         super().__init__()
@@ -38,13 +38,13 @@ class Table(HTMLParser):
 
     @property
     def rows(self):
-        """The number and the part behind each word."""
+        """The number and the percentage after each word."""
         return {name: tuple(self.texts[at + 1:at + 3]) for at, name in enumerate(self.texts)
                 if name in ("done", "failed", "left", "tasks")}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_repr_says_what_and_where_and_how_many(path, cls):
+def test_repr_shows_class_path_and_number_of_keys(path, cls):
     with cls(path) as store:
         assert repr(store).startswith(f"<{cls.__name__} at '{path}': 0 keys")
         store["a"] = {"x": 1}
@@ -57,7 +57,7 @@ def test_repr_says_what_and_where_and_how_many(path, cls):
 
 
 @pytest.mark.parametrize("cls", TRACKERS)
-def test_repr_of_a_tracker_says_how_far(path, cls):
+def test_repr_of_a_tracker_shows_its_progress(path, cls):
     with cls(path) as tracker:
         assert repr(tracker).endswith(": 0 keys, 0 of 0 done (0.00 %)>")
         tracker.update({"a": {"_done": True}, "b": {"_aborted": True}, "c": {}})
@@ -73,7 +73,7 @@ def test_repr_of_a_subclass_has_its_name(path):
         assert "Crawl" in Table(crawl._repr_html_()).texts[0]
 
 
-def test_repr_does_not_raise_where_there_is_nothing_to_count(path):
+def test_repr_of_a_tracker_with_an_invalid_status_does_not_raise(path):
     with ProgressTracker(path, init={"a": {}}) as tracker:
         tracker["a"]["_done"] = "x"
         assert "cannot be counted (UnstorableValueError" in repr(tracker)

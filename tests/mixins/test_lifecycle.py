@@ -19,10 +19,10 @@ from tests.support.stores import is_tracker
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
 
-# What a store is
+# Attributes of a store
 
 
-def test_names_of_a_private_store(private_kit):
+def test_attributes_of_a_private_store_have_the_documented_defaults(private_kit):
     store = private_kit.open()
     assert store.path == str((private_kit.folder / "store").resolve())
     assert (store.mode, store.durability, store.gzipped, store.file_size, store.closed) == (
@@ -38,7 +38,7 @@ def test_path_may_be_text_bytes_or_a_path(kit):
             assert store.path == str((kit.folder / "ü").resolve())
 
 
-def test_parents_of_the_path_are_made(kit):
+def test_parent_folders_of_the_path_are_created(kit):
     assert kit.open("some/folders/below").path.endswith("some/folders/below")
 
 
@@ -83,14 +83,14 @@ def test_class_can_be_subclassed(kit):
 @pytest.mark.parametrize(("wrong", "error"), [
     (0, ValueError), (-1, ValueError), (1.5, TypeError), ("10", TypeError), (None, TypeError), (True, TypeError),
 ])
-def test_wrong_sizes_are_refused_before_anything_is_made(kit, name, wrong, error):
+def test_invalid_sizes_are_refused_before_a_store_is_created(kit, name, wrong, error):
     with pytest.raises(error, match=name):
         kit.open(**{name: wrong})
     assert list(kit.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("options", [{"mode": "x"}, {"mode": None}, {"durability": "safe"}, {"durability": 1}])
-def test_wrong_mode_or_durability_is_refused_before_anything_is_made(private_kit, options):
+def test_invalid_mode_or_durability_is_refused_before_a_store_is_created(private_kit, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         private_kit.open(**options)
     assert list(private_kit.folder.iterdir()) == []
@@ -104,12 +104,12 @@ def test_every_durability_saves(kit, durability):
     assert kit.contents(kit.reopened(store)) == ABC
 
 
-def test_file_size_is_kept_and_may_change_at_the_next_opening(kit):
+def test_file_size_is_stored_and_may_change_at_the_next_opening(kit):
     kit.open(file_size=7).close()
     assert kit.open(file_size=9).file_size == 9
 
 
-def test_gzipped_store_is_smaller_and_each_reads_the_other(kit):
+def test_gzipped_store_is_smaller_and_readable_with_either_setting(kit):
     sizes = {}
     for gzipped in (False, True):
         name = f"gzipped-{gzipped}"
@@ -126,7 +126,7 @@ def test_gzipped_store_is_smaller_and_each_reads_the_other(kit):
     assert sizes[True] < sizes[False] / 2
 
 
-# Closed
+# Closed stores
 
 AFTER_CLOSE = {
     "__getitem__": ("a",), "__setitem__": ("a", {}), "__delitem__": ("a",), "__contains__": ("a",), "__len__": (),
@@ -153,7 +153,7 @@ def test_every_public_method_is_in_the_list_of_those_that_raise_when_closed(any_
     assert methods - AFTER_CLOSE.keys() == {"close", "import_json"}
 
 
-def test_closed_store_raises_whatever_it_is_asked(kit, abc):
+def test_every_method_of_a_closed_store_raises(kit, abc):
     methods = {name: arguments for name, arguments in AFTER_CLOSE.items() if hasattr(abc, name)}
     abc.close()
     for name, arguments in methods.items():
@@ -162,7 +162,7 @@ def test_closed_store_raises_whatever_it_is_asked(kit, abc):
     assert kit.contents(kit.open()) == ABC
 
 
-def test_closed_store_raises_for_set_and_truth(abc):
+def test_set_and_truth_of_a_closed_store_raise(abc):
     abc.close()
     with pytest.raises(CalledClosedTrackerError):
         abc.set["a"] = {}
@@ -178,7 +178,7 @@ def test_closing_again_does_nothing(kit, abc):
 
 
 @pytest.mark.parametrize("name", ["sync_at", "file_size", "max_tries"])
-def test_a_limit_that_nothing_reaches_may_have_any_size(any_class, path, name):
+def test_limits_may_be_integers_of_any_size(any_class, path, name):
     if name == "max_tries" and not is_tracker(any_class):
         return
     with any_class(path, **{name: 10**30}) as store:

@@ -1,4 +1,4 @@
-"""tracker.progress(): a bar that shows what is in the store."""
+"""tracker.progress(): a bar that shows the counts of the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ tqdm = pytest.importorskip("tqdm")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_loop_over_all_ends_with_all(make, screen):
+def test_loop_over_all_tasks_ends_with_a_full_bar(make, screen):
     tracker = make(init=tasks(5))
     for key in tracker.progress(file=screen, mininterval=0):
         tracker.mark_done(key)
@@ -35,7 +35,7 @@ def test_loop_over_all_ends_with_all(make, screen):
 @pytest.mark.parametrize("name", [
     "todo_keys", "todo_values", "todo_items", "try_keys", "try_values", "try_items",
 ])
-def test_any_loop_over_tasks_hands_out_what_it_would_without(make, screen, name):
+def test_bar_does_not_change_what_a_loop_yields(make, screen, name):
     tracker = make(init={"a": {"_done": True}, "b": {"x": 1}, "c": {"_aborted": True}})
     expected = copy.deepcopy(list(getattr(tracker, name.replace("try", "todo"))()))
     found = copy.deepcopy(list(tracker.progress(getattr(tracker, name)(), file=screen)))
@@ -73,7 +73,7 @@ def test_rate_and_time_left_are_of_this_run(make, screen):
     for key in bar:
         tracker.mark_done(key)
         break
-    # One in 10 seconds: 40 seconds for four. (With those of the last run it would be 7.)
+    # The rate is one task in 10 seconds, so four tasks take 40 seconds. With the tasks of the last run it would be 7.
     assert re.search(r"6/10 \[00:1\d<00:4\d, 1\d\.\d\ds/task\]", screen.getvalue())
 
 
@@ -87,7 +87,7 @@ def test_total_follows_tasks_that_are_added(make, screen):
     assert {(number, number + 1, 0) for number in range(1, 9)} <= set(screen.states)
 
 
-def test_bar_over_an_empty_tracker_grows_from_nothing(make, screen):
+def test_bar_over_an_empty_tracker_grows_with_added_tasks(make, screen):
     tracker = make()
     assert list(tracker.progress(file=screen)) == []
     with tracker.progress(file=screen, mininterval=0) as bar:
@@ -97,7 +97,7 @@ def test_bar_over_an_empty_tracker_grows_from_nothing(make, screen):
     assert screen.states[-1] == (0, 2, 0)
 
 
-def test_failed_tasks_are_shown_and_finished(make, screen):
+def test_failed_tasks_are_shown_and_count_as_finished(make, screen):
     tracker = make(max_tries=1, init=tasks(6))
     for number, key in enumerate(tracker.progress(file=screen, mininterval=0, postfix="note")):
         if number in (1, 2):
@@ -107,7 +107,7 @@ def test_failed_tasks_are_shown_and_finished(make, screen):
     assert "note, failed=3]" in screen.getvalue()
 
 
-def test_failed_once_is_not_failed_for_good(make, screen):
+def test_task_with_tries_left_does_not_count_as_failed(make, screen):
     tracker = make(max_tries=2, init=tasks(3))
     assert len(list(tracker.progress(file=screen))) == 3
     assert screen.states[-1] == (0, 3, 0)
@@ -149,11 +149,11 @@ def test_options_go_to_tqdm(make, screen):
     assert screen.getvalue().endswith("\r")
 
 
-def test_bar_that_is_disabled_only_hands_out(make, screen):
+def test_disabled_bar_only_yields(make, screen):
     tracker = make(init=tasks(3))
     for key in tracker.progress(disable=True, file=screen):
         tracker.mark_done(key)
-    for key in tracker.progress(disable=None, file=screen):  # (no terminal)
+    for key in tracker.progress(disable=None, file=screen):  # This is not a terminal.
         assert key is None
     assert screen.getvalue() == ""
     assert tracker.num_done() == 3
@@ -178,12 +178,12 @@ def test_without_tqdm_the_error_names_the_extra(make, monkeypatch):
     assert caught.value.name == "tqdm"
 
 
-def test_plain_stores_have_no_progress():
+def test_dict_stores_have_no_progress():
     assert not hasattr(POD, "progress")
     assert not hasattr(SharedPOD, "progress")
 
 
-def test_store_that_is_only_read_is_watched(make, screen):
+def test_read_only_tracker_shows_the_progress_of_a_writer(make, screen):
     make(ProgressTracker, init=tasks(2)).close()
     reader = make(ProgressTracker, mode="r")
     assert list(reader.progress(reader.todo_keys(), file=screen)) == ["task 0", "task 1"]

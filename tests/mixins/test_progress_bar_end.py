@@ -88,14 +88,14 @@ def test_tasks_that_were_not_yielded_are_released(path, screen, leave):
         assert tracker.num_tried() == 1
 
 
-def test_iterator_that_the_caller_keeps_goes_on(make, screen):
+def test_iterator_kept_by_the_caller_continues(make, screen):
     tracker = make(init=tasks(3))
     keys = tracker.try_keys()
     leave_by_break(tracker.progress(keys, file=screen))
     assert list(keys) == ["task 1", "task 2"]
 
 
-def test_error_in_the_loop_that_is_wrapped_passes_and_ends_the_bar(make, screen):
+def test_error_of_the_wrapped_loop_is_raised_and_ends_the_bar(make, screen):
     tracker = make(init=tasks(3))
 
     def broken():
@@ -107,7 +107,7 @@ def test_error_in_the_loop_that_is_wrapped_passes_and_ends_the_bar(make, screen)
     assert screen.has_ended
 
 
-def test_tracker_closed_in_the_loop(make, screen):
+def test_closing_the_tracker_in_the_loop_ends_the_bar(make, screen):
     tracker = make(init=tasks(3))
     for _ in tracker.progress(file=screen, mininterval=0):
         tracker.close()
@@ -116,7 +116,7 @@ def test_tracker_closed_in_the_loop(make, screen):
     assert screen.states[-1] == (0, 3, 0)
 
 
-def test_tracker_closed_in_a_loop_that_goes_on(make, screen):
+def test_loop_that_continues_on_a_closed_tracker_raises(make, screen):
     tracker = make(init=tasks(3))
     loop = (tracker.close() for _ in tracker.progress(file=screen, mininterval=0))
     with pytest.raises(CalledClosedTrackerError):
@@ -124,7 +124,7 @@ def test_tracker_closed_in_a_loop_that_goes_on(make, screen):
     assert screen.has_ended
 
 
-def test_status_without_sense_does_not_end_the_loop(path, screen):
+def test_invalid_status_does_not_end_the_loop(path, screen):
     with ProgressTracker(path, init=tasks(3)) as tracker:
         for key in tracker.progress(file=screen, mininterval=0):
             tracker[key]["_done"] = "x"
@@ -160,7 +160,7 @@ def test_collected_loop_ends_its_bar_without_reading_the_store(make, screen, mon
         assert len(looked) == 1
 
 
-def test_bar_that_is_dropped_ends(make, screen):
+def test_garbage_collected_bar_ends(make, screen):
     tracker = make(init=tasks(3))
     tracker.progress(file=screen)
     gc.collect()
@@ -198,7 +198,7 @@ PROGRAM = """
         if key == int(sys.argv[2]):
             tracker.sync()
             print("synced", flush=True)
-            sys.stdin.read()  # until it is killed
+            sys.stdin.read()  # The program works until it is killed.
     print("ended")
 """
 
@@ -222,7 +222,7 @@ class OnTerminal:
     def read(self):
         try:
             text = os.read(self.screen, 1 << 16).decode("utf-8", "replace")
-        except OSError:  # nobody writes any more
+        except OSError:  # All writers have closed the terminal.
             text = ""
         self.shown += text
         return bool(text)
@@ -237,7 +237,7 @@ class OnTerminal:
 
 
 @pytest.mark.parametrize("cls", ["ProgressTracker", "SharedProgressTracker"])
-def test_bar_on_a_terminal_goes_on_after_a_kill(path, cls):
+def test_bar_on_a_terminal_continues_after_a_kill(path, cls):
     program = PROGRAM.format(cls=cls)
     first = OnTerminal(program, path, 250)
     while "250/400" not in first.shown:
@@ -249,7 +249,7 @@ def test_bar_on_a_terminal_goes_on_after_a_kill(path, cls):
     second = OnTerminal(program, path, -1)
     assert second.end() == 0
     lines = [line for line in re.split(r"[\r\n]+", second.shown) if line.strip()]
-    # 251 done or failed (0, 100 and 200); a worker that was killed leaves its own to the next one.
+    # 251 tasks are done or failed (0, 100 and 200). The tasks of a killed worker go to the next one.
     assert re.match(r"pages:  63%\|[^|]+\| 251/400 \[00:00<\?, \?task/s, failed=3\]", lines[0]), lines[0]
     assert re.match(r"pages: 100%\|█+\| 400/400 \[.*task/s, failed=4\]", lines[-1]), lines[-1]
     assert all(len(line) <= 80 for line in lines)
@@ -259,7 +259,7 @@ def test_bar_on_a_terminal_goes_on_after_a_kill(path, cls):
 # In a notebook
 
 
-def test_bar_in_a_notebook(make, monkeypatch):
+def test_bar_in_a_notebook_is_a_widget(make, monkeypatch):
     pytest.importorskip("ipywidgets")
     notebook = pytest.importorskip("tqdm.notebook")
     monkeypatch.setattr(sys.modules.get("tqdm.auto") or pytest.importorskip("tqdm.auto"), "tqdm", notebook.tqdm)
@@ -290,7 +290,7 @@ def test_bar_in_a_notebook(make, monkeypatch):
     bar.close()
 
 
-def test_package_is_imported_without_any_comfort():
+def test_import_of_the_package_imports_no_optional_package():
     source = Path(tastypy_fast.__file__).parent
     code = f"import sys; sys.path.insert(0, {str(source.parent)!r}); import tastypy_fast; " \
            "print([name for name in ('tqdm', 'pyarrow', 'pandas', 'polars') if name in sys.modules])"

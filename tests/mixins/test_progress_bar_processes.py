@@ -17,7 +17,7 @@ tqdm = pytest.importorskip("tqdm")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_bar_counts_what_other_processes_do(path, screen):
+def test_bar_counts_the_work_of_other_processes(path, screen):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(10))
 
     def work(pipe):
@@ -37,20 +37,20 @@ def test_bar_counts_what_other_processes_do(path, screen):
     tracker.close()
 
 
-def test_process_that_only_waits_shows_a_bar_and_claims_nothing(path, screen):
+def test_waiting_process_shows_a_bar_and_claims_nothing(path, screen):
     tracker = SharedProgressTracker(path, init=tasks(3))
     with tracker.progress(file=screen, mininterval=0) as bar:
         assert tracker.claimed_keys() == []
         assert tracker.num_tried() == 0
         tracker.mark_done("task 1")
         assert bar.update()
-        assert not bar.update()  # nothing new
+        assert not bar.update()  # Nothing has changed.
         assert screen.states[-1] == (1, 3, 0)
     tracker.close()
 
 
 @pytest.mark.parametrize("end", ["kill", "close"])
-def test_last_try_is_not_failed_while_its_worker_lives(path, end):
+def test_task_in_its_last_try_does_not_count_as_failed_while_its_worker_lives(path, end):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(4))
 
     def work(pipe):
@@ -70,14 +70,15 @@ def test_last_try_is_not_failed_while_its_worker_lives(path, end):
         assert tracker._count_progress(False) == (4, 0, 0)
         child.pipe.send(None)
         assert child.pipe.recv() == 2
-        assert tracker._count_progress(False) == (4, 0, 1)  # the first one failed, though it is still the worker's
+        # The first task has failed, although its worker still has the claim.
+        assert tracker._count_progress(False) == (4, 0, 1)
         if end == "kill":
             child.kill()
             child.wait()
         else:
             child.pipe.send(None)
             assert child.wait() == 0
-        # The third one was claimed and not handed out: it has its try again with the next loop.
+        # The third task was claimed and not yielded. The next loop uses its try again.
         loop = tracker.try_keys()
         assert next(loop) == "task 2"
         assert tracker._count_progress(False) == (4, 0, 2)
@@ -86,10 +87,10 @@ def test_last_try_is_not_failed_while_its_worker_lives(path, end):
     tracker.close()
 
 
-def test_gate_that_gave_a_last_try_leaves_the_task_to_its_thread(path):
+def test_task_in_its_last_try_from_a_gate_counts_as_failed_for_its_own_thread_only(path):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(2))
     assert tracker.should_try("task 0")
-    assert tracker._count_progress(False).given_up == 1  # (this thread asks, and so is not at work on it)
+    assert tracker._count_progress(False).given_up == 1  # This thread asks, so it is not running the task.
     found = []
     thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).given_up))
     thread.start()

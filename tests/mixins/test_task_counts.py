@@ -1,4 +1,4 @@
-"""The counts that the progress bar shows, and how rarely the store is read for them."""
+"""The counts that the progress bar shows, and how rarely it reads the store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def expected_outcome(model, max_tries, allow_aborted):
     count=st.sampled_from([0, 3, 700]),
 )
 @pytest.mark.parametrize("place", ["private", "private, on hold", "shared", "shared, in a block"])
-def test_counts_agree_with_a_walk_over_all_tasks(tmp_path_factory, place, before, changes, max_tries, count):
+def test_counts_agree_with_a_scan_of_all_tasks(tmp_path_factory, place, before, changes, max_tries, count):
     cls = SharedProgressTracker if "shared" in place else ProgressTracker
     with cls(tmp_path_factory.mktemp("store") / "store", max_tries=max_tries) as tracker:
         model = {**{-number: {"_done": False, "_aborted": False, "_tries": 0} for number in range(count)}, **before}
@@ -68,7 +68,7 @@ def test_counts_agree_with_a_walk_over_all_tasks(tmp_path_factory, place, before
         assert len(left) == total - done - failed
 
 
-def test_outcome_sees_what_was_changed_by_keying(path):
+def test_counts_include_statuses_changed_in_task_dicts(path):
     with ProgressTracker(path, max_tries=2, init=tasks(3)) as tracker:
         tracker.sync()
         tracker["task 0"]["_tries"] = 2

@@ -11,7 +11,7 @@ from tests.support.contract import ABC
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
-# Enough to need several chunks of an iterator and several blocks of statuses.
+# A number of keys that needs several chunks of an iterator and several status blocks.
 MANY = 1300
 
 
@@ -25,41 +25,41 @@ def test_empty_store_is_empty(store):
     assert store.keys() == store.values() == store.items() == list(store) == list(reversed(store)) == []
 
 
-def test_value_comes_back(kit, abc):
+def test_value_round_trips(kit, abc):
     assert [kit.plain(abc[key]) for key in ABC] == [1, 2, 3]
     assert abc
     assert len(abc) == 3
 
 
-def test_missing_key_is_a_key_error_that_names_it(abc):
+def test_missing_key_raises_key_error_with_the_key(abc):
     for ask in (abc.__getitem__, abc.__delitem__, abc.pop, abc.mark_dirty, abc.sync_key):
         with pytest.raises(KeyError) as caught:
             ask("z")
         assert caught.value.args == ("z",)
 
 
-def test_contains(abc):
+def test_in_finds_existing_keys_only(abc):
     assert "a" in abc
     assert "z" not in abc
     assert 1 not in abc
     assert ("a",) not in abc
 
 
-def test_get_gives_value_or_default(kit, abc):
+def test_get_returns_the_value_or_the_default(kit, abc):
     assert kit.plain(abc.get("a")) == 1
     assert kit.plain(abc.get("a", 7)) == 1
     assert abc.get("z") is None
     assert abc.get("z", 7) == 7
 
 
-def test_overwriting_keeps_the_place(kit, abc):
+def test_overwriting_keeps_the_position(kit, abc):
     abc["a"] = kit.value(9)
     assert kit.contents(abc) == {"a": 9, "b": 2, "c": 3}
     assert abc.keys() == ["a", "b", "c"]
     assert len(abc) == 3
 
 
-def test_deleting_takes_one_key_away(abc):
+def test_deleting_removes_only_its_key(abc):
     del abc["b"]
     assert abc.keys() == ["a", "c"]
     assert "b" not in abc
@@ -81,7 +81,7 @@ def test_deleted_and_added_again_goes_to_the_end(kit, abc, sync_between):
     assert kit.plain(reopened["a"]) == 7
 
 
-def test_lists_are_lists_and_iterators_iterators(kit, abc):
+def test_keys_values_and_items_return_lists_and_iter_methods_return_iterators(kit, abc):
     keys, values = list(ABC), [kit.value(value) for value in ABC.values()]
     assert abc.keys() == keys
     assert [kit.plain(value) for value in abc.values()] == list(ABC.values())
@@ -96,7 +96,7 @@ def test_lists_are_lists_and_iterators_iterators(kit, abc):
     assert list(reversed(abc)) == keys[::-1]
 
 
-def test_order_holds_over_many_chunks(kit):
+def test_order_is_kept_over_many_chunks(kit):
     store = kit.open()
     numbers = list(range(0, 7 * MANY, 7))
     for number in numbers:
@@ -110,7 +110,7 @@ def test_order_holds_over_many_chunks(kit):
 
 
 @pytest.mark.parametrize(("last", "order"), [(True, "cba"), (False, "abc")])
-def test_popitem_takes_from_either_end(kit, abc, last, order):
+def test_popitem_removes_from_either_end(kit, abc, last, order):
     taken = [abc.popitem(last) for _ in ABC]
     assert [key for key, _ in taken] == list(order)
     assert {key: kit.plain(value) for key, value in taken} == ABC
@@ -119,23 +119,23 @@ def test_popitem_takes_from_either_end(kit, abc, last, order):
     assert len(kit.reopened(abc)) == 0
 
 
-def test_popitem_takes_the_last_one_by_default(abc):
+def test_popitem_removes_the_last_item_by_default(abc):
     assert abc.popitem()[0] == "c"
 
 
-def test_pop_gives_the_value_or_the_default(kit, abc):
+def test_pop_returns_the_value_or_the_default(kit, abc):
     assert kit.plain(abc.pop("b")) == 2
     assert abc.pop("b", None) is None
     assert abc.keys() == ["a", "c"]
 
 
-def test_setdefault_sets_only_what_is_missing(kit, abc):
+def test_setdefault_sets_only_a_missing_key(kit, abc):
     assert kit.plain(abc.setdefault("a", kit.value(9))) == 1
     assert kit.plain(abc.setdefault("d", kit.value(4))) == 4
     assert kit.contents(abc) == {**ABC, "d": 4}
 
 
-def test_clear_empties(kit, abc):
+def test_clear_removes_all_keys(kit, abc):
     abc.clear()
     assert len(abc) == 0
     assert list(abc) == []
@@ -143,14 +143,14 @@ def test_clear_empties(kit, abc):
     assert kit.contents(kit.reopened(abc)) == {"a": 5}
 
 
-def test_clear_empties_a_store_of_many_chunks(kit):
+def test_clear_removes_all_keys_of_a_store_of_many_chunks(kit):
     store = kit.open(init=kit.pairs(dict.fromkeys(range(MANY))), sync_at=400)
     store.clear()
     assert len(store) == 0
     assert len(kit.reopened(store)) == 0
 
 
-def test_equality_is_that_of_mappings_in_any_order(kit, abc):
+def test_store_equals_a_mapping_with_the_same_items_in_any_order(kit, abc):
     same = dict(kit.open("same", init=kit.pairs({"c": 3, "b": 2, "a": 1})))
     assert abc == same
     assert same == abc

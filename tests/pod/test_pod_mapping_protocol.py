@@ -8,12 +8,12 @@ import pytest
 
 from tastypy_fast import PersistentOrderedDict, SharedPersistentOrderedDict
 
-# Some builds of Python leave their test package away.
+# Some builds of Python do not include its test package.
 mapping_tests = pytest.importorskip("test.mapping_tests")
 
 
 class TestPersistentOrderedDict(mapping_tests.BasicTestMappingProtocol):
-    """Nothing of the protocol is overridden but where the data comes from."""
+    """Only the source of the data is overridden."""
 
     cls = PersistentOrderedDict
 
@@ -27,7 +27,7 @@ class TestPersistentOrderedDict(mapping_tests.BasicTestMappingProtocol):
             store.close()
 
     def _reference(self):
-        # The base class has a tuple among these, which is a list in JSON.
+        # The base class has a tuple among these, which becomes a list in JSON.
         return {"1": "2", "key1": "value1", "key2": 3}
 
     def type2test(self):

@@ -1,4 +1,4 @@
-"""update(), |= and init: what they take, refuse and keep."""
+"""update(), |= and init: what they accept, refuse and keep."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WithItems:
 class WithIteritems(WithItems):
     iteritems = WithItems.items
 
-    # iteritems() is what the original asked for; it comes first.
+    # iteritems() comes first, because the original uses it.
     def items(self):
         raise AssertionError("items() was asked")
 
@@ -46,27 +46,27 @@ source = pytest.mark.parametrize(
 
 
 @source
-def test_update_takes(kit, abc, source):
+def test_update_accepts_mappings_and_pairs(kit, abc, source):
     abc.update(source(kit.pairs({"b": 20, "d": 4})))
     assert list(kit.contents(abc).items()) == [("a", 1), ("b", 20), ("c", 3), ("d", 4)]
 
 
 @source
-def test_init_takes_and_overwrites(kit, abc, source):
+def test_init_accepts_mappings_and_pairs_and_overwrites(kit, abc, source):
     abc.close()
     again = kit.open(init=source(kit.pairs({"b": 20, "d": 4})))
     assert list(kit.contents(again).items()) == [("a", 1), ("b", 20), ("c", 3), ("d", 4)]
 
 
 @source
-def test_ior_takes_and_keeps_the_object(kit, abc, source):
+def test_ior_accepts_mappings_and_pairs_and_keeps_the_object(kit, abc, source):
     before = abc
     abc |= source(kit.pairs({"b": 20, "d": 4}))
     assert abc is before
     assert kit.contents(abc) == {"a": 1, "b": 20, "c": 3, "d": 4}
 
 
-def test_update_takes_another_store(kit, abc):
+def test_update_accepts_another_store(kit, abc):
     other = kit.open("other", init=kit.pairs({"b": 20, "d": 4}))
     abc.update(other)
     assert kit.contents(abc) == {"a": 1, "b": 20, "c": 3, "d": 4}
@@ -78,7 +78,7 @@ def test_update_with_itself_changes_nothing(kit, abc):
     assert list(kit.contents(abc).items()) == list(ABC.items())
 
 
-def test_update_takes_several_and_keywords_and_the_rightmost_wins(kit, store):
+def test_update_with_several_arguments_lets_the_rightmost_win(kit, store):
     value = kit.value
     store.update({"x": value(1), "y": value(1)}, [("y", value(2)), ("z", value(2))], z=value(3), self=value(4))
     assert list(kit.contents(store).items()) == [("x", 1), ("y", 2), ("z", 3), ("self", 4)]
@@ -94,13 +94,13 @@ def test_update_without_arguments_does_nothing(abc):
     (3, TypeError), (None, TypeError), ([3], TypeError), (["abc"], ValueError), ([("a",)], ValueError),
     ([(1, 2, 3)], ValueError),
 ])
-def test_update_refuses_what_has_no_pairs(abc, wrong, error):
+def test_update_refuses_arguments_without_pairs(abc, wrong, error):
     with pytest.raises(error):
         abc.update(wrong)
     assert abc.keys() == list(ABC)
 
 
-def test_update_keeps_the_pairs_before_a_bad_one(kit, abc):
+def test_update_keeps_the_pairs_before_an_invalid_one(kit, abc):
     def pairs():
         yield "d", kit.value(4)
         raise ZeroDivisionError
@@ -109,17 +109,17 @@ def test_update_keeps_the_pairs_before_a_bad_one(kit, abc):
         abc.update(pairs())
     with pytest.raises(InvalidKeyError):
         abc.update([("e", kit.value(5)), (2.5, kit.value(0)), ("f", kit.value(6))])
-    # One operation of a shared store is seen as a whole, or not at all.
+    # Other processes see one operation of a shared store completely or not at all.
     assert kit.contents(abc) == (ABC if kit.is_shared else {**ABC, "d": 4, "e": 5})
 
 
 def test_refused_init_leaves_the_store_closed(kit):
     with pytest.raises(InvalidKeyError):
         kit.open(init=[("a", kit.value(1)), (None, kit.value(2))])
-    # An instance that was left open would insist on its own file_size.
+    # An instance that is still open would refuse another file_size.
     assert kit.contents(kit.open(file_size=7)) == ({} if kit.is_shared else {"a": 1})
 
 
-def test_init_and_default_mapping_is_not_shared_between_instances(kit):
+def test_default_init_is_not_shared_between_instances(kit):
     kit.open("one", init=kit.pairs({"a": 1}))
     assert len(kit.open("two")) == 0

@@ -65,7 +65,7 @@ def test_list_likes_become_lists_and_dict_likes_dicts():
 # Synchronization
 
 
-def test_changes_made_by_keying_are_synchronized():
+def test_changes_of_values_read_by_key_are_synchronized():
     my_pod = POD("my.pod")
     my_pod["key"] = []
     my_pod["key"].append(42)  # GOOD! This will be sync'd!
@@ -138,7 +138,7 @@ def test_clone_false_has_isolated_memory():
 # PersistentOrderedDict reference
 
 
-def test_signatures_are_the_documented_ones_with_more_behind():
+def test_signatures_begin_with_the_documented_arguments():
     def documented(call):
         return [(name, parameter.default) for name, parameter in inspect.signature(call).parameters.items()
                 if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]

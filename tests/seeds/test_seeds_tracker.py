@@ -22,7 +22,7 @@ LINKS = {
 
 
 class Web:
-    """Pages of which one fails at the first two attempts, and one always."""
+    """Pages of which one fails at the first two attempts, and one fails always."""
 
     def __init__(self):
         self.fetched = []
@@ -86,7 +86,7 @@ def crawl_with_a_shared_tracker(web, seed_url):
 
 
 @pytest.mark.parametrize("crawl", [crawl_with_a_pod, crawl_with_a_tracker, crawl_with_a_shared_tracker])
-def test_crawl_goes_on_where_it_was_each_time_the_program_is_started(crawl):
+def test_crawl_continues_at_each_start_of_the_program(crawl):
     web = Web()
     runs = []
     for _ in range(7):
@@ -116,7 +116,7 @@ def test_max_tries_zero_is_no_limit(tracker_class):
     assert list(tracker.todo_keys()) == ["a"]
 
 
-def test_update_mixes_into_existing_values_and_adds_missing_ones(tracker_class):
+def test_update_merges_into_existing_values_and_adds_missing_ones(tracker_class):
     tracker = tracker_class("my.tracker")
     tracker.add("a")
     tracker.increment_tries("a")
@@ -224,7 +224,7 @@ if __name__ == '__main__':
         proc.start()
     for proc in procs:
         proc.join()
-    # (a worker that came when there was nothing to do has gone again)
+    # A worker that started when no task was left has exited.
     crawl(tracker)
     print(len(tracker), tracker.num_done(), tracker.percent_done(), max(map(tracker.tries, tracker)))
     print(sum(len(task['links']) for task in tracker.values()))

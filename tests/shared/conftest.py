@@ -17,7 +17,7 @@ from tests.support.stores import kit_for
 
 @pytest.fixture
 def tracker(path):
-    """An open tracker, which is whole at the end of the test."""
+    """An open tracker, which is checked at the end of the test."""
     with SharedTracker(path) as tracker:
         yield tracker
         if not tracker.closed:
@@ -43,8 +43,8 @@ def abc(kit):
 
 
 @pytest.fixture
-def elsewhere():
-    """Call something in another thread, always the same one; what it returns."""
+def in_other_thread():
+    """Call a function in another thread, always the same one, and return the result."""
     with ThreadPoolExecutor(1) as executor:
         yield lambda work, *arguments: executor.submit(work, *arguments).result(30)
 

@@ -16,33 +16,33 @@ from tastypy_fast import (
 from tastypy_fast._store import live_workers
 from tests.support.children import Child
 from tests.support.claims import TASKS, Worker, call, finish_each, take, take_all, tries
-from tests.support.workers import in_processes, started, tell, told
+from tests.support.workers import in_processes, next_line, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_loops_without_end_raise_when_there_are_too_many(tracker):
-    lanes = live_workers.SLOTS - 1
-    tracker.add_many(range(lanes + 3))
-    loops = [tracker.try_keys() for _ in range(lanes)]
-    assert [next(loop) for loop in loops] == list(range(lanes))
+def test_loop_beyond_the_limit_of_running_loops_raises(tracker):
+    slots = live_workers.SLOTS - 1
+    tracker.add_many(range(slots + 3))
+    loops = [tracker.try_keys() for _ in range(slots)]
+    assert [next(loop) for loop in loops] == list(range(slots))
     more = tracker.try_keys()
-    with pytest.raises(PersistentOrderedDictException, match=f"{lanes} loops"):
+    with pytest.raises(PersistentOrderedDictException, match=f"{slots} loops"):
         next(more)
-    # Nothing was claimed for it; gates need none.
-    assert len(tracker.claimed_keys()) == lanes
-    assert tracker.should_try(lanes + 2)
+    # Nothing was claimed for that loop. Gates need no slot.
+    assert len(tracker.claimed_keys()) == slots
+    assert tracker.should_try(slots + 2)
     loops[5].close()
-    # What that one has left, and then what is new.
-    assert [next(more), next(more)] == [5, lanes]
+    # First the task that the closed loop left, and then a new one.
+    assert [next(more), next(more)] == [5, slots]
     loops[7] = None
     gc.collect()
-    for _ in range(2 * lanes):
+    for _ in range(2 * slots):
         assert next(tracker.try_keys()) == 7
     tracker._check()
 
 
-def test_allow_aborted(path, tracker):
+def test_allow_aborted_claims_aborted_tasks(path, tracker):
     tracker.add_many("abcd")
     tracker.mark_done("a")
     tracker.abort("b")
@@ -51,7 +51,7 @@ def test_allow_aborted(path, tracker):
         assert worker.ask(take, 1, 1, "keys", True) == ["b"]
         assert not tracker.should_try("b", allow_aborted=True)
         assert list(tracker.try_keys(allow_aborted=True, batch=2)) == ["c", "d"]
-        # Aborted again, it is free for those that allow it.
+        # After abort() the task is available to loops with allow_aborted.
         worker.ask(call, "abort", "b")
         assert tracker.claimed_keys() == ["c", "d"]
         assert not tracker.should_try("b")
@@ -64,8 +64,8 @@ def test_allow_aborted(path, tracker):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
-def test_max_tries_holds_across_workers(path, batch):
-    """All tasks fail, and go from hand to hand as workers close and open again."""
+def test_max_tries_applies_across_workers(path, batch):
+    """All tasks fail, and move between workers that close and open again."""
     count, limit = 40, 4
 
     def work(process):
@@ -76,7 +76,7 @@ def test_max_tries_holds_across_workers(path, batch):
                 loop = mine.try_keys(batch=batch)
                 found = list(itertools.islice(loop, rng.randrange(1, 20)))
                 log += found
-                loop.close()  # what it has not handed out is to do again
+                loop.close()  # Tasks that the loop did not yield are still to be done.
                 if next(mine.todo_keys(), None) is None:
                     return log
 
@@ -90,7 +90,7 @@ def test_max_tries_holds_across_workers(path, batch):
         tracker._check()
 
 
-def test_a_loop_yields_tasks_that_others_add_and_reopen(path, tracker):
+def test_loop_yields_tasks_that_others_add_and_reopen(path, tracker):
     tracker.add_many(range(5))
     tracker.mark_done_many([1, 4])
     with Worker(path) as worker:
@@ -108,7 +108,7 @@ def test_a_loop_yields_tasks_that_others_add_and_reopen(path, tracker):
     assert tries(tracker) == [1, 0, 1, 0, 1, 1, 2]
 
 
-def test_values_and_items_are_as_they_are_when_they_are_handed_out(path, tracker):
+def test_values_and_items_of_a_batch_are_read_when_they_are_yielded(path, tracker):
     tracker.update((number, {"n": number}) for number in range(6))
     with Worker(path) as worker:
         values, items = tracker.try_values(batch=2), tracker.try_items(batch=2)
@@ -134,9 +134,9 @@ def test_independent_programs_claim_different_tasks(path, tracker):
         """
     with started(program, path) as first, started(program, path) as second:
         for process in (first, second):
-            assert told(process) == "ready"
+            assert next_line(process) == "ready"
         for process in (first, second):
-            tell(process)
+            send_line(process)
         keys = finish_each(tracker, tracker.try_keys())
         for process in (first, second):
             output, errors = process.communicate()
@@ -147,14 +147,14 @@ def test_independent_programs_claim_different_tasks(path, tracker):
 
 
 @pytest.mark.parametrize("max_tries", [0, 1])
-def test_a_gate_opens_for_a_task_of_a_batch_that_waits_and_that_is_its_try(path, max_tries):
+def test_gate_accepts_a_waiting_task_of_the_same_thread_and_uses_its_try(path, max_tries):
     with SharedTracker(path, max_tries=max_tries) as tracker:
         tracker.add_many("abc")
         loop = tracker.try_keys(batch=2)
         assert next(loop) == "a"
         assert tracker.should_try("b")
         assert tracker.tries("b") == 1
-        # (it is handed out once)
+        # The task is yielded once.
         assert list(loop) == ["c"]
         assert tracker.tries("b") == 1
         assert tracker.should_try("b") == (max_tries == 0)
@@ -179,7 +179,7 @@ def incremented(tracker):
     (SharedTracker.revert, 0), (lambda tracker: [tracker.reset_tries(key) for key in tracker], 0), (set_by_key, 0),
     (assigned, 0), (incremented, 1), (lambda tracker: None, 0),
 ], ids=["revert", "reset", "by keying", "assigned", "incremented", "nothing"])
-def test_a_try_that_was_already_reset_is_not_returned_twice(path, tracker, change, tries, end):
+def test_try_that_was_already_reset_is_not_returned_twice(path, tracker, change, tries, end):
     tracker.add_many(range(6))
     tracker.sync()
     with Child(_begin_a_batch, path) as child:
@@ -191,13 +191,13 @@ def test_a_try_that_was_already_reset_is_not_returned_twice(path, tracker, chang
             child.pipe.send(end)
             assert child.pipe.recv() == "ended"
         child.wait()
-    # At its end the loop looks for workers that are gone.
+    # At its end, the loop looks for dead workers.
     assert set(tracker.try_keys()) == set(range(6))
     assert [tracker.tries(key) for key in range(1, 5)] == [tries + (end == "gate") + 1] * 4
 
 
 @pytest.mark.parametrize("is_worker", [False, True])
-def test_a_task_that_is_released_has_its_try_back_if_it_was_not_handed_out(path, tracker, is_worker):
+def test_released_task_gets_its_try_back_if_it_was_not_yielded(path, tracker, is_worker):
     tracker.add_many(range(6))
     with Child(_begin_a_batch, path) as child:
         assert child.pipe.recv() == 0

@@ -1,4 +1,4 @@
-"""Tasks that wait in a batch: what others do with them, and which tries are counted."""
+"""Waiting tasks of a batch: what other processes do with them, and which tries are counted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tests.support.claims import Worker, call, close_loop, take, tries
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-# What somebody does with a task that waits in a batch of another process, which was tried three times before: the tries
-# after it, those after the loop has ended, and those after it was handed out, None where it is not.
+# Operations of another process on a waiting task of a batch, which was tried three times before. The numbers are the
+# tries after the operation, after the end of the loop, and after the task was yielded. None means that it is not
+# yielded.
 ON_WAITING = {
     "mark_done": (lambda tracker: tracker.mark_done("w"), 3, 3, None),
     "mark_done_many": (lambda tracker: tracker.mark_done_many(["w"]), 3, 3, None),
@@ -40,7 +41,7 @@ ON_WAITING = {
     "decrement, release": (lambda tracker: (tracker.decrement_tries("w"), tracker.release("w")), 2, 2, None),
     "reset, mark_not_done": (lambda tracker: (tracker.reset_tries("w"), tracker.mark_not_done("w")), 0, 0, None),
     "set tries, abort": (lambda tracker: (tracker.set["w"].update(_tries=5), tracker.abort("w")), 5, 5, None),
-    # These leave the claim.
+    # These operations keep the claim.
     "nothing": (lambda tracker: None, 4, 3, 4),
     "unabort": (lambda tracker: tracker.unabort("w"), 4, 3, 4),
     "set data": (lambda tracker: tracker.set["w"].update(x=1), 4, 3, 4),
@@ -50,15 +51,15 @@ ON_WAITING = {
     "reset, increment": (lambda tracker: (tracker.reset_tries("w"), tracker.increment_tries("w")), 1, 1, 1),
     "set tries": (lambda tracker: tracker.set["w"].update(_tries=5), 5, 5, 5),
     "assign tries": (lambda tracker: tracker.update(w={"_tries": 2}), 2, 2, 2),
-    # A revert takes the count of the try away, and the claim is a fact.
+    # A revert undoes the count of the try. The claim stays.
     "revert": (SharedTracker.revert, 3, 3, 3),
-    # Another task, which the loop comes to in its turn.
+    # Another task, which the loop yields later.
     "delete and add": (lambda tracker: (tracker.__delitem__("w"), tracker.add("w")), 0, 0, 1),
 }
 
 
 def shown(tracker):
-    """The tries of the task, by each way to ask for them."""
+    """The tries of the task, by each way to read them."""
     found = {tracker.tries("w"), tracker["w"]["_tries"], dict(tracker.items())["w"]["_tries"]}
     assert len(found) == 1
     return found.pop()
@@ -67,8 +68,8 @@ def shown(tracker):
 @pytest.mark.parametrize("end", ["hand out", "close_loop", "close", "SIGKILL", "SIGKILL, looked for", "os._exit"])
 @pytest.mark.parametrize("in_block", [False, True])
 @pytest.mark.parametrize("way", ON_WAITING)
-def test_the_try_of_a_task_that_waits_in_a_batch_is_counted_if_it_is_handed_out(path, tracker, way, in_block, end):
-    change, now, after, handed_out = ON_WAITING[way]
+def test_try_of_a_waiting_task_counts_only_if_the_task_is_yielded(path, tracker, way, in_block, end):
+    change, now, after, yielded = ON_WAITING[way]
     tracker.update([("first", {}), ("w", {"_tries": 3}), ("last", {})])
     tracker.sync()
     with Worker(path) as worker:
@@ -83,10 +84,10 @@ def test_the_try_of_a_task_that_waits_in_a_batch_is_counted_if_it_is_handed_out(
         assert shown(tracker) == now
         assert worker.ask(call, "tries", "w") == now
         if end == "hand out":
-            assert ("w" in worker.ask(take, 9)) == (handed_out is not None)
-            assert shown(tracker) == (after if handed_out is None else handed_out)
+            assert ("w" in worker.ask(take, 9)) == (yielded is not None)
+            assert shown(tracker) == (after if yielded is None else yielded)
             worker.end("close")
-            assert shown(tracker) == (after if handed_out is None else handed_out)
+            assert shown(tracker) == (after if yielded is None else yielded)
         else:
             if end == "close_loop":
                 worker.ask(close_loop)
@@ -95,7 +96,7 @@ def test_the_try_of_a_task_that_waits_in_a_batch_is_counted_if_it_is_handed_out(
             if "looked for" in end:
                 tracker.release("first")
             elif end in ("SIGKILL", "os._exit"):
-                # (whoever is alone, or looks for the dead)
+                # The process that is alone, or that looks for dead workers, takes the tries back.
                 tracker.close()
                 with SharedTracker(path) as again:
                     assert shown(again) == after
@@ -106,7 +107,7 @@ def test_the_try_of_a_task_that_waits_in_a_batch_is_counted_if_it_is_handed_out(
 
 @pytest.mark.parametrize("way", ["release", "mark_not_done", "abort", "mark_done"])
 def test_ending_a_claim_and_the_loop_agree_whether_the_task_was_yielded(path, tracker, way):
-    """They meet at any moment. What was handed out is counted, nothing else is."""
+    """The two race at any moment. A try is counted if and only if its task was yielded."""
     tracker.add_many(range(400))
 
     def work(pipe):
@@ -131,7 +132,7 @@ def test_ending_a_claim_and_the_loop_agree_whether_the_task_was_yielded(path, tr
     assert tries(tracker) == [counts[key] for key in range(400)]
 
 
-def test_threads_that_share_a_loop_agree_with_who_ends_claims(path, tracker):
+def test_threads_that_share_a_loop_agree_with_the_thread_that_ends_claims(path, tracker):
     tracker.add_many(range(600))
 
     def work(pipe):
@@ -155,7 +156,7 @@ def test_threads_that_share_a_loop_agree_with_who_ends_claims(path, tracker):
     assert tries(tracker) == [counts[key] for key in range(600)]
 
 
-def test_an_interrupt_as_a_batch_is_claimed_costs_no_try_and_no_task(tracker):
+def test_interrupt_while_a_batch_is_claimed_loses_no_try_and_no_task(tracker):
     """The keys of a batch are read after it was claimed, and that may wait for another thread."""
     tracker.add_many(range(6))
     loop = tracker.try_keys(batch=4)

@@ -1,4 +1,4 @@
-"""Claims: each task is handed out to one worker at a time."""
+"""Claims: each task is claimed by one worker at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.workers import in_processes, in_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-HAND_OUT = {
+WAYS_TO_CLAIM = {
     "try_keys": lambda tracker: tracker.try_keys(),
     "try_keys, batch 7": lambda tracker: tracker.try_keys(batch=7),
     "try_keys, batch 100": lambda tracker: tracker.try_keys(batch=100),
@@ -61,14 +61,14 @@ def abort_each(tracker, keys):
 
 @pytest.mark.parametrize("is_shared", [True, False], ids=["one instance", "an instance for each"])
 @pytest.mark.parametrize("finish", [finish_each, finish_many, abort_each])
-@pytest.mark.parametrize("way", [name for name in HAND_OUT if name != "one loop for each"])
-def test_each_task_is_handed_out_once(path, tracker, way, finish, is_shared):
+@pytest.mark.parametrize("way", [name for name in WAYS_TO_CLAIM if name != "one loop for each"])
+def test_each_task_is_yielded_once(path, tracker, way, finish, is_shared):
     if way != "should_try_add":
         tracker.update((number, {"key": number}) for number in range(TASKS))
 
     def work(process, thread):
         mine = tracker if is_shared else SharedTracker(path)
-        return finish(mine, HAND_OUT[way](mine))
+        return finish(mine, WAYS_TO_CLAIM[way](mine))
 
     results = in_workers(work)
     assert sorted(itertools.chain(*results)) == list(range(TASKS))
@@ -77,26 +77,26 @@ def test_each_task_is_handed_out_once(path, tracker, way, finish, is_shared):
     assert tracker.claims() == {}
 
 
-def test_each_task_is_handed_out_once_however_they_ask(path, tracker):
+def test_each_task_is_claimed_once_by_loops_and_gates(path, tracker):
     tracker.update((number, {"key": number}) for number in range(2 * TASKS))
-    ways = list(HAND_OUT)
+    ways = list(WAYS_TO_CLAIM)
 
     def work(process, thread):
         rng = random.Random(f"{process} {thread}")
         done = []
         while tracker.num_done() < len(tracker):
-            keys = HAND_OUT[rng.choice(ways)](tracker)
+            keys = WAYS_TO_CLAIM[rng.choice(ways)](tracker)
             done += finish_each(tracker, itertools.islice(keys, rng.randrange(20)))
         return done
 
-    # (each leaves its loops where they are, so that what is left of them must come back)
+    # Each process leaves its loops unfinished, so the remaining tasks must become available again.
     results = in_processes(lambda process: work(process, 0), len(ways))
     assert sorted(itertools.chain(*results)) == list(range(2 * TASKS))
     assert tries(tracker) == [1] * (2 * TASKS)
 
 
-class Hand:
-    """What the workers of a test have in hand, a file for each task: taking what is there already raises."""
+class RunningTasks:
+    """The running tasks of all workers of a test, a file for each. Adding a task that is already there raises."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -114,13 +114,13 @@ class Hand:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_a_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, tmp_path, batch):
-    """Tasks that fail, are released, given up and finished at random, over many passes."""
+def test_failed_task_stays_with_its_worker_until_it_is_released(path, tracker, tmp_path, batch):
+    """Tasks fail, are released, are aborted and finish at random, over many loops."""
     tracker.add_many(range(60))
 
     def work(process):
         rng = random.Random(process)
-        hand = Hand(tmp_path / "hand")
+        hand = RunningTasks(tmp_path / "hand")
         log = []
         while tracker.num_done() + tracker.num_aborted() < len(tracker):
             for key in tracker.try_keys(batch=batch):
@@ -141,31 +141,31 @@ def test_a_failed_task_stays_with_its_worker_until_it_is_released(path, tracker,
     assert tracker.claims() == {}
 
 
-def test_threads_of_one_process_do_not_meet(tracker):
+def test_threads_of_one_process_claim_different_tasks(tracker):
     tracker.add_many(range(TASKS))
-    in_hand, lock = set(), threading.Lock()
-    all_here = threading.Barrier(4)  # a thread that did two of these would be offered what it failed at before
+    running, lock = set(), threading.Lock()
+    all_here = threading.Barrier(4)  # A thread with two of these would get the task at which it failed before.
 
     def work(thread):
         all_here.wait()
         count = 0
         for key in tracker.try_keys(batch=1 + thread):
             with lock:
-                assert key not in in_hand
-                in_hand.add(key)
+                assert key not in running
+                running.add(key)
             count += 1
-            # What fails is not offered to another one while this loop runs.
+            # While this loop runs, its failed tasks are not available to others.
             if count % 3:
                 tracker.mark_done(key)
                 with lock:
-                    in_hand.remove(key)
+                    running.remove(key)
         with lock:
             return count
 
     with ThreadPoolExecutor(4) as pool:
         counts = list(pool.map(work, range(4)))
     assert sum(counts) == TASKS == sum(tries(tracker))
-    assert set(tracker.claimed_keys()) == in_hand == set(tracker.todo_keys())
+    assert set(tracker.claimed_keys()) == running == set(tracker.todo_keys())
 
 
 def test_threads_may_share_a_loop(tracker):
@@ -185,13 +185,13 @@ def test_threads_may_share_a_loop(tracker):
     assert tracker.claims() == {}
 
 
-def test_a_gate_is_closed_for_other_threads_while_the_one_lives_that_has_it(tracker):
+def test_gate_refuses_a_task_while_the_thread_that_claimed_it_lives(tracker):
     tracker.add_many("ab")
     asked, end = threading.Event(), threading.Event()
 
     def work():
         assert tracker.should_try("a")
-        # (its own, once more)
+        # This is its own task, once more.
         assert tracker.should_try("a")
         asked.set()
         end.wait()
@@ -211,7 +211,7 @@ def test_a_gate_is_closed_for_other_threads_while_the_one_lives_that_has_it(trac
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_nested_loops_do_not_meet(tracker, batch):
+def test_nested_loops_claim_different_tasks(tracker, batch):
     tracker.add_many(range(30))
     outer_keys, inner_keys = [], []
     for outer in tracker.try_keys(batch=batch):
@@ -227,21 +227,21 @@ def test_nested_loops_do_not_meet(tracker, batch):
     assert tries(tracker) == [1] * 30
 
 
-def test_a_loop_and_a_gate_of_one_thread_know_one_another(tracker):
+def test_loop_and_gate_of_one_thread_share_their_claims(tracker):
     tracker.add_many("abc")
     found = []
     for key in tracker.try_keys():
         found.append(key)
         if key == "a":
             assert tracker.should_try("b")
-            # Its own again: another try.
+            # It is its own task again, with another try.
             assert tracker.should_try("a")
             tracker.mark_done("a")
     assert found[0] == "a"
     assert found[-1] == "c"
     assert tracker.tries("a") == 2
     assert tracker.tries("c") == 1
-    # The gate's task may come to the loop of the same thread.
+    # A loop of the same thread may yield the task of the gate.
     assert tracker.tries("b") == 1 + found.count("b")
 
 
@@ -251,14 +251,14 @@ def test_two_instances_of_one_process_are_one_worker(path, tracker):
         mine, theirs = tracker.try_keys(), other.try_keys()
         assert [next(mine), next(theirs), next(mine), next(theirs)] == [0, 1, 2, 3]
         assert tracker.claimed_keys() == other.claimed_keys() == [0, 1, 2, 3]
-    # Closing one of two gives nothing back.
+    # Closing one of two instances releases nothing.
     assert tracker.claimed_keys() == [0, 1, 2, 3]
     with pytest.raises(CalledClosedTrackerError):
         next(theirs)
     assert list(mine) == [4, 5]
 
 
-def test_many_workers_have_claims_of_their_own(path, tracker):
+def test_many_workers_have_separate_claims(path, tracker):
     count = 12
     tracker.add_many(range(2 * count))
     workers = [Worker(path) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Failed tasks stay their worker's; who has which task; what ends a claim and what keeps it."""
+"""Failed tasks stay with their worker; claims name their workers; which operations end a claim, and which keep it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.claims import Worker, call, close_loop, take, take_all, tries
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# What has failed stays its worker's
+# Failed tasks stay with their worker
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
-def test_a_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch):
+def test_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch):
     tracker.add_many(range(6))
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take, 2) == [0, 1]
@@ -33,13 +33,13 @@ def test_a_failed_task_is_yielded_again_to_its_worker_only(path, tracker, batch)
         assert list(tracker.try_keys()) == []
         assert not tracker.should_try(0)
         first.end("close")
-        # (what others have left comes in order, or at the end of a loop that did not know of it)
+        # Tasks that others left come in order, or at the end of a loop that did not know of them.
         assert sorted(second.ask(take_all, batch)) == [0, 1, 2, 4, 5]
         second.end("close")
     assert sorted(tracker.try_keys()) == [0, 1, 2, 4, 5]
 
 
-def test_a_pass_does_not_repeat_what_failed_in_it(tracker):
+def test_loop_does_not_repeat_its_failed_tasks(tracker):
     tracker.add_many(range(5))
     passes = [[], []]
     for keys in passes:
@@ -50,7 +50,7 @@ def test_a_pass_does_not_repeat_what_failed_in_it(tracker):
     assert passes == [[0, 1, 2, 3, 4, 5]] * 2
 
 
-def test_a_worker_that_is_stopped_keeps_its_tasks(path, tracker):
+def test_stopped_worker_keeps_its_claims(path, tracker):
     tracker.add_many(range(5))
     with Worker(path) as worker:
         assert worker.ask(take, 2) == [0, 1]
@@ -66,7 +66,7 @@ def test_a_worker_that_is_stopped_keeps_its_tasks(path, tracker):
         assert sorted(tracker.try_keys()) == list(range(5))
 
 
-# Who has what
+# Claims and their workers
 
 
 def test_claims_name_the_worker_and_the_time(path, tracker):
@@ -83,7 +83,7 @@ def test_claims_name_the_worker_and_the_time(path, tracker):
         assert [claim.process for claim in claims.values()] == [os.getpid(), worker.pid, worker.pid]
         assert {claim.host for claim in claims.values()} == {socket.gethostname()}
         assert all(before <= claim.since <= after for claim in claims.values())
-        # The same from everywhere.
+        # Every process sees the same claims.
         worker.pipe.send((claims_of, ()))
         assert worker.pipe.recv() == [(key, *claim) for key, claim in claims.items()]
         worker.ask(call, "mark_done", 7)
@@ -98,7 +98,7 @@ def claims_of(state):
     return [(key, *claim) for key, claim in state.tracker.claims().items()]
 
 
-def test_a_process_that_only_reads_is_no_worker(path, tracker):
+def test_process_that_only_reads_has_no_worker_file(path, tracker):
     tracker.add_many(range(5))
     with Worker(path) as worker:
         for name in ("claims", "claimed_keys", "num_done", "keys", "items"):
@@ -110,15 +110,15 @@ def test_a_process_that_only_reads_is_no_worker(path, tracker):
         worker.end("close")
 
 
-# Giving back
+# Releasing
 
 
-def test_release_offers_a_task_to_all_and_keeps_its_try(path, tracker):
+def test_released_task_is_available_to_all_workers_and_keeps_its_try(path, tracker):
     tracker.add_many(range(3))
     with Worker(path) as worker:
         assert worker.ask(take, 3) == [0, 1, 2]
         worker.ask(call, "release", 0)
-        # Anybody may.
+        # Any process may release a task.
         tracker.release(2)
         assert tracker.claimed_keys() == [1]
         assert tries(tracker) == [1, 1, 1]
@@ -192,7 +192,7 @@ def test_finishing_a_task_from_another_process_ends_its_claim(path, tracker, way
         assert tracker.claims() == {}
         assert worker.ask(claims_of) == []
         tracker._check()
-        # If it is to be done all the same, or again, anybody may try it.
+        # If the task is still or again to be done, any worker may try it.
         is_over = "a" in tracker and (tracker.done("a") or tracker.aborted("a"))
         assert tracker.should_try_add("a") != is_over
         worker.end("close")
@@ -211,8 +211,8 @@ def test_operations_that_do_not_finish_a_task_keep_its_claim(path, tracker, way)
     assert tracker.claims() == {}
 
 
-def test_a_thread_that_waits_to_claim_does_not_end_the_loop_of_another(tracker):
-    """The last tasks are claimed by one thread while another one is about to, and finds nothing left."""
+def test_thread_waiting_to_claim_does_not_end_the_loop_of_another_thread(tracker):
+    """One thread claims the last tasks while another is about to claim, and finds none left."""
     for number in range(20):
         tracker.add_many(range(5 * number, 5 * number + 5))
         loop = tracker.try_keys(batch=5)
@@ -233,7 +233,7 @@ def test_a_thread_that_waits_to_claim_does_not_end_the_loop_of_another(tracker):
         tracker.mark_done_many(found)
 
 
-def test_a_batch_passes_over_what_others_have_finished_meanwhile(path, tracker):
+def test_batch_skips_tasks_that_others_have_finished_since(path, tracker):
     tracker.add_many(range(10))
     with Worker(path) as worker:
         assert worker.ask(take, 1, 10) == [0]
@@ -244,19 +244,19 @@ def test_a_batch_passes_over_what_others_have_finished_meanwhile(path, tracker):
         tracker.mark_not_done(5)
         assert tracker.should_try(4)
         tracker.set[6]["x"] = 1
-        # (5 has been opened for all, and this loop is past it)
+        # Task 5 was released for all, and this loop is past it.
         assert worker.ask(take, 10) == [6, 7, 8, 9]
         worker.end("close")
     assert sorted(tracker.try_keys()) == [0, 4, 5, 6, 7, 8, 9]
 
 
-def test_the_claim_that_was_taken_away_may_be_another_ones(path, tracker):
+def test_released_task_claimed_by_another_worker_keeps_the_new_claim(path, tracker):
     tracker.add("a")
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take) == ["a"]
         first.ask(call, "release", "a")
         assert second.ask(take) == ["a"]
-        # The first one's loop and end do not touch it.
+        # The loop and the end of the first worker do not affect the claim.
         first.ask(close_loop)
         assert first.ask(take_all) == []
         first.end("close")
@@ -266,7 +266,7 @@ def test_the_claim_that_was_taken_away_may_be_another_ones(path, tracker):
 
 
 @pytest.mark.parametrize("keeps_status", [True, False])
-def test_revert_leaves_claims_that_still_hold(path, tracker, keeps_status):
+def test_revert_keeps_claims_of_unfinished_tasks(path, tracker, keeps_status):
     tracker.add_many("ab")
     tracker.sync()
     with Worker(path) as worker:
@@ -274,7 +274,7 @@ def test_revert_leaves_claims_that_still_hold(path, tracker, keeps_status):
         if not keeps_status:
             worker.ask(call, "mark_done", "a")
         tracker.revert()
-        # Undone is the count of the try, and the mark; that the worker has it in hand is a fact.
+        # The revert undoes the count of the try, and the mark. The claim stays while the worker is running the task.
         assert tries(tracker) == [0, 0]
         assert tracker.claimed_keys() == (["a"] if keeps_status else [])
         assert tracker.should_try("a") != keeps_status

@@ -1,4 +1,4 @@
-"""claims() tells running, failed and waiting tasks apart."""
+"""claims() distinguishes running, failed and waiting tasks."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_claims_distinguish_running_failed_and_waiting_tasks(path, tracker, batc
         assert worker.ask(take, 1) == [2]
         assert everywhere() == {1: "0f2r", 4: "0f2r3w"}[batch]
         worker.ask(close_loop)
-        # The last one, too, has failed now.
+        # The last task has failed now, too.
         assert everywhere() == "0f2f"
         assert worker.ask(call, "should_try", 5)
         assert everywhere() == "0f2f5r"
         worker.ask(drop_loop)
         assert worker.ask(take, 1, 3) == [0]
-        # (these are claimed again, and wait for their next try)
+        # These are claimed again, and wait for their next try.
         assert everywhere() == "0r2w3w5r"
         worker.ask(drop_loop)
         assert everywhere() == "0f2f5r"
@@ -65,7 +65,7 @@ def test_claims_distinguish_running_failed_and_waiting_tasks(path, tracker, batc
     assert sorted(tracker.try_keys()) == [0, 2, 3, 4, 5]
 
 
-def test_an_exhausted_loop_holds_no_claims_that_wait(tracker):
+def test_exhausted_loop_has_no_waiting_claims(tracker):
     tracker.add_many("abc")
     assert list(tracker.try_keys(batch=2)) == ["a", "b", "c"]
     assert states(tracker) == dict.fromkeys("abc", "failed")

@@ -1,4 +1,4 @@
-"""A try is counted before its task is handed out, and returned if it was not."""
+"""A try is counted before its task is yielded, and taken back if the task was not yielded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.claims import ENDINGS, Worker, call, close_loop, drop_loop, t
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# A try is counted before the task is handed out
+# A try is counted before the task is yielded
 
 ONE = {
     "try_keys": lambda tracker: next(tracker.try_keys()),
@@ -33,7 +33,7 @@ ONE = {
 
 
 @pytest.mark.parametrize("way", ONE)
-def test_a_task_that_kills_its_worker_is_counted(path, tracker, way):
+def test_try_of_a_task_that_kills_its_worker_is_counted(path, tracker, way):
     tracker.add_many("abcdefgh")
 
     def work(pipe):
@@ -44,7 +44,7 @@ def test_a_task_that_kills_its_worker_is_counted(path, tracker, way):
     for number in range(1, 4):
         with Child(work) as child:
             assert child.wait() == -signal.SIGKILL
-        # At once, and only it.
+        # The try is visible at once, and only this one.
         assert tracker.claims() == {}
         assert tracker.should_try("a")
         assert tries(tracker) == [number + 1, 0, 0, 0, 0, 0, 0, 0]
@@ -53,7 +53,7 @@ def test_a_task_that_kills_its_worker_is_counted(path, tracker, way):
 
 
 @pytest.mark.parametrize("way", ONE)
-def test_others_see_the_try_while_it_is_under_way(path, tracker, way):
+def test_other_processes_see_the_try_of_a_running_task(path, tracker, way):
     tracker.add_many("ab")
 
     def work(pipe):
@@ -68,7 +68,7 @@ def test_others_see_the_try_while_it_is_under_way(path, tracker, way):
         assert tracker.claims()["a"].process == child.pid
         assert not tracker.should_try("a")
         assert not tracker.should_try_add("a", allow_aborted=True)
-        # To look is to claim nothing.
+        # Reading claims nothing.
         assert tracker.should_do("a")
         assert tracker.should_do_add("a")
         assert list(tracker.todo_keys()) == ["a", "b"]
@@ -78,7 +78,7 @@ def test_others_see_the_try_while_it_is_under_way(path, tracker, way):
 
 
 @pytest.mark.parametrize("max_tries", [1, 3])
-def test_a_task_that_kills_its_worker_is_given_up_after_max_tries(path, max_tries):
+def test_task_that_kills_its_workers_is_tried_max_tries_times(path, max_tries):
     def work(pipe):
         with SharedTracker(path, max_tries=max_tries) as mine:
             for key in mine.try_keys(batch=3):
@@ -101,7 +101,7 @@ def test_a_task_that_kills_its_worker_is_given_up_after_max_tries(path, max_trie
         tracker._check()
 
 
-# What was claimed and never handed out gets its try back
+# Claimed tasks that were never yielded get their tries back
 
 
 @pytest.mark.parametrize("kind", ["keys", "items", "values"])
@@ -116,7 +116,7 @@ def test_tasks_that_a_worker_did_not_yield_are_untried_when_it_ends(path, tracke
         assert tries(tracker) == [1] * claimed + [0] * (20 - claimed)
         worker.end(ending)
     assert tracker.claims() == {}
-    # What was handed out keeps its try, all of it is offered at once, in order.
+    # Yielded tasks keep their tries. All tasks are available at once, in order.
     assert list(tracker.try_keys()) == list(range(20))
     assert tries(tracker) == [2] * taken + [1] * (20 - taken)
 
@@ -131,12 +131,12 @@ def test_tasks_that_a_loop_did_not_yield_are_released_when_it_ends(path, tracker
         assert tracker.claimed_keys() == list(range(taken))
         assert tries(tracker) == [1] * taken + [0] * (20 - taken)
         assert list(tracker.try_keys()) == list(range(taken, 20))
-        # A loop that was closed hands nothing out; a new one goes on with what has failed.
+        # A closed loop yields nothing. A new loop continues with the failed tasks.
         assert worker.ask(take, 5) == ([] if end is close_loop else list(range(min(taken, 5))))
         worker.end("close")
 
 
-def test_a_loop_that_is_broken_out_of_gives_back(tracker):
+def test_loop_left_by_break_releases_its_waiting_tasks(tracker):
     tracker.add_many(range(20))
     for key in tracker.try_keys(batch=10):
         if key == 3:
@@ -151,7 +151,7 @@ def test_a_loop_that_is_broken_out_of_gives_back(tracker):
     assert tracker.claimed_keys() == list(range(7))
 
 
-def test_a_task_that_failed_before_stays_with_its_worker_when_a_loop_ends(path, tracker):
+def test_task_that_failed_before_stays_with_its_worker_when_a_loop_ends(path, tracker):
     tracker.add_many(range(6))
     with Worker(path) as worker:
         assert worker.ask(take, 4) == [0, 1, 2, 3]
@@ -164,8 +164,8 @@ def test_a_task_that_failed_before_stays_with_its_worker_when_a_loop_ends(path, 
         worker.end("close")
 
 
-def test_a_loop_that_is_collected_inside_of_an_operation_gives_back(tracker):
-    """The garbage collector comes into a block, and into the middle of a loop of another store's."""
+def test_loop_collected_inside_an_operation_releases_its_waiting_tasks(tracker):
+    """The garbage collector runs inside a block, and inside a step of a loop over another store."""
     tracker.add_many(range(20))
     tracker["list"] = {"list": [2, 1]}
     tracker.mark_done("list")
@@ -184,7 +184,7 @@ def test_a_loop_that_is_collected_inside_of_an_operation_gives_back(tracker):
     assert tries(tracker) == [1] + [0] * 20
 
 
-def test_closing_a_loop_twice_and_late_does_nothing_more(path, tracker):
+def test_second_or_late_close_of_a_loop_has_no_effect(path, tracker):
     tracker.add_many(range(5))
     loop = tracker.try_keys(batch=5)
     loop.close()
@@ -206,7 +206,7 @@ def test_closing_a_loop_twice_and_late_does_nothing_more(path, tracker):
         again._check()
 
 
-def test_a_loop_that_outlives_its_store_raises(path, tracker):
+def test_loop_over_a_closed_store_raises(path, tracker):
     tracker.add_many(range(5))
     loop, fresh = tracker.try_keys(batch=3), tracker.try_keys()
     next(loop)
@@ -215,14 +215,14 @@ def test_a_loop_that_outlives_its_store_raises(path, tracker):
         with pytest.raises(CalledClosedTrackerError):
             next(one)
     with SharedTracker(path) as again:
-        # Another worker, although it is the same process.
+        # This is another worker, although it is the same process.
         assert tries(again) == [1, 0, 0, 0, 0]
         with pytest.raises(CalledClosedTrackerError):
             next(loop)
         assert list(again.try_keys()) == list(range(5))
 
 
-def test_a_block_that_is_undone_claims_nothing(path, tracker):
+def test_aborted_block_claims_nothing(path, tracker):
     tracker.add_many(range(10))
     loop = tracker.try_keys(batch=4)
     assert next(loop) == 0
@@ -231,7 +231,7 @@ def test_a_block_that_is_undone_claims_nothing(path, tracker):
         assert tracker.should_try(9)
         assert tracker.claimed_keys() == [*range(8), 9]
         tracker["never"]
-    # The first four were claimed before.
+    # The first four tasks were claimed before.
     assert tracker.claimed_keys() == [0, 1, 2, 3]
     assert tries(tracker) == [1] * 4 + [0] * 6
     with Worker(path) as worker:
@@ -241,14 +241,14 @@ def test_a_block_that_is_undone_claims_nothing(path, tracker):
 
 
 @pytest.mark.parametrize("batch", [1, 6])
-def test_what_an_undone_block_claimed_is_not_handed_out_though_its_number_was_used_again(path, tracker, batch):
+def test_task_claimed_in_an_aborted_block_is_not_yielded_after_its_transaction_id_is_reused(path, tracker, batch):
     tracker.add_many(range(20))
     loop = tracker.try_keys(batch=batch)
     with pytest.raises(KeyError), tracker.transaction():  # noqa: PT012
         assert next(loop) == 0
         tracker["never"]
     with Worker(path) as worker:
-        # (LMDB gives the number of a transaction that was aborted to the next one)
+        # LMDB gives the id of an aborted transaction to the next one.
         assert worker.ask(take) == [0]
         for key in loop:
             assert key in tracker.claimed_keys()
@@ -272,8 +272,8 @@ def test_dead_workers_are_found_after_the_block_that_checked_them_was_aborted(pa
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_worker_that_dies_while_it_registers_costs_no_try(path, tracker, monkeypatch, when):
-    """A worker may take over the file of a dead one, which says what that one had handed out."""
+def test_worker_that_dies_while_registering_loses_no_try(path, tracker, monkeypatch, when):
+    """A worker may reuse the file of a dead worker, which has the count of tasks that the dead one had yielded."""
     tracker.add_many(range(10))
     with Worker(path) as worker:
         worker.ask(take, 2, 5)

@@ -10,7 +10,7 @@ import pytest
 from tastypy_fast import SharedPOD, SharedTracker, maintenance
 from tastypy_fast._shared import hold
 from tests.support.children import Child
-from tests.support.workers import started, tell, told
+from tests.support.workers import next_line, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -22,7 +22,7 @@ def cls(request):
 
 @pytest.fixture
 def store(cls, path):
-    """An open store that syncs with every third change."""
+    """An open store that syncs after every third change."""
     with cls(path, sync_at=3) as store:
         yield store
         if not store.closed:
@@ -30,13 +30,13 @@ def store(cls, path):
 
 
 @pytest.fixture
-def always_looks(monkeypatch):
-    """Nobody is taken to live because it did a moment ago."""
+def without_holder_cache(monkeypatch):
+    """Disable the cache of the fact that a holder is alive."""
     monkeypatch.setattr(hold, "RECHECK_AFTER", 0.0)
 
 
 def syncs(store):
-    """Whether three changes are synced by themselves."""
+    """Whether three changes cause an automatic sync."""
     store.sync()
     store.update({number: {} for number in range(3)})
     store.update({number: {"n": 1} for number in range(3)})
@@ -44,7 +44,7 @@ def syncs(store):
 
 
 class Holder(Child):
-    """A child that does what it is sent: the names of methods, and of ENDS."""
+    """A child that runs the requested methods, and the actions of ENDS."""
 
     def __init__(self, cls, path):
         super().__init__(_serve, cls, path)
@@ -64,7 +64,7 @@ def _serve(pipe, cls, path):
             store.hold()
             if os.fork():
                 os.kill(os.getpid(), signal.SIGKILL)
-            # It lives on with all that it has inherited.
+            # The child continues with everything that it inherited.
             store.sync()
         elif name == "SIGKILL in a block":
             store.lock()
@@ -81,7 +81,7 @@ def holders(store):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, "exit"])
-def test_a_hold_ends_with_its_process(cls, path, store, ending, always_looks):
+def test_hold_ends_with_its_process(cls, path, store, ending, without_holder_cache):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         assert not syncs(store)
@@ -96,7 +96,7 @@ def test_a_hold_ends_with_its_process(cls, path, store, ending, always_looks):
         assert holders(store) == set()
 
 
-def test_a_change_that_was_held_is_synced_with_the_next_one_after_the_holder_is_gone(cls, path, store, always_looks):
+def test_held_change_is_synced_with_the_next_change_after_the_holder_ended(cls, path, store, without_holder_cache):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         store.update({number: {} for number in range(5)})
@@ -109,7 +109,7 @@ def test_a_change_that_was_held_is_synced_with_the_next_one_after_the_holder_is_
         assert store.keys() == list(range(6))
 
 
-def test_a_holder_found_alive_is_checked_again_soon(cls, path, store):
+def test_holder_found_alive_is_checked_again_soon(cls, path, store):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         assert not syncs(store)
@@ -119,7 +119,7 @@ def test_a_holder_found_alive_is_checked_again_soon(cls, path, store):
         pass
 
 
-def test_many_changes_on_hold_do_not_check_the_holder_each_time(cls, path, store, monkeypatch):
+def test_changes_during_a_hold_do_not_check_the_holder_each_time(cls, path, store, monkeypatch):
     looks = []
 
     def count(*arguments):
@@ -134,12 +134,12 @@ def test_many_changes_on_hold_do_not_check_the_holder_each_time(cls, path, store
         for number in range(50):
             store[number] = {}
         assert len(looks) == 1
-        # A new state is looked at at once.
+        # A new state is checked at once.
         with Holder(cls, path) as other:
             other.ask("hold")
             store[50] = {}
             assert len(looks) == 2
-    # What is this process's own needs no look. (unhold() syncs what there is.)
+    # A hold of this process needs no check. unhold() syncs all changes.
     store.unhold()
     store.hold()
     for number in range(50):
@@ -148,7 +148,7 @@ def test_many_changes_on_hold_do_not_check_the_holder_each_time(cls, path, store
     assert len(store.dirty()) == 50
 
 
-def test_one_of_two_holders_ends(cls, path, store, always_looks):
+def test_hold_lasts_until_both_holders_have_ended(cls, path, store, without_holder_cache):
     with Holder(cls, path) as first, Holder(cls, path) as second:
         first.ask("hold")
         second.ask("hold")
@@ -157,14 +157,14 @@ def test_one_of_two_holders_ends(cls, path, store, always_looks):
         first.kill()
         first.wait()
         assert not syncs(store)
-        # (the dead one was taken away)
+        # The dead holder was removed.
         assert len(holders(store)) == 1
         second.kill()
         second.wait()
         assert syncs(store)
 
 
-def test_unhold_by_anybody_ends_the_hold_of_all(cls, path, store):
+def test_unhold_by_any_process_ends_all_holds(cls, path, store):
     with Holder(cls, path) as first, Holder(cls, path) as second:
         first.ask("hold")
         second.ask("hold")
@@ -178,7 +178,7 @@ def test_unhold_by_anybody_ends_the_hold_of_all(cls, path, store):
         assert syncs(store)
 
 
-def test_a_holder_that_is_stopped_holds(cls, path, store, always_looks):
+def test_hold_of_a_stopped_process_continues(cls, path, store, without_holder_cache):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         holder.kill(signal.SIGSTOP)
@@ -189,7 +189,7 @@ def test_a_holder_that_is_stopped_holds(cls, path, store, always_looks):
         assert syncs(store)
 
 
-def test_a_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
+def test_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
     with pytest.raises(ZeroDivisionError), store.transaction():  # noqa: PT012
         store.hold()
         raise ZeroDivisionError
@@ -200,10 +200,10 @@ def test_a_hold_in_an_aborted_or_killed_block_has_no_effect(cls, path, store):
     assert syncs(store)
 
 
-def test_a_forked_child_is_another_process(cls, path, store, always_looks):
+def test_forked_child_has_its_own_hold(cls, path, store, without_holder_cache):
     store.hold()
     with Child(lambda pipe: pipe.send(syncs(store))) as child:
-        # Its parent holds.
+        # The parent has the hold.
         assert child.pipe.recv() is False
         assert child.wait() == 0
     assert not syncs(store)
@@ -222,7 +222,7 @@ def test_a_forked_child_is_another_process(cls, path, store, always_looks):
         assert syncs(store)
 
 
-def test_a_child_does_not_go_on_with_the_hold_of_its_dead_parent(cls, path, store, always_looks):
+def test_child_does_not_inherit_the_hold_of_its_dead_parent(cls, path, store, without_holder_cache):
     with Holder(cls, path) as holder:
         child = holder.ask("fork")
         try:
@@ -256,23 +256,23 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_hold_ends_with_its_program(cls, path, store, end, always_looks):
+def test_hold_ends_when_its_program_ends(cls, path, store, end, without_holder_cache):
     with started(PROGRAM.format(ENDS[end]), path, cls.__name__) as process:
-        assert told(process) == "holds"
+        assert next_line(process) == "holds"
         assert not syncs(store)
-        tell(process)
+        send_line(process)
         if "one" in ENDS[end]:
-            assert told(process) == "one"
+            assert next_line(process) == "one"
             assert not syncs(store)
-            tell(process)
+            send_line(process)
         if "ended" in ENDS[end]:
-            assert told(process) == "ended"
+            assert next_line(process) == "ended"
         else:
             process.wait()
         assert syncs(store)
 
 
-def test_a_hold_recorded_by_an_earlier_version_is_ignored(cls, path):
+def test_hold_recorded_by_an_earlier_version_is_ignored(cls, path):
     for is_open in (True, False):
         with cls(path, sync_at=3) as store:
             with store.locked():
@@ -286,7 +286,7 @@ def test_a_hold_recorded_by_an_earlier_version_is_ignored(cls, path):
         assert syncs(store)
 
 
-def test_a_store_with_a_dead_holder_is_whole(cls, path):
+def test_store_with_a_dead_holder_passes_verify(cls, path):
     with Holder(cls, path) as holder:
         holder.ask("hold")
         holder.kill()

@@ -1,4 +1,4 @@
-"""Loops over a shared store, across the begin, end and undoing of blocks."""
+"""Loops over a shared store across the begin, the end and the undoing of blocks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import threading
 import pytest
 
 from tests.support.children import Child
-from tests.support.shared import ABC, BLOCKS, Boom, block_of, together
+from tests.support.shared import ABC, BLOCKS, Boom, block_of, run_concurrently
 from tests.support.stores import is_tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def walk(kit, store, kind):
-    """A running loop over pairs, of which keys or values only have the other part None."""
+    """A running loop over pairs. For keys or values, the other part is None."""
     for found in getattr(store, f"iter{kind}")():
         if kind == "keys":
             yield found, None
@@ -35,8 +35,8 @@ walks = pytest.mark.parametrize("kind", ["keys", "values", "items"])
 @walks
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("count", [5, 700])
-def test_loop_runs_across_the_begin_and_the_end_of_a_block(kit, kind, block, count):
-    """It sees what the block adds and deletes, there and afterwards."""
+def test_loop_continues_across_the_begin_and_the_end_of_a_block(kit, kind, block, count):
+    """The loop sees additions and deletions of the block, during it and afterwards."""
     store = kit.open(init=kit.pairs({number: number for number in range(count)}))
     loop = walk(kit, store, kind)
     seen = [next(loop)]
@@ -54,7 +54,7 @@ def test_loop_runs_across_the_begin_and_the_end_of_a_block(kit, kind, block, cou
 
 
 @walks
-def test_loop_that_began_in_a_block_goes_on_after_it(kit, kind):
+def test_loop_begun_in_a_block_continues_after_it(kit, kind):
     store = kit.open(init=kit.pairs(ABC))
     with store.locked():
         store["d"] = kit.value(4)
@@ -68,7 +68,7 @@ def test_loop_that_began_in_a_block_goes_on_after_it(kit, kind):
 @walks
 @pytest.mark.parametrize("ends", ["undone", "reverted"])
 def test_loop_yields_keys_added_after_an_aborted_block(kit, kind, ends):
-    """However far it had come in what was undone."""
+    """This holds for any position that the loop reached in the undone part."""
     store = kit.open(init=kit.pairs(ABC))
     store.sync()
     loop = walk(kit, store, kind)
@@ -88,7 +88,7 @@ def test_loop_yields_keys_added_after_an_aborted_block(kit, kind, ends):
 @pytest.mark.parametrize("by", ["this process", "another one"])
 @pytest.mark.parametrize("what", ["deleted", "moved"])
 def test_loop_yields_keys_that_a_revert_restores_ahead_of_it(kit, loop, by, what):
-    """Though it had read what comes next before."""
+    """The loop had read ahead before the revert."""
     if loop.startswith("todo") and not is_tracker(kit.cls):
         return
     store = kit.open(init=kit.pairs({"a": 1, "b": 2, "c": 3}))
@@ -109,13 +109,13 @@ def test_loop_yields_keys_that_a_revert_restores_ahead_of_it(kit, loop, by, what
         path = store.path
         with Child(lambda pipe: other(path).revert()) as child:
             assert child.wait() == 0
-    # (backwards, what was moved was handed out at its place at the end)
+    # Backwards, a moved key was yielded at its position at the end.
     expected = {"reversed": ["c", "b", "a"]}.get(loop, ["a", "b", "c"])
     assert seen + list(running) == (["b", *expected] if loop == "reversed" and what == "moved" else expected)
     store._check()
 
 
-def test_loop_that_has_ended_stays_at_its_end_in_a_block(kit):
+def test_exhausted_loop_stays_exhausted_in_a_block(kit):
     store = kit.open(init=kit.pairs(ABC))
     loops = [iter(store), store.iteritems(), reversed(store)]
     if is_tracker(kit.cls):
@@ -129,7 +129,7 @@ def test_loop_that_has_ended_stays_at_its_end_in_a_block(kit):
     assert [next(loop, "the end") for loop in loops] == ["the end"] * len(loops)
 
 
-def test_backward_loop_runs_across_blocks(kit):
+def test_backward_loop_continues_across_blocks(kit):
     store = kit.open(init=kit.pairs({number: number for number in range(600)}))
     loop = reversed(store)
     seen = [next(loop), next(loop)]
@@ -146,30 +146,30 @@ def test_backward_loop_runs_across_blocks(kit):
     assert list(loop) == []
 
 
-def test_loop_of_another_thread_sees_only_what_is_committed(kit, elsewhere):
+def test_loop_of_another_thread_sees_only_committed_changes(kit, in_other_thread):
     store = kit.open(init=kit.pairs({number: number for number in range(5)}))
     loop = store.iteritems()
-    seen = [elsewhere(next, loop)]
+    seen = [in_other_thread(next, loop)]
     with store.locked():
         del store[2]
         store[1] = kit.value("changed")
         store["new"] = kit.value("new")
-        seen += [elsewhere(next, loop), elsewhere(next, loop)]
-    seen += elsewhere(list, loop)
+        seen += [in_other_thread(next, loop), in_other_thread(next, loop)]
+    seen += in_other_thread(list, loop)
     assert [(key, kit.plain(value)) for key, value in seen] == [*((n, n) for n in range(5)), ("new", "new")]
 
 
-def test_loop_may_be_handed_from_a_block_to_another_thread(kit, elsewhere):
-    """Each step sees what its own thread sees."""
+def test_loop_may_be_passed_from_a_block_to_another_thread(kit, in_other_thread):
+    """Each step sees the state of the thread that makes it."""
     store = kit.open(init=kit.pairs({number: number for number in range(4)}))
     loop = iter(store)
     with store.locked():
         assert next(loop) == 0
         del store[1], store[2]
         store["new"] = kit.value("new")
-        assert elsewhere(next, loop) == 1
+        assert in_other_thread(next, loop) == 1
         assert next(loop) == 3
-        assert elsewhere(next, loop, "the end") == "the end"
+        assert in_other_thread(next, loop, "the end") == "the end"
 
 
 @pytest.mark.parametrize("within", BLOCKS)
@@ -187,7 +187,7 @@ def test_loops_see_additions_and_deletions_of_the_loop_itself(kit, within):
     assert len(store) == 0
 
 
-def test_block_within_each_step_of_a_loop(kit):
+def test_loop_may_have_a_block_in_each_iteration(kit):
     store = kit.open(init=kit.pairs({number: number for number in range(30)}))
     for number, (key, value) in enumerate(store.iteritems()):
         with contextlib.suppress(Boom), store.transaction():
@@ -201,7 +201,7 @@ def test_block_within_each_step_of_a_loop(kit):
     }
 
 
-def test_lists_are_from_one_moment(kit, switching_often):
+def test_keys_values_and_items_are_snapshots(kit, switching_often):
     store = kit.open(init=kit.pairs(dict.fromkeys(range(600), 0)))
     ended = threading.Event()
 
@@ -220,4 +220,4 @@ def test_lists_are_from_one_moment(kit, switching_often):
             assert 600 <= len(found) <= 602
             assert len(store.keys()) in (600, 601, 602)
 
-    together(write, read, read)
+    run_concurrently(write, read, read)

@@ -1,4 +1,4 @@
-"""store.set of the shared classes: as on a plain dict, and atomic."""
+"""store.set of the shared classes: it behaves as on a plain dict, and is atomic."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.stores import is_tracker
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# .set: as if it were done on a plain dict
+# .set behaves as a plain dict
 
 
 NESTED = {"l": [3, 1, 2], "d": {"x": {"y": []}}, "s": "text", "n": 7, "deep": [[[0]]], "none": None}
 
 
 class Place:
-    """A plain value in a store, and in a plain dict beside it: ``x[K]`` in the statements below."""
+    """A plain value in a store, and the same in a plain dict: ``x[K]`` in the statements below."""
 
     def __init__(self, kit, value):
         self.kit = kit
@@ -47,13 +47,13 @@ class Place:
         self.store["other"] = self.kit.value([0])
 
     def outcome(self, statement, **names):
-        """Run a statement on the store: what its last expression gives, and what it raises."""
+        """Run a statement on the store. Returns the value of its last expression, or the exception."""
         if is_tracker(self.kit.cls):
             return outcome(statement, x=self.store.set["k"], K="value", **names)
         return outcome(statement, x=self.store.set, K="k", **names)
 
     def expected(self, statement, **names):
-        """The same on the plain dict, and what is there then."""
+        """The same on the plain dict, with the contents afterwards."""
         plain = {"k": copy.deepcopy(self.value)}
         return *outcome(statement, x=plain, K="k", **names), plain.get("k", "gone")
 
@@ -73,7 +73,7 @@ def outcome(statement, **names):
             found = eval(code, names)
     except BaseException as error:
         return None, error
-    # (a view of a dict is compared by what it shows)
+    # A dict view is compared by its contents.
     return list(found) if isinstance(found, (KeysView, ValuesView, ItemsView)) else found, None
 
 
@@ -105,7 +105,7 @@ STATEMENTS = [
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_set_does_what_a_plain_dict_does(kit, statement):
+def test_set_behaves_like_a_plain_dict(kit, statement):
     place = Place(kit, NESTED)
     expected, refused, value = place.expected(statement)
     assert refused is None
@@ -114,7 +114,7 @@ def test_set_does_what_a_plain_dict_does(kit, statement):
             found, error = place.outcome(statement)
             assert error is None
         assert repr(found) == repr(expected)
-        # (what is stored is JSON)
+        # Stored values are JSON.
         assert place.now() == json.loads(json.dumps(value)), block
         assert kit.plain(place.store["other"]) == [0]
         place.put(NESTED)
@@ -126,8 +126,8 @@ TARGETS = [7, 2**70, -2.5, True, "text %s", "", [1, 2], [], {"a": 1}, {}, None]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_set_assigns_in_place_to_every_type_as_a_plain_dict_does(kit, operator):
-    """The same result, or the same error and no change; also one level deeper."""
+def test_augmented_assignment_through_set_behaves_like_a_plain_dict(kit, operator):
+    """The result is the same, or the same error without a change; also one level deeper."""
     place = Place(kit, None)
     for target, operand in itertools.product(TARGETS, OPERANDS):
         for value, way in ((target, "x[K]"), ([target], "x[K][0]"), ({"x": target}, "x[K]['x']")):
@@ -137,7 +137,7 @@ def test_set_assigns_in_place_to_every_type_as_a_plain_dict_does(kit, operator):
             _, error = place.outcome(statement, operand=operand)
             where = f"{statement} with {target!r} and {operand!r}"
             if "j)" in repr(expected):
-                # (a root of a negative number)
+                # This is a root of a negative number.
                 assert isinstance(error, UnstorableValueError), where
                 expected = value
             else:
@@ -153,7 +153,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-# Some of these leave the plain object changed half.
+# Some of these change the plain object in part.
 REFUSED = [
     "x[K]['l'][9] = 1", "x[K]['l'][-9] += 1", "del x[K]['l'][9]", "x[K]['l'].pop(9)", "x[K]['l'].remove('nope')",
     "x[K]['l'].index('nope')", "x[K]['l']['x'] = 1", "x[K]['l'][::2] = [1]", "x[K]['l'][::0] = []", "x[K]['l'] += 5",
@@ -175,7 +175,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("statement", REFUSED)
-def test_exception_through_set_is_that_of_a_plain_dict_and_changes_nothing(kit, statement):
+def test_set_raises_like_a_plain_dict_and_changes_nothing(kit, statement):
     place = Place(kit, NESTED)
     names = {"boom": boom, "later": later, "interrupt": interrupt}
     _, refused, _ = place.expected(statement, **names)
@@ -222,7 +222,7 @@ def test_unstorable_value_through_set_raises_and_changes_nothing(kit, statement)
     "x[1.5] = {}", "x[None]['a'] = 1", "x[b'a'] += 1", "del x[('a', 1.5)]", "x[[]].append(1)", "x.pop({})",
     "x.update([('a', {}), (1.5, {})])", "x |= [('a', {}), (1.5, {})]",
 ])
-def test_bad_key_through_set_raises_and_changes_nothing(kit, abc, statement):
+def test_invalid_key_through_set_raises_and_changes_nothing(kit, abc, statement):
     for block in BLOCKS:
         with block_of(abc, block):
             _, error = outcome(statement, x=abc.set)
@@ -231,7 +231,7 @@ def test_bad_key_through_set_raises_and_changes_nothing(kit, abc, statement):
         assert kit.contents(abc) == ABC
 
 
-def test_set_reaches_a_status_as_any_part_of_a_task(tmp_path):
+def test_set_changes_the_status_of_a_task(tmp_path):
     with SharedTracker(tmp_path / "tracker", init={"t": {"x": 1}}) as tracker:
         tracker.set["t"]["_tries"] += 3
         tracker.set["t"]["_done"] = True
@@ -251,7 +251,7 @@ def test_set_reaches_a_status_as_any_part_of_a_task(tmp_path):
         tracker._check()
 
 
-def test_set_of_a_tracker_mixes_in_as_its_update_does(tmp_path):
+def test_set_of_a_tracker_merges_like_update(tmp_path):
     with SharedTracker(tmp_path / "tracker", init={"t": {"x": 1, "_tries": 2}}) as tracker:
         tracker.set |= {"t": {"y": 2}, "new": {}}
         tracker.set.update(t={"z": 3})
@@ -308,7 +308,7 @@ def test_method_of_a_store_does_the_same_through_set(kit, name, arguments):
     assert results[0] == results[1]
 
 
-def test_blocks_may_be_asked_for_through_set(kit, abc):
+def test_locked_and_transaction_work_through_set(kit, abc):
     with abc.set.locked() as entered:
         assert entered is abc
         abc["a"] = kit.value(10)
@@ -318,7 +318,7 @@ def test_blocks_may_be_asked_for_through_set(kit, abc):
     assert kit.plain(abc["a"]) == 10
 
 
-def test_lock_in_the_middle_of_an_operation_is_refused_and_blocks_no_thread(kit, elsewhere):
+def test_lock_inside_an_operation_is_refused_and_blocks_no_thread(kit, in_other_thread):
     store = kit.open(init=kit.pairs({"l": [2, 1]}))
     place = place_of(kit, store, "l")
     for use in (store.set.lock, lambda: place.sort(key=lambda number: store.lock())):
@@ -326,7 +326,7 @@ def test_lock_in_the_middle_of_an_operation_is_refused_and_blocks_no_thread(kit,
             use()
         with pytest.raises(NotLockedError):
             store.unlock()
-        elsewhere(store.update, {"a": {}})
+        in_other_thread(store.update, {"a": {}})
     assert kit.plain(store["l"]) == [2, 1]
 
 
@@ -348,7 +348,7 @@ def test_iterator_as_an_argument_may_use_the_store_itself(kit):
     assert len(store) == 12
 
 
-def test_callable_as_an_argument_is_a_part_of_the_operation(kit):
+def test_callable_as_an_argument_runs_inside_the_operation(kit):
     store = kit.open(init=kit.pairs({"l": [3, 1, 2], "order": [2, 3, 1], "calls": 0}))
 
     def rank(number):
@@ -376,7 +376,7 @@ def test_arguments_and_results_of_set_are_not_watched(kit):
     assert kit.plain(store["d"]) == {"in": [1], "given": [0], "new": [1]}
 
 
-def test_reading_through_set_gives_no_value_and_changes_nothing(kit, abc):
+def test_reading_through_set_raises_and_changes_nothing(kit, abc):
     proxy = abc.set["a"]["x"][0]
     assert "['a']['x'][0]" in repr(proxy)
     assert repr(abc.set["nope"].method) == f"{proxy!r}".replace("['a']['x'][0]", "['nope'].method")
@@ -407,7 +407,7 @@ def test_set_itself_and_its_attributes_cannot_be_assigned(kit, abc):
     assert kit.contents(abc) == ABC
 
 
-def test_name_for_a_place_may_be_used_on_after_an_assignment_in_place(kit):
+def test_variable_for_a_place_is_usable_after_an_augmented_assignment(kit):
     store = kit.open(init=kit.pairs({"l": []}))
     place = place_of(kit, store, "l")
     place += [1]
@@ -431,7 +431,7 @@ def test_path_below_set_is_resolved_when_it_is_used(kit):
         place.append(5)
 
 
-# Reading gives a copy
+# Reads return copies
 
 
 READS = {

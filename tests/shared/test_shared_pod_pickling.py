@@ -27,7 +27,7 @@ DUPLICATES = {
 
 
 @pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
-def test_duplicate_is_the_same_store_with_the_same_options(kit, duplicate):
+def test_copied_instance_has_the_same_store_and_options(kit, duplicate):
     more = {"max_tries": 5} if is_tracker(kit.cls) else {}
     store = kit.open(init=kit.pairs(ABC), **OPTIONS, **more)
     with duplicate(store) as other:
@@ -67,7 +67,7 @@ def test_pickle_of_a_closed_store_opens_it(kit, abc):
         assert kit.contents(again) == ABC
 
 
-def test_pickle_whose_options_have_become_others_is_refused(kit, abc):
+def test_pickle_with_conflicting_options_is_refused(kit, abc):
     data = pickle.dumps(abc)
     abc.close()
     with kit.open(durability="full"), pytest.raises(StoreConflictError, match="durability"):
@@ -81,7 +81,7 @@ class Mine(SharedPOD):
         super().__setitem__(key.lower(), value)
 
 
-def test_subclass_comes_back_as_itself(tmp_path):
+def test_pickled_subclass_keeps_its_class(tmp_path):
     with Mine(tmp_path / "store") as mine, pickle.loads(pickle.dumps(mine)) as other:
         other["A"] = 1
         assert type(other) is Mine
@@ -89,19 +89,19 @@ def test_subclass_comes_back_as_itself(tmp_path):
 
 
 class WithMore(SharedTracker):
-    """A user's class with arguments and attributes of its own."""
+    """A class of the user with arguments and attributes of its own."""
 
     def __init__(self, path, extra):
         super().__init__(path, max_tries=7)
         self.extra = extra
 
 
-def test_a_subclass_travels_with_what_it_has_added(tmp_path):
+def test_pickled_subclass_keeps_its_own_attributes(tmp_path):
     with WithMore(tmp_path / "store", extra=[5]) as store, pickle.loads(pickle.dumps(store)) as other:
         store.add("a")
         assert (type(other), other.extra, other.max_tries, other.keys()) == (WithMore, [5], 7, ["a"])
 
 
 @pytest.mark.parametrize("method", ["todo_items", "todo_values", "aborted_items", "aborted_values", "setdefault"])
-def test_texts_do_not_promise_that_copies_are_saved(method):
+def test_docstrings_of_shared_trackers_do_not_mention_watched_values(method):
     assert "watched" not in getattr(SharedTracker, method).__doc__

@@ -13,7 +13,7 @@ from tastypy_fast import (
     CalledClosedTrackerError,
     SharedTracker,
 )
-from tests.support.shared import THREADS, Boom, block_of, together
+from tests.support.shared import THREADS, Boom, block_of, run_concurrently
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -33,9 +33,9 @@ def test_running_loops_and_threads_get_no_task_twice(tmp_path, switching_often):
                 if key < 100:
                     tracker.add_if_absent(key + 1000)
 
-        together(*(partial(work, thread) for thread in range(THREADS)))
+        run_concurrently(*(partial(work, thread) for thread in range(THREADS)))
         first = sorted(itertools.chain(*taken))
-        # A task that has failed is offered again to a loop that is still running when the one that had it has ended.
+        # A failed task is available again to a running loop when the loop that had it has ended.
         assert sorted(set(first)) == [*range(300), *range(1000, 1100)]
         assert [key for key in set(first) if first.count(key) > 1 and key % 3 != 2] == []
         assert [tracker.tries(key) for key in tracker] == [first.count(key) for key in tracker]
@@ -54,23 +54,23 @@ def test_two_loops_of_a_thread_share_the_tasks(tmp_path):
         assert list(other) == []
 
 
-def test_gate_refuses_a_task_that_another_thread_has_claimed(tmp_path, elsewhere):
+def test_gate_refuses_a_task_claimed_by_another_thread(tmp_path, in_other_thread):
     with SharedTracker(tmp_path / "tracker", init={"a": {}, "b": {}}) as tracker:
         assert tracker.should_try("a")
-        assert elsewhere(tracker.should_try, "b")
-        assert elsewhere(tracker.should_try, "a") is False
+        assert in_other_thread(tracker.should_try, "b")
+        assert in_other_thread(tracker.should_try, "a") is False
         assert tracker.should_try("b") is False
-        assert tracker.should_do("b") is elsewhere(tracker.should_do, "a") is True
+        assert tracker.should_do("b") is in_other_thread(tracker.should_do, "a") is True
         assert tracker.should_try("a")
         assert (tracker.tries("a"), tracker.tries("b")) == (2, 1)
-        assert elsewhere(list, tracker.try_keys()) == ["b"]
+        assert in_other_thread(list, tracker.try_keys()) == ["b"]
         tracker.release("b")
         assert tracker.should_try("b")
 
 
-def test_task_of_a_thread_that_has_ended_is_free_for_the_others(tmp_path):
+def test_task_of_an_ended_thread_is_available_to_other_threads(tmp_path):
     with SharedTracker(tmp_path / "tracker", init={"a": {}}) as tracker:
-        assert together(partial(tracker.should_try, "a")) == [True]
+        assert run_concurrently(partial(tracker.should_try, "a")) == [True]
         assert tracker.claimed_keys() == ["a"]
         assert tracker.should_try("a")
         assert tracker.tries("a") == 2
@@ -120,20 +120,20 @@ def test_claims_name_the_worker_of_each_task(tmp_path):
 
 
 @pytest.mark.parametrize("block", ["locked", "transaction", "lock"])
-def test_claims_in_a_block_count_when_it_ends(tmp_path, elsewhere, block):
+def test_claims_in_a_block_take_effect_at_its_commit(tmp_path, in_other_thread, block):
     with SharedTracker(tmp_path / "tracker", init={number: {} for number in range(4)}) as tracker:
         with block_of(tracker, block):
             assert next(tracker.try_keys()) == 0
             assert tracker.should_try(1)
             assert tracker.claimed_keys() == [0, 1]
-            assert elsewhere(tracker.claimed_keys) == []
+            assert in_other_thread(tracker.claimed_keys) == []
             tracker.mark_done(0)
         assert tracker.claimed_keys() == [1]
-        assert elsewhere(list, tracker.try_keys()) == [2, 3]
+        assert in_other_thread(list, tracker.try_keys()) == [2, 3]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_task_that_was_claimed_in_a_block_that_is_undone_is_not_lost(tmp_path, batch):
+def test_task_claimed_in_an_aborted_block_is_available_again(tmp_path, batch):
     with SharedTracker(tmp_path / "tracker", max_tries=1, init={number: {} for number in range(8)}) as tracker:
         loop = tracker.try_keys(batch=batch)
         taken = [next(loop)]
@@ -145,7 +145,7 @@ def test_task_that_was_claimed_in_a_block_that_is_undone_is_not_lost(tmp_path, b
         tracker._check()
         taken += loop
         taken += tracker.try_keys(batch=batch)
-        # (the claims on the rest of a batch are older than the block, and were used up in it)
+        # The claims on the rest of a batch are older than the block, and were used in it.
         assert sorted(taken) == ([0, 3, 4, 5, 6, 7] if batch == 3 else list(range(8)))
         assert [tracker.tries(number) for number in range(8)] == [1] * 8
         tracker._check()

@@ -1,4 +1,4 @@
-"""Private, read-only and shared openings of one store, together and in turn."""
+"""Private, read-only and shared instances of one store, together and in turn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
-def test_reader_of_a_shared_store_sees_committed_data(kit, abc, elsewhere):
+def test_reader_of_a_shared_store_sees_committed_data(kit, abc, in_other_thread):
     private = PRIVATE[kit.cls]
     with private(abc.path, mode="r") as reader:
         assert kit.contents(reader) == ABC
@@ -40,7 +40,7 @@ def test_reader_of_a_shared_store_sees_committed_data(kit, abc, elsewhere):
             del abc["b"]
             abc["d"] = kit.value(4)
             assert kit.contents(reader) == {"a": 10, "b": 2, "c": 3}
-            assert elsewhere(kit.contents, reader) == {"a": 10, "b": 2, "c": 3}
+            assert in_other_thread(kit.contents, reader) == {"a": 10, "b": 2, "c": 3}
         assert list(loop) == ["c", "d"]
         for write in (lambda: reader.pop("a"), lambda: reader.update({"a": {}}), reader.clear):
             with pytest.raises(ReadOnlyStoreError):
@@ -73,17 +73,17 @@ def test_reader_and_shared_store_are_closed_in_any_order(kit, abc):
         stores[first].close()
         assert kit.contents(stores[1 - first]) == ABC
         if first == 0:
-            # (the files are open for sharing)
+            # The files are open in shared mode.
             stores.append(kit.open())
             assert kit.contents(stores[2]) == ABC
         for store in stores:
             store.close()
-        # Nobody has it open any more.
+        # No process has the store open any more.
         with private(abc.path, file_size=9) as alone:
             assert kit.contents(alone) == ABC
 
 
-def test_shared_store_is_refused_where_a_reader_has_opened_the_files_alone(kit, abc):
+def test_shared_store_is_refused_if_a_reader_of_the_process_opened_the_files_first(kit, abc):
     abc.close()
     with PRIVATE[kit.cls](abc.path, mode="r") as reader:
         with pytest.raises(StoreConflictError, match="shared one first"):
@@ -109,7 +109,7 @@ def test_private_writer_is_refused_while_the_store_is_shared(kit, abc):
     assert kit.contents(kit.open()) == {**ABC, "d": 4, "e": 5}
 
 
-def test_kinds_exclude_each_other(kit, abc):
+def test_dict_and_tracker_exclude_each_other(kit, abc):
     wrong = {SharedPOD: SharedTracker, SharedTracker: SharedPOD}[kit.cls]
     for cls in (wrong, PRIVATE[wrong]):
         with pytest.raises(StoreKindError):
@@ -130,7 +130,7 @@ def test_instances_with_conflicting_options_are_refused(kit, abc, options):
     assert kit.contents(kit.open(sync_at=5)) == ABC
 
 
-def test_store_goes_from_private_to_shared_and_back(kit):
+def test_store_can_change_from_private_to_shared_and_back(kit):
     private = PRIVATE[kit.cls]
     path = kit.folder / "store"
     expected = {}
@@ -211,7 +211,7 @@ def test_claims_of_a_killed_process_are_released_for_the_next_sole_user(tmp_path
         child.kill(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
     with (SharedTracker if opened == "shared" else Tracker)(path) as tracker:
-        # (the try of what was not handed out was given back)
+        # The try of the task that was not yielded was taken back.
         assert [tracker.tries(number) for number in range(8)] == [1, 1, 1, 0, 0, 0, 0, 1]
         if opened == "shared":
             assert tracker.claimed_keys() == []
@@ -220,7 +220,7 @@ def test_claims_of_a_killed_process_are_released_for_the_next_sole_user(tmp_path
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_store_whose_files_were_deleted_can_be_closed_and_recreated(shared_class, tmp_path, replaced):
+def test_store_whose_files_were_deleted_can_be_closed_and_recreated(shared_class, tmp_path, replaced):
     path = tmp_path / "store"
     store = shared_class(path, init={"a": {}})
     loop = store.try_keys() if is_tracker(shared_class) else iter(store)
@@ -229,7 +229,7 @@ def test_a_store_whose_files_were_deleted_can_be_closed_and_recreated(shared_cla
     if replaced:
         run_program(shared_class, path, "store['other'] = {}")
     with pytest.raises(StorageError, match="close"):
-        write_for_ever(store)  # (it is looked for once a second)
+        write_for_ever(store)  # The files are checked once a second.
     with pytest.raises(StorageError, match="removed or replaced"):
         store.close()
     assert store.closed
@@ -243,7 +243,7 @@ def write_for_ever(store):
 
 
 def run_program(cls, path, line):
-    """What a program prints that does this with the store."""
+    """The output of a program that runs this code on the store."""
     program = f"""
 import sys, tastypy_fast
 try:
@@ -255,7 +255,7 @@ except tastypy_fast.PersistentOrderedDictException as error:
     return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
 
 
-def test_no_process_joins_without_the_lock_file_of_the_others(shared_class, tmp_path):
+def test_process_cannot_join_after_the_lock_file_was_removed(shared_class, tmp_path):
     path = tmp_path / "store"
     with shared_class(path, init={"a": {}}) as store:
         (path / "lock.mdb").unlink()

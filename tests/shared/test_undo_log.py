@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 LONG = "x" * 600
 
 
-def test_instances_of_a_process_have_one_hold_and_one_saved_state(kit):
+def test_instances_of_a_process_share_hold_and_revert_state(kit):
     one, other = kit.open(sync_at=2), kit.open(sync_at=2)
     one.hold()
     for number in range(5):
@@ -41,14 +41,14 @@ def test_unhold_in_a_block_syncs_when_the_block_ends(kit):
             store["c"] = kit.value(last)
             store.unhold()
             if not last:
-                # (an automatic sync is due by the threshold of who has changed something last)
+                # The automatic sync depends on the ``sync_at`` of the process that made the last change.
                 store["d"] = kit.value(1)
         assert other.dirty() == set()
         other.revert()
         assert kit.contents(other)["c"] is last
 
 
-def test_unhold_in_a_block_that_is_undone_is_undone(kit):
+def test_unhold_in_an_aborted_block_is_undone(kit):
     store = kit.open(sync_at=2)
     store.hold()
     store.update(kit.pairs({"a": 1, "b": 1}))
@@ -61,7 +61,7 @@ def test_unhold_in_a_block_that_is_undone_is_undone(kit):
     assert store.dirty() == set()
 
 
-def test_closing_an_instance_syncs_and_ends_no_hold(kit):
+def test_close_of_one_instance_syncs_and_keeps_the_hold(kit):
     one, other = kit.open(sync_at=1), kit.open(sync_at=1)
     one.hold()
     other["a"] = kit.value(1)
@@ -186,7 +186,7 @@ def saved_store(kit):
 
 
 @changes
-def test_revert_brings_back_what_the_last_sync_left(kit, change, dirty):
+def test_revert_restores_the_last_sync_of_a_shared_store(kit, change, dirty):
     store, other = saved_store(kit), kit.open()
     for block, reverts_inside in itertools.product(BLOCKS, [False, True]):
         with block_of(store, block):
@@ -230,7 +230,7 @@ def test_sync_key_saves_one_of_the_changes(kit, change, dirty, key):
 
 
 @changes
-def test_sync_makes_changes_what_revert_comes_back_to(kit, change, dirty):
+def test_sync_sets_the_state_that_revert_restores(kit, change, dirty):
     store = saved_store(kit)
     change(kit, store)
     store.sync()
@@ -270,7 +270,7 @@ TASKS = {"open": {"x": 1}, "done": {"_done": True}, "aborted": {"_aborted": True
 
 
 @pytest.mark.parametrize("name", STATUS_CHANGES)
-def test_revert_brings_back_statuses_and_leaves_no_wrong_claim(tmp_path, name):
+def test_revert_restores_statuses_and_removes_invalid_claims(tmp_path, name):
     with SharedTracker(tmp_path / "tracker") as tracker:
         for block in BLOCKS:
             tracker.clear()
@@ -286,7 +286,7 @@ def test_revert_brings_back_statuses_and_leaves_no_wrong_claim(tmp_path, name):
             assert tracker.items() == before
             assert (tracker.num_done(), tracker.num_tried(), tracker.num_aborted()) == counts
             assert tracker.dirty() == set()
-            # What somebody works on is still his, where it is there and not finished.
+            # A claimed task stays with its worker if it exists and is not finished.
             assert tracker.claimed_keys() == [
                 key for key in claimed if key in tracker and not tracker.done(key) and not tracker.aborted(key)
             ]

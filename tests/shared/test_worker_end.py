@@ -1,4 +1,4 @@
-"""Workers that exit, are killed or fork: their tasks are offered to others."""
+"""Workers that exit, are killed or fork: their tasks become available to others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tastypy_fast import (
 )
 from tests.support.children import Child
 from tests.support.claims import TASKS, Worker, call, finish_each, take, take_all, tries
-from tests.support.workers import in_processes, result_of, started, tell, told
+from tests.support.workers import in_processes, next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -44,15 +44,15 @@ EXITS = {
 
 
 @pytest.mark.parametrize("name", EXITS)
-def test_a_worker_that_closes_or_exits_gives_back(path, tracker, name):
+def test_worker_that_closes_or_exits_releases_its_claims(path, tracker, name):
     tracker.add_many(range(10))
     with started(PROGRAM.format(EXITS[name]), path) as process:
-        assert told(process) == "0 1 True"
+        assert next_line(process) == "0 1 True"
         assert tracker.claimed_keys() == [0, 1, 2, 3, 4, 9]
-        tell(process)
+        send_line(process)
         if "closed" in EXITS[name]:
-            # It lives on, and has nothing any more.
-            assert told(process) == "closed"
+            # The process continues, and has no claims any more.
+            assert next_line(process) == "closed"
         else:
             process.wait()
         assert tracker.claims() == {}
@@ -61,7 +61,7 @@ def test_a_worker_that_closes_or_exits_gives_back(path, tracker, name):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_process_of_multiprocessing_gives_back_at_its_end(path, method):
+def test_multiprocessing_worker_releases_its_claims_at_exit(path, method):
     program = path.parent / "program.py"
     program.write_text(
         """
@@ -85,8 +85,8 @@ if __name__ == "__main__":
     assert result_of(program, path, method) == (0, "[5] [1, 0, 0, 0, 0, 1]\n", "")
 
 
-def test_the_only_process_releases_all_claims(path):
-    """The last worker is gone, and the next program opens the store; also as a private one."""
+def test_only_process_releases_all_claims(path):
+    """The last worker has ended, and the next program opens the store, shared or private."""
     for cls in (SharedTracker, Tracker, SharedTracker):
         with Worker(path) as worker:
             for number in range(8):
@@ -106,12 +106,12 @@ def all_tries(state):
     return tries(state.tracker)
 
 
-# The tasks of the dead
+# The tasks of dead workers
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("ending", ["SIGKILL", "SIGTERM", "os._exit"])
-def test_the_tasks_of_a_dead_worker_are_offered_to_others_at_once(path, tracker, ending, batch):
+def test_tasks_of_a_dead_worker_are_available_at_once(path, tracker, ending, batch):
     tracker.add_many(range(8))
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take, 3, 4) == [0, 1, 2]
@@ -126,8 +126,8 @@ def test_the_tasks_of_a_dead_worker_are_offered_to_others_at_once(path, tracker,
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
-    """Wherever they lie, also behind what it has passed."""
+def test_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
+    """This holds for tasks at any position, also behind the loop."""
     tracker.add_many(range(12))
     with Worker(path) as first, Worker(path) as second:
         assert first.ask(take, 2) == [0, 1]
@@ -145,8 +145,8 @@ def test_a_running_loop_yields_the_tasks_of_dead_workers(path, tracker, batch):
     assert sum(tries(tracker)) == 16
 
 
-def test_an_exhausted_loop_stays_exhausted(path, tracker):
-    """What others leave later is for the next one."""
+def test_exhausted_loop_stays_exhausted(path, tracker):
+    """Tasks that others leave later go to the next loop."""
     tracker.add_many(range(3))
     with Worker(path) as worker:
         assert worker.ask(take) == [0]
@@ -158,7 +158,7 @@ def test_an_exhausted_loop_stays_exhausted(path, tracker):
 
 
 @pytest.mark.parametrize("how", ["fork", "subprocess", "subprocess with open files"])
-def test_a_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
+def test_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
     tracker.add_many(range(5))
 
     def work(pipe):
@@ -167,7 +167,7 @@ def test_a_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
         next(loop)
         if how == "fork":
             if os.fork() == 0:
-                # Lives on with all that it has inherited.
+                # The child continues with everything that it inherited.
                 pipe.send(os.getpid())
                 with suppress(EOFError):
                     pipe.recv()
@@ -193,8 +193,8 @@ def test_a_child_of_a_dead_worker_does_not_keep_its_tasks(path, tracker, how):
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("way", ["list", "close", "drop", "leave", "exit"])
-def test_a_child_takes_nothing_of_its_parents_loop(path, tracker, way, batch):
-    """Whatever it does with the iterator that it has inherited."""
+def test_child_does_not_advance_the_loop_of_its_parent(path, tracker, way, batch):
+    """The child may use the inherited iterator in any way."""
     tracker.add_many(range(12))
     loop = tracker.try_keys(batch=batch)
     assert [next(loop), next(loop)] == [0, 1]
@@ -229,8 +229,8 @@ def test_a_child_takes_nothing_of_its_parents_loop(path, tracker, way, batch):
     assert tries(tracker) == [1] * 12
 
 
-def test_a_child_and_its_parent_claim_different_tasks(path, tracker):
-    """Both go on with the same iterator, each as a worker of its own."""
+def test_child_and_its_parent_claim_different_tasks(path, tracker):
+    """Both continue with the same iterator, each as a separate worker."""
     tracker.add_many(range(TASKS))
     loop = tracker.try_keys(batch=5)
     mine = [next(loop)]

@@ -26,7 +26,7 @@ callbacks = []
 
 
 def start_in_c(work):
-    """A thread that Python has not started, and that calls Python once."""
+    """Start a thread outside Python, which calls Python once."""
     callback = CALLBACK(lambda _: work())
     callbacks.append(callback)
     library, number = ctypes.CDLL(None), ctypes.c_ulong()
@@ -35,12 +35,14 @@ def start_in_c(work):
 
 
 def in_thread(start, work):
-    """``work(ready, end)`` in a thread; what it calls ``ready`` with is there when this returns, with a function that
-    has the thread end and waits until it has."""
+    """Run ``work(ready, end)`` in a thread.
+
+    Returns the argument of ``ready``, and a function that ends the thread and waits for its end.
+    """
     told, end, ended = queue.SimpleQueue(), threading.Event(), weakref.WeakSet()
 
     class Local:
-        """It goes with its thread."""
+        """An object that lives as long as its thread."""
 
     local = threading.local()
 
@@ -83,7 +85,7 @@ def test_threads_of_every_kind_keep_their_claims_while_they_live(tracker, start)
     assert not tracker.should_try("b")
     assert list(tracker.try_keys()) == ["c", "d"]
     for other in START:
-        # Nor do other threads get them, of whatever kind.
+        # Other threads of any kind do not get them either.
         found, end = in_thread(other, lambda tell, wait: tell([tracker.should_try("b"), *tracker.try_keys(batch=2)]))
         end()
         assert found == [False]
@@ -94,8 +96,8 @@ def test_threads_of_every_kind_keep_their_claims_while_they_live(tracker, start)
 
 
 @pytest.mark.parametrize("start", START)
-def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(tracker, start):
-    """The system gives numbers again; the interpreter's are never used twice."""
+def test_thread_that_reuses_the_id_of_an_ended_thread_gets_none_of_its_claims(tracker, start):
+    """The system reuses thread ids. Those of the interpreter are never reused."""
     tracker.add_many("ab")
 
     def fail(tell, wait):
@@ -116,7 +118,7 @@ def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(trac
     if second != first:
         pytest.skip("this system does not give them again")
     try:
-        # Whatever the new one does meanwhile.
+        # The new thread may do anything.
         assert tracker.should_try("b")
         assert list(tracker.try_keys()) == ["a", "b"]
     finally:
@@ -124,7 +126,7 @@ def test_a_thread_that_has_the_number_of_one_that_ended_keeps_nothing_of_it(trac
             finish()
 
 
-def test_numbers_of_threads():
+def test_thread_number_is_alive_until_the_thread_ends():
     assert is_alive(this_thread())
     assert not is_alive(0)
     number, finish = in_thread("_thread", lambda tell, wait: (tell(this_thread()), wait()))

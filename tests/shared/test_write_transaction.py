@@ -1,4 +1,4 @@
-"""locked(), transaction(), lock() and unlock(): committed as a whole or undone as a whole."""
+"""locked(), transaction(), lock() and unlock(): committed completely or undone completely."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tastypy_fast import (
 )
 from tests.support.shared import ABC, KINDS, Boom, block_of, later, listed, place_of
 from tests.support.stores import is_tracker
-from tests.support.workers import apart
+from tests.support.workers import in_forked_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -31,20 +31,20 @@ NESTINGS = [kinds for depth in (1, 2, 3) for kinds in itertools.product(KINDS, r
 
 
 class Nested:
-    """Blocks inside one another, an exception from the innermost, and what is to be there at each point."""
+    """Nested blocks, an exception in the innermost, and the expected contents at each point."""
 
-    def __init__(self, kit, store, elsewhere, kinds, caught_at):
+    def __init__(self, kit, store, in_other_thread, kinds, caught_at):
         self.kit = kit
         self.store = store
-        self.elsewhere = elsewhere
+        self.in_other_thread = in_other_thread
         self.kinds = kinds
-        # How many blocks are still open where the exception is caught; None: there is none.
+        # The number of blocks that are still open where the exception is caught; None if there is none.
         self.caught_at = caught_at
         self.model = kit.contents(store)
         self.outside = dict(self.model)
 
     def change(self, *name):
-        """A new key, a change by assigning, one in place and a deletion."""
+        """Add a key, and change the store by assignment, in place and by deletion."""
         self.store[name] = self.kit.value("new")
         self.store["last"] = self.kit.value(list(name))
         place_of(self.kit, self.store, "numbers").append(len(name))
@@ -59,9 +59,9 @@ class Nested:
     def look(self):
         assert listed(self.kit, self.store) == list(self.model.items())
         assert len(self.store) == len(self.model)
-        self.elsewhere(self.look_from_outside)
+        self.in_other_thread(self.check_from_another_thread)
 
-    def look_from_outside(self):
+    def check_from_another_thread(self):
         assert listed(self.kit, self.store) == list(self.outside.items())
         assert len(self.store) == len(self.outside)
 
@@ -91,20 +91,20 @@ class Nested:
 
 
 @pytest.mark.parametrize("kinds", NESTINGS, ids=" ".join)
-def test_blocks_keep_and_undo_what_they_say(kit, elsewhere, kinds):
+def test_nested_blocks_commit_and_undo_their_own_changes(kit, in_other_thread, kinds):
     store = kit.open(init=kit.pairs({"first": 0, "numbers": [], "last": None}))
     for caught_at in [None, *range(len(kinds) + 1)]:
         with contextlib.suppress(Boom):
-            Nested(kit, store, elsewhere, kinds, caught_at).run()
+            Nested(kit, store, in_other_thread, kinds, caught_at).run()
         with pytest.raises(NotLockedError):
             store.unlock()
-        # Nothing of it holds up another thread.
-        elsewhere(store.__setitem__, "first", kit.value(0))
+        # The block does not delay any other thread.
+        in_other_thread(store.__setitem__, "first", kit.value(0))
     store._check()
 
 
 def everything(store):
-    """What each way of reading gives."""
+    """The results of each way to read."""
     found = [
         len(store), bool(store), store.keys(), store.values(), store.items(), list(store), list(reversed(store)),
         list(store.iterkeys()), list(store.itervalues()), list(store.iteritems()), repr(store), store.dirty(),
@@ -120,8 +120,8 @@ def everything(store):
 
 
 @pytest.mark.parametrize("ends", ["kept", "undone"])
-def test_block_is_seen_whole_or_not_at_all(kit, abc, elsewhere, ends):
-    """By the thread that is in it at once, by others when it has ended."""
+def test_other_threads_see_a_block_completely_or_not_at_all(kit, abc, in_other_thread, ends):
+    """The thread of the block sees its changes at once, and others after its end."""
     before = everything(abc)
     inside = None
     with contextlib.suppress(Boom), abc.transaction():
@@ -134,24 +134,24 @@ def test_block_is_seen_whole_or_not_at_all(kit, abc, elsewhere, ends):
             assert abc.should_try("c")
         inside = everything(abc)
         assert all(one != other for one, other in zip(before, inside, strict=True) if one is not True)
-        assert elsewhere(everything, abc) == before
+        assert in_other_thread(everything, abc) == before
         if ends == "undone":
             raise Boom
-    assert everything(abc) == elsewhere(everything, abc) == (inside if ends == "kept" else before)
+    assert everything(abc) == in_other_thread(everything, abc) == (inside if ends == "kept" else before)
 
 
-def test_other_instance_of_the_process_is_in_the_same_block(kit, abc, elsewhere):
+def test_another_instance_of_the_process_joins_the_block(kit, abc, in_other_thread):
     other = kit.open()
     with abc.locked():
         abc["a"] = kit.value(10)
         assert kit.plain(other["a"]) == 10
         with other.transaction():
             other["b"] = kit.value(20)
-        assert elsewhere(kit.contents, other) == ABC
+        assert in_other_thread(kit.contents, other) == ABC
     assert kit.contents(abc) == {"a": 10, "b": 20, "c": 3}
 
 
-def test_blocks_of_two_stores_are_apart(kit, abc):
+def test_blocks_of_two_stores_are_independent(kit, abc):
     other = kit.open("other")
     with abc.locked(), contextlib.suppress(Boom), other.transaction():
         abc["a"] = other["a"] = kit.value(10)
@@ -162,7 +162,7 @@ def test_blocks_of_two_stores_are_apart(kit, abc):
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_block_gives_the_store_and_may_be_used_again(kit, abc, kind):
+def test_block_returns_the_store_and_may_be_entered_again(kit, abc, kind):
     block = getattr(abc, kind)()
     for number in range(3):
         with block as entered:
@@ -175,7 +175,7 @@ def test_block_gives_the_store_and_may_be_used_again(kit, abc, kind):
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_block_that_is_left_early_is_kept(kit, abc, kind):
+def test_block_left_by_return_is_committed(kit, abc, kind):
     def leave():
         for _ in range(3):
             with getattr(abc, kind)():
@@ -186,7 +186,7 @@ def test_block_that_is_left_early_is_kept(kit, abc, kind):
     assert kit.contents(abc) == {"b": 2, "c": 3}
 
 
-def test_block_in_a_generator_ends_with_it(kit, abc, elsewhere):
+def test_block_in_a_generator_ends_with_it(kit, abc, in_other_thread):
     def work():
         with abc.transaction():
             abc["a"] = kit.value(10)
@@ -198,26 +198,26 @@ def test_block_in_a_generator_ends_with_it(kit, abc, elsewhere):
         next(generator)
         with contextlib.suppress(StopIteration, Boom):
             end(generator)
-        assert elsewhere(lambda: kit.plain(abc["a"])) == expected
+        assert in_other_thread(lambda: kit.plain(abc["a"])) == expected
         abc["a"] = kit.value(1)
 
 
-def test_lock_belongs_to_the_thread(kit, abc, elsewhere):
+def test_lock_belongs_to_the_thread(kit, abc, in_other_thread):
     abc.lock()
     abc.lock()
     with pytest.raises(NotLockedError, match="lock"):
-        elsewhere(abc.unlock)
+        in_other_thread(abc.unlock)
     abc.unlock()
     abc["a"] = kit.value(10)
-    assert elsewhere(kit.contents, abc) == ABC
+    assert in_other_thread(kit.contents, abc) == ABC
     abc.unlock()
-    assert elsewhere(lambda: kit.plain(abc["a"])) == 10
+    assert in_other_thread(lambda: kit.plain(abc["a"])) == 10
     with pytest.raises(NotLockedError):
         abc.unlock()
 
 
 @pytest.mark.parametrize("kind", ["locked", "transaction"])
-def test_unlock_ends_no_other_block(kit, abc, elsewhere, kind):
+def test_unlock_does_not_end_a_with_block(kit, abc, in_other_thread, kind):
     abc.lock()
     with contextlib.suppress(Boom), getattr(abc, kind)():
         with pytest.raises(NotLockedError):
@@ -230,13 +230,13 @@ def test_unlock_ends_no_other_block(kit, abc, elsewhere, kind):
         with pytest.raises(NotLockedError):
             abc.unlock()
         abc["b"] = kit.value(20)
-    assert elsewhere(lambda: kit.plain(abc["b"])) == 20
+    assert in_other_thread(lambda: kit.plain(abc["b"])) == 20
 
 
 @pytest.mark.parametrize("kinds", [kinds for kinds in NESTINGS if len(kinds) < 3], ids=" ".join)
 @pytest.mark.parametrize("fails", [False, True])
-def test_closing_ends_the_blocks_and_keeps_them(kit, elsewhere, kinds, fails):
-    """What comes after it in the block is another matter; an exception comes out as it is."""
+def test_close_commits_the_open_blocks(kit, in_other_thread, kinds, fails):
+    """Changes after the close raise. An exception is raised unchanged."""
     store, other = kit.open(), kit.open()
 
     def work():
@@ -245,10 +245,10 @@ def test_closing_ends_the_blocks_and_keeps_them(kit, elsewhere, kinds, fails):
                 store.lock() if kind == "lock" else stack.enter_context(getattr(store, kind)())
             store["a"] = kit.value(1)
             store.close()
-            assert elsewhere(kit.contents, other) == {"a": 1}
+            assert in_other_thread(kit.contents, other) == {"a": 1}
             with pytest.raises(CalledClosedTrackerError):
                 store["b"] = kit.value(2)
-            # (a block of its own, which the end of the first ones leaves alone)
+            # This is a separate block, which the end of the first ones does not affect.
             other.lock()
             other["c"] = kit.value(3)
             if fails:
@@ -256,12 +256,12 @@ def test_closing_ends_the_blocks_and_keeps_them(kit, elsewhere, kinds, fails):
 
     with contextlib.suppress(Boom):
         work()
-    assert elsewhere(kit.contents, other) == {"a": 1}
+    assert in_other_thread(kit.contents, other) == {"a": 1}
     other.unlock()
-    assert elsewhere(kit.contents, other) == {"a": 1, "c": 3}
+    assert in_other_thread(kit.contents, other) == {"a": 1, "c": 3}
 
 
-def test_block_of_a_closed_store_is_refused(kit, abc):
+def test_block_on_a_closed_store_raises(kit, abc):
     block = abc.locked()
     abc.close()
     with pytest.raises(CalledClosedTrackerError), block:
@@ -303,7 +303,7 @@ REFUSED_BY_A_TRACKER = {
     *((SharedPOD, name) for name in REFUSED_OPERATIONS),
     *((SharedTracker, name) for name in REFUSED_OPERATIONS | REFUSED_BY_A_TRACKER),
 ], ids=str)
-def test_operation_that_fails_leaves_nothing_and_costs_its_block_nothing(tmp_path, cls, name):
+def test_failed_operation_changes_nothing_and_keeps_its_block(tmp_path, cls, name):
     with cls(tmp_path / "store", init={"a": {"n": 1}}) as store:
         store.sync()
         before = store.items()
@@ -321,7 +321,7 @@ def test_operation_that_fails_leaves_nothing_and_costs_its_block_nothing(tmp_pat
         store._check()
 
 
-def test_sync_inside_of_a_block_that_is_undone_is_undone(kit, abc):
+def test_sync_inside_an_aborted_block_is_undone(kit, abc):
     abc["a"] = kit.value(10)
     with contextlib.suppress(Boom), abc.transaction():
         abc["b"] = kit.value(20)
@@ -333,7 +333,7 @@ def test_sync_inside_of_a_block_that_is_undone_is_undone(kit, abc):
     assert kit.contents(abc) == ABC
 
 
-def test_sync_inside_of_a_block_counts_when_the_block_ends(kit, abc):
+def test_sync_inside_a_block_takes_effect_at_its_commit(kit, abc):
     with abc.locked():
         abc["a"] = kit.value(10)
         abc.sync()
@@ -343,7 +343,7 @@ def test_sync_inside_of_a_block_counts_when_the_block_ends(kit, abc):
 
 
 @pytest.mark.parametrize("change", ["hold", "revert", "sync_key", "clear"])
-def test_block_that_is_undone_undoes_it(kit, change):
+def test_aborted_block_undoes_hold_revert_sync_key_and_clear(kit, change):
     store = kit.open(init=kit.pairs(ABC), sync_at=2)
     store.sync()
     store["a"] = kit.value(10)
@@ -356,7 +356,7 @@ def test_block_that_is_undone_undoes_it(kit, change):
     assert store.dirty() == set()
 
 
-def test_store_syncs_by_itself_when_a_block_ends_and_not_before(kit):
+def test_automatic_sync_waits_for_the_end_of_a_block(kit):
     store = kit.open(sync_at=3)
     with store.locked():
         for number in range(10):
@@ -365,7 +365,7 @@ def test_store_syncs_by_itself_when_a_block_ends_and_not_before(kit):
     assert store.dirty() == set()
 
 
-# Blocks that do not end as they should
+# Blocks that end in unusual ways
 
 
 def generator_with_a_block(store):
@@ -374,8 +374,8 @@ def generator_with_a_block(store):
         yield
 
 
-@apart
-def test_a_block_is_not_ended_by_another_thread(tmp_path):
+@in_forked_child
+def test_block_is_not_ended_by_another_thread(tmp_path):
     with SharedPOD(tmp_path / "store") as store:
         generator = generator_with_a_block(store)
         next(generator)
@@ -391,8 +391,8 @@ def test_a_block_is_not_ended_by_another_thread(tmp_path):
 @pytest.mark.parametrize("first_fails", [False, True])
 @pytest.mark.parametrize("second_fails", [False, True])
 @pytest.mark.parametrize("kinds", list(itertools.product(["locked", "transaction"], repeat=2)))
-@apart
-def test_blocks_that_end_in_the_wrong_order_keep_nothing_and_say_so(tmp_path, kinds, first_fails, second_fails):
+@in_forked_child
+def test_blocks_that_end_in_the_wrong_order_are_undone_and_raise(tmp_path, kinds, first_fails, second_fails):
     with SharedPOD(tmp_path / "store", init={"before": 0}) as store:
         first, second = (getattr(store, kind)() for kind in kinds)
         error = ZeroDivisionError()
@@ -414,7 +414,7 @@ def test_blocks_that_end_in_the_wrong_order_keep_nothing_and_say_so(tmp_path, ki
         assert store.keys() == ["before", "after", "last"]
 
 
-def test_a_block_may_be_reentered_and_is_left_as_often(tmp_path):
+def test_block_may_be_reentered_and_each_level_undoes_its_own_part(tmp_path):
     with SharedPOD(tmp_path / "store") as store:
         block = store.transaction()
         with block:
@@ -428,8 +428,8 @@ def test_a_block_may_be_reentered_and_is_left_as_often(tmp_path):
         assert store.keys() == ["a"]
 
 
-@apart
-def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tmp_path):
+@in_forked_child
+def test_thread_that_reuses_the_id_of_an_ended_thread_does_not_join_its_block(tmp_path):
     store = SharedPOD(tmp_path / "store")
     outcomes = []
 
@@ -454,11 +454,11 @@ def test_a_thread_with_the_number_of_one_that_has_ended_in_a_block_is_another(tm
     assert len(outcomes) == 4
     assert all("a thread has ended" in outcome for outcome in outcomes)
     assert store.items() == []
-    # (the end of this process does not wait for the block)
+    # The exit of this process does not wait for the block.
 
 
 @pytest.mark.parametrize("way", ["transaction", "sync", "revert"])
-def test_a_large_value_that_becomes_small_in_one_block_leaves_no_pages(shared_class, tmp_path, way):
+def test_large_value_that_shrinks_in_one_block_leaks_no_pages(shared_class, tmp_path, way):
     path = tmp_path / "store"
     with shared_class(path, init={"a": {"x": "small"}}) as store:
         store.sync()

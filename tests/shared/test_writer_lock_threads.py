@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.shared import ABC, KINDS, THREADS, Boom, block_of, place_of, together
+from tests.support.shared import ABC, KINDS, THREADS, Boom, block_of, place_of, run_concurrently
 from tests.support.stores import is_tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -23,7 +23,7 @@ def instances_for_threads(kit, one=False):
 
 @pytest.mark.parametrize("one", [True, False], ids=["one instance", "an instance each"])
 @pytest.mark.usefixtures("switching_often")
-def test_threads_that_add_in_place_lose_nothing(kit, one):
+def test_increments_of_several_threads_are_not_lost(kit, one):
     stores = instances_for_threads(kit, one)
     stores[0].update(kit.pairs({"n": 0, "deep": {"l": [0]}, "text": ""}))
 
@@ -37,7 +37,7 @@ def test_threads_that_add_in_place_lose_nothing(kit, one):
             if is_tracker(kit.cls):
                 store.increment_tries("n")
 
-    together(*(partial(work, thread) for thread in range(THREADS)))
+    run_concurrently(*(partial(work, thread) for thread in range(THREADS)))
     found = kit.contents(stores[0])
     assert (found["n"], found["deep"]) == (100 * THREADS, {"l": [100 * THREADS]})
     assert sorted(found["text"]) == sorted("0123" * 100)
@@ -63,14 +63,14 @@ def test_blocks_of_threads_are_isolated(kit, kind):
                     store["n"] = kit.value(number + part + 1)
                 place.append(thread)
 
-    together(*(partial(work, thread) for thread in range(THREADS)))
+    run_concurrently(*(partial(work, thread) for thread in range(THREADS)))
     found = kit.contents(stores[0])
     assert found["n"] == 3 * 25 * THREADS
     assert found["log"][::2] == found["log"][1::2]
     assert sorted(found["log"]) == sorted(list(range(THREADS)) * 50)
 
 
-def test_writer_waits_for_the_end_of_a_block_and_a_reader_does_not(kit, abc):
+def test_writer_waits_for_a_block_of_another_thread_and_reader_does_not(kit, abc):
     begun, written = threading.Event(), []
 
     def write():
@@ -84,7 +84,7 @@ def test_writer_waits_for_the_end_of_a_block_and_a_reader_does_not(kit, abc):
         thread.start()
         assert begun.wait(30)
         for _ in range(200):
-            assert together(partial(kit.contents, abc)) == [ABC]
+            assert run_concurrently(partial(kit.contents, abc)) == [ABC]
         assert not written
         abc["a"] = kit.value("in the block")
     thread.join(30)
@@ -92,7 +92,7 @@ def test_writer_waits_for_the_end_of_a_block_and_a_reader_does_not(kit, abc):
 
 
 @pytest.mark.usefixtures("switching_often")
-def test_readers_see_transfers_as_a_whole_and_nothing_of_those_that_fail(kit, seed):
+def test_readers_see_transfers_completely_and_no_failed_ones(kit, seed):
     stores = instances_for_threads(kit)
     stores[0].update(kit.pairs(dict.fromkeys(range(5), 100)))
     ended = threading.Event()
@@ -117,9 +117,9 @@ def test_readers_see_transfers_as_a_whole_and_nothing_of_those_that_fail(kit, se
 
     def work():
         try:
-            together(*(partial(transfer, thread) for thread in range(3)))
+            run_concurrently(*(partial(transfer, thread) for thread in range(3)))
         finally:
             ended.set()
 
-    together(work, watch)
+    run_concurrently(work, watch)
     assert sum(kit.contents(stores[0]).values()) == 500

@@ -15,7 +15,7 @@ from tests.support.damage import content
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A folder with a sound store of each class."""
+    """A folder with an undamaged store of each class."""
     folder = tmp_path_factory.mktemp("sound")
     for cls in (POD, Tracker):
         with cls(folder / cls.__name__) as store:

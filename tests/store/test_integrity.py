@@ -1,4 +1,4 @@
-"""Damage inside records: right data or an integrity error, never a crash."""
+"""Damage inside records: reads return the right data or an integrity error, and never crash."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.with_log("pod"), pytest.mark.filterwarnings("ignore:.*
 CASES = [(cls, damage) for cls in (POD, Tracker) for damage in INSIDE]
 CASES += [(Tracker, damage) for damage in INSIDE_TRACKER]
 
-# What only a second look at every record could notice: these answer with the status of the task whose record it is.
+# Only a second check of every record could detect these. They return the status of the task whose record it is.
 LIMITS = {"an index entry of another key's record": {"done", "tries", "should do"}}
 
-# Those that are damaged, and some that are not.
+# The damaged keys, and some undamaged ones.
 SINGLE = ["key 5", LONG_KEY, "key 6", "key 0", "key 399"]
 READS = {
     "get": lambda store: [store.get(key) for key in SINGLE],
@@ -51,7 +51,7 @@ TRACKER_READS = {
 
 
 def read_everything(pipe, cls, path, mode):
-    """Send how each way of reading has ended: its result or the error. Each with an instance of its own."""
+    """Send the outcome of each way to read, its result or its error, each with a separate instance."""
     reads = {**READS, **(TRACKER_READS if cls is Tracker else {})}
     if mode == "r":
         reads.pop("try", None)
@@ -77,22 +77,22 @@ def reading(cls, path, mode):
 
 @pytest.fixture(scope="module")
 def right(sound):
-    """What reading finds in a sound store of a class."""
+    """The results of reading an undamaged store of a class."""
     return {cls: reading(cls, sound / cls.__name__, "w") for cls in (POD, Tracker)}
 
 
-# (with and without the heads of the blocks of statuses in one piece, which a tracker that was closed has)
+# A closed tracker may have the summary of its block headers, or not.
 @pytest.mark.parametrize("mode", ["w", "r"])
 @pytest.mark.parametrize(
     ("any_class", "damage", "heads"),
     [(cls, damage, heads) for cls, damage in CASES for heads in ([True, False] if cls is Tracker else [False])],
 )
-def test_damage_inside_is_right_or_refused(right, any_class, victim, damage, mode, heads):
-    """Each way of reading gives what it gave before the damage, or the integrity error."""
+def test_damaged_records_give_the_right_value_or_an_integrity_error(right, any_class, victim, damage, mode, heads):
+    """Each read gives the same result as before the damage, or the integrity error."""
     change, noticed_by = {**INSIDE, **INSIDE_TRACKER}[damage]
     with Inside(victim) as inside:
         if heads:
-            # What is counted stands in them, and is right.
+            # The headers contain the counts, which are right.
             assert inside.txn.get(b"heads", db=inside.meta)
             noticed_by = noticed_by - {"num_done"}
         else:
@@ -116,12 +116,12 @@ def test_damage_inside_is_right_or_refused(right, any_class, victim, damage, mod
     assert (missed, {name: f"{result!r:.500}" for name, result in wrong.items()}) == (set(), {})
     for name in refused:
         assert str(victim) in str(outcome[name])
-    # (writing an owner's name is all that opening for writing does)
+    # Opening for writing only writes the name of the owner.
     assert files(victim)["data.mdb"] == before["data.mdb"]
 
 
 @pytest.mark.parametrize(("any_class", "damage"), CASES)
-def test_check_finds_damage_inside(any_class, victim, damage):
+def test_check_finds_damaged_records(any_class, victim, damage):
     with Inside(victim) as inside:
         {**INSIDE, **INSIDE_TRACKER}[damage][0](inside)
     with pytest.raises((PersistentOrderedDictIntegrityError, NotAStoreError)), any_class(victim) as store:
@@ -129,7 +129,7 @@ def test_check_finds_damage_inside(any_class, victim, damage):
 
 
 @pytest.mark.parametrize("length", range(0, 60, 6))
-def test_a_record_cut_anywhere_is_refused(any_class, victim, length):
+def test_record_truncated_at_any_position_is_refused(any_class, victim, length):
     with Inside(victim) as inside:
         assert len(inside.record(5)) > 60
         inside.put(5, inside.record(5)[:length])
@@ -139,7 +139,7 @@ def test_a_record_cut_anywhere_is_refused(any_class, victim, length):
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_newer_format_is_refused_and_left_alone(any_class, victim, mode):
+def test_newer_format_is_refused_and_not_changed(any_class, victim, mode):
     with Inside(victim) as inside:
         change_meta(b"format", b"99")(inside)
     before = files(victim)
@@ -148,8 +148,8 @@ def test_a_newer_format_is_refused_and_left_alone(any_class, victim, mode):
     assert files(victim)["data.mdb"] == before["data.mdb"]
 
 
-def test_an_instance_that_met_damage_goes_on(any_class, victim):
-    """The rest is read and written; what is damaged can be replaced or deleted."""
+def test_instance_is_usable_after_an_integrity_error(any_class, victim):
+    """The rest can be read and written. Damaged keys can be assigned or deleted."""
     with Inside(victim) as inside:
         change_record(lambda raw: raw[:-1] + b"!")(inside)
     with any_class(victim) as store:
@@ -166,7 +166,7 @@ def test_an_instance_that_met_damage_goes_on(any_class, victim):
 
 
 def flip_somewhere(inside, rng):
-    """Flip a bit in anything that a store keeps; where the engine's own pages are is not touched."""
+    """Flip a bit in any record of a store. LMDB's own pages are not changed."""
     databases = [database for database in (inside.values, inside.order, inside.status, inside.meta) if database]
     database = rng.choice(databases)
     cursor = inside.txn.cursor(database)
@@ -175,14 +175,14 @@ def flip_somewhere(inside, rng):
         cursor.next()
     key, value = cursor.item()
     bits = bytearray(value)
-    # Mostly near the beginning, where the heads are.
+    # Most positions are near the start, where the headers are.
     position = rng.randrange(min(len(bits), rng.choice((4, 20, 5000))))
     bits[position] ^= 1 << rng.randrange(8)
     inside.txn.put(key, bytes(bits), db=database)
 
 
-def test_a_flipped_bit_inside_is_data_or_an_integrity_error(any_class, sound, path, seed):
-    """Not all of these can be found (a digit is as good as another); none raises anything else or ends the process."""
+def test_flipped_bit_in_a_record_gives_data_or_an_integrity_error(any_class, sound, path, seed):
+    """Some of these cannot be detected, such as a changed digit. None raises another error or ends the process."""
     rng = random.Random(seed)
     refused = 0
     for number in range(60):

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.mark.parametrize("busy", [1, 4, 1000])
-def test_a_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy):
-    """The page that names its databases is given up by a commit, and taken for another thing by one soon after."""
+def test_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy):
+    """A commit frees the page that lists the databases, and a later commit reuses it."""
     newest_meta = data_file.newest_meta
     rng = random.Random(busy)
     left = 0
@@ -46,7 +46,7 @@ def test_a_store_is_recognised_while_it_is_being_created(path, monkeypatch, busy
 
 @pytest.mark.parametrize(("made", "opened"), [(POD, Tracker), (Tracker, POD)])
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_store_of_the_other_kind_is_refused_and_kept(path, made, opened, mode):
+def test_store_of_the_other_kind_is_refused_and_not_changed(path, made, opened, mode):
     with made(path, init={"a": {"x": 1}}):
         pass
     before = (path / "data.mdb").read_bytes()
@@ -56,7 +56,7 @@ def test_a_store_of_the_other_kind_is_refused_and_kept(path, made, opened, mode)
     assert (path / "data.mdb").read_bytes() == before
     with made(path) as store:
         assert store["a"]["x"] == 1
-        # Also while it is open here.
+        # The same while the store is open in this process.
         with pytest.raises(StoreKindError):
             opened(path, mode=mode)
 
@@ -73,12 +73,12 @@ def test_conflicting_options_are_refused(any_class, path, options):
             assert isinstance(raised.value, ValueError)
         store["b"] = {}
         assert store.keys() == ["a", "b"]
-    # Another time they may be others.
+    # At another opening they may differ.
     with any_class(path, **options) as store:
         assert store.keys() == ["a", "b"]
 
 
-def test_refused_instances_leave_the_open_ones_alone(any_class, path):
+def test_refused_instance_does_not_affect_open_instances(any_class, path):
     with any_class(path) as store:
         for _ in range(3):
             with pytest.raises(StoreConflictError):

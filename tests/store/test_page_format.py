@@ -1,4 +1,4 @@
-"""Damaged files are refused, and not changed."""
+"""Damaged files are refused, and are not changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.with_log("pod"), pytest.mark.filterwarnings("ignore:.*
 
 
 def open_and_read(pipe, cls, path, mode):
-    """Send the error of opening, or what reading finds."""
+    """Send the error of opening, or the results of reading."""
     try:
         with cls(path, mode=mode) as store:
             pipe.send((len(store), store.keys(), [store[key] for key in store]))
@@ -29,7 +29,7 @@ def open_and_read(pipe, cls, path, mode):
 
 @pytest.mark.parametrize("mode", ["w", "r"])
 @pytest.mark.parametrize("damage", WHOLE_FILE)
-def test_a_damaged_file_is_refused_and_left_alone(any_class, victim, damage, mode):
+def test_damaged_file_is_refused_and_not_changed(any_class, victim, damage, mode):
     data = victim / "data.mdb"
     data.write_bytes(WHOLE_FILE[damage](data.read_bytes()))
     before = files(victim)
@@ -43,7 +43,7 @@ def test_a_damaged_file_is_refused_and_left_alone(any_class, victim, damage, mod
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_a_missing_data_file_is_not_a_new_store(any_class, victim, mode):
+def test_missing_data_file_is_not_a_new_store(any_class, victim, mode):
     (victim / "data.mdb").unlink()
     with pytest.raises((PersistentOrderedDictIntegrityError, StoreNotFoundError)):
         any_class(victim, mode=mode)
@@ -62,7 +62,7 @@ def test_bytes_after_the_last_page_are_ignored(any_class, victim, appended):
         assert store["new"]["number"] == -1
 
 
-def test_a_missing_lock_file_is_made_again(any_class, victim):
+def test_missing_lock_file_is_recreated(any_class, victim):
     for name in os.listdir(victim):
         if name != "data.mdb":
             (victim / name).unlink()
@@ -72,12 +72,12 @@ def test_a_missing_lock_file_is_made_again(any_class, victim):
 
 
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
-def test_a_sound_file_may_be_shorter_than_its_last_page(any_class, victim, size):
-    """Pages that are taken and given back in one transaction are never written."""
+def test_undamaged_file_may_end_before_its_last_page_number(any_class, victim, size):
+    """Pages that are allocated and freed in one transaction are never written."""
     number = NUMBER.pack(10**6)
     with lmdb.open(str(victim), max_dbs=8, map_size=1 << 28) as db:
         values = db.open_db(b"values", create=False, integerkey=True)
-        # First some free pages in the middle, which the pages that are written at last will take.
+        # First create free pages in the middle, which the last writes will use.
         for step in ("put", "delete", "put", "delete"):
             with db.begin(write=True) as txn:
                 txn.put(number, bytes(50_000), db=values) if step == "put" else txn.delete(number, db=values)

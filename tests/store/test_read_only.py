@@ -1,4 +1,4 @@
-"""Stores opened to read: no writes, and each sync of a writer is seen."""
+"""Read-only stores: they write nothing, and see each sync of a writer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tastypy_fast import (
     StoreConflictError,
     StoreNotFoundError,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.contract import ABC, numbered
 from tests.support.stores import is_tracker
 
@@ -75,7 +75,7 @@ def refuses_every_change_through_set(pipe, store, places, error):
 
 def test_reader_refuses_every_change_through_set(private_kit):
     kit = private_kit
-    # (the changes are of the dict that a tracker has for a task, too)
+    # The changes apply to the dict of a task, too.
     kit.open(init={"k": dict(TO_CHANGE)}).close()
     with kit.open(mode="r") as reader:
         refuses_every_change_through_set(None, reader, [reader.set], ReadOnlyStoreError)
@@ -99,7 +99,7 @@ def test_forked_child_refuses_every_change_through_set(private_kit, mode):
         refuses_every_change_through_set(pipe, store, [store.set, from_the_parent], error)
 
     from_the_parent = store.set
-    outcome_of(child)
+    result_of_child(child)
     assert store.items() == before
 
 
@@ -114,7 +114,7 @@ def test_forked_child_changes_a_shared_store_through_set(kit):
         from_the_parent["d"]["x"] += 5
 
     from_the_parent = store.set["k"]
-    outcome_of(child)
+    result_of_child(child)
     assert (store["k"]["l"], store["k"]["d"]) == ([1, 2, 3], {"x": 5})
 
 
@@ -150,7 +150,7 @@ def test_changes_to_values_in_a_reader_are_not_saved(private_kit):
     assert kit.contents(kit.open()) == {"a": [1]}
 
 
-def test_reader_of_nothing_raises_and_makes_nothing(private_kit):
+def test_reader_of_a_missing_store_raises_and_creates_nothing(private_kit):
     with pytest.raises(StoreNotFoundError, match=r"mode=.w"):
         private_kit.open(mode="r")
     assert list(private_kit.folder.iterdir()) == []
@@ -194,7 +194,7 @@ def _write_what_is_asked_for(pipe, kit):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_loop_over_keys_finds_what_another_process_writes(kit):
+def test_loop_over_keys_sees_writes_of_another_process(kit):
     numbered(kit, 100, True).close()
     with Child(_write_what_is_asked_for, kit) as child:
         assert child.pipe.recv() == "open"
@@ -237,7 +237,7 @@ def test_reader_follows_a_writer_in_another_process(private_kit, run_python):
     assert kit.plain(reader["new"]) == "x"
     assert reader.keys()[-2:] == ["new", "6"]
     rest = [key for key, _ in iterator]
-    # (what the iterator had read ahead may still come; what was added comes in any case, in order)
+    # The prefetched keys may still be yielded. The added ones are yielded in any case, in order.
     assert [key for key in rest if key not in range(20, 30)] == [*range(10, 20), *range(30, 40), "new", "6"]
 
 

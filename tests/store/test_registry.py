@@ -52,7 +52,7 @@ def test_closing_one_instance_leaves_the_other_open(private_kit):
         one["a"]
 
 
-def test_instances_have_each_their_own_sync_at_and_hold(private_kit):
+def test_each_instance_has_its_own_sync_at_and_hold(private_kit):
     kit = private_kit
     one, other = kit.open(sync_at=2), kit.open(sync_at=100)
     for number in range(5):
@@ -82,15 +82,15 @@ def test_instances_with_conflicting_options_are_refused(private_kit, options, cl
 
 
 @pytest.fixture
-def apart(private_kit):
-    """Two instances on one path with a memory each, and three keys on disk."""
+def separate(private_kit):
+    """Two instances on one path with separate memory, and three keys on disk."""
     one = private_kit.open(init=private_kit.pairs({"a": [1], "b": [2], "c": [3]}), clone=False)
     one.sync()
     return one, private_kit.open(clone=False)
 
 
-def test_instances_with_clone_false_see_each_others_syncs_only(private_kit, apart):
-    kit, (one, other) = private_kit, apart
+def test_instances_with_clone_false_see_each_others_syncs_only(private_kit, separate):
+    kit, (one, other) = private_kit, separate
     one["d"] = kit.value(4)
     kit.plain(one["a"]).append("x")
     del one["b"]
@@ -103,21 +103,21 @@ def test_instances_with_clone_false_see_each_others_syncs_only(private_kit, apar
     assert kit.plain(other["d"]) == 4
 
 
-def test_clone_false_is_apart_from_instances_that_share(private_kit):
+def test_instance_with_clone_false_does_not_share_memory_with_others(private_kit):
     kit = private_kit
-    shared, apart = kit.open(), kit.open(clone=False)
+    shared, separate = kit.open(), kit.open(clone=False)
     shared["a"] = kit.value(1)
-    apart["b"] = kit.value(2)
+    separate["b"] = kit.value(2)
     assert kit.open().keys() == ["a"]
-    assert apart.keys() == ["b"]
-    apart.sync()
+    assert separate.keys() == ["b"]
+    separate.sync()
     assert shared.keys() == ["b", "a"] or shared.keys() == ["a", "b"]
     shared.sync()
-    assert sorted(apart.keys()) == ["a", "b"]
+    assert sorted(separate.keys()) == ["a", "b"]
 
 
-def test_both_instances_write(private_kit, apart):
-    kit, (one, other) = private_kit, apart
+def test_changes_of_both_instances_are_saved(private_kit, separate):
+    kit, (one, other) = private_kit, separate
     for number in range(0, 40, 2):
         one[number] = kit.value("one")
         other[number + 1] = kit.value("other")
@@ -130,8 +130,8 @@ def test_both_instances_write(private_kit, apart):
     assert all(kit.plain(other[number]) == ("other" if number % 2 else "one") for number in range(40))
 
 
-def test_last_sync_of_one_key_wins(private_kit, apart):
-    kit, (one, other) = private_kit, apart
+def test_last_sync_of_one_key_wins(private_kit, separate):
+    kit, (one, other) = private_kit, separate
     for key in ("a", "new"):
         one[key] = kit.value("one")
         other[key] = kit.value("other")
@@ -146,8 +146,8 @@ def test_last_sync_of_one_key_wins(private_kit, apart):
 
 @pytest.mark.parametrize("held", [False, True], ids=["", "held past a sync"])
 @pytest.mark.parametrize("way", ["assigned", "changed by keying"])
-def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(private_kit, apart, way, held):
-    kit, (one, other) = private_kit, apart
+def test_key_deleted_by_one_and_changed_by_the_other_exists_after_both_syncs(private_kit, separate, way, held):
+    kit, (one, other) = private_kit, separate
     if held:
         _value = kit.plain(other["a"])
         other["b"] = kit.value("new")
@@ -168,8 +168,8 @@ def test_key_that_one_deletes_and_the_other_changes_is_there_after_both_syncs(pr
     assert len(one) == len(other) == 3
 
 
-def test_key_that_both_delete_is_gone(private_kit, apart):
-    one, other = apart
+def test_key_deleted_by_both_is_deleted(private_kit, separate):
+    one, other = separate
     del one["a"], other["a"]
     one.sync()
     assert len(other) == 2
@@ -178,8 +178,8 @@ def test_key_that_both_delete_is_gone(private_kit, apart):
     assert other.dirty() == set()
 
 
-def test_key_that_one_read_and_the_other_deleted_is_gone(private_kit, apart):
-    kit, (one, other) = private_kit, apart
+def test_key_read_by_one_and_deleted_by_the_other_is_deleted(private_kit, separate):
+    kit, (one, other) = private_kit, separate
     assert kit.plain(other["a"]) == [1]
     del one["a"]
     one.sync()
@@ -193,8 +193,8 @@ def test_key_that_one_read_and_the_other_deleted_is_gone(private_kit, apart):
 
 @pytest.mark.parametrize("save", [lambda store: store.sync(), lambda store: store.sync_key("new")],
                          ids=["sync", "sync_key"])
-def test_key_saved_by_sync_key_is_seen_as_the_other_instance_changes_it(private_kit, apart, save):
-    kit, (one, other) = private_kit, apart
+def test_change_of_a_key_that_another_instance_saved_by_sync_key_is_visible_to_it(private_kit, separate, save):
+    kit, (one, other) = private_kit, separate
     other["new"] = kit.value("other")
     other.sync_key("new")
     one["new"] = kit.value("one")
@@ -205,8 +205,8 @@ def test_key_saved_by_sync_key_is_seen_as_the_other_instance_changes_it(private_
     assert kit.plain(one["new"]) == "one"
 
 
-def test_loop_sees_what_the_other_instance_syncs(private_kit, apart):
-    kit, (one, other) = private_kit, apart
+def test_loop_sees_syncs_of_the_other_instance(private_kit, separate):
+    kit, (one, other) = private_kit, separate
     seen = []
     for key in one:
         seen.append(key)
@@ -217,8 +217,8 @@ def test_loop_sees_what_the_other_instance_syncs(private_kit, apart):
     assert seen == ["a", "c", "d"]
 
 
-def test_revert_of_one_does_not_touch_the_other(private_kit, apart):
-    kit, (one, other) = private_kit, apart
+def test_revert_of_one_instance_does_not_change_the_other(private_kit, separate):
+    kit, (one, other) = private_kit, separate
     one["d"] = kit.value(1)
     other["e"] = kit.value(2)
     one.revert()

@@ -11,7 +11,7 @@ from tastypy_fast import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_instances_on_one_path_share_unsaved_data(any_class, path):
+def test_instances_on_one_path_share_unsynced_data(any_class, path):
     first, second = any_class(path), any_class(path)
     first["a"] = {"x": []}
     second["a"]["x"].append(1)
@@ -24,7 +24,7 @@ def test_instances_on_one_path_share_unsaved_data(any_class, path):
     second.close()
 
 
-def test_closing_one_instance_leaves_the_other(any_class, path):
+def test_close_of_one_instance_keeps_the_other_open(any_class, path):
     first, second = any_class(path), any_class(path)
     first["a"] = {"x": 1}
     first.close()
@@ -42,7 +42,7 @@ def test_closing_one_instance_leaves_the_other(any_class, path):
         assert reader.keys() == ["a", "b"]
 
 
-def test_each_instance_has_its_own_threshold_and_hold(any_class, path):
+def test_each_instance_has_its_own_sync_at_and_hold(any_class, path):
     with any_class(path, sync_at=3) as often, any_class(path, sync_at=1000) as seldom:
         seldom.update((number, {"x": 1}) for number in range(10))
         assert len(seldom.dirty()) == 10
@@ -55,7 +55,7 @@ def test_each_instance_has_its_own_threshold_and_hold(any_class, path):
         assert seldom.dirty() == set()
 
 
-def test_an_instance_with_clone_false_sees_synced_data_only(any_class, path):
+def test_instance_with_clone_false_sees_synced_data_only(any_class, path):
     with any_class(path) as first, any_class(path, clone=False) as second:
         first["a"] = {"x": 1}
         assert "a" not in second

@@ -1,4 +1,4 @@
-"""Files that are removed, replaced or forbidden."""
+"""Removed, replaced and forbidden files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tastypy_fast import (
     StoreConflictError,
     StoreNotFoundError,
 )
-from tests.support.children import outcome_of, run
+from tests.support.children import result_of_child, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-# Files that go away
+# Removed files
 
 
-def test_a_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, path):
+def test_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, path):
     store = any_class(path, init={"a": {"x": 1}})
     store.sync()
     shutil.rmtree(path)
-    # What was read stays mapped.
+    # Pages that were read stay mapped.
     assert store["a"]["x"] == 1
     store["b"] = {}
     with pytest.raises(PersistentOrderedDictException, match="removed"):
@@ -43,7 +43,7 @@ def test_a_store_that_is_removed_while_it_is_open_raises_at_the_sync(any_class, 
         assert again.keys() == []
 
 
-def test_a_store_that_is_replaced_while_it_is_open_is_not_written(any_class, tmp_path):
+def test_store_that_is_replaced_while_it_is_open_is_not_written(any_class, tmp_path):
     with any_class(tmp_path / "other", init={"other": {}}):
         pass
     store = any_class(tmp_path / "store", init={"a": {}})
@@ -62,7 +62,7 @@ def test_a_store_that_is_replaced_while_it_is_open_is_not_written(any_class, tmp
         again._check()
 
 
-def test_a_moved_store_is_opened_where_it_is(any_class, tmp_path):
+def test_moved_store_opens_at_its_new_path(any_class, tmp_path):
     with any_class(tmp_path / "before", init={"a": {}}):
         pass
     os.rename(tmp_path / "before", tmp_path / "after")
@@ -72,11 +72,11 @@ def test_a_moved_store_is_opened_where_it_is(any_class, tmp_path):
         any_class(tmp_path / "before", mode="r")
 
 
-# Rights
+# Permissions
 
 
-def as_somebody_else(work):
-    """For root, whom no right stops: do it as a user without rights."""
+def as_unprivileged_user(work):
+    """Run code as an unprivileged user if this process is root, because permissions do not stop root."""
 
     def child(pipe):
         if os.geteuid() == 0:
@@ -84,12 +84,12 @@ def as_somebody_else(work):
             os.setuid(65534)
         work()
 
-    outcome_of(child)
+    result_of_child(child)
 
 
 @pytest.fixture
-def change_rights(tmp_path):
-    """Change those of a file or folder until the test ends. Any user gets to ``tmp_path`` itself."""
+def change_permissions(tmp_path):
+    """Change the permissions of a file or folder until the test ends. Every user can reach ``tmp_path`` itself."""
     before = {}
 
     def change(path, mode):
@@ -116,35 +116,36 @@ def change_rights(tmp_path):
     ],
     ids=["no rights", "no rights to read", "no right to write", "no right to create"],
 )
-def test_missing_permissions_are_refused_by_name(any_class, tmp_path, change_rights, name, closed, left, mode):
+def test_missing_permission_raises_an_error_that_names_the_path(any_class, tmp_path, change_permissions, name, closed,
+                                                               left, mode):
     with any_class(tmp_path / "store", init={"a": {}}):
         pass
     for entry in reversed(closed):
-        change_rights(tmp_path / entry, left)
+        change_permissions(tmp_path / entry, left)
 
     def work():
         with pytest.raises(OSError, match="denied") as raised:
             any_class(tmp_path / name, mode=mode)
         assert str(tmp_path) in str(raised.value)
 
-    as_somebody_else(work)
+    as_unprivileged_user(work)
 
 
-def test_files_without_the_right_to_write_are_read(any_class, path, change_rights):
+def test_files_without_the_right_to_write_are_read(any_class, path, change_permissions):
     with any_class(path, init={"a": {"x": 1}}):
         pass
     for entry in (*path.iterdir(), path):
-        change_rights(entry, 0o555)
+        change_permissions(entry, 0o555)
 
     def work():
         with any_class(path, mode="r") as reader:
             assert reader["a"]["x"] == 1
             assert reader.keys() == ["a"]
 
-    as_somebody_else(work)
+    as_unprivileged_user(work)
 
 
-def test_a_read_only_file_system_is_read(any_class, tmp_path):
+def test_read_only_file_system_is_read(any_class, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
     if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root may mount a file system, and not everywhere")
@@ -163,8 +164,8 @@ def test_a_read_only_file_system_is_read(any_class, tmp_path):
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_an_exception_while_opening_leaves_nothing_locked(any_class, path):
-    """In this process and for others."""
+def test_failed_open_leaves_nothing_locked(any_class, path):
+    """This holds for this process and for others."""
     with any_class(path, init={"a": {}}):
         pass
     data = (path / "data.mdb").read_bytes()

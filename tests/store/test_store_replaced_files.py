@@ -1,4 +1,4 @@
-"""Files that are emptied, replaced or removed under those who read; limits of memory."""
+"""Files that are emptied, replaced or removed while readers have them open; limits of memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.support.files import contents, made, reader_class, use
 pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
-def use_elsewhere(cls, path):
-    """The same in a process of its own, which does not know what this one has open."""
+def use_in_subprocess(cls, path):
+    """Use the store in a subprocess, which does not know the open stores of this process."""
     program = """
         import sys, tastypy_fast
         with getattr(tastypy_fast, sys.argv[2])(sys.argv[1]) as store:
@@ -36,11 +36,11 @@ def use_elsewhere(cls, path):
     return True
 
 
-# A store that was there
+# An existing store
 
 
 @pytest.mark.parametrize("witness", ["owner.lock", "turn.lock", "workers"])
-def test_an_empty_data_file_is_damage_where_a_store_was(any_class, path, witness):
+def test_empty_data_file_of_an_existing_store_is_damage(any_class, path, witness):
     made(any_class, path)
     for name in ("owner.lock", "turn.lock", "workers"):
         if name != witness:
@@ -55,7 +55,7 @@ def test_an_empty_data_file_is_damage_where_a_store_was(any_class, path, witness
     assert (path / "data.mdb").stat().st_size == 0
 
 
-def test_an_empty_data_file_is_begun_again_where_there_was_none(any_class, path):
+def test_empty_data_file_without_a_store_is_initialized(any_class, path):
     path.mkdir()
     (path / "data.mdb").touch()
     (path / "owner.lock").touch()
@@ -65,15 +65,15 @@ def test_an_empty_data_file_is_begun_again_where_there_was_none(any_class, path)
     assert contents(path, any_class) == {"a": 0, "b": 1, "c": 2}
 
 
-# Files that are replaced under those who read
+# Files that are replaced while readers have them open
 
 
-def look_again(store):
-    """What a reader sees in another second."""
+def contents_a_second_later(store):
+    """The contents that a reader sees a second later."""
     store._store.files_checked = 0
 
 
-def test_a_reader_goes_on_with_the_files_that_replaced_its_own(any_class, tmp_path):
+def test_reader_continues_with_the_files_that_replaced_its_own(any_class, tmp_path):
     path = tmp_path / "store"
     made(any_class, path)
     made(any_class, tmp_path / "other", 5)
@@ -82,22 +82,22 @@ def test_a_reader_goes_on_with_the_files_that_replaced_its_own(any_class, tmp_pa
         assert next(iterator) == "a"
         shutil.rmtree(path)
         (tmp_path / "other").rename(path)
-        look_again(reader)
+        contents_a_second_later(reader)
         assert reader.keys() == list("abcde")
         assert len(reader) == 5
         assert reader["e"]["n"] == 4
         assert list(iterator) == list("bcde")
-        # It is beside whoever writes there.
-        assert use_elsewhere(any_class, path)
+        # The reader works next to a writer of the new files.
+        assert use_in_subprocess(any_class, path)
         assert "x" in reader
 
 
-def test_a_reader_whose_files_are_gone_says_so(any_class, path):
+def test_reader_whose_files_are_gone_raises_storage_error(any_class, path):
     made(any_class, path)
     reader = reader_class(any_class)(path, mode="r")
     assert len(reader) == 3
     shutil.rmtree(path)
-    look_again(reader)
+    contents_a_second_later(reader)
     for _ in range(2):
         with pytest.raises(StorageError, match="removed"):
             reader.keys()
@@ -106,12 +106,12 @@ def test_a_reader_whose_files_are_gone_says_so(any_class, path):
     assert contents(path, any_class) == {"a": 0, "b": 1, "c": 2}
 
 
-def test_a_shared_store_that_was_replaced_is_not_read_stale_forever(path):
+def test_replaced_shared_store_raises_storage_error(path):
     made(SharedPOD, path.parent / "other")
     store = SharedPOD(path, init={"a": {"n": 1}})
     shutil.rmtree(path)
     (path.parent / "other").rename(path)
-    look_again(store)
+    contents_a_second_later(store)
     with pytest.raises(StorageError, match="replaced"):
         store.keys()
     with pytest.raises(StorageError, match="replaced"):
@@ -119,8 +119,8 @@ def test_a_shared_store_that_was_replaced_is_not_read_stale_forever(path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts file systems")
-def test_a_reader_follows_a_data_file_that_the_system_copies_up(any_class, tmp_path):
-    """overlayfs: a writer's opening gives the path another file, which the map of a reader does not show."""
+def test_reader_follows_a_data_file_that_the_system_copies_up(any_class, tmp_path):
+    """On overlayfs, the open of a writer gives the path another file, which the map of a reader does not show."""
     lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
     for folder in (lower, upper, work, merged):
         folder.mkdir()
@@ -134,8 +134,8 @@ def test_a_reader_follows_a_data_file_that_the_system_copies_up(any_class, tmp_p
         reading = reader_class(any_class)(path, mode="r")
         assert len(reading) == 3
 
-        assert use_elsewhere(any_class, path)
-        look_again(reading)
+        assert use_in_subprocess(any_class, path)
+        contents_a_second_later(reading)
         assert "x" in reading
         reading.close()
     finally:
@@ -143,7 +143,7 @@ def test_a_reader_follows_a_data_file_that_the_system_copies_up(any_class, tmp_p
 
 
 @pytest.mark.parametrize("end", ["sync", "close"])
-def test_a_shared_store_whose_folder_is_gone_says_so_at_each_sync_and_close(tmp_path, end):
+def test_shared_store_whose_folder_is_gone_raises_at_each_sync_and_close(tmp_path, end):
     for cls in (SharedPOD, SharedTracker):
         path = tmp_path / cls.__name__
         store = cls(path, init={"a": {"n": 1}})
@@ -191,15 +191,15 @@ MEMORY = """
 
 
 @pytest.mark.parametrize("limit", [300_000 * 1024, pytest.param(1 << 30, marks=pytest.mark.storm)])
-def test_a_small_address_space_ends_in_an_error_and_in_no_crash(any_class, path, limit):
+def test_small_address_space_raises_an_error_and_does_not_crash(any_class, path, limit):
     status, output, errors = run(MEMORY, path, any_class.__name__, limit)
     assert status == 0, (status, errors[-2000:])
     assert int(output.split()[-1]) > 8_000_000
 
 
 @pytest.mark.parametrize("opening", ["write", "read", "copy", "verify"])
-def test_killed_readers_leave_room_for_others(any_class, path, opening):
-    """Their slots in the engine's table are found to be free, also while others have the store open."""
+def test_slots_of_killed_readers_are_reused(any_class, path, opening):
+    """LMDB's reader table finds their slots to be free, also while others have the store open."""
     made(any_class, path)
 
     def read(pipe):

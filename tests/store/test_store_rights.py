@@ -17,14 +17,14 @@ from tastypy_fast import (
     Tracker,
     maintenance,
 )
-from tests.support.children import outcome_of
+from tests.support.children import result_of_child
 from tests.support.files import contents, made, use
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
-def test_the_umask_decides_who_may_use_a_store(any_class, path, mask):
+def test_umask_determines_the_permissions_of_a_store(any_class, path, mask):
     def work(pipe):
         os.umask(mask)
         with any_class(path, init={"a": {"n": 1}}) as store:
@@ -34,7 +34,7 @@ def test_the_umask_decides_who_may_use_a_store(any_class, path, mask):
         maintenance.copy(path, path.parent / "copy")
         maintenance.repair(path, path.parent / "repaired")
 
-    outcome_of(work)
+    result_of_child(work)
     entries = [path, *path.rglob("*"), *(path.parent / "copy").rglob("*"), *(path.parent / "repaired").rglob("*")]
     modes = {str(entry.relative_to(path.parent)): stat.S_IMODE(entry.stat().st_mode) for entry in entries}
     wrong = {name: oct(mode) for name, mode in modes.items()
@@ -56,11 +56,11 @@ def test_members_of_a_group_share_a_store(path):
             os.setgroups([7777])
             os.setgid(number)
             os.setuid(number)
-            # The one has set it for the group, the other has not.
+            # One process has set it for the group, and the other has not.
             os.umask(0o002 if number == 2001 else 0o022)
             work()
 
-        outcome_of(child)
+        result_of_child(child)
 
     def first():
         with SharedTracker(path, init={"a": {}, "b": {}}):
@@ -80,7 +80,7 @@ def test_members_of_a_group_share_a_store(path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what is not its own")
-def test_a_store_that_root_read_stays_usable_for_its_owner(any_class, path):
+def test_store_that_root_read_stays_usable_for_its_owner(any_class, path):
     folder = path.parent
     os.chown(folder, 2001, 2001)
     for parent in folder.parents:
@@ -93,7 +93,7 @@ def test_a_store_that_root_read_stays_usable_for_its_owner(any_class, path):
             os.setuid(2001)
             work()
 
-        outcome_of(child)
+        result_of_child(child)
 
     as_owner(lambda: made(any_class, path))
     for name in ("lock.mdb", "owner.lock"):
@@ -110,11 +110,11 @@ def forbid(number):
             os.setuid(number)
         work()
 
-    return lambda work: outcome_of(child, work)
+    return lambda work: result_of_child(child, work)
 
 
 @pytest.mark.parametrize("mode", ["w", "r"])
-def test_errors_at_opening_are_of_our_tree_and_say_what_to_do(private_class, tmp_path, mode):
+def test_errors_at_opening_are_package_errors_and_say_what_to_do(private_class, tmp_path, mode):
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o005:
             parent.chmod(parent.stat().st_mode | 0o055)
@@ -150,5 +150,5 @@ def test_errors_at_opening_are_of_our_tree_and_say_what_to_do(private_class, tmp
             assert "ulimit -n" in said
         raise AssertionError("never enough")
 
-    outcome_of(without_descriptors)
+    result_of_child(without_descriptors)
     assert contents(path, private_class) == {"a": 0, "b": 1, "c": 2}

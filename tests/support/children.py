@@ -1,4 +1,4 @@
-"""What the tests with several processes need: a function in a forked child, a program in a fresh interpreter."""
+"""Helpers for tests with several processes: a function in a forked child, a program in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Child:
         other.close()
 
     def receive_all(self):
-        """Everything that the child has sent and will send, up to its end."""
+        """All messages that the child has sent and will send, up to its end."""
         received = []
         try:
             while True:
@@ -44,7 +44,7 @@ class Child:
         os.kill(self.pid, number)
 
     def wait(self):
-        """Its exit status, negative for a signal."""
+        """The exit status of the child, negative for a signal."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
@@ -87,8 +87,8 @@ def _run(work, pipe, arguments):
         os._exit(status)
 
 
-def outcome_of(work, *arguments):
-    """What ``work(pipe, *arguments)`` has sent from a child that has to end well."""
+def result_of_child(work, *arguments):
+    """The message of ``work(pipe, *arguments)`` from a child, which must exit with 0."""
     with Child(work, *arguments) as child:
         received = child.receive_all()
         assert child.wait() == 0
@@ -109,10 +109,10 @@ def start(program, *arguments):
 
 
 def send_to_waiting(process, number):
-    """Send a signal to a program that has said that it will wait, and not before it does.
+    """Send a signal to a program that has announced a wait, and only when it waits.
 
-    Python looks for signals between two steps: one that comes after the last look and before the call that waits is
-    seen when that returns, which may be never.
+    Python checks for signals between two steps. A signal after the last check and before the blocking call is handled
+    when the call returns, which may be never.
     """
     state = Path(f"/proc/{process.pid}/stat")
     while state.exists() and state.read_text().rpartition(")")[2].split()[0] in "RD":

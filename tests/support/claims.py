@@ -20,7 +20,7 @@ def tries(tracker):
 
 
 class Worker(Child):
-    """A child with a tracker: ``ask(function, ...)`` has it call a function of a module with its State."""
+    """A child with a tracker. ``ask(function, ...)`` makes it call a function of a module with its State."""
 
     def __init__(self, path, **options):
         super().__init__(_serve, path, options)
@@ -30,7 +30,7 @@ class Worker(Child):
         return self.pipe.recv()
 
     def end(self, ending):
-        """Let it end in one of the ENDINGS."""
+        """End the child in one of the ENDINGS."""
         self.pipe.send(("end", ending))
         return self.wait()
 
@@ -46,7 +46,7 @@ def _serve(pipe, path, options):
 
 
 class State:
-    """What a worker has at hand."""
+    """The objects of a worker."""
 
     def __init__(self, tracker):
         self.tracker = tracker
@@ -54,7 +54,7 @@ class State:
 
 
 def take(state, count=1, batch=1, kind="keys", allow_aborted=False):
-    """Go on with its loop; the keys that it hands out."""
+    """Continue the loop, and return the keys that it yields."""
     if state.loop is None:
         state.loop = getattr(state.tracker, f"try_{kind}")(allow_aborted, batch=batch)
     return list(itertools.islice(state.loop, count))

@@ -1,4 +1,4 @@
-"""Run the command in a process of its own."""
+"""Run the command in a subprocess."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "tastypy_fast"]
 
 
 def run(*arguments, stdin="", code=0, **environment):
-    """Run the command to its end, which has to be this one. What it prints; nothing goes to stderr if all is well."""
+    """Run the command, check its exit code, and return its output. On success, nothing is on stderr."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60,
         env={**ENVIRONMENT, **environment}, errors="surrogateescape",
@@ -28,7 +28,7 @@ def run(*arguments, stdin="", code=0, **environment):
 
 
 def refused(*arguments, code, stdin=""):
-    """The one line on stderr of a command that does not do what it was asked to."""
+    """The one line on stderr of a command that refuses to run."""
     out, error = run(*arguments, code=code, stdin=stdin)
     assert error.startswith("tastypy-fast: ")
     assert error.count("\n") == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# As a dict of one small store; the tests say which part of it is on disk.
+# As a dict of one small store. The tests say which part of it is on disk.
 ABC = {"a": 1, "b": 2, "c": 3}
 
 

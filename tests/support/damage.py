@@ -15,14 +15,14 @@ NUMBER = struct.Struct("=q")
 
 
 def content():
-    """What the stores to damage hold. Each value is such that no beginning of its JSON is JSON."""
+    """The contents of the stores to damage. For each value, no prefix of its JSON is JSON."""
     for number in range(400):
         yield f"key {number}", {"number": number, "text": "y" * (9000 if number % 100 == 7 else 50)}
     yield LONG_KEY, {"number": 400}
 
 
 def files(path):
-    # (LMDB keeps its readers in the lock file; it says nothing of the data.)
+    # LMDB keeps its reader table in the lock file, which contains no data.
     return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name != "lock.mdb"}
 
 
@@ -82,7 +82,7 @@ WHOLE_FILE = {
 
 
 class Inside:
-    """The databases of a store, for writing into them what does not belong there."""
+    """The databases of a store, opened for writing damage into them."""
 
     def __init__(self, path):
         self.db = lmdb.open(str(path), max_dbs=8, map_size=1 << 28)
@@ -102,7 +102,7 @@ class Inside:
         self.db.close()
 
     def index_of(self, number):
-        """The key in the index that names a record."""
+        """The key in the index that refers to a record."""
         return next(key for key, value in self.txn.cursor(self.order) if value == NUMBER.pack(number))
 
     def record(self, number):
@@ -142,7 +142,7 @@ def crossed_index(inside):
 
 
 def crossed_digest(inside):
-    """The long key is in the index by its digest, which names the record of another key."""
+    """The digest of the long key in the index refers to the record of another key."""
     inside.txn.put(inside.index_of(400), NUMBER.pack(6), db=inside.order)
 
 
@@ -163,7 +163,7 @@ def change_block(make):
 
 
 def set_status(slot, entry):
-    """A status as it would be written, with the head that belongs to it."""
+    """Write a status with the matching block header."""
 
     def make(block):
         head, entries = list(struct.unpack("=8H", block[:16])), list(struct.unpack("=500I", block[16:]))
@@ -183,7 +183,7 @@ def drop(name):
     return lambda inside: inside.txn.drop(getattr(inside, name), delete=True)
 
 
-# Which damage, and the ways of reading that have to notice it (where opening does not).
+# Each kind of damage, and the reads that must detect it if opening does not.
 INSIDE = {
     "JSON that does not parse": (change_record(lambda raw: raw[:-1] + b"!"), {"get", "items", "values"}),
     "JSON that is not UTF-8": (change_record(lambda raw: raw[:-4] + b'\xff\xff"}'), {"get", "items", "values"}),

@@ -1,4 +1,4 @@
-"""Every path of the compiled modules once, for valgrind and the sanitizers: run it as a program."""
+"""Run every path of the compiled modules once, for valgrind and the sanitizers. It runs as a program."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def exercise_dict(folder: Path, seed: random.Random) -> None:
 
 
 def exercise_log(folder: Path, seed: random.Random) -> None:
-    """Syncs of changes that lie far apart, read while they are in the log, and by another process's eyes."""
+    """Sync scattered changes, and read them while they are in the log, also as another process does."""
     with ProgressTracker(folder / "log", sync_at=300) as tracker:
         for _ in range(6):
             for number in seed.sample(range(900), 250):

@@ -10,14 +10,14 @@ from tastypy_fast import (
 
 
 def reader_class(cls):
-    """The class that reads with mode="r" what ``cls`` writes."""
+    """The class that reads the stores of ``cls`` with mode="r"."""
     return Tracker if issubclass(cls, (Tracker, SharedTracker)) else POD
 
 
 def made(cls, path, count=3):
     with cls(path, init={key: {"n": number} for number, key in enumerate("abcdefgh"[:count])}) as store:
         if isinstance(store, SharedTracker):
-            assert next(store.try_keys()) == "a"  # so that there is a worker's file
+            assert next(store.try_keys()) == "a"  # so that there is a worker file
 
 
 def contents(path, cls):

@@ -8,7 +8,7 @@ LEFT = "*.tastypy_fast-*"
 
 
 def pairs_of(store):
-    """What is in a store, in order; repr() tells apart what == does not."""
+    """The items of a store, in order. repr() distinguishes values that are equal."""
     return repr(store.items())
 
 
@@ -28,7 +28,7 @@ def write_folder(folder, files):
     return folder
 
 
-# Key, value, and the line that the original writes.
+# Key, value, and the line that the original writes
 LINES = [
     ("plain", 1, rb'"plain"' + b"\t1\n"),
     ("tab\tin it", "a\tb", rb'"tab\\tin it"' + b"\t" + rb'"a\tb"' + b"\n"),

@@ -14,7 +14,7 @@ keys = st.recursive(text | numbers, lambda parts: st.lists(parts, max_size=4).ma
 
 
 def as_stored(key):
-    """What a key comes back as: True is 1, as in a dict."""
+    """The key that is read back: True becomes 1, as in a dict."""
     if isinstance(key, tuple):
         return tuple(as_stored(part) for part in key)
     return int(key) if isinstance(key, bool) else key

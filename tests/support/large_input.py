@@ -1,4 +1,4 @@
-"""Numbers of very many digits."""
+"""Numbers with very many digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 @contextlib.contextmanager
 def digits_allowed(count):
-    """What sys.set_int_max_str_digits() may be set to; 0 is no limit."""
+    """Values for sys.set_int_max_str_digits(); 0 means no limit."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(count)
     try:

@@ -22,7 +22,7 @@ from tests.support.stores import logging
 
 STATUS = ("_done", "_aborted", "_tries")
 
-# Few, so that operations meet on one key; those behind the first are there to be hostile.
+# Few keys, so that operations often use the same key. All but the first are unusual.
 LONG = "x" * 600
 KEYS = [
     "a", "b", "c", "d", "e", 1, 2, True, "", "\x00", "\ud800", LONG, LONG + "y", -1, 2**70, -(2**63) - 1,
@@ -41,14 +41,14 @@ values = st.recursive(
 )
 pairs = st.lists(st.tuples(keys, values), max_size=6)
 instances = st.integers(0, 1)
-# At how many changes what is in the log is merged; None: where syncs are written as usual.
+# The number of changes after which a checkpoint is made; None if syncs are written as usual.
 merges = st.sampled_from([None, None, 1, 5, 1000])
 walk_kinds = st.sampled_from(["keys", "values", "items", "backwards"])
 
 
 @dataclass
 class Item:
-    """What the model has for a key. ``place`` only ever grows: a key that was deleted and added again has a new one."""
+    """The model of one key. ``place`` only grows: a key that was deleted and added again has a new one."""
 
     place: int
     value: Any
@@ -56,7 +56,7 @@ class Item:
 
 @dataclass
 class Walk:
-    """A running iterator, and how far it has come."""
+    """A running iterator and its position."""
 
     which: int
     iterator: Any
@@ -68,7 +68,7 @@ class Walk:
     finished: bool = False
 
     def next_in(self, state):
-        """The key that a live loop comes to next; None at the end."""
+        """The next key of a live loop; None at the end."""
         ahead = [
             (item.place, key) for key, item in state.items()
             if self.wants(item.value) and self.is_ahead(item.place)
@@ -80,9 +80,9 @@ class Walk:
 
 
 def text_of(value):
-    """What tells values apart: also True from 1, 0.0 from -0.0, the order of a dict; and NaN is itself."""
+    """A text that distinguishes values: True and 1, 0.0 and -0.0, and dicts in another order. NaN equals itself."""
     if isinstance(value, dict) and value.keys() >= set(STATUS):
-        # (where in the dict of a task its special keys stand is not said anywhere)
+        # The order of the status keys in the dict of a task is not defined.
         value = {name: value[name] for name in STATUS} | value
     return repr(value)
 
@@ -119,7 +119,7 @@ changes = {"deep": st.booleans(), "how": st.sampled_from(["add", "replace", "tak
 
 
 class MachineOnDisk(RuleBasedStateMachine):
-    """Runs in a folder of its own, with syncs in the log perhaps; and leaves nothing, whatever failed."""
+    """Run in a separate folder, perhaps with syncs in the log. Leaves nothing, also after a failure."""
 
     resources = None
     stores = ()
@@ -133,7 +133,7 @@ class MachineOnDisk(RuleBasedStateMachine):
     def teardown(self):
         if self.resources is not None:
             with self.resources, contextlib.suppress(PersistentOrderedDictException):
-                # What failed has been told; an error here would hide it.
+                # The failure was reported. An error here would hide it.
                 self.close_all()
 
     def close_all(self):
@@ -142,6 +142,6 @@ class MachineOnDisk(RuleBasedStateMachine):
             store.close()
 
 
-# (shrinking one failure at a time takes long enough)
+# Shrinking one failure at a time takes long enough.
 ORDINARY = settings(max_examples=60, stateful_step_count=40, report_multiple_bugs=False)
 STORM = settings(ORDINARY, max_examples=int(os.environ.get("TASTYPY_FAST_STORM", "3000")), stateful_step_count=80)

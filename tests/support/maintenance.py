@@ -29,13 +29,13 @@ def fill(store):
             store.mark_done(f"key {number}")
             store.increment_tries(f"key {number + 1}")
         store.abort("key 2")
-    # What was taken out before leaves its number, at the end too.
+    # The keys that were deleted before leave gaps in the sequence numbers, also at the end.
     store["deleted"] = {"x": 1}
     del store["deleted"]
 
 
 def state(store):
-    """Everything that a store knows, in order."""
+    """All data of a store, in order."""
     if isinstance(store, (Tracker, SharedTracker)):
         return [(key, plain(value), store.done(key), store.aborted(key), store.tries(key))
                 for key, value in store.items()]
@@ -52,7 +52,7 @@ def state_of(cls, path):
         return state(store)
 
 
-# (each part of the code that differs has one of them in the ordinary run)
+# The ordinary run has one of these for each part of the code that differs.
 ORDINARY = ("pod", "shared_tracker")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def tree(path):
-    """Everything below a folder, with content."""
+    """All files below a folder, with their contents."""
     return {
         str(entry.relative_to(path)): entry.read_bytes() if entry.is_file() else None for entry in path.rglob("*")
     }

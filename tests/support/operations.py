@@ -1,4 +1,4 @@
-"""Random operations on a store, derived from a seed and what the store holds, and the model that goes with them."""
+"""Random operations on a store, derived from a seed and the contents of the store, and the model for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def some_data(rng):
 
 
 def pod_operations(rng, model):
-    """Endless operations, each as it makes sense for what the model holds by then."""
+    """Yield operations without end, each of them possible for the current contents of the model."""
     while True:
         chance = rng.random()
         if chance < 0.5 or not model:
@@ -83,7 +83,7 @@ def change_model(model, operation, key, value):
 
 
 class Player:
-    """Does the operations on a store."""
+    """Apply the operations to a store."""
 
     def __init__(self, store):
         self.store = store

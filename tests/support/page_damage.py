@@ -1,4 +1,4 @@
-"""Structural damage to LMDB's data file: functions that change its pages, and nothing inside a key or a value."""
+"""Structural damage to LMDB's data file: functions that change its pages, but nothing inside a key or a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 
 PAGE = 4096
 BRANCH, LEAF, OVERFLOW = 1, 2, 4
-# Where the fields of a meta page and of the records of its two trees are, and how long they are.
+# The offsets and sizes of the fields of a meta page, and of the records of its two trees.
 META_FIELDS = [(16, 4), (20, 4), (24, 8), (32, 8), (136, 8), (144, 8)]
 RECORD_FIELDS = [(0, 4), (4, 2), (6, 2), (8, 8), (16, 8), (24, 8), (32, 8), (40, 8)]
 HEAD_FIELDS = [(0, 8), (8, 2), (10, 2), (12, 2), (14, 2)]
@@ -14,7 +14,7 @@ NODE_FIELDS = [(0, 2), (2, 2), (4, 2), (6, 2)]
 
 
 def extreme(rng, size, before):
-    """A value of some bytes that a field is not made for, or a flipped bit."""
+    """A value that is out of range for a field, or a flipped bit."""
     top = 1 << 8 * size
     value = rng.choice([
         0, 1, 2, 3, 7, top - 1, top // 2, top // 2 - 1, top // 4, before + 1, before - 1, before + 2, before - 2,
@@ -29,7 +29,7 @@ def set_field(rng, data, at, size):
 
 
 def pages_like(data, *kinds):
-    """The numbers of all pages that say to be of one of these kinds."""
+    """The numbers of all pages that have one of these flags."""
     found = []
     for number in range(2, len(data) // PAGE):
         own, _, flags = struct.unpack_from("=QHH", data, number * PAGE)
@@ -39,7 +39,7 @@ def pages_like(data, *kinds):
 
 
 def whole_pages(data):
-    """The numbers of all pages but those of values that have several, of which one may be exchanged unnoticed."""
+    """The numbers of all pages, without overflow pages, of which one may be exchanged unnoticed."""
     found, inside = [], 0
     for number in range(len(data) // PAGE):
         own, _, flags, pages = struct.unpack_from("=QHHI", data, number * PAGE)
@@ -51,7 +51,7 @@ def whole_pages(data):
 
 
 def nodes_of(data, number):
-    """Where the nodes of a page are."""
+    """The offsets of the nodes of a page."""
     flags, lower = struct.unpack_from("=HH", data, number * PAGE + 10)
     offsets = struct.unpack_from(f"={max(0, lower - 16) // 2}H", data, number * PAGE + 16) if lower <= PAGE else ()
     return flags, [number * PAGE + offset for offset in offsets if offset + 8 <= PAGE]
@@ -64,14 +64,14 @@ def change_meta_field(rng, data, olds):
     set_field(rng, data, number * PAGE + at, size)
 
 
-def change_head(rng, data, olds):
+def change_header(rng, data, olds):
     number = rng.choice(pages_like(data, BRANCH, LEAF, OVERFLOW))
     at, size = rng.choice(HEAD_FIELDS)
     set_field(rng, data, number * PAGE + at, size)
 
 
 def change_node(rng, data, olds):
-    """The head of a node, a pointer to one, or the page of a large value."""
+    """Change the header of a node, a pointer to a node, or the page number of a large value."""
     number = rng.choice(pages_like(data, BRANCH, LEAF))
     flags, nodes = nodes_of(data, number)
     at = rng.choice(nodes)
@@ -117,7 +117,7 @@ def put_old_meta_back(rng, data, olds):
 
 
 def point_to_old_tree(rng, data, olds):
-    """The newest meta page has the free list, or the list of databases, of an older one, or its record of the size."""
+    """Give the newest meta page the free list, the list of databases, or the file size of an older one."""
     old = rng.choice(olds)
     numbers = [struct.unpack_from("=Q", data, at * PAGE + 144)[0] for at in (0, 1)]
     newest, source = numbers.index(max(numbers)) * PAGE, rng.randrange(2) * PAGE
@@ -135,7 +135,7 @@ def truncate(rng, data, olds):
 
 
 def overwrite_bytes(rng, data, olds):
-    """What may be inside a value, too."""
+    """Overwrite bytes, also inside a value."""
     at = rng.randrange(len(data))
     part = rng.randbytes(rng.choice((1, 2, 8, 100, PAGE)))
     data[at : at + len(part)] = part[: len(data) - at]
@@ -143,12 +143,12 @@ def overwrite_bytes(rng, data, olds):
 
 def several(rng, data, olds):
     for _ in range(rng.randrange(2, 5)):
-        damage = rng.choice([change_meta_field, change_head, change_node, change_record, exchange_pages])
+        damage = rng.choice([change_meta_field, change_header, change_node, change_record, exchange_pages])
         try:
             damage(rng, data, olds)
         except (IndexError, ValueError, struct.error):
-            return  # (the first has left nothing to go by)
+            return  # The first meta page is useless then.
 
 
-DAMAGES = [change_meta_field, change_head, change_node, change_node, change_record, exchange_pages, put_old_pages_back,
-           put_old_meta_back, point_to_old_tree, zero_page, truncate, overwrite_bytes, several]
+DAMAGES = [change_meta_field, change_header, change_node, change_node, change_record, exchange_pages,
+           put_old_pages_back, put_old_meta_back, point_to_old_tree, zero_page, truncate, overwrite_bytes, several]

@@ -1,4 +1,4 @@
-"""Random operations on a dict store, next to a plain dict that says what each should have done."""
+"""Random operations on a dict store and on a plain dict, which has the expected results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.machines import (
 
 
 class PodMachine(MachineOnDisk):
-    """One or two instances that share their memory, and a witness that sees only what is on disk."""
+    """One or two instances that share their memory, and a witness that sees only the disk."""
 
     cls = PersistentOrderedDict
 
@@ -48,7 +48,7 @@ class PodMachine(MachineOnDisk):
         self.begin_in_a_folder(checkpoint_at)
         self.watched = watched
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
-        # Looking resolves what was put off; without it, longer chains of such things come about.
+        # Checking resolves deferred work. Without a check, longer chains of deferred work occur.
         self.looks = looks
         self.now, self.saved, self.touched = {}, {}, set()
         self.places = 0
@@ -57,7 +57,7 @@ class PodMachine(MachineOnDisk):
             self.update(0, [(key, self.first(number)) for number, key in enumerate(KEYS)])
 
     def first(self, number):
-        """Values to begin with, of every kind."""
+        """Initial values of every kind."""
         return [number] if number % 2 else {"x": []}
 
     def options(self):
@@ -73,11 +73,11 @@ class PodMachine(MachineOnDisk):
     # The model
 
     def stored(self, value):
-        """What a value that is assigned comes back as."""
+        """The value that is read back after an assignment."""
         return copy.deepcopy(value)
 
     def given(self, value):
-        """What to assign; any JSON value for a plain store."""
+        """A value to assign; for a plain store, any JSON value."""
         return copy.deepcopy(value)
 
     def put(self, key, value):
@@ -94,7 +94,7 @@ class PodMachine(MachineOnDisk):
         return [(key, text_of(value)) for key, value in self.witness.iteritems()]
 
     def differing(self):
-        """The keys whose value or place on disk is another than in memory."""
+        """The keys whose value or position on disk differs from that in memory."""
         return {
             key for key in self.now.keys() | self.saved.keys()
             if (key in self.now) != (key in self.saved) or self.now[key].place != self.saved[key].place
@@ -122,16 +122,16 @@ class PodMachine(MachineOnDisk):
                 self.saved, self.touched = before, marked
         dirty = self.stores[which].dirty()
         if not self.differing() <= dirty and disk == listed(self.now) and not self.held[which]:
-            # Synced, and the disk looks as it did: a key was deleted and added again with the same value.
+            # The keys are synced, and the disk looks as before. A key was deleted and added again with the same value.
             self.is_saved()
         assert self.differing() <= dirty <= self.differing() | self.touched
         if changed and not self.held[which]:
-            # (a value that is held past a sync does not count again)
+            # A value that is held past a sync does not count again.
             assert len(dirty - {key for key, _, _ in self.references}) <= self.sync_at[which]
 
     @contextlib.contextmanager
     def step_by_reference(self, which):
-        """The same, for a change of a value that is held: an automatic sync may pass over it."""
+        """The same for a change of a held value. An automatic sync may miss this change."""
         with self.step(which):
             yield
         if self.watched < 1000:
@@ -141,7 +141,7 @@ class PodMachine(MachineOnDisk):
         self.saved, self.touched = copy.deepcopy(self.now), set()
 
     def value_at(self, store, key):
-        """Read by keying; held by nobody but the caller."""
+        """Read a value by its key. Only the caller holds it."""
         value = store[key]
         assert text_of(value) == text_of(self.now[key].value)
         return value
@@ -209,7 +209,7 @@ class PodMachine(MachineOnDisk):
         store = self.stores[which % len(self.stores)]
 
         def one_by_one():
-            """Each pair is a step of its own: the store has assigned it when it asks for the next."""
+            """Each pair is one step: the store has assigned it when it requests the next pair."""
             for key, value in pairs:
                 with self.step(which, key):
                     yield key, self.given(value)
@@ -227,7 +227,7 @@ class PodMachine(MachineOnDisk):
         self.stores[index].clear()
         self.now = {}
         disk = self.on_disk()
-        # Each deletion may have been the one that synced; all of them take from the beginning.
+        # Any of the deletions may have synced. All of them delete from the start.
         states = [dict(before[count:]) for count in range(len(before) + 1)]
         saved = next((state for state in states if disk == listed(state)), None)
         if disk != listed(self.saved):
@@ -235,13 +235,13 @@ class PodMachine(MachineOnDisk):
             assert saved is not None, "the sync wrote what was at no time in between"
             self.saved = saved
         elif saved is not None:
-            # Whether it has synced does not show; if so, the keys on disk may be in a new place.
+            # A sync does not show here. After one, the keys on disk may have new positions.
             self.stores[index].sync()
             self.saved = {}
         self.touched = set()
         assert self.stores[index].dirty() == set(self.saved)
 
-    # Rules: changing what was read by keying
+    # Rules: changing values that were read by key
 
     @precondition(lambda self: self.mutable())
     @rule(which=instances, number=st.integers(0, 50), **changes)
@@ -249,7 +249,7 @@ class PodMachine(MachineOnDisk):
         key = self.mutable()[number % len(self.mutable())]
         with self.step(which) as store:
             value = self.value_at(store, key)
-        # From here to the end of the step is what follows the reading in "pod[key].append(part)".
+        # The rest of the step is what follows the read in "pod[key].append(part)".
         with self.step(which):
             change(value, deep, how, part)
             change(self.now[key].value, deep, how, part)
@@ -272,7 +272,7 @@ class PodMachine(MachineOnDisk):
                 change(value, deep, how, part)
                 change(model, deep, how, part)
         else:
-            # It was assigned, deleted or reverted since: the reference is nobody's business any more.
+            # The key was assigned, deleted or reverted since, so the reference has no effect any more.
             change(value, deep, how, part)
             del self.references[number]
             with self.step(which):
@@ -286,7 +286,7 @@ class PodMachine(MachineOnDisk):
     @precondition(lambda self: self.mutable())
     @rule(which=instances, number=st.integers(0, 50), newer=st.none() | values, **changes)
     def change_in_a_loop_and_mark(self, which, number, newer, deep, how, part):
-        """What an iterator hands out is saved if it is marked, and was not replaced before."""
+        """A copy that an iterator yielded is saved if it is marked dirty and was not replaced before."""
         wanted = self.mutable()[number % len(self.mutable())]
         store = self.stores[which % len(self.stores)]
         value = next(value for key, value in store.iteritems() if key == wanted)
@@ -297,7 +297,7 @@ class PodMachine(MachineOnDisk):
                 before = text_of(value)
                 change(value, deep, how, part)
                 if text_of(value) != before:
-                    # The copy takes the place of what was read by keying.
+                    # The copy replaces the value that was read by key.
                     self.now[wanted].value = copy.deepcopy(self.now[wanted].value)
                 change(self.now[wanted].value, deep, how, part)
             store.mark_dirty(wanted)
@@ -305,7 +305,7 @@ class PodMachine(MachineOnDisk):
     @precondition(lambda self: self.mutable())
     @rule(which=instances, number=st.integers(0, 50), mended=st.booleans())
     def poison(self, which, number, mended):
-        """A value gets unstorable: the sync saves all others and names it."""
+        """Make a value unstorable. The sync saves all others, and names its key."""
         key = self.mutable()[number % len(self.mutable())]
         with self.step(which) as store:
             value = self.value_at(store, key)
@@ -451,7 +451,7 @@ class PodMachine(MachineOnDisk):
     @rule(which=instances, kind=walk_kinds,
           some=st.lists(st.lists(st.tuples(keys, st.none() | values), max_size=5), max_size=5))
     def walk_while_keys_change(self, which, kind, some):
-        """Between the steps some keys are deleted, and others assigned."""
+        """Between the steps, delete some keys and assign others."""
         self.start_a_walk(which, kind)
         for key_changes in some:
             self.go_one_further(self.walks[-1])
@@ -472,41 +472,41 @@ class PodMachine(MachineOnDisk):
         with self.step(walk.which, *[key] * walk.attempt, marks=False):
             if walk.attempt:
                 self.now[key].value["_tries"] += 1
-            handed_out = next(walk.iterator, self)
+            yielded = next(walk.iterator, self)
             value = text_of(self.now[key].value)
             if walk.kind == "items":
-                assert handed_out is not self
-                assert (handed_out[0], text_of(handed_out[1])) == (key, value)
+                assert yielded is not self
+                assert (yielded[0], text_of(yielded[1])) == (key, value)
             elif walk.kind == "values":
-                assert text_of(handed_out) == value
+                assert text_of(yielded) == value
             else:
-                assert handed_out == key
+                assert yielded == key
 
-    # Looking
+    # Checking
 
     @invariant()
-    def everything_is_as_it_should_be(self):
+    def check_everything(self):
         if hasattr(self, "path") and self.looks:
             self.look()
 
     @rule()
     def look(self):
         for which in range(len(self.stores)):
-            # (a sync may come with whatever an instance does: the other one may have left it enough to write)
+            # Any operation of an instance may sync, because the other instance may have left enough dirty keys.
             with self.step(which) as store:
-                self.look_at(store)
+                self.check_reads(store)
         for key, value, model in self.references:
             if key in self.now and self.now[key].value is model:
                 assert text_of(value) == text_of(model)
 
-    def look_at(self, store):
+    def check_reads(self, store):
         store._check()
         assert len(store) == len(self.now)
         expected = listed(self.now)
         assert [(key, text_of(value)) for key, value in store.iteritems()] == expected
         for value in store.values():
             if isinstance(value, (dict, list)):
-                # A copy, in which everybody may scribble.
+                # This is a copy, so a change of it has no effect.
                 value.clear()
         assert store.keys() == [key for key, _ in expected]
         assert list(reversed(store)) == store.keys()[::-1]

@@ -12,7 +12,7 @@ from tastypy_fast import (
 
 
 def contents(path, cls=SharedPOD):
-    """What a later run of the program finds; every invariant holds."""
+    """The contents that a later run of the program reads. Checks every invariant."""
     assert not verify(path)
     with cls(path) as store:
         store._check()

@@ -7,11 +7,11 @@ import re
 
 
 class Screen(io.StringIO):
-    """Where a bar is shown."""
+    """The stream that shows a bar."""
 
     @property
     def states(self):
-        """What was to be seen, one after the other: (finished, total, failed)."""
+        """The states that were shown, in order: (finished, total, failed)."""
         found = re.findall(r"(\d+)/(\d+) \[[^\]]*?(?:failed=(\d+))?\]", self.getvalue())
         return [tuple(int(number or 0) for number in numbers) for numbers in found]
 

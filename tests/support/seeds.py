@@ -12,7 +12,7 @@ start_methods = pytest.mark.parametrize("method", multiprocessing.get_all_start_
 
 
 def output_of(tmp_path, program, method):
-    """What a program prints whose children have been started in this way."""
+    """The output of a program whose children were started with this method."""
     path = tmp_path / "example.py"
     path.write_text(program.replace("METHOD", repr(method)))
     status, output, errors = run(path)

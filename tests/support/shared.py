@@ -12,22 +12,22 @@ ABC = {"a": 1, "b": 2, "c": 3}
 
 
 class Boom(Exception):
-    """What the tests raise themselves."""
+    """The exception that the tests raise."""
 
 
-def together(*works):
-    """Each in a thread of its own, at the same time; what they return."""
+def run_concurrently(*works):
+    """Run each function in a thread, at the same time, and return the results."""
     with ThreadPoolExecutor(len(works)) as executor:
         return [future.result(60) for future in [executor.submit(work) for work in works]]
 
 
 def place_of(kit, store, key):
-    """Where the plain value of a key lies below ``.set``."""
+    """The place of the plain value of a key below ``.set``."""
     return store.set[key]["value"] if is_tracker(kit.cls) else store.set[key]
 
 
 def listed(kit, store):
-    """The plain values by key, as a list, so that the order counts."""
+    """The plain values by key, as a list, so that the order is compared."""
     return list(kit.contents(store).items())
 
 
@@ -36,7 +36,7 @@ BLOCKS = ["alone", "locked", "transaction", "lock"]
 
 @contextlib.contextmanager
 def block_of(store, kind):
-    """A block of one of the kinds; ``alone`` is none."""
+    """A block of one kind; ``alone`` means no block."""
     if kind == "lock":
         store.lock()
         try:
@@ -49,7 +49,7 @@ def block_of(store, kind):
 
 
 def later(values):
-    """An iterator that has given some values when it raises."""
+    """An iterator that yields some values and then raises."""
     yield from values
     raise Boom
 

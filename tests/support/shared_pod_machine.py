@@ -24,7 +24,7 @@ from tests.support.pod_machine import PodMachine
 
 
 def change_through(place, value, deep, how, part):
-    """The same as ``change(value, deep, how, part)``, through ``place``, where the value lies below ``.set``."""
+    """The same as ``change(value, deep, how, part)``, through ``place``, which is the value below ``.set``."""
     parts = value.items() if isinstance(value, dict) else enumerate(value)
     inside = [name for name, inner in parts if isinstance(inner, (list, dict))]
     if deep and inside:
@@ -48,7 +48,7 @@ def change_through(place, value, deep, how, part):
 
 @dataclass
 class Block:
-    """An open block, and what was there when it began."""
+    """An open block, and the contents when it began."""
 
     kind: str
     which: int
@@ -57,7 +57,7 @@ class Block:
 
 
 class SharedPodMachine(PodMachine):
-    """One or two instances, with blocks inside blocks, and another thread that looks on."""
+    """One or two instances with nested blocks, and another thread that reads."""
 
     cls = SharedPOD
     thread = None
@@ -107,7 +107,7 @@ class SharedPodMachine(PodMachine):
         self.changed_since_hold |= bool(some)
 
     def commit(self):
-        """What was done is there for all; it may have been the one that syncs."""
+        """The changes are visible to all. The commit may have been the one that syncs."""
         dirty, differing = self.stores[0].dirty(), self.differing()
         if differing and not dirty:
             assert not self.held, "a sync while on hold"
@@ -279,5 +279,5 @@ class SharedPodMachine(PodMachine):
         self.stores.append(self.cls(closed.path, sync_at=self.sync_at[1], **self.options()))
 
 
-# Each of their steps is a transaction or more.
+# Each of their steps is at least one transaction.
 FEW = settings(ORDINARY, max_examples=25)

@@ -29,7 +29,7 @@ LOGGED = "-logged"
 
 @contextlib.contextmanager
 def logging(checkpoint_at):
-    """Every sync of a private store goes into its log, out of which that many changes are merged."""
+    """Write every sync of a private store into its log, with a checkpoint after that many changes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "wal_min_places", 0)
         patch.setattr(Store, "checkpoint_at", checkpoint_at)
@@ -41,17 +41,20 @@ def is_tracker(cls):
 
 
 def value_for(cls, value):
-    """A value that ``cls`` stores: for a tracker, a task whose data is ``value``."""
+    """A value that ``cls`` can store. For a tracker, it is a task whose data is ``value``."""
     return {"value": value} if is_tracker(cls) else value
 
 
 def changing(store):
-    """Where a value inside a store is changed by keying; what a shared store hands out is a copy."""
+    """The object through which a stored value is changed in place.
+
+    A shared store needs ``.set``, because its reads are copies.
+    """
     return store.set if isinstance(store, SharedPersistentOrderedDict) else store
 
 
 class Kit:
-    """Opens stores of one class in one folder, and knows what a value is there."""
+    """Open stores of one class in one folder, and convert values for that class."""
 
     def __init__(self, cls, folder: Path) -> None:
         self.cls = cls
@@ -68,11 +71,11 @@ class Kit:
         return issubclass(self.cls, SharedPersistentOrderedDict)
 
     def value(self, plain):
-        """What to assign in order to store ``plain``."""
+        """The value to assign in order to store ``plain``."""
         return value_for(self.cls, plain)
 
     def plain(self, value):
-        """What ``value()`` was given; the same object that the store watches."""
+        """The argument of ``value()``. It is the same object that the store watches."""
         return value["value"] if is_tracker(self.cls) else value
 
     def pairs(self, plain_pairs):
@@ -84,7 +87,7 @@ class Kit:
         return {key: self.plain(value) for key, value in store.iteritems()}
 
     def reopened(self, store):
-        """Close a store, and open it again: what a later run of the program sees."""
+        """Close a store, and open it again as a later run of the program does."""
         name = Path(store.path).name
         store.close()
         return self.open(name)
@@ -95,7 +98,7 @@ class Kit:
         yield self.reopened(store)
 
     def finish(self):
-        """Every invariant holds at the end of every test; then all is closed, whatever went wrong."""
+        """Check every invariant at the end of the test, and close all stores, also after a failure."""
         try:
             for store in self.stores:
                 if not store.closed:
@@ -108,7 +111,7 @@ class Kit:
 
 
 def kit_for(cls, folder):
-    """What a fixture yields: a kit, which is checked afterwards."""
+    """Yield a kit for a fixture, and check it afterwards."""
     kit = Kit(cls, folder)
     yield kit
     kit.finish()

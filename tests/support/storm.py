@@ -1,8 +1,8 @@
-"""Tell an ordinary run of the tests from a long one."""
+"""Distinguish an ordinary run of the tests from a storm."""
 
 from __future__ import annotations
 
 
 def is_storm(config):
-    """Whether what is marked ``storm`` was asked for by that name."""
+    """Whether the run selects the tests that are marked ``storm``."""
     return "storm" in config.option.markexpr

@@ -12,7 +12,7 @@ from tastypy_fast import (
 
 FRESH = {"_done": False, "_aborted": False, "_tries": 0}
 
-# What the shared class does otherwise: its operations are there or not, it claims, and what it hands out is a copy.
+# Differences of the shared class: which operations exist, that it claims, and that its values are copies.
 of_one_process = pytest.mark.parametrize("tracker_class", [ProgressTracker], ids=["tracker"])
 
 
@@ -26,7 +26,7 @@ SITUATIONS = [{"_done": done, "_aborted": aborted, "_tries": tries}
 
 
 def is_open(task, allow_aborted, max_tries):
-    """What every gate and iterator should think of a task."""
+    """Whether every gate and iterator should accept the task."""
     return (not task["_done"] and (allow_aborted or not task["_aborted"])
             and (not max_tries or task["_tries"] < max_tries))
 

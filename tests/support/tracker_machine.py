@@ -1,4 +1,4 @@
-"""Random operations on a tracker, next to a plain dict of tasks."""
+"""Random operations on a tracker and on a plain dict of tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ status_methods = st.sampled_from([
 
 
 class TrackerMachine(PodMachine):
-    """The same for a tracker: values are tasks, and their statuses are changed in every way."""
+    """The same machine for a tracker: values are tasks, and their statuses are changed in every way."""
 
     cls = ProgressTracker
 
@@ -64,7 +64,7 @@ class TrackerMachine(PodMachine):
 
     @rule(which=instances, some=st.lists(keys, max_size=8))
     def add_many_tasks(self, which, some):
-        # (on hold, because a sync may come after each chunk of them)
+        # A hold is needed, because a sync may follow each chunk of the tasks.
         index = which % len(self.stores)
         store = self.stores[index]
         store.hold()
@@ -181,8 +181,8 @@ class TrackerMachine(PodMachine):
                 change(self.now[key].value, deep, how, part)
                 del task
 
-    def look_at(self, store):
-        super().look_at(store)
+    def check_reads(self, store):
+        super().check_reads(store)
         tasks = [item.value for item in self.now.values()]
         assert store.num_done() == sum(task["_done"] for task in tasks)
         assert store.num_aborted() == sum(task["_aborted"] for task in tasks)

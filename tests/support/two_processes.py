@@ -1,4 +1,4 @@
-"""A process that does on a shared store what it is asked to do."""
+"""A process that applies requested operations to a shared store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ which = st.integers(0, 1)
 
 
 class Remote(Child):
-    """A process with a store: ``ask(function, ...)`` has it call a function of a module with its State."""
+    """A process with a store. ``ask(function, ...)`` makes it call a function of a module with its State."""
 
     def __init__(self, cls, path, **options):
         super().__init__(_serve, cls, path, options)
 
     def ask(self, function, *arguments):
-        """What the function, or the error of what type, came of it there."""
+        """The result of the function, or the type and error that it raised."""
         self.pipe.send((function, arguments))
         return self.pipe.recv()
 
@@ -32,7 +32,7 @@ def _serve(pipe, cls, path, options):
 
 @dataclass
 class State:
-    """What a process has at hand."""
+    """The objects of a process."""
 
     store: object
     loops: dict = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Several processes and threads at work on one shared store."""
+"""Several processes and threads that work on one shared store."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from tests.support.children import Child, outcome_of, start
+from tests.support.children import Child, result_of_child, start
 
 PROCESSES = 3
 THREADS = 2
 
 
 def in_processes(work, count=PROCESSES):
-    """What ``work(number)`` returns in each of several forked children, which begin together."""
+    """The results of ``work(number)`` in each of several forked children, which begin at the same time."""
 
     def begin(pipe, number):
         pipe.send("ready")
@@ -34,7 +34,7 @@ def in_processes(work, count=PROCESSES):
 
 
 def in_workers(work):
-    """What ``work(process, thread)`` returns in each of several threads of each of several processes."""
+    """The results of ``work(process, thread)`` in each of several threads of several processes."""
 
     def begin(process):
         sys.setswitchinterval(1e-5)
@@ -44,19 +44,19 @@ def in_workers(work):
     return list(itertools.chain(*in_processes(begin)))
 
 
-def apart(test):
-    """Run a test in a child: one that waits for ever in the wrong place can only be killed."""
+def in_forked_child(test):
+    """Run a test in a child, because a test that waits forever in the wrong place can only be killed."""
 
     @functools.wraps(test)
     def run_apart(*arguments, **keywords):
-        outcome_of(lambda pipe: test(*arguments, **keywords))
+        result_of_child(lambda pipe: test(*arguments, **keywords))
 
     return run_apart
 
 
 @contextmanager
 def started(program, *arguments):
-    """A program in a fresh interpreter, which is ended with the block, whatever happens."""
+    """A program in a fresh interpreter, which is ended with the block in any case."""
     with start(program, *arguments) as process:
         try:
             yield process
@@ -64,13 +64,13 @@ def started(program, *arguments):
             process.kill()
 
 
-def told(process):
-    """The next line of a program; with what went wrong if it has ended."""
+def next_line(process):
+    """The next line of a program, or its errors if it has ended."""
     return process.stdout.readline().rstrip("\n") or process.stderr.read()
 
 
-def tell(process):
-    """Let a program go on that waits for a line."""
+def send_line(process):
+    """Let a program continue that waits for a line."""
     process.stdin.write("\n")
     process.stdin.flush()
 

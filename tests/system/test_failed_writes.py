@@ -1,4 +1,5 @@
-"""Each write to a store's files fails once, the meta pages among them: an error, nothing lost, and on it goes."""
+"""Each write to a store's files fails once, meta pages included: it raises an error, loses nothing, and the store stays
+usable."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ PROGRAM = textwrap.dedent("""
     def value(number):
         return {"n": number, "text": "x" * (10_000 if number % 7 == 0 else 50)}
 
-    # (a new instance each time, where the store could not even be made)
+    # Each attempt uses a new instance, because the store may not even have been created.
     store = until_it_works(lambda: cls(path, sync_at=1000, durability=durability))
 
     def change(key, number):
@@ -50,7 +51,7 @@ PROGRAM = textwrap.dedent("""
             model.pop("04", None)
         if number % 3 == 2:
             until_it_works(store.sync)
-            # What was read from the disk and what is in memory.
+            # The state read from disk, and the state in memory.
             assert {key: item["n"] for key, item in store.items()} == model, (store.items(), model)
             assert len(store) == len(model)
     if not name.startswith("Shared"):
@@ -76,7 +77,7 @@ def shim(tmp_path_factory):
 
 
 def run_with_failure(shim, folder, number, how, cls, durability):
-    """Whether there was such a write at all."""
+    """Whether there was such a write."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     done = folder / "done"
@@ -105,7 +106,7 @@ def each_write(shim, folder, how, cls, durability, step, first=1):
 @pytest.mark.parametrize("how", [errno.ENOSPC, errno.EIO, "short"])
 @pytest.mark.parametrize(("cls", "durability"), CASES)
 @pytest.mark.storm
-def test_each_write_fails_once(shim, tmp_path, cls, durability, how):
+def test_failure_of_each_single_write_loses_nothing(shim, tmp_path, cls, durability, how):
     assert each_write(shim, tmp_path / "work", how, cls, durability, 1) > 20
 
 
@@ -113,7 +114,7 @@ def test_each_write_fails_once(shim, tmp_path, cls, durability, how):
     (POD, "normal", errno.ENOSPC, 1), (Tracker, "full", errno.EIO, 2), (SharedPOD, "process", errno.ENOSPC, 3),
     (SharedTracker, "process", "short", 4),
 ])
-def test_some_writes_fail_once(shim, tmp_path, cls, durability, how, first):
+def test_failure_of_some_single_writes_loses_nothing(shim, tmp_path, cls, durability, how, first):
     assert each_write(shim, tmp_path / "work", how, cls, durability, 11, first) > 20
 
 

@@ -1,4 +1,5 @@
-"""A private store in a forked child: it may read what is on disk and write nothing; the parent's stays whole."""
+"""A private store in a forked child: the child may read from disk and write nothing; the parent's store stays
+intact."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import threading
 import pytest
 
 from tastypy_fast import POD, ForkedStoreError, Tracker
-from tests.support.children import Child, outcome_of, run
+from tests.support.children import Child, result_of_child, run
 
 pytestmark = [pytest.mark.with_log, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
@@ -18,13 +19,13 @@ SLOTS = 40
 
 
 def on_disk(cls, path):
-    """What another process reads, which is what was synced."""
+    """The contents that another process reads, which are the synced ones."""
 
     def read(pipe):
         with cls(path, mode="r") as store:
             pipe.send(store.items())
 
-    return outcome_of(read)[0]
+    return result_of_child(read)[0]
 
 
 def test_forks_while_threads_write(any_class, path):
@@ -37,7 +38,7 @@ def test_forks_while_threads_write(any_class, path):
     fixed = store["fixed"]
 
     def write(thread):
-        """The numbers from 0 on, around in a ring."""
+        """Write the numbers from 0 on, cyclically."""
         while not stop.is_set():
             store[thread, written[thread] % SLOTS] = {"n": written[thread]}
             assert store["fixed"] == fixed
@@ -47,7 +48,7 @@ def test_forks_while_threads_write(any_class, path):
         assert store["fixed"] == fixed
         assert store.get("never") is None
         assert len(store) == 1 + 3 * SLOTS
-        # (the parent goes on meanwhile)
+        # The parent continues at the same time.
         first, second = [{key: value for key, value in store.iteritems() if key != "fixed"} for _ in range(2)]
         for (thread, slot), value in first.items():
             assert value["n"] % SLOTS == slot
@@ -76,7 +77,7 @@ def test_forks_while_threads_write(any_class, path):
 
 
 def test_threads_may_fork(any_class, path):
-    """While the main thread writes; the child continues in a thread of its own then."""
+    """Another thread forks while the main thread writes. The child then continues in a thread of its own."""
     store = any_class(path, sync_at=5)
     statuses = []
 
@@ -93,7 +94,7 @@ def test_threads_may_fork(any_class, path):
         thread.start()
     count = 0
     while any(thread.is_alive() for thread in threads):
-        # (not ever more keys: on a fast disk each child would have more to read than the one before)
+        # The number of keys is limited. On a fast disk, each child would otherwise read more than the one before.
         store[count % SLOTS] = {"n": count}
         count += 1
     for thread in threads:
@@ -142,11 +143,11 @@ def test_writing_in_a_child_raises_and_names_the_shared_class(path, name):
             assert store.items() == before
             assert store.dirty() == set()
 
-        outcome_of(child)
+        result_of_child(child)
         assert store.items() == before
 
 
-def test_a_child_reads_what_the_parent_synced(any_class, path):
+def test_child_reads_the_synced_data_of_its_parent(any_class, path):
     with any_class(path) as store:
         store["synced"] = {"n": 1}
         store.sync()
@@ -157,7 +158,7 @@ def test_a_child_reads_what_the_parent_synced(any_class, path):
             assert store.keys() == ["synced"]
             assert store["synced"] == store.values()[0]
             pipe.send(store["synced"])
-            # What the parent syncs later is seen as well.
+            # A later sync of the parent is visible, too.
             pipe.recv()
             pipe.send(store.items())
 
@@ -181,7 +182,7 @@ def test_changes_to_values_in_a_child_are_not_saved(any_class, path):
             store.sync()
             store.close()
 
-        outcome_of(child)
+        result_of_child(child)
         assert on_disk(any_class, path) == before == store.items()
 
 
@@ -196,8 +197,8 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_the_end_of_a_child_saves_nothing_of_the_parents(path, name):
-    """What is unsynced at the fork is saved by the parent, once, and by nobody else."""
+def test_exit_of_a_child_saves_no_changes_of_its_parent(path, name):
+    """Unsynced changes at the fork are saved once, by the parent."""
     status, output, errors = run(
         f"""
         import gc, os, signal, sys
@@ -210,7 +211,7 @@ def test_the_end_of_a_child_saves_nothing_of_the_parents(path, name):
         if not os.fork():
             {ENDINGS[name]}
         print(os.waitstatus_to_exitcode(os.wait()[1]))
-        # (by a process of its own, which is what reads a store that this one writes)
+        # A subprocess reads, because this process has the store open for writing.
         sys.stdout.flush()
         if not os.fork():
             os.execv(sys.executable, [sys.executable, "-c", "import sys; from tastypy_fast import POD;"
@@ -229,8 +230,11 @@ def test_the_end_of_a_child_saves_nothing_of_the_parents(path, name):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("opened_before", [True, False])
-def test_a_child_of_multiprocessing_saves_its_own_store(tmp_path, method, opened_before):
-    """At its end, without close(). (A child of multiprocessing's fork runs no functions of atexit.)"""
+def test_child_of_multiprocessing_saves_its_own_store(tmp_path, method, opened_before):
+    """It is saved at the end of the child, without close().
+
+    A forked child of multiprocessing runs no atexit functions.
+    """
     program = tmp_path / "program.py"
     program.write_text(
         """
@@ -266,7 +270,7 @@ if __name__ == "__main__":
             assert parents.items() == [("a", 1)]
 
 
-def test_a_forked_child_saves_its_own_store(tmp_path):
+def test_forked_child_saves_its_own_store(tmp_path):
     status, _, errors = run(
         """
         import os, sys
@@ -286,7 +290,7 @@ def test_a_forked_child_saves_its_own_store(tmp_path):
             assert store.items() == [("a", 1)]
 
 
-def test_a_child_may_open_the_parents_store_to_read_only(any_class, path):
+def test_child_may_open_the_parents_store_to_read_only(any_class, path):
     with any_class(path, init={"a": {}}) as store:
         store.sync()
 
@@ -297,15 +301,15 @@ def test_a_child_may_open_the_parents_store_to_read_only(any_class, path):
                 assert reader.keys() == ["a"]
             assert store.keys() == ["a"]
 
-        outcome_of(child)
+        result_of_child(child)
 
 
-def test_a_child_that_outlives_its_parent_keeps_nothing_locked(any_class, path):
+def test_child_that_outlives_its_parent_holds_no_lock(any_class, path):
     def parent(pipe):
         store = any_class(path, init={"a": {}})
         store.sync()
         if os.fork() == 0:
-            # Tells that it is there, and stays until the test lets it go.
+            # The child reports that it is running, and stays until the test releases it.
             pipe.send(store.keys())
             pipe.recv()
             pipe.send(store.keys())
@@ -321,7 +325,7 @@ def test_a_child_that_outlives_its_parent_keeps_nothing_locked(any_class, path):
         assert child.pipe.recv() == ["a", "b"]
 
 
-def test_iterators_go_on_across_a_fork(any_class, path):
+def test_iterators_continue_after_a_fork(any_class, path):
     with any_class(path, init={number: {} for number in range(1000)}) as store:
         store.sync()
         keys, items = iter(store), store.iteritems()
@@ -330,12 +334,12 @@ def test_iterators_go_on_across_a_fork(any_class, path):
         def child(pipe):
             assert list(keys) == [key for key, _ in items] == list(range(1, 1000))
 
-        outcome_of(child)
+        result_of_child(child)
         assert list(keys) == [key for key, _ in items] == list(range(1, 1000))
 
 
-def test_a_loop_of_tries_ends_in_a_child(path):
-    """The try could not be counted there."""
+def test_try_loop_raises_in_a_forked_child(path):
+    """The child could not count the try."""
     with Tracker(path, init={number: {} for number in range(5)}) as tracker:
         tracker.sync()
         tries, todo = tracker.try_keys(), tracker.todo_keys()
@@ -346,12 +350,12 @@ def test_a_loop_of_tries_ends_in_a_child(path):
                 next(tries)
             assert list(todo) == [1, 2, 3, 4]
 
-        outcome_of(child)
+        result_of_child(child)
         assert list(tries) == [1, 2, 3, 4]
         assert [tracker.tries(key) for key in tracker] == [1] * 5
 
 
-def test_a_grandchild_reads(any_class, path):
+def test_forked_grandchild_can_read(any_class, path):
     with any_class(path, init={"a": {}}) as store:
         store.sync()
         parent = os.getpid()
@@ -361,7 +365,7 @@ def test_a_grandchild_reads(any_class, path):
             with pytest.raises(ForkedStoreError, match=str(parent)):
                 store["b"] = {}
 
-        outcome_of(lambda pipe: outcome_of(grandchild))
+        result_of_child(lambda pipe: result_of_child(grandchild))
 
 
 ABANDONED = """
@@ -397,7 +401,75 @@ ABANDONED = """
 """
 
 
-def test_a_fork_after_the_thread_of_a_block_ended_blocks_no_process(tmp_path):
-    """The child can neither end the transaction nor use the store; other stores it uses as any child."""
+def test_fork_after_the_thread_of_an_open_block_ended_does_not_deadlock(tmp_path):
+    """The child can neither end the transaction nor use the store. It can use other stores."""
     status, output, errors = run(ABANDONED, tmp_path / "store", tmp_path / "other")
     assert (status, output, errors) == (0, "0 5 1\n", "")
+
+
+ENDED_IN_BLOCK = """
+    import os, signal, sys, threading, tastypy_fast
+
+    store = getattr(tastypy_fast, sys.argv[3])(sys.argv[1], init={"a": {}})
+    other = getattr(tastypy_fast, sys.argv[3])(sys.argv[2], init={"b": {}})
+    store.sync()
+    other.sync()
+    len(store)  # leaves a snapshot open
+    thread = threading.Thread(target=lambda: store.locked().__enter__())
+    thread.start()
+    thread.join()
+    signal.alarm(20)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (store.keys(), other.keys()) == (["a"], ["b"]) else 1)
+    print(os.waitpid(child, 0)[1])
+
+    def work():
+        other["c"] = {}
+        tastypy_fast.POD(sys.argv[2] + ".opened").close()
+        print(other.keys(), flush=True)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    os._exit(0)
+"""
+
+
+def test_a_fork_after_a_thread_ended_in_a_locked_block_spoils_no_other_store(private_class, tmp_path):
+    status, output, errors = run(ENDED_IN_BLOCK, tmp_path / "store", tmp_path / "other", private_class.__name__)
+    assert (status, output, errors) == (0, "0\n['b', 'c']\n", "")
+
+
+USED_IN_BLOCK = """
+    import os, signal, sys, threading, time
+    from tastypy_fast import POD
+
+    other, store = POD(sys.argv[1]), POD(sys.argv[2])
+    entered, forking = threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)
+    signal.alarm(20)
+
+    def work():
+        with store.locked():
+            entered.set()
+            forking.wait()
+            time.sleep(0.2)  # the fork waits for this block now
+            {use}
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    entered.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("use", ["other.sync()", "POD(sys.argv[1] + '.opened').close()", "other.close()"])
+def test_a_fork_waits_for_a_locked_block_that_uses_other_stores(tmp_path, use):
+    """It holds nothing meanwhile that the block may wait for: that would be a deadlock."""
+    status, output, errors = run(USED_IN_BLOCK.format(use=use), tmp_path / "other", tmp_path / "store")
+    assert (status, output, errors) == (0, "0\n", "")

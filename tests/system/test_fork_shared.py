@@ -14,16 +14,16 @@ from tastypy_fast import (
     NotLockedError,
     SharedPOD,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.processes import BLOCKS, contents
-from tests.support.workers import apart, result_of, started, tell, told
+from tests.support.workers import in_forked_child, next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 FORKS = 40
 
 
-@apart
+@in_forked_child
 def test_forks_while_threads_write_and_hold_the_lock(path):
     stop = threading.Event()
     pod = SharedPOD(path, sync_at=20, init={"single": 0, "block": 0, "children": 0, "list": []})
@@ -78,8 +78,8 @@ def test_forks_while_threads_write_and_hold_the_lock(path):
     assert dict(written)["list"] == []
 
 
-@apart
-def test_threads_may_fork_and_use_the_store_side_by_side(path):
+@in_forked_child
+def test_threads_may_fork_while_others_use_the_store(path):
     pod = SharedPOD(path, init={"n": 0})
 
     def child(pipe):
@@ -98,11 +98,11 @@ def test_threads_may_fork_and_use_the_store_side_by_side(path):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_fork_inside_of_a_block_leaves_the_block_to_the_parent(path, name):
-    """The child has no part in it, waits for its end before it writes, and reads what was there before."""
+def test_block_belongs_to_the_parent_after_a_fork_inside_it(path, name):
+    """The child is not in the block, waits for its end before it writes, and reads the state before it."""
 
     def other(pipe):
-        # (a copy of the stack of blocks: what the child does on its way out must not end the parent's)
+        # The child has a copy of the stack of blocks. When it leaves them, it must not end those of the parent.
         assert pod.items() == [("n", 0)]
         with pytest.raises(NotLockedError):
             pod.unlock()
@@ -126,7 +126,7 @@ def test_a_fork_inside_of_a_block_leaves_the_block_to_the_parent(path, name):
         pod._check()
 
 
-def test_a_child_that_leaves_its_parents_block_ends_nothing(path):
+def test_child_that_leaves_the_block_of_its_parent_does_not_end_it(path):
     status, output, errors = result_of(
         """
         import os, sys
@@ -142,7 +142,7 @@ def test_a_child_that_leaves_its_parents_block_ends_nothing(path):
             if child:
                 pod["m"] = 3
         if not child:
-            # It comes out of both blocks, and has a block of its own.
+            # The child leaves both blocks, and begins its own.
             with pod.locked():
                 pod.set["by the child"] += 10
             sys.exit(0)
@@ -167,8 +167,8 @@ with SharedPOD(sys.argv[1]) as pod:
 
 
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "1 / 0", "os.kill(os.getpid(), 9)"])
-def test_the_end_of_a_child_that_was_forked_in_a_block_frees_nothing(path, ending):
-    """Neither the lock, so that others still wait, nor the pages that the parent reads."""
+def test_exit_of_a_child_forked_in_a_block_releases_no_lock_or_snapshot(path, ending):
+    """The exit releases neither the lock, so others still wait, nor the pages that the parent reads."""
     program = f"""
         import os, signal, sys
         from tastypy_fast import SharedPOD
@@ -190,11 +190,11 @@ def test_the_end_of_a_child_that_was_forked_in_a_block_frees_nothing(path, endin
         started(WRITES_WHEN_TOLD, path) as other,
         started(program, path) as holder,
     ):
-        assert told(other) == "ready"
-        assert told(holder) == "ended"
-        tell(other)
+        assert next_line(other) == "ready"
+        assert next_line(holder) == "ended"
+        send_line(other)
         assert pod["n"] == 0
-        tell(holder)
+        send_line(holder)
         assert holder.communicate()[0] == ""
         assert holder.returncode == 0
         assert other.communicate()[0] == "written 2002\n"
@@ -202,9 +202,9 @@ def test_the_end_of_a_child_that_was_forked_in_a_block_frees_nothing(path, endin
         pod._check()
 
 
-@apart
-def test_forks_among_blocks_of_two_stores(path):
-    """One thread takes a and then b, or b and then a, while another one forks, which needs both."""
+@in_forked_child
+def test_fork_while_threads_hold_blocks_of_two_stores_does_not_deadlock(path):
+    """One thread locks a and then b, or b and then a. Another thread forks, which needs both."""
     forks = 10
     stop = threading.Event()
     with SharedPOD(path / "a", init={"n": 0}) as a, SharedPOD(path / "b", init={"n": 0}) as b:
@@ -236,8 +236,8 @@ def test_forks_among_blocks_of_two_stores(path):
         assert (a["n"], b["n"]) == (len(rounds) + 2 * forks, len(rounds) + forks)
 
 
-@apart
-def test_a_fork_waits_for_a_block_that_opens_and_closes_stores(path):
+@in_forked_child
+def test_fork_waits_for_a_block_that_opens_and_closes_stores(path):
     with SharedPOD(path / "a", init={"n": 0}) as a:
         forked = threading.Event()
 
@@ -263,9 +263,9 @@ def test_a_fork_waits_for_a_block_that_opens_and_closes_stores(path):
         assert a["n"] == FORKS
 
 
-@apart
-def test_a_fork_inside_of_an_operation_is_refused_in_the_child_alone(path):
-    """What a method calls back may fork; the operation is the parent's."""
+@in_forked_child
+def test_fork_inside_an_operation_raises_only_in_the_child(path):
+    """A callback of a method may fork. The operation belongs to the parent."""
     with SharedPOD(path, init={"list": [3, 1, 2]}) as pod:
         parent, statuses = os.getpid(), []
 
@@ -291,7 +291,7 @@ def test_a_fork_inside_of_an_operation_is_refused_in_the_child_alone(path):
         pod._check()
 
 
-def test_iterators_go_on_across_a_fork(path):
+def test_iterators_continue_after_a_fork(path):
     with SharedPOD(path, init=[(number, {}) for number in range(1000)]) as pod:
         keys, items = iter(pod), pod.iteritems()
         assert [next(keys), next(items)[0]] == [0, 0]
@@ -300,11 +300,11 @@ def test_iterators_go_on_across_a_fork(path):
             pod["new"] = {}
             assert list(keys) == [key for key, _ in items] == [*range(1, 1000), "new"]
 
-        outcome_of(child)
+        result_of_child(child)
         assert list(keys) == [key for key, _ in items] == [*range(1, 1000), "new"]
 
 
-def test_a_child_that_outlives_its_parent_goes_on(path):
+def test_child_that_outlives_its_parent_can_use_the_store(path):
     def parent(pipe):
         pod = SharedPOD(path, init={"n": 0})
         if os.fork() == 0:

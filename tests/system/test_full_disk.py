@@ -1,4 +1,7 @@
-"""A disk that is full: an error that says so, nothing lost, and saved once there is room. And a full map."""
+"""A full disk: operations raise an error, nothing is lost, and changes are saved once there is space.
+
+And a full map.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from lmdb.verify import verify
 
 from tastypy_fast import POD, DiskFullError, StorageError, Tracker
 from tastypy_fast._lmdb import engine
-from tests.support.children import Child, outcome_of, run
+from tests.support.children import Child, result_of_child, run
 from tests.support.operations import Player, change_model, operations_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -25,13 +28,13 @@ MEGABYTE = 1 << 20
 
 
 class SizeLimit:
-    """A limit on the size of every file that this process writes. (Only for a child process.)"""
+    """A limit on the size of every file that this process writes. Only for a child process."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def fill(self, room):
-        """No file may grow but for ``room`` bytes more than the largest one in the folder has."""
+        """Limit each file to the size of the largest one in the folder plus ``room`` bytes."""
         sizes = [file.stat().st_size for file in self.folder.rglob("*") if file.is_file()]
         limit = max(sizes, default=0) + room
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -41,7 +44,7 @@ class SizeLimit:
 
 
 class SmallFileSystem:
-    """A file system of few megabytes, which is filled with a file."""
+    """A file system of a few megabytes, which a file fills."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -70,7 +73,7 @@ def small_file_system(tmp_path_factory):
 
 @pytest.fixture(params=["limit", "file system"])
 def disk(request, tmp_path):
-    """A place for a store, which can be filled."""
+    """A folder for a store on a disk that can be filled."""
     if request.param == "limit":
         yield SizeLimit(tmp_path)
         return
@@ -83,7 +86,7 @@ def disk(request, tmp_path):
 
 
 def entry(number):
-    # Most lie in pages with others, some in pages of their own.
+    # Most values share pages. Some need overflow pages.
     return {"number": number, "text": "x" * (10_000 if number % 50 == 0 else 100)}
 
 
@@ -92,12 +95,12 @@ def numbers(store):
 
 
 def in_child(work):
-    """Run in a child: a limit holds for a whole process, and a crash ends one."""
-    outcome_of(lambda pipe: work())
+    """Run in a child, because a limit applies to a whole process, and a crash ends one."""
+    result_of_child(lambda pipe: work())
 
 
 @pytest.mark.parametrize("room", [0, 4096, 50_000])
-def test_a_sync_on_a_full_disk_raises_keeps_everything_and_saves_it_later(any_class, disk, room):
+def test_sync_on_a_full_disk_raises_and_a_later_sync_saves_everything(any_class, disk, room):
     path = disk.folder / "store"
 
     def work():
@@ -117,7 +120,7 @@ def test_a_sync_on_a_full_disk_raises_keeps_everything_and_saves_it_later(any_cl
                 store.sync()
             assert isinstance(raised.value, OSError)
             assert raised.value.errno == errno.ENOSPC
-            # What is in memory and what is on disk are read as ever.
+            # The state in memory and the state on disk can still be read.
             assert store.dirty() == dirty
             assert numbers(store) == ["changed", *range(2, 1000)]
             assert store[50]["number"] == 50
@@ -137,7 +140,7 @@ def test_a_sync_on_a_full_disk_raises_keeps_everything_and_saves_it_later(any_cl
     assert not verify(path)
 
 
-def test_an_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, disk):
+def test_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, disk):
     path = disk.folder / "store"
 
     def work():
@@ -149,7 +152,7 @@ def test_an_automatic_sync_on_a_full_disk_raises_and_loses_nothing(any_class, di
                 store[number] = entry(number)
             except DiskFullError:
                 refused += 1
-        # From the first refusal on each one tells again, and keeps what it was given all the same.
+        # After the first error, each operation raises again, and still keeps its change.
         assert 300 < refused < 700
         assert numbers(store) == list(range(700))
         disk.free()
@@ -186,7 +189,7 @@ def test_unhold_on_a_full_disk_raises_and_ends_the_hold(any_class, disk):
         assert numbers(store) == list(range(1001))
 
 
-def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
+def test_try_loop_on_a_full_disk_can_be_continued_later(disk):
     path = disk.folder / "store"
 
     def work():
@@ -203,7 +206,7 @@ def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
                     tracker.mark_done(key)
                 break
             except DiskFullError:
-                # The task that was in hand is tried again by the next loop.
+                # The next loop tries the running task again.
                 refused += 1
                 if refused == 5:
                     disk.free()
@@ -217,8 +220,8 @@ def test_a_loop_of_tries_on_a_full_disk_goes_on_later(disk):
         tracker._check()
 
 
-def test_random_work_on_a_disk_that_is_full_now_and_then(any_class, disk, seed):
-    """An operation that raises is done all the same or not at all, and nothing else is touched."""
+def test_random_operations_on_a_temporarily_full_disk_agree_with_a_model(any_class, disk, seed):
+    """An operation that raises is done completely or not at all, and changes nothing else."""
     path = disk.folder / "store"
 
     def work():
@@ -304,7 +307,7 @@ def test_exit_on_a_full_disk_reports_it_and_saves_the_other_stores(tmp_path):
 
 
 @pytest.mark.parametrize("room", [0, *range(4096, 140_000, 16384)])
-def test_a_store_that_could_not_be_made_is_made_later(any_class, disk, room):
+def test_store_that_could_not_be_created_on_a_full_disk_is_created_later(any_class, disk, room):
     path = disk.folder / "store"
 
     def work():
@@ -324,7 +327,7 @@ def test_a_store_that_could_not_be_made_is_made_later(any_class, disk, room):
     in_child(work)
 
 
-def test_opening_on_a_full_disk_reads(any_class, disk):
+def test_store_on_a_full_disk_can_be_opened_and_read(any_class, disk):
     path = disk.folder / "store"
     with any_class(path, init={"a": {"n": 1}}):
         pass
@@ -341,7 +344,7 @@ def test_opening_on_a_full_disk_reads(any_class, disk):
 
 
 def test_reading_a_copy_without_a_lock_file_on_a_full_disk(any_class, disk):
-    """LMDB makes the lock file when it is missing, and writes it through a map: not a crash."""
+    """LMDB creates a missing lock file, and writes it through a map. This must not crash."""
     path = disk.folder / "store"
     with any_class(path, init={"a": {"n": 1}}):
         pass
@@ -362,14 +365,14 @@ def test_reading_a_copy_without_a_lock_file_on_a_full_disk(any_class, disk):
     in_child(work)
 
 
-def test_a_full_map_grows_unseen(any_class, path, monkeypatch):
+def test_full_map_grows_without_an_error(any_class, path, monkeypatch):
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", 1 << 16)
     with any_class(path, sync_at=100) as store:
         iterator = store.iteritems()
         for number in range(3000):
             store[number] = entry(number)
-            # A loop that goes on over it, and values that are read back.
+            # A loop across the growth, and values that are read back.
             assert next(iterator)[1]["number"] == number
         store["one", "large", "value"] = {"text": "x" * 5 * MEGABYTE}
         store._check()
@@ -384,7 +387,7 @@ def numbers_of_first(store, count):
     return [value["number"] for _, value in zip(range(count), store.itervalues(), strict=False)]
 
 
-def test_a_map_that_another_process_grew_is_taken_up(any_class, path, monkeypatch):
+def test_reader_adopts_a_map_grown_by_another_process(any_class, path, monkeypatch):
     monkeypatch.setattr(engine, "MAP_SIZE", 1 << 16)
     with any_class(path, init={"a": {"number": 0}}):
         pass
@@ -412,7 +415,7 @@ def address_space():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
-def test_little_address_space_is_enough_to_begin_with(any_class, path):
+def test_new_store_needs_little_address_space(any_class, path):
     def work():
         limit = address_space() + 100 * MEGABYTE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -425,7 +428,7 @@ def test_little_address_space_is_enough_to_begin_with(any_class, path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
-def test_a_map_that_cannot_grow_raises_and_loses_nothing(any_class, path):
+def test_map_that_cannot_grow_raises_and_loses_nothing(any_class, path):
     def work():
         limit = address_space() + 60 * MEGABYTE
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

@@ -27,8 +27,8 @@ from tests.support.workers import PROCESSES, in_processes
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def test_a_slow_reader_keeps_no_old_pages(path):
-    """While others write, the file stays within three times what lives in it."""
+def test_slow_reader_does_not_make_the_file_grow(path):
+    """While others write, the file stays within three times the size of its live data."""
     value = {"text": "x" * 400}
     count = 8000
     blocks = 60
@@ -71,7 +71,7 @@ def fill_one_by_one(pod, number, texts, begin=0):
 
 
 def fill_in_blocks(block, pod, number, texts):
-    """A block for which the others have left no room is done again."""
+    """Repeat a block for which other writers have left no space."""
     for begin in range(0, len(texts), 5):
         while not fill_block(block(pod), pod, number, texts[begin : begin + 5], begin):
             assert (number, begin) not in pod
@@ -122,7 +122,7 @@ FILLINGS = {
 
 
 @pytest.mark.parametrize("names", [*([name] * PROCESSES for name in FILLINGS), list(FILLINGS)], ids="-".join)
-def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names):
+def test_map_grows_while_several_processes_write(path, monkeypatch, names):
     monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
     texts = [f"{number} " * 700 for number in range(200)]
@@ -130,7 +130,7 @@ def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names
     def work(number):
         with SharedPOD(path, sync_at=30) as pod:
             FILLINGS[names[number]](pod, number, texts)
-            # Others have grown it meanwhile.
+            # Others have grown the map in the meantime.
             assert [pod[number, place] for place in range(len(texts))] == texts
 
     count = len(names)
@@ -146,7 +146,7 @@ def test_a_map_that_several_processes_fill_grows_unseen(path, monkeypatch, names
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_block_larger_than_the_map_raises_and_works_when_done_again(path, monkeypatch, name):
+def test_block_larger_than_the_map_raises_and_succeeds_when_repeated(path, monkeypatch, name):
     monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
     monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
     with SharedPOD(path, init={"before": 1}) as pod:
@@ -161,19 +161,19 @@ def test_a_block_larger_than_the_map_raises_and_works_when_done_again(path, monk
 
 
 def fill_with_large_ones(pod, block):
-    """In one block; the error that it ended with."""
+    """Write large values in one block. Returns its error."""
     try:
         with block(pod):
             for number in range(100):
                 pod[number] = "x" * 10_000
-                # (what was set is in the transaction when something is read)
+                # Assigned values are in the transaction when a value is read.
                 assert len(pod) == number + 2
     except StorageError as error:
         return error
 
 
 class SizeLimit:
-    """A limit on the size of every file that this process writes. (Only for a child process.)"""
+    """A limit on the size of every file that this process writes. Only for a child process."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -186,7 +186,7 @@ class SizeLimit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def test_a_full_disk_for_one_process_does_not_stop_the_others(path):
+def test_full_disk_for_one_process_does_not_stop_the_others(path):
     def limited(pipe):
         disk = SizeLimit(path)
         with SharedPOD(path) as pod:
@@ -209,7 +209,7 @@ def test_a_full_disk_for_one_process_does_not_stop_the_others(path):
             pipe.send("full")
             assert pipe.recv() == "others have written"
             assert len(pod["others"]) == 1_000_000
-            # What they have added to the file is there for this one.
+            # This process can use the space that the others have added to the file.
             pod["small"] = 4
             disk.free()
             pod["large"] = "x" * 3_000_000
@@ -241,8 +241,8 @@ def small_file_system(tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_several_processes_fill_a_small_disk(small_file_system):
-    """Each comes to its end, keeps what it has written, and goes on when there is room."""
+def test_processes_on_a_full_disk_keep_their_changes_and_continue_later(small_file_system):
+    """Each process ends, keeps its changes, and continues when there is space."""
     path = small_file_system / "store"
 
     def work(number):

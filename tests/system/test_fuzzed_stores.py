@@ -1,7 +1,7 @@
-"""Stores whose pages are damaged at random: what verify(), repair() and reading make of them.
+"""Stores whose pages are damaged at random: the results of verify(), repair() and reading.
 
-verify() never raises; what it calls sound is what the store was after some commit. repair() keeps what was stored and
-nothing else, and all that the store itself can still read.
+verify() never raises. If it reports nothing, the store has its state after some commit. repair() keeps everything that
+the store itself can still read, and nothing that was not stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.support.stores import is_tracker, logging
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-# Class, options, whether its syncs stay in the log, and how large some of the values are.
+# Class, options, whether its syncs stay in the log, and the size of some values.
 KINDS = {
     "dict": (POD, {}, False, 50),
     "tracker": (Tracker, {}, False, 50),
@@ -48,18 +48,18 @@ PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
 def key_of(number):
-    """Every tenth has a digest in the index."""
+    """Every tenth key has a digest in the index."""
     return f"key {number}" if number % 10 else ("long" * 150, number)
 
 
 def value_of(number, step, size):
-    """What a key has after a step. No beginning of its JSON is JSON."""
+    """The value of a key after a step. No prefix of its JSON is JSON."""
     text = str(number) * (size if number % 50 == 7 else 50)
     return {"number": number, "step": step, "text": text[: len(text) // len(str(number))]}
 
 
 def rows_of(cls, store):
-    """Key to value, and for a task to its status."""
+    """A dict from key to value, or to status for a task."""
     found = {}
     for key, value in store.items():
         if is_tracker(cls):
@@ -71,7 +71,7 @@ def rows_of(cls, store):
 
 
 def live(pipe, cls, options, path, size):
-    """A life of a store in some commits, which ends with a kill. Sends its data file and its content after each."""
+    """Write a store in several commits, and end with a kill. Sends its data file and its contents after each commit."""
     rng = random.Random(size)
     store = cls(path, **options)
     for step in range(9):
@@ -96,7 +96,7 @@ def live(pipe, cls, options, path, size):
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory):
-    """Of each kind of store its folder, and what it was after each commit."""
+    """The folder of each kind of store, and its contents after each commit."""
     found = {}
     for name, (cls, options, logs, size) in KINDS.items():
         folder = tmp_path_factory.mktemp("life") / "store"
@@ -108,7 +108,7 @@ def lives(tmp_path_factory):
 
 
 def handle(pipe, kind, path, target):
-    """Verify, repair and read one store. Sends what came of each."""
+    """Verify, repair and read one store. Sends the outcome of each."""
     faulthandler.disable()
     for work, arguments in ((verify_store, ()), (repair_store, (str(target),))):
         try:
@@ -124,7 +124,7 @@ def handle(pipe, kind, path, target):
             new._check()
             kept = rows_of(cls, new)
     pipe.send(kept)
-    # From here on the engine may end the process: opening has looked at the outermost pages only.
+    # From here on LMDB may end the process, because opening has checked only the outermost pages.
     try:
         with kind(path, mode="r") as store:
             try:
@@ -144,7 +144,7 @@ def data_of(row):
 
 
 def check_case(lives, path, seed):
-    """Damage a store, and check what becomes of it."""
+    """Damage a store, and check the outcomes."""
     rng = random.Random(seed)
     name = rng.choice(list(KINDS))
     cls, _, _, size = KINDS[name]
@@ -172,7 +172,7 @@ def check_case(lives, path, seed):
         return
     ((_, lost, _),) = repaired
     if damage is overwrite_bytes:
-        # (what is inside a value may be another one now)
+        # The contents of a value may differ now.
         return
     if not faults:
         assert (lost, crashed) == ([], False), context
@@ -186,7 +186,7 @@ def check_case(lives, path, seed):
         assert found == value_of(number, found.get("step"), size) or (found == {} and lost), (context, key)
         assert type(row) is not tuple or row[1:] in statuses, (context, key)
     for key, row in (pair for rows in read for pair in rows.items()):
-        # (of an older one and a newer one the newer one, where it is known which that is)
+        # Of an older and a newer version, the newer one, if the order is known.
         is_newer = kept.get(key) == was[-1].get(key) or (key in kept and "put_old" in damage.__name__)
         assert kept.get(key) == row or is_newer, (context, key, lost)
 
@@ -198,6 +198,6 @@ def test_damaged_pages_are_reported_and_readable_records_are_kept(lives, path, f
 
 
 @pytest.mark.storm
-def test_a_storm_of_damaged_pages(lives, path, seed):
+def test_storm_of_damaged_pages(lives, path, seed):
     for number in range(1500):
         check_case(lives, path, seed + number)

@@ -1,4 +1,4 @@
-"""A KeyboardInterrupt at any line leaves the store whole."""
+"""A KeyboardInterrupt at any line leaves the store consistent."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def do(store, step, key, number):
             store[key] = {"n": number + 1}
             store["a"] = {"n": number + 1}
     elif step == "block":
-        # (an interrupt in it leaves what was done by then)
+        # An interrupt in it leaves the changes up to then.
         with store.locked():
             store[key] = {"n": number}
     elif step == "release":
@@ -96,7 +96,7 @@ def do(store, step, key, number):
 
 
 def changed(model, step, key, number):
-    """What a model, each key's number and status, is after a step."""
+    """The model (number and status of each key) after a step."""
     model = dict(model)
     n, done, tries = model.get(key, (None, False, 0))
     if step in ("put", "change", "mix"):
@@ -135,16 +135,16 @@ def content(store):
     ],
     ids=["pod-2", "pod-1000", "tracker-1000", "tasks-2", "tasks-99", "shared-2", "shared-99", "claims-2"],
 )
-# (what an interrupt meets inside __del__ is Python's to report)
+# An interrupt inside __del__ is reported by Python.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, sync_at):
-    """The step that it comes into is done or not done, and everything works on."""
+def test_interrupt_at_any_line_leaves_the_store_consistent(tmp_path, cls, steps, sync_at):
+    """The interrupted step is done or not done, and the store works afterwards."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
         path = tmp_path / str(number)
         store = cls(path, sync_at=sync_at, durability="process")
         interrupt = InterruptAt(number)
-        # (what runs when a loop is freed could not raise)
+        # An exception while a loop is freed could not be raised.
         after, loops = {}, []
         for count, line in enumerate(steps.split(",")):
             step, key = line.split()[0], line.split()[-1]
@@ -158,7 +158,7 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
                 sys.settrace(before_tracing)
             loops.clear()
         if interrupt.where is None:
-            # It was never reached: all lines have had their turn.
+            # The line was never reached, so all lines have been interrupted.
             break
         where = f"interrupt {number} in {step} at {interrupt.where}"
         store._check()
@@ -166,7 +166,7 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
         assert found in (list(before.items()), list(after.items())), where
         assert len(store) == len(found), where
         if cls in (SharedPOD, SharedTracker):
-            # No lock was left behind.
+            # All locks were released.
             with ThreadPoolExecutor(1) as executor:
                 executor.submit(do, store, "put", "after", -1).result(30)
         do(store, "put", "after", -1)
@@ -181,8 +181,8 @@ def test_an_interrupt_at_any_line_leaves_the_store_whole(tmp_path, cls, steps, s
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_an_interrupt_at_any_line_of_a_loop_over_keys_skips_only_deleted_keys(any_class, tmp_path, walk, large):
-    """And nothing else: the iterator can be asked again."""
+def test_interrupt_at_any_line_of_a_loop_over_keys_skips_only_deleted_keys(any_class, tmp_path, walk, large):
+    """No other key is skipped, and the iterator can be continued."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
         with any_class(tmp_path / str(number), durability="process") as store:
@@ -205,14 +205,14 @@ def test_an_interrupt_at_any_line_of_a_loop_over_keys_skips_only_deleted_keys(an
             assert [begun, *rest] == [key for key in walk(range(10)) if key != 5], interrupt.where
         if interrupt.where is None:
             break
-    # (the iterators of the shared classes are compiled altogether)
+    # The iterators of the shared classes are compiled completely.
     assert number > 5 or any_class in (SharedPOD, SharedTracker)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("sync_at", [1, 1000], ids=["flushes after each commit", "does not flush"])
-def test_an_interrupt_at_any_line_of_claiming_keeps_no_task_from_the_loop(tmp_path, batch, sync_at):
-    """Also one after the commit: then the task is claimed, and the loop yields it when it is asked again."""
+def test_interrupt_at_any_line_of_claiming_loses_no_task(tmp_path, batch, sync_at):
+    """After the commit, the task is claimed. The loop yields it when it is continued."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
         with SharedTracker(tmp_path / str(number), sync_at=sync_at) as tracker:
@@ -237,8 +237,8 @@ def test_an_interrupt_at_any_line_of_claiming_keeps_no_task_from_the_loop(tmp_pa
 
 
 @pytest.mark.parametrize("walk", [iter, reversed], ids=["forwards", "backwards"])
-def test_an_interrupt_while_files_are_checked_skips_no_key(any_class, tmp_path, walk):
-    """Once a second, who reads what others write looks at the files before the next element."""
+def test_interrupt_while_files_are_checked_skips_no_key(any_class, tmp_path, walk):
+    """Once a second, a reader of another process's writes checks the files before the next element."""
     before_tracing = sys.gettrace()
     for number in range(1, 10**6):
         with any_class(tmp_path / str(number), durability="process") as store:

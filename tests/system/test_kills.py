@@ -1,8 +1,8 @@
-"""Processes killed with SIGKILL at random points: what was synced is there, in order, and nothing is half there.
+"""Processes are killed with SIGKILL at random points: synced data is there, in order, and nothing is saved in part.
 
-Parent and child derive the same operations from a seed and the state of the store. The child tells the
-parent of each sync that has returned; what the parent then finds must be the state after the last of these,
-or after an operation between it and the next (an automatic sync, or one that it was not told of any more).
+Parent and child derive the same operations from a seed and the state of the store. The child reports each sync that has
+returned. The parent must then find the state after the last reported sync, or after an operation between it and the
+next. (That operation made an automatic sync, or a sync that the child could not report.)
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ STORM_ROUNDS = 1000
 
 
 def live(pipe, cls, path, seed, options):
-    """What the child does until it is killed."""
-    # So small that it grows again and again.
+    """The operations of the child until it is killed."""
+    # The map is so small that it grows often.
     engine.MAP_SIZE = 1 << 17
     player = Player(cls(path, **options))
     model = dict(player.store.items())
@@ -40,7 +40,7 @@ def live(pipe, cls, path, seed, options):
 
 
 def kill_somewhere(child, rng):
-    """Kill it after a number of syncs and a little more; returns the last sync that it has told of."""
+    """Kill the child after a number of syncs and some more time. Returns the last sync that it has reported."""
     told = [0]
     try:
         for _ in range(rng.choice((0, 0, 1, 2, 5, 10))):
@@ -49,14 +49,14 @@ def kill_somewhere(child, rng):
             pass
         child.kill()
     except EOFError:
-        pass  # it has failed, as its status tells
+        pass  # The child has failed, as its exit status shows.
     told += child.receive_all()
     assert child.wait() == -signal.SIGKILL
     return told[-1]
 
 
 def state_after(cls, seed, start, synced, found):
-    """The number of the operation after which the store was as it was found, None when there is none."""
+    """The number of the operation after which the store had this state; None if there is none."""
     model = copy.deepcopy(start)
     operations = operations_of(cls, seed, model)
     number = 0
@@ -65,7 +65,7 @@ def state_after(cls, seed, start, synced, found):
             return number
         number, step = next(operations)
         change_model(model, *step)
-        # The child tells of this one before it goes on, so it cannot have come further.
+        # The child reports this sync before it continues, so it cannot be further.
         if step[0] == "sync" and number > synced:
             return number if list(model.items()) == list(found.items()) else None
 
@@ -93,7 +93,7 @@ def storm(cls, path, rounds, seed):
             after = state_after(cls, round_seed, state, synced, found)
             assert after is not None, f"{where}: what is there was never there after operation {synced}"
             endings["nothing" if not after else "a sync" if after == synced else "an automatic sync"] += 1
-            # It can be written on.
+            # The store can be written.
             store[number] = {"round": number}
             found[number] = store[number]
         state = found
@@ -101,7 +101,7 @@ def storm(cls, path, rounds, seed):
 
 
 def is_empty(path):
-    """Whether the child was killed before there was a store."""
+    """Whether the child was killed before it created a store."""
     data = path / "data.mdb"
     return not data.exists() or data.stat().st_size == 0
 
@@ -111,5 +111,5 @@ def is_empty(path):
 )
 def test_synced_data_survives_a_kill(any_class, path, rounds, seed):
     endings = storm(any_class, path, rounds, seed)
-    # That the kills came at different moments, which is luck, and certain only where there are many.
+    # The kills must come at different moments. This is random, and certain only for many kills.
     assert len(endings) == 3 or rounds == ROUNDS, endings

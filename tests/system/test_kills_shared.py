@@ -1,9 +1,9 @@
-"""Processes of a shared store killed with SIGKILL at random points: no operation is lost or half there, no task is lost
-or in two hands, and nobody else is held up.
+"""Processes of a shared store are killed with SIGKILL at random points.
 
-The workers on a tracker write what they do into one log, a line with each system call, in this order: that they have
-got a task; that they give it away, before they do. The test notes that it kills one, before it does. So a task that is
-in two hands at once shows, whatever the moment.
+No operation is lost or saved in part, no task is lost or claimed twice, and no other process is delayed.
+
+The workers on a tracker write one log, a line with each system call. They log a task after they got it, and before they
+give it back. The test logs each kill before it happens. So the log shows a task that two workers had at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tastypy_fast import SharedPOD, SharedTracker
 from tastypy_fast._lmdb import engine
 from tests.support.children import Child, Progress
 from tests.support.operations import Player, change_model, pod_operations, tracker_operations
-from tests.support.workers import started, told
+from tests.support.workers import next_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -33,7 +33,7 @@ def some_time(rng):
 
 
 def check(path, cls):
-    """The store is whole, for the engine and for us, with nobody else there."""
+    """Check that the store passes all checks of the engine and of the package, while no other process has it open."""
     assert not verify(path)
     with cls(path) as store:
         store._check()
@@ -46,7 +46,7 @@ WORKERS = 4
 
 
 class Log:
-    """Lines that several processes write, in the order in which they were written."""
+    """Lines that several processes write, in the order of the writes."""
 
     def __init__(self, path):
         self.path = path
@@ -60,13 +60,13 @@ class Log:
         return [line.split() for line in self.path.read_text().splitlines()]
 
 
-class Judge:
-    """Reads the log: who had what in hand, and how often each task was handed out."""
+class LogChecker:
+    """Check the log: which worker had which task, and how often each task was yielded."""
 
     def __init__(self):
         self.holder = {}
         self.gone = set()
-        self.handed_out = Counter()
+        self.yielded = Counter()
 
     def read(self, lines):
         for what, worker, *task in lines:
@@ -77,16 +77,16 @@ class Judge:
                 (task,) = task
                 holder = self.holder.get(task, worker)
                 is_over = holder in self.gone or holder.partition(".")[0] in self.gone
-                assert holder == worker or is_over, f"{worker} got {task}, which {holder} has in hand"
+                assert holder == worker or is_over, f"{worker} got {task}, which {holder} is running"
                 self.holder[task] = worker
-                self.handed_out[task] += 1
+                self.yielded[task] += 1
             elif what == "gives":
                 self.holder.pop(task[0], None)
 
 
 def work(pipe, path, name, seed, log):
-    """What a worker does until it is killed, or until all is done."""
-    # So small that it grows while others are killed.
+    """The operations of a worker until it is killed, or until all tasks are done."""
+    # The map is so small that it grows while others are killed.
     engine.MAP_SIZE = 1 << 18
     rng = random.Random(seed)
     for life in range(10**9):
@@ -145,7 +145,7 @@ def with_result(tracker, key, ready):
 
 
 def in_block(tracker, key, ready):
-    """The number of those that are done like this is right at every moment."""
+    """The number of tasks that are done in this way is right at every moment."""
     with tracker.locked():
         tracker.set[key]["counted"] = True
         tracker.set["0"]["count"] += 1
@@ -171,8 +171,8 @@ def many_at_once(tracker, key, ready):
         ready.clear()
 
 
-def beat(pipe, cls, path):
-    """Write whenever it is asked to, and tell."""
+def write_on_request(pipe, cls, path):
+    """Write on request, and report each write."""
     with cls(path) as store:
         count = 0
         while pipe.recv():
@@ -182,13 +182,13 @@ def beat(pipe, cls, path):
 
 
 def storm(path, rounds, kills, rng, log):
-    """Rounds of killing workers at random points, after each of which nobody is left; the number of tasks."""
+    """Rounds of killing workers at random points. No worker is left after a round. Returns the number of tasks."""
     names = iter(range(10**9))
     tasks = 1
     with SharedTracker(path, init={"0": {"count": 0, "after": 0, "beats": 0}}) as tracker:
         tracker.mark_done("0")
     for _ in range(rounds):
-        with ExitStack() as stack, Child(beat, SharedTracker, path) as heart:
+        with ExitStack() as stack, Child(write_on_request, SharedTracker, path) as heart:
             workers = {}
 
             def begin(workers=workers, stack=stack):
@@ -209,7 +209,7 @@ def storm(path, rounds, kills, rng, log):
                 some_time(rng)
                 kill(rng.choice(list(workers)))
                 begin()
-                # Nobody waits for the dead.
+                # No process waits for a dead one.
                 heart.pipe.send(True)
                 assert heart.pipe.recv()
             for name in list(workers):
@@ -251,22 +251,22 @@ def check_round(path, tasks):
     ("rounds", "kills"),
     [(3, 25), pytest.param(40, 30, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])],
 )
-def test_workers_killed_at_random_lose_no_task_and_share_none(path, tmp_path, rounds, kills, seed):
+def test_workers_killed_at_random_lose_no_task_and_never_share_one(path, tmp_path, rounds, kills, seed):
     rng = random.Random(seed)
     log = Log(tmp_path / "log")
     tasks = storm(path, rounds, kills, rng, log)
-    # Those who are left finish what there is.
+    # The remaining workers finish all tasks.
     with ExitStack() as stack:
         workers = [stack.enter_context(Child(work, path, f"last{number}", rng.random(), log)) for number in range(2)]
         assert [worker.wait() for worker in workers] == [0, 0]
     check_round(path, tasks)
-    judge = Judge()
+    judge = LogChecker()
     judge.read(log.read())
     with SharedTracker(path) as tracker:
         assert tracker.num_done() == len(tracker) == tasks
         unlogged = Counter({key: tracker.tries(key) for key in tracker})
-    unlogged.subtract(judge.handed_out)
-    # Each try is a task that was handed out; a worker may be killed before it has told of one.
+    unlogged.subtract(judge.yielded)
+    # Each try belongs to a yielded task. A worker may be killed before it has logged one.
     assert min(unlogged.values()) >= 0
     killed = rounds * (kills + WORKERS)
     assert sum(unlogged.values()) <= killed, (seed, unlogged)
@@ -279,11 +279,11 @@ UNDONE = {"_done": False, "_aborted": False, "_tries": 0}
 
 
 class SharedPlayer(Player):
-    """What is changed in place is changed through ``.set``."""
+    """Apply changes in place through ``.set``."""
 
     def do(self, operation, key, value):
         if operation == "loop" and self.loop is not None:
-            # (the garbage collector would do so at the end of the block)
+            # The garbage collector would do so at the end of the block.
             self.loop.close()
         if operation != "append":
             super().do(operation, key, value)
@@ -294,9 +294,9 @@ class SharedPlayer(Player):
 
 
 def play(cls, seed, largest, model, store=None):
-    """Operations on a model, and on a store beside it, derived from a seed; each yield is one commit.
+    """Apply operations derived from a seed to a model, and to a store. Each yield is one commit.
 
-    ``largest``: up to so many operations are one block.
+    ``largest`` is the maximum number of operations in one block.
     """
     make = tracker_operations if cls is SharedTracker else pod_operations
     steps, rng = make(random.Random(seed), model), random.Random(seed)
@@ -313,8 +313,8 @@ def play(cls, seed, largest, model, store=None):
 
 
 def live(pipe, cls, path, seed, largest, options, progress):
-    """What the writer does until it is killed."""
-    # So small that it grows, where no block can be too large for it.
+    """The operations of the writer until it is killed."""
+    # The map is so small that it grows, for stores in which no block can be too large for it.
     engine.MAP_SIZE = 1 << 18 if largest == 1 else 1 << 24
     store = cls(path, **options)
     model = dict(store.items())
@@ -327,8 +327,8 @@ def live(pipe, cls, path, seed, largest, options, progress):
 @pytest.mark.parametrize(
     "rounds", [ROUNDS, pytest.param(1000, marks=[pytest.mark.storm, pytest.mark.timeout(3600)])]
 )
-def test_each_commit_outlives_a_kill_and_no_part_of_one_does(path, cls, rounds, seed):
-    """Also beside a neighbour, which is not held up."""
+def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed):
+    """Another process that writes at the same time is not delayed."""
     rng = random.Random(seed)
     state = {}
     endings = Counter()
@@ -339,7 +339,7 @@ def test_each_commit_outlives_a_kill_and_no_part_of_one_does(path, cls, rounds, 
         largest = rng.choice((1, 20))
         where = f"seed {seed}, round {number}, {options}, blocks of {largest}"
         progress, round_seed = Progress(), rng.random()
-        with Child(beat, cls, path) as neighbour:
+        with Child(write_on_request, cls, path) as neighbour:
             with Child(live, cls, path, round_seed, largest, options, progress) as child:
                 wanted = rng.randrange(100)
                 while progress.count < wanted and not child.pipe.poll():
@@ -357,7 +357,7 @@ def test_each_commit_outlives_a_kill_and_no_part_of_one_does(path, cls, rounds, 
         units = play(cls, round_seed, largest, state)
         for _ in range(progress.count):
             next(units)
-        # One more may have been committed and not been counted.
+        # One more operation may have been committed and not counted.
         is_further = list(state.items()) != list(found.items())
         if is_further:
             next(units)
@@ -381,7 +381,7 @@ def in_scope(scope, store):
     with scope:
         store["a"] = 2
         store.update(dict.fromkeys(range(1000), "x" * 1000))
-        # (so much that it is written before the commit)
+        # The value is so large that it is written before the commit.
         assert len(store) > 1000
         del store["list"]
         os.kill(os.getpid(), signal.SIGKILL)
@@ -394,7 +394,7 @@ def in_two_scopes(store):
 
 
 @pytest.mark.parametrize("name", KILLS_ITSELF)
-def test_an_unfinished_block_of_a_killed_process_is_invisible(path, name):
+def test_unfinished_block_of_a_killed_process_is_invisible(path, name):
     def die(pipe):
         KILLS_ITSELF[name](SharedPOD(path))
 
@@ -432,7 +432,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("batch", [1, 20])
 @pytest.mark.parametrize("whom", [os.kill, os.killpg], ids=["the parent", "all of them"])
-def test_a_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
+def test_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
     rng = random.Random(seed)
     kills = 0
     with SharedTracker(path, init=[(number, {}) for number in range(1500)]) as tracker:
@@ -440,13 +440,13 @@ def test_a_killed_parent_loses_nothing(path, tmp_path, whom, batch, seed):
             wanted = tracker.num_done() + 100
             with started(PARENT, path, tmp_path / "log", batch) as parent:
                 try:
-                    assert told(parent) == "ready"
+                    assert next_line(parent) == "ready"
                     while tracker.num_done() < min(wanted, len(tracker)):
                         pass
                     some_time(rng)
                     whom(parent.pid, signal.SIGKILL)
                     kills += 1 if whom is os.kill else 4
-                    # Until the last of them has ended.
+                    # The test waits until the last of them has ended.
                     assert parent.stdout.read() == ""
                 finally:
                     with suppress(ProcessLookupError):

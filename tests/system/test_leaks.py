@@ -1,4 +1,4 @@
-"""File descriptors, threads, slots of readers, memory: after dozens of anything there are as many as before."""
+"""File descriptors, threads, reader table slots, memory: repeated operations leave none behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tastypy_fast import (
     Tracker,
     UnstorableValueError,
 )
-from tests.support.children import Child, outcome_of
+from tests.support.children import Child, result_of_child
 from tests.support.stores import changing, is_tracker
 
 pytestmark = [
@@ -35,7 +35,7 @@ PRIVATE = {SharedPOD: POD, SharedTracker: Tracker}
 
 
 def reader_of(cls, path):
-    """Only the private classes read without writing; a shared store's files are theirs, too."""
+    """Only the private classes can be read without writing. The files of a shared store also belong to its readers."""
     return PRIVATE.get(cls, cls)(path, mode="r")
 
 
@@ -49,26 +49,26 @@ def in_use():
 
 def open_descriptors():
     descriptors = os.listdir("/proc/self/fd")
-    # (one of them was that of the listing)
+    # One of the descriptors was that of the listing.
     return [number for number in descriptors if os.path.lexists(f"/proc/self/fd/{number}")]
 
 
 def anonymous_memory():
-    """In bytes, without what is mapped from files."""
+    """The anonymous memory in bytes, without mapped files."""
     gc.collect()
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
 
 
 def slots_of_readers(path):
-    """How many slots of LMDB's reader table were ever in use, and by which processes they are now."""
+    """The number of slots of LMDB's reader table that were ever used, and the processes that use them now."""
 
     def look(pipe):
         with lmdb.open(str(path), readonly=True, max_dbs=8) as db:
             lines = db.readers().splitlines()[1:]
             pipe.send((db.info()["num_readers"], [int(line.split()[0]) for line in lines if line.split()[0].isdigit()]))
 
-    return outcome_of(look)[0]
+    return result_of_child(look)[0]
 
 
 def open_and_close(cls, path):
@@ -188,7 +188,7 @@ def filled(any_class, path):
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-def test_nothing_is_left_after_dozens(any_class, filled, use):
+def test_repeated_use_leaks_no_resources(any_class, filled, use):
     for _ in range(10):
         use(any_class, filled)
     before, memory = in_use(), anonymous_memory()
@@ -201,7 +201,7 @@ def test_nothing_is_left_after_dozens(any_class, filled, use):
     assert os.getpid() not in processes
 
 
-def test_a_store_in_use_elsewhere_leaves_nothing(any_class, filled):
+def test_refused_open_of_a_store_in_use_leaks_nothing(any_class, filled):
     def hold(pipe):
         with any_class(filled):
             pipe.send("open")
@@ -228,8 +228,8 @@ def test_closed_instances_are_freed(any_class, path):
     assert [reference() for reference in references] == [None, None]
 
 
-def test_an_open_store_holds_no_snapshot_between_operations(any_class, filled):
-    """A snapshot that stays keeps LMDB from using freed pages again: the file would grow."""
+def test_open_store_holds_no_snapshot_between_operations(any_class, filled):
+    """A snapshot that stays open prevents LMDB from reusing freed pages, so the file would grow."""
     with any_class(filled) as store:
         loop = store.iteritems()
         next(loop)
@@ -241,7 +241,7 @@ def test_an_open_store_holds_no_snapshot_between_operations(any_class, filled):
         assert (filled / "data.mdb").stat().st_size < size + 1_000_000
 
 
-def test_a_reader_holds_no_snapshot_between_operations(any_class, filled):
+def test_reader_holds_no_snapshot_between_operations(any_class, filled):
     def write(pipe):
         with any_class(filled) as store:
             for _ in range(TIMES):
@@ -262,7 +262,7 @@ def test_a_reader_holds_no_snapshot_between_operations(any_class, filled):
     assert (filled / "data.mdb").stat().st_size < size + 1_000_000
 
 
-def test_forks_leave_nothing(any_class, filled):
+def test_forks_leak_no_resources(any_class, filled):
     with any_class(filled) as store:
         loop = iter(store)
 
@@ -271,19 +271,19 @@ def test_forks_leave_nothing(any_class, filled):
             next(loop)
 
         for _ in range(5):
-            outcome_of(child)
+            result_of_child(child)
         before = in_use()
         for _ in range(TIMES):
             next(loop)
-            outcome_of(child)
+            result_of_child(child)
         assert in_use() == before
     slots, processes = slots_of_readers(filled)
     assert slots < 10
     assert not processes
 
 
-def test_the_slots_of_killed_readers_are_given_out_again(any_class, filled):
-    """Also of those that were killed in the middle of reading, which leave theirs taken."""
+def test_reader_table_slots_of_killed_readers_are_reused(any_class, filled):
+    """This includes readers that were killed during a read, which leave their slots in use."""
 
     def read(pipe):
         with reader_of(any_class, filled) as reader:
@@ -307,7 +307,7 @@ def test_the_slots_of_killed_readers_are_given_out_again(any_class, filled):
     assert set(processes) <= {os.getpid()}
 
 
-def test_memory_stays_as_it_is_over_many_operations(any_class, path):
+def test_memory_does_not_grow_over_many_operations(any_class, path):
     with any_class(path, sync_at=100, durability="process") as store:
         text = "x" * 500
 
@@ -333,12 +333,12 @@ def test_memory_stays_as_it_is_over_many_operations(any_class, path):
         work(3000)
         memory = anonymous_memory()
         work(15_000)
-        # (one object that is lost in each turn would be more)
+        # One leaked object in each iteration would be more.
         assert anonymous_memory() - memory < 2 << 20
 
 
 @pytest.mark.parametrize(("cls", "count"), [(Tracker, 2000), (SharedTracker, 300)])
-def test_memory_stays_as_it_is_over_many_tasks(path, cls, count):
+def test_memory_does_not_grow_over_many_tasks(path, cls, count):
     with cls(path, sync_at=100, durability="process") as tracker:
         tracker.add_many(range(count))
 

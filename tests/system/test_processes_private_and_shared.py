@@ -17,8 +17,8 @@ from tastypy_fast import (
     StoreInUseError,
     Tracker,
 )
-from tests.support.children import Child, outcome_of
-from tests.support.workers import result_of, started, tell, told
+from tests.support.children import Child, result_of_child
+from tests.support.workers import next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -45,7 +45,7 @@ with getattr(tastypy_fast, private)(path, mode="r") as reader:
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_private_store_is_refused_while_others_share_it(path, private, shared):
+def test_private_store_is_refused_while_others_share_it(path, private, shared):
     with shared(path, init={"a": {}}):
         status, output, errors = result_of(OPENS, path, private.__name__, private.__name__)
         assert (status, errors) == (0, "")
@@ -59,7 +59,7 @@ def test_a_private_store_is_refused_while_others_share_it(path, private, shared)
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_shared_store_is_refused_while_it_is_private(path, private, shared):
+def test_shared_store_is_refused_while_it_is_private(path, private, shared):
     with private(path, init={"a": {}}) as store:
         store.sync()
         status, output, errors = result_of(OPENS, path, private.__name__, shared.__name__)
@@ -74,7 +74,7 @@ def test_a_shared_store_is_refused_while_it_is_private(path, private, shared):
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_private_and_shared_exclude_one_another_in_one_process(path, private, shared):
+def test_private_and_shared_instances_exclude_each_other_in_one_process(path, private, shared):
     for first, second in ((private, shared), (shared, private)):
         with first(path, init={"a": {}}) as store:
             with pytest.raises(StoreConflictError, match="same class"):
@@ -84,7 +84,7 @@ def test_private_and_shared_exclude_one_another_in_one_process(path, private, sh
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_child_of_a_private_store_cannot_share_it(path, private, shared):
+def test_child_of_a_private_store_cannot_share_it(path, private, shared):
     with private(path, init={"a": {}}) as store:
         store.sync()
 
@@ -93,12 +93,12 @@ def test_a_child_of_a_private_store_cannot_share_it(path, private, shared):
                 shared(path)
             assert store.keys() == ["a"]
 
-        outcome_of(child)
+        result_of_child(child)
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_reader_of_a_shared_store_sees_what_others_write(path, private, shared):
-    """At once, as each of their operations is a commit."""
+def test_reader_of_a_shared_store_sees_writes_of_other_processes(path, private, shared):
+    """They are visible at once, because each operation is a commit."""
     program = f"""
         import sys
         from tastypy_fast import {private.__name__}
@@ -111,14 +111,14 @@ def test_a_reader_of_a_shared_store_sees_what_others_write(path, private, shared
         """
     with shared(path, init={0: {"n": 0}}) as store, started(program, path) as other:
         for number in range(20):
-            assert told(other) == "ready"
+            assert next_line(other) == "ready"
             store[number] = {"n": number}
-            tell(other)
+            send_line(other)
         assert other.wait() == 0, other.stderr.read()
 
 
 @pytest.mark.parametrize(("private", "shared"), KINDS)
-def test_a_killed_sharer_leaves_a_store_that_may_be_private(path, private, shared):
+def test_store_of_a_killed_shared_process_can_be_opened_privately(path, private, shared):
     def work(pipe):
         store = shared(path, init={"a": {}})
         if shared is SharedTracker:
@@ -137,7 +137,7 @@ def test_a_killed_sharer_leaves_a_store_that_may_be_private(path, private, share
         assert store.keys() == ["a", "b", "c"]
 
 
-# Nothing is left
+# Leaks
 
 ENDS = {
     "returns": lambda tracker: None,
@@ -149,13 +149,13 @@ ENDS = {
 
 
 def slots_of_readers(path):
-    """How many slots of LMDB's reader table were ever in use."""
+    """The number of slots of LMDB's reader table that were ever used."""
     program = "import lmdb, sys; print(lmdb.open(sys.argv[1], readonly=True).info()['num_readers'])"
     return int(result_of(program, path)[1])
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here")
-def test_short_lived_processes_leave_nothing(path):
+def test_short_lived_processes_leak_nothing(path):
     times = 30
 
     def live(pipe, end, inherited):
@@ -177,13 +177,13 @@ def test_short_lived_processes_leave_nothing(path):
                 descriptors = len(os.listdir("/proc/self/fd"))
         assert tracker.claims() == {}
         assert len(os.listdir("/proc/self/fd")) == descriptors
-        # At most two of them were there at any time: the one before may not have been noticed.
+        # At most two of them were open at any time, because the end of the previous one may not have been noticed.
         assert len(os.listdir(path / "workers")) <= 3
         assert slots_of_readers(path) <= 20
         loop = tracker.try_keys()
         assert list(loop) == [*range(5), *tracker.keys()[6:]]
         tracker._check()
-    # (every child has added one)
+    # Every child has added one.
     with SharedTracker(path) as tracker:
         assert len(tracker) == 6 + times * len(ENDS)
         assert tracker.claims() == {}

@@ -15,7 +15,7 @@ from tastypy_fast import (
 )
 from tastypy_fast._shared.store import SharedStore
 from tests.support.processes import contents
-from tests.support.workers import PROCESSES, in_processes, result_of, started, tell, told
+from tests.support.workers import PROCESSES, in_processes, next_line, result_of, send_line, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -127,7 +127,7 @@ WAYS = ["by_argument", "by_queue", "by_pipe", "by_pool", "by_executor"]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
-def test_instances_reach_children(tmp_path, method, way):
+def test_children_can_use_a_passed_instance(tmp_path, method, way):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     status, _, errors = result_of(program, tmp_path, method, way)
@@ -160,10 +160,10 @@ def test_unrelated_programs_open_the_same_path(path):
     with ExitStack() as stack:
         programs = [stack.enter_context(started(program, path, number)) for number in range(PROCESSES)]
         for process in programs:
-            assert told(process) == "ready"
+            assert next_line(process) == "ready"
         with SharedPOD(path, init={"n": 0}) as pod:
             for process in programs:
-                tell(process)
+                send_line(process)
             for _ in range(60):
                 pod.set["n"] += 1
             for process in programs:
@@ -175,8 +175,8 @@ def test_unrelated_programs_open_the_same_path(path):
         assert [key for key in keys if key[0] == f"by {number}"] == [(f"by {number}", n) for n in range(60)]
 
 
-def test_many_open_a_new_store_at_once(path):
-    """Whoever comes first makes it."""
+def test_many_processes_can_create_a_store_at_once(path):
+    """The first process creates it."""
 
     def work(number):
         with SharedPOD(path) as pod:
@@ -188,12 +188,12 @@ def test_many_open_a_new_store_at_once(path):
     assert dict(contents(path)) == {**{n: n for n in range(6)}, "n": 6}
 
 
-def test_many_open_a_store_at_once_that_was_private_before(path, monkeypatch):
-    """The name of the owner is still there, and its process lives."""
+def test_many_processes_can_open_a_formerly_private_store_at_once(path, monkeypatch):
+    """The name of the owner is still in the file, and its process is alive."""
     with POD(path) as pod:
         pod["n"] = 0
     open_databases = SharedStore._open_databases
-    # A slow disk.
+    # This simulates a slow disk.
     monkeypatch.setattr(
         SharedStore, "_open_databases", lambda self: (time.sleep(0.2), open_databases(self))
     )

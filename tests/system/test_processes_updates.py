@@ -22,7 +22,7 @@ TIMES = 60
 
 @pytest.fixture(params=["inherited", "opened by each"])
 def opened(request, path):
-    """Opens the shared store in a worker: the instance that it was forked with, or one of its own."""
+    """Open the shared store in a worker: the instance that it was forked with, or a separate one."""
     store = SharedPOD(path, sync_at=50)
     if request.param == "inherited":
         yield lambda: store
@@ -64,7 +64,7 @@ def test_no_append_to_one_list_is_lost(opened):
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_of_processes_are_isolated(opened, name):
-    """Reading and then writing; and several keys that are the same before and after each block."""
+    """Reads that precede writes; and several keys that are equal before and after each block."""
     opened().update(a=0, b=0)
     opened()["list"] = []
 
@@ -79,7 +79,7 @@ def test_blocks_of_processes_are_isolated(opened, name):
                 assert pod.items()[0] == ("a", number + 1)
                 pod["b"] = number + 1
             seen = dict(pod.items())
-            # (a snapshot is never from the middle of a block)
+            # A snapshot is never from the middle of a block.
             assert seen["a"] == seen["b"] == len(seen["list"])
 
     in_workers(work)
@@ -87,7 +87,7 @@ def test_blocks_of_processes_are_isolated(opened, name):
     assert dict(opened().items()) == {"a": total, "b": total, "list": list(range(total))}
 
 
-def test_transfers_that_fail_change_nothing(opened):
+def test_failed_transfers_change_nothing(opened):
     accounts = range(5)
     opened().update((account, 100) for account in accounts)
 
@@ -103,7 +103,7 @@ def test_transfers_that_fail_change_nothing(opened):
                     pod.set[target] += 100 - pod[source]
                     if pod[source] < 0:
                         raise ValueError("not enough")
-                    # What was moved in excess goes back.
+                    # An excess amount is moved back.
                     pod.set[target] -= sum(pod.values()) - 500
             except ValueError:
                 refused += 1
@@ -114,7 +114,7 @@ def test_transfers_that_fail_change_nothing(opened):
     assert min(opened().values()) >= 0
 
 
-def test_setdefault_sets_once(opened):
+def test_setdefault_of_many_processes_sets_one_value(opened):
     def work(process, thread):
         return [opened().setdefault(number, [process, thread]) for number in range(TIMES)]
 
@@ -123,7 +123,7 @@ def test_setdefault_sets_once(opened):
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_popitem_gives_each_item_to_one(opened, last):
+def test_popitem_returns_each_item_to_one_process(opened, last):
     total = 4 * TIMES
     opened().update((number, number) for number in range(total))
 
@@ -136,13 +136,13 @@ def test_popitem_gives_each_item_to_one(opened, last):
                 return mine
 
     results = in_workers(work)
-    # Each takes them in order, as one that comes later is popped later.
+    # Each process removes them in order, because a later one is popped later.
     assert all(mine == sorted(mine, reverse=last) for mine in results)
     assert sorted(itertools.chain(*results)) == [(number, number) for number in range(total)]
     assert len(opened()) == 0
 
 
-def test_pop_gives_each_value_to_one(opened):
+def test_pop_returns_each_value_to_one_process(opened):
     opened().update((number, f"value {number}") for number in range(TIMES))
 
     def work(process, thread):
@@ -151,7 +151,7 @@ def test_pop_gives_each_value_to_one(opened):
     assert sorted(itertools.chain(*in_workers(work))) == sorted(f"value {number}" for number in range(TIMES))
 
 
-def test_a_key_that_many_add_is_there_once(opened):
+def test_key_added_by_many_processes_exists_once(opened):
     def work(process, thread):
         pod = opened()
         for number in random.Random(process).sample(range(TIMES), TIMES):
@@ -163,7 +163,7 @@ def test_a_key_that_many_add_is_there_once(opened):
     assert len(pod) == len(pod.keys()) == len(set(pod.keys())) == 2 * TIMES
 
 
-def test_an_update_is_seen_as_a_whole(opened):
+def test_other_processes_see_an_update_completely_or_not_at_all(opened):
     keys = range(20)
     opened().update((key, [-1]) for key in keys)
 
@@ -177,7 +177,7 @@ def test_an_update_is_seen_as_a_whole(opened):
     in_workers(work)
 
 
-def test_add_succeeds_for_one(path):
+def test_add_of_one_key_succeeds_in_one_process(path):
     tracker = SharedTracker(path)
 
     def work(process, thread):
@@ -203,7 +203,7 @@ def test_add_succeeds_for_one(path):
 
 
 def test_no_status_is_lost(path):
-    """Neighbours lie in one block on the disk."""
+    """Neighbouring tasks share one status block on disk."""
     tracker = SharedTracker(path, init=[(number, {}) for number in range(TIMES * 6)])
 
     def work(process, thread):

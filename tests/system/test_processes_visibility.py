@@ -33,7 +33,7 @@ def read_in_block(pod):
 
 
 @pytest.mark.parametrize("name", SEEN)
-def test_a_write_is_seen_by_others_when_it_returns(path, name):
+def test_write_is_seen_by_others_when_it_returns(path, name):
     seen = SEEN[name]
     turns = 40
 
@@ -56,7 +56,7 @@ def test_a_write_is_seen_by_others_when_it_returns(path, name):
                 write(pod, number + 1)
                 assert seen(pod, number + 1)
                 pipe.send(number + 1)
-            # (closing syncs)
+            # Closing a store syncs it.
             pipe.recv()
 
     with SharedPOD(path, init={"n": -1}) as pod, Child(other) as child:
@@ -70,7 +70,7 @@ def test_a_write_is_seen_by_others_when_it_returns(path, name):
         assert child.wait() == 0
 
 
-def test_a_status_is_seen_by_others_when_it_is_set(path):
+def test_status_is_seen_by_others_when_it_is_set(path):
     def other(pipe):
         with SharedTracker(path, max_tries=3) as tracker:
             for number in range(20):
@@ -97,7 +97,7 @@ def test_a_status_is_seen_by_others_when_it_is_set(path):
         assert child.wait() == 0
 
 
-def test_a_running_loop_yields_keys_that_others_add(path):
+def test_running_loop_yields_keys_that_others_add(path):
     def other(pipe):
         with SharedPOD(path) as pod:
             for number in range(1, 50):
@@ -119,7 +119,7 @@ def test_a_running_loop_yields_keys_that_others_add(path):
         assert child.wait() == 0
 
 
-def test_sync_hold_and_revert_are_for_all_processes(path):
+def test_sync_hold_and_revert_apply_to_all_processes(path):
     def other(pipe):
         pipe.recv()
         with SharedPOD(path, sync_at=3) as pod:
@@ -135,7 +135,7 @@ def test_sync_hold_and_revert_are_for_all_processes(path):
             assert pod.dirty() == set()
             pod.update({1: 1, 2: 2, 3: 3})
             assert pod.dirty() == {1, 2, 3}
-            # (enough for the automatic sync)
+            # These are enough changes for the automatic sync.
             pod.unhold()
             pipe.send(pod.dirty())
 

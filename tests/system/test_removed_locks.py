@@ -1,4 +1,7 @@
-"""Lock files removed at any moment, while processes open, write, share, read and are killed: nothing synced is lost."""
+"""Lock files are removed at any moment, while processes open, write, share, read and are killed.
+
+No synced data is lost.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.support.children import Child
 pytestmark = [pytest.mark.storm, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 SECONDS = float(os.environ.get("TASTYPY_FAST_STORM", "60"))
-# What somebody who comes in, or goes on, may be told.
+# The errors that a process may get when it opens a store, or continues to use it.
 REFUSED = (StoreInUseError, StorageError, StoreNotFoundError)
 
 
@@ -66,7 +69,7 @@ def again_and_again(pipe, work, path, notes, seed):
 @pytest.mark.parametrize("works", [
     [write_alone] * 3, [write_together] * 3, [write_alone, write_alone, write_together, write_together, read],
 ], ids=["alone", "together", "all"])
-def test_removed_lock_files_cost_nothing(tmp_path, works, names, seed):
+def test_removed_lock_files_lose_no_synced_data(tmp_path, works, names, seed):
     rng = random.Random(seed)
     path = tmp_path / "store"
     POD(path).close()

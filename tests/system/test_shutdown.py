@@ -1,4 +1,4 @@
-"""However a process ends, what it has in memory is saved first."""
+"""Every way of ending a process first saves the changes in memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ENDINGS = {
 
 @kinds
 @pytest.mark.parametrize("name", ENDINGS)
-def test_an_end_saves(tmp_path, name, begin):
+def test_every_way_of_ending_saves(tmp_path, name, begin):
     program, expected, error = ENDINGS[name]
     status, output, errors = run(begin + program, tmp_path)
     assert status == expected, errors
@@ -63,7 +63,7 @@ def test_an_end_saves(tmp_path, name, begin):
         tracker._check()
 
 
-def test_os_exit_saves_nothing_more_and_breaks_nothing(tmp_path):
+def test_os_exit_keeps_the_last_sync_and_damages_nothing(tmp_path):
     assert run(OPEN + "os._exit(4)", tmp_path)[0] == 4
     with POD(tmp_path / "pod") as pod, Tracker(tmp_path / "tracker") as tracker:
         assert pod.items() == [("list", [])]
@@ -71,7 +71,7 @@ def test_os_exit_saves_nothing_more_and_breaks_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), signal.SIGTERM); signal.pause()"])
-def test_a_value_that_cannot_be_saved_costs_no_other(tmp_path, ending):
+def test_unstorable_value_at_exit_does_not_prevent_saving_the_others(tmp_path, ending):
     program = 'pod["bad"] = []\npod["bad"].append({1, 2})\npod["good"] = 1\n'
     status, _, errors = run(OPEN + program + ending, tmp_path)
     assert status == (-signal.SIGTERM if ending else 0)
@@ -83,8 +83,8 @@ def test_a_value_that_cannot_be_saved_costs_no_other(tmp_path, ending):
 
 
 @pytest.mark.parametrize("kind", ["", "Shared"])
-def test_functions_of_atexit_may_still_use_a_store(tmp_path, kind):
-    """Those that were registered before the first store was opened run last, after everything was saved."""
+def test_atexit_functions_may_use_a_store(tmp_path, kind):
+    """Functions that were registered before the first store was opened run last, after everything was saved."""
     status, output, errors = run(
         f"""
         import atexit, sys
@@ -116,7 +116,7 @@ def test_functions_of_atexit_may_still_use_a_store(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["", "Shared"])
-def test_a_store_that_is_opened_at_the_end_is_saved(tmp_path, kind):
+def test_store_opened_during_exit_is_saved(tmp_path, kind):
     status, _, errors = run(
         f"""
         import atexit, sys

@@ -1,4 +1,4 @@
-"""Instances that the garbage collector finds are saved."""
+"""Instances that the garbage collector frees are saved."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ pytestmark = [
 ]
 
 
-def test_a_lost_instance_is_saved_and_lets_go(any_class, path):
+def test_collected_instance_is_saved_and_releases_its_lock(any_class, path):
     store = any_class(path)
     store["a"] = {"list": []}
     changing(store)["a"]["list"].append(1)
     del store
-    # Other options: the first is gone, not joined.
+    # The options differ, so the instance opens only if the first one is closed.
     with any_class(path, gzipped=True) as again:
         assert again["a"]["list"] == [1]
 
 
-def test_a_lost_instance_in_a_cycle_is_saved_by_the_garbage_collector(any_class, path):
+def test_instance_in_a_reference_cycle_is_saved_by_the_garbage_collector(any_class, path):
     store = any_class(path)
     store["a"] = {}
     store.me = store
@@ -36,14 +36,14 @@ def test_a_lost_instance_in_a_cycle_is_saved_by_the_garbage_collector(any_class,
         assert "a" in again
 
 
-def test_an_iterator_keeps_its_store(any_class, path):
+def test_iterator_keeps_its_store_open(any_class, path):
     store = any_class(path, init={number: {} for number in range(1000)})
     iterator = iter(store)
     del store
     assert list(iterator) == list(range(1000))
 
 
-def test_a_lost_instance_leaves_the_others_on_its_path(any_class, path):
+def test_collected_instance_keeps_the_others_on_its_path_open(any_class, path):
     first, second = any_class(path), any_class(path)
     first["a"] = {}
     del first
@@ -52,14 +52,14 @@ def test_a_lost_instance_leaves_the_others_on_its_path(any_class, path):
     second.close()
 
 
-def test_a_lost_instance_with_an_unstorable_value_saves_the_others(private_class, path, capsys):
+def test_collected_instance_with_an_unstorable_value_saves_the_other_values(private_class, path, capsys):
     store = private_class(path)
     store["bad"] = {"set": None}
     store["bad"]["set"] = {1}
     store["good"] = {}
     del store
     assert "'bad'" in capsys.readouterr().err
-    # It stays open, so that the end of the process tries again.
+    # The store stays open, so that the exit of the process tries again.
     with private_class(path) as again:
         assert "good" in again
         with pytest.raises(UnstorableValueError):
@@ -67,8 +67,8 @@ def test_a_lost_instance_with_an_unstorable_value_saves_the_others(private_class
         again.revert()
 
 
-def test_the_garbage_collector_may_come_at_any_time(any_class, path):
-    """Also into the middle of another instance's sync, on the same path and on another."""
+def test_garbage_collector_may_run_at_any_time(any_class, path):
+    """It may also run during a sync of another instance, on the same path or on another."""
     thresholds = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: what is in memory is saved, handlers of the user are kept."""
+"""SIGTERM and SIGINT: changes in memory are saved, and handlers of the program are kept."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WAITS = {
 @kinds
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
+def test_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
     program = "threads = [threading.Thread(target=threading.Event().wait, daemon=True)]; threads[0].start()\n"
     program += "print('ready', flush=True); "
     with start(begin + program + WAITS[name], tmp_path) as process:
@@ -90,7 +90,7 @@ def in_thread(store, number):
 
 
 def done_in(store):
-    """How many operations there are traces of, in order from the first."""
+    """The number of operations that left traces, in order from the first."""
     if "list" in store:
         assert store["list"]["list"] == list(range(len(store["list"]["list"])))
         return len(store["list"]["list"])
@@ -110,13 +110,13 @@ def work_on(store, work, progress):
 
 
 def wait_for(progress, count):
-    # (a child that has failed to begin ends the test by its timeout)
+    # A child that failed to begin ends the test by its timeout.
     while progress.count < count:
         pass
 
 
 def work_until_interrupted(store, work, progress):
-    """The exception comes out of any operation, also out of the middle of a sync, and the store is usable."""
+    """The exception may be raised by any operation, also during a sync, and the store is usable afterwards."""
     try:
         work_on(store, work, progress)
     except KeyboardInterrupt:
@@ -126,15 +126,15 @@ def work_until_interrupted(store, work, progress):
         store.close()
 
 
-# (SIGINT not with threads that begin and end: the interpreter drops an exception that a signal handler raises in one
-# of the weak references' callbacks of its threading module, and the child would never hear of it)
+# SIGINT is not tested with threads that begin and end. A signal handler may run in a weak reference callback of the
+# threading module. The interpreter drops an exception there, so the child would never see it.
 @pytest.mark.parametrize(
     ("number", "work"),
     [(number, work) for work in WORK for number in (signal.SIGTERM, signal.SIGINT)
      if (number, work) != (signal.SIGINT, in_thread)],
     ids=lambda value: value.__name__ if callable(value) else value.name,
 )
-def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number, work, seed):
+def test_signal_during_work_saves_all_completed_operations(tmp_path, number, work, seed):
     rng = random.Random(seed)
     cls = Tracker if work is try_and_mark else rng.choice((POD, Tracker))
     interrupts = number == signal.SIGINT
@@ -155,12 +155,12 @@ def test_a_signal_in_the_middle_of_work_saves_all_that_was_done(tmp_path, number
         with cls(path) as store:
             store._check()
             assert ("after" in store) == interrupts, where
-            # One may have been done and not been counted.
+            # One operation may have been done and not counted.
             assert 0 <= done_in(store) - progress.count <= 1, where
 
 
 @pytest.mark.parametrize("cls", [POD, Tracker])
-def test_sigterm_in_the_middle_of_a_big_sync_lets_it_end(tmp_path, cls):
+def test_sigterm_during_a_large_sync_waits_for_its_end(tmp_path, cls):
     for number in range(6):
         path = tmp_path / str(number)
 
@@ -185,7 +185,7 @@ def test_sigterm_in_the_middle_of_a_big_sync_lets_it_end(tmp_path, cls):
 
 
 @pytest.mark.parametrize("cls", [POD, SharedPOD])
-def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
+def test_sigterm_while_threads_write_saves(tmp_path, cls):
     for number in range(10):
         path = tmp_path / str(number)
         counts = [Progress() for _ in range(3)]
@@ -200,7 +200,7 @@ def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
 
             for thread in range(3):
                 threading.Thread(target=write, args=(thread,)).start()
-            # (not signal.pause(): a signal just before it would be seen after it)
+            # This is not signal.pause(), because a signal just before it would be handled only after it.
             while True:
                 time.sleep(0.1)
 
@@ -218,7 +218,7 @@ def test_sigterm_among_threads_at_work_saves(tmp_path, cls):
                 assert len(found) >= before[thread]
 
 
-# Whose handler it is
+# Owners of the signal handler
 
 
 HANDLERS = {
@@ -228,7 +228,7 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-def test_a_handler_of_the_user_is_never_replaced(tmp_path, name):
+def test_handler_of_the_program_is_never_replaced(tmp_path, name):
     status, output, errors = run(
         f"import signal\n{HANDLERS[name]}\n{OPEN}\n"
         "assert signal.getsignal(signal.SIGTERM) is mine\n"
@@ -242,7 +242,7 @@ def test_a_handler_of_the_user_is_never_replaced(tmp_path, name):
     assert output == "" if "ignored" in name else "mine\nmine\n"
 
 
-def test_a_handler_that_is_set_later_stays(tmp_path):
+def test_handler_installed_later_is_kept(tmp_path):
     status, output, errors = run(
         OPEN + "def mine(*_): print('mine', flush=True)\n"
         "signal.signal(signal.SIGTERM, mine)\n"
@@ -270,7 +270,7 @@ def test_sigterm_has_its_default_action_when_nothing_is_open(tmp_path):
     assert (status, output, errors) == (-signal.SIGTERM, "ready\n", "")
 
 
-def test_a_store_that_is_only_read_needs_no_handler(tmp_path):
+def test_read_only_store_installs_no_handler(tmp_path):
     with POD(tmp_path / "pod"):
         pass
     status, _, errors = run(
@@ -281,7 +281,7 @@ def test_a_store_that_is_only_read_needs_no_handler(tmp_path):
     assert (status, errors) == (0, "")
 
 
-def test_a_thread_opens_without_a_handler_and_closes_with_one(tmp_path):
+def test_store_opened_in_a_thread_installs_no_handler(tmp_path):
     """Python allows handlers to be set in the main thread only."""
     status, _, errors = run(
         """

@@ -14,7 +14,7 @@ from tastypy_fast import (
     SharedPOD,
 )
 from tests.support.children import Child, send_to_waiting
-from tests.support.workers import result_of, started, told
+from tests.support.workers import next_line, result_of, started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -46,16 +46,16 @@ BEFORE, AFTER = 1, 11
     [
         ("__import__('contextlib').nullcontext()", signal.SIGTERM, AFTER),
         ("__import__('contextlib').nullcontext()", signal.SIGINT, AFTER),
-        # An exception ends a block as its kind says; SIGTERM ends the program in the middle of it.
+        # An exception ends a block as its kind defines. SIGTERM ends the program inside the block.
         ("pod.locked()", signal.SIGTERM, BEFORE),
         ("pod.locked()", signal.SIGINT, AFTER),
         ("pod.transaction()", signal.SIGTERM, BEFORE),
         ("pod.transaction()", signal.SIGINT, BEFORE),
     ],
 )
-def test_a_signal_inside_and_outside_of_a_block(path, block, number, left):
+def test_signal_inside_or_outside_a_block_commits_or_undoes_it(path, block, number, left):
     with SharedPOD(path) as pod, started(SIGNALLED.format(block=block), path) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         assert pod["n"] == (AFTER if "null" in block else BEFORE)
         send_to_waiting(process, number)
         output, errors = process.communicate()
@@ -63,7 +63,7 @@ def test_a_signal_inside_and_outside_of_a_block(path, block, number, left):
         assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
         assert output == ("" if number == signal.SIGTERM else f"[('n', {left}), ('list', [])]\n")
         assert pod["n"] == left
-        # The lock is free.
+        # The lock is released.
         pod.set["n"] += 1
         assert pod["n"] == left + 1
         pod._check()
@@ -84,7 +84,7 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
         signal.pause()
         """
     with SharedPOD(path, init={"n": 0}) as pod, started(program, path) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
         assert pod["n"] == 1
@@ -94,8 +94,8 @@ def test_sigterm_while_another_thread_is_in_a_block_ends_the_program(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_at_any_moment_of_work(path, number, seed):
-    """What a method has returned from is there; the one that the signal came into is there or not."""
+def test_signal_at_any_moment_keeps_completed_operations(path, number, seed):
+    """Operations that returned are saved. The interrupted one is saved or not."""
     rng = random.Random(seed)
 
     def work(pipe, worker):
@@ -125,7 +125,7 @@ def test_signals_at_any_moment_of_work(path, number, seed):
                 child.kill(number)
                 told += child.receive_all()
                 assert child.wait() == (0 if number == signal.SIGINT else -number)
-            # A block that KeyboardInterrupt came into is kept as far as it was.
+            # A block that KeyboardInterrupt ended keeps its changes up to then.
             assert 0 <= pod["n", worker] - told[-1] <= 1
             assert 0 <= pod["block", worker] - 2 * told[-1] <= 2
             assert number == signal.SIGINT or pod["block", worker] % 2 == 0
@@ -133,13 +133,13 @@ def test_signals_at_any_moment_of_work(path, number, seed):
         pod._check()
 
 
-# A stopped holder of the lock
+# A stopped process that has the writer lock
 
 READS = "import sys; from tastypy_fast import POD; print(POD(sys.argv[1], mode='r').items())"
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGCONT])
-def test_a_stopped_holder_of_the_lock_holds_up_writers_alone(path, ending):
+def test_stopped_holder_of_the_writer_lock_blocks_only_writers(path, ending):
     def hold(pipe):
         with SharedPOD(path) as pod, pod.locked():
             pod.set["n"] += 10
@@ -158,7 +158,7 @@ def test_a_stopped_holder_of_the_lock_holds_up_writers_alone(path, ending):
         with Child(write) as writer:
             assert writer.pipe.recv() == "writing"
             assert not writer.pipe.poll(0.2)
-            # Reading goes on, for those that are there and those that come.
+            # Existing and new readers can read.
             assert pod["n"] == 0
             assert list(pod) == ["n", "list"]
             assert result_of(READS, path) == (0, f"{pod.items()}\n", "")

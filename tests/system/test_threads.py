@@ -1,4 +1,4 @@
-"""Several threads on one store: nothing is lost, nothing is half done, and no order of events ends the process."""
+"""Several threads on one store: nothing is lost, nothing is done in part, and no order of events ends the process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _switching_often():
 
 @pytest.fixture(params=["one instance", "clones"])
 def instances(request, any_class, path):
-    """An instance for each thread: one for all of them, or one of its own on the same path."""
+    """An instance for each thread: the same for all, or separate ones on the same path."""
     opened = [any_class(path, sync_at=50)]
     while len(opened) < THREADS and request.param == "clones":
         opened.append(any_class(path, sync_at=50))
@@ -37,7 +37,7 @@ def instances(request, any_class, path):
 
 
 def run_together(*works):
-    """Run each in a thread of its own; raises what one of them raised."""
+    """Run each function in a thread. Raises the exception of any of them."""
     errors = []
 
     def guard(work):
@@ -56,7 +56,7 @@ def run_together(*works):
 
 
 def in_each_thread(work, *others):
-    """``work(0)``, ``work(1)``, ... at the same time, and the others again and again until all of these have ended."""
+    """Run ``work(0)``, ``work(1)``, ... at the same time. Repeat the others until all of these have ended."""
     left = [None] * THREADS
 
     def run(thread):
@@ -73,7 +73,7 @@ def in_each_thread(work, *others):
 
 
 def reopened(stores):
-    """Close them all, and what is on disk."""
+    """Close all instances, and return the contents on disk."""
     for store in stores:
         store.close()
     with type(stores[0])(stores[0].path) as store:
@@ -108,8 +108,8 @@ def test_no_mutation_in_place_is_lost(instances):
     assert [found[thread]["list"] for thread in range(THREADS)] == [list(range(800))] * THREADS
 
 
-def test_each_thread_finds_its_own_state(instances, seed):
-    """Random operations against a model, each thread on keys of its own."""
+def test_each_thread_reads_its_own_changes(instances, seed):
+    """Random operations are compared with a model. Each thread has its own keys."""
     models = [{} for _ in range(THREADS)]
 
     def work(thread):
@@ -149,7 +149,7 @@ def test_each_thread_finds_its_own_state(instances, seed):
         assert mine == [(key, value["n"], value["list"]) for key, value in model.items()], seed
 
 
-def test_loops_go_on_while_others_write(instances):
+def test_loops_continue_while_other_threads_write(instances):
     for number in range(500):
         instances[0]["always", number] = {"n": number}
     instances[0].sync()
@@ -192,11 +192,11 @@ def test_threads_may_share_an_iterator(any_class, path):
 def test_threads_work_on_one_tracker(path):
     with Tracker(path, sync_at=20) as tracker:
         tracker.add_many(range(1000))
-        handed_out = [0] * THREADS
+        yielded = [0] * THREADS
 
         def work(thread):
             for key, task in tracker.try_items():
-                handed_out[thread] += 1
+                yielded[thread] += 1
                 if key % THREADS == thread:
                     task["by"] = thread
                     tracker.mark_done(key)
@@ -205,7 +205,7 @@ def test_threads_work_on_one_tracker(path):
 
         in_each_thread(work)
         in_each_thread(work)
-        assert sum(tracker.tries(key) for key in tracker) == sum(handed_out)
+        assert sum(tracker.tries(key) for key in tracker) == sum(yielded)
         assert [tracker[key]["by"] for key in range(1500)] == [key % THREADS for key in range(1500)]
         assert tracker.num_done() == len(tracker) == 1500
         tracker._check()
@@ -213,7 +213,7 @@ def test_threads_work_on_one_tracker(path):
 
 @pytest.mark.parametrize("cls", [Tracker, SharedTracker])
 def test_no_status_is_lost(path, cls):
-    """Each thread counts on one task, by method and in the dict, next to the others' in the same block."""
+    """Each thread counts on one task, by method and in the dict. The tasks share a status block."""
     with cls(path, sync_at=7) as tracker:
         tracker.add_many(range(THREADS))
 
@@ -231,8 +231,8 @@ def test_no_status_is_lost(path, cls):
         assert [tracker.tries(key) for key in tracker] == [1000] * THREADS
 
 
-def test_a_value_that_changes_while_it_is_saved_raises_nothing(private_class, path):
-    """Also one that the standard json module writes, which takes a while and lets other threads run."""
+def test_value_that_changes_during_a_sync_raises_nothing(private_class, path):
+    """The standard json module writes some of the values, which takes time and lets other threads run."""
     with private_class(path) as store:
 
         def work(thread):
@@ -249,8 +249,8 @@ def test_a_value_that_changes_while_it_is_saved_raises_nothing(private_class, pa
         assert [len(store[thread]["dict"]) for thread in range(THREADS)] == [500] * THREADS
 
 
-def test_pop_setdefault_and_popitem_are_one_step_each(instances):
-    """As those of a dict are: of several threads one gets an item, and all get the same default."""
+def test_pop_setdefault_and_popitem_are_atomic(instances):
+    """As for a dict, only one of several threads gets an item, and all get the same default."""
     store = instances[0]
     popped, defaults = [[] for _ in range(THREADS)], [[] for _ in range(THREADS)]
 
@@ -281,7 +281,7 @@ def test_pop_setdefault_and_popitem_are_one_step_each(instances):
     assert defaults == [defaults[0]] * THREADS
 
 
-def test_revert_among_writers_leaves_the_store_whole(instances):
+def test_revert_while_threads_write_leaves_the_store_consistent(instances):
     def work(thread):
         for number in range(1000):
             instances[thread][thread, number] = {"list": [number]}
@@ -323,8 +323,8 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sync_at", [2, 1000])
-def test_closing_while_others_work_loses_nothing(any_class, path, use, sync_at):
-    """Each use has returned, and is saved then, or raises that the store was closed."""
+def test_close_while_other_threads_work_loses_nothing(any_class, path, use, sync_at):
+    """Each operation has returned and is saved, or raises that the store was closed."""
     for turn in range(4):
         store = any_class(path / str(turn), sync_at=sync_at, durability="process")
         store["first"] = {"n": 0}
@@ -353,7 +353,7 @@ def test_closing_while_others_work_loses_nothing(any_class, path, use, sync_at):
                 assert not lost, f"{len(lost)} of {sum(map(len, finished))} are lost"
 
 
-def test_closing_a_clone_disturbs_no_other(any_class, path):
+def test_close_of_a_clone_does_not_affect_other_instances(any_class, path):
     with any_class(path, sync_at=5) as store:
 
         def work(thread):
@@ -367,8 +367,8 @@ def test_closing_a_clone_disturbs_no_other(any_class, path):
         store._check()
 
 
-def test_errors_of_one_thread_are_its_own(path):
-    """A value that cannot be saved raises where it is synced, and the others' values are saved."""
+def test_errors_of_one_thread_do_not_affect_other_threads(path):
+    """An unstorable value raises where it is synced, and the values of the other threads are saved."""
     with POD(path, sync_at=10) as pod:
 
         def bad():
@@ -387,7 +387,8 @@ def test_errors_of_one_thread_are_its_own(path):
                     pod["good", number] = [number]
                     pod["good", number].append(number)
                 except PersistentOrderedDictException:
-                    # An automatic sync that met the bad one; the value is in memory, or on disk already.
+                    # An automatic sync found the unstorable value. The value of this thread is in memory, or already on
+                    # disk.
                     assert pod["good", number][0] == number
 
         run_together(bad, good)

@@ -1,4 +1,4 @@
-"""Waiting for what another thread does with a store: signals end it, and it ends in the right state."""
+"""Waiting for an operation of another thread on a store: signals end the wait, and it ends in the right state."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
 from tastypy_fast._core.locks import Lock
 from tests.support.children import send_to_waiting
-from tests.support.workers import apart, started, tell, told
+from tests.support.workers import in_forked_child, next_line, send_line, started
 
-# The main thread waits for what another one has, which lets go of it only when it is told to.
+# The main thread waits for a lock of another thread, which releases it only on request.
 WAITING = """
 import os, signal, sys, threading
 import tastypy_fast
@@ -59,7 +59,7 @@ ON_BOTH = {
     "close": "store.close()",
 }
 ON_SHARED = {
-    **{name: line for name, line in ON_BOTH.items() if name not in ("read", "dirty")},  # these do not wait
+    **{name: line for name, line in ON_BOTH.items() if name not in ("read", "dirty")},  # These do not wait.
     "set": 'store.set["mine"]["n"] = 1',
     "locked": "with store.locked(): pass",
     "transaction": 'with store.transaction(): store["x"] = {}',
@@ -86,7 +86,7 @@ CASES = [
     *((SharedPOD, "store.locked()", name, line) for name, line in ON_SHARED.items()),
     *((SharedTracker, "store.locked()", name, line) for name, line in ON_TRACKERS.items()),
     *((cls, "store._store.lock", name, line) for cls in (POD, Tracker) for name, line in ON_BOTH.items()
-      if name in ("delete", "sync", "revert", "dirty", "close")),  # (the others find all in the cache)
+      if name in ("delete", "sync", "revert", "dirty", "close")),  # The others find all values in the cache.
     (SharedPOD, "store._store.lock", "read", ON_BOTH["read"]),
     (SharedTracker, "store._store.lock", "claims", "store.claims(); store.claimed_keys()"),
 ]
@@ -94,9 +94,9 @@ CASES = [
 
 @pytest.mark.parametrize(("cls", "hold", "wait"), [pytest.param(cls, hold, wait, id=f"{cls.__name__} {name} {hold}")
                                                    for cls, hold, name, wait in CASES])
-def test_ctrl_c_ends_the_waiting_for_another_thread(path, cls, hold, wait):
+def test_ctrl_c_ends_the_wait_for_another_thread(path, cls, hold, wait):
     with started(program(hold, wait), path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGINT)
         output, errors = process.communicate(timeout=20)
     assert (output, process.returncode) == ("interrupted\nand well\n", 0), errors
@@ -109,23 +109,23 @@ def test_ctrl_c_ends_the_waiting_for_another_thread(path, cls, hold, wait):
 @pytest.mark.parametrize("wait", ['store["x"] = {}', "store.close()", "os.fork()", "store.sync()", "store.lock()"])
 def test_sigterm_ends_a_program_whose_main_thread_waits_for_a_block(path, cls, wait):
     with started(program("store.locked()", wait), path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
         output, errors = process.communicate(timeout=20)
     assert (output, errors, process.returncode) == ("", "", -signal.SIGTERM)
     with cls(path) as store:
-        # Nothing of the block, and all that was there before.
+        # None of the changes of the block are saved, and all earlier ones are.
         assert store.keys() == ["mine"]
         store._check()
 
 
 @pytest.mark.parametrize("cls", [POD, Tracker])
-def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_ended(path, cls):
+def test_sigterm_saves_a_private_store_after_the_operation_of_another_thread(path, cls):
     text = program("store._store.lock", "store.sync()").replace("end.wait()", "input()")
     with started(text, path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGTERM)
-        tell(process)
+        send_line(process)
         output, errors = process.communicate(timeout=20)
     assert (output, errors, process.returncode) == ("", "", -signal.SIGTERM)
     with cls(path) as store:
@@ -134,10 +134,8 @@ def test_sigterm_saves_a_private_store_when_the_operation_of_another_thread_has_
 
 @pytest.mark.parametrize("hold", ["store.locked()", "store._store.lock"])
 @pytest.mark.parametrize("cls", [SharedPOD, POD])
-def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
-    """It cannot be called off, and a child without the locks would be lost."""
-    if cls is POD and "locked" in hold:
-        pytest.skip("no blocks")
+def test_fork_interrupted_by_a_signal_continues_to_wait(path, cls, hold):
+    """The fork cannot be cancelled, and a child without the locks would be unusable."""
     wait = """
     def interrupt(*_):
         end.set()
@@ -155,7 +153,7 @@ def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
     store.close()
     """
     with started(program(hold, wait.strip()), path, cls.__name__) as process:
-        assert told(process) == "ready"
+        assert next_line(process) == "ready"
         send_to_waiting(process, signal.SIGINT)
         output, errors = process.communicate(timeout=20)
     assert (output, process.returncode) == ("7\n", 0), errors
@@ -165,7 +163,7 @@ def test_a_fork_that_a_signal_comes_into_still_waits(path, cls, hold):
         assert ("of the child" in store) == (cls is SharedPOD)
 
 
-def test_a_handler_may_use_the_store_while_the_main_thread_waits(path):
+def test_handler_may_use_the_store_while_the_main_thread_waits(path):
     wait = """
     def use(*_):
         assert store["mine"] == {}
@@ -179,15 +177,15 @@ def test_a_handler_may_use_the_store_while_the_main_thread_waits(path):
     print(store.keys())
     """
     with started(program("store.locked()", wait.strip()), path, "SharedPOD") as process:
-        assert [told(process), told(process)] == ["ready", "handles"]
+        assert [next_line(process), next_line(process)] == ["ready", "handles"]
         send_to_waiting(process, signal.SIGUSR1)
         output, errors = process.communicate(timeout=20)
     assert errors == ""
     assert output == "read\n['mine', 'of the block', 'of the handler', 'waited']\n"
 
 
-def test_other_threads_get_what_an_interrupted_one_has_given_up(path):
-    """Those behind it in the queue, and those that come later."""
+def test_other_threads_get_the_lock_after_a_waiting_thread_was_interrupted(path):
+    """This includes threads that waited behind it, and threads that come later."""
     wait = """
     threads = [threading.Thread(target=store.__setitem__, args=(n, {})) for n in range(3)]
     for one in threads:
@@ -202,14 +200,14 @@ def test_other_threads_get_what_an_interrupted_one_has_given_up(path):
         print(sorted(key for key in store if isinstance(key, int)), flush=True)
     """
     with started(program("store.locked()", wait.strip()), path, "SharedPOD") as process:
-        assert [told(process), told(process)] == ["ready", "waits"]
+        assert [next_line(process), next_line(process)] == ["ready", "waits"]
         send_to_waiting(process, signal.SIGINT)
-        assert told(process) == "[0, 1, 2]"
+        assert next_line(process) == "[0, 1, 2]"
 
 
-@apart
-def test_a_lock_that_threads_want_gets_through_signals():
-    """Each signal ends a step of the main thread's waiting, whatever the others do at that moment."""
+@in_forked_child
+def test_contended_lock_is_acquired_despite_signals():
+    """Each signal ends one step of the wait in the main thread, for any timing of the other threads."""
     lock = Lock()
     count = 0
     signal.signal(signal.SIGALRM, lambda *_: None)
@@ -235,8 +233,8 @@ def test_a_lock_that_threads_want_gets_through_signals():
     assert lock.try_acquire()
 
 
-@apart
-def test_signals_do_not_shorten_a_waiting_of_a_certain_time():
+@in_forked_child
+def test_signals_do_not_shorten_a_wait_with_a_timeout():
     lock = Lock()
     signals = 0
 
@@ -265,9 +263,9 @@ def test_signals_do_not_shorten_a_waiting_of_a_certain_time():
     thread.join()
 
 
-@apart
-def test_a_lock_that_is_taken_again_is_taken_whatever_a_handler_raises():
-    """resume() gives back what others count on."""
+@in_forked_child
+def test_resume_reacquires_the_lock_although_a_handler_raises():
+    """resume() must restore the lock, because its callers rely on it."""
     lock = Lock()
     lock.acquire()
     lock.acquire()

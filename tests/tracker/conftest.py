@@ -43,7 +43,7 @@ def tracker(make):
 
 @pytest.fixture(params=["in memory", "on disk", "watched"])
 def place(request):
-    """Bring tasks to where their status can be: in the cache, only on disk, or in a dict that was handed out."""
+    """Bring tasks into each place that may have their status: the cache, only the disk, or a held dict."""
     held = []
 
     def bring(tracker):

@@ -24,7 +24,7 @@ def test_empty_tracker_counts_nothing(tracker, name):
     (3, 3, 2, "100.00 %", "0.00 %"), (1, 3, 0, "33 %", "67 %"), (1, 3, 5, "33.33333 %", "66.66667 %"),
     (1, 8, 1, "12.5 %", "87.5 %"), (347, 1000, 2, "34.70 %", "65.30 %"),
 ])
-def test_counts_fractions_and_percent_texts(make, place, name, count, total, decimals, text, opposite):
+def test_counts_fractions_and_percentages_agree(make, place, name, count, total, decimals, text, opposite):
     special = {"done": {"_done": True}, "tried": {"_tries": 2}, "aborted": {"_aborted": True}}[name]
     tracker = place(make(init=((number, special if number < count else {}) for number in range(total))))
     assert getattr(tracker, f"num_{name}")() == count

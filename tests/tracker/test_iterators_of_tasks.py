@@ -17,7 +17,7 @@ FAMILIES = [(family, part) for family in ("todo", "try", "aborted") for part in 
 @pytest.mark.parametrize("max_tries", [0, 1, 2, 3])
 @pytest.mark.parametrize("allow_aborted", [False, True])
 @pytest.mark.parametrize(("family", "part"), FAMILIES)
-def test_iterator_hands_out_what_its_gate_lets_through(make, place, family, part, allow_aborted, max_tries):
+def test_iterator_yields_the_tasks_that_its_gate_accepts(make, place, family, part, allow_aborted, max_tries):
     tracker = place(make(max_tries=max_tries, init=((key, {**task, "n": key}) for key, task in enumerate(SITUATIONS))))
     after, expected = {}, []
     for key, task in enumerate(SITUATIONS):
@@ -34,7 +34,7 @@ def test_iterator_hands_out_what_its_gate_lets_through(make, place, family, part
 
 
 @of_one_process
-def test_try_keys_counts_each_try_before_it_hands_the_key_out(make, place):
+def test_try_keys_counts_each_try_before_it_yields_the_key(make, place):
     tracker = place(make(max_tries=2, init={key: {} for key in "abc"}))
     iterator = tracker.try_keys()
     for key in "abc":
@@ -62,7 +62,7 @@ def test_close_ends_the_iteration_and_counts_no_try_ahead(make, place, part, bat
     assert list(tracker.try_keys()) == list("abcde")
 
 
-def test_loop_over_tasks_is_live(make, place):
+def test_loop_over_tasks_sees_additions_and_deletions(make, place):
     tracker = place(make(init={"a": {}, "b": {}, "c": {}, "d": {}, "e": {}}))
     seen = []
     for key in tracker.try_keys():
@@ -78,7 +78,7 @@ def test_loop_over_tasks_is_live(make, place):
     assert seen == ["a", "e", "f"]
 
 
-def test_loop_does_not_come_back_to_a_task_that_is_open_again(make, place):
+def test_loop_does_not_repeat_a_task_that_was_reopened_behind_it(make, place):
     tracker = place(make(init={key: {} for key in "abc"}))
     seen = []
     for key in tracker.try_keys():
@@ -90,9 +90,9 @@ def test_loop_does_not_come_back_to_a_task_that_is_open_again(make, place):
 
 
 @pytest.mark.parametrize("way", ["method", "keying"])
-def test_task_that_gets_open_ahead_of_the_loop_is_handed_out(make, place, way):
+def test_loop_yields_a_task_that_is_reopened_ahead_of_it(make, place, way):
     closed = [{"_done": True}, {"_aborted": True}, {"_tries": 1}]
-    # (open ones between them, so that a chunk that was read ahead spans all)
+    # There are open tasks between them, so that one prefetched chunk spans all.
     tracker = place(make(max_tries=1, init=enumerate([{}, *closed, {}, *closed, {}])))
     seen = []
     for key in tracker.todo_keys():
@@ -111,7 +111,7 @@ def test_task_that_gets_open_ahead_of_the_loop_is_handed_out(make, place, way):
 
 
 @pytest.mark.parametrize("way", ["method", "keying"])
-def test_task_that_gets_aborted_ahead_of_the_loop_is_handed_out(make, place, way):
+def test_aborted_loop_yields_a_task_that_is_aborted_ahead_of_it(make, place, way):
     tracker = place(make(init={key: {"_aborted": key % 2 == 0} for key in range(7)}))
     seen = []
     for key in tracker.aborted_keys():
@@ -127,7 +127,7 @@ def test_task_that_gets_aborted_ahead_of_the_loop_is_handed_out(make, place, way
 
 
 @pytest.mark.parametrize("disturb", ["sync", "revert", "clear"])
-def test_loop_over_tasks_survives(make, disturb):
+def test_loop_over_tasks_continues_after_operations_on_the_whole_store(make, disturb):
     tracker = make(init={number: {} for number in range(100)})
     tracker.sync()
     seen = []
@@ -141,7 +141,7 @@ def test_loop_over_tasks_survives(make, disturb):
 
 
 @pytest.mark.parametrize("sync_at", [5, 1000])
-def test_crawl_over_several_blocks_does_every_task_once(make, sync_at):
+def test_crawl_over_several_blocks_yields_every_task_once(make, sync_at):
     tracker = make(sync_at=sync_at, init={1: {}})
     seen = []
     for key, task in tracker.try_items():
@@ -187,7 +187,7 @@ def test_sync_between_yield_and_change_loses_nothing(make):
 
 
 @of_one_process
-def test_iterators_and_gates_see_each_others_tries(make):
+def test_iterators_and_gates_count_the_same_tries(make):
     tracker = make(max_tries=2, init={key: {} for key in "ab"})
     first, second = tracker.try_keys(), tracker.try_keys()
     assert [next(first), next(second)] == ["a", "a"]
@@ -197,7 +197,7 @@ def test_iterators_and_gates_see_each_others_tries(make):
     assert list(second) == []
 
 
-def test_reading_tracker_reads_statuses_and_refuses_to_try(make, path, opened):
+def test_read_only_tracker_reads_statuses_and_refuses_tries(make, path, opened):
     make(init={"a": {"_done": True}, "b": {"_tries": 1}, "c": {"_aborted": True}}).close()
     opened.append(ProgressTracker(path, mode="r"))
     reader = opened[-1]
@@ -220,7 +220,7 @@ with ProgressTracker(sys.argv[1]) as tracker:
 """
 
 
-def test_reading_tracker_yields_tasks_that_a_writer_adds(make, path, opened, run_python):
+def test_read_only_tracker_yields_tasks_that_a_writer_adds(make, path, opened, run_python):
     make(init={number: {} for number in range(10)}).close()
     opened.append(ProgressTracker(path, mode="r"))
     reader = opened[-1]
@@ -237,7 +237,7 @@ def test_reading_tracker_yields_tasks_that_a_writer_adds(make, path, opened, run
         reader.tries(3)
 
 
-def test_reading_tracker_does_not_take_a_deleted_task_for_the_one_it_handed_out_last(make, path, opened, run_python):
+def test_read_only_tracker_raises_for_a_task_deleted_after_it_was_yielded(make, path, opened, run_python):
     make(init={3: {"_tries": 2}, 4: {}}).close()
     opened.append(ProgressTracker(path, mode="r"))
     reader = opened[-1]

@@ -1,4 +1,4 @@
-"""Thousands of tasks that the program holds: dicts and statuses stay in step."""
+"""Thousands of tasks that the program holds: dicts and statuses stay consistent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.tasks import FRESH, of_one_process, reopened
 
 
 @of_one_process
-class TestThousandsOfTasksThatAreHeld:
-    """``tasks = list(tracker.todo_items())``: what such a list promises holds for all of it."""
+class TestThousandsOfHeldTasks:
+    """``tasks = list(tracker.todo_items())``: all dicts of such a list stay watched."""
 
     COUNT = 3000
 
@@ -27,11 +27,11 @@ class TestThousandsOfTasksThatAreHeld:
     def tasks(self, request, tracker):
         tasks = dict(getattr(tracker, f"{request.param}_items")())
         assert len(tasks) == self.COUNT
-        # (as many changes as make several automatic syncs)
+        # There are enough changes for several automatic syncs.
         tracker.add_many(range(-2000, 0))
         return tasks
 
-    def test_data_and_status_are_saved(self, make, tracker, tasks):
+    def test_data_and_status_of_held_tasks_are_saved(self, make, tracker, tasks):
         for key, task in tasks.items():
             task["x"] = -key
             task["_done"] = key % 2 == 0
@@ -78,7 +78,7 @@ class TestThousandsOfTasksThatAreHeld:
             task["_done"] for task in tasks.values()
         ]
         tracker.sync()
-        # Tasks that are opened again while a loop runs, and lie ahead.
+        # Tasks that are reopened ahead of a running loop.
         loop = tracker.todo_keys()
         assert next(loop) == wanted[0]
         for task in tasks.values():

@@ -23,7 +23,7 @@ from tests.support.tasks import FRESH, of_one_process, reopened
     lambda tracker: tracker.setdefault("a", {}), lambda tracker: tracker.set.add("a"),
     lambda tracker: tracker.__ior__({"a": {}}),
 ])
-def test_added_task_is_fresh(tracker, make, add):
+def test_added_task_has_the_default_status(tracker, make, add):
     add(tracker)
     assert tracker["a"] == FRESH
     assert list(tracker["a"]) == list(FRESH)
@@ -43,7 +43,7 @@ def test_adding_an_existing_task_raises_and_changes_nothing(make, place):
 
 
 @of_one_process
-def test_key_too_long_for_its_repr_does_not_spoil_the_errors(tracker):
+def test_errors_for_a_key_beyond_the_digit_limit_are_raised(tracker):
     key = 10**5000
     tracker.add(key)
     with pytest.raises(DuplicateKeyError):
@@ -66,7 +66,7 @@ def test_add_if_absent_does_not_change_existing_tasks(make, place):
 
 
 @of_one_process
-def test_add_many_keeps_what_came_before_a_duplicate(make, place):
+def test_add_many_keeps_the_tasks_before_a_duplicate(make, place):
     tracker = place(make(init={"b": {}}))
     with pytest.raises(DuplicateKeyError):
         tracker.add_many(["a", "b", "c"])
@@ -77,7 +77,7 @@ def test_add_many_keeps_what_came_before_a_duplicate(make, place):
 
 
 @of_one_process
-def test_add_many_keeps_what_came_before_an_error_of_the_iterable(tracker):
+def test_add_many_keeps_the_tasks_before_an_error_of_the_iterable(tracker):
     def keys():
         yield "a"
         yield "b"
@@ -90,7 +90,7 @@ def test_add_many_keeps_what_came_before_an_error_of_the_iterable(tracker):
     assert tracker.keys() == ["a", "b", "c"]
 
 
-def test_add_many_takes_more_than_a_chunk_and_keeps_the_order(make):
+def test_add_many_of_several_chunks_keeps_the_order(make):
     tracker = make(sync_at=700)
     keys = [number * 7919 % 5003 for number in range(5003)]
     tracker.add_many(iter(keys))
@@ -110,10 +110,10 @@ some_keys = st.lists(st.integers(0, 12) | st.sampled_from(["x" * 600, ("a", 1), 
     steps=st.lists(st.tuples(st.sampled_from(["add", "add if absent", "done", "delete", "sync"]), some_keys),
                    max_size=8),
 )
-def test_add_many_is_as_if_each_was_added_whatever_is_synced_with_it(
+def test_add_many_equals_single_adds_with_any_unsynced_changes(
     tmp_path_factory, tracker_class, wal_min_places, sync_at, steps
 ):
-    """Chunks that are synced at once go past the cache."""
+    """Chunks that are synced at once bypass the cache."""
     path = tmp_path_factory.mktemp("tracker") / "store"
     model = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -152,13 +152,13 @@ def test_add_many_is_as_if_each_was_added_whatever_is_synced_with_it(
 
 def test_iterable_may_read_the_tracker_that_it_is_added_to(make):
     tracker = make(init={"x": {}}, sync_at=2)
-    # How far such a loop sees its own additions depends on the chunks; each key comes once in any case.
+    # How many of its own additions such a loop sees depends on the chunks. It yields each key once in any case.
     tracker.add_many_if_absent(key + "x" for key in tracker if len(key) < 6)
     assert tracker.keys()[:2] == ["x", "xx"]
     assert len(set(tracker)) == len(tracker)
 
 
-def test_task_that_was_deleted_and_added_again_is_fresh(make, place):
+def test_task_deleted_and_added_again_has_the_default_status(make, place):
     tracker = place(make(init={"a": {"_done": True, "_tries": 3, "x": 1}, "b": {}}))
     del tracker["a"]
     assert tracker.done("a") is False

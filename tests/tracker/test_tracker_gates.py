@@ -24,7 +24,7 @@ def test_gate_follows_done_aborted_and_tries(make, place, gate, allow_aborted, m
 
 
 @pytest.mark.parametrize("max_tries", [0, 1, 3])
-def test_gates_that_add_add_and_open(make, max_tries):
+def test_adding_gates_add_a_missing_task_and_return_true(make, max_tries):
     tracker = make(max_tries=max_tries)
     assert tracker.should_do_add("a") is True
     assert tracker["a"] == FRESH
@@ -43,7 +43,7 @@ def test_tries_run_out_at_max_tries(make, place):
     assert tracker.should_do("a") is True
 
 
-def test_max_tries_is_the_instances_own_and_not_stored(make):
+def test_max_tries_belongs_to_the_instance_and_is_not_stored(make):
     tracker = make(max_tries=1, init={"a": {"_tries": 1}})
     assert tracker.max_tries == 1
     assert tracker.should_do("a") is False
@@ -54,7 +54,7 @@ def test_max_tries_is_the_instances_own_and_not_stored(make):
 
 @pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (1.0, TypeError), ("1", TypeError), (None, TypeError),
                                               (True, TypeError)])
-def test_wrong_max_tries_is_refused_before_anything_is_made(tracker_class, path, wrong, error):
+def test_invalid_max_tries_is_refused_before_a_store_is_created(tracker_class, path, wrong, error):
     with pytest.raises(error, match="max_tries"):
         tracker_class(path, wrong)
     assert not path.exists()

@@ -18,7 +18,7 @@ from tests.support.tasks import counts, of_one_process
 # Two trackers on one path
 
 
-def test_trackers_that_share_see_each_others_statuses_at_once(make):
+def test_trackers_with_shared_memory_see_statuses_of_each_other_at_once(make):
     one, other = make(init={"a": {}}), make()
     one.mark_done("a")
     assert other.done("a")
@@ -27,7 +27,7 @@ def test_trackers_that_share_see_each_others_statuses_at_once(make):
 
 
 @of_one_process
-def test_trackers_apart_see_each_others_statuses_after_a_sync(make):
+def test_trackers_with_separate_memory_see_statuses_of_each_other_after_a_sync(make):
     one, other = make(init={"a": {}, "b": {}}, clone=False), make(clone=False)
     one.sync()
     one.mark_done("a")
@@ -44,7 +44,7 @@ def test_trackers_apart_see_each_others_statuses_after_a_sync(make):
 
 
 @of_one_process
-def test_trackers_apart_add_and_delete(make):
+def test_trackers_with_separate_memory_add_and_delete_tasks(make):
     one, other = make(init={number: {} for number in range(600)}, clone=False), make(clone=False)
     one.sync()
     for number in range(0, 600, 2):
@@ -63,7 +63,7 @@ def test_trackers_apart_add_and_delete(make):
 # Trackers and plain stores
 
 
-def test_plain_store_is_not_opened_as_a_tracker_nor_the_other_way_round(path, tmp_path):
+def test_dict_store_and_tracker_are_not_opened_as_each_other(path, tmp_path):
     with POD(path, init={"a": 1}) as pod:
         with pytest.raises(StoreKindError, match="ProgressTracker"):
             ProgressTracker(path)
@@ -81,7 +81,7 @@ def test_plain_store_is_not_opened_as_a_tracker_nor_the_other_way_round(path, tm
         assert pod.items() == [("a", 1)]
 
 
-def test_tracker_of_conflicting_options_is_refused(make):
+def test_tracker_with_conflicting_options_is_refused(make):
     make()
     with pytest.raises(StoreConflictError, match="gzipped"):
         make(gzipped=True)
@@ -97,7 +97,7 @@ def test_positional_arguments_are_in_the_documented_order(tracker_class, path):
 
 
 def test_status_is_not_in_the_json(make, path):
-    """A task without data costs no value at all, whatever its status."""
+    """A task without data needs no value on disk, with any status."""
     tracker = make(init={number: {"_done": True, "_tries": number} for number in range(300)})
     tracker.close()
     assert b"_done" not in (path / "data.mdb").read_bytes()

@@ -1,4 +1,4 @@
-"""The status of a task, by method and by keying: one and the same."""
+"""The status of a task, by method and in the task dict: both are the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def status_by_method(tracker, key):
 
 
 def assert_status(tracker, key, status):
-    """Every way of asking gives the same answer."""
+    """Check that every read of the status gives the same result."""
     assert status_by_method(tracker, key) == status
     assert {name: tracker[key][name] for name in FRESH} == status
     assert {name: dict(tracker.items())[key][name] for name in FRESH} == status
@@ -45,7 +45,7 @@ def assert_status(tracker, key, status):
 @pytest.mark.parametrize("way", ["method", "keying"])
 @pytest.mark.parametrize(("method", "change"), CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("state", STATES, ids=str)
-def test_change_is_seen_everywhere_at_once(make, place, state, way, method, change):
+def test_every_read_sees_a_status_change_at_once(make, place, state, way, method, change):
     tracker = place(make(init={"a": state}))
     if way == "method":
         assert getattr(tracker, method)("a") is None
@@ -61,7 +61,7 @@ def test_change_is_seen_everywhere_at_once(make, place, state, way, method, chan
 
 
 @pytest.mark.parametrize("way", ["method", "keying"])
-def test_change_is_reverted(make, place, way):
+def test_revert_undoes_a_status_change(make, place, way):
     tracker = make(init={"a": {"_tries": 5, "x": 1}})
     tracker.sync()
     place(tracker)
@@ -79,7 +79,7 @@ def test_change_is_reverted(make, place, way):
 
 
 @of_one_process
-def test_a_dict_that_the_program_holds_follows_the_methods(make, place):
+def test_held_task_dict_shows_changes_by_methods(make, place):
     tracker = place(make(init={"a": {"x": 1}}))
     task = tracker["a"]
     tracker.mark_done("a")
@@ -93,7 +93,7 @@ def test_a_dict_that_the_program_holds_follows_the_methods(make, place):
     assert tracker.num_done() == 0
 
 
-def test_both_ways_mixed_lose_nothing(tracker, make):
+def test_status_changes_by_method_and_by_dict_can_be_mixed(tracker, make):
     tracker.add("a")
     changing(tracker)["a"]["_tries"] += 1
     tracker.increment_tries("a")
@@ -114,7 +114,7 @@ def test_assigning_replaces_data_and_status(make, place):
     assert reopened(tracker, make)["a"] == {"_done": False, "_aborted": True, "_tries": 0, "y": 2}
 
 
-def test_special_keys_that_are_taken_away_are_back_with_the_next_reading(make, place):
+def test_deleted_status_keys_are_restored_at_the_next_read(make, place):
     tracker = place(make(init={"a": {"_done": True, "_tries": 4, "x": 1}}))
     for name in FRESH:
         del changing(tracker)["a"][name]
@@ -131,7 +131,7 @@ def test_task_given_to_the_tracker_is_not_changed(tracker):
     assert mine == {"x": [1], "_done": True}
 
 
-def test_data_changed_by_keying_is_saved_with_the_status(make, place):
+def test_data_changed_in_the_task_dict_is_saved_with_the_status(make, place):
     tracker = place(make(init={"a": {"x": []}}))
     changing(tracker)["a"]["x"].append(1)
     changing(tracker)["a"]["result"] = {"deep": [2**70, float("inf")]}
@@ -141,7 +141,7 @@ def test_data_changed_by_keying_is_saved_with_the_status(make, place):
     }
 
 
-def test_data_that_is_taken_away_is_gone(make, place):
+def test_data_deleted_from_the_task_dict_is_deleted(make, place):
     tracker = place(make(init={"a": {"x": 1}}))
     del changing(tracker)["a"]["x"]
     assert reopened(tracker, make)["a"] == FRESH
@@ -155,7 +155,7 @@ def test_tries_below_zero_are_kept_and_do_not_count_as_tried(tracker, make):
     assert_status(reopened(tracker, make, max_tries=1), "a", {**FRESH, "_tries": -2})
 
 
-def test_ones_and_zeros_are_taken_as_flags(tracker):
+def test_ones_and_zeros_are_accepted_as_flags(tracker):
     tracker["a"] = {"_done": 1, "_aborted": 0}
     assert tracker["a"] == {**FRESH, "_done": True}
     assert tracker["a"]["_done"] is True
@@ -169,7 +169,7 @@ BAD_STATUS = [
 
 
 @pytest.mark.parametrize("bad", BAD_STATUS, ids=str)
-def test_bad_status_is_refused_and_changes_nothing(make, place, bad):
+def test_invalid_status_is_refused_and_changes_nothing(make, place, bad):
     (name,) = bad
     tracker = place(make(init={"a": {"_tries": 3, "x": 1}}))
     dirty = tracker.dirty()
@@ -187,7 +187,7 @@ def test_bad_status_is_refused_and_changes_nothing(make, place, bad):
 
 @of_one_process
 @pytest.mark.parametrize("bad", BAD_STATUS, ids=str)
-def test_bad_status_set_by_keying_is_reported_at_the_next_sync(make, bad):
+def test_invalid_status_in_the_task_dict_is_reported_at_the_next_sync(make, bad):
     (name,) = bad
     tracker = make(init={"a": {"x": 1}, "b": {}})
     tracker.sync()
@@ -233,7 +233,7 @@ STATUS_METHODS = [name for name, _ in CHANGES.values()] + ["tries", "aborted", "
 
 @pytest.mark.parametrize("method", STATUS_METHODS)
 @pytest.mark.parametrize("state", ["never there", "deleted", "deletion on disk"])
-def test_missing_task_is_a_key_error(make, method, state):
+def test_missing_task_raises_key_error(make, method, state):
     tracker = make(init={"b": {}})
     if state != "never there":
         tracker.add("a")
@@ -248,7 +248,7 @@ def test_missing_task_is_a_key_error(make, method, state):
     assert tracker.keys() == ["b"]
 
 
-def test_missing_task_is_a_key_error_also_right_after_an_iterator_handed_it_out(make):
+def test_task_deleted_after_an_iterator_yielded_it_raises_key_error(make):
     tracker = make(init={"a": {}, "b": {}})
     tracker.sync()
     for key in tracker.todo_keys():
@@ -333,7 +333,7 @@ def test_status_that_was_changed_and_changed_back_is_not_dirty(make, way, asked)
     tracker.sync()
     assert tracker._store.disk_version == disk_version, "the sync has written something"
     assert tracker.items() == before
-    # Beside one that did change, in the same block of statuses.
+    # The next task in the same status block did change.
     there(tracker)
     tracker.increment_tries(3)
     back(tracker)
@@ -380,7 +380,7 @@ def test_hold_keeps_status_changes_in_memory(make):
     assert tracker.num_done() == 2
 
 
-def test_sync_key_saves_a_status_alone(make):
+def test_sync_key_saves_only_the_status_of_its_key(make):
     tracker = make(init={number: {"x": number} for number in range(3)})
     tracker.sync()
     tracker.mark_done(0)
@@ -432,7 +432,7 @@ def test_unstorable_task_keeps_data_and_status_together(make, sync, known):
 
 
 @of_one_process
-def test_unstorable_task_leaves_its_neighbours_saved(make):
+def test_unstorable_task_does_not_prevent_saving_its_neighbours(make):
     tracker = make(init={number: {} for number in range(5)})
     tracker.sync()
     tracker[2]["x"] = object()

@@ -1,4 +1,4 @@
-"""update() of a tracker merges into the tasks that are there."""
+"""update() of a tracker merges into existing tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_update_merges_into_existing_tasks(make, place):
     ]
 
 
-def test_update_keeps_what_a_method_set(make, place):
+def test_update_keeps_a_status_set_by_a_method(make, place):
     tracker = place(make(init={"a": {}}))
     tracker.mark_done("a")
     tracker.increment_tries("a")
@@ -39,19 +39,19 @@ def test_update_changes_the_dict_that_the_program_holds(make, place):
     assert reopened(tracker, make)["a"] == {**FRESH, "_done": True, "x": 2, "held": True}
 
 
-def test_update_of_a_deleted_task_makes_a_new_one(make, place):
+def test_update_of_a_deleted_task_adds_a_new_one(make, place):
     tracker = place(make(init={"a": {"x": 1, "_done": True}, "b": {}}))
     del tracker["a"]
     tracker.update({"a": {"y": 1}})
     assert tracker.items() == [("b", FRESH), ("a", {**FRESH, "y": 1})]
 
 
-def test_init_mixes_in_too(tracker, make):
+def test_init_merges_into_existing_tasks(tracker, make):
     tracker.update({"a": {"x": 1, "_tries": 2}})
     assert reopened(tracker, make, init={"a": {"y": 1}})["a"] == {**FRESH, "_tries": 2, "x": 1, "y": 1}
 
 
-def test_ior_and_set_mix_in_too(tracker):
+def test_ior_and_set_merge_into_existing_tasks(tracker):
     tracker.update({"a": {"x": 1}})
     tracker |= {"a": {"y": 1}}
     tracker.set.update({"a": {"z": 1}})

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import assert_type
 
@@ -41,6 +41,7 @@ from tastypy_fast.types import (
 
 Task = dict[str, Any]
 Page = dict[str, int]
+V = TypeVar("V")
 
 
 # PersistentOrderedDict
@@ -97,7 +98,7 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     pod.hold()
     pod.unhold()
 
-    # Blocks and the end
+    # Blocks and the end of a store
     assert_type(pod.locked(), AbstractContextManager[PersistentOrderedDict[str, Page], None])
     with pod.locked() as locked:
         assert_type(locked, PersistentOrderedDict[str, Page])
@@ -105,7 +106,7 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
         assert_type(opened, PersistentOrderedDict[str, Page])
     pod.close()
 
-    # What it is
+    # Attributes
     assert_type(pod.path, str)
     assert_type(pod.mode, Mode)
     assert_type(pod.durability, Durability)
@@ -114,7 +115,7 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.closed, bool)
     assert_type(repr(pod), str)
 
-    # In and out
+    # Import and export
     assert_type(pod.export_json("folder"), int)
     assert_type(pod.export_jsonl(Path("x.jsonl")), int)
     assert_type(pod.export_jsonl(io.StringIO()), int)
@@ -191,7 +192,7 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     pod.hold()
     pod.unhold()
 
-    # Blocks and the end
+    # Blocks and the end of a store
     assert_type(pod.locked(), AbstractContextManager[SharedPersistentOrderedDict[str, Page], None])
     with pod.locked() as locked:
         assert_type(locked, SharedPersistentOrderedDict[str, Page])
@@ -199,7 +200,7 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
         assert_type(opened, SharedPersistentOrderedDict[str, Page])
     pod.close()
 
-    # What it is
+    # Attributes
     assert_type(pod.path, str)
     assert_type(pod.mode, Mode)
     assert_type(pod.durability, Durability)
@@ -208,7 +209,7 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.closed, bool)
     assert_type(repr(pod), str)
 
-    # In and out
+    # Import and export
     assert_type(pod.export_json("folder"), int)
     assert_type(pod.export_jsonl(Path("x.jsonl")), int)
     assert_type(pod.export_jsonl(io.StringIO()), int)
@@ -498,9 +499,21 @@ def swap(store: StoreLike[str, int], one: str, other: str) -> None:
     store.set |= {"b": 1}
     store.update({"a": 1})
     assert_type(store.get(one), int | None)
-    assert_type(store.pop(one, None), int | None)
+    assert_type(store.pop(one), int)
+    assert_type(store.pop(one, default=None), Any)
     assert_type(store.items(), list[tuple[str, int]])
     assert_type(store.dirty(), set[str])
+
+
+def values_of(store: StoreLike[str, V]) -> list[V]:
+    return store.values()
+
+
+def use_values_of() -> None:
+    assert_type(values_of(PersistentOrderedDict[str, int]("path")), list[int])
+    assert_type(values_of(SharedPersistentOrderedDict[str, Page]("path")), list[Page])
+    assert_type(values_of(Tracker[str]("path")), list[Task])
+    assert_type(values_of(SharedTracker[str]("path")), list[Task])
 
 
 def work(tracker: TrackerLike[str], keys: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""What type checkers find in the code of users: nothing in ``consumer.py``, and every mistake in ``mistakes.py``."""
+"""The errors of type checkers in user code: none in ``consumer.py``, and every mistake in ``mistakes.py``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def run(*command):
 
 
 def mypy_errors(folder):
-    """(file, line) of each error, with its text."""
+    """The file and line of each error of mypy, with its text."""
     done = run("mypy", "--strict", "--config-file=", "--no-color-output", f"--cache-dir={folder / 'cache'}")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = re.findall(r"^(.*?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
@@ -59,7 +60,7 @@ def test_type_checker_finds_the_mistakes_and_nothing_else(checker, tmp_path):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_public_method_is_in_the_consumers_code(cls):
+def test_consumer_code_uses_every_public_method(cls):
     used = set(re.findall(r"\.(\w+)\b", CONSUMER.read_text()))
     assert {name for name in dir(cls) if not name.startswith("_")} - used == set()
 
@@ -87,7 +88,7 @@ def test_examples_of_shared_classes_use_shared_classes(cls):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_classes_take_their_types_at_run_time(cls, tmp_path):
+def test_classes_accept_type_parameters_at_run_time(cls, tmp_path):
     made = cls[str] if cls in (ProgressTracker, SharedProgressTracker) else cls[str, int]
     with made(tmp_path / "store") as store:
         assert type(store) is cls
@@ -96,6 +97,15 @@ def test_classes_take_their_types_at_run_time(cls, tmp_path):
     with pytest.raises(TypeError):
         cls[str, int, int]
     assert not isinstance({}, StoreLike)
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, StoreLike, TrackerLike])
+def test_annotations_can_be_evaluated(cls):
+    typing.get_type_hints(cls)
+    for name, member in inspect.getmembers(cls):
+        member = getattr(member, "fget", member)
+        if not name.startswith("_") and callable(member):
+            typing.get_type_hints(member)
 
 
 @pytest.mark.parametrize("cls", [SharedPersistentOrderedDict, SharedProgressTracker])
@@ -113,7 +123,7 @@ def test_shared_store_with_types_is_pickled(cls, tmp_path):
 def test_protocols_have_every_method_that_both_kinds_have(protocol):
     private, shared = {StoreLike: CLASSES[::2], TrackerLike: CLASSES[1::2]}[protocol]
     both = {name for name in dir(private) if not name.startswith("_")} & set(dir(shared))
-    # (a class is annotated with type[...], not with a protocol)
+    # A class is annotated with type[...], and not with a protocol.
     assert both - set(dir(protocol)) == {"import_json"}
     assert {name for name in dir(protocol) if not name.startswith("_")} <= both
 

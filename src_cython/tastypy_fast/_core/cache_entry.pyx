@@ -1,7 +1,7 @@
-"""Define what the write cache consists of: its entries, and what loops have handed out.
+"""Define the entries of the write cache, and the records of the items that iterators yielded last.
 
 A row is identified by its sequence number ("seq"), which never changes and is never used again. The database
-``order`` maps a key to its seq, the database ``values`` maps a seq to its record.
+``order`` maps a key to its seq. The database ``values`` maps a seq to its record.
 """
 
 cimport cython
@@ -23,7 +23,7 @@ __all__ = ["Entry"]
 
 
 cdef bytes pack(long long number):
-    """Encode a seq or a block number as LMDB's integer keys are: 8 bytes in the machine's byte order."""
+    """Encode a seq or a block number as an integer key of LMDB: 8 bytes in the machine's byte order."""
     return PyBytes_FromStringAndSize(<const char*>&number, 8)
 
 
@@ -50,11 +50,11 @@ cdef bint is_referenced(PyObject* value, int depth) except -1:
 @cython.no_gc
 @cython.freelist(256)
 cdef class Entry:
-    """One key of the cache.
+    """One key in the cache.
 
-    ``disk_seq`` is the seq that the key has on disk: ABSENT if the disk does not have the key, UNKNOWN if the disk was
-    not asked yet. ``seq`` is the one that it has now. ``payload`` is the JSON as it was last assigned or read.
-    ``value`` is the list or dict that was made of it and handed out.
+    ``disk_seq`` is the seq of the key on disk: ABSENT if the disk does not have the key, UNKNOWN if the index was not
+    read yet. ``seq`` is the current seq. ``payload`` is the JSON that was last assigned or read. ``value`` is the list
+    or dict that was decoded from it and returned to a caller.
 
     ``dirty``: the payload, the seq or the existence differ from the disk. ``relocated``: the key was deleted and added
     again, so the next sync moves its record to a new seq. ``borrowed``: the caller still had references to the value
@@ -65,26 +65,26 @@ cdef class Entry:
 @cython.final
 @cython.freelist(8)
 cdef class YieldedCopy:
-    """A copy of a value that a loop has handed out. It is saved only if it is changed and its key is marked dirty.
+    """The copy of a value that an iterator yielded. It is saved only if it is changed and its key is marked dirty.
 
-    ``payload`` is the JSON of which the copy was made. ``watched`` is the value that was handed out by ``pod[key]``
-    before, if there was one, because its unsaved changes are in the copy. ``status`` is the one that the copy of a
-    task last showed. ``generation``: see WriteCache.copy_generation.
+    ``payload`` is the JSON from which the copy was decoded. ``watched`` is the value that ``pod[key]`` returned before,
+    or None. The copy has its unsaved changes. ``status`` is the status that was last written into the copy of a task.
+    ``generation`` is the cache's ``copy_generation`` when the copy was yielded.
     """
 
 
 cdef class ValueLoop:
-    """A loop over values, as the cache sees it. ``copied`` is its last copy, or None at its end."""
+    """The part of an iterator over values that the cache uses. ``copied`` is its last copy, or None at its end."""
 
 
 @cython.final
 cdef class LastYielded:
-    """The item that a loop over the store has handed out last.
+    """The item that an iterator over the store yielded last.
 
     ``key`` and ``seq`` let a tracker skip the index when the caller changes the status of that task next.
-    ``copied`` is the copy of its value. ``record`` is the record of the last key that a loop over keys handed out,
-    because callers often ask for its value next. It is valid as long as ``cache_version`` and ``snapshot_id`` are the
-    cache's.
+    ``copied`` is the copy of its value. ``record`` is the record of the last key that an iterator over keys yielded,
+    because callers often read its value next. It is valid while ``cache_version`` and ``snapshot_id`` equal those of
+    the cache.
     """
 
 

@@ -1,14 +1,14 @@
-"""Claim of a worker on a task, as the database ``claims`` has it by the task's sequence number.
+"""Encode and decode the claim of a worker on a task, which the database ``claims`` maps from the task's seq.
 
     worker 8, slot 8, position 8, since 8 (seconds since 1970, double), tries 8 bytes
 
-A claim of a loop has the number of its slot and a position. The task was yielded if the position is below the count in
-this slot (see worker_slots). A claim of slot 0 was made by ``should_try()`` and was yielded when it was committed; its
-position is the number of the thread. A claim of slot FAILED_SLOT is a task at which a thread has failed and which it
-may try again; its position is also the number of the thread.
+The claim of an iterator has the number of its slot and a position. The task was yielded if the position is below the
+count in this slot (see worker_slots). A claim with slot 0 was made by ``should_try()``, and its task was yielded when
+the claim was committed. A claim with slot FAILED_SLOT is for a task at which a thread failed, and which this thread
+may try again. With slot 0 and FAILED_SLOT, the position is the number of the thread.
 
 ``tries`` is the task's number of tries including the one of this claim. It follows later changes of that number. If the
-task has fewer tries, they were reset, and the claim's try is not among them.
+task has fewer tries, its tries were reset, and they do not include the try of the claim.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -39,14 +39,14 @@ cdef bytes encode_claim(const Claim* claim):
 
 
 def read_claim(bytes raw):
-    """Return the ClaimRecord of an entry of the database."""
+    """Decode an entry of the database ``claims`` into a ClaimRecord."""
     cdef Claim claim
     decode_claim(raw, &claim)
     return ClaimRecord(claim.worker, claim.slot, claim.position, claim.since, claim.tries)
 
 
 def pack_claim(record not None):
-    """Return the entry of the database for a ClaimRecord."""
+    """Encode a ClaimRecord as an entry of the database ``claims``."""
     cdef Claim claim
     claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     return encode_claim(&claim)
@@ -55,7 +55,8 @@ def pack_claim(record not None):
 cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except -1:
     """Return whether the claim that ends in this write transaction has counted a try that never began.
 
-    That is a task that its loop has not yielded. ``status`` is the task's entry, ``number`` its packed sequence number.
+    A try never began if the iterator that claimed the task did not yield it. ``status`` is the task's entry, ``number``
+    its packed seq.
     """
     cdef Claim claim
     raw = store.snapshot.get(number, None, store.claims)

@@ -1,4 +1,4 @@
-"""Run the mapping slots and the methods of one key in compiled code, without a detour through Python."""
+"""Run the mapping methods and the methods of one key in compiled code, without calls into Python code."""
 
 cimport cython
 from libc.stdint cimport uint32_t
@@ -18,7 +18,7 @@ __all__ = ["PodHandle", "ThreadLock", "TrackerHandle"]
 
 @cython.final
 cdef class Step:
-    """Several operations that no other thread comes between: ``with pod._one_step: ...``"""
+    """A block of operations that is atomic for other threads: ``with pod._one_step: ...``"""
 
     cdef WriteCache cache
 
@@ -37,7 +37,7 @@ cdef class ThreadLock:
     """The block of ``with pod.locked():``, which holds the lock of the threads and suspends the automatic sync."""
 
     cdef StoreHandle store
-    # Of each time that it was entered: the cache and its lock. Both may be others later: after close(), after fork().
+    # A pair for each nested block: the cache and its lock at the begin. close() and fork() replace both.
     cdef list entered
 
     def __init__(self, StoreHandle store not None):
@@ -55,7 +55,7 @@ cdef class ThreadLock:
         cdef WriteCache cache
         cdef Lock lock
         if not self.entered:
-            raise NotLockedError("the end of a block that was not begun")
+            raise NotLockedError("a block was ended that was not begun; use locked() in a with statement")
         cache, lock = self.entered[len(self.entered) - 1]
         if cache.store.lock is not lock:
             # A child that was forked inside the block has a new lock, which it does not hold.
@@ -63,7 +63,7 @@ cdef class ThreadLock:
             self.store.blocks -= 1
             return
         if not lock.is_mine():
-            # (the thread that holds the lock can still end the block)
+            # Keep the entry, because the thread that holds the lock can still end the block.
             raise NotLockedError("a block belongs to the thread that began it, which must end it; this is another one")
         self.entered.pop()
         self.store.blocks -= 1
@@ -77,8 +77,8 @@ cdef class ThreadLock:
 cdef class PodHandle(StoreHandle):
     """The compiled part of a private store. Instances on one path share one cache.
 
-    A shared store has two of these, which are never seen by the user: one reads what is committed, the other one
-    works inside the write transaction.
+    A shared store has two private handles, which users never see. One reads the committed data, and the other one works
+    inside the write transaction.
     """
 
     def _attach(self, WriteCache cache, long long sync_at, long long max_tries, double sync_every=0):
@@ -122,27 +122,28 @@ cdef class PodHandle(StoreHandle):
 
     @property
     def _threshold(self):
-        """How many dirty keys make a sync; 0 on hold."""
+        """Return how many dirty keys start an automatic sync. 0: the instance is on hold."""
         return self.threshold()
 
     def locked(self):
         """Hold the lock of this process's threads for a block: ``with pod.locked(): ...``
 
-        Other threads wait with every operation on the store until the block ends, so that they see all of it or
-        nothing. The automatic sync of this instance is suspended, and is made up for when the block ends. Blocks may
-        stand inside one another. What was done in a block is kept when it ends with an exception. It is no
-        transaction on disk: ``sync()`` writes at once, also inside a block, and a killed process loses what no sync
-        has written. SIGTERM ends the process when the block ends; at its end, the program waits for another thread's
-        block for at most 30 seconds. With ``mode="r"`` everything in the block is read from one snapshot.
+        Every operation of another thread on the store waits until the block ends. Other threads therefore see all
+        changes of the block or none. The automatic sync of this instance is suspended, and runs if it is due when the
+        block ends. Blocks may be nested. The changes of a block are kept when it ends with an exception.
+
+        A block is no transaction on disk. ``sync()`` writes at once, also inside a block, and a killed process loses
+        the changes since the last sync. SIGTERM ends the process when the block ends. At its end, the program waits at
+        most 30 seconds for the block of another thread. With ``mode="r"`` all reads in the block use one snapshot.
 
         Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread.
 
         Returns:
-            A context manager, which gives the store to ``as``.
+            A context manager. ``as`` binds the store.
 
         Raises:
             NotLockedError: Another thread ends the block.
-            DiskFullError: The sync at the end of the block fails; the changes stay in memory.
+            DiskFullError: The sync at the end of the block fails. The changes stay in memory.
 
         Cost:
             O(1), and the sync at the end if ``sync_at`` keys are dirty by then.
@@ -159,8 +160,8 @@ cdef class PodHandle(StoreHandle):
     def hold(self):
         """Suspend the automatic sync of this instance, by count and by time.
 
-        Changes stay in memory, however many there are, until ``sync()``, ``sync_key()`` or the end of the program.
-        ``unhold()`` starts the automatic sync again. Each instance on a path has a hold of its own.
+        All changes stay in memory until ``sync()``, ``sync_key()`` or the end of the program. ``unhold()`` starts the
+        automatic sync again. Each instance on a path has its own hold.
 
         Cost:
             O(1); memory grows with every change until the next sync.
@@ -236,23 +237,23 @@ cdef class PodHandle(StoreHandle):
         return StoreIterator(self, kind, backwards)
 
     def _list(self, int kind):
-        """Everything that _iterate() would give."""
+        """Return a list of everything that _iterate() yields."""
         return list(StoreIterator(self, kind))
 
     def get(self, key, default=None):
-        """Return the value of a key, or ``default`` if the key is not there.
+        """Return the value of a key, or ``default`` if the key does not exist.
 
-        A list or dict is watched as with ``pod[key]``: what is changed in it is saved by the next sync.
+        A list or dict is watched, as with ``pod[key]``: the next sync saves changes inside it.
 
         Args:
             key: The key.
-            default: What to return for a missing key.
+            default: The result for a missing key.
 
         Returns:
             The value, or ``default``, which is not stored.
 
         Cost:
-            Nothing for a key in memory; else two look-ups in the memory-mapped file, O(log n).
+            A dict lookup for a key in memory; else two lookups in the memory-mapped file, O(log n).
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": [1]})
@@ -276,7 +277,7 @@ cdef object change(StoreHandle owner, object key, uint32_t drop, uint32_t add, i
 cdef class TrackerHandle(PodHandle):
     """The compiled part of a private tracker.
 
-    It adds neither fields nor ``cdef`` methods, so that a class may have another compiled base, too.
+    It adds neither fields nor ``cdef`` methods, because a class could not have a second compiled base otherwise.
     """
 
     # Changing one status
@@ -288,11 +289,11 @@ cdef class TrackerHandle(PodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index; none for the key that an iterator has just yielded. It is on disk after the next
-            sync.
+            One lookup in the index; none for the key that an iterator yielded last. The change is on disk after the
+            next sync.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {}})
@@ -309,7 +310,7 @@ cdef class TrackerHandle(PodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             As for ``mark_done()``.
@@ -323,13 +324,13 @@ cdef class TrackerHandle(PodHandle):
         change(self, key, DONE | CLAIMED, 0, 0)
 
     def abort(self, key):
-        """Mark a task aborted: gates and iterators leave it alone, unless ``allow_aborted``.
+        """Mark a task aborted: gates and iterators skip it, unless ``allow_aborted`` is true.
 
         Args:
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             As for ``mark_done()``.
@@ -349,7 +350,7 @@ cdef class TrackerHandle(PodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             As for ``mark_done()``.
@@ -369,7 +370,7 @@ cdef class TrackerHandle(PodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
             UnstorableValueError: The number of tries leaves what 28 bits hold.
 
         Cost:
@@ -384,13 +385,13 @@ cdef class TrackerHandle(PodHandle):
         change(self, key, 0, 0, 1)
 
     def decrement_tries(self, key):
-        """Take one from the tries of a task, also below zero.
+        """Subtract one from the tries of a task. The number may become negative.
 
         Args:
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
             UnstorableValueError: The number of tries leaves what 28 bits hold.
 
         Cost:
@@ -411,7 +412,7 @@ cdef class TrackerHandle(PodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             As for ``mark_done()``.
@@ -425,7 +426,7 @@ cdef class TrackerHandle(PodHandle):
         tasks_of(self).reset_tries(key, self.threshold())
 
     def mark_done_many(self, keys_iterable):
-        """Mark many tasks done, or none if one of them is not there.
+        """Mark many tasks done, or none if one of them does not exist.
 
         Args:
             keys_iterable: The keys of the tasks. It is read to its end first.
@@ -434,7 +435,7 @@ cdef class TrackerHandle(PodHandle):
             KeyError: One of the tasks does not exist; then no task is marked.
 
         Cost:
-            One look-up in the index for each key. It is on disk after the next sync.
+            One lookup in the index for each key. The changes are on disk after the next sync.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {}, "b": {}})
@@ -449,7 +450,7 @@ cdef class TrackerHandle(PodHandle):
         tasks.begin_op()
         try:
             for key in keys:
-                # (a dict that the user holds may have a status that cannot be stored, which is found here, too)
+                # Raises also for a status in a dict of the caller that cannot be stored, before any task is marked.
                 tasks.status_of(key)
             for key in keys:
                 tasks.change(key, CLAIMED, DONE, 0, 0)
@@ -466,10 +467,10 @@ cdef class TrackerHandle(PodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
-            One look-up in the index.
+            One lookup in the index.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {}})
@@ -481,18 +482,18 @@ cdef class TrackerHandle(PodHandle):
         if key not in self:
             raise KeyError(key)
 
-    # What the mixins are made of
+    # Primitives for the mixins
 
     def _gate(self, key, bint allow_aborted, bint add, bint attempt):
-        """Whether a task is to be done; ``add`` adds a missing one, ``attempt`` counts a try."""
+        """Return whether a task is to be done. ``add`` adds a missing task, ``attempt`` counts a try."""
         return tasks_of(self).gate(key, self.max_tries, allow_aborted, add, attempt, self.threshold())
 
     def _status_of(self, key):
-        """(done, aborted, tries) of a task."""
+        """Return (done, aborted, tries) of a task."""
         return tasks_of(self).status_of(key)
 
     def _totals(self):
-        """(tasks, done, aborted, tried) of the tracker."""
+        """Return (tasks, done, aborted, tried) of the tracker."""
         return tasks_of(self).count_all()
 
     def _add_one(self, key, bint if_absent):
@@ -502,11 +503,11 @@ cdef class TrackerHandle(PodHandle):
         tasks_of(self).add_many(keys, if_absent, self.threshold())
 
     def _merge(self, key, dict changes):
-        """``dict.update()`` a task, which is added if it is not there."""
+        """Apply ``dict.update()`` to a task. A missing task is added."""
         tasks_of(self).merge(key, changes, self.threshold())
 
     def _tasks(self, int kind, bint allow_aborted, bint attempt):
-        """Iterate over the tasks that are to be done; ``attempt`` counts a try of each."""
+        """Iterate over the tasks that are to be done. ``attempt`` counts a try of each."""
         return TaskIterator(self, kind, 0, DONE if allow_aborted else DONE | ABORTED, True, attempt)
 
     def _aborted_tasks(self, int kind):

@@ -29,14 +29,14 @@ cdef class StoreIterator(ValueLoop):
     cdef int kind
     cdef bint backwards
     cdef bint finished
-    # Whether the chunk has keys and not records, because the values are large.
+    # Whether the chunk has keys instead of records, because the values are large.
     cdef bint bare
-    # How often a shared store was reverted when the chunk was read, and whether it was again since.
+    # The number of reverts of a shared store when the chunk was read, and whether there was one since.
     cdef object reverts
     cdef bint is_reverted
     cdef readonly long long position
-    # The chunk: seqs, and for each a record, a key (``bare``) or an entry; what comes next in it; and the versions of
-    # the cache and of the store of which it is.
+    # The chunk: seqs, and for each a record, a key (``bare``) or an entry. ``at`` is the index of the next item. The
+    # versions of the cache and of the store are those at which the chunk was read.
     cdef list seqs
     cdef list records
     cdef Py_ssize_t at
@@ -68,7 +68,7 @@ cdef class TaskIterator(StoreIterator):
     cdef uint32_t mask
     cdef long long max_tries
     cdef bint attempt
-    # The table's ``openings`` or ``abortions`` when the chunk was read.
+    # The status table's ``openings`` or ``abortions`` when the chunk was read.
     cdef long long changes
 
     cdef bint is_current(self) except -1

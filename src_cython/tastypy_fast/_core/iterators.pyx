@@ -1,9 +1,9 @@
 """Iterate over a store while it changes: over all keys, or over the tasks with a certain status.
 
-An iterator remembers the seq that it handed out last, reads a chunk of what comes after it, and asks the cache about
-each key again before it hands the key out. When a sync or a revert has changed what is on disk (the cache's
-``cache_version``), the iterator drops the rest of its chunk and seeks again. It keeps no read transaction open between
-two steps.
+An iterator remembers the seq that it yielded last, and reads a chunk of the records after it. It checks each key in the
+cache again before it yields the key. When a sync or a revert has changed the disk, ``cache_version`` of the cache has
+increased. Then the iterator drops the rest of its chunk and seeks again. It keeps no read transaction open between two
+steps.
 """
 
 from bisect import bisect_left, bisect_right
@@ -30,22 +30,22 @@ __all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator",
 cdef enum:
     FIRST_CHUNK = 16
     LARGEST_CHUNK = 512
-    # The chunks of a loop over tasks while other processes write a lot.
+    # The chunk size of an iterator over tasks while other processes write often.
     SMALL_CHUNK = 8
     # A chunk ends with the record that takes it past this size.
     CHUNK_BYTES = 1 << 20
-    # A scan passes over this many records rather than seeking.
+    # To reach a record at most this far ahead, a scan steps over records instead of seeking.
     NEAR = 4
 
-# The name in the database meta under which the number of reverts is.
+# The key of the number of reverts in the database meta.
 REVERTS = b"reverts"
-# Returned in place of an item of the chunk that is not to be handed out any more.
+# Returned for an item of the chunk that must not be yielded any more.
 GONE = object()
 cdef long long END = <long long>0x7fffffffffffffff
 
 
 cdef class StoreHandle:
-    """What an iterator needs to know of the instance that made it."""
+    """The fields of an instance that its iterators use."""
 
     cdef WriteCache open_cache(self):
         if self.cache is None:
@@ -53,9 +53,13 @@ cdef class StoreHandle:
         return self.cache
 
     cdef long long threshold(self):
+        """Return how many dirty keys make a sync; 0 if the automatic sync is suspended."""
         if self.cache.writes_through:
             return 1
-        return 0 if self.held or self.blocks else self.sync_at
+        # (another thread asks before it waits for the end of the block)
+        if self.held or (self.blocks and self.cache.store.lock.is_mine()):
+            return 0
+        return self.sync_at
 
 
 cdef class StoreIterator(ValueLoop):
@@ -79,7 +83,7 @@ cdef class StoreIterator(ValueLoop):
         return self
 
     def seek(self, long long position):
-        """Continue behind this seq (before it, backwards)."""
+        """Continue after this seq, or before it in a backward iterator."""
         self.position = position
         self.seqs = self.records = []
         self.at = 0
@@ -105,10 +109,10 @@ cdef class StoreIterator(ValueLoop):
             if result is not GONE:
                 return result
             if self.is_reverted:
-                # Seek again, because revert() may have brought back keys that lie before this one.
+                # Seek again, because revert() may have restored keys that come before this one.
                 self.is_reverted = False
                 if self.position == seq:
-                    # (else another thread has moved this loop on)
+                    # Otherwise another thread has advanced this iterator, and going back would yield items twice.
                     self.seek(before)
 
     cdef int finish(self) except -1:
@@ -122,27 +126,27 @@ cdef class StoreIterator(ValueLoop):
         return 0
 
     cdef bint is_outdated(self) except -1:
-        """Return whether the rest of the chunk may not be what comes next any more."""
+        """Return whether the rest of the chunk may be outdated."""
         return self.cache_version != self.cache.cache_version or self.cache.is_stale()
 
     cdef int begin_step(self, long long seq, long long before) except -1:
-        """Begin the operation that hands out an item, to which the loop came from ``before``."""
+        """Begin the operation that yields the item at ``seq``. ``before`` is the position before this step."""
         try:
             self.cache.begin_op()
         except BaseException:
-            # Nothing was handed out. Go back, so that the item is not lost if the loop is continued. If another thread
-            # has moved the loop on, it stays where it is.
+            # Nothing was yielded. Go back, because the item would be lost if the iterator is continued. If another
+            # thread has advanced the iterator, its position stays.
             if self.position == seq:
                 self.seek(before)
             raise
         return 0
 
     cdef object offer(self, long long seq, object item, long long before):
-        """Return what to hand out for an item of the chunk, or GONE. The loop came from ``before``."""
+        """Return the value to yield for an item of the chunk, or GONE. ``before`` is the position before this step."""
         if not self.cache.store.snapshot_per_op and (not self.cache.tracks or self.kind == KEYS):
             return self.offer_now(seq, item)
-        # Under the lock, because the status of a task is read, too, and must belong to its value. And where other
-        # processes write, the record is read again if the store has changed since the chunk was read.
+        # Hold the lock, because the status of a task is read, too, and must belong to its value. If other processes
+        # may write, the record is read again when the store has changed since the chunk was read.
         self.begin_step(seq, before)
         try:
             item = self.as_it_is_now(seq, item)
@@ -151,8 +155,10 @@ cdef class StoreIterator(ValueLoop):
             self.cache.end_op()
 
     cdef object as_it_is_now(self, long long seq, object item):
-        """Return an item of the chunk, read again if other processes have written since; None if it does not come
-        next any more. The caller holds the lock."""
+        """Return an item of the chunk, read again if other processes have written since. The caller holds the lock.
+
+        Returns None if the item was deleted or a revert may have restored items before it.
+        """
         if self.snapshot_id == self.cache.snapshot_id or not self.cache.store.snapshot_per_op:
             return item
         if self.reverts != self.count_reverts():
@@ -165,9 +171,9 @@ cdef class StoreIterator(ValueLoop):
         return self.cache.get(REVERTS, self.cache.store.meta)
 
     cdef bint is_overtaken(self, long long seq) except -1:
-        """Return whether another cache (clone=False) has written before this thread got the lock.
+        """Return whether another cache (clone=False) has written before this thread acquired the lock.
 
-        The loop seeks again then, from this item on.
+        If so, the iterator seeks again, starting at this item.
         """
         if self.cache.store.snapshot_per_op or self.cache_version == self.cache.cache_version:
             return False
@@ -175,8 +181,10 @@ cdef class StoreIterator(ValueLoop):
         return True
 
     cdef object read_again(self, long long seq, object item):
-        """Return an item of the chunk as it is on disk now, or None if it was deleted. (A seq never changes its
-        key.)"""
+        """Return an item of the chunk as it is on disk now, or None if it was deleted.
+
+        With ``bare`` the item is a key, and stays valid because a seq never changes its key.
+        """
         cdef StoreBase store = self.cache.store
         if self.bare:
             return item if store.reader().cursor(store.values).set_key(pack(seq)) else None
@@ -193,7 +201,7 @@ cdef class StoreIterator(ValueLoop):
         return self.hand_out(self.cache, entry, &record, seq)
 
     cdef Entry parse_item(self, long long seq, object item, Record* record):
-        """Find the key in an item of the chunk. Returns the entry that the cache has for it."""
+        """Find the key in an item of the chunk. Returns the cache entry of the key, or None."""
         cdef bytes raw
         if type(item) is Entry:
             raw = (<Entry>item).key
@@ -214,7 +222,7 @@ cdef class StoreIterator(ValueLoop):
         return None
 
     cdef int remember_record(self, long long seq, object item) except -1:
-        """Keep the record of a key that is handed out, because callers often ask for its value next."""
+        """Keep the record of a yielded key, because callers often read its value next."""
         self.cache.last_yielded.set_record(item, seq, self.cache_version, self.cache.snapshot_id)
         return 0
 
@@ -228,7 +236,7 @@ cdef class StoreIterator(ValueLoop):
                 raise damaged(cache, seq, error) from error
             if self.kind == KEYS:
                 return key
-        # One object for the whole loop: it says what the loop handed out last.
+        # One object for the whole iteration, which always describes the item that was yielded last.
         copied = self.copied
         if copied is None:
             copied = self.copied = YieldedCopy.__new__(YieldedCopy)
@@ -263,7 +271,7 @@ cdef class StoreIterator(ValueLoop):
         try:
             return cache.decode(b"", seq, record.codec, payload)
         except PersistentOrderedDictIntegrityError:
-            # Decode again with the key, which only the error needs.
+            # Decode again with the key, which only the error message needs.
             return cache.decode(record.key[:record.key_size], seq, record.codec, payload)
 
     cdef int refill(self) except -1:
@@ -275,9 +283,9 @@ cdef class StoreIterator(ValueLoop):
         try:
             cache.resolve()
             if self.cache_version != cache.cache_version:
-                # Drop the old chunk now: after an exception below, it must not be handed out.
+                # Drop the old chunk now, because it would be yielded after an exception below.
                 self.seqs = self.records = []
-                # Asked again only after a sync. Where another process writes, a wrong answer costs nothing but time.
+                # Decided again only after a sync. If another process writes, an outdated decision costs only time.
                 self.bare = self.kind == KEYS and cache.store.has_large_values()
                 self.cache_version = cache.cache_version
             if cache.store.snapshot_per_op:
@@ -301,13 +309,13 @@ cdef class StoreIterator(ValueLoop):
         return 0
 
     cdef int read_disk(self, list seqs, list records) except -1:
-        """Read a chunk from disk. Returns whether there may be more behind it."""
+        """Read a chunk from disk. Returns whether there may be records after it."""
         cdef Py_ssize_t size = 0
         cdef Record record
         cdef const unsigned char[::1] view
         cdef long long seq
         cdef StoreBase store = self.cache.store
-        # Keys of large values: the values are not read.
+        # With ``bare`` read through the memory map, because a copy of each large value is not needed.
         txn = store.reader_of_buffers() if self.bare else store.reader()
         cursor = txn.cursor(store.values)
         if self.backwards:
@@ -338,7 +346,10 @@ cdef class StoreIterator(ValueLoop):
         return False
 
     cdef int add_new(self, list seqs, list records, bint cut) except -1:
-        """Merge in what is only in memory so far, which nearly always comes behind all that is on disk."""
+        """Merge new entries, which are only in memory, into the chunk. They nearly always follow all records on disk.
+
+        ``cut`` says that the chunk does not reach the end of the database.
+        """
         cdef list numbers = self.cache.new_seqs, pairs = []
         cdef dict entries = self.cache.new_entries
         cdef long long bound = -1 if self.backwards else END
@@ -355,7 +366,7 @@ cdef class StoreIterator(ValueLoop):
                 # Deleted. new_seqs is cleaned later, for many numbers at once.
                 continue
             if len(pairs) == self.limit:
-                # The next chunk has the rest, and with it what is on disk behind these.
+                # The next chunk has the rest, and the records on disk after these.
                 bound = pairs[len(pairs) - 1][0]
                 break
             pairs.append((number, entry))
@@ -373,9 +384,9 @@ cdef class StoreIterator(ValueLoop):
 
 @cython.final
 cdef class TaskIterator(StoreIterator):
-    """Yield the tasks with a certain status. ``attempt`` counts a try of each before it is handed out.
+    """Yield the tasks with a certain status. ``attempt`` counts a try of each task before it is yielded.
 
-    A scan of the status blocks finds the seqs of a chunk. Each status is read again before its task is handed out.
+    A scan of the status blocks finds the seqs of a chunk. Each status is read again before its task is yielded.
     """
 
     def __init__(self, StoreHandle handle not None, int kind, uint32_t wanted, uint32_t unwanted, bint limited,
@@ -398,7 +409,7 @@ cdef class TaskIterator(StoreIterator):
         cdef StatusTable status = self.tasks.status
         cdef long long changes, last
         if self.tasks.store.snapshot_per_op:
-            # Another process may have opened a task that was passed over. While others write a lot, chunks are small.
+            # Another process may have opened a task that the scan skipped. Chunks are small while others write often.
             if self.is_current():
                 return False
             self.limit = SMALL_CHUNK
@@ -408,14 +419,14 @@ cdef class TaskIterator(StoreIterator):
         changes = status.abortions if self.flags & ABORTED else status.openings
         last = status.last_aborted if self.flags & ABORTED else status.last_opened
         if changes != self.changes:
-            # A task that was passed over is wanted now. It matters if it lies ahead.
+            # A task that the scan skipped is wanted now. The chunk is outdated if this task is after the position.
             if changes - self.changes > 1 or last > self.position:
                 return True
             self.changes = changes
         return StoreIterator.is_outdated(self)
 
     cdef bint is_current(self) except -1:
-        """Return whether the store is as it was when the chunk was read."""
+        """Return whether the store has not changed since the chunk was read."""
         self.tasks.begin_op()
         try:
             return self.snapshot_id == self.tasks.snapshot_id
@@ -431,7 +442,7 @@ cdef class TaskIterator(StoreIterator):
             self.tasks.end_op()
 
     cdef object offer_task(self, long long seq, object item):
-        """Return the task if its status still is as wanted, else GONE. The caller holds the lock."""
+        """Return the task if it still has the wanted status, else GONE. The caller holds the lock."""
         cdef TaskCache tasks = self.tasks
         cdef Entry entry = None
         cdef Record record
@@ -442,7 +453,7 @@ cdef class TaskIterator(StoreIterator):
             return GONE
         if entry is not None:
             tasks.read_status_from_dict(entry)
-        # (0 if it was deleted since the chunk was read)
+        # The status is 0 if the task was deleted since the chunk was read.
         status = tasks.status.get(seq)
         if status & self.mask != self.flags or (self.max_tries and tries_of(status) >= self.max_tries):
             return GONE
@@ -462,7 +473,7 @@ cdef class TaskIterator(StoreIterator):
             tasks.sync_if_due(self.handle.threshold())
             value = None
         else:
-            # As by keying: what the caller changes in the dict is saved.
+            # The dict is watched as with tracker[key], so changes inside it are saved.
             if entry is None:
                 entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
             value = tasks.borrow(entry)
@@ -483,21 +494,21 @@ cdef class TaskIterator(StoreIterator):
         tasks.begin_op()
         try:
             tasks.resolve()
-            # Those of pinned entries only once, as the loop begins, because a caller may keep ever more values while
-            # the loop runs.
+            # Read the dicts of pinned entries only at the first chunk. Reading them at each chunk would take quadratic
+            # time, because a caller may keep more and more values while the iterator runs.
             tasks.read_all_statuses_from_dicts(self.cache_version == -1)
             self.cache_version = tasks.cache_version
             self.changes = tasks.status.abortions if self.flags & ABORTED else tasks.status.openings
             if not tasks.status.compared:
-                # Compare the counts of tasks and statuses once, because a task without a status would be passed over
-                # in silence.
+                # Compare the counts of tasks and statuses once, because a task without a status would be skipped
+                # without an error.
                 tasks.status.count()
             snapshot_id = tasks.snapshot_id
             if tasks.store.snapshot_per_op:
                 self.reverts = self.count_reverts()
             chosen = self.choose()
             if not chosen and tasks.pinned.by_key:
-                # At the end once more: what lies ahead may have become wanted since.
+                # Read all dicts again at the end, because a task after the position may have become wanted since.
                 tasks.read_all_statuses_from_dicts(True)
                 chosen = self.choose()
             self.read_chosen(chosen, seqs, records)
@@ -512,7 +523,7 @@ cdef class TaskIterator(StoreIterator):
         return self.tasks.status.scan(self.position, self.limit, self.flags, self.mask, self.max_tries)
 
     cdef int read_chosen(self, list chosen, list seqs, list records) except -1:
-        """Read the records of the chosen tasks into the chunk, as many of them as it holds."""
+        """Read the records of the chosen tasks into the chunk, up to its size limit."""
         cdef TaskCache tasks = self.tasks
         cdef dict new_entries = tasks.new_entries
         cdef Entry entry

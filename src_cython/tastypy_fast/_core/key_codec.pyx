@@ -1,17 +1,17 @@
 """Encode keys as bytes and decode them.
 
-An encoded key is one element, and an element is a tag and what follows it:
+An encoded key is one element. An element is a tag and its data:
 
     0x02  str     UTF-8 (lone surrogates as three bytes); inside a tuple 0x00 is written 0x00 0xff, and 0x00 ends it
     0x05  tuple   its elements, then 0x00
     0x0b  int     below -2**63: 4 bytes of ones' complemented length, then the two's complement, big-endian
-    0x0c..0x1c    an int in 64 bits: the tag less 0x14 is the count of bytes that follow, negative for a
-                  negative number; big-endian, so that neighbours stand next to each other in the index
+    0x0c..0x1c    an int in 64 bits: the tag minus 0x14 is the count of bytes that follow, negative for a
+                  negative number; big-endian, so that neighbours are adjacent in the index
     0x1d  int     from 2**63: 4 bytes of length, then the number, big-endian
-    0x1f          not an element: a key too long for LMDB, as a prefix and a digest (see index_key)
+    0x1f          not an element: the prefix and the digest of a key too long for LMDB (see index_key)
 
-Every key has exactly one encoding and every encoding one key, so encoded keys are equal exactly if the keys are. They
-also sort as the keys do (as in FoundationDB's tuple layer), but nothing relies on that.
+Every key has exactly one encoding, and every encoding decodes to one key. So encoded keys are equal exactly if the keys
+are equal. They also sort in the order of the keys, as in FoundationDB's tuple layer, but nothing relies on that.
 """
 
 cimport cython
@@ -46,7 +46,7 @@ cdef enum:
     BIG_POSITIVE = 0x1d
     DIGEST = 0x1f
     ESCAPED = 0xff
-    # No meaningful key is nested deeper, and the C stack is safe far beyond it.
+    # A limit protects the C stack, which is safe far beyond this depth.
     MAX_NESTING = 500
     # How many bytes of a long key are in the index, before its digest.
     PREFIX = 64
@@ -154,7 +154,7 @@ cdef int put_element(Buffer* buffer, object element, int depth) except -1:
 
 
 cpdef str describe(object value):
-    """Return a repr for messages: at most 80 characters, and never an error (an int of 5,000 digits has no repr)."""
+    """Return a repr for messages, of at most 80 characters. It never raises, although an int of 5,000 digits does."""
     try:
         text = repr(value)
     except Exception:
@@ -282,14 +282,14 @@ cdef object decode_key_at(const unsigned char* data, Py_ssize_t size):
 
 
 cpdef object decode_key(bytes encoded):
-    """Decode a key. Raises PersistentOrderedDictIntegrityError for bytes that ``encode_key()`` does not return."""
+    """Decode a key. Raises PersistentOrderedDictIntegrityError for bytes that ``encode_key()`` never returns."""
     return decode_key_at(<const unsigned char*>PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
 
 
 cpdef bytes index_key(bytes encoded):
-    """Return the key of the index for an encoded key: itself, or a prefix and the BLAKE2b digest of a long one.
+    """Return the index key of an encoded key: the encoded key, or a prefix and the BLAKE2b digest of a long one.
 
-    After a lookup by a digest, the caller compares the full key, which is in the record.
+    After a lookup by a digest, the caller compares the full key in the record, because two keys may share a digest.
     """
     if PyBytes_GET_SIZE(encoded) <= MAX_INDEX_KEY:
         return encoded

@@ -1,4 +1,4 @@
-"""Re-entrant thread lock of a store, and the identity of threads.
+"""Lock a store against the other threads of the process with a re-entrant lock, and identify threads.
 
 Acquiring a free lock takes a few instructions. Signal handlers run while a thread waits. A waiting thread notices when
 the thread that holds the lock has ended.
@@ -38,8 +38,8 @@ cdef enum:
 
 # A thread is identified by the number of its Python thread state. The interpreter never reuses these numbers, but the
 # operating system reuses the numbers that get_ident() returns. threading.enumerate() does not list all threads.
-# A thread that a C library started gets a new thread state for each call into Python. What such a thread owns (a claim,
-# for example) therefore belongs to that call, and is free when the call returns.
+# A thread that a C library started gets a new thread state for each call into Python. A claim or lock of this thread
+# therefore belongs to that call, and is released when the call returns.
 
 cpdef unsigned long long this_thread() noexcept:
     """Return the number of the calling thread. No other thread of this process ever has it."""
@@ -68,9 +68,9 @@ cdef class Lock:
     """A re-entrant lock that takes a few instructions when it is free.
 
     The interpreter lock makes each step below atomic. ``gate`` is a lock of the operating system. It is locked only
-    while one thread owns this lock and another one waits. The first waiting thread locks the gate in the owner's name,
-    the owner unlocks it in ``release()``, and one waiting thread gets it. A new thread waits as long as any other
-    thread waits, because it could otherwise overtake the waiting ones again and again.
+    while one thread owns this lock and another one waits. The first waiting thread locks the gate for the owner.
+    ``release()`` of the owner unlocks it, and one waiting thread gets it. A new thread waits while any other thread
+    waits, because it could otherwise overtake the waiting threads repeatedly.
 
     ``release()`` calls each function in ``on_release`` once, when the lock is free. A signal handler or a finalizer
     that interrupts an operation of the owner puts its work there, because it must not run inside the operation.
@@ -88,7 +88,7 @@ cdef class Lock:
             PyThread_free_lock(self.gate)
 
     cpdef int acquire(self) except -1:
-        """Acquire the lock. Waits while another thread has it. An exception of a signal handler ends the waiting."""
+        """Acquire the lock, and wait while another thread has it. An exception of a signal handler ends the wait."""
         if not self.acquire_at_once():
             self.acquire_until(-1)
         return 0
@@ -107,10 +107,10 @@ cdef class Lock:
         return True
 
     cdef bint acquire_until(self, long long microseconds) except -1:
-        """Acquire the lock within a time, and return whether it was acquired. -1 waits as long as the owner is alive.
+        """Acquire the lock within a time, and return whether it was acquired. -1 waits while the owner is alive.
 
-        Signal handlers run between two steps, because only the main thread runs them, and they may use the store. Each
-        step therefore checks everything again: the lock may be free, and no thread may be left to open the gate.
+        A signal handler runs between two steps, and may use the store. Each step therefore checks everything again:
+        the lock may be free by then, and then no thread would open the gate.
         """
         cdef long long deadline = -1 if microseconds < 0 else now() + microseconds
         cdef long long step = CHECK_INTERVAL
@@ -167,7 +167,7 @@ cdef class Lock:
         return 0
 
     cpdef int release(self) except -1:
-        """Release the lock once. It is free after as many releases as acquisitions."""
+        """Release the lock once. It is free when each acquisition was released."""
         if self.depth == 0 or self.owner != this_thread():
             raise RuntimeError("this thread does not hold the lock")
         self.depth -= 1
@@ -195,14 +195,14 @@ cdef class Lock:
         return self.acquire_until(microseconds)
 
     cpdef int suspend(self) except -1:
-        """Release the lock completely, and return how often it was acquired, which ``resume()`` needs."""
+        """Release the lock completely, and return how often it was acquired, for ``resume()``."""
         cdef int depth = self.depth
         self.depth = 1
         self.release()
         return depth
 
     cpdef int resume(self, int depth) except -1:
-        """Acquire the lock as often as before ``suspend()``, then raise what a signal handler raised meanwhile.
+        """Acquire the lock as often as before ``suspend()``, then raise the exception of a signal handler, if any.
 
         The lock is acquired in any case, because the callers further up the stack rely on it.
         """

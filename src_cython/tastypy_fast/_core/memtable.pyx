@@ -1,10 +1,11 @@
-"""Memtable: changes of the write-ahead log that are not in the databases yet, and transactions that read through them.
+"""Hold the changes of the write-ahead log in memtables until the checkpoint, and read the databases through them.
 
-A Memtable has the changes of one database. A MergedTransaction puts memtables over a transaction of LMDB, so that a
-reader sees the databases as they will be after the checkpoint. It has the part of LMDB's interface that a store uses.
+A Memtable has the changes of one database. A MergedTransaction reads memtables on top of a transaction of LMDB. A
+reader therefore sees the databases as they will be after the checkpoint. The class has the part of LMDB's interface
+that a store uses.
 
-A change is a value; None, which deletes the key; or a bytearray, which patches a status block. A patch is applied when
-the block is read, because most blocks are patched many times before this process reads them.
+A change is one of: a value, None, which deletes the key, or a bytearray, which patches a status block. A patch is
+applied when the block is read, because most blocks are patched many times before this process reads them.
 """
 
 cimport cython
@@ -31,12 +32,12 @@ cdef extern from "Python.h":
 # Stands for a key that a memtable does not have.
 MISSING = object()
 cdef enum:
-    # A longer patch, in bytes, is reduced to the latest change of each status, which takes 4 kB at most.
+    # A patch of more bytes is reduced to the latest change of each status, which takes at most 4 kB.
     LONGEST_PATCH = 8000
 
 
 cdef object sort_key_of(bytes key, bint is_integer):
-    """Return what sorts a key as LMDB does: an integer key is compared as a number."""
+    """Return an object that sorts as LMDB sorts the key, because LMDB compares integer keys as numbers."""
     cdef long long number
     if not is_integer:
         return key
@@ -45,7 +46,7 @@ cdef object sort_key_of(bytes key, bint is_integer):
 
 
 cdef object patched_if(object change, object below):
-    """Return the value that a change makes of the value below it. None stands for no value."""
+    """Apply a change to the value below it, and return the result. None stands for no value."""
     if type(change) is not bytearray:
         return change
     return patched(None if below is None else bytes(below), change)
@@ -53,7 +54,7 @@ cdef object patched_if(object change, object below):
 
 @cython.final
 cdef class Memtable:
-    """Changes of one database by their keys. ``integer_keys`` says that the database has integer keys."""
+    """The changes of one database. ``integer_keys`` says that the database has integer keys."""
 
     def __init__(self, bint integer_keys):
         self.changes = {}
@@ -65,14 +66,14 @@ cdef class Memtable:
         return len(self.changes)
 
     cpdef int put(self, bytes key, object change) except -1:
-        """Set the change of a key. It replaces an earlier one."""
+        """Set the change of a key, and replace an earlier change."""
         self.changes[key] = change
         if self.integer_keys:
             self.largest = max(self.largest, <long long>sort_key_of(key, True))
         return 0
 
     cdef int patch(self, bytes key, bytearray patch) except -1:
-        """Add a patch of a status block to the changes. The memtable owns the bytearray from here on."""
+        """Add a patch of a status block to the changes. The memtable owns the bytearray afterwards."""
         cdef object found = self.changes.get(key, MISSING)
         self.has_patches = True
         if type(found) is bytearray:
@@ -84,7 +85,7 @@ cdef class Memtable:
         return 0
 
     cdef int update(self, Memtable other) except -1:
-        """Add all changes of another memtable, which are later ones."""
+        """Add all changes of another memtable, which are later than the changes of this one."""
         if other.has_patches:
             for key, change in other.changes.items():
                 if type(change) is bytearray:
@@ -97,9 +98,9 @@ cdef class Memtable:
         return 0
 
     cdef list sort(self):
-        """Return the sort keys in order. Keys are only added to a memtable, so the new ones are the last in the dict.
+        """Return the sort keys in order. Keys are only added to a memtable, so the new keys are the last in the dict.
 
-        Returns a new list after a change, because an iterator may be walking along the old one.
+        Returns a new list after a change, because an iterator may be reading the old list.
         """
         cdef list added
         if len(self.sorted_keys) != len(self.changes):
@@ -135,8 +136,8 @@ cdef class Memtable:
 
 # Sorting
 
-# Pairs are sorted by 8 bytes of each key, and whole keys are compared only where these are equal. For 50,000 pairs that
-# takes half as long as sorting the keys and looking up their values, because most of that time is waiting for memory.
+# Pairs are sorted by 8 bytes of each key, and whole keys are compared only if these bytes are equal. For 50,000 pairs
+# this takes half as long as sorting the keys and then reading their values, because memory latency dominates.
 
 cdef struct SortItem:
     uint64_t rank
@@ -163,7 +164,7 @@ cdef int compare_keys(const void* left, const void* right) noexcept nogil:
 
 
 cdef uint64_t rank_of(const char* key, Py_ssize_t size, Py_ssize_t start) noexcept:
-    """Return 8 bytes of a key from ``start`` on as a number. Bytes after the end of the key are 0."""
+    """Return the 8 bytes of a key from ``start`` on as a number. Bytes after the end of the key are 0."""
     cdef uint64_t rank = 0
     cdef Py_ssize_t at
     for at in range(start, start + 8):
@@ -220,10 +221,10 @@ cpdef list sorted_items(dict changes, bint integer_keys):
 # Reading through memtables
 
 cdef class MergedTransaction:
-    """A transaction of LMDB with memtables over it.
+    """A transaction of LMDB that is read through memtables.
 
-    ``handles`` are the databases that have ``memtables``. The first two have the same number of entries, which is
-    ``count`` with the changes.
+    ``handles`` are the databases that have ``memtables``. The first two databases have the same number of entries,
+    which is ``count`` including the changes.
     """
 
     def __init__(self, txn not None, tuple handles not None, tuple memtables not None, long long count):
@@ -254,7 +255,7 @@ cdef class MergedTransaction:
         return default if found is None else found
 
     def cursor(self, db):
-        """Return a cursor that sees the changes."""
+        """Return a cursor that reads through the memtable of the database."""
         cdef Memtable memtable = self.memtable_of(db)
         cursor = self.txn.cursor(db)
         return MergedCursor(cursor, memtable) if memtable is not None and memtable.changes else cursor
@@ -282,14 +283,14 @@ cdef class MergedTransaction:
 
 
 cdef class MergedCursor:
-    """A cursor on a database with a memtable over it. ``position`` is its key, or None."""
+    """A cursor on a database that is read through a memtable. ``position`` is its key, or None."""
 
     def __init__(self, cursor not None, Memtable memtable not None):
         self.cursor = cursor
         self.memtable = memtable
 
     def key(self):
-        """Return the key at the cursor, or no bytes if it has none."""
+        """Return the key at the cursor, or empty bytes if it has none."""
         return b"" if self.position is None else self.position
 
     cdef bint move_to_first_of(self, object pairs) except -1:
@@ -308,7 +309,7 @@ cdef class MergedCursor:
         cdef Memtable memtable = self.memtable
         cdef bytes key
         if memtable.integer_keys:
-            # It is nearly always the last key on disk or the largest change, which needs no sorting.
+            # The result is nearly always the last key on disk or the largest change, so try these without sorting.
             key = bytes(self.cursor.key()) if self.cursor.last() else None
             if memtable.largest > (-1 if key is None else sort_key_of(key, True)):
                 key = pack(memtable.largest)
@@ -343,7 +344,7 @@ cdef class MergedCursor:
         return self.iternext()
 
     def forwards(self, start):
-        """Yield the pairs from ``start`` forwards, or all pairs."""
+        """Yield the pairs from ``start`` forwards, or all pairs if it is None."""
         cdef Py_ssize_t at = 0
         cdef Memtable memtable = self.memtable
         cdef list ordered = memtable.sort()
@@ -373,7 +374,7 @@ cdef class MergedCursor:
             at += 1
 
     def backwards(self, start, bint included):
-        """Yield the pairs from ``start`` backwards, with its own if it is ``included``, or all pairs."""
+        """Yield the pairs from ``start`` backwards, or all pairs if it is None. ``included`` includes its own pair."""
         cdef Py_ssize_t at
         cdef Memtable memtable = self.memtable
         cdef list ordered = memtable.sort()
@@ -405,7 +406,7 @@ cdef class MergedCursor:
                 yield memtable.key_of(ordered[at]), changed
 
     def getmulti(self, keys):
-        """Return the pairs of those ``keys`` that exist, in any order."""
+        """Return the pairs of the ``keys`` that exist, in any order."""
         cdef list wanted = [], found = [], patches = []
         for key in keys:
             value = self.memtable.changes.get(key, MISSING)

@@ -1,9 +1,9 @@
-"""Keep the clean entries whose values callers still reference, outside what each automatic sync compares.
+"""Pin the clean entries whose values callers still reference, so that an automatic sync need not compare them.
 
-A sync compares every value that was handed out with its JSON. An automatic sync comes after a number of changes, and
-must not cost more because a caller keeps more values. So all but the latest of the clean entries are pinned here, and
-automatic syncs pass over them. An automatic sync unpins entries that nobody references any more, an explicit sync
-unpins all, and a change through the cache unpins its entry.
+A sync compares every value that was returned to a caller with its JSON. The cost of an automatic sync must not grow
+with the number of values that a caller keeps. So all but the latest of the clean entries are pinned here, and automatic
+syncs skip them. An automatic sync unpins entries that nobody references any more. An explicit sync unpins all entries,
+and a change through the cache unpins its entry.
 """
 
 cimport cython
@@ -22,10 +22,10 @@ cdef enum:
 
 @cython.final
 cdef class PinnedEntries:
-    """Clean entries by their keys. On disk they are as their payloads say; only their values may differ.
+    """The pinned entries of a cache. Their payloads equal the disk. Only their values may differ from it.
 
-    ``queue`` has the entries in the order in which they are checked. It may also have entries that are not pinned any
-    more, because an entry cannot be removed from its middle.
+    ``queue`` has the entries in the order in which they are checked. It may also have entries that are no longer
+    pinned, because an entry in the middle cannot be removed.
     """
 
     def __cinit__(self):
@@ -33,7 +33,7 @@ cdef class PinnedEntries:
         self.queue = deque()
 
     cdef int add(self, list entries) except -1:
-        """Pin entries. The oldest one is the last of the list."""
+        """Pin entries. The oldest entry is the last of the list."""
         cdef Entry entry
         self.last_added = len(entries)
         for item in reversed(entries):
@@ -52,7 +52,7 @@ cdef class PinnedEntries:
         return 0
 
     cdef dict remove_all(self):
-        """Unpin all entries, and return them by their keys. The caller calls clear_queue() when it has stored them."""
+        """Unpin all entries, and return a dict of them. The caller stores them, and calls clear_queue() after that."""
         cdef dict found = self.by_key
         if found:
             for item in found.values():
@@ -61,7 +61,7 @@ cdef class PinnedEntries:
         return found
 
     cdef int clear_queue(self) except -1:
-        """Empty the queue. Finalizers of values whose entries are only here may run any code."""
+        """Empty the queue. This may run any code, because it may free values that have finalizers."""
         for item in self.queue:
             (<Entry>item).in_queue = False
         self.queue.clear()
@@ -70,11 +70,11 @@ cdef class PinnedEntries:
     cdef list remove_released(self, list stale):
         """Unpin entries whose values nobody references any more, and return them.
 
-        Entries that leave the queue because they were unpinned before go to ``stale``. The caller keeps that until the
+        Entries in the queue that were unpinned before are moved to ``stale``. The caller keeps this list until the
         cache is consistent, because finalizers of their values may run any code.
 
-        Each call checks a part of the queue: more than the last sync has pinned, because otherwise the queue would
-        only grow.
+        Each call checks a part of the queue. This part is larger than what the last sync added, because otherwise the
+        queue would grow without a limit.
         """
         cdef Entry entry
         cdef list found = []
@@ -90,7 +90,7 @@ cdef class PinnedEntries:
                 self.remove(entry)
                 found.append(entry)
         if not self.by_key:
-            # A dict that was large is slow to iterate, also when it is empty.
+            # Make a new dict, because an empty dict that was large is still slow to iterate.
             self.by_key = {}
         return found
 

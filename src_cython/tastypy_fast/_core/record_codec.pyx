@@ -1,5 +1,7 @@
 """Encode values as JSON, and keys with their values as the records of the database ``values``.
 
+A record is:
+
     byte 0      bits 0..3  codec of the payload: 0 no payload, 1 JSON for orjson, 2 JSON for the json module only
                 bit 4      the payload is compressed (zlib)
     varint      the length of the encoded key (LEB128)
@@ -37,17 +39,17 @@ cdef enum:
     COMPRESSED = 0x10
     # orjson reads 254 levels. A tracker or an export adds a few levels around a value.
     MAX_FAST_NESTING = 250
-    # Smaller payloads do not shrink, because of zlib's header.
+    # Smaller payloads do not shrink, because zlib adds a header.
     WORTH_COMPRESSING = 64
-    # Under a limit on the address space, values of more bytes are left to the standard json module.
+    # Under a limit on the address space, the standard json module encodes and decodes values of more bytes.
     LARGE = 1 << 20
 
 
 cdef bint is_plain(object value, int depth, Py_ssize_t* size) except -1:
     """Return whether orjson writes a value without changing it. Adds about the size of its JSON to ``size``.
 
-    These are the exact types of JSON, finite floats, ints in 64 bits, and dicts with str keys. A lone surrogate is not
-    checked here, because orjson refuses it.
+    It does so for the exact types of JSON, finite floats, ints in 64 bits, and dicts with str keys. A lone surrogate is
+    not checked here, because orjson refuses it.
     """
     cdef type kind = type(value)
     cdef int overflow = 0
@@ -91,7 +93,7 @@ cdef bytes dump_value(object value, int* codec):
     cdef Py_ssize_t size = 0
     if is_plain(value, 0, &size):
         if size > LARGE and address_space_limit() is not None:
-            # orjson ends the process where it cannot allocate memory; the standard module raises MemoryError.
+            # orjson ends the process when it cannot allocate memory. The standard module raises MemoryError.
             codec[0] = STANDARD_JSON
             return encode_standard(value)
         try:
@@ -115,7 +117,7 @@ cdef object load_value(int codec, bytes payload):
     except (JSONDecodeError, ValueError) as error:
         raise PersistentOrderedDictIntegrityError(f"the JSON of a value cannot be read: {error}") from error
     except RecursionError as error:
-        raise PersistentOrderedDictIntegrityError("a value is nested deeper than can be read here") from error
+        raise PersistentOrderedDictIntegrityError("a value is nested too deeply to be read") from error
     raise PersistentOrderedDictIntegrityError("a value has no JSON")
 
 
@@ -135,13 +137,13 @@ cdef int parse_record(const unsigned char* data, Py_ssize_t size, Record* record
         if not data[at - 1] & 0x80:
             break
     if length <= 0 or length > size - at or data[0] & ~(CODEC | COMPRESSED) or record.codec > STANDARD_JSON:
-        raise PersistentOrderedDictIntegrityError("the head of a record cannot be read")
+        raise PersistentOrderedDictIntegrityError("the header of a record cannot be read")
     record.key = data + at
     record.key_size = length
     record.payload = data + at + length
     record.payload_size = size - at - length
     if (record.codec == NO_PAYLOAD) != (record.payload_size == 0):
-        raise PersistentOrderedDictIntegrityError("a record's head and its payload disagree")
+        raise PersistentOrderedDictIntegrityError("a record's header and its payload disagree")
     return 0
 
 
@@ -154,7 +156,7 @@ cdef bytes record_payload(Record* record):
         try:
             return zlib_decompress(payload)
         except zlib_error as error:
-            raise PersistentOrderedDictIntegrityError(f"a compressed value does not unpack: {error}") from error
+            raise PersistentOrderedDictIntegrityError(f"a compressed value cannot be decompressed: {error}") from error
     return payload
 
 

@@ -1,10 +1,10 @@
-"""Proxy behind ``.set``: record a path into a value and one operation at its end, and apply it as a whole.
+"""Record a path into a value and one operation at its end, and apply both as a whole: the proxy behind ``.set``.
 
 ``pod.set["a"]["b"].append(1)`` becomes one call ``apply(operation)``. The operation can perform itself on any root with
 keys. The proxy knows nothing else about the store, so the store decides what it reads, locks and writes around the
-operation. In a shared store that is one write transaction, which makes ``shared.set[...] += 1`` atomic.
+operation. A shared store performs it in one write transaction, which makes ``shared.set[...] += 1`` atomic.
 
-A step of a path is a pair: whether it is an item or an attribute, and its key or name.
+A step of a path is a pair: whether it leads to an item or an attribute, and the key or name.
 """
 
 cimport cython
@@ -24,7 +24,7 @@ cdef class Operation:
         return self.act_on(root, 0)
 
     cdef object act_on(self, object target, Py_ssize_t first):
-        """Perform the operation on ``target``, which the steps before ``first`` have reached."""
+        """Perform the operation on ``target``, the result of the steps before ``first``."""
         cdef Py_ssize_t at
         for at in range(first, len(self.steps)):
             target = follow(self.steps[at], target)
@@ -43,7 +43,7 @@ cdef class Operation:
     def without_iterators(self):
         """Return the operation with its iterators read into lists.
 
-        Such an operation can be performed again, and runs no generator of the caller inside a transaction.
+        The result can be performed again, and runs no generator of the caller inside a transaction.
         """
         if self.act is operator.setitem and not isinstance(self.arguments[0], slice):
             return self
@@ -77,7 +77,7 @@ cdef bint has_iterator(object value) except -1:
     return type(value) not in PLAIN and isinstance(value, Iterator)
 
 
-# Types without an iterator, because isinstance() with an abstract class is slow.
+# Types that are no iterators. They are checked first, because isinstance() with an abstract class is slow.
 cdef set PLAIN = {int, str, float, bool, list, type(None), bytes, slice, type(operator.iadd)}
 
 
@@ -109,7 +109,7 @@ cdef class SetProxy:
 
     Keys, indexes and slices lead further into the value. A method call, an assignment, ``del`` and an augmented
     assignment change it, and the change is saved. A place is not the stored value: every use as a value raises
-    TypeError, except ``repr()``, and ``is``, which a class cannot define.
+    TypeError. The exceptions are ``repr()``, and ``is``, which a class cannot define.
     """
 
     def __init__(self, apply):
@@ -195,8 +195,8 @@ cdef class SetProxy:
     def __ior__(self, operand):
         return self.augment(operator.ior, operand)
 
-    # Uses of a place as the stored value. Without these methods, Python would answer most of them itself: a place would
-    # be true, equal to nothing else, and would iterate over __getitem__ without an end.
+    # Refuse uses of a place as the stored value. Without these methods, Python would accept most of them: a place would
+    # be true, equal only to itself, and would iterate over __getitem__ without an end.
 
     def __bool__(self):
         raise not_a_value(self, "test its truth")
@@ -369,5 +369,5 @@ cdef object not_a_value(SetProxy proxy, str what):
 
 
 cpdef bint is_done(object value, tuple steps):
-    """Return whether a value is what an augmented assignment at this place has returned for Python to assign."""
+    """Return whether a value is the result of an augmented assignment at this place, which Python assigns to it."""
     return type(value) is SetProxy and (<SetProxy>value).is_done and (<SetProxy>value).steps == steps

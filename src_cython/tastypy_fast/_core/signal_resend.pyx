@@ -1,11 +1,11 @@
 """Resend a signal until its Python handler runs, because Python may otherwise miss it in a blocking call.
 
-Python's own handler only sets a flag, which is checked before the next bytecode. A signal that arrives just before a
-blocking call is noticed when the call returns, which may be never: multiprocessing's Pool terminates its workers when
-they are about to wait for more work, and then waits for them. So a timer of the system resends the signal until the
-Python handler calls ``stop()``. The second signal ends the blocking call with EINTR.
+Python's own C handler only sets a flag, which is checked before the next bytecode. If a signal arrives just before a
+blocking call, its Python handler runs when the call returns, which may be never. For example, multiprocessing's Pool
+terminates its workers when they are about to wait for more work, and then joins them. So a timer of the system resends
+the signal until the Python handler calls ``stop()``. The second signal ends the blocking call with EINTR.
 
-This works on Linux only, because macOS has no timers that send a chosen signal.
+This works only on Linux, because macOS has no timers that send a chosen signal.
 """
 
 cdef extern from *:
@@ -22,8 +22,8 @@ cdef extern from *:
     static pid_t repeated_in;
 
     static void set_repetition(long nanoseconds) {
-        /* Once; the repetition sets it again, if it finds this handler still. (A child of fork() does not have its
-           parent's timer, but may have one with the same number by then.) */
+        /* The timer fires once. The signal that it sends sets it again, if this handler is still installed. Check the
+           process id, because a child of fork() does not inherit the timer and may have another with its number. */
         struct itimerspec when = {{0, 0}, {0, nanoseconds}};
         if (repeated_in == getpid())
             timer_settime(repetition, 0, &when, NULL);
@@ -80,5 +80,5 @@ def resend_until_handled(int number):
 
 
 def stop():
-    """Stop resending, because the handler runs."""
+    """Stop resending. The Python handler calls this when it runs."""
     stop_repeating()

@@ -1,6 +1,6 @@
 from libc.stdint cimport int32_t, uint16_t, uint32_t
 
-# The layout of a status block: see status_block.pyx. Python has these constants, too.
+# The layout of a status block: see status_block.pyx. Python modules import these constants, too.
 cpdef enum:
     PRESENT = 1
     DONE = 2
@@ -9,7 +9,7 @@ cpdef enum:
     FLAGS = 15
     TRIES_SHIFT = 4
     TASKS_PER_BLOCK = 500
-    # 2**27 - 1: what the 28 bits of an entry hold.
+    # 2**27 - 1: the largest number that the 28 bits of an entry hold.
     MAX_TRIES = 134217727
 
 cdef struct Head:
@@ -24,7 +24,7 @@ cdef struct Layout:
     Head head
     uint32_t entry[TASKS_PER_BLOCK]
 
-# A change of a block, as the write-ahead log has it.
+# One change in a patch of a status block, as the write-ahead log stores it.
 cdef struct StatusChange:
     uint32_t slot
     uint32_t entry
@@ -58,7 +58,7 @@ cpdef bytes patched(object raw, bytearray changes)
 
 cdef class Block:
     cdef Layout data
-    # What the disk has in the slots that were touched; NULL before the first one was.
+    # The entries on disk of the touched slots; NULL before the first touch.
     cdef uint32_t* before
     cdef unsigned char touched[TASKS_PER_BLOCK]
     cdef int touched_count

@@ -1,10 +1,10 @@
-"""Define the layout of a status block: which of 500 tasks are done or aborted, and how often each was tried.
+"""Define the layout of a status block, which holds for 500 tasks whether they are done or aborted, and their tries.
 
 A block holds the statuses of 500 consecutive seqs: the task with seq n has entry n % 500 of block n // 500. Two blocks
-fill a page of 4 kB, and the blocks of a million tasks are 4 MB that one loop scans. All numbers are in the machine's
-byte order, as LMDB's own are:
+fill a page of 4 kB. The blocks of a million tasks have 4 MB, which one loop scans. All numbers are in the machine's
+byte order, as in LMDB's own structures:
 
-    head        8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
+    header      8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
     entry * 500 32 bits       bit 0 the task exists, bit 1 done, bit 2 aborted, bit 3 claimed,
                               bits 4..31 tries, signed
 """
@@ -36,11 +36,11 @@ __all__ = [
     "patched",
 ]
 
-# The head of a block, and a whole block, for Python modules that read blocks.
+# The header of a block, and a whole block, for Python modules that read blocks.
 HEAD = Struct("=8H")
 STATUSES = Struct(f"{HEAD.format}{TASKS_PER_BLOCK}I")
 if HEAD.size != sizeof(Head) or STATUSES.size != sizeof(Layout):
-    raise ImportError("the compiler lays out status blocks differently")
+    raise ImportError("the compiler lays out status blocks differently; build tastypy_fast with another compiler")
 
 
 cdef int decode_block(object raw, Layout* data) except -1:
@@ -54,7 +54,10 @@ cdef int decode_block(object raw, Layout* data) except -1:
 
 
 cpdef bytes patched(object raw, bytearray changes):
-    """Return a block, or None for an empty one, with changes applied: StatusChange structs, the latest last."""
+    """Apply changes to a block, and return the result. None is an empty block.
+
+    ``changes`` are StatusChange structs, the latest last.
+    """
     cdef Layout data
     cdef StatusChange change
     cdef Py_ssize_t at
@@ -68,7 +71,7 @@ cpdef bytes patched(object raw, bytearray changes):
 
 
 cdef int check_changes(const unsigned char* data, Py_ssize_t size) except -1:
-    """Raise unless these bytes can be changes of a block."""
+    """Raise an error unless these bytes are valid changes of a block."""
     cdef StatusChange change
     cdef Py_ssize_t at
     if size % <Py_ssize_t>sizeof(StatusChange):
@@ -93,8 +96,9 @@ cdef bytearray latest(bytearray changes):
 cdef class Block:
     """One block in memory.
 
-    ``touched[i]`` is not 0 if entry i differs from the disk: 1 if it counts as dirty on its own, 2 if an entry of the
-    cache counts for it. ``before`` has the entries on disk of touched slots; it is NULL before the first touch.
+    ``touched[i]`` is 0 if entry i equals the disk. Otherwise it is 1 if the status itself counts as dirty, and 2 if the
+    task's cache entry counts instead. ``before`` has the entries on disk of touched slots. It is NULL before the first
+    touch.
     """
 
     def __cinit__(self):
@@ -105,7 +109,7 @@ cdef class Block:
         PyMem_Free(self.before)
 
     cdef int touch(self, int slot, unsigned char how) except -1:
-        """Record what the disk has in a slot whose entry is about to differ from it."""
+        """Record the entry on disk of a slot whose entry is about to differ from it."""
         if self.before == NULL:
             self.before = <uint32_t*>PyMem_Malloc(TASKS_PER_BLOCK * sizeof(uint32_t))
             if self.before == NULL:
@@ -116,13 +120,13 @@ cdef class Block:
         return 0
 
     cdef int mark_clean(self, int slot) except -1:
-        """Note that a touched slot is as the disk has it again."""
+        """Mark a touched slot as equal to the disk."""
         self.touched[slot] = 0
         self.touched_count -= 1
         return 0
 
     cdef int mark_all_clean(self) except -1:
-        """Note that every slot is as the disk has it."""
+        """Mark every slot as equal to the disk."""
         memset(self.touched, 0, TASKS_PER_BLOCK)
         self.touched_count = 0
         PyMem_Free(self.before)
@@ -130,7 +134,7 @@ cdef class Block:
         return 0
 
     cdef int check(self) except -1:
-        """Raise AssertionError if the block contradicts itself. Returns how many slots count as dirty on their own."""
+        """Raise AssertionError if the block contradicts itself. Returns how many slots have ``touched`` 1."""
         cdef Head head
         cdef int slot, touched = 0, alone = 0
         memset(&head, 0, sizeof(Head))
@@ -139,18 +143,18 @@ cdef class Block:
             touched += self.touched[slot] != 0
             alone += self.touched[slot] == 1
             if self.touched[slot] and self.before[slot] == self.data.entry[slot]:
-                raise AssertionError("a status is dirty, and is what the disk has")
+                raise AssertionError("a status is dirty, but equals the disk")
         if memcmp(&head, &self.data.head, 5 * sizeof(uint16_t)) or touched != self.touched_count:
-            raise AssertionError("a block of statuses contradicts its own head")
+            raise AssertionError("a block of statuses contradicts its own header")
         return alone
 
     cdef bytearray changes(self, Block target):
-        """Return the entries of ``target`` in the slots that were touched here, as StatusChange structs."""
+        """Return the entries of ``target`` in the touched slots of this block, as StatusChange structs."""
         cdef StatusChange found[TASKS_PER_BLOCK]
         cdef int first, slot, count = 0
         cdef uint32_t four
         for first in range(0, TASKS_PER_BLOCK, 4):
-            # (test four slots at once, because few are touched)
+            # Test four slots at once, because few are touched.
             memcpy(&four, self.touched + first, 4)
             if four:
                 for slot in range(first, first + 4):
@@ -162,7 +166,7 @@ cdef class Block:
 
 
 def block_facts(bytes raw):
-    """Return (head, head as computed from the entries, slots with a task, claimed slots) of a block, for _check()."""
+    """Return (header, header computed from the entries, slots with a task, claimed slots) of a block, for _check()."""
     cdef Layout data
     cdef Head head
     cdef int slot

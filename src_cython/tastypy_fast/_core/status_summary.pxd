@@ -2,7 +2,7 @@ from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport Head
 
 cdef enum:
-    # Stands for a transaction number: this process writes the blocks and keeps the summary up to date.
+    # The transaction number of a summary that this process keeps up to date, because it alone writes the blocks.
     IN_STEP = -1
 
 cdef class StatusSummary:
@@ -10,7 +10,7 @@ cdef class StatusSummary:
     cdef long long number
     cdef bytearray table
     cdef Head nothing
-    # What the transaction ``staged_by`` changes: pairs of a block number and its totals.
+    # The changes of the transaction ``staged_by``: pairs of a block number and its totals.
     cdef list staged
     cdef long long staged_by
     cdef bint is_refused

@@ -1,9 +1,9 @@
-"""Block summary: the totals of every status block in one array, so that counts and scans need not read each block.
+"""Summarize the status blocks: the totals of every block in one array, so that counts and scans need not read each.
 
-The process that writes a private store keeps the summary up to date, from an empty store on or after it has read all
-blocks once. When it closes the store, it saves the summary in the database ``meta`` under ``heads``: a checksum (crc32)
-in 4 bytes, then 16 bytes for each block from number 0 on. The first status change deletes the stored summary in the
-same transaction, so a stored summary is always valid.
+The process that writes a private store keeps the summary up to date. It begins with an empty store, or after it has
+read all blocks once. When it closes the store, it saves the summary in the database ``meta`` under ``heads``: a
+checksum (crc32) in 4 bytes, then 16 bytes for each block from number 0 on. The first status change deletes the stored
+summary in the same transaction, so a stored summary is always valid.
 """
 
 cimport cython
@@ -20,8 +20,8 @@ __all__ = ["SUMMARY_KEY", "StatusSummary"]
 SUMMARY_KEY = b"heads"
 cdef enum:
     CHECKSUM = 4
-    # A summary is not kept if more blocks than this are missing in a row. Long runs of tasks were deleted then, and few
-    # blocks are left, so that reading them is cheap.
+    # A summary is not kept if more blocks than this are missing in a row. Then long runs of tasks were deleted, and
+    # reading the few remaining blocks is cheap.
     GAP = 64
 
 
@@ -40,7 +40,7 @@ cdef class StatusSummary:
             self.is_refused = len(stored) % sizeof(Head) != CHECKSUM or stored != bytes(self)
 
     def __bytes__(self):
-        """Return the summary as it is stored."""
+        """Encode the summary as it is stored."""
         cdef uint32_t checksum = crc32(self.table)
         return PyBytes_FromStringAndSize(<const char*>&checksum, CHECKSUM) + self.table
 
@@ -52,7 +52,7 @@ cdef class StatusSummary:
                 yield number, PyBytes_FromStringAndSize(<const char*>self.at(number), sizeof(Head))
 
     def is_damaged(self):
-        """Return whether the stored bytes do not match their checksum, or the summary was given up."""
+        """Return whether the stored bytes do not match their checksum, or the summary became too sparse to keep."""
         return self.is_refused
 
     def is_current(self):
@@ -75,7 +75,7 @@ cdef class StatusSummary:
     cdef int put(self, long long number, const Head* head) except -1:
         cdef Py_ssize_t size = self.size()
         if not 0 <= number <= size + GAP:
-            # The array would be mostly empty.
+            # Give the summary up, because the array would be mostly empty.
             self.is_refused = True
         if self.is_refused:
             return 0
@@ -121,7 +121,7 @@ cdef StatusSummary current_summary(StoreBase store):
     if summary is None:
         return None
     if summary.staged_by:
-        # An interrupt came between the commit and publish_staged().
+        # An interrupt came between the commit and publish_staged(). Without this, a later read would miss the changes.
         summary.resolve(store.reader().id())
     return summary if summary.is_of(IN_STEP if is_ours(store) else store.reader().id()) else None
 
@@ -153,7 +153,7 @@ cdef StatusSummary begin_writing(StoreBase store, object txn):
 
 
 cdef int publish(StoreBase store, StatusSummary summary) except -1:
-    """Set the summary of the store. It matches the current snapshot."""
+    """Set the summary of the store, which must match the current snapshot."""
     if store.images is None:
         summary.number = IN_STEP if is_ours(store) else store.reader().id()
         store.summary = summary

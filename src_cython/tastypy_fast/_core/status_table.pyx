@@ -1,4 +1,4 @@
-"""Keep the statuses of a tracker's tasks in memory, scan them, count them, and write what differs from the disk."""
+"""Keep the statuses of a tracker's tasks in memory, scan them, count them, and write the dirty ones to disk."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -29,7 +29,7 @@ from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 __all__ = ["StatusTable"]
 
 cdef enum:
-    # How many unchanged blocks stay in memory after a sync: those of a million tasks, 5 MB.
+    # How many unchanged blocks stay in memory after a sync: the blocks of a million tasks, 5 MB.
     KEPT = 2000
 
 
@@ -39,14 +39,18 @@ cdef bint is_chosen(long long seq, set only, set skip) except -1:
 
 @cython.final
 cdef class StatusTable:
-    """The statuses of one store, as they are after every change that was made in memory.
+    """The statuses of one store, including all changes in memory.
 
-    ``blocks`` has the blocks in memory by number, and ``differing`` those of them that differ from the disk. ``room``
-    is how many blocks may be in memory before unchanged ones are dropped. ``last_number`` and ``last_block`` are the
-    block that was used last. ``touched`` counts the statuses that are dirty on their own, without a cache entry.
-    ``openings`` counts the changes after which a loop over unfinished tasks may have passed over one that is wanted
-    now, and ``last_opened`` is the seq of the last such change; ``abortions`` is the same for loops over aborted tasks.
-    ``compared``: the number of statuses was compared with the number of tasks.
+    ``blocks`` maps a block number to the block in memory. ``differing`` has those blocks that differ from the disk.
+    ``room`` is the number of blocks in memory above which unchanged blocks are dropped. ``last_number`` and
+    ``last_block`` are the block that was used last. ``touched`` counts the dirty statuses for which no cache entry
+    counts.
+
+    ``openings`` counts the changes that make a task unfinished again, or lower its tries. An iterator over unfinished
+    tasks may have skipped the task before. ``last_opened`` is the seq of the last of these changes. ``abortions`` and
+    ``last_aborted`` are the same for iterators over aborted tasks.
+
+    ``compared`` says that the number of statuses was compared with the number of tasks.
     """
 
     def __init__(self, StoreBase store not None):
@@ -85,9 +89,9 @@ cdef class StatusTable:
         return self.load(seq // TASKS_PER_BLOCK).data.entry[seq % TASKS_PER_BLOCK]
 
     cdef int set(self, long long seq, uint32_t entry, bint count) except -1:
-        """Change an entry. Returns whether it differs from the disk after that.
+        """Change an entry. Returns whether it differs from the disk afterwards.
 
-        ``count``: it counts as dirty here, because no cache entry counts for it.
+        ``count`` says that the status itself counts as dirty, because no cache entry counts for the task.
         """
         cdef Block block = self.load(seq // TASKS_PER_BLOCK)
         cdef int slot = seq % TASKS_PER_BLOCK
@@ -95,7 +99,7 @@ cdef class StatusTable:
         cdef Head change
         if before != entry:
             self.note_change(seq, block, entry, count)
-            # Loops that have passed over this task already must look at it again.
+            # Iterators that have skipped this task must read its status again.
             if before & PRESENT and (before & ~entry & (DONE | ABORTED) or tries_of(entry) < tries_of(before)):
                 self.openings += 1
                 self.last_opened = seq
@@ -121,7 +125,7 @@ cdef class StatusTable:
         return block.touched[slot] != 0
 
     cdef int note_change(self, long long seq, Block block, uint32_t entry, bint count) except -1:
-        """Note that an entry is about to change. One that becomes what the disk has is not dirty any more."""
+        """Mark an entry as about to change. An entry that becomes equal to the disk is no longer dirty."""
         cdef int slot = seq % TASKS_PER_BLOCK
         if block.touched[slot] == 0:
             block.touch(slot, 1 if count else 2)
@@ -136,7 +140,7 @@ cdef class StatusTable:
         return 0
 
     cdef bint untouch(self, long long seq) except -1:
-        """Count this task by its cache entry from now on. Returns whether its status is dirty."""
+        """Stop counting the status of this task, because its cache entry counts now. Returns whether it is dirty."""
         cdef Block block = self.blocks.get(seq // TASKS_PER_BLOCK)
         cdef int slot = seq % TASKS_PER_BLOCK
         if block is None or block.touched[slot] == 0:
@@ -149,8 +153,8 @@ cdef class StatusTable:
     cdef list scan(self, long long after, int limit, uint32_t flags, uint32_t mask, long long max_tries):
         """Return up to ``limit`` seqs above ``after`` with these ``flags`` under ``mask`` and fewer than ``max_tries``.
 
-        0 for ``max_tries`` is no limit. The caller holds the store's lock. Cost: one pass over the statuses between the
-        first and the last seq that is returned. With a summary, blocks without such tasks are skipped.
+        0 for ``max_tries`` means no limit. The caller holds the store's lock. Cost: one pass over the statuses between
+        the first and the last seq that is returned. With a summary, blocks that cannot have these tasks are skipped.
         """
         cdef list found = []
         cdef StatusSummary summary = current_summary(self.store)
@@ -176,12 +180,12 @@ cdef class StatusTable:
                 continue
             else:
                 if on_disk < number:
-                    # The blocks in between were in memory, or the scan begins here.
+                    # Seek if the scan begins here, or if it stepped over blocks in memory.
                     if blocks is None or on_disk < number - 1:
                         blocks = cursor.iternext() if cursor.set_range(pack(number)) else iter(())
                     pair = next(blocks, None)
                     if pair is None:
-                        # There is nothing more on disk. Only blocks in memory are left.
+                        # The disk has no more blocks. Only blocks in memory are left.
                         on_disk = end
                     else:
                         raw = pair[1]
@@ -196,7 +200,7 @@ cdef class StatusTable:
                     continue
                 data = <const Layout*>PyBytes_AS_STRING(raw)
                 if summary is not None and memcmp(&data.head, summary.at(number), sizeof(Head)) != 0:
-                    raise PersistentOrderedDictIntegrityError(f"the block {number} of statuses is not what it was")
+                    raise PersistentOrderedDictIntegrityError(f"block {number} of the statuses contradicts the summary")
             if count_candidates(&data.head, flags, mask):
                 while slot < TASKS_PER_BLOCK:
                     entry = data.entry[slot]
@@ -256,15 +260,15 @@ cdef class StatusTable:
         return 0
 
     cdef list changed(self, set only):
-        """Return the numbers of the changed blocks, in order; only of those with the seqs ``only``, if given."""
+        """Return the numbers of the changed blocks, in order. With ``only``, return only the blocks of these seqs."""
         if only is None:
             return sorted(self.differing)
         return sorted({seq // TASKS_PER_BLOCK for seq in only if seq >= 0 and seq // TASKS_PER_BLOCK in self.differing})
 
     cdef int write(self, object txn, set only, set skip) except -1:
-        """Write the changed blocks: all their entries but those in ``skip``, or only those in ``only``.
+        """Write the entries of the changed blocks: all entries except ``skip``, or only the entries ``only``.
 
-        An entry that is left out keeps what the disk has, because its value could not be stored or is written later.
+        An omitted entry stays as it is on disk, because its value could not be stored or is written later.
         """
         cdef Block block, target
         cdef long long number
@@ -273,7 +277,7 @@ cdef class StatusTable:
         cdef set left_out = {seq // TASKS_PER_BLOCK for seq in skip}
         cdef StatusSummary summary = begin_writing(self.store, txn)
         status = self.store.status
-        # The log takes the statuses that differ, and LMDB takes whole blocks.
+        # The write-ahead log takes only the statuses that differ, and LMDB takes whole blocks.
         cdef LoggedTransaction logged = as_logged(txn)
         if self.store.images is None and self.differing:
             txn.delete(SUMMARY_KEY, db=self.store.meta)
@@ -305,8 +309,10 @@ cdef class StatusTable:
         return 0
 
     cdef int record_before_images(self, object txn, long long number, Block block) except -1:
-        """Record in the undo log what the disk has where statuses are about to change (see
-        WriteCache.record_before_images), and delete the claims on tasks that are not claimed any more."""
+        """Record the before-images of statuses that are about to change, and delete the claims that end.
+
+        WriteCache.record_before_images() describes the images.
+        """
         cdef Block before = self.read(txn, number)
         cdef uint32_t old
         cdef int slot
@@ -321,7 +327,7 @@ cdef class StatusTable:
         return 0
 
     cdef int written(self, set only, set skip) except -1:
-        """Note that what write() wrote is committed."""
+        """Mark the entries that write() wrote as equal to the disk, because they are committed."""
         cdef Block block
         cdef int slot
         cdef long long number
@@ -362,7 +368,7 @@ cdef class StatusTable:
         return 0
 
     cdef dict changes(self):
-        """Return the entries that count as dirty on their own, by seq."""
+        """Return a dict of the dirty entries for which no cache entry counts. Its keys are seqs."""
         return {seq: self.get(seq) for seq in self.touched_seqs()}
 
     cdef bint differs(self) except -1:

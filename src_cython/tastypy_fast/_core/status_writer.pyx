@@ -29,9 +29,9 @@ __all__ = ["release_claims", "restore_status"]
 def release_claims(txn, status, claims, dict lost not None, images=None, dict kept=None):
     """Release claims.
 
-    ``lost`` maps sequence numbers to the tries of the claim if its task was never yielded, and to None otherwise. A
-    task that was never yielded gets its try back, unless its tries were reset since. ``status``, ``claims`` and
-    ``images`` are LMDB's handles; with ``images`` the change can be reverted. ``kept`` maps sequence numbers to a new
+    ``lost`` maps a sequence number to the tries of the claim if its task was never yielded, and to None otherwise. The
+    try of a task that was never yielded is subtracted, unless its tries were reset since. ``status``, ``claims`` and
+    ``images`` are LMDB's handles. With ``images`` the change can be reverted. ``kept`` maps a sequence number to a new
     entry of the database ``claims``, for tasks that stay claimed. No cache may hold any of the blocks.
     """
     cdef StatusWriter blocks = StatusWriter(txn, status)
@@ -55,8 +55,8 @@ def release_claims(txn, status, claims, dict lost not None, images=None, dict ke
 def restore_status(txn, status, claims, list images not None):
     """Restore statuses from before-images. No cache may hold any of the blocks.
 
-    ``images`` are pairs of a sequence number and a status as on disk, in order. An empty status deletes. A claim is
-    kept unless its task is gone or finished then.
+    ``images`` are pairs of a sequence number and a status as on disk, in order. An empty status deletes the entry. A
+    claim is kept unless its task is then deleted or finished.
     """
     cdef StatusWriter blocks = StatusWriter(txn, status)
     cdef uint32_t old, new
@@ -78,7 +78,7 @@ def restore_status(txn, status, claims, list images not None):
 
 @cython.final
 cdef class StatusWriter:
-    """The status block of a transaction that is being changed, and the before-images and claims to write with it."""
+    """The status block that a transaction changes, and the before-images and claims to write with it."""
 
     def __cinit__(self, txn, status):
         self.txn = txn
@@ -88,7 +88,7 @@ cdef class StatusWriter:
         self.claims = []
 
     cdef uint32_t get(self, long long seq) except? 0xffffffff:
-        """Return the entry of a sequence number. The next ``set()`` changes it."""
+        """Return the entry of a sequence number, and select it for the next ``set()``."""
         if seq // TASKS_PER_BLOCK != self.number:
             self.flush()
             decode_block(self.txn.get(pack(seq // TASKS_PER_BLOCK), None, self.status), &self.data)
@@ -97,9 +97,10 @@ cdef class StatusWriter:
         return self.data.entry[self.index]
 
     cdef long long find(self, long long seq, uint32_t flags, uint32_t mask, long long max_tries) except -2:
-        """Return the first number from ``seq`` on, in its block, that has ``flags`` under ``mask`` and fewer tries.
+        """Find a task that has ``flags`` under ``mask`` and fewer than ``max_tries``, in the block of ``seq``.
 
-        Returns -1 if the block has none. The next ``set()`` changes the entry that was found.
+        Returns the first sequence number from ``seq`` on, and selects its entry for the next ``set()``. Returns -1 if
+        the block has none.
         """
         cdef uint32_t entry = self.get(seq)
         while True:

@@ -23,7 +23,7 @@ cdef class StoreBase:
     cdef public object wal
     cdef public unsigned long long worker_number
     cdef public WorkerSlots worker_slots
-    # A StatusSummary, or None while it is not known.
+    # A StatusSummary, or None while the summary is not known.
     cdef public object summary
     cdef public bint wrote
     cdef public long long before_image_count

@@ -1,10 +1,10 @@
-"""Interface between a store and its caches: fields, database handles, and methods that each kind of store implements.
+"""Define the interface between a store and its caches: fields, database handles and methods of each kind of store.
 
 A cache reads and writes through a StoreBase and does not know which kind it has. The kinds are:
 
     Store              a private store, opened to write or to read
     ReadOnlyStore      any store, opened for inspection
-    SharedStore        a shared store: what reads outside a transaction
+    SharedStore        a shared store, for reads outside a transaction
     WriteTransaction   the open write transaction of a shared store
 
 Fields that only some of them have are None elsewhere:
@@ -30,20 +30,20 @@ __all__ = ["StoreBase"]
 cdef class StoreBase:
     """One open store, or one open write transaction of a shared store.
 
-    ``snapshot_per_op`` means that each operation reads its own snapshot, because another process may write.
-    ``disk_version`` goes up when a write transaction begins; a cache that remembers an older version asks the disk
-    again. ``next_seq`` is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction:
-    whether it has something to commit, and how many before-images there are as far as it knows. ``worker_number`` is
-    valid while ``worker_slots`` is set.
+    ``snapshot_per_op`` means that another process may write, so each operation reads its own snapshot. ``disk_version``
+    increases when a write transaction begins. A cache that remembers an older version reads the disk again.
+    ``next_seq`` is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction:
+    whether it has changes to commit, and how many before-images it knows of. ``worker_number`` is valid while
+    ``worker_slots`` is set.
     """
 
     def __cinit__(self):
         self.lock = Lock()
 
-    # What each kind of store implements. The caller holds the lock.
+    # Methods that each kind of store implements. The caller holds the lock.
 
     def begin_reading(self, bint buffers=False):
-        """Begin a read transaction on what is on disk now. With ``buffers`` it returns views of the map, not copies."""
+        """Begin a read transaction on the last commit. With ``buffers`` it returns views of the map, not copies."""
         raise NotImplementedError
 
     def end_reading(self):
@@ -74,26 +74,26 @@ cdef class StoreBase:
         raise NotImplementedError
 
     def write_sync(self, work, long long scattered, long long size):
-        """Call ``work``, which writes what a sync has to write, possibly only into the write-ahead log.
+        """Call ``work`` to write the changes of a sync, into the databases or only into the write-ahead log.
 
         ``scattered`` is the number of places in the databases that it changes, ``size`` the bytes that it writes.
         """
         raise NotImplementedError
 
     def flush(self):
-        """Wait until everything that was committed is on the disk."""
+        """Wait until every commit is on the disk."""
         raise NotImplementedError
 
     def follow_files(self):
-        """Check whether the files at the path are still those that are open, and follow or refuse new ones."""
+        """Check that the files at the path are those that are open, and open or refuse new ones."""
         raise NotImplementedError
 
     def stop_slot_of(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
-        """Return whether a task that another worker has claimed was not yielded, and stop it from being yielded."""
+        """Stop another worker from yielding a task that it claimed. Returns False if the task was yielded already."""
         raise NotImplementedError
 
     def refuse_write(self):
-        """Return the error for a write to a store that may only be read."""
+        """Return the error for a write to a read-only store."""
         raise NotImplementedError
 
     def translated(self, error):
@@ -101,13 +101,16 @@ cdef class StoreBase:
         raise NotImplementedError
 
     def damaged(self, reason):
-        """Return the error for files that are not as they were written."""
+        """Return the error for damaged files."""
         raise NotImplementedError
 
-    # What all kinds share
+    # Methods of all kinds
 
     cdef object reader(self):
-        """Return the current snapshot. The caller holds the lock, and does not pass the snapshot on."""
+        """Return the current snapshot, and begin one if there is none.
+
+        The caller holds the lock, and uses the snapshot only while it holds the lock.
+        """
         if self.snapshot is None:
             if self.snapshot_per_op and self.db is not None:
                 try:
@@ -131,7 +134,7 @@ cdef class StoreBase:
         return 0
 
     cdef int end_snapshot(self) except -1:
-        """End the current snapshot. Faster than ``end_reading()`` where there is no snapshot of buffers."""
+        """End the current snapshot. This is faster than ``end_reading()`` if there is no snapshot of buffers."""
         if self.buffer_snapshot is not None:
             self.end_reading()
         elif self.snapshot is not None:
@@ -145,7 +148,7 @@ cdef class StoreBase:
     cdef long long next_free(self) except -1:
         """Return the next sequence number.
 
-        It never goes back, because an iterator may have seen rows that were undone since.
+        It never decreases, because an iterator may have yielded rows that a revert has deleted since.
         """
         cdef long long number
         if self.is_next_seq_stale:

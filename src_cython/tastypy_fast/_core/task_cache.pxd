@@ -6,7 +6,7 @@ from tastypy_fast._core.write_cache cimport WriteCache
 
 cdef class TaskCache(WriteCache):
     cdef StatusTable status
-    # The entry of the task that find_task() has found last.
+    # The entry of the task that find_task() found last.
     cdef Entry found
 
     cdef int assign(self, bytes key, dict value) except -1

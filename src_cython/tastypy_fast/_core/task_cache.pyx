@@ -1,8 +1,8 @@
-"""Keep the changes of a tracker in memory: tasks are values like any other, and statuses.
+"""Keep the changes of a tracker in memory: the data of tasks, as the values of a plain store, and their statuses.
 
-A task that was handed out is one dict with both. As long as the cache watches that dict, its ``_done``, ``_aborted``
-and ``_tries`` are the truth. They are read from the dict before the status is used. A status that is set by a method
-is written into the dict at once. So both ways of changing a status agree.
+A caller gets a task as one dict with both. While the cache watches that dict, its ``_done``, ``_aborted`` and
+``_tries`` are the authoritative status. They are read from the dict before the status is used. A status that a method
+sets is written into the dict at once. So both ways of changing a status agree.
 """
 
 cimport cython
@@ -28,7 +28,8 @@ from tastypy_fast._core.status_block cimport (
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport monotonic
-from tastypy_fast._core.write_cache cimport WriteCache, count_key_places
+from tastypy_fast._core.sync_writer cimport count_key_places
+from tastypy_fast._core.write_cache cimport WriteCache
 
 from contextlib import suppress
 
@@ -41,7 +42,7 @@ from tastypy_fast.exceptions import (
 __all__ = ["TaskCache"]
 
 cdef enum:
-    # How many keys are looked up in the index with one call.
+    # The number of keys that one call looks up in the index.
     CHUNK = 1000
 
 
@@ -54,7 +55,7 @@ cdef class TaskCache(WriteCache):
         self.tracks = True
         WriteCache.__init__(self, store)
 
-    # What differs from a plain store
+    # Overrides of WriteCache
 
     cdef long long pending(self) except -1:
         return self.dirty_count + self.status.touched
@@ -84,7 +85,7 @@ cdef class TaskCache(WriteCache):
         return write_status_to_dict(value, self.status.get(seq))
 
     cdef bint is_changed(self, Entry entry, YieldedCopy copied) except -1:
-        # A status that was set in the watched dict comes before the one in the copy.
+        # A status that was set in the watched dict takes precedence over the status in the copy.
         with suppress(UnstorableValueError):
             self.read_status_from_dict(entry)
         with suppress(UnstorableValueError):
@@ -140,15 +141,15 @@ cdef class TaskCache(WriteCache):
         for item in self.entries.values():
             entry = item
             if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
-                # Deleted, or deleted and added again.
+                # The task was deleted, or deleted and added again.
                 self.status.set(entry.disk_seq, 0, False)
         for item, status in kept:
-            # (at its present seq, which may be another one)
+            # Set the status at the current seq, which may have changed.
             entry = item
             if self.entries.get(entry.key) is entry:
                 self.set_status(entry.seq, entry, status)
         for seq, status in changed.items():
-            # What the other cache has deleted stays deleted.
+            # A task that the other cache has deleted stays deleted.
             if self.status.get(seq) & PRESENT:
                 self.status.set(seq, status, True)
         return self.watch_again(held)
@@ -159,7 +160,7 @@ cdef class TaskCache(WriteCache):
         if not isinstance(value, dict):
             raise UnstorableValueError(
                 f"the value of a task must be a dict, with its data and optionally '_done', '_aborted' and '_tries'; "
-                f"this is a {type(value).__name__}"
+                f"this is of type {type(value).__name__}"
             )
         self.begin_op()
         try:
@@ -178,7 +179,7 @@ cdef class TaskCache(WriteCache):
         cdef long long seq
         if entry is not None:
             seq = entry.seq if entry.exists else self.store.next_free()
-            # Everything that can fail comes first, because a task must never have data and no status.
+            # Do everything that can fail first, because a task must never have data without a status.
             status = self.with_claim(seq, status)
             self.put_payload(entry, key, codec, payload)
         else:
@@ -196,10 +197,10 @@ cdef class TaskCache(WriteCache):
         return 0
 
     cdef uint32_t with_claim(self, long long seq, uint32_t status) except? 0xffffffff:
-        """Return the status that a task gets to which ``status`` is assigned.
+        """Return the new status of a task to which ``status`` is assigned.
 
-        A claim stays as it is, unless the status ends the task. Tries that are what they were count as not assigned:
-        if the claim's try has not begun, it is subtracted.
+        A claim is kept, unless the status ends the task. Assigned tries that equal the old ones count as not assigned.
+        In this case the try of the ended claim is subtracted if it has not begun.
         """
         cdef uint32_t before = self.status.get(seq)
         cdef bint same = tries_of(status) == tries_of(before)
@@ -216,7 +217,7 @@ cdef class TaskCache(WriteCache):
     # Statuses
 
     cdef int read_status_from_dict(self, Entry entry) except -1:
-        """Adopt what the special keys of a watched dict say."""
+        """Set the status of a task from the special keys of its watched dict."""
         cdef uint32_t status, before
         if entry.value is not None and entry.exists:
             status = status_in(entry.value)
@@ -226,7 +227,7 @@ cdef class TaskCache(WriteCache):
         return 0
 
     cdef int read_borrowed_statuses(self) except -1:
-        """Read the statuses from the dicts that were handed out by keying since the last call."""
+        """Read the statuses from the dicts that ``tracker[key]`` returned since the last call."""
         cdef Entry entry
         self.begin_op()
         try:
@@ -235,14 +236,14 @@ cdef class TaskCache(WriteCache):
             for item in entries:
                 entry = item
                 if self.entry_of(entry.key) is entry:
-                    with suppress(UnstorableValueError):  # the sync will say so
+                    with suppress(UnstorableValueError):  # the next sync raises it
                         self.read_status_from_dict(entry)
         finally:
             self.end_op()
         return 0
 
     cdef int read_all_statuses_from_dicts(self, bint pinned) except -1:
-        """Read the statuses from all dicts that are watched; from those of pinned entries only if asked to."""
+        """Read the statuses from all watched dicts. ``pinned`` includes the dicts of pinned entries."""
         cdef Entry entry
         for item in [*(self.pinned.entries() if pinned else ()), *self.entries.values()]:
             entry = item
@@ -254,7 +255,7 @@ cdef class TaskCache(WriteCache):
         return 0
 
     cdef uint32_t status_at(self, long long seq, Entry entry) except? 0xffffffff:
-        """Return the status of a task that exists."""
+        """Return the status of an existing task."""
         cdef uint32_t status
         if entry is not None:
             self.read_status_from_dict(entry)
@@ -279,7 +280,7 @@ cdef class TaskCache(WriteCache):
         return 0
 
     cdef long long find_task(self, object key) except? -3:
-        """Return the seq of a task, or ABSENT. ``found`` is then its entry, if the cache has one."""
+        """Return the seq of a task, or ABSENT. Sets ``found`` to its cache entry, or None."""
         cdef bytes encoded
         self.found = None
         if key is self.last_yielded.key and key is not None and self.writable and not self.entries \
@@ -290,7 +291,7 @@ cdef class TaskCache(WriteCache):
         return self.find_seq(encoded)
 
     cdef object status_of(self, object key):
-        """Return (done, aborted, tries) of a task. KeyError if it does not exist."""
+        """Return (done, aborted, tries) of a task. Raises KeyError if it does not exist."""
         cdef Entry entry
         cdef long long seq
         cdef uint32_t status
@@ -323,7 +324,7 @@ cdef class TaskCache(WriteCache):
             tries = tries_of(status) + added_tries
             if not -MAX_TRIES <= tries <= MAX_TRIES:
                 raise UnstorableValueError(f"the tries of task {describe(key)} must lie within +-{MAX_TRIES}")
-            if status & CLAIMED:  # (in the transaction of a shared store)
+            if status & CLAIMED:  # only in the transaction of a shared store
                 if drop & CLAIMED:
                     tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
                 elif added_tries:
@@ -356,7 +357,7 @@ cdef class TaskCache(WriteCache):
 
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
                      long long sync_at):
-        """Return whether a task is to be done. ``add`` adds a missing one, ``attempt`` counts the try."""
+        """Return whether a task is to be done. ``add`` adds a missing task, ``attempt`` counts the try."""
         cdef Entry entry
         cdef long long seq
         cdef uint32_t status
@@ -408,7 +409,7 @@ cdef class TaskCache(WriteCache):
         """Add every key of an iterable, which is read in chunks."""
         cdef Py_ssize_t chunk = min(sync_at, CHUNK) if sync_at else CHUNK
         cdef list encoded = [], originals = []
-        # Whether the last keys were new, so that the next ones are expected to be new, too.
+        # Whether all keys so far were new, so that the next keys are expected to be new, too.
         cdef bint all_new = True
         if not self.writable:
             raise self.store.refuse_write()
@@ -423,7 +424,7 @@ cdef class TaskCache(WriteCache):
                         all_new = self.add_chunk(ready, names, if_absent)
                         self.sync_if_due(sync_at)
         finally:
-            # Also what came before a key that was refused, or before the iterable raised.
+            # Also add the keys before a key that was refused, or before the iterable raised.
             if encoded:
                 self.add_chunk(encoded, originals, if_absent)
                 self.sync_if_due(sync_at)
@@ -444,8 +445,8 @@ cdef class TaskCache(WriteCache):
                 if entry.exists if entry is not None else seqs[position] != ABSENT:
                     if not if_absent:
                         raise DuplicateKeyError(
-                            f"the task {describe(originals[position])} is in the tracker already; add_if_absent() and "
-                            f"add_many_if_absent() pass over such keys"
+                            f"the task {describe(originals[position])} is in the tracker already; use add_if_absent() "
+                            f"or add_many_if_absent() to skip existing keys"
                         )
                     all_new = False
                 else:
@@ -455,10 +456,10 @@ cdef class TaskCache(WriteCache):
         return all_new
 
     cdef bint add_synced(self, list keys) except -1:
-        """Add as many tasks as one sync writes, past the cache.
+        """Write the tasks of one sync without the cache.
 
-        Returns False, and changes nothing, if one of them exists or if it cannot be done this way. The caller uses
-        add_chunk() then, which finds out why and raises.
+        Returns False, and changes nothing, if one of them exists or must go through the cache. Then the caller uses
+        add_chunk(), which raises the error.
         """
         cdef StoreBase store = self.store
         cdef long long first
@@ -488,12 +489,12 @@ cdef class TaskCache(WriteCache):
                 self.status.forget()
                 store.end_reading()
                 if store.reader().get(keys[0], None, store.order) == pack(first):
-                    # It is committed. The checkpoint after it failed.
+                    # The tasks are committed, and the checkpoint after that failed.
                     raise
                 store.next_seq = first
                 return False
             except BaseException:
-                # An interrupt, perhaps after the commit. The next operation reads from the disk what is there.
+                # An interrupt came, perhaps after the commit. The next operation reads the statuses from the disk.
                 self.status.forget()
                 raise
             self.status_written(None, set())
@@ -508,15 +509,15 @@ cdef class TaskCache(WriteCache):
             self.end_op()
 
     cdef int put_tasks(self, object txn, list index, list records) except -1:
-        """Write the tasks of add_synced(). This may run again after a transaction that failed."""
+        """Write the tasks of add_synced(). This may run again after a failed transaction."""
         if txn.cursor(self.store.order).putmulti(index, True, False)[1] != len(index):
             raise DuplicateKeyError("one of the tasks is in the tracker already")
         if txn.cursor(self.store.values).putmulti(records, True, True, True)[1] != len(records):
-            raise self.damaged("?", "records could not be appended in order")
+            raise self.store.damaged("records could not be appended in order")
         return self.write_status(txn, None, set())
 
     cdef object merge(self, object key, dict changes, long long sync_at):
-        """Apply ``dict.update()`` to a task, which is added if it does not exist."""
+        """Apply ``dict.update()`` to a task. A missing task is added."""
         cdef bytes encoded = encode_key(key)
         cdef long long seq = 0
         cdef Entry entry
@@ -535,7 +536,7 @@ cdef class TaskCache(WriteCache):
                     value = self.decode(encoded, seq, entry.codec, entry.payload)
                 self.assign(encoded, {**value, **changes})
             elif entry.exists and entry.value is not None:
-                # A caller may reference this dict, so it changes in place, after a check that it can be stored.
+                # Check that the result can be stored, and change the dict in place, because a caller may reference it.
                 value = {**entry.value, **changes}
                 status_in(value)
                 dump_data(value, &codec)
@@ -550,7 +551,7 @@ cdef class TaskCache(WriteCache):
             self.end_op()
 
     def check(self):
-        """Raise AssertionError where the cache or its statuses contradict themselves or the disk."""
+        """Raise AssertionError if the cache or its statuses contradict themselves or the disk."""
         WriteCache.check(self)
         self.begin_op()
         try:
@@ -563,7 +564,7 @@ cdef class TaskCache(WriteCache):
 # The dict of a task: its status in three special keys, and its data in all others.
 
 cdef uint32_t status_in(dict value) except? 0xffffffff:
-    """Return the status that the special keys of a task's dict say. A missing one is False or 0."""
+    """Return the status in the special keys of a task's dict. A missing key counts as False or 0."""
     cdef uint32_t flags = PRESENT
     cdef object tries = value.get("_tries", 0)
     for name, flag in (("_done", DONE), ("_aborted", ABORTED)):
@@ -581,7 +582,7 @@ cdef uint32_t status_in(dict value) except? 0xffffffff:
 
 
 cdef bytes dump_data(dict value, int* codec):
-    """Return the JSON of a task without its special keys, or None if nothing else is in it."""
+    """Return the JSON of a task without its special keys, or None if it has no other keys."""
     cdef dict data = {key: item for key, item in value.items() if key not in ("_done", "_aborted", "_tries")}
     if data:
         return dump_value(data, codec)

@@ -4,10 +4,10 @@ cdef class WriteAheadLog:
     cdef readonly object log
     cdef tuple handles
     cdef tuple memtables
-    # How many records there are with the changes in the log.
+    # The number of records in the store, including the changes in the log.
     cdef long long count
     cdef Py_ssize_t size
-    # The keys of the first and the last piece in the log, None where it is empty.
+    # The keys of the first and the last piece in the log; None if the log is empty.
     cdef object first
     cdef object last
     # The transaction up to which the log was read.
@@ -19,10 +19,10 @@ cdef class WriteAheadLog:
 
 
 # A sync writes to LMDB's own write transaction or to this one. Both have put(), delete(), get() and cursor(). Only this
-# one has add_new_keys() and patch_statuses(), because a log needs no index lookup and takes the statuses that differ.
+# class has add_new_keys() and patch_statuses(), because the log needs no index lookup and takes single statuses.
 cdef class LoggedTransaction(MergedTransaction):
     cdef object lmdb_txn
-    # What append() wrote into the log.
+    # The pieces that append() wrote into the log, and their size.
     cdef list pieces
     cdef Py_ssize_t size
 

@@ -1,19 +1,19 @@
-"""Write-ahead log of a private store: append scattered syncs, replay them at opening, checkpoint them in sorted runs.
+"""Append scattered syncs to the write-ahead log of a private store, replay them, and checkpoint them in sorted runs.
 
 A sync of 1,000 scattered values changes 900 pages of the databases, but only 30 pages as a batch in the log. Changes
-that are in the log and not in the databases yet are also in memtables, through which everything is read. A checkpoint
-writes them to the databases in key order, so that many changes meet in one page. This is the idea of the log-structured
-merge tree (O'Neil and others, 1996).
+that are in the log and not in the databases yet are also in memtables, and all reads go through these. A checkpoint
+writes the changes to the databases in key order, so that many changes share one page. This is the idea of the
+log-structured merge tree (O'Neil and others, 1996).
 
-The database ``log`` holds one batch after the other, cut into pieces that fit into LMDB's pages. The key of a piece is
-the number of its transaction in the high bits, and its own number below. A batch is
+The database ``log`` holds one batch after the other, cut into pieces that fit into LMDB's pages. The key of a piece has
+the number of its transaction in the high bits, and the number of the piece in the low bits. A batch is
 
     size 8, checksum 4 (crc32 of the changes), spare 4, number of records in the store 8, then the changes:
     database 1 (with 128: deleted), size of the key 4, of the value 4, key, value
 
-The value of a status block is the entries that differ: slot 4, entry 4 each. Every change is absolute, so replaying a
-batch over databases that already have some of it gives the same result. New records are not in the log. They are
-appended to the databases in the same transaction, because that changes the fewest pages.
+The value of a status block is a list of the entries that differ: slot 4, entry 4 each. Every change is absolute, so
+replaying a batch over databases that already have some of it gives the same result. New records are not in the log.
+They are appended to the databases in the same transaction, because that changes the fewest pages.
 """
 
 cimport cython
@@ -63,7 +63,7 @@ cdef tuple make_memtables():
 cdef class WriteAheadLog:
     """The write-ahead log of one store. ``handles`` are the databases values, order and status.
 
-    In a plain dict any object stands for the handle of the status database, which is never written.
+    A plain dict has no status database. Any object may replace its handle, because it is never used.
     """
 
     def __init__(self, log not None, tuple handles not None):
@@ -72,7 +72,7 @@ cdef class WriteAheadLog:
         self.reset()
 
     cpdef int reset(self) except -1:
-        """Forget what was read. The next read replays the log from its beginning."""
+        """Forget the log in memory. The next read replays it from its beginning."""
         self.memtables = make_memtables()
         self.count = 0
         self.size = 0
@@ -81,19 +81,19 @@ cdef class WriteAheadLog:
         return 0
 
     def __len__(self):
-        """How many changes are in the log and not in the databases."""
+        """Return how many changes are in the log and not in the databases."""
         return sum([len(memtable) for memtable in self.memtables])
 
     @property
     def log_size(self):
-        """How many bytes the log has."""
+        """Return the size of the log in bytes."""
         return self.size
 
     def merged_view(self, txn not None, bint buffers=False):
-        """Return a read transaction that sees the changes in the log. An empty log returns ``txn`` itself.
+        """Return a read transaction that includes the changes in the log. With an empty log it is ``txn`` itself.
 
-        Reads first what was appended to the log. A transaction of ``buffers`` does not, because it belongs to a
-        snapshot that already did.
+        This first replays the batches that were appended since the last read. A transaction of ``buffers`` does not,
+        because it belongs to a snapshot for which this was done.
         """
         cdef long long number
         if not buffers:
@@ -103,13 +103,13 @@ cdef class WriteAheadLog:
                     self.catch_up(txn)
                     self.snapshot_id = number
                 except BaseException:
-                    # An interrupt may have come in the middle of a batch. The next read starts again.
+                    # Replay everything at the next read, because an interrupt may have come in the middle of a batch.
                     self.reset()
                     raise
         return txn if self.last is None else MergedTransaction(txn, self.handles, self.memtables, self.count)
 
     cdef int catch_up(self, object txn) except -1:
-        """Replay what was appended to the log since the last read."""
+        """Replay the batches that were appended to the log since the last read."""
         cdef Head head
         cdef list pieces
         cdef bytes data
@@ -137,7 +137,7 @@ cdef class WriteAheadLog:
                 raise PersistentOrderedDictIntegrityError("the log is cut short")
             batch = data[at:at + <Py_ssize_t>head.size]
             if crc32(batch) != head.checksum:
-                raise PersistentOrderedDictIntegrityError("a batch of the log is not as it was written")
+                raise PersistentOrderedDictIntegrityError("a batch of the log does not match its checksum")
             self.replay_batch(batch)
             self.count = head.count
             at += head.size
@@ -176,9 +176,9 @@ cdef class WriteAheadLog:
     # Writing
 
     def append(self, txn not None, work not None):
-        """Call ``work`` with a transaction that collects its changes, and append these to the log.
+        """Call ``work`` with a transaction that collects its changes, and append them to the log.
 
-        Returns that transaction. ``apply()`` takes it when ``txn`` was committed.
+        Returns that transaction, for ``apply()`` after the commit of ``txn``.
         """
         cdef LoggedTransaction logged = LoggedTransaction(self, txn)
         cdef long long number
@@ -196,7 +196,7 @@ cdef class WriteAheadLog:
     def apply(self, LoggedTransaction logged not None):
         """Add the changes of a committed ``append()`` to the memtables.
 
-        If an interrupt prevents this call, ``catch_up()`` reads the changes from the log.
+        If an interrupt prevents this call, ``catch_up()`` replays the changes from the log.
         """
         cdef Memtable memtable, added
         if not logged.pieces:
@@ -215,7 +215,7 @@ cdef class WriteAheadLog:
             raise
 
     def sorted_runs(self, Py_ssize_t most, Py_ssize_t size):
-        """Yield pairs of a database and a run of its changes in key order, as ``Memtable.sorted_runs()``."""
+        """Yield pairs of a database and a run of its changes in key order. See ``Memtable.sorted_runs()``."""
         for position in range(len(self.memtables)):
             for run in (<Memtable>self.memtables[position]).sorted_runs(most, size):
                 yield self.handles[position], run
@@ -244,22 +244,22 @@ cdef class WriteAheadLog:
         if replaced:
             cursor.putmulti(replaced)
         if appended:
-            # Appending fills the pages. It comes after the deletions, because these may remove the last key.
+            # Append, because that fills the pages. Do so after the deletions, because these may remove the last key.
             cursor.putmulti(appended, append=True)
 
     def truncate(self, txn not None):
-        """Empty the log, because the databases have all of it."""
+        """Empty the log after a checkpoint, because the databases have all its changes."""
         txn.drop(self.log, delete=False)
 
 
 cdef LoggedTransaction as_logged(object txn):
-    """Return a write transaction whose changes go into the log, and None for LMDB's own."""
+    """Return ``txn`` if its changes go into the log, and None if it is LMDB's own transaction."""
     return <LoggedTransaction>txn if type(txn) is LoggedTransaction else None
 
 
 @cython.final
 cdef class LoggedTransaction(MergedTransaction):
-    """A write transaction that collects the changes of the log's databases. Other databases are changed at once."""
+    """A write transaction that collects the changes of the logged databases, and changes other databases at once."""
 
     def __init__(self, WriteAheadLog wal not None, txn not None):
         cdef object merged = txn
@@ -318,7 +318,7 @@ cdef class LoggedTransaction(MergedTransaction):
         return True
 
     cdef int add_new_keys(self, object items) except -1:
-        """Put pairs into the index. The caller knows that none of the keys exists, so none is looked up."""
+        """Put pairs into the index without a lookup, because the caller knows that none of the keys exists."""
         cdef Memtable memtable = self.memtables[ORDER]
         for key, value in items:
             memtable.put(key, value)
@@ -347,7 +347,7 @@ cdef class LoggedTransaction(MergedTransaction):
         return len(items), added
 
     def encoded(self):
-        """Return the batch for the log. It is empty if nothing was changed."""
+        """Encode the changes as a batch for the log. It is empty if nothing was changed."""
         cdef Head head
         cdef ChangeHead change
         cdef bytes batch
@@ -398,6 +398,6 @@ cdef class LoggedCursor(MergedCursor):
     def putmulti(self, items, bint dupdata=True, bint overwrite=True, bint append=False):
         """Put pairs, and return how many there were and how many were put, as LMDB does."""
         if append and self.memtable.integer_keys:
-            # New records are not scattered. In the log they would be written twice.
+            # Write new records to LMDB, because they are not scattered and the log would write them twice.
             return self.txn.lmdb_txn.cursor(self.db).putmulti(items, dupdata, overwrite, True)
         return self.txn.put_many(list(items), self.db, overwrite)

@@ -1,12 +1,11 @@
-"""Slots of a worker file: atomic counters of the tasks that each loop of a worker has yielded.
+"""Count the tasks that each iterator of a worker has yielded, in atomic counters: the slots of a worker file.
 
 A slot is 8 bytes of memory that all processes on a store map. Its worker counts there without a transaction, and other
 processes can read the count after the worker was killed. Two bits are marks:
 
-    STOPPED   another process has asked, inside a write transaction, whether a task of this slot was yielded, and relies
-              on the answer "no". The worker yields nothing more before it has had a write transaction itself, in which
-              it sees what has changed.
-    ENDED     the loop that used the slot has ended.
+    STOPPED   another process found, inside a write transaction, that a task of this slot was not yielded, and relies on
+              that. The worker yields nothing more before a write transaction of its own, in which it reads the change.
+    ENDED     the iterator that used the slot has ended.
 
 One atomic operation therefore decides for all processes whether a claimed task was yielded.
 """
@@ -34,8 +33,8 @@ cdef extern from *:
 
 __all__ = ["FAILED_SLOT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
 
-# The number of slots in a file. Slot 0 is not used: it stands for a claim without a loop. FAILED_SLOT stands for a
-# claim that a loop has left to its thread.
+# The number of slots in a file. Slot 0 is unused, because it marks a claim without an iterator. FAILED_SLOT marks
+# a claim that an iterator has left to its thread.
 cdef enum:
     SLOT_COUNT = 496
 SLOTS = SLOT_COUNT
@@ -50,7 +49,7 @@ def count_of(unsigned long long slot):
 
 
 def has_ended(unsigned long long slot):
-    """Return whether the loop has ended, given the 8 bytes of a slot as a number."""
+    """Return whether the iterator has ended, given the 8 bytes of a slot as a number."""
     return slot & ENDED != 0
 
 
@@ -89,21 +88,21 @@ cdef class WorkerSlots:
         return 0 if at == NULL else load(at) & COUNT
 
     def begin(self, unsigned long long slot):
-        """Begin a loop in a slot, and return the position of the first task that it claims.
+        """Begin an iterator in a slot, and return the position of the first task that it claims.
 
-        The last task that the loop before it has yielded counts as failed from here on.
+        The last task that the previous iterator yielded counts as failed afterwards.
         """
         cdef uint64_t* at = self.at(slot)
         cdef uint64_t value
         if at == NULL:
-            raise ValueError("the worker's slots are closed, or have no slot of this number")
+            raise ValueError("the worker's slots are closed, or there is no slot with this number")
         value = load(at)
         value = (value & COUNT) + (value & ENDED != 0)
         store(at, value)
         return value
 
     def end(self, unsigned long long slot):
-        """Mark that the loop of a slot has ended."""
+        """Mark that the iterator of a slot has ended."""
         cdef uint64_t* at = self.at(slot)
         if at != NULL:
             mark(at, ENDED)
@@ -124,16 +123,16 @@ cdef class WorkerSlots:
         return False
 
     cdef int clear_stop(self, unsigned long long slot) noexcept:
-        """Allow the loop to yield again. The caller is in a write transaction."""
+        """Allow the iterator to yield again. The caller is in a write transaction."""
         cdef uint64_t* at = self.at(slot)
         if at != NULL:
             unmark(at, STOPPED)
         return 0
 
     cpdef bint stop(self, unsigned long long slot, unsigned long long position) noexcept:
-        """Return whether a claimed task was not yielded, and stop the slot if so.
+        """Stop a slot if a claimed task was not yielded yet, and return whether that is so.
 
-        The worker yields it only after a write transaction of its own. The caller is in a write transaction.
+        The worker then yields it only after a write transaction of its own. The caller is in a write transaction.
         """
         cdef uint64_t* at = self.at(slot)
         return at != NULL and (load(at) & COUNT) <= position and (mark(at, STOPPED) & COUNT) <= position

@@ -7,17 +7,17 @@ from tastypy_fast._core.sync_schedule cimport SyncSchedule
 
 cdef class WriteCache:
     cdef readonly StoreBase store
-    # Goes up whenever something in memory became what the disk has, or the reverse, so that loops seek again.
+    # Increases whenever a sync or a revert makes the chunks of iterators outdated, so that they seek again.
     cdef readonly long long cache_version
-    # What differs from the disk, or may differ, by key. The order is that of the first change.
+    # The entries that differ from the disk, or may differ, by encoded key, in the order of their first change.
     cdef dict entries
     cdef PinnedEntries pinned
-    # Entries that were assigned blindly: whether the disk has their keys is not known yet.
+    # Entries that were assigned without a lookup, so it is not known yet whether the disk has their keys.
     cdef list unresolved
-    # Entries whose seqs are not on disk yet, by seq; and these seqs in order, with some that are not new any more.
+    # Entries whose seqs are not on disk yet, by seq. ``new_seqs`` has these seqs in order, and some that are outdated.
     cdef dict new_entries
     cdef list new_seqs
-    # How many keys there are in memory more than on disk, and how many on disk (-1: not known).
+    # How many keys the store has more than the disk, and how many keys are on disk (-1: not known).
     cdef long long len_delta
     cdef long long disk_count
     # How many entries count towards sync_at.
@@ -25,27 +25,27 @@ cdef class WriteCache:
     # The store's disk_version that this cache knows, and the snapshot that it read last.
     cdef long long disk_version
     cdef readonly long long snapshot_id
-    # How many operations are open, over all threads. The short paths give way if there is one.
+    # The number of open operations of all threads. The fast paths are not used while one is open.
     cdef int busy
     cdef readonly bint writable
     # When the background thread syncs this cache, and when it was synced last.
     cdef SyncSchedule schedule
     cdef double synced_at
-    # Whether values are tasks, whose statuses must be taken over from dicts.
+    # Whether values are tasks, whose statuses must be read from their dicts.
     cdef readonly bint tracks
     cdef public bint writes_through
     cdef public bint copies
     cdef readonly bint closed
-    # Every sync compares the latest values that callers still reference, up to this number.
+    # Every sync compares at most this many of the latest values that callers still reference.
     cdef public Py_ssize_t watched_by_each
-    # Entries of tasks that were handed out by keying since their statuses were last taken over.
+    # Entries of tasks that ``tracker[key]`` returned since the statuses were last read from their dicts.
     cdef set borrowed
     cdef LastYielded last_yielded
-    # Weak references to the running loops over values.
+    # Weak references to the running iterators over values.
     cdef list loops
-    # Goes up when a copy that was handed out before must not be saved any more.
+    # Increases when copies that were yielded before must not be saved any more.
     cdef long long copy_generation
-    # The status that decode() has last written into a dict.
+    # The status that decode() wrote into a dict last.
     cdef uint32_t decoded_status
 
     # Operations
@@ -54,7 +54,7 @@ cdef class WriteCache:
     cdef int on_new_snapshot(self) except -1
     cdef bint is_stale(self) noexcept
     cdef long long pending(self) except -1
-    # What a tracker does differently
+    # Hooks that TaskCache overrides
     cdef object decode(self, bytes key, long long seq, int codec, bytes payload)
     cdef bytes serialise(self, Entry entry, int* codec)
     cdef bytes dump(self, object value, int* codec)
@@ -71,7 +71,6 @@ cdef class WriteCache:
     # Finding
     cdef object damaged(self, object key, object what)
     cdef object key_of(self, bytes key)
-    cdef long long unpack(self, object raw) except -1
     cdef object get(self, bytes key, object database)
     cdef dict get_many(self, list keys, object database)
     cdef bytes record_at(self, long long seq)
@@ -124,5 +123,3 @@ cdef class WriteCache:
     cdef int reload(self) except -1
     cdef list drop_unchanged(self)
     cdef int watch_again(self, list entries) except -1
-
-cdef Py_ssize_t count_key_places(list keys) except -1

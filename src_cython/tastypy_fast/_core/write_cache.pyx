@@ -1,28 +1,26 @@
 """Keep changes in memory until a sync writes them: the write-back cache of a store.
 
-The cache holds what lies between two syncs, never the whole store. To read or change a key that is in the cache
-touches only the cache's dict. To read another key costs one lookup in LMDB. To assign another key costs no lookup,
-because whether assigned keys are new is found out for many of them at once.
+The cache holds the changes between two syncs, never the whole store. Reading or changing a key in the cache uses only
+the cache's dict. Reading another key costs one lookup in LMDB. Assigning another key costs no lookup, because
+``resolve()`` looks up many assigned keys at once.
 
 Locking: every method that reads LMDB or changes more than one entry holds the store's lock (``begin_op``, ``end_op``).
-The short paths of reading and assigning a cached key take no lock. They call no Python code, so the interpreter's own
-lock makes them one step, and they give way when ``busy`` says that another thread is in a locked section.
+The fast paths of reading and assigning a cached key take no lock. They call no Python code, so the interpreter lock
+makes them atomic. They are not used while ``busy`` says that another thread is in a locked section.
 
-Values: a list or dict that ``pod[key]`` has handed out may be changed by the caller at any time. So each sync compares
-it with its JSON, as long as the caller references it.
+Values: the caller may change a list or dict that ``pod[key]`` returned at any time. So each sync compares it with its
+JSON while the caller references it.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from tastypy_fast._core.cache_entry cimport (
     ABSENT,
     UNKNOWN,
     Entry,
-    IndexItems,
     LastYielded,
-    RecordItems,
     ValueLoop,
     YieldedCopy,
     is_referenced,
@@ -34,11 +32,10 @@ from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule, monotonic, thread_cpu_time
-from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
+from tastypy_fast._core.sync_writer cimport count_bytes, count_places, insert_keys, unpack_seq, write_records
 
 from copy import deepcopy
 
-from tastypy_fast._core.cache_entry import seq_of_entry
 from tastypy_fast.exceptions import (
     CalledClosedTrackerError,
     PersistentOrderedDictIntegrityError,
@@ -50,16 +47,15 @@ __all__ = ["WriteCache"]
 cdef enum:
     # The codec of a copy whose value could not be stored.
     UNSTORABLE = -1
-    # Records whose seqs are no further apart are in one page, most likely.
-    NEAR = 8
     # The default of watched_by_each.
     WATCHED_BY_EACH = 1000
 
 
 cdef class WriteCache:
-    """The memory that all instances on one path share.
+    """The cache that all instances on one path share.
 
-    ``copies``: values are handed out as copies that are never saved. ``writes_through``: every change is synced.
+    ``copies`` says that reads return copies, which are never saved. ``writes_through`` says that every change is synced
+    at once.
     """
 
     def __cinit__(self):
@@ -71,7 +67,7 @@ cdef class WriteCache:
         self.forget()
 
     def forget(self):
-        """Drop everything that is in memory, and adopt the state of the store as it is now (open, fork)."""
+        """Drop all entries, and begin with the current state of the store, after opening or in a forked child."""
         self.entries = {}
         self.pinned = PinnedEntries()
         self.unresolved = []
@@ -96,7 +92,7 @@ cdef class WriteCache:
     # Operations
 
     cdef int begin_op(self) except -1:
-        """Begin an operation: take the store's lock, and have a snapshot that may be read."""
+        """Begin an operation: acquire the store's lock, and open a current snapshot."""
         self.store.lock.acquire()
         self.busy += 1
         if self.closed or self.is_stale() or self.store.snapshot is None or self.store.snapshot_per_op:
@@ -107,12 +103,12 @@ cdef class WriteCache:
                     self.store.recheck_files()
                 if self.is_stale():
                     if self.store.wal is not None:
-                        # An interrupt may have come between a commit and the end of the snapshot before it. Without
-                        # this the old snapshot would be read.
+                        # An interrupt may have come between a commit and the end of the earlier snapshot. Without this
+                        # the operation would read the old snapshot.
                         self.store.end_reading()
                     self.reload()
-                # Open the snapshot now, because this calls Python, where a signal handler may raise. The operation
-                # itself could be left half done then. (A forked child opens the files again here.)
+                # Open the snapshot before the operation, because this calls Python, where a signal handler may raise.
+                # Inside the operation this could leave it half done. A forked child opens the files again here.
                 self.store.reader()
                 if self.store.snapshot_per_op and self.busy == 1:
                     self.on_new_snapshot()
@@ -130,7 +126,7 @@ cdef class WriteCache:
         return 0
 
     cdef int on_new_snapshot(self) except -1:
-        """Forget what was read from an older snapshot of a store that other processes write."""
+        """Drop the facts read from an older snapshot of a store that other processes write."""
         cdef long long number = self.store.snapshot.id()
         if number != self.snapshot_id:
             self.snapshot_id = number
@@ -139,14 +135,14 @@ cdef class WriteCache:
         return 0
 
     cdef bint is_stale(self) noexcept:
-        """Return whether the store was written, or may have been, since this cache last read the disk."""
+        """Return whether the store may have been written since this cache last read the disk."""
         return self.disk_version != self.store.disk_version
 
     cdef long long pending(self) except -1:
         """Return how many keys count towards sync_at."""
         return self.dirty_count
 
-    # What a tracker does differently
+    # Hooks that TaskCache overrides
 
     cdef object decode(self, bytes key, long long seq, int codec, bytes payload):
         try:
@@ -155,7 +151,7 @@ cdef class WriteCache:
             raise self.damaged(self.key_of(key), error) from error
 
     cdef bytes serialise(self, Entry entry, int* codec):
-        """Return the JSON of a value that was handed out and may have been changed since."""
+        """Encode the value of an entry, which the caller may have changed, as JSON."""
         return self.dump(entry.value, codec)
 
     cdef bytes dump(self, object value, int* codec):
@@ -209,15 +205,6 @@ cdef class WriteCache:
                 f"the store at {self.store.path} is damaged: {error}"
             ) from error
 
-    cdef long long unpack(self, object raw) except -1:
-        """Decode the seq in an index entry."""
-        cdef long long number = -1
-        if PyBytes_GET_SIZE(raw) == 8:
-            memcpy(&number, PyBytes_AS_STRING(raw), 8)
-        if number < 0:
-            raise self.damaged("?", "an index entry holds no sequence number")
-        return number
-
     cdef object get(self, bytes key, object database):
         """Read one value from LMDB."""
         try:
@@ -235,14 +222,14 @@ cdef class WriteCache:
         return self.get(pack(seq), self.store.values)
 
     cdef Entry entry_of(self, bytes key):
-        """Return the entry that the cache has for a key, or None."""
+        """Return the cache entry of a key, or None."""
         cdef Entry entry = self.entries.get(key)
         if entry is None and self.pinned.by_key:
             entry = self.pinned.by_key.get(key)
         return entry
 
     cdef bint is_last_yielded(self, bytes key) except -1:
-        """Return whether ``last_yielded`` has the record of this key, and the record still holds.
+        """Return whether ``last_yielded`` has the record of this key, and the record is still valid.
 
         The caller holds the lock, and has found no entry for the key.
         """
@@ -265,20 +252,20 @@ cdef class WriteCache:
         number = self.get(index_key(key), self.store.order)
         if number is None:
             return None
-        seq[0] = self.unpack(number)
+        seq[0] = unpack_seq(self.store, number)
         raw = self.get(number, self.store.values)
         if raw is None:
-            raise self.damaged(self.key_of(key), "the index names a record that is not there")
+            raise self.damaged(self.key_of(key), "the index refers to a record that does not exist")
         try:
             parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
         if record.key[:record.key_size] != key:
-            raise self.damaged(self.key_of(key), "the index names the record of another key")
+            raise self.damaged(self.key_of(key), "the index refers to the record of another key")
         return raw
 
     cdef long long find_seq(self, bytes key) except? -3:
-        """Return the seq of a key, cache and disk together; ABSENT if there is no such key."""
+        """Return the seq of a key in the cache or on disk, or ABSENT."""
         cdef Entry entry = self.entries.get(key)
         cdef long long seq = ABSENT
         cdef bytes index
@@ -293,10 +280,10 @@ cdef class WriteCache:
         if is_digest(index):
             return seq if self.find_record(key, &seq) is not None else ABSENT
         number = self.get(index, self.store.order)
-        return ABSENT if number is None else self.unpack(number)
+        return ABSENT if number is None else unpack_seq(self.store, number)
 
     cdef list find_seqs(self, list keys):
-        """Return the seqs of many keys, as find_seq() does, with one call of LMDB."""
+        """Return the seqs of many keys, with one call of LMDB. See find_seq()."""
         cdef list seqs = []
         cdef list wanted = []
         cdef Entry entry
@@ -316,11 +303,11 @@ cdef class WriteCache:
                 seqs.append(self.find_seq(key))
             else:
                 number = found.get(key)
-                seqs.append(ABSENT if number is None else self.unpack(number))
+                seqs.append(ABSENT if number is None else unpack_seq(self.store, number))
         return seqs
 
     cdef Entry entry_from_record(self, bytes key, long long seq, bytes raw):
-        """Make an entry for a record as it is on disk. It is not in the cache yet."""
+        """Make an entry from a record on disk. The caller adds it to the cache."""
         cdef Record record
         cdef Entry entry
         entry = make_entry(key, seq, seq)
@@ -333,7 +320,7 @@ cdef class WriteCache:
         return entry
 
     cdef int resolve(self) except -1:
-        """Find out which of the blindly assigned keys the disk has, and give the others their seqs."""
+        """Look up the keys that were assigned without a lookup, and allocate seqs for the new ones."""
         cdef list keys, unresolved = self.unresolved
         cdef dict found
         cdef Entry entry
@@ -349,26 +336,26 @@ cdef class WriteCache:
             number = found.get(index)
             if number is not None and is_digest(index):
                 self.find_record(entry.key, &seq)  # compares the whole keys
-            entry.disk_seq = ABSENT if number is None else self.unpack(number)
+            entry.disk_seq = ABSENT if number is None else unpack_seq(self.store, number)
         self.unresolved = []
         for position in range(len(unresolved)):
             entry = unresolved[position]
             if entry.exists:
                 if entry.disk_seq >= 0 and (not entry.relocated or entry.disk_seq == entry.seq):
-                    # (If it is relocated and on disk under its new seq, an exception came right after the commit.)
+                    # A relocated entry whose new seq is on disk was committed, and an exception came right after that.
                     self.untrack_new(entry)
                     entry.seq = entry.disk_seq
                     entry.relocated = False
                 elif self.new_entries.get(entry.seq) is not entry:
-                    # New; or not on disk any more, because another cache (clone=False) has deleted it.
+                    # The key is new, or another cache (clone=False) has deleted it from the disk.
                     entry.seq = self.store.allocate()
                     self.track_new(entry)
             elif entry.disk_seq == ABSENT:
-                # Another cache on this store (clone=False) has deleted it too.
+                # Another cache on this store (clone=False) has also deleted the key.
                 self.drop(entry)
                 continue
             if entry.exists and entry.disk_seq == ABSENT and not entry.dirty and not entry.relocated:
-                # Only read here, and deleted through another cache since.
+                # The key was only read here, and another cache has deleted it since.
                 self.drop(entry)
                 continue
             self.add_len_delta(entry)
@@ -377,7 +364,7 @@ cdef class WriteCache:
     # Accounting
 
     cdef int add_len_delta(self, Entry entry) except -1:
-        """Add what an entry contributes to len(): its existence in memory against that on disk."""
+        """Add an entry to ``len_delta``: whether the key exists now minus whether it is on disk."""
         self.len_delta += entry.exists - (entry.disk_seq >= 0)
         return 0
 
@@ -387,7 +374,7 @@ cdef class WriteCache:
         return 0
 
     cdef int track_new(self, Entry entry) except -1:
-        """Let loops find an entry whose seq is not on disk."""
+        """Let iterators find an entry whose seq is not on disk."""
         self.new_entries[entry.seq] = entry
         self.new_seqs.append(entry.seq)
         return 0
@@ -409,7 +396,7 @@ cdef class WriteCache:
         return 0
 
     cdef int adopt(self, Entry entry) except -1:
-        """Put a new entry into the cache, where it counts towards sync_at."""
+        """Put an entry into the cache, and count it towards sync_at."""
         self.entries[entry.key] = entry
         entry.counts_as_dirty = True
         self.dirty_count += 1
@@ -439,7 +426,7 @@ cdef class WriteCache:
     # Reading
 
     cdef object borrow(self, Entry entry):
-        """Return the value of an entry for the caller. If the cache hands out copies, it is never saved."""
+        """Return the value of an entry for the caller. With ``copies`` this is a copy, which is never saved."""
         if self.copies:
             return self.decode(entry.key, entry.seq, entry.codec, entry.payload)
         if entry.value is None:
@@ -450,7 +437,7 @@ cdef class WriteCache:
         return entry.value
 
     cdef object fetch(self, bytes key, object original, long long sync_at):
-        """Return the value of a key. A list or dict is watched from here to the next sync."""
+        """Return the value of a key. A list or dict is watched until the next sync."""
         cdef Entry entry
         cdef long long seq = 0
         cdef bytes raw
@@ -464,7 +451,7 @@ cdef class WriteCache:
                 if self.tracks and self.writable:
                     self.borrowed.add(entry)
                 if value is entry.value and self.writable:
-                    # (also where it was watched past a sync, and is handed out again)
+                    # Count it again even if it was watched before, because the caller may now change it again.
                     self.count_as_dirty(entry)
                     self.schedule_sync()
                 return value
@@ -474,8 +461,8 @@ cdef class WriteCache:
             entry = self.entry_from_record(key, seq, raw)
             value = self.borrow(entry)
             if self.writable and entry.value is not None:
-                # Sync first, and adopt the entry after that: otherwise the change that follows would not find its
-                # entry in the cache.
+                # Sync before the entry is adopted. In the other order, the sync could drop the entry, and the change
+                # that the caller makes next would be lost.
                 self.sync_if_due(sync_at)
                 self.adopt(entry)
                 if self.tracks:
@@ -520,7 +507,7 @@ cdef class WriteCache:
             for item in [*self.pinned.entries(), *self.entries.values()]:
                 entry = item
                 if entry.value is not None and not entry.dirty:
-                    # (serialise() also takes over the status from the value, so it comes before the question for it)
+                    # Call serialise() before status_dirty is read, because it also reads the status from the value.
                     try:
                         payload = self.serialise(entry, &codec)
                         if codec == entry.codec and payload == entry.payload and not entry.status_dirty:
@@ -543,13 +530,13 @@ cdef class WriteCache:
     # Changing
 
     cdef Entry put_payload(self, Entry entry, bytes key, int codec, bytes payload):
-        """Assign a value: the one place where that is done. ``entry`` is the cache's for the key, or None."""
+        """Assign a value to a key whose cache entry is ``entry``, or None. All assignments go through here."""
         if entry is None:
             entry = make_entry(key, UNKNOWN, UNKNOWN)
             self.entries[key] = entry
             self.unresolved.append(entry)
         elif not entry.exists:
-            # Deleted and added again: it goes to the end, behind what has no seq yet.
+            # The key was deleted and is added again. It moves to the end, after the entries that have no seq yet.
             self.resolve()
             self.remove_len_delta(entry)
             del self.entries[key]
@@ -569,7 +556,7 @@ cdef class WriteCache:
         return entry
 
     cdef Entry put_new(self, bytes key, int codec, bytes payload):
-        """Assign to a key that is known not to exist."""
+        """Assign a value to a key that is known not to exist."""
         cdef Entry entry = self.entries.get(key)
         if entry is None:
             entry = make_entry(key, ABSENT, self.store.allocate())
@@ -579,7 +566,7 @@ cdef class WriteCache:
         return self.put_payload(entry, key, codec, payload)
 
     cdef int put(self, bytes key, object value, long long sync_at) except -1:
-        """Assign blindly: whether the key is new is found out later, for many keys at once."""
+        """Assign a value without a lookup. resolve() looks up later, for many keys at once, whether the key is new."""
         cdef int codec = 0
         cdef bytes payload
         cdef Entry entry
@@ -648,7 +635,7 @@ cdef class WriteCache:
         return 0
 
     def mark(self, bytes key, original, long long sync_at):
-        """Make the next sync write the value of a key, whether it was changed or not."""
+        """Mark a key dirty, so that the next sync writes its value even if it is unchanged."""
         cdef Entry entry
         cdef long long seq = 0
         cdef bytes raw
@@ -673,15 +660,15 @@ cdef class WriteCache:
         finally:
             self.end_op()
 
-    # Copies that loops hand out
+    # Copies that iterators yield
 
     cdef object copy_of(self, Entry entry, YieldedCopy copied):
-        """Return a copy of a value that was handed out by keying, with all that was changed in it since."""
+        """Return a copy of a value that ``pod[key]`` returned before, with the caller's changes since."""
         copied.watched = entry.value
         try:
             copied.payload = self.serialise(entry, &copied.codec)
         except (TypeError, ValueError):
-            # The value cannot be stored as it is, and the next sync says so. To read it is no error.
+            # The value cannot be stored, and the next sync raises. Reading it is no error.
             copied.codec = UNSTORABLE
         if copied.codec == UNSTORABLE:
             try:
@@ -702,7 +689,7 @@ cdef class WriteCache:
             return copied.codec != UNSTORABLE
 
     cdef int take_copy(self, Entry entry, object original) except -1:
-        """Save the copy that a loop has handed out, if the caller has changed it and marks its key as dirty."""
+        """Make the copy that an iterator yielded the value of its key, if the caller has changed it."""
         cdef YieldedCopy copied
         cdef list found
         if entry.seq < 0:
@@ -721,13 +708,13 @@ cdef class WriteCache:
                 entry.value = copied.value
                 return 0
         if entry.value is None:
-            # It may be changed later.
+            # Watch the copy, because the caller may change it later.
             copied = found[0]
             entry.value = copied.value
         return 0
 
     cdef list running_copies(self):
-        """Return the copies at which loops stand: the last one handed out, then those of the latest loops first."""
+        """Return the current copies of all iterators: the last one that was yielded, then by iterator, latest first."""
         cdef YieldedCopy last = self.last_yielded.copied, copied
         cdef list found = [] if last is None else [last]
         if len(self.loops) > 1 or last is None:
@@ -740,7 +727,7 @@ cdef class WriteCache:
         return found
 
     cdef bint may_be_saved(self, YieldedCopy copied, Entry entry, object original) except -1:
-        """Return whether a copy is one of this key, and nothing was assigned to the key since."""
+        """Return whether a copy belongs to this key, and nothing was assigned to the key since."""
         if copied.generation != self.copy_generation or copied.seq != entry.seq or copied.key != original:
             return False
         return (entry.value is not None and entry.value is copied.watched) or (
@@ -818,12 +805,12 @@ cdef class WriteCache:
                 schedule.clear()
 
     cpdef int sync(self, bint flush) except -1:
-        """Write all dirty entries to disk in one transaction. ``flush``: they survive a power cut after that."""
+        """Write all dirty entries to disk in one transaction. With ``flush`` they then survive a power cut."""
         return self.sync_entries(flush, None, None, False)
 
     def finish(self):
-        """Sync, and refuse later operations. A thread that waits for the lock in an operation is refused, too."""
-        # Not by begin_op(), because a reader closes a store whose files are gone, too.
+        """Sync, and refuse later operations, also of a thread that waits for the lock."""
+        # Do not use begin_op(), because it raises if the files were removed, and a reader must still close the store.
         self.store.lock.acquire()
         self.busy += 1
         try:
@@ -836,7 +823,7 @@ cdef class WriteCache:
             self.store.lock.release()
 
     def sync_one(self, bytes key, original):
-        """Write one key. KeyError if it neither exists nor was deleted since the last sync."""
+        """Write one key. Raises KeyError if it neither exists nor was deleted since the last sync."""
         cdef Entry entry
         cdef long long seq = ABSENT
         if not self.writable:
@@ -863,7 +850,7 @@ cdef class WriteCache:
         return len(self.entries) > 0 or len(self.pinned.by_key) > 0 or self.status_differs()
 
     cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1:
-        """Write all dirty entries; if ``seqs`` are given, only the statuses at these and the entry ``only``."""
+        """Write all dirty entries. With ``seqs``, write only the entry ``only`` and the statuses at these seqs."""
         cdef Entry entry
         cdef int codec = 0
         cdef bytes payload
@@ -882,9 +869,9 @@ cdef class WriteCache:
             for item in ([only] if only is not None else [] if single else list(self.entries.values())):
                 entry = item
                 if entry.value is not None:
-                    # Asked before the JSON is made. A caller who changes the value after that must reference it
-                    # already now, because nothing is handed out meanwhile. In the other order, a change between the
-                    # two would be lost.
+                    # Test for references before the value is encoded. A caller that changes the value after the
+                    # encoding must reference it already now, because no value is returned to a caller in between. In
+                    # the other order, a change between the two would be lost.
                     entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
                     try:
                         payload = self.serialise(entry, &codec)
@@ -930,102 +917,41 @@ cdef class WriteCache:
         return 0
 
     cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1:
-        """Write everything that a sync writes, in one transaction.
+        """Write all changes of a sync in one transaction.
 
-        This may run again after a transaction that failed. In memory it changes only facts that hold all the same.
+        This may run again after a failed transaction. So in memory it changes only facts that hold in either case.
         """
         cdef Entry entry
-        cdef bytes index
-        cdef long long stored, last = -1, previous_appended = -1, previous_replaced = -1
-        cdef list fresh = [], absent = [], appended = [], replaced = []
-        cdef bint deleted = False, in_order = True
-        # In a block that syncs more than once, a value may be written twice in one transaction. LMDB would put a small
-        # value over the pages of a large one that were written there, and keep all of them. So delete it first.
+        cdef long long stored
+        # In a block that syncs more than once, a value may be written twice in one transaction.
         cdef bint again = self.store.images is not None and self.store.wrote
-        # (read before the last records may be deleted)
+        # Read this before the last records are deleted, because it may be derived from the largest seq on disk.
         cdef long long next_seq = self.store.next_free()
-        values = self.store.values
-        order_db = self.store.order
-        # The write-ahead log need not look for keys that are known to be new.
-        cdef LoggedTransaction logged = as_logged(txn)
-
-        # New keys go into the index blindly. If a key was there after all, the index still holds its old seq, which
-        # tells so. That is one descent of the tree for each key of a fill instead of two.
-        for item in changes:
+        cdef bint deleted
+        for item, raw in insert_keys(self.store, txn, changes):
             entry = item
-            if entry.exists and entry.disk_seq < 0 and not entry.relocated:
-                if entry.seq < 0:
-                    entry.seq = self.store.allocate()
-                if PyBytes_GET_SIZE(entry.key) > MAX_INDEX_KEY \
-                        and txn.get(index_key(entry.key), None, order_db) is not None:
-                    self.find_record(entry.key, &stored)
-                    entry.disk_seq = entry.seq = stored
-                    continue
-                (absent if logged is not None and entry.disk_seq == ABSENT else fresh).append(entry)
-        if absent:
-            logged.add_new_keys(IndexItems(absent))
-        if fresh:
-            cursor = txn.cursor(order_db)
-            if cursor.putmulti(IndexItems(fresh), True, False)[1] != len(fresh):
-                for item in fresh:
-                    entry = item
-                    stored = self.unpack(txn.get(index_key(entry.key), None, order_db))
-                    if stored != entry.seq:
-                        self.untrack_new(entry)
-                        entry.disk_seq = entry.seq = stored
+            if raw is None:
+                self.find_record(entry.key, &stored)
+            else:
+                stored = unpack_seq(self.store, raw)
+                self.untrack_new(entry)
+            entry.disk_seq = entry.seq = stored
         if changes:
             self.store.wrote = True
             if self.store.images is not None:
                 self.record_before_images(txn, changes)
-
-        cursor = txn.cursor(values)
-        if cursor.last():
-            last = self.unpack(cursor.key())
-        for item in changes:
-            entry = item
-            if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
-                index = index_key(entry.key)
-                txn.delete(pack(entry.disk_seq), db=values)
-                deleted = True
-                if entry.exists:
-                    txn.put(index, pack(entry.seq), db=order_db)
-                else:
-                    txn.delete(index, db=order_db)
-            elif entry.relocated:
-                txn.put(index_key(entry.key), pack(entry.seq), db=order_db)
-            if not entry.exists:
-                continue
-            if entry.seq > last:
-                in_order = in_order and entry.seq > previous_appended
-                previous_appended = entry.seq
-                appended.append(entry)
-            else:
-                in_order = in_order and entry.seq > previous_replaced
-                previous_replaced = entry.seq
-                replaced.append(entry)
-        if not in_order:
-            appended.sort(key=seq_of_entry)
-            replaced.sort(key=seq_of_entry)
-        if again:
-            for item in replaced:
-                txn.delete(pack((<Entry>item).seq), db=values)
-        if replaced:
-            cursor.putmulti(RecordItems(replaced, self.store.gzipped))
-        if appended:
-            items = RecordItems(appended, self.store.gzipped)
-            if cursor.putmulti(items, True, True, True)[1] != len(appended):
-                raise self.damaged("?", "records could not be appended in order")
+        deleted = write_records(self.store, txn, changes, again)
         self.write_status(txn, seqs, skip)
         if deleted:
-            # Seqs only ever grow, also when the last records are gone, because a loop may have seen them.
+            # Seqs only increase, also after the last records were deleted, because an iterator may have yielded them.
             txn.put(b"next", pack(max(next_seq, self.store.next_seq)), db=self.store.meta)
         return 0
 
     cdef int record_before_images(self, object txn, list changes) except -1:
-        """Record in the undo log what the disk has where keys are about to change, for revert().
+        """Record the before-images of keys that are about to change in the undo log, for revert().
 
-        The image of a seq is its status and its record; the status alone if nothing else was changed yet; or empty
-        if the seq is new.
+        The image of a seq is its status and its record. It is the status alone if only the status was changed, and
+        empty if the seq is new.
         """
         cdef Entry entry
         cdef bytes number
@@ -1045,7 +971,7 @@ cdef class WriteCache:
         return 0
 
     cdef int one_written(self, Entry entry) except -1:
-        """Note that an entry is on disk. From here on it is only watched."""
+        """Mark an entry as clean, because it is on disk now. If it has a value, it is only watched afterwards."""
         if entry is not None:
             self.remove_len_delta(entry)
             self.untrack_new(entry)
@@ -1060,10 +986,10 @@ cdef class WriteCache:
         return 0
 
     cdef int written(self, list changes, set failed) except -1:
-        """Note that all entries are on disk but those that failed, and drop them.
+        """Mark all entries except those that failed as clean, because they are on disk now, and drop them.
 
         Values that a caller still references stay watched, because it may be about to change them, as in
-        ``pod[k].append(f(pod))``. Each sync compares the latest of them. The others are pinned.
+        ``pod[k].append(f(pod))``. Each sync compares the latest of these values. The others are pinned.
         """
         cdef Entry entry
         cdef dict entries = self.entries
@@ -1125,10 +1051,10 @@ cdef class WriteCache:
         self.pinned.clear_queue()
         return 0
 
-    # Another cache has written
+    # After another cache has written
 
     cdef int reload(self) except -1:
-        """Find out again what the disk has, because the store was written through another cache."""
+        """Look up all keys in the cache on disk again, because another cache has written the store."""
         cdef Entry entry
         cdef list held = self.drop_unchanged()
         self.disk_version = self.store.disk_version
@@ -1145,10 +1071,10 @@ cdef class WriteCache:
         return self.watch_again(held)
 
     cdef list drop_unchanged(self):
-        """Stop watching values that are as they were read, because the disk may have others now.
+        """Stop watching unchanged values, because the disk may have other values now.
 
-        All other entries are dirty from here on, because the disk may not even have their keys any more. Returns the
-        dropped entries whose values callers still reference (see watch_again).
+        All other entries become dirty, because the disk may no longer have their keys. Returns the dropped entries
+        whose values callers still reference (see watch_again).
         """
         cdef Entry entry
         cdef int codec = 0
@@ -1173,7 +1099,7 @@ cdef class WriteCache:
         return held
 
     cdef int watch_again(self, list entries) except -1:
-        """Go on watching values that callers reference, where the disk still has what they were read from."""
+        """Watch referenced values again if the disk still has the records from which they were read."""
         cdef Entry entry, found
         cdef long long seq = 0
         for item in entries:
@@ -1192,7 +1118,7 @@ cdef class WriteCache:
     # Tests
 
     def check(self):
-        """Raise AssertionError where the cache contradicts itself or the disk."""
+        """Raise AssertionError if the cache contradicts itself or the disk."""
         cdef Entry entry
         cdef long long seq = 0, len_delta = 0, dirty_count = 0
         self.begin_op()
@@ -1207,7 +1133,7 @@ cdef class WriteCache:
                 dirty_count += entry.counts_as_dirty
                 len_delta += entry.exists - (entry.disk_seq >= 0)
                 on_disk = self.find_record(key, &seq)
-                ensure(entry.key == key, "an entry stands under another key")
+                ensure(entry.key == key, "an entry is stored under another key")
                 ensure(entry.disk_seq == (seq if on_disk is not None else ABSENT), "an entry is wrong about the disk")
                 ensure(entry.exists or entry.dirty, "a deletion is not dirty")
                 ensure(entry.counts_as_dirty or not entry.dirty, "a dirty entry does not count")
@@ -1227,57 +1153,8 @@ cdef int ensure(bint holds, str what) except -1:
     return 0
 
 
-cdef Py_ssize_t count_places(list changes) except -1:
-    """Estimate in how many places of the databases changes lie. Neighbours count as one place."""
-    cdef Entry entry
-    cdef bytes key, last_key = b""
-    cdef long long last = -NEAR
-    cdef Py_ssize_t places = 0
-    for item in changes:
-        entry = item
-        if entry.disk_seq >= 0 and entry.exists:
-            places += not -NEAR < entry.disk_seq - last < NEAR
-            last = entry.disk_seq
-        else:
-            key = entry.key
-            places += not are_near(last_key, key)
-            last_key = key
-    return places
-
-
-cdef Py_ssize_t count_key_places(list keys) except -1:
-    """Estimate in how many places of the index new keys lie."""
-    cdef bytes key, last_key = b""
-    cdef Py_ssize_t places = 0
-    for key in keys:
-        places += not are_near(last_key, key)
-        last_key = key
-    return places
-
-
-cdef bint are_near(bytes before, bytes key) noexcept:
-    """Return whether a key comes after another one and shares the first half with it, so that they are neighbours."""
-    cdef const char* a = PyBytes_AS_STRING(before)
-    cdef const char* b = PyBytes_AS_STRING(key)
-    cdef Py_ssize_t at = 0, most = min(PyBytes_GET_SIZE(before), PyBytes_GET_SIZE(key))
-    while at < most and a[at] == b[at]:
-        at += 1
-    return 2 * at >= PyBytes_GET_SIZE(key) and (
-        at == most or <unsigned char>a[at] < <unsigned char>b[at])
-
-
-cdef Py_ssize_t count_bytes(list changes) except -1:
-    """Estimate how many bytes a sync writes."""
-    cdef Entry entry
-    cdef Py_ssize_t size = 0
-    for item in changes:
-        entry = item
-        size += PyBytes_GET_SIZE(entry.key) + (PyBytes_GET_SIZE(entry.payload) if entry.payload is not None else 0)
-    return size
-
-
 cdef object unstorable(list failures):
-    """Return one error for all the values that a sync could not write."""
+    """Return one error for all values that a sync could not write."""
     key, error = failures[0]
     more = f" (and {len(failures) - 1} more: {', '.join(describe(key) for key, _ in failures[1:6])}" \
            f"{', ...' if len(failures) > 6 else ''})" if len(failures) > 1 else ""

@@ -1,4 +1,4 @@
-"""Record locks (``fcntl``) on single bytes of a file, which the operating system releases when a process ends."""
+"""Lock single bytes of a file with record locks (``fcntl``), which the system releases when a process ends."""
 
 from libc.errno cimport errno
 from libc.string cimport memset
@@ -10,10 +10,10 @@ __all__ = ["is_locked_elsewhere", "try_lock_opening", "unlock_opening"]
 
 
 def try_lock_opening(int file, bint exclusive):
-    """Lock the second byte of a file without waiting, and return whether it is locked.
+    """Lock the second byte of a file without waiting, and return whether this succeeded.
 
-    The lock belongs to the descriptor, not to the process. ``exclusive`` needs a descriptor that may write. Returns
-    True without a lock on a system that does not have this kind of lock.
+    The lock belongs to the open descriptor, not to the process. ``exclusive`` needs a writable descriptor. On a system
+    without this kind of lock, the function returns True and locks nothing.
     """
     return set_opening(file, F_WRLCK if exclusive else F_RDLCK)
 
@@ -40,7 +40,7 @@ cdef bint set_opening(int file, int kind) except -1:
 def is_locked_elsewhere(int file):
     """Return whether another process has a record lock on the first byte of a file.
 
-    LMDB has one on its lock file while it is open. This function takes no lock.
+    LMDB holds one on its lock file while it is open. This function acquires no lock.
     """
     cdef RecordLock lock
     memset(&lock, 0, sizeof(lock))

@@ -1,4 +1,4 @@
-"""Iterate over tasks of a shared tracker, and claim each before it is yielded."""
+"""Iterate over the tasks of a shared tracker, and claim each task before it is yielded."""
 
 cimport cython
 
@@ -19,16 +19,16 @@ from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOr
 
 __all__ = ["ClaimIterator"]
 
-# How often, in seconds, a worker that always finds tasks looks for dead workers.
+# The interval, in seconds, at which a worker that always finds tasks checks for dead workers.
 cdef double RECOVER_EVERY = 0.5
 
 
 @cython.final
 cdef class ClaimIterator:
-    """Claim tasks and yield them: what ``try_keys()`` and its like return.
+    """Claim tasks and yield them. ``try_keys()``, ``try_values()`` and ``try_items()`` return this iterator.
 
-    ``batch`` tasks are claimed with one commit. ``close()``, the end of the loop and the garbage collector release the
-    tasks that were claimed and not yielded, and give their tries back. Threads may share an iterator.
+    ``batch`` tasks are claimed with one commit. ``close()``, the end of the iteration and the garbage collector release
+    the tasks that were claimed and not yielded, and subtract their tries. Threads may share an iterator.
     """
 
     cdef SharedPodHandle tracker
@@ -47,7 +47,7 @@ cdef class ClaimIterator:
     cdef WorkerSlots worker_slots
     # The claim of the next task to be claimed.
     cdef Claim claim
-    # Claimed and not yielded yet: sequence numbers and positions.
+    # The claimed tasks that were not yielded yet: pairs of sequence number and position.
     cdef object waiting
     # For some of the waiting tasks, by sequence number: the key, and the id of the transaction that claimed the task.
     cdef dict known
@@ -84,7 +84,8 @@ cdef class ClaimIterator:
         while not self.finished:
             view = self.tracker.read_handle()
             if self.worker is not self.store.worker:
-                # In a forked child, or after the store was closed: these claims are not this worker's.
+                # The process was forked, or the store was closed. Yielding these tasks would be wrong, because their
+                # claims belong to another worker.
                 self.waiting.clear()
                 self.slot = None
             if self.waiting:
@@ -96,7 +97,7 @@ cdef class ClaimIterator:
         raise StopIteration
 
     cdef object next_waiting(self, TaskCache tasks):
-        """Yield the first waiting task. None if its claim has ended, or if it must not be yielded yet."""
+        """Return the first waiting task, or None if its claim has ended or it must not be yielded yet."""
         cdef Claim claim = self.claim
         failure = found = None
         if not self.waiting:
@@ -110,16 +111,16 @@ cdef class ClaimIterator:
             elif not is_still_claimed(tasks, seq, &claim, claimed):
                 found = None
         except PersistentOrderedDictIntegrityError as error:
-            # The task counts as yielded, because the caller gets this error for it.
+            # Count the task as yielded, because the caller gets this error for it.
             failure = error
         # From here to the end no other thread runs, because nothing waits and no Python code is called.
         if not self.waiting or self.waiting[0] is not item:
-            return None  # another thread of this iterator has taken it
+            return None  # another thread has yielded it from this iterator
         if found is None and failure is None:
-            # The one that has ended the claim has given its try back.
+            # The process that ended the claim has subtracted its try.
             self.waiting.popleft()
             return None
-        # Another process that ends the claim after this line sees that the task was yielded.
+        # A process that ends the claim after this line finds that the task was yielded, and keeps its try.
         if not self.worker_slots.mark_yielded(claim.slot, claim.position):
             self.tracker.begin().perform(OPERATION, self._clear_stop)
             return None
@@ -132,26 +133,26 @@ cdef class ClaimIterator:
         self.worker_slots.clear_stop(self.claim.slot)
 
     cdef object next_claimed(self, StoreHandle view):
-        """Claim the next tasks, and yield the first."""
+        """Claim the next tasks, and return the first."""
         cdef list seqs, claimed = []
         try:
             found, txn_id = self.tracker.begin().perform(OPERATION, self._claim_more, claimed)
         except BaseException:
             # A signal handler may have raised after the commit. Then these tasks are claimed, and are yielded next. If
-            # nothing was committed, next_waiting() does not find these claims, and drops them.
+            # nothing was committed, next_waiting() does not find their claims, and drops them.
             self.waiting.extend(claimed)
             raise
         if not claimed:
             return None
-        # Only now, because a transaction that failed has claimed nothing; and at once, because threads may share this
-        # iterator.
+        # Set the position after the transaction, because a failed one has claimed nothing. Set it before any Python
+        # code runs, because threads may share this iterator.
         self.position = claimed[len(claimed) - 1][0]
         if len(claimed) == 1:
             return found
         self.waiting.extend(claimed[1:])
         if self.kind == KEYS:
-            # The keys are read outside the transaction, for which other processes wait. Errors are raised where the
-            # tasks are yielded.
+            # Read the keys outside the transaction, because other processes wait for it. An error is raised later,
+            # when its task is yielded.
             seqs = [seq for seq, _ in claimed[1:]]
             try:
                 keys = keys_at(<TaskCache?>view.open_cache(), seqs)
@@ -172,10 +173,10 @@ cdef class ClaimIterator:
         cdef Claim claim
         cdef list seqs
         cdef long long first
-        # It is not empty when the map was full and this is the second call.
+        # The list is not empty if the map was full and this is the second call.
         claimed.clear()
         if self.waiting:
-            # Another thread has claimed tasks for this iterator, while this one waited for the lock.
+            # Another thread has claimed tasks for this iterator while this thread waited for the lock.
             return None, -1
         worker = self.store.worker
         if worker is None:
@@ -197,14 +198,14 @@ cdef class ClaimIterator:
                           worker.is_free if self.own else None, &claim)
         if not seqs:
             if worker.recover_claims():
-                # The recovered tasks may be anywhere.
+                # Begin again, because the recovered tasks may lie before the position.
                 self.position = -1
             else:
                 self._close()
             return None, -1
         first = self.claim.position
         for seq in seqs:
-            # These positions are used up, also if the transaction fails: two claims never get the same one.
+            # Use a position only once, even if the transaction fails, because two claims must never have the same one.
             claimed.append((seq, self.claim.position))
             self.claim.position += 1
         self.worker_slots.clear_stop(claim.slot)
@@ -213,7 +214,7 @@ cdef class ClaimIterator:
         return read_task(tasks, seqs[0], self.kind, NULL), number
 
     def close(self):
-        """End the iteration: the tasks that were claimed and not yielded get their tries back."""
+        """End the iteration, release the claimed tasks that were not yielded, and subtract their tries."""
         if not self.finished and self.slot is not None and self.worker is self.store.worker:
             self.transaction.perform(OPERATION, self._close)
         self.finished = True
@@ -231,12 +232,12 @@ cdef class ClaimIterator:
             return
         lock = self.transaction.lock
         if lock.is_mine():
-            # The garbage collector runs in the middle of an operation of this thread.
+            # The garbage collector interrupted an operation of this thread, inside which the store must not change.
             lock.on_release = [*(lock.on_release or ()), self._close_quietly]
         else:
             self._close_quietly()
 
     def _close_quietly(self):
-        # Nobody can catch an error here. What this does not release is released when the process ends.
+        # Suppress errors, because no caller can catch them. Claims that remain are released when the process ends.
         with suppress(PersistentOrderedDictException):
             self.close()

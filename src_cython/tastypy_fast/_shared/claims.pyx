@@ -36,7 +36,7 @@ __all__ = ["claim_one", "key_at", "order_of"]
 
 
 cdef object claim_at(TaskCache tasks, long long seq):
-    """The ClaimRecord of a task, or None."""
+    """Return the ClaimRecord of a task, or None."""
     raw = tasks.get(pack(seq), tasks.store.claims)
     return None if raw is None else read_claim(raw)
 
@@ -53,11 +53,11 @@ cdef int put_claim(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t
 
 cdef list claim_next(TaskCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
                      list own, object is_free, Claim* claim):
-    """Claim up to ``limit`` tasks behind the sequence number ``after``, and return their sequence numbers, ascending.
+    """Claim up to ``limit`` tasks after the sequence number ``after``, and return their sequence numbers, ascending.
 
     The caller is in a write transaction. ``own`` are the sequence numbers, ascending, of tasks that this worker has
-    claimed already; one is claimed again if ``is_free`` says so of its ClaimRecord. ``claim`` is the first task's; each
-    further one gets the next position.
+    claimed already. One of these is claimed again if ``is_free`` returns True for its ClaimRecord. ``claim`` is the
+    claim of the first task. Each further task gets the next position.
     """
     cdef StoreBase store = tasks.store
     cdef StatusWriter blocks
@@ -144,7 +144,7 @@ def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, 
 
 
 def order_of(TaskCache tasks not None, bytes key not None):
-    """The sequence number of a task, or -1 if no task has this key."""
+    """Return the sequence number of a task, or -1 if no task has this key."""
     tasks.begin_op()
     try:
         return tasks.find_seq(key)
@@ -153,13 +153,15 @@ def order_of(TaskCache tasks not None, bytes key not None):
 
 
 def key_at(TaskCache tasks not None, long long seq):
-    """The key of a task, or None if no task has this sequence number."""
+    """Return the key of a task, or None if no task has this sequence number."""
     return read_task(tasks, seq, KEYS, NULL)
 
 
 cdef object read_task(TaskCache tasks, long long seq, int kind, Claim* claim):
-    """What an iterator of this ``kind`` yields for a task: key, dict or both. None if the task is gone, or, if a
-    ``claim`` is given, if that is not its claim any more."""
+    """Return the key, the dict or both of a task, as an iterator of this ``kind`` yields it.
+
+    Returns None if the task does not exist. With a ``claim``, also returns None if the task no longer has this claim.
+    """
     tasks.begin_op()
     try:
         if claim != NULL and not is_claimed_as(tasks, seq, claim):
@@ -182,7 +184,7 @@ cdef bint is_claimed_as(TaskCache tasks, long long seq, Claim* claim) except -1:
 
 
 cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long long since) except -1:
-    """Whether a task has this claim, as it had in the transaction with the id ``since``.
+    """Return whether a task still has the claim that the transaction with the id ``since`` wrote.
 
     Nothing is read if that transaction is the last one. ``since`` is -1 if it may not have been committed.
     """
@@ -196,7 +198,7 @@ cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long lo
 
 
 cdef list keys_at(TaskCache tasks, list seqs):
-    """The keys of tasks, with None for each that is gone."""
+    """Return the keys of tasks, with None for each task that does not exist."""
     cdef list packed = [pack(seq) for seq in seqs]
     cdef dict found
     tasks.begin_op()

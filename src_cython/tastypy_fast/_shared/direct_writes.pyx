@@ -1,7 +1,7 @@
 """Write single changes into the open transaction of a shared store directly, bypassing its cache.
 
-This is faster for a transaction of one change, because what the cache keeps only pays off over many changes. Each
-function leaves the cache without entries and without status blocks, so that it reads them again.
+This is faster for a transaction of one change, because the work of filling the cache pays off only over many changes.
+Each function leaves the cache without entries and status blocks, because these would overwrite the change.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -24,7 +24,7 @@ __all__ = ["find_tasks", "mark_done_many"]
 cdef bytes record_of(WriteCache cache, bytes key, object value):
     """Encode a key and its value for assign_directly(), or return None if only the cache can write them.
 
-    It needs no transaction, so that other processes can write meanwhile.
+    It needs no transaction. Call it before one, because other processes can then write meanwhile.
     """
     cdef int codec = 0
     cdef bytes payload
@@ -35,7 +35,7 @@ cdef bytes record_of(WriteCache cache, bytes key, object value):
 
 
 cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
-    """Write a record, as WriteCache.put() and a sync do. False if only the cache can, so that nothing was written."""
+    """Write a record, as WriteCache.put() and a sync do. Returns False, and writes nothing, if only the cache can."""
     cdef WriteTransaction transaction = <WriteTransaction?>cache.store
     cdef bytes seq, image
     if record is None or cache.has_changes() or transaction.wrote:
@@ -52,7 +52,7 @@ cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
         else:
             before = txn.replace(seq, record, transaction.values)
             if before is None:
-                raise cache.damaged(cache.key_of(key), "the index names a record that is not there")
+                raise cache.damaged(cache.key_of(key), "the index refers to a record that does not exist")
             image = bytes(4) + before
         transaction.undo_log.record(seq, image)
         transaction.wrote = True
@@ -69,13 +69,13 @@ cdef int begin_directly(TaskCache tasks) except -1:
     if tasks.entries or tasks.status.differs():
         tasks.sync(False)
     tasks.status.forget()
-    # Iterators inside the block read their chunks again.
+    # Let iterators inside the block read their chunks again.
     tasks.cache_version += 1
     return 0
 
 
 cdef int put_status(TaskCache tasks, StatusWriter blocks, bytes seq, uint32_t old, uint32_t new) except -1:
-    """Change the status that ``blocks`` read last from ``old`` to ``new``; ``seq`` is packed. finish() writes it."""
+    """Change the status that ``blocks`` read last from ``old`` to ``new``. finish() writes it. ``seq`` is packed."""
     cdef StoreBase store = tasks.store
     blocks.set(new)
     blocks.images.append((seq, PyBytes_FromStringAndSize(<const char*>&old, 4)))
@@ -105,7 +105,7 @@ cdef int put_claims(WriteTransaction transaction, list claims) except -1:
 
 cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
                           int added_tries) except -1:
-    """Change the status of a task, as TaskCache.change() does. False if that one has to raise the error."""
+    """Change the status of a task, as TaskCache.change() does. Returns False if that method has to raise the error."""
     cdef StatusWriter blocks
     cdef long long seq
     cdef uint32_t old
@@ -133,7 +133,7 @@ cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t 
 
 
 cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) except -1:
-    """Reset the tries of a task, as TaskCache.reset_tries() does. False if that one has to raise the error."""
+    """Reset the tries of a task, as TaskCache.reset_tries() does. Returns False if that method must raise the error."""
     cdef StatusWriter blocks
     cdef long long seq
     cdef uint32_t old
@@ -154,7 +154,7 @@ cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) exce
 
 
 cdef long long find_task(TaskCache tasks, bytes key, object original) except -1:
-    """Return the sequence number of a task. Raises KeyError if there is none of this key."""
+    """Return the sequence number of a task. Raises KeyError if no task has this key."""
     cdef long long seq = tasks.find_seq(key)
     if seq == ABSENT:
         raise KeyError(original)
@@ -162,7 +162,7 @@ cdef long long find_task(TaskCache tasks, bytes key, object original) except -1:
 
 
 cdef int replace_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1:
-    """Write the status that ``blocks`` read last, if it changes."""
+    """Replace the status that ``blocks`` read last, if ``new`` differs from it."""
     if new != old:
         put_status(tasks, blocks, pack(seq), old, new)
         finish(tasks, blocks)
@@ -170,9 +170,9 @@ cdef int replace_status(TaskCache tasks, StatusWriter blocks, long long seq, uin
 
 
 def find_tasks(TaskCache tasks not None, list keys not None):
-    """Prepare mark_done_many() without a transaction: the keys, the encoded keys, and their sequence numbers.
+    """Return the arguments of mark_done_many(): the keys, the encoded keys and their sequence numbers.
 
-    The number is -1 for a key that is not there now.
+    It needs no transaction. The number is -1 for a key that does not exist now.
     """
     cdef list encoded = [encode_key(key) for key in keys]
     tasks.begin_op()
@@ -183,10 +183,10 @@ def find_tasks(TaskCache tasks not None, list keys not None):
 
 
 def mark_done_many(TaskCache tasks not None, list keys not None, list encoded not None, list seqs not None):
-    """Mark tasks done. Raises KeyError for a key that is not there; the caller's savepoint undoes the rest then.
+    """Mark tasks done. Raises KeyError for a missing key, and the caller's savepoint then rolls back the rest.
 
-    A sequence number that was found before the transaction is right if it still is a task's, because none is used
-    twice.
+    A sequence number that was read before the transaction is still correct if it has a task, because no sequence number
+    is used twice.
     """
     cdef StoreBase store = tasks.store
     cdef StatusWriter blocks

@@ -9,7 +9,7 @@ cdef class Change:
     cdef bytes key
     cdef object original
     cdef object value
-    # What assign_directly() takes, made before the transaction.
+    # The record for assign_directly(), encoded before the transaction.
     cdef bytes record
     cdef uint32_t drop
     cdef uint32_t add
@@ -17,7 +17,7 @@ cdef class Change:
 
 cdef class SharedPodHandle:
     cdef WriteTransaction _transaction
-    # Private handles on the store: one works inside the write transaction, the other one reads what is committed.
+    # Private handles on the store: one works inside the write transaction, the other one reads the last commit.
     cdef StoreHandle writer
     cdef StoreHandle reader
     cdef long long sync_at

@@ -1,4 +1,4 @@
-"""Run single operations of the shared classes in compiled code: each is a transaction, or a part of the open block."""
+"""Run single operations of the shared classes in compiled code, each as a transaction or a part of the open block."""
 
 cimport cython
 from libc.stdint cimport uint32_t
@@ -19,7 +19,7 @@ from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
 __all__ = ["IN_MEMORY", "LiveIterator", "SharedPodHandle", "SharedTrackerHandle"]
 
-# The number of changes of one block that stay in memory before they go into its transaction.
+# The number of changes of a block that stay in memory before they are written into its transaction.
 IN_MEMORY = 10_000
 cdef long long SYNC_AT = IN_MEMORY
 
@@ -33,7 +33,7 @@ cdef enum:
 
 @cython.final
 cdef class Change:
-    """The arguments of one change, which is made again after the map has grown."""
+    """The arguments of one change, so that it can be made again after the map has grown."""
 
 
 cdef Change make_change(int what, object key, object value):
@@ -49,8 +49,8 @@ cdef Change make_change(int what, object key, object value):
 cdef class SharedPodHandle:
     """The compiled part of a shared store.
 
-    ``writer`` and ``reader`` are private handles on the store: on the write transaction's cache, and on the one that
-    reads what is committed.
+    ``writer`` and ``reader`` are private handles on the store. The first uses the cache of the write transaction, the
+    second the cache that reads the last commit.
     """
 
     def _attach(self, WriteTransaction transaction not None, StoreHandle writer not None, StoreHandle reader not None,
@@ -74,7 +74,7 @@ cdef class SharedPodHandle:
         return self._transaction
 
     cdef WriteTransaction begin(self):
-        """The write transaction, which this instance is about to enter."""
+        """Return the write transaction, which this instance is about to enter, and set its ``sync_at``."""
         cdef WriteTransaction transaction = self.transaction_of()
         transaction.sync_at = self.sync_at
         return transaction
@@ -84,21 +84,20 @@ cdef class SharedPodHandle:
         return self.writer if transaction.snapshot is not None and transaction.lock.is_mine() else self.reader
 
     def _begin(self):
-        """The write transaction, which this instance is about to enter."""
+        """Return the write transaction, which this instance is about to enter."""
         return self.begin()
 
     def _read_handle(self):
-        """What reads: the handle inside the transaction in the thread that has it, else the one on what is
-        committed."""
+        """Return the handle for reads: inside a block of this thread the writer, otherwise the reader."""
         return self.read_handle()
 
     def _write_handle(self):
-        """What writes: the handle inside the transaction, which this instance is about to enter."""
+        """Return the handle for writes inside the transaction, which this instance is about to enter."""
         self.begin()
         return self.writer
 
     def _perform(self, int kind, function, *arguments):
-        """Call a function in a transaction, or in the block that is open; ``kind`` as WriteTransaction has them."""
+        """Call a function in a transaction, or in the open block. ``kind``: see WriteTransaction."""
         return self.begin().perform(kind, function, *arguments)
 
     def _iterate(self, int kind, bint backwards=False):
@@ -106,7 +105,7 @@ cdef class SharedPodHandle:
         return LiveIterator(self, lambda handle: StoreIterator(handle, kind, backwards))
 
     def _list(self, int kind):
-        """Everything that _iterate() would give, out of one snapshot."""
+        """Return a list of everything that _iterate() yields, read from one snapshot."""
         cdef StoreHandle handle = self.read_handle()
         cdef WriteCache cache = handle.open_cache()
         cache.begin_op()
@@ -118,7 +117,7 @@ cdef class SharedPodHandle:
     # One change
 
     cdef object change(self, Change change):
-        """Make a change in the open block of this thread, or else in a transaction of its own."""
+        """Make a change in the open block of this thread, or in a transaction of its own."""
         cdef WriteTransaction transaction = self.begin()
         cdef long long epoch
         while True:
@@ -141,7 +140,7 @@ cdef class SharedPodHandle:
                 transaction.retry_with_larger_map(error)
 
     cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1:
-        """Make the change past the cache, if it is all that the transaction does. False if it needs the cache."""
+        """Make the only change of a transaction without the cache. Returns False if it needs the cache."""
         if change.what == ASSIGN:
             return assign_directly(transaction.cache, change.key, change.record)
         if change.what == CHANGE_STATUS:
@@ -169,7 +168,7 @@ cdef class SharedPodHandle:
         cdef long long epoch = transaction.epoch
         cdef bytes encoded
         cdef object result = None
-        # Done to a copy: where it raises, nothing has changed.
+        # Change a copy of the value, because nothing may change if the operation raises.
         if operation.leads_into_a_value():
             key = operation.steps[0][1]
             encoded = encode_key(key)
@@ -181,7 +180,7 @@ cdef class SharedPodHandle:
             encoded = encode_key(key)
             value = change(cache.fetch(encoded, key, SYNC_AT), operand)
         else:
-            # A key of the store, or a method or operator of the store itself, the same as without .set.
+            # The operation sets or deletes a key, or is a method or operator of the store. It runs as without .set.
             return operation.perform(self.writer if operation.is_for_a_key() else self)
         if transaction.epoch != epoch:
             raise self.ended_within()
@@ -191,8 +190,8 @@ cdef class SharedPodHandle:
 
     cdef object ended_within(self):
         return StorageError(
-            errno.EPERM, "the store was closed, or this process forked, in the middle of this operation; nothing of it "
-            "is saved here"
+            errno.EPERM, "the store was closed, or this process was forked, in the middle of this operation; it "
+            "changed nothing here, so repeat it if it is still needed"
         )
 
     def _apply(self, Operation operation not None):
@@ -206,11 +205,11 @@ cdef class SharedPodHandle:
 
     @property
     def set(self):
-        """The place to change what is stored: each change through it is one transaction.
+        """Change stored values: each change through this attribute is one transaction.
 
-        Keys, indexes and slices lead into a value, at any depth. At the end of them a method is called, or something is
-        assigned, deleted or assigned in place. All of it is atomic, so that ``pod.set["n"] += 1`` needs no lock. An
-        exception changes nothing. To read, leave off ``.set``.
+        Keys, indexes and slices lead into a value, at any depth. At the end of the path, call a method, assign, delete,
+        or use an augmented assignment. The change is atomic, so ``pod.set["n"] += 1`` needs no lock. An operation that
+        raises changes nothing. To read, leave off ``.set``.
 
         Cost:
             Reading, changing and writing the value of one key, and one commit.
@@ -230,7 +229,7 @@ cdef class SharedPodHandle:
 
     @set.setter
     def set(self, value):
-        # "pod.set |= {...}" ends with this assignment.
+        # Python performs this assignment at the end of "pod.set |= {...}".
         if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")
 
@@ -265,17 +264,17 @@ cdef class SharedPodHandle:
         return self._iterate(KEYS)
 
     def get(self, key, default=None):
-        """Return a copy of the value of a key, or ``default`` if the key is not there.
+        """Return a copy of the value of a key, or ``default`` if the key does not exist.
 
         Args:
             key: The key.
-            default: What to return for a missing key.
+            default: The result for a missing key.
 
         Returns:
             The value, or ``default``, which is not stored.
 
         Cost:
-            Two look-ups in the memory-mapped file, O(log n). It waits for no other process.
+            Two lookups in the memory-mapped file, O(log n). It waits for no other process.
 
         Example:
             >>> pod = SharedPersistentOrderedDict(path, init={"a": [1]})
@@ -289,7 +288,7 @@ cdef class SharedPodHandle:
 
 
 cdef int change_status(SharedPodHandle store, object key, uint32_t drop, uint32_t add, int added_tries) except -1:
-    """Drop flags of a task, add others, and add to its tries, as TaskCache.change() does."""
+    """Remove flags from a task's status, add others, and add to its tries. See TaskCache.change()."""
     cdef Change change = make_change(CHANGE_STATUS, key, None)
     change.drop = drop
     change.add = add
@@ -305,7 +304,7 @@ cdef TaskCache tasks_of(SharedPodHandle store):
 cdef class SharedTrackerHandle(SharedPodHandle):
     """The compiled part of a shared tracker.
 
-    It adds neither fields nor ``cdef`` methods, so that a class may have another compiled base, too.
+    It adds neither fields nor ``cdef`` methods, because a class could not have a second compiled base otherwise.
     """
 
     # Changing one status
@@ -317,7 +316,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -337,7 +336,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -351,13 +350,13 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         change_status(self, key, DONE | CLAIMED, 0, 0)
 
     def abort(self, key):
-        """Mark a task aborted, which ends the claim on it: gates and iterators leave the task alone.
+        """Mark a task aborted, which ends the claim on it: gates and iterators skip the task.
 
         Args:
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -377,7 +376,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -397,7 +396,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
             UnstorableValueError: The number of tries leaves what 28 bits hold.
 
         Cost:
@@ -412,13 +411,13 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         change_status(self, key, 0, 0, 1)
 
     def decrement_tries(self, key):
-        """Take one from the tries of a task, also below zero.
+        """Subtract one from the tries of a task. The number may become negative.
 
         Args:
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
             UnstorableValueError: The number of tries leaves what 28 bits hold.
 
         Cost:
@@ -439,7 +438,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             key: The key of the task.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -452,14 +451,14 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         """
         self.change(make_change(RESET_TRIES, key, None))
 
-    # What the mixins are made of
+    # Primitives for the mixins
 
     def _status_of(self, key):
-        """(done, aborted, tries) of a task."""
+        """Return (done, aborted, tries) of a task."""
         return tasks_of(self).status_of(key)
 
     def _totals(self):
-        """(tasks, done, aborted, tried) of the tracker."""
+        """Return (tasks, done, aborted, tried) of the tracker."""
         return tasks_of(self).count_all()
 
     def _tasks(self, int kind, bint allow_aborted):
@@ -474,7 +473,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
 
 @cython.final
 cdef class LiveIterator:
-    """Iterate over a shared store, and go on with the other handle where a block begins or ends.
+    """Iterate over a shared store, and change to the other handle when a block begins or ends.
 
     ``make`` makes the iterator over one handle. No transaction stays open between two steps.
     """
@@ -506,6 +505,6 @@ cdef class LiveIterator:
         try:
             return next(self.iterator)
         except StopIteration:
-            # (for good, also when the other handle would have more)
+            # End for good, even if the other handle would have more items.
             self.iterator = None
             raise

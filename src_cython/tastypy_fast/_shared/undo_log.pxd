@@ -2,7 +2,7 @@ from tastypy_fast._core.store_base cimport StoreBase
 
 cdef class UndoLog:
     cdef StoreBase store
-    # How many before-images there were when they were counted last.
+    # The number of before-images when they were counted last.
     cdef long long counted
     cdef bint may_be_outdated
     cdef bint is_count_lost

@@ -1,13 +1,13 @@
-"""Record before-images of what a shared store changes, so that ``revert()`` can restore the last sync.
+"""Record the before-images of changes in a shared store, so that ``revert()`` can restore the last sync.
 
 The database ``images`` has one entry for each sequence number that any process changed since the last sync:
 
-    empty                 the key was added since
+    empty                 the key was added after the last sync
     status                4 bytes: only the status of the task changed
     status and record     the record before its first change; the status is zero in a store without tasks
 
-Only the first change after a sync records an image. A sync clears the log, and ``revert()`` writes the images back.
-Records that a cache writes are recorded where it writes them (``WriteCache.record_before_images()``).
+Only the first change of a key after a sync records an image. A sync clears the log, and ``revert()`` writes the images
+back. A cache records the images of its own records in ``WriteCache.record_before_images()``.
 """
 
 cimport cython
@@ -27,7 +27,7 @@ cdef enum:
 
 
 cdef bytes key_in(bytes record):
-    """The encoded key of a record."""
+    """Return the encoded key of a record."""
     return decode_record(record)[1]
 
 
@@ -35,7 +35,7 @@ cdef bytes key_in(bytes record):
 cdef class UndoLog:
     """The undo log of one store, in the transaction or snapshot that ``store`` has open.
 
-    ``store.before_image_count`` follows how many images there are, without a walk, as long as this process alone
+    ``store.before_image_count`` is the number of images. It is correct without a recount while only this process
     writes.
     """
 
@@ -52,7 +52,7 @@ cdef class UndoLog:
         return 0
 
     cdef int record_many(self, list images) except -1:
-        """Record pairs of packed sequence number and before-image, as record() does."""
+        """Record pairs of packed sequence number and before-image. See record()."""
         cdef StoreBase store = self.store
         if len(images) == 1:
             seq, image = images[0]
@@ -62,7 +62,7 @@ cdef class UndoLog:
         return 0
 
     cpdef int clear(self) except -1:
-        """Make the present state the one that ``revert()`` restores."""
+        """Clear the log, so that ``revert()`` restores the current state."""
         self.store.snapshot.drop(self.store.images, False)
         self.store.before_image_count = self.counted = 0
         return 0
@@ -70,11 +70,11 @@ cdef class UndoLog:
     # Counting
 
     def count(self):
-        """How many sequence numbers differ from the last sync."""
+        """Return how many sequence numbers differ from the last sync."""
         return self.store.snapshot.stat(self.store.images)["entries"]
 
     cdef int note_other_writer(self) noexcept:
-        """Note that another process may have recorded images since this one counted."""
+        """Mark the count as a lower bound, because another process may have recorded images since."""
         self.may_be_outdated = True
         return 0
 
@@ -84,10 +84,10 @@ cdef class UndoLog:
         return 0
 
     cdef bint is_full(self, long long sync_at) except -1:
-        """Whether ``sync_at`` keys differ from the last sync, so that the automatic sync is due.
+        """Return whether ``sync_at`` keys differ from the last sync, so that the automatic sync is due.
 
-        While other processes write, the database is asked only after this one recorded a sixteenth of ``sync_at``,
-        because asking takes a third of the time of a small transaction.
+        While other processes write, the images are counted only after this process recorded a sixteenth of ``sync_at``.
+        Counting them at each commit would take a third of the time of a small transaction.
         """
         cdef StoreBase store = self.store
         if self.is_count_lost or (self.may_be_outdated and (
@@ -97,10 +97,10 @@ cdef class UndoLog:
             self.may_be_outdated = self.is_count_lost = False
         return store.before_image_count >= sync_at
 
-    # The way back
+    # Restoring
 
     def changed_keys(self):
-        """Yield the keys that differ from the last sync; a key may come twice. Cost: one read for each image."""
+        """Yield the keys that differ from the last sync. It may yield a key twice. Cost: one read for each image."""
         cdef StoreBase store = self.store
         txn = store.snapshot
         for seq, image in txn.cursor(store.images):
@@ -109,9 +109,10 @@ cdef class UndoLog:
                 yield decode_key(key_in(record))
 
     def forget_key(self, bytes key not None):
-        """Make the present state of a key its restore point. Return whether it exists, or existed at the last sync.
+        """Make the current state of a key its restore point. Returns whether it exists, or existed at the last sync.
 
-        Cost: one read for each image, because the key may have been deleted, or deleted and added again, since.
+        Cost: one read for each image, because the key may have been deleted since, and added again with a new sequence
+        number.
         """
         cdef StoreBase store = self.store
         txn = store.snapshot
@@ -125,10 +126,10 @@ cdef class UndoLog:
         return seq is not None or bool(earlier)
 
     def restore(self):
-        """Write all before-images back, and clear the log. The caller has nothing unwritten in a cache.
+        """Write all before-images back, and clear the log. No cache may hold unwritten changes.
 
-        Sequence numbers of keys that were added and are gone now are not used again, because an iterator of some
-        process may have passed them.
+        The sequence numbers of keys that this deletes are not used again. An iterator of another process may have
+        passed them already, and would skip a new key with this number.
         """
         cdef StoreBase store = self.store
         cdef list images
@@ -146,15 +147,16 @@ cdef class UndoLog:
         for seq, image in images:
             record = image[STATUS_SIZE:]
             if record:
-                # Deleted first, because LMDB keeps all pages of a large value of this transaction for a small one
-                # that replaces it.
+                # Delete the value first. If a small value replaced a large one of the same transaction, LMDB would
+                # keep all pages of the large one.
                 txn.delete(seq, db=store.values)
                 txn.put(seq, record, db=store.values)
                 txn.put(index_key(key_in(record)), seq, db=store.order)
         if store.status is not None:
             restore_status(txn, store.status, store.claims, [(seq, image[:STATUS_SIZE]) for seq, image in images])
         self.clear()
-        # Iterators of all processes search again for what comes next when this number changes.
+        # Increase this number, because the iterators of all processes seek again when it changes. Otherwise they would
+        # skip restored keys.
         reverts = txn.get(REVERTS, db=store.meta)
         txn.put(REVERTS, NUMBER.pack(1 + (NUMBER.unpack(reverts)[0] if reverts else 0)), db=store.meta)
         txn.put(b"next", NUMBER.pack(next_seq), db=store.meta)

@@ -12,17 +12,17 @@ cpdef enum:
     MANUAL = 3
 
 cdef class WriteTransaction(StoreBase):
-    # The SharedStore: the stub says what a transaction asks of it.
+    # The SharedStore. The stub declares the methods that a transaction calls.
     cdef readonly object store
     cdef readonly WriteCache cache
     cdef readonly UndoLog undo_log
-    # How many keys differ from the last sync when the automatic sync comes.
+    # The number of keys that differ from the last sync at which the automatic sync is due.
     cdef public long long sync_at
     # Whether the commit waits until the disk has it.
     cdef bint flushes
     cdef bint needs_larger_map
     cdef readonly bint closed
-    # Changes when all open blocks end at once: who began one before does not end it.
+    # Changes when all open blocks end at once, so that a block of an earlier epoch is not ended again.
     cdef readonly long long epoch
     cdef WriterLock writer_lock
     # What protects the last flush point, or None where each commit is flushed or none.

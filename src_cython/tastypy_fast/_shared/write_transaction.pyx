@@ -1,7 +1,7 @@
-"""Make operations on a shared store atomic: one write transaction, or a block of them, that others see as a whole.
+"""Make operations on a shared store atomic: each is one write transaction, or a part of a block that is one.
 
-What makes ``shared.set[key] += 1`` atomic: the handle runs the read and the write between ``begin_block()`` and
-``end_block()``. ``begin_block()`` acquires three locks in this order.
+For example, ``shared.set[key] += 1`` is atomic, because the handle runs the read and the write between
+``begin_block()`` and ``end_block()``. ``begin_block()`` acquires three locks in this order.
 
 1. ``lock`` excludes the other threads of this process.
 2. The writer lock excludes the other processes (see ``writer_lock``).
@@ -10,9 +10,9 @@ What makes ``shared.set[key] += 1`` atomic: the handle runs the read and the wri
 So no other writer can commit between the read and the write. ``end_block()`` commits, and only then releases the locks.
 Readers need none of them, because each reads a snapshot.
 
-A transaction has a cache of its own. It collects changes as the cache of a private store does between two syncs, reads
-through the transaction, and is flushed into it before the commit. The module is compiled, because a signal handler must
-not raise between acquiring a lock and recording that it is held.
+A transaction has its own cache, which reads through the transaction. The cache collects changes, as in a private store
+between two syncs, and is flushed into the transaction before the commit. The module is compiled, because a signal
+handler must not raise between acquiring a lock and recording that it is held.
 """
 
 cimport cython
@@ -32,8 +32,8 @@ from tastypy_fast.exceptions import CalledClosedTrackerError, NotLockedError, St
 __all__ = ["BLOCK", "MANUAL", "OPERATION", "SAVEPOINT", "TransactionContext", "WriteTransaction"]
 
 cdef enum:
-    # A block begins with this much free space in the map, or with an eighth of a small map, but never with less than
-    # a few operations need.
+    # The free space in the map at the beginning of a block: ROOM, or an eighth of a small map, but at least LEAST_ROOM.
+    # Without it, the map could become full inside the block, which cannot be run again.
     ROOM = 1 << 30
     LEAST_ROOM = 1 << 18
     # About how many bytes a small transaction writes, because it changes five to seven pages.
@@ -51,11 +51,11 @@ cdef class WriteTransaction(StoreBase):
 
     Blocks of four kinds nest.
 
-    OPERATION: one operation. If the outermost block is one and raises, nothing of it is kept.
-    BLOCK: several operations, which are kept also when one raises.
-    SAVEPOINT: several operations, of which none is kept when one raises. Inside another block it is a nested
+    OPERATION: one operation. If it is the outermost block and raises, it is rolled back.
+    BLOCK: several operations, which are committed even if one raises.
+    SAVEPOINT: several operations, which are all rolled back if one raises. Inside another block it is a nested
     transaction of LMDB.
-    MANUAL: a BLOCK that ``lock()`` began and ``unlock()`` ends.
+    MANUAL: a BLOCK that ``lock()`` begins and ``unlock()`` ends.
     """
 
     def __init__(self, str path not None, bint gzipped, store not None):
@@ -87,15 +87,15 @@ cdef class WriteTransaction(StoreBase):
             self.cache.forget()
 
     def leave_to_parent(self, db):
-        """In a forked child: keep LMDB's environment ``db`` and the transaction of a dead thread alive for ever.
+        """Keep LMDB's environment ``db`` and the open transactions alive for ever, in a forked child.
 
-        To close or abort them would wait for that thread's lock for ever.
+        Closing or aborting them would wait for ever, because a thread that does not exist in the child has their lock.
         """
         for item in (db, self.snapshot, *self.parents):
             Py_INCREF(item)
 
     def close(self):
-        """Refuse every use from now on, and close the writer lock's file."""
+        """Refuse all later use, and close the file of the writer lock."""
         self.db = self.writer_lock = None
         self.slot = None
         self.notes = None
@@ -122,16 +122,16 @@ cdef class WriteTransaction(StoreBase):
         self.notes = notes
 
     def attach_worker(self, number, worker_slots):
-        """Use the number and the slots of this process's worker, with which its own claims are decided in memory."""
+        """Use the number and the slots of this process's worker, so that its own claims are decided in memory."""
         self.worker_number = number
         self.worker_slots = worker_slots
 
     def detach_worker(self):
-        """Note that this process is no worker any more."""
+        """Mark this process as no longer a worker."""
         self.worker_number = 0
         self.worker_slots = None
 
-    # What a cache asks of its store
+    # Methods that a cache calls
 
     def begin_reading(self, bint buffers=False):
         raise RuntimeError("the cache of a write transaction was used outside the transaction")
@@ -143,7 +143,7 @@ cdef class WriteTransaction(StoreBase):
         return self.store.next_number(txn)
 
     def has_large_values(self):
-        # Reading a key without its value takes a transaction of another kind.
+        # Reading a key without its value needs a transaction that returns views of the map, and this one does not.
         return False
 
     def write(self, work):
@@ -151,17 +151,17 @@ cdef class WriteTransaction(StoreBase):
         try:
             return work(self.snapshot)
         except Exception as error:
-            # LMDB refuses to go on with a transaction after an error.
+            # Let nothing be committed, because LMDB cannot continue a transaction after an error.
             self.failure = error
             raise self.translated(error) from error
 
     def write_sync(self, work, scattered, size):
-        """Run ``work`` in the open transaction: a shared store has no write-ahead log."""
+        """Run ``work`` in the open transaction, because a shared store has no write-ahead log."""
         self.written += size + scattered * PAGE
         return self.write(work)
 
     def flush(self):
-        """Do nothing, because there is nothing to flush before the commit."""
+        """Do nothing, because only commits are flushed."""
 
     def follow_files(self):
         self.store.check_files()
@@ -170,7 +170,7 @@ cdef class WriteTransaction(StoreBase):
         return self.store.stop_slot_of(worker, slot, position)
 
     cdef int raise_translated(self, object error) except -1:
-        """Raise LMDB's error as one of ours; return if it is another one."""
+        """Raise the exception of this package for an error of LMDB. Returns for any other error."""
         if isinstance(error, Exception):
             translated = self.translated(error)
             if translated is not error:
@@ -186,13 +186,13 @@ cdef class WriteTransaction(StoreBase):
     # Blocks
 
     cpdef int begin_block(self, int kind) except -1:
-        """Begin a block. The outermost waits for the other threads, and then for the other processes."""
+        """Begin a block. The outermost block waits for the other threads, and then for the other processes."""
         self.lock.acquire()
         try:
             if not self.blocks:
                 self.begin(kind)
             elif kind == MANUAL and self.blocks[len(self.blocks) - 1] == OPERATION:
-                # unlock() could not tell the two apart.
+                # Refuse, because unlock() could not distinguish this block from the block of the operation.
                 raise NotLockedError("lock() was called in the middle of an operation of the same store; "
                                      "call it before the operation")
             elif self.failure is not None:
@@ -211,12 +211,12 @@ cdef class WriteTransaction(StoreBase):
         return 0
 
     # A signal handler runs between any two lines of Python, and may use this store. So Python code is called only in
-    # two states: while no transaction is open, so that the handler gets one of its own, or while ``blocks`` says that
-    # one is open, so that the handler's operation becomes a part of it. In any other state it would use a transaction
-    # that has ended.
+    # two states. Either no transaction is open, so that the handler gets one of its own. Or ``blocks`` says that one is
+    # open, so that the operation of the handler becomes a part of it. In any other state the handler would use a
+    # transaction that has ended.
 
     cpdef int end_block(self, bint failed) except -1:
-        """End the innermost block: commit it, or, if it ``failed``, do what its kind demands."""
+        """End the innermost block: commit it, or roll it back if it ``failed`` and its kind demands it."""
         cdef int kind = self.blocks[len(self.blocks) - 1]
         try:
             if len(self.blocks) == 1:
@@ -255,7 +255,7 @@ cdef class WriteTransaction(StoreBase):
         self.end_user_block(False)
 
     cdef int end_user_block(self, bint failed) except -1:
-        """End a block of the user's, which cannot be run again when the map is full."""
+        """End a block that the user began. It cannot be run again when the map is full, so that is an error."""
         try:
             self.end_block(failed)
         except MapFull as error:
@@ -263,20 +263,23 @@ cdef class WriteTransaction(StoreBase):
         return 0
 
     cdef int poison(self) except -1:
-        """Let the transaction commit nothing, because its blocks end out of order."""
+        """Prevent the commit of the transaction, because its blocks end out of order."""
         if self.failure is None:
             self.failure = NotLockedError("blocks ended out of order, as coroutines and generators may end them; "
                                           "do not await or yield inside a block")
         return 0
 
     cdef int end_block_if(self, long long epoch, bint failed) except -1:
-        """End the innermost block, unless all blocks that were open in ``epoch`` have ended already."""
+        """End the innermost block, unless all blocks that were open in ``epoch`` have already ended."""
         if epoch == self.epoch:
             self.end_block(failed)
         return 0
 
     def written_directly(self):
-        """Let the cache read again, because the transaction was changed past it. The cache has no unwritten changes."""
+        """Make the cache read again, because the transaction was changed without it.
+
+        The cache must have no unwritten changes, because this drops them.
+        """
         self.cache.revert()
         self.disk_version += 1
         self.undo_log.mark_count_unknown()
@@ -295,7 +298,7 @@ cdef class WriteTransaction(StoreBase):
             self.make_room()
         number = self.snapshot.id()
         if number != self.expected_id:
-            # Another process has written since.
+            # Another process has written since the last transaction of this one.
             self.disk_version += 1
             self.is_next_seq_stale = True
             self.undo_log.note_other_writer()
@@ -355,7 +358,7 @@ cdef class WriteTransaction(StoreBase):
                 self.store.grow()
                 refused = False
             except StorageError:
-                # The space that there is may suffice.
+                # Continue, because the space that is left may be enough.
                 refused = True
             self.begin_writing()
             if refused:
@@ -391,7 +394,7 @@ cdef class WriteTransaction(StoreBase):
         self.writer_lock.release()
         self.blocks.pop()
         self.snapshot = None
-        # A transaction that wrote nothing used no id, so another process may use the same one.
+        # A transaction without changes uses up no id, so another process may use the same id.
         self.expected_id = number + 1 if self.wrote else -1
         self.flushes = False
         if flush:
@@ -449,7 +452,7 @@ cdef class WriteTransaction(StoreBase):
         finally:
             if failed:
                 self.cache.revert()
-                # The cache may have read from the part that is rolled back.
+                # Make the cache read again, because it may have read changes that are rolled back.
                 self.disk_version += 1
                 self.undo_log.mark_count_unknown()
                 child.abort()
@@ -460,7 +463,7 @@ cdef class WriteTransaction(StoreBase):
     # Saving
 
     def sync(self):
-        """Make the present state the one that ``revert()`` restores, and flush it with the commit."""
+        """Make the current state the restore point of ``revert()``, and flush it with the commit."""
         self.cache.sync(False)
         if self.undo_log.count():
             self.undo_log.clear()
@@ -468,7 +471,10 @@ cdef class WriteTransaction(StoreBase):
         self.flushes = True
 
     def sync_key(self, bytes key not None):
-        """Do the same for one encoded key. Whether it is there, or was at the last sync."""
+        """Make the current state of one encoded key its restore point, and flush it with the commit.
+
+        Returns whether the key exists, or existed at the last sync.
+        """
         self.cache.sync(False)
         found = self.undo_log.forget_key(key)
         self.written_directly()
@@ -482,13 +488,13 @@ cdef class WriteTransaction(StoreBase):
         self.written_directly()
 
     def postpone_sync(self):
-        """Keep the automatic sync from coming with this transaction."""
+        """Prevent the automatic sync at the commit of this transaction."""
         self.sync_at = maxsize
 
     # One operation
 
     def perform(self, int kind, function, *arguments, **keywords):
-        """Call a function in a block of its own. If the map is full, grow it and call again, unless inside a block."""
+        """Call a function in its own block. If the map is full, grow it and call again, unless inside another block."""
         cdef long long epoch
         while True:
             try:
@@ -508,7 +514,7 @@ cdef class WriteTransaction(StoreBase):
                 self.retry_with_larger_map(error)
 
     cdef bint is_inside(self):
-        """Whether this thread is in a block that it can go on with."""
+        """Return whether this thread is inside a block. Raises if the transaction cannot be committed any more."""
         if self.lock.depth and self.lock.is_mine() and self.blocks:
             if self.failure is not None:
                 raise self.store.aborted_earlier(self.failure)
@@ -516,13 +522,13 @@ cdef class WriteTransaction(StoreBase):
         return False
 
     cdef bint is_single(self):
-        """Whether the transaction consists of one operation."""
+        """Return whether the transaction consists of one operation."""
         return len(self.blocks) == 1 and self.blocks[0] == OPERATION
 
     cdef int retry_with_larger_map(self, object error) except -1:
-        """Let the map grow before the next transaction, and return so that the caller runs its operation again.
+        """Mark the map to be grown before the next transaction. The caller runs its operation again.
 
-        Inside a block it raises, because the operations before this one cannot be run again.
+        Raises inside a block, because the earlier operations of the block cannot be run again.
         """
         if self.blocks and self.lock.is_mine():
             raise self.store.aborted_earlier(error) from error
@@ -540,7 +546,7 @@ cdef class TransactionContext:
     cdef WriteTransaction transaction
     cdef object store
     cdef int kind
-    # For each entry that has not ended, in which epoch it was, and how many blocks were open then.
+    # A pair for each entry that has not ended: the epoch, and the number of open blocks.
     cdef list entered
 
     def __init__(self, WriteTransaction transaction not None, int kind, store):
@@ -558,14 +564,15 @@ cdef class TransactionContext:
         cdef WriteTransaction transaction = self.transaction
         cdef bint is_inner
         if not self.entered:
-            raise NotLockedError("a block was ended that was not begun")
+            raise NotLockedError("a block was ended that was not begun; use it in a with statement")
         epoch, depth = self.entered[len(self.entered) - 1]
         if epoch == transaction.epoch and not transaction.lock.is_mine():
-            # The entry stays, because the thread that holds the lock can still end the block.
+            # Keep the entry, because the thread that holds the lock can still end the block.
             raise NotLockedError("a block must be ended by the thread that began it; another thread tried to, perhaps "
                                  "because a generator was closed or collected there")
         self.entered.pop()
-        # In another epoch the block has ended: close() ended it, or this is a forked child, which has no part in it.
+        # In another epoch the block has already ended, because close() ended it or this is a forked child, which does
+        # not inherit the block.
         if epoch == transaction.epoch:
             is_inner = depth == len(transaction.blocks)
             if not is_inner:

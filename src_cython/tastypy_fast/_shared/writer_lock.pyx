@@ -1,11 +1,11 @@
 """Serialize the writers of a shared store with a record lock, acquired before LMDB's own mutex.
 
-LMDB's mutex alone is not enough, because its waiters sleep on a futex. When a process is killed after it was woken and
-before it owns the mutex, and a third process takes the mutex meanwhile, the remaining waiters are never woken. This
-happened in about one of some hundred kills with Linux 6.18 and glibc 2.36.
+LMDB's mutex alone is not enough, because its waiters sleep on a futex. A process may be killed after it was woken and
+before it owns the mutex. If a third process acquires the mutex meanwhile, the other waiters are never woken. This
+happened about once in some hundred kills with Linux 6.18 and glibc 2.36.
 
-The kernel keeps the queue of a record lock itself. It releases the lock when its process ends, a forked child does not
-inherit it, and a signal interrupts the wait.
+The kernel itself keeps the queue of a record lock. It releases the lock when the process ends. A forked child does not
+inherit the lock, and a signal interrupts the wait.
 """
 
 cimport cython
@@ -28,10 +28,10 @@ __all__ = ["WriterLock"]
 
 @cython.final
 cdef class WriterLock:
-    """The writer lock of one store. It owns the file descriptor that it gets and closes it at its end.
+    """The writer lock of one store. It owns the file descriptor that it gets, and closes it when it is freed.
 
-    A process must have one WriterLock for a store at most, because closing any descriptor of a file releases all record
-    locks that the process has on it.
+    A process must have at most one WriterLock for a store. Closing any descriptor of a file releases all record locks
+    of the process on that file.
     """
 
     def __cinit__(self):
@@ -45,7 +45,7 @@ cdef class WriterLock:
             close(self.file)
 
     cdef int acquire(self) except -1:
-        """Wait until no other process has the lock, and take it. A signal handler that raises ends the wait."""
+        """Wait until no other process has the lock, and acquire it. A signal handler that raises ends the wait."""
         cdef RecordLock lock
         cdef int status, number
         memset(&lock, 0, sizeof(lock))
@@ -56,8 +56,8 @@ cdef class WriterLock:
                 number = errno
             if status == 0:
                 return 0
-            # The kernel reports EDEADLK also for two processes whose different threads hold the two locks. That is no
-            # deadlock, so the wait goes on.
+            # Continue to wait after EDEADLK. The kernel also reports it for two processes that hold and wait for two
+            # locks in different threads, which is no deadlock.
             if number != EINTR and number != errors.EDEADLK:
                 raise StorageError(number, f"cannot acquire the writer lock ({os.strerror(number)})")
             PyErr_CheckSignals()

@@ -25,32 +25,34 @@ class TryWalk(Walk):
     """A loop that claims tasks."""
 
     batch: int = 1
-    # Claimed and not handed out: keys, and the claims as they were made.
+    # Tasks that were claimed and not yielded: keys, and their claims.
     waiting: list = field(default_factory=list)
-    # Whether it has not looked yet for what the loops before it have left.
+    # Whether it has still to look for tasks that earlier loops left.
     fresh: bool = True
 
 
 @dataclass(eq=False)
 class Claim:
-    """Whose a task is: a TryWalk's, or that of one of the two threads, by a gate, and nobody's when that has ended; and
-    its tries, with the one that the claim has counted, as far as nobody has set them since."""
+    """The owner of a task, and its tries with the one that the claim counted, unless they were set since.
+
+    The owner is a TryWalk, or one of the two threads through a gate. It is "nobody" when the owner has ended.
+    """
 
     holder: Any
     tries: int
 
     def is_free(self):
-        """Whether a loop of the machine's thread may have it."""
+        """Whether a loop of the machine's thread may claim the task."""
         return self.holder in ("this thread", "nobody") or (isinstance(self.holder, TryWalk) and self.holder.finished)
 
 
 class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
-    """The same for a tracker, with gates and loops that claim, of two threads."""
+    """The same machine for a tracker, with gates and claiming loops of two threads."""
 
     cls = SharedTracker
 
     change_status_by_reference = change_what_a_walk_hands_out = None
-    # Whether the tries that change are not set, so that those of a claim follow.
+    # Whether a change of tries is relative, so that it also applies to the tries of a claim.
     adds_tries = False
 
     def open(self):
@@ -74,14 +76,14 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         with super().step(which, *changed, marks=marks) as store:
             yield store
             for key, facts in before.items():
-                # A claim ends with its task, however that ends.
+                # A claim ends when its task is finished or deleted.
                 place, done, aborted, tries = self.facts_of(key) or (None, None, None, None)
                 if place != facts[0]:
                     self.claims.pop(key, None)
                 elif done > facts[1] or aborted > facts[2]:
                     self.end_claim(key, has_begun=tries != facts[3])
                 elif tries != facts[3] and self.claims.get(key) is before_claims[key] and not self.adds_tries:
-                    # They were set.
+                    # The tries were set.
                     self.claims[key].tries = tries + 1
 
     def facts_of(self, key):
@@ -89,11 +91,11 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         return item and (item.place, item.value["_done"], item.value["_aborted"], item.value["_tries"])
 
     def waits(self, claim):
-        """Whether it is one of a batch that was not handed out."""
+        """Whether the task is in a batch and was not yielded."""
         return isinstance(claim.holder, TryWalk) and any(claim is other for _, other in claim.holder.waiting)
 
     def end_claim(self, key, has_begun=False):
-        """A claim ends, and its try is taken back if it never begins."""
+        """End a claim, and take back its try if the task was never yielded."""
         claim = self.claims.pop(key, None)
         if claim is not None and not has_begun and self.waits(claim) and claim.tries <= self.now[key].value["_tries"]:
             self.now[key].value["_tries"] -= 1
@@ -168,14 +170,14 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     def gate(self, which, key, gate, allow_aborted, elsewhere=False):
         if key not in self.now and not gate.endswith("add"):
             return
-        # (another thread would wait for the end of the block)
+        # Another thread would wait for the end of the block.
         elsewhere = elsewhere and not self.blocks
         is_new, tries = key not in self.now, "try" in gate
         task = {} if is_new else dict(self.now[key].value)
         if tries and key in self.claims:
             claim = self.claims[key]
             if self.may_take(claim, elsewhere) and self.waits(claim) and claim.tries <= task["_tries"]:
-                # This is that try.
+                # The gate uses the try of the claim.
                 task["_tries"] -= 1
         opens = is_new or self.open_task(task, allow_aborted)
         if tries and key in self.claims:
@@ -264,11 +266,11 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
                     self.compare(walk, next(walk.iterator), key)
                 return
         with self.step(walk.which) as store:
-            handed_out = next(walk.iterator, self)
+            yielded = next(walk.iterator, self)
             chosen = [key for key, item in self.in_order() if store.tries(key) != item.value["_tries"]]
             self.check_choice(walk, chosen)
             if not chosen or walk.finished:
-                assert handed_out is self
+                assert yielded is self
                 walk.finished = True
                 return
             walk.fresh = False
@@ -278,13 +280,13 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
                 self.claims[key] = Claim(walk, self.now[key].value["_tries"])
             walk.waiting = [(key, self.claims[key]) for key in chosen[1:]]
             self.touch(chosen)
-            self.compare(walk, handed_out, chosen[0])
+            self.compare(walk, yielded, chosen[0])
 
     def in_order(self):
         return sorted(self.now.items(), key=lambda pair: pair[1].place)
 
     def check_choice(self, walk, chosen):
-        """Nothing is handed out that may not be, nor passed over that is to be handed out."""
+        """Check that a loop yields only tasks that it may yield, and skips none of them."""
         assert len(chosen) <= (0 if walk.finished else walk.batch)
         ahead = [key for key, item in self.in_order() if walk.wants(item.value) and walk.is_ahead(item.place)]
         assert all(key in ahead and (key not in self.claims or self.claims[key].is_free()) for key in chosen)
@@ -294,14 +296,14 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             last = self.now[chosen[-1]].place if chosen else float("inf")
             assert all(key in chosen for key in passed if len(chosen) < walk.batch or self.now[key].place < last)
 
-    def compare(self, walk, handed_out, key):
+    def compare(self, walk, yielded, key):
         value = text_of(self.now[key].value)
         if walk.kind == "items":
-            assert (handed_out[0], text_of(handed_out[1])) == (key, value)
+            assert (yielded[0], text_of(yielded[1])) == (key, value)
         elif walk.kind == "values":
-            assert text_of(handed_out) == value
+            assert text_of(yielded) == value
         else:
-            assert handed_out == key
+            assert yielded == key
 
     # Closing
 
@@ -325,10 +327,10 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             walk.which = 0
             self.end(walk)
 
-    # Looking
+    # Reading
 
-    def look_at(self, store):
-        super().look_at(store)
+    def check_reads(self, store):
+        super().check_reads(store)
         assert store.claimed_keys() == [key for key, _ in self.in_order() if key in self.claims]
 
 

@@ -25,7 +25,7 @@ parts = st.sampled_from(
 names = st.sampled_from(["a", "b", "c", 1, ("a", 1), "k" * 600])
 
 
-# What is done in the same way to a store and to a plain dict
+# Operations that work in the same way on a store and on a plain dict
 
 
 def add_in_place(store, key, part):
@@ -95,7 +95,7 @@ NOTHING = object()
 
 
 class Plain(dict):
-    """The model: a dict that knows the place of each key, which only ever grows."""
+    """The model: a dict that knows the position of each key. Positions only grow."""
 
     def __init__(self):
         super().__init__()
@@ -143,13 +143,13 @@ class Plain(dict):
 
 
 class TwoProcesses(RuleBasedStateMachine):
-    """What two processes do to one store, in turns."""
+    """Operations of two processes on one store, in turns."""
 
     def __init__(self):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "store"
-        # (no sync of its own: when it comes does not matter to what is tested here)
+        # There is no automatic sync, because its time does not matter for this test.
         self.remotes = [Remote(SharedPOD, self.path, sync_at=10**6) for _ in range(2)]
         self.now = Plain()
         self.saved = self.now.snapshot()
@@ -166,7 +166,7 @@ class TwoProcesses(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def do(self, name, key, part):
-        """A step on the model, which does nothing if it raises."""
+        """Make one step on the model. A step that raises changes nothing."""
         before = self.now.snapshot()
         result = outcome(STEPS[name], self.now, key, copy.deepcopy(part))
         if result[0] == "raised":
@@ -181,7 +181,7 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @rule(which=which, block=blocks)
     def block(self, which, block):
-        """The other process reads what was there before, until it ends."""
+        """The other process reads the state before the block until the block ends."""
         kind, some, fails = block
         remote, other = self.remotes[which], self.remotes[1 - which]
         before, touched = self.now.snapshot(), set(self.touched)
@@ -231,7 +231,7 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @rule(which=which)
     def reopen(self, which):
-        """Closing syncs."""
+        """Closing a store syncs it."""
         assert self.remotes[which].ask(reopen) == ("returned", None)
         self.is_saved()
         self.forget_walks(which)
@@ -241,7 +241,7 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @rule(which=which, kind=st.sampled_from([None, "locked"]), some=st.lists(steps, max_size=3))
     def kill(self, which, kind, some):
-        """In the middle of a block, or not. The other one goes on."""
+        """Kill one process, inside a block or not. The other one continues."""
         if kind is not None:
             self.remotes[which].ask(enter, kind)
             for step in some:
@@ -252,7 +252,7 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @rule()
     def kill_both(self):
-        """Who opens it next is alone, and takes everything as synced."""
+        """The process that opens the store next is alone, and treats everything as synced."""
         for remote in self.remotes:
             remote.__exit__()
         self.remotes = [Remote(SharedPOD, self.path, sync_at=10**6) for _ in range(2)]
@@ -268,9 +268,9 @@ class TwoProcesses(RuleBasedStateMachine):
             assert self.now.changed_since(self.saved) <= dirty <= self.touched
 
 
-# Tasks, and who has them in hand
+# Tasks and their claims
 
-# (each step is a message to a process and an answer, and each example makes some processes)
+# Each step is a message and an answer, and each example starts several processes.
 TwoProcesses.TestCase.settings = settings(ORDINARY, max_examples=15)
 
 

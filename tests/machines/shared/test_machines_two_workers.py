@@ -29,7 +29,7 @@ methods = st.sampled_from(
 
 
 def facts(state):
-    """Of each task: done, aborted, tries; and who has claimed it."""
+    """The status of each task (done, aborted, tries) and the worker that claimed it."""
     store = state.store
     claims = store.claims()
     assert list(claims) == store.claimed_keys()
@@ -50,16 +50,16 @@ def end_tries(state, number, is_closed):
 
 @dataclass
 class Claim:
-    """Which process has a task in hand."""
+    """The process that has claimed a task."""
 
     which: int
-    # The running loop that has claimed it, None when that has ended, or for a gate.
+    # The running loop that claimed the task; None if the loop has ended, or for a gate.
     loop: int | None = None
-    # It was not handed out yet.
+    # The task was not yielded yet.
     waits: bool = False
-    # Its process had it already when a batch claimed it again.
+    # Its process already had the task when a batch claimed it again.
     was_mine: bool = False
-    # With the one that it counted.
+    # The tries, with the one that the claim counted.
     tries: int = 0
 
 
@@ -70,25 +70,25 @@ class Task:
     aborted: bool = False
     tries: int = 0
     claim: Claim | None = None
-    # The claim of a worker that has died: its try is given back as soon as somebody notices.
+    # The claim of a dead worker. Its try is taken back as soon as another worker notices the death.
     dead_claim: Claim | None = None
-    # Its worker has died, which a loop may notice only at its end.
+    # The worker is dead. A loop may notice this only at its end.
     lost: bool = False
 
     def give_back_try(self, claim):
-        """A claim ends; what it was not handed out for does not count, unless somebody has set the tries back."""
+        """End a claim. If the task was not yielded, its try does not count, unless the tries were set since."""
         if claim is not None and claim.waits and self.tries >= claim.tries:
             self.tries -= 1
 
     def change_tries(self, added):
-        """Add to the tries, which those of a claim follow; None: set them to zero."""
+        """Change the tries. A number is added to them and to those of a claim; None sets them to zero."""
         self.tries = 0 if added is None else self.tries + added
         for claim in (self.claim, self.dead_claim):
             if claim is not None:
                 claim.tries = 1 if added is None else claim.tries + added
 
     def less_dead(self):
-        """How many tries there are when the dead have been noticed."""
+        """The tries after the dead workers have been noticed."""
         claim = self.dead_claim
         return self.tries - (claim is not None and claim.waits and self.tries >= claim.tries)
 
@@ -104,7 +104,7 @@ class Tries:
 
 
 class TwoWorkers(RuleBasedStateMachine):
-    """Two processes at work on one tracker, in turns."""
+    """Two processes that work on one tracker, in turns."""
 
     def __init__(self):
         super().__init__()
@@ -113,7 +113,7 @@ class TwoWorkers(RuleBasedStateMachine):
         self.tasks = {}
         self.places = itertools.count()
         self.loops = {}
-        # A worker, and nobody may have noticed.
+        # A worker is dead, and perhaps no other worker has noticed.
         self.has_died = False
         self.remotes = [self.begin_one() for _ in range(2)]
 
@@ -127,7 +127,7 @@ class TwoWorkers(RuleBasedStateMachine):
             tracker._check()
             assert tracker.claims() == {}
             assert set(tracker) == set(self.tasks)
-            # Nobody has them now: whatever is to be done is offered.
+            # No worker has them now, so every open task is available.
             wanted = {key for key, task in self.tasks.items() if not (task.done or task.aborted)}
             assert set(tracker.try_keys(batch=3)) == wanted
         self.folder.cleanup()
@@ -167,7 +167,7 @@ class TwoWorkers(RuleBasedStateMachine):
         elif method.endswith("_tries"):
             task.change_tries({"increment_tries": 1, "decrement_tries": -1}.get(method))
         if method in ("mark_done", "mark_not_done", "abort", "release"):
-            # What was not handed out never is.
+            # Tasks that were not yielded will never be.
             task.give_back_try(task.claim)
             self.give_back_try_of_the_dead(task)
             task.claim = None
@@ -175,7 +175,7 @@ class TwoWorkers(RuleBasedStateMachine):
     @precondition(lambda self: self.tasks)
     @rule(which=which, data=st.data())
     def note_a_result(self, which, data):
-        """Which is nothing to a claim."""
+        """A result in the data of a task does not affect a claim."""
         key = data.draw(st.sampled_from(sorted(self.tasks)))
         assert self.remotes[which].ask(call, "update", {key: {"result": which}}) == ("returned", None)
 
@@ -196,7 +196,7 @@ class TwoWorkers(RuleBasedStateMachine):
         is_mine = task.claim is None or task.claim.which == which
         before = task.tries
         if is_mine:
-            # Claimed by a loop and not handed out: this is that try.
+            # The task was claimed by a loop and not yielded, so the gate uses that try.
             task.give_back_try(task.claim)
         assert result == ("returned", self.may_be_tried(task, allow_aborted) and is_mine)
         if result[1]:
@@ -224,7 +224,7 @@ class TwoWorkers(RuleBasedStateMachine):
         assert result == "returned"
         waiting = self.in_order(lambda task: task.claim and task.claim.loop == number and task.claim.waits)
         if waiting:
-            # Claimed before, and not taken away since.
+            # These were claimed before, and the claim has not ended since.
             assert key == waiting[0]
             self.tasks[key].claim.waits = False
             return
@@ -238,7 +238,7 @@ class TwoWorkers(RuleBasedStateMachine):
         assert len(chosen) <= loop.batch
         first, last = self.tasks[key].place, self.tasks[chosen[-1]].place
         if first < loop.position:
-            # It has looked for dead workers at its end.
+            # The loop has looked for dead workers at its end.
             assert self.has_died
             self.has_died, loop.position = False, -1
         assert set(self.free_between(loop, loop.position, last)) <= set(chosen)
@@ -251,7 +251,7 @@ class TwoWorkers(RuleBasedStateMachine):
             task.lost = False
 
     def newly_claimed(self, loop, found, claims):
-        """What a loop has just claimed, in order; all of it was free for it."""
+        """The tasks that a loop has just claimed, in order. All of them were available to it."""
         chosen = []
         for key, task in self.tasks.items():
             is_claimed = claims.get(key) == self.remotes[loop.which].pid
@@ -266,7 +266,7 @@ class TwoWorkers(RuleBasedStateMachine):
         return sorted(chosen, key=lambda key: self.tasks[key].place)
 
     def free_between(self, loop, first, last, also_lost=False):
-        """The tasks that nobody has in hand between two places, and that are to be tried."""
+        """The available open tasks between two positions."""
         return self.in_order(lambda task: task.claim is None and first < task.place < last
                              and (also_lost or not task.lost) and self.may_be_tried(task, loop.allow_aborted))
 
