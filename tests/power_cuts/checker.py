@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tastypy_fast import POD, SharedTracker, Tracker
+from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
 from tastypy_fast._lmdb.page_check import find_page_faults
 from tastypy_fast.maintenance._verify import verify_store
 from tests.power_cuts.disk_model import write_image
@@ -46,12 +46,14 @@ class Checker:
         self.folder.mkdir(parents=True)
         write_image(image, self.folder)
 
-    def check(self, kind: str, level: str, *, same_boot: bool = False, reader_first: bool = False) -> dict[str, Any]:
+    def check(self, kind: str, level: str, *, is_shared: bool = False, same_boot: bool = False,
+              reader_first: bool = False) -> dict[str, Any]:
         """Check the disk, and return what was found."""
         self._log.touch()
         os.truncate(self._log, 0)
         return self._server.ask({
-            "path": str(self.folder / "store"), "kind": kind, "level": level, "reader_first": reader_first,
+            "path": str(self.folder / "store"), "kind": kind, "level": level, "is_shared": is_shared,
+            "reader_first": reader_first,
             "boot": None if same_boot else next(self._boots),
         })
 
@@ -71,12 +73,13 @@ class Checker:
 def check(job: dict[str, Any]) -> dict[str, Any]:
     """Open a store, compare it with itself, write to it, and verify it."""
     path, kind, level = job["path"], job["kind"], job["level"]
-    cls = {"pod": POD, "tracker": Tracker, "shared": SharedTracker}[kind]
+    private = POD if kind == "pod" else Tracker
+    cls = {POD: SharedPOD, Tracker: SharedTracker}[private] if job["is_shared"] else private
     set_boot(job["boot"])
     found: dict[str, Any] = {"stage": "open"}
     try:
         if job["reader_first"]:
-            found.update(read_only(path, kind, Tracker if kind == "shared" else cls))
+            found.update(read_only(path, kind, private))
         with contextlib.closing(cls(path, durability=level)) as store:
             mark("opened")
             found["stage"] = "read"

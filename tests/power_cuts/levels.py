@@ -6,7 +6,7 @@ import pytest
 
 from tastypy_fast._lmdb.engine import DURABILITY
 
-__all__ = ["LEVELS", "UNSAFE", "cases"]
+__all__ = ["LEVELS", "NOT_BUILT", "UNSAFE", "cases"]
 
 # The levels that a power cut cannot harm.
 LEVELS = ("full", "normal", "process")

@@ -56,12 +56,17 @@ class Result:
 class Simulation:
     """The disks of one recording. They depend on the recording and on ``rng`` only."""
 
-    def __init__(self, events: list[Event], root: Path, checker: Checker, kind: str, level: str, rng: Random) -> None:
-        """``root`` is the folder in which the recorded program had its store, as it left it."""
+    def __init__(self, events: list[Event], root: Path, checker: Checker, kind: str, level: str, rng: Random,
+                 is_shared: bool | None = None) -> None:
+        """``root`` is the folder in which the recorded program had its store, as it left it.
+
+        ``is_shared`` tells which class opens the disks. The kind "shared" tells so by itself.
+        """
         self._events = events
         self._root = root
         self._checker = checker
         self._kind = kind
+        self._is_shared = kind == "shared" if is_shared is None else is_shared
         self._level = level
         self._rng = rng
         self._lock_file = (root / "store" / "lock.mdb").read_bytes()
@@ -90,8 +95,10 @@ class Simulation:
             if index in within and (event.kind != "mark" or event.words[0] in ("auto", "syncend")):
                 (certain if disk.is_certain() else uncertain).append(index)
         disks = int(disks / (1 + AGAIN))
-        per = max(DISKS_PER_MOMENT, -(-disks // len(uncertain))) if uncertain else 0
-        plan = {index: self._modes(per) for index in self._sample(uncertain, disks // per if per else 0)}
+        plan = {}
+        if uncertain:
+            per = max(min(DISKS_PER_MOMENT, disks // 4), -(-disks // len(uncertain)))
+            plan = {index: self._modes(per) for index in self._sample(uncertain, disks // per)}
         return {**plan, **{index: ["none"] for index in self._sample(certain, disks // 20)}}
 
     def _sample(self, indexes: list[int], count: int) -> list[int]:
@@ -115,7 +122,7 @@ class Simulation:
                 del image["store/lock.mdb"]
         self._checker.write(image)
         again = None if is_killed or rng.random() > AGAIN else Disk(self._checker.folder)
-        found = self._checker.check(self._kind, self._level, same_boot=is_killed,
+        found = self._checker.check(self._kind, self._level, is_shared=self._is_shared, same_boot=is_killed,
                                     reader_first=rng.random() < READER_FIRST)
         self._add(index, mode, history.judge(found, self._kind, is_killed))
         if again is not None:
@@ -131,7 +138,7 @@ class Simulation:
             disk.apply(at, event)
         second = rng.choice(MODES)
         self._checker.write(disk.after_power_cut(second, rng))
-        found = self._checker.check(self._kind, self._level)
+        found = self._checker.check(self._kind, self._level, is_shared=self._is_shared)
         self._result.again += 1
         self._add(index, f"{mode}, then {second}", history.judge(found, self._kind))
 

@@ -10,17 +10,17 @@ import os
 
 import pytest
 
-from tests.power_cuts.levels import LEVELS, UNSAFE, cases
+from tests.power_cuts.levels import LEVELS, NOT_BUILT, UNSAFE, cases
 from tests.power_cuts.workloads import WORKLOADS
 
 # How many disks there are in the ordinary run.
 ORDINARY = {
-    ("pod", "full"): 60,
-    ("tracker", "full"): 60,
-    ("shared-two", "full"): 60,
+    ("pod", "full"): 40,
+    ("tracker", "full"): 40,
+    ("shared-two", "full"): 40,
     ("pod-wal", "normal"): 150,
     ("tracker", "normal"): 150,
-    ("shared-two", "normal"): 60,
+    ("shared-two", "normal"): 40,
     ("pod-wal", "process"): 60,
     ("tracker", "process"): 60,
     ("shared-one", "process"): 150,
@@ -48,23 +48,19 @@ def test_many_power_cuts_take_nothing_that_was_promised(simulate, seed, workload
         assert not result.bad, result
 
 
-@pytest.mark.parametrize("workload", ["pod-wal", "shared-two"])
-def test_simulation_finds_damage_where_nothing_is_protected(simulate, seed, workload):
-    result = simulate(workload, UNSAFE, 60, seed)
+@pytest.mark.parametrize(("workload", "disks"), [("pod-wal", 100), ("shared-two", 40)])
+def test_simulation_finds_damage_where_nothing_is_protected(simulate, seed, workload, disks):
+    result = simulate(workload, UNSAFE, disks, seed)
     assert result.counts["damaged"] > 3, result
 
 
 # Creating a store
 
-CREATION = pytest.mark.xfail(strict=True, reason="a folder that existed is not flushed, and a data file without its "
-                                                 "first page is not created again")
-
-
-@CREATION
-@pytest.mark.parametrize(("kind", "level"), [("pod", "full"), ("tracker", "normal"), ("shared", "normal"),
-                                             ("shared", "process")])
+@pytest.mark.parametrize(("kind", "level"), [
+    ("pod", "full"), ("tracker", "normal"), ("shared", "normal"), pytest.param("shared", "process", marks=NOT_BUILT)
+])
 def test_power_cut_while_a_store_is_created_leaves_one_that_opens(simulate, seed, kind, level):
-    result = simulate(f"create/{kind}", level, 60, seed, first=None)
+    result = simulate(f"create/{kind}", level, 50, seed, first=None)
     assert not result.bad, result
 
 
