@@ -28,7 +28,7 @@ __all__ = ["Checker"]
 
 # The function that returns the identity of the machine's present boot. It is replaced here, because a power cut is
 # followed by another boot.
-BOOT = ("tastypy_fast._lmdb.boot", "boot_id")
+BOOT = ("tastypy_fast._lmdb.boot_id", "boot_id")
 
 
 class Checker:
@@ -161,12 +161,14 @@ def set_boot(number: int | None) -> None:
 
 
 def _another(real: Any, number: int) -> Any:
-    """Return a value of the same type and size, and never the same one."""
+    """Return another value of the same type and size."""
     rng = Random(number)
     if isinstance(real, bytes):
         return rng.randbytes(len(real))
-    digits = "0123456789abcdef"
-    return "".join(rng.choice(digits) if digit in digits else digit for digit in real)
+    if isinstance(real, str):
+        digits = "0123456789abcdef"
+        return "".join(rng.choice(digits) if digit in digits else digit for digit in real)
+    return real  # None: the system does not tell
 
 
 if __name__ == "__main__":

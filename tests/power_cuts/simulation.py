@@ -30,7 +30,7 @@ class Result:
     """What became of the disks."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    # How many of them had a second power cut while they were opened.
+    # How many of them are of a second power cut, while another one was opened.
     again: int = 0
     # (moment, mode, verdict) of those that were not sound.
     examples: list[tuple[int, str, Verdict]] = field(default_factory=list)
@@ -46,11 +46,22 @@ class Result:
         """How many of them were not sound."""
         return self.disks - self.counts["sound"]
 
+    def add(self, other: Result, prefix: str = "") -> None:
+        """Add another result. Its examples get a prefix."""
+        self.counts += other.counts
+        self.again += other.again
+        self.seconds += other.seconds
+        self.examples += [(moment, prefix + mode, verdict) for moment, mode, verdict in other.examples]
+
+    def describe_examples(self) -> list[str]:
+        """Return a line for each of the first disks that were not sound."""
+        return [f"event {moment}, {mode}: {verdict.kind}: {verdict.detail}"
+                for moment, mode, verdict in self.examples[:5]]
+
     def __str__(self) -> str:
-        text = (f"{self.disks} disks ({self.again} with a second power cut): {self.counts['damaged']} damaged, "
+        text = (f"{self.disks} disks ({self.again} of a second power cut): {self.counts['damaged']} damaged, "
                 f"{self.counts['lost']} lost what was promised, {self.seconds:.1f} s")
-        return "\n  ".join([text, *(f"event {moment}, {mode}: {verdict.kind}: {verdict.detail}"
-                                    for moment, mode, verdict in self.examples[:5])])
+        return "\n  ".join([text, *self.describe_examples()])
 
 
 class Simulation:

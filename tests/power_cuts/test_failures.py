@@ -85,11 +85,8 @@ def power_cuts_after(faults, checker, cls, level, seed, hows, each, disks):
     """Let calls fail, one in each run, and check disks of power cuts after it."""
     total = Result()
     for fail, events in runs(faults, cls, level, seed, hows, each):
-        result = cut_power_after(events, faults, checker, cls, level, Random(f"{seed} {fail}"), disks)
-        total.counts += result.counts
-        total.again += result.again
-        total.seconds += result.seconds
-        total.examples += [(moment, f"{fail}, {mode}", verdict) for moment, mode, verdict in result.examples]
+        rng = Random(f"{seed} {fail}")
+        total.add(cut_power_after(events, faults, checker, cls, level, rng, disks), f"{fail}, ")
     print(cls.__name__, level, total)
     assert total.disks
     return total
