@@ -52,6 +52,7 @@ __all__ = [
     "opening_error",
     "prepare_folder",
     "require_store",
+    "was_complete",
 ]
 
 # Device and inode, which differ for a file that has replaced another one.
@@ -69,11 +70,8 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8, b"log": 8}
 
 
-def prepare_folder(path: str) -> bool:
-    """Create the folder of a store unless it exists. Return whether it is new.
-
-    Raises NotAStoreError if it contains other files.
-    """
+def prepare_folder(path: str) -> None:
+    """Create the folder of a store unless it exists. Raises NotAStoreError if it contains other files."""
     try:
         os.makedirs(path)
     except FileExistsError:
@@ -85,13 +83,12 @@ def prepare_folder(path: str) -> bool:
     except NotADirectoryError:
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", path) from None
     else:
-        return True
+        return
     _refuse_foreign(path)
-    return False
 
 
-def require_store(path: str) -> bool:
-    """Raise an error unless the folder exists and may hold a store. Return False, because the folder is not new."""
+def require_store(path: str) -> None:
+    """Raise an error unless the folder exists and may hold a store."""
     try:
         names = os.listdir(path)
     except NotADirectoryError:
@@ -101,10 +98,9 @@ def require_store(path: str) -> bool:
     _refuse_foreign(path)
     # (it may have come since the names were read)
     if DATA not in names and not os.path.lexists(os.path.join(path, DATA)):
-        if _was_complete(path):
+        if was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
         raise no_store_error(path)
-    return False
 
 
 def no_store_error(path: str) -> StoreNotFoundError:
@@ -141,7 +137,7 @@ def begin_data_file(path: str) -> None:
     """Create an empty data file for a new store. Raises an error if a store has lost its data file."""
     name = os.path.join(path, DATA)
     if not os.path.lexists(name):
-        if _was_complete(path):
+        if was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
         os.close(open_regular(name, os.O_RDWR | os.O_CREAT))
 
@@ -154,8 +150,8 @@ def check_data_file(path: str, owned: bool) -> None:
     name = os.path.join(path, DATA)
     if check_regular(name) is None:
         raise _damaged(path, f"{DATA} is missing")
-    if not _was_complete(path) and _is_beginning(name):
-        # A process was killed, or the disk was full, while the store was created.
+    if not was_complete(path) and _is_beginning(name):
+        # A process was killed, the disk was full, or the power failed, while the store was created.
         if not owned:
             raise no_store_error(path)
         descriptor = open_regular(name, os.O_RDWR)
@@ -176,7 +172,7 @@ def check_data_file(path: str, owned: bool) -> None:
         raise _damaged(path, f"{DATA} was changed or truncated: {reason}")
 
 
-def _was_complete(path: str) -> bool:
+def was_complete(path: str) -> bool:
     """Return whether a complete store was once in the folder, even if files are missing now.
 
     The owner writes its name when the store is complete. The files of a shared store are created after that.
@@ -190,11 +186,16 @@ def _was_complete(path: str) -> bool:
 
 
 def _is_beginning(name: str) -> bool:
-    """Return whether a data file is shorter than the two pages with which a new data file begins."""
-    size = 2 * os.sysconf("SC_PAGE_SIZE")
+    """Return whether a data file has no more than the two pages with which a new one begins, or what is left of them.
+
+    They are flushed before a page with data is written. Until then, a power cut may leave any part of them. If that
+    flush fails, they may never reach the disk, unless they are written again.
+    """
+    page = os.sysconf("SC_PAGE_SIZE")
     descriptor = open_regular(name, os.O_RDONLY)
     try:
-        return os.fstat(descriptor).st_size < size and looks_begun(os.pread(descriptor, size, 0))
+        is_small = os.fstat(descriptor).st_size <= 2 * page
+        return is_small and all(looks_begun(os.pread(descriptor, page, at)) for at in (0, page))
     finally:
         os.close(descriptor)
 
@@ -329,13 +330,17 @@ def find_changed_files(path: str, before: dict[str, Identity | None]) -> list[st
     return changed
 
 
-def flush_folder(path: str) -> None:
-    """Flush a folder and its parent, so that the names of new files survive a power cut."""
+def flush_folder(path: str, required: bool = False) -> None:
+    """Flush a folder and its parent, so that the names of new files survive a power cut.
+
+    Errors are ignored, because some file systems do not support this. If ``required``, raise those of a disk.
+    """
     for folder in (path, os.path.dirname(path)):
         descriptor = open_folder(folder, follow=True)
         try:
             os.fsync(descriptor)
-        except OSError:  # some file systems do not support this
-            pass
+        except OSError as error:
+            if required and (error.errno == errno.EIO or error.errno in _FULL):
+                raise
         finally:
             os.close(descriptor)

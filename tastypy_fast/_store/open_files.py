@@ -34,11 +34,13 @@ class OpenFiles:
         self.owner_lock: OwnerLock | ReaderLock | SharedLock | None = None
         self._identities: dict[str, Identity | None] = {}
 
-    def prepare(self) -> bool:
-        """Create or find the folder and lock the data file. Return whether the folder is new."""
-        fresh = store_dir.prepare_folder(self._path) if self._writes else store_dir.require_store(self._path)
+    def prepare(self) -> None:
+        """Create or find the folder and lock the data file."""
+        if self._writes:
+            store_dir.prepare_folder(self._path)
+        else:
+            store_dir.require_store(self._path)
         self._lock_data()
-        return fresh
 
     def _lock_data(self) -> None:
         self._unlock_data()

@@ -108,7 +108,7 @@ class Store(StoreBase):
 
     def _open(self) -> None:
         try:
-            fresh = self._files.prepare()
+            self._files.prepare()
             network_fs.warn_once(self.path)
             in_memory = self.options.durability == "process" and memory_fs.is_in_memory(self.path)
             self._set_level("unsafe" if in_memory else self.options.durability)
@@ -118,11 +118,13 @@ class Store(StoreBase):
                 if alone:
                     self._prepare_flush_points()
                 store_dir.check_data_file(self.path, alone)
+            is_new = alone and not store_dir.was_complete(self.path)
             self._open_database_files(readonly=not alone)
+            if is_new:
+                # Before the owner writes its name, which says that the store is complete.
+                store_dir.flush_folder(self.path, required=True)
             if alone:
                 self._begin_alone()
-            if fresh:
-                store_dir.flush_folder(self.path)
         except BaseException as error:
             self._close_files()
             if isinstance(error, OSError) and not isinstance(error, PersistentOrderedDictException):
@@ -260,6 +262,9 @@ class Store(StoreBase):
             txn.put(b"kind", self.options.kind, db=meta)
             txn.put(b"file_size", str(self.options.file_size).encode(), db=meta)
 
+        # After this flush, a power cut leaves at least an empty environment. Before it, the file has no page with data.
+        self._unflushed = True
+        self.flush()
         self.write(work)
         self.flush()
 
