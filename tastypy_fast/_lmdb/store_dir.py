@@ -115,7 +115,8 @@ def _refuse_foreign(path: str) -> None:
     names = set(os.listdir(path))
     if DATA in names:
         name = os.path.join(path, DATA)
-        found = () if os.path.isdir(name) else find_databases(name)
+        # After a power cut the file may be torn until the flush point is put back.
+        found = () if os.path.isdir(name) or _has_flush_point(path) else find_databases(name)
         if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not part of a store; use another path",
                                  path)
@@ -131,6 +132,18 @@ def _refuse_foreign(path: str) -> None:
         some = ", ".join(sorted(names)[:3])
         text = f"this folder is not empty and not a store (it holds {some}); use another path or an empty folder"
     raise NotAStoreError(errno.EEXIST, text, path)
+
+
+def _has_flush_point(path: str) -> bool:
+    """Return whether there is a file of flush points, which no folder but that of a store has."""
+    try:
+        descriptor = open_regular(os.path.join(path, FLUSHED), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return any(os.pread(descriptor, 8, place) == b"tpfFLUSH" for place in (0, 4096))
+    finally:
+        os.close(descriptor)
 
 
 def begin_data_file(path: str) -> None:

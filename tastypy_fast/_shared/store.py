@@ -36,7 +36,7 @@ from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
 from tastypy_fast._store.live_workers import stop_slot
 from tastypy_fast._store.options import Options
-from tastypy_fast._store.store import Store
+from tastypy_fast._store.store import Store, do_nothing
 from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
     StorageError,
@@ -197,12 +197,10 @@ class SharedStore(Store):
             with suppress(StorageError):
                 self.flush()
 
-    def _commit_again(self) -> None:
-        self.transaction.perform(OPERATION, self._touch_in_transaction)
-
-    def _touch_in_transaction(self) -> None:
-        self._touch(self.transaction.snapshot)
-        self.transaction.wrote = True
+    def _rewrite_metas(self) -> None:
+        self.transaction.flush_failed = True
+        self.transaction.perform(OPERATION, do_nothing)
+        self._flush_failed = False
 
     def _begin_alone(self) -> None:
         super()._begin_alone()

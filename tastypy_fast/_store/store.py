@@ -30,10 +30,11 @@ from tastypy_fast._core.status_writer import release_claims
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._lmdb import engine, flush_points, memory_fs, network_fs, store_dir
+from tastypy_fast._lmdb import engine, flush_notes, flush_points, memory_fs, network_fs, store_dir
 from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
 from tastypy_fast._lmdb.page_format import NUMBER
+from tastypy_fast._lmdb.safe_files import open_regular
 from tastypy_fast._store.live_workers import find_orphaned_claims
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
@@ -92,7 +93,7 @@ class Store(StoreBase):
         self._alone = False
         # The level at which the store works: it may differ from the option, see _open() and SharedStore.
         self._level = options.durability
-        # Whether an explicit flush has failed, so that the pages which it should have written count as clean.
+        # Whether a flush has failed, so that the kernel takes a meta page that it should have written for clean.
         self._flush_failed = False
         self.db = None
         self.buffer_snapshot = None
@@ -118,7 +119,8 @@ class Store(StoreBase):
                 if alone:
                     self._prepare_flush_points()
                 store_dir.check_data_file(self.path, alone)
-            is_new = alone and not store_dir.was_complete(self.path)
+            # A flush may have failed when another process began the store.
+            is_new = self._flush_failed = alone and not store_dir.was_complete(self.path)
             self._open_database_files(readonly=not alone)
             if is_new:
                 # Before the owner writes its name, which says that the store is complete.
@@ -389,6 +391,8 @@ class Store(StoreBase):
                 self.disk_version += 1
                 try:
                     with self.db.begin(write=True) as txn:
+                        if self._flush_failed:
+                            self._rewrite_with_lock()
                         result = work(txn)
                 except MapFull:
                     self.end_reading()
@@ -396,6 +400,7 @@ class Store(StoreBase):
                 except MapResized:
                     self._adopt_map()
                 except EngineError as error:
+                    self._flush_failed = True
                     if self._is_broken():
                         self.reopen_engine()
                     raise self.translated(error) from error
@@ -479,7 +484,7 @@ class Store(StoreBase):
                 if self.db is None:
                     self._open_again()
                 if self._flush_failed:
-                    self._commit_again()
+                    self._rewrite_metas()
                 self.db.sync(True)
             except EngineError as error:
                 self._flush_failed = True
@@ -487,12 +492,28 @@ class Store(StoreBase):
             self._flush_failed = False
             self._unflushed = self.options.shared and self._level != "full"
 
-    def _commit_again(self) -> None:
-        """Make a small commit after a failed flush, because the kernel takes the meta page that it lost for clean."""
-        self.write(self._touch)
+    def _rewrite_metas(self) -> None:
+        """Write the meta pages again after a failed flush, and flush them."""
+        self.write(lambda txn: None)
 
-    def _touch(self, txn: Any) -> None:
-        txn.put(b"format", str(FORMAT).encode(), db=self.meta)
+    def _rewrite_with_lock(self) -> None:
+        file = self.open_data_file()
+        try:
+            flush_notes.rewrite_metas(file)
+        except OSError as error:
+            raise self.not_rewritten(error.errno or errno.EIO) from error
+        finally:
+            os.close(file)
+        self._flush_failed = False
+
+    def open_data_file(self) -> int:
+        """Open the data file to write the meta pages again. Closing it does not concern LMDB's locks."""
+        return open_regular(os.path.join(self.path, store_dir.DATA), os.O_RDWR)
+
+    def not_rewritten(self, number: int) -> PersistentOrderedDictException:
+        """Return the error for meta pages that could not be written again after a failed flush."""
+        return StorageError(number, f"the disk refuses to save the last commits again after a failed flush "
+                                    f"({os.strerror(number)}). Nothing was written. sync() again", self.path)
 
     # The background thread
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+import lmdb
 import pytest
 
-from tastypy_fast._lmdb.flush_notes import FILE_SIZE, METAS_SIZE, FlushNotes, flush_to_disk
+from tastypy_fast._lmdb.flush_notes import FILE_SIZE, METAS_SIZE, FlushNotes, flush_to_disk, rewrite_metas
 
 BOOT, IDENTITY, METAS = b"b" * 16, b"i" * 16, b"m" * METAS_SIZE
 
@@ -132,3 +133,20 @@ def test_a_flush_of_a_closed_file_is_an_error(file):
     os.close(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
         flush_to_disk(descriptor)
+
+
+def test_meta_pages_that_are_written_again_are_the_same(tmp_path):
+    with lmdb.open(str(tmp_path)) as db:
+        for number in range(3):
+            with db.begin(write=True) as txn:
+                txn.put(b"key", bytes(number))
+    before = (tmp_path / "data.mdb").read_bytes()
+    descriptor = os.open(tmp_path / "data.mdb", os.O_RDWR)
+    rewrite_metas(descriptor)
+    assert (tmp_path / "data.mdb").read_bytes() == before
+    os.close(descriptor)
+    for flags in (os.O_RDONLY, os.O_WRONLY):
+        descriptor = os.open(tmp_path / "data.mdb", flags)
+        with pytest.raises(OSError, match="Input/output error"):
+            rewrite_metas(descriptor)
+        os.close(descriptor)

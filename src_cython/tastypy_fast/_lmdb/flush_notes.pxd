@@ -16,6 +16,8 @@ cdef struct Note:
     char metas[272]
     uint64_t checksum
 
+cdef int rewrite(int file) noexcept nogil
+
 cdef class FlushNotes:
     cdef int file
     cdef PyThread_type_lock lock

@@ -18,7 +18,7 @@ The module is compiled, because a signal handler must not save a note between th
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EINTR, ENOSPC, errno
+from libc.errno cimport EINTR, EIO, ENOSPC, errno
 from libc.string cimport memcmp, memcpy
 from posix.unistd cimport close
 
@@ -67,11 +67,14 @@ cdef extern from "pythread.h":
     int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
     void PyThread_release_lock(PyThread_type_lock lock) nogil
 
-__all__ = ["FILE_SIZE", "METAS_SIZE", "FlushNote", "FlushNotes", "flush_to_disk"]
+__all__ = ["FILE_SIZE", "METAS_SIZE", "FlushNote", "FlushNotes", "flush_to_disk", "rewrite_metas"]
 
 cdef enum:
     PLACE_SIZE = 4096
     SUMMED = 336
+    # A meta page without the header of the page.
+    META_AT = 16
+    META_SIZE = 136
 
 FILE_SIZE = 2 * PLACE_SIZE
 METAS_SIZE = 272
@@ -96,6 +99,33 @@ def flush_to_disk(int file):
         status = flush_file(file)
     if status != 0:
         raise OSError(errno, os.strerror(errno))
+
+
+cdef int rewrite(int file) noexcept nogil:
+    """Write both meta pages of a data file again as they are, and flush it. Return 0, or the number of the error.
+
+    After a failed flush the kernel takes a meta page that it has lost for clean, and no later flush would write it. The
+    caller excludes all writers.
+    """
+    cdef char meta[META_SIZE]
+    cdef uint32_t page_size
+    cdef int page
+    if pread(file, &page_size, 4, 40) != 4:
+        return EIO
+    for page in range(2):
+        if (pread(file, meta, META_SIZE, META_AT + page * <long long>page_size) != META_SIZE
+                or pwrite(file, meta, META_SIZE, META_AT + page * <long long>page_size) != META_SIZE):
+            return EIO
+    return 0 if flush_file(file) == 0 else errno
+
+
+def rewrite_metas(int file):
+    """Write both meta pages of a data file again after a failed flush. Raises OSError. The caller excludes writers."""
+    cdef int number
+    with nogil:
+        number = rewrite(file)
+    if number != 0:
+        raise OSError(number, os.strerror(number))
 
 
 cdef uint64_t checksum(Note* note) noexcept nogil:

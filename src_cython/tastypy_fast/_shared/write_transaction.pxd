@@ -28,6 +28,8 @@ cdef class WriteTransaction(StoreBase):
     # What protects the last flush point, or None where each commit is flushed or none.
     cdef ReaderSlot slot
     cdef FlushNotes notes
+    # Whether a commit or a flush has failed, so that the meta pages have to be written again.
+    cdef public bint flush_failed
     # Whether something was committed after the last flush of this process.
     cdef public bint waits
     # About how many bytes of values and places this transaction has written.

@@ -17,10 +17,12 @@ handler must not raise between acquiring a lock and recording that it is held.
 
 cimport cython
 from cpython.ref cimport Py_INCREF
+from posix.unistd cimport close as close_file
 
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._lmdb.flush_notes cimport rewrite
 from tastypy_fast._shared.undo_log cimport UndoLog
 
 from os import sysconf
@@ -287,13 +289,27 @@ cdef class WriteTransaction(StoreBase):
 
     cdef int begin(self, int kind) except -1:
         cdef long long number
+        cdef int file = -1, status = 0
         if self.closed:
             raise CalledClosedTrackerError("this store was closed; open it again to use it")
         if self.needs_larger_map:
             self.store.grow()
             self.needs_larger_map = False
         self.recheck_files()
-        self.begin_writing()
+        if self.flush_failed:
+            file = self.store.open_data_file()
+        try:
+            self.begin_writing()
+            if file >= 0:
+                with nogil:
+                    status = rewrite(file)
+        finally:
+            if file >= 0:
+                close_file(file)
+        if status != 0:
+            self.roll_back()
+            raise self.store.not_rewritten(status)
+        self.flush_failed = False
         if kind != OPERATION:
             self.make_room()
         number = self.snapshot.id()
@@ -386,6 +402,8 @@ cdef class WriteTransaction(StoreBase):
             self.snapshot.commit()
         except BaseException as error:
             self.needs_larger_map = isinstance(error, MapFull)
+            # At the level "process" a commit flushes nothing.
+            self.flush_failed = self.slot is None and not self.needs_larger_map
             self.roll_back()
             translated = self.translated(error) if isinstance(error, Exception) else error
             if translated is error:
