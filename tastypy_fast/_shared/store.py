@@ -198,6 +198,9 @@ class SharedStore(Store):
                 self.flush()
 
     def _rewrite_metas(self) -> None:
+        if self._alone:
+            super()._rewrite_metas()
+            return
         self.transaction.flush_failed = True
         self.transaction.perform(OPERATION, do_nothing)
         self._flush_failed = False
