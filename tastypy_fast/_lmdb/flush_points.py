@@ -30,7 +30,6 @@ from tastypy_fast._lmdb import boot_id, flush_notes
 from tastypy_fast._lmdb.flush_notes import FILE_SIZE, METAS_SIZE, FlushNote, FlushNotes
 from tastypy_fast._lmdb.page_format import MAGIC
 from tastypy_fast._lmdb.reader_slot import ReaderSlot
-from tastypy_fast._lmdb.record_locks import try_lock_opening, unlock_opening
 from tastypy_fast._lmdb.safe_files import open_regular
 from tastypy_fast._lmdb.store_dir import DATA, FLUSHED, LMDB_LOCK, creation_error, flush_folder
 from tastypy_fast.exceptions import StorageError, StoreAccessError, StoreInUseError, UnsafeFileError
@@ -356,15 +355,6 @@ class FlushPoints:
             f"{reason}, so what was written after the last flush point is not saved, and nothing more can be written. "
             f"close() it in every process and open it again: that puts the last flush point back", self._path
         )
-
-    def begin_alone(self) -> bool:
-        """Return whether no other process is flushing because much is waiting. ``end_alone()`` must follow."""
-        return self.notes is not None and bool(try_lock_opening(self.notes.fileno(), True))
-
-    def end_alone(self) -> None:
-        """Let other processes flush because much is waiting."""
-        if self.notes is not None and self.notes.fileno() >= 0:
-            unlock_opening(self.notes.fileno())
 
     # Closing
 

@@ -162,17 +162,14 @@ class SharedStore(Store):
         self.wake_background()
 
     def flush_waiting(self, very_much: bool) -> None:
-        """Flush, because much is waiting, unless another process does it. If ``very_much`` is waiting, always."""
-        points = self._points
-        if points is None:
+        """Let the background thread flush now, because much is waiting. If ``very_much`` is waiting, flush here."""
+        if very_much:
+            self.flush()
             return
-        is_alone = points.begin_alone()
-        try:
-            if is_alone or very_much:
-                self.flush()
-        finally:
-            if is_alone:
-                points.end_alone()
+        now = time.monotonic()
+        if self._flush_due is None or self._flush_due > now:
+            self._flush_due = now
+            self.wake_background()
 
     def flush(self) -> None:
         if self._level != "process":

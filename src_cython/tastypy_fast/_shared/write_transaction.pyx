@@ -40,7 +40,8 @@ cdef enum:
     LEAST_ROOM = 1 << 18
     # About how many bytes a small transaction writes, because it changes five to seven pages.
     COMMIT_SIZE = 24 << 10
-    # A commit flushes when so many bytes are waiting, if no other process does that; and in any case at the limit.
+    # The background thread flushes when so many bytes are waiting. At the limit the commit flushes itself, because
+    # writers must not outrun the disk.
     FLUSH_SIZE = 4 << 20
     FLUSH_LIMIT = 16 << 20
 
@@ -422,7 +423,7 @@ cdef class WriteTransaction(StoreBase):
         return 0
 
     cdef int count_waiting(self, long long number) except -1:
-        """Note that transaction ``number`` was committed and not flushed, and flush if much is waiting."""
+        """Note that transaction ``number`` was committed and not flushed, and let much that is waiting be flushed."""
         cdef long long flushed = self.slot.txnid(), size
         if flushed != self.waiting_since:
             self.waiting_since = flushed
