@@ -30,6 +30,8 @@ cdef class WriteTransaction(StoreBase):
     cdef FlushNotes notes
     # Whether a commit or a flush has failed, so that the meta pages have to be written again.
     cdef public bint flush_failed
+    # Whether the next transaction flushes before it begins.
+    cdef bint needs_flush
     # Whether something was committed after the last flush of this process.
     cdef public bint waits
     # About how many bytes of values and places this transaction has written.

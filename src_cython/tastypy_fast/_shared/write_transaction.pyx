@@ -297,6 +297,9 @@ cdef class WriteTransaction(StoreBase):
             self.store.grow()
             self.needs_larger_map = False
         self.recheck_files()
+        if self.needs_flush:
+            self.needs_flush = False
+            self.store.flush()
         if self.flush_failed:
             file = self.store.open_data_file()
         try:
@@ -403,8 +406,11 @@ cdef class WriteTransaction(StoreBase):
             self.snapshot.commit()
         except BaseException as error:
             self.needs_larger_map = isinstance(error, MapFull)
-            # At the level "process" a commit flushes nothing.
-            self.flush_failed = self.slot is None and not self.needs_larger_map
+            if self.slot is None:
+                self.flush_failed = not self.needs_larger_map
+            else:
+                # The disk may be full. A flush lets the pages of the commits before be reused.
+                self.needs_flush = not self.needs_larger_map
             self.roll_back()
             translated = self.translated(error) if isinstance(error, Exception) else error
             if translated is error:
