@@ -335,7 +335,7 @@ def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed
     with cls(path) as store:
         store["0"] = {"beats": 0, "_done": True}
     for number in range(rounds):
-        options = {"sync_at": rng.choice((1, 3, 1000)), "durability": rng.choice(("full", "normal", "process", "unsafe"))}
+        options = {"sync_at": rng.choice((1, 3, 1000)), "durability": rng.choice(tuple(engine.DURABILITY))}
         largest = rng.choice((1, 20))
         where = f"seed {seed}, round {number}, {options}, blocks of {largest}"
         progress, round_seed = Progress(), rng.random()
