@@ -6,8 +6,6 @@ numbers with ``python -m tests.power_cuts``.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.power_cuts.levels import LEVELS, NOT_BUILT, UNSAFE, cases
@@ -29,7 +27,7 @@ ORDINARY = {
 }
 # How many there are in the storm, of one recording, and how many recordings of each workload.
 STORM = {(workload, level): 300 for workload in WORKLOADS for level in LEVELS}
-RECORDINGS = int(os.environ.get("TASTYPY_FAST_STORM", "4"))
+RECORDINGS = 4
 
 
 @pytest.mark.parametrize(("workload", "level", "disks"), cases(ORDINARY))

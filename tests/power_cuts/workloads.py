@@ -183,7 +183,7 @@ def work(path: str, level: str, seed: int, worker: int) -> None:
 
 def run(path: str, name: str, level: str, seed: int) -> None:
     if name.startswith("shared"):
-        kill_at = 400 + seed % 200 if name == "shared-killed" else None
+        kill_at = 200 + seed % 200 if name == "shared-killed" else None
         shared(path, level, 1 if name == "shared-one" else 2, seed, kill_at)
     else:
         {"pod": pod, "pod-wal": pod_wal, "tracker": tracker}[name](path, level, Random(seed))
