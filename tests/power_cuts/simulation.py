@@ -15,7 +15,7 @@ from tests.power_cuts.history import History, Verdict
 from tests.power_cuts.recorder import Event, record
 from tests.power_cuts.workloads import kind_of
 
-__all__ = ["Result", "Simulation", "simulate_workload"]
+__all__ = ["Result", "Simulation", "is_mapped", "simulate_workload"]
 
 # How many disks are made of one moment, if there are moments enough.
 DISKS_PER_MOMENT = 5
@@ -23,6 +23,11 @@ DISKS_PER_MOMENT = 5
 KILLED = "killed"
 # How often the power fails again while a disk is opened, and how often a reader is the first to open it.
 AGAIN, READER_FIRST = 0.4, 0.2
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether a store writes this file through a memory map."""
+    return path.name == "lock.mdb" or path.parent.name == "workers"
 
 
 @dataclass
@@ -80,7 +85,9 @@ class Simulation:
         self._is_shared = kind == "shared" if is_shared is None else is_shared
         self._level = level
         self._rng = rng
-        self._lock_file = (root / "store" / "lock.mdb").read_bytes()
+        # Name -> content at the end of the files that are written through a memory map, which is not recorded.
+        self._mapped = {str(path.relative_to(root)): path.read_bytes()
+                        for path in (root / "store").rglob("*") if path.is_file() and is_mapped(path)}
         self._result = Result()
 
     def run(self, disks: int, within: range) -> Result:
@@ -125,12 +132,7 @@ class Simulation:
     def _check(self, disk: Disk, history: History, index: int, mode: str) -> None:
         rng, is_killed = self._rng, mode == KILLED
         image = disk.as_seen() if is_killed else disk.after_power_cut(mode, rng)
-        lock_file = rng.choice((None, bytes(len(self._lock_file)), self._lock_file))
-        # Nothing is known of lock.mdb, because it is written through a memory map. It may be missing in a copy.
-        if image.get("store/lock.mdb") is not None and not is_killed:
-            image["store/lock.mdb"] = lock_file
-            if lock_file is None:
-                del image["store/lock.mdb"]
+        self._set_mapped_files(image, is_killed)
         self._checker.write(image)
         again = None if is_killed or rng.random() > AGAIN else Disk(self._checker.folder)
         found = self._checker.check(self._kind, self._level, is_shared=self._is_shared, same_boot=is_killed,
@@ -138,6 +140,19 @@ class Simulation:
         self._add(index, mode, history.judge(found, self._kind, is_killed))
         if again is not None:
             self._cut_again(again, history, index, mode)
+
+    def _set_mapped_files(self, image: dict[str, bytes | None], is_killed: bool) -> None:
+        """Let the mapped files be as they were, or zeros, or as at the end. lock.mdb may be missing, as in a copy."""
+        for name in list(image):
+            if not is_mapped(Path(name)) or image[name] is None:
+                continue
+            last = self._mapped.get(name, b"")
+            if is_killed:
+                image[name] = last
+            else:
+                image[name] = self._rng.choice((image[name], bytes(len(last)), last))
+                if Path(name).name == "lock.mdb" and self._rng.random() < 0.2:
+                    del image[name]
 
     def _cut_again(self, disk: Disk, history: History, index: int, mode: str) -> None:
         """Let the power fail again while the disk is opened, if opening it writes."""

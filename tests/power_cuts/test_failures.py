@@ -95,7 +95,8 @@ def power_cuts_after(faults, checker, cls, level, seed, hows, each, disks):
 @each_call
 @each_class
 def test_power_cut_after_a_failure_takes_nothing_that_was_promised(faults, checker, cls, call, level, seed):
-    result = power_cuts_after(faults, checker, cls, level, seed, {call: [errno.EIO]}, 8 if call == "flush" else 3, 8)
+    each = 8 if (call, level) == ("flush", "normal") else 4
+    result = power_cuts_after(faults, checker, cls, level, seed, {call: [errno.EIO]}, each, 8)
     assert not result.bad, result
 
 

@@ -6,8 +6,6 @@ numbers with ``python -m tests.power_cuts``.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.power_cuts.levels import LEVELS, NOT_BUILT, UNSAFE, cases
@@ -29,7 +27,7 @@ ORDINARY = {
 }
 # How many there are in the storm, of one recording, and how many recordings of each workload.
 STORM = {(workload, level): 300 for workload in WORKLOADS for level in LEVELS}
-RECORDINGS = int(os.environ.get("TASTYPY_FAST_STORM", "4"))
+RECORDINGS = 4
 
 
 @pytest.mark.parametrize(("workload", "level", "disks"), cases(ORDINARY))
@@ -48,13 +46,17 @@ def test_many_power_cuts_take_nothing_that_was_promised(simulate, seed, workload
         assert not result.bad, result
 
 
-@pytest.mark.parametrize(("workload", "disks"), [("pod-wal", 100), ("shared-two", 40)])
+@pytest.mark.parametrize(("workload", "disks"), [
+    ("pod-wal", 80), ("shared-two", 40),
+    *(pytest.param(workload, 300, marks=pytest.mark.storm) for workload in WORKLOADS),
+])
 def test_simulation_finds_damage_where_nothing_is_protected(simulate, seed, workload, disks):
     result = simulate(workload, UNSAFE, disks, seed)
-    assert result.counts["damaged"] > 3, result
+    assert result.counts["damaged"] > disks / 50, result
 
 
 # Creating a store
+
 
 @pytest.mark.parametrize(("kind", "level"), [
     ("pod", "full"), ("tracker", "normal"), ("shared", "normal"), pytest.param("shared", "process", marks=NOT_BUILT)
@@ -64,11 +66,27 @@ def test_power_cut_while_a_store_is_created_leaves_one_that_opens(simulate, seed
     assert not result.bad, result
 
 
+@pytest.mark.storm
+@pytest.mark.parametrize("level", ["full", "normal", pytest.param("process", marks=NOT_BUILT)])
+@pytest.mark.parametrize("kind", ["pod", "tracker", "shared"])
+def test_many_power_cuts_while_a_store_is_created(simulate, seed, kind, level):
+    result = simulate(f"create/{kind}", level, 1_000, seed, first=None)
+    assert not result.bad, result
+
+
 # Compacting
 
 
 @pytest.mark.parametrize(("workload", "level"), [("pod-wal", "normal"), ("tracker", "full"), ("shared-one", "normal"),
                                                  ("shared-one", "process")])
 def test_power_cut_while_a_store_is_compacted_leaves_the_old_or_the_new_one(simulate, seed, workload, level):
-    result = simulate(f"compact/{workload}", level, 40, seed, first="compact")
+    result = simulate(f"compact/{workload}", level, 30, seed, first="compact")
+    assert not result.bad, result
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_many_power_cuts_while_a_store_is_compacted(simulate, seed, workload, level):
+    result = simulate(f"compact/{workload}", level, 500, seed, first="compact")
     assert not result.bad, result
