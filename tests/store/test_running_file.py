@@ -401,6 +401,8 @@ def test_kills_at_any_moment_count_exactly_the_tries_that_they_should(path, seed
             following = (told[-1] + 1) % 30
             assert more in (expected, {**expected, following: expected.get(following, 0) + 1})
         else:
-            assert more in ({told[-1]: 1 + told[:-1].count(told[-1])},
-                            {(told[-1] + 1) % 30: 1 + told.count((told[-1] + 1) % 30)})
+            possible = [{told[-1]: told.count(told[-1])}, {(told[-1] + 1) % 30: 1 + told.count((told[-1] + 1) % 30)}]
+            if told[-1] == 29:  # the loop has come to its end, and the next one has yielded nothing
+                possible.append({})
+            assert more in possible
         before = after
