@@ -31,6 +31,7 @@ class _TransactionOwner(Protocol):
 @final
 class WriteTransaction(StoreBase):
     sync_at: int
+    is_patient: bool
     def __init__(self, path: str, gzipped: bool, store: _TransactionOwner) -> None: ...
     @property
     def store(self) -> _TransactionOwner: ...

@@ -23,6 +23,8 @@ cdef class WriteTransaction(StoreBase):
     # Changes when all open blocks end at once, so that a block of an earlier epoch is not ended again.
     cdef readonly long long epoch
     cdef WriterLock writer_lock
+    # Whether a block waits for the block of another process, and does not raise StorageError (EBUSY).
+    cdef public bint is_patient
     # The kinds of the open blocks, outermost first.
     cdef list blocks
     # LMDB's transactions around the current one, outermost first.

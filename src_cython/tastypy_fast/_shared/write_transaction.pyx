@@ -74,6 +74,7 @@ cdef class WriteTransaction(StoreBase):
         self.undo_log.mark_count_unknown()
         self.epoch += 1
         self.writer_lock = None
+        self.is_patient = True
         if self.cache is not None:
             self.cache.forget()
 
@@ -291,7 +292,7 @@ cdef class WriteTransaction(StoreBase):
     cdef int begin_writing(self) except -1:
         if self.writer_lock is None:
             self.writer_lock = self.store.open_writer_lock()
-        self.writer_lock.acquire()
+        self.writer_lock.acquire(self.is_patient)
         try:
             while True:
                 try:
