@@ -274,10 +274,15 @@ def _after_fork_in_parent() -> None:
             store.block_lock.release()
     _registry_lock.release()
     _background.resume()
-    if shutdown.needs_thread() or (
+    # Python warns of a fork beside a thread.
+    shutdown.take_over()
+    is_needed = shutdown.needs_thread()
+    if is_needed or (
             any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1):
         # A signal wakes the thread, or another thread has made a change since the syncs before the fork.
         _background.wake()
+    if not is_needed:
+        shutdown.raise_arrived()
 
 
 def _after_fork_in_child() -> None:

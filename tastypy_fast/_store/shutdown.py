@@ -93,10 +93,11 @@ def watch_signals_in_child() -> None:
 
 
 def take_over() -> None:
-    """Handle in the main thread, which calls this, what the background thread has handled so far."""
-    for number in SIGNALS:
-        if signal_wake.wakes_on(number):
-            _install(number)
+    """Install Python's handlers, if this is the main thread. The signals then need the background thread no more."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal_wake.wakes_on(number):
+                _install(number)
 
 
 def raise_arrived() -> None:

@@ -24,7 +24,8 @@ pytestmark = [
 def in_thread(begin):
     """The program ``begin``, run in a thread, after which the main thread goes on."""
     return f"""
-import resource, threading
+import resource, threading, warnings
+warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGXCPU would write a file
 thread = threading.Thread(target=exec, args=({begin!r}, globals()))
 thread.start()
