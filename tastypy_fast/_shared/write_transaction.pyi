@@ -30,8 +30,8 @@ class _TransactionOwner(Protocol):
 
 @final
 class WriteTransaction(StoreBase):
-    sync_at: int
     is_patient: bool
+    sync_at: int
     def __init__(self, path: str, gzipped: bool, store: _TransactionOwner) -> None: ...
     @property
     def store(self) -> _TransactionOwner: ...

@@ -64,6 +64,7 @@ cdef class WriteTransaction(StoreBase):
     def reset(self):
         """Start without an open transaction, at opening and in a forked child."""
         self.lock = Lock()
+        self.is_patient = True
         self.db = None
         self.snapshot = None
         self.blocks = []
@@ -74,7 +75,6 @@ cdef class WriteTransaction(StoreBase):
         self.undo_log.mark_count_unknown()
         self.epoch += 1
         self.writer_lock = None
-        self.is_patient = True
         if self.cache is not None:
             self.cache.forget()
 
