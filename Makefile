@@ -5,7 +5,7 @@ PYTHON ?= python3
 CFLAGS ?= -O0
 export CFLAGS
 
-VENV := .venv
+VENV := .venv-dev
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Without the compiled modules, because pip compiles all of them in a temporary folder each time.
@@ -37,7 +37,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(EDITABLE) '.[bench]'
 	touch $@
 
-build: $(VENV)/.dev ## compile what has changed, in place and quickly (makes .venv where it is missing)
+build: $(VENV)/.dev ## compile what has changed, in place and quickly (makes .venv-dev where it is missing)
 	@mkdir -p build && $(PY) $(BUILD) >build/log 2>&1 || { cat build/log; exit 1; }
 
 test: build ## run the whole suite
@@ -74,6 +74,6 @@ bench: $(VENV)/.bench ## compile with optimization and run the benchmarks (ARGS=
 storm: build ## run the long tests: thousands of kills, long random histories
 	$(PY) -m pytest -m storm $(ARGS)
 
-clean: ## remove what was built (not .venv)
+clean: ## remove what was built (not .venv-dev)
 	rm -rf build dist docs/_build *.egg-info
 	find tastypy_fast -name '*.so' -exec rm -f {} +

@@ -31,7 +31,7 @@ Mode = Literal["w", "r"]
 """How a store is opened. ``"w"`` reads and writes, ``"r"`` only reads."""
 
 Durability = Literal["full", "normal", "process"]
-"""A power cut can undo nothing (``full``), the last commit (``normal``) or all since the last flush (``process``)."""
+"""What a power cut can undo. ``full``: nothing. ``normal``: the last commit. ``process``: all since the last flush."""
 
 ClaimState = Literal["running", "failed", "waiting"]
 """The state of a claimed task. ``Claim`` defines the states."""
@@ -54,7 +54,7 @@ class SupportsKeysAndGetItem(Protocol[T, V_co]):
     def __getitem__(self, key: T, /) -> V_co: ...
 
 
-Pairs = Union[  # noqa: UP007  (which Python 3.10 cannot index)
+Pairs = Union[  # noqa: UP007  (Python 3.10 cannot subscript a union of protocols)
     Mapping[K, V], SupportsItems[K, V], SupportsKeysAndGetItem[K, V], Iterable[tuple[K, V]]
 ]
 """An argument of ``update()`` and ``init``: a mapping or an iterable of pairs."""
@@ -84,7 +84,7 @@ class Claim(NamedTuple):
 
 @runtime_checkable
 class StoreIterator(Protocol[T_co]):
-    """A live iterator over a store, which ``iterkeys()``, ``todo_items()`` and similar methods return."""
+    """The iterator that ``iterkeys()``, ``todo_items()`` and similar methods return. It also yields later keys."""
 
     def __iter__(self) -> Iterator[T_co]: ...
     def __next__(self) -> T_co: ...
@@ -92,15 +92,15 @@ class StoreIterator(Protocol[T_co]):
 
 @runtime_checkable
 class ClaimIterator(StoreIterator[T_co], Protocol[T_co]):
-    """What ``try_keys()`` and its like return: an iterator that counts a try of each task that it yields.
+    """The iterator that ``try_keys()``, ``try_values()`` and ``try_items()`` return. It counts a try of each task.
 
     On a shared tracker it claims the task first.
     """
 
     def close(self) -> None:
-        """End the loop.
+        """End the iteration.
 
-        On a shared tracker, tasks that were claimed and not yielded are released, and their tries are not counted.
+        On a shared tracker, tasks that were claimed and not yielded are released, and their tries are subtracted.
         """
 
 
@@ -126,8 +126,9 @@ class ProgressBar(Protocol[T_co]):
 class StoreLike(Protocol[K, V]):
     """A store, private or shared: ``PersistentOrderedDict``, ``SharedPersistentOrderedDict`` and the trackers.
 
-    Annotate with it an argument that may be any of them. ``isinstance(x, StoreLike)`` compares names only. Before
-    Python 3.12 it raises CalledClosedTrackerError for a closed store.
+    Use it to annotate an argument that may be any of them. ``isinstance(x, StoreLike)`` checks only that attributes
+    with these names exist. Before Python 3.12 this reads the properties, so it raises CalledClosedTrackerError for a
+    closed store.
 
     Example:
         >>> from tastypy_fast.types import StoreLike
@@ -167,18 +168,15 @@ class StoreLike(Protocol[K, V]):
     def __enter__(self: Self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
 
+    # With a default these return Any, because mypy and pyright infer V in generic functions only from this form.
     @overload
-    def get(self, key: K, default: None = None) -> V | None: ...
+    def get(self, key: K) -> V | None: ...
     @overload
-    def get(self, key: K, default: V) -> V: ...
-    @overload
-    def get(self, key: K, default: T) -> V | T: ...
+    def get(self, key: K, default: Any) -> Any: ...
     @overload
     def pop(self, key: K) -> V: ...
     @overload
-    def pop(self, key: K, default: V) -> V: ...
-    @overload
-    def pop(self, key: K, default: T) -> V | T: ...
+    def pop(self, key: K, default: Any) -> Any: ...
     def setdefault(self, key: K, default: V) -> V: ...
     def popitem(self, last: bool = True) -> tuple[K, V]: ...
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None: ...
@@ -231,7 +229,7 @@ class TrackerLike(StoreLike[K, dict[str, Any]], Protocol[K]):
     def add_many(self, keys_iterable: Iterable[K]) -> None: ...
     def add_many_if_absent(self, keys_iterable: Iterable[K]) -> None: ...
 
-    def mark_done(self, key: K) -> None: ...
+    def mark_done(self, key: K, data: dict[str, Any] | None = None) -> None: ...
     def mark_done_many(self, keys_iterable: Iterable[K]) -> None: ...
     def mark_not_done(self, key: K) -> None: ...
     def abort(self, key: K) -> None: ...

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, compare, pages, tables
+from benchmarks import charts, compare, kill_loss, pages, tables
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
@@ -240,3 +240,10 @@ def test_chart_is_stale_if_its_content_or_its_drawing_changed(monkeypatch):
     assert set(charts.charts(measured)) == {file.name for file in pages.PAGES.glob("*.svg")}
     monkeypatch.setattr(charts, "DRAWING_VERSION", charts.DRAWING_VERSION + 1)
     assert set(pages.stale_files()) == set(charts.charts(measured))
+
+
+def test_a_kill_loses_finished_tasks_only_and_gives_no_wrong_try(tmp_path):
+    for number in range(3):
+        loss = kill_loss.lose_by_a_kill(tmp_path / str(number), 0.001, 0.2, 1000)
+        assert loss.wrong_tries == 0
+        assert (loss.seconds > 0) == (loss.tasks > 0)

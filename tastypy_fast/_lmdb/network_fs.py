@@ -94,7 +94,7 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
     """
     found = None
     best = (False, 0)
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split(b"\n"):  # (a carriage return may be in a name)
         # Optional fields, any number of them, end with a lone hyphen.
         mount, hyphen, system = line.partition(b" - ")
         fields, described = mount.split(b" "), system.split(b" ")

@@ -56,6 +56,7 @@ __all__ = [
 Identity = tuple[int, int]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
+RUNNING = "running"
 
 # Errors of the system for a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -120,7 +121,7 @@ def _refuse_foreign(path: str) -> None:
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not part of a store; use another path",
                                  path)
         return
-    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS}:
+    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, RUNNING}:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
@@ -285,7 +286,7 @@ def file_identities(path: str) -> dict[str, Identity | None]:
 
 def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
     """Yield an error for each file of a store that is no regular file, including worker files."""
-    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN)]
+    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, RUNNING)]
     folder = os.path.join(path, WORKERS)
     try:
         os.close(open_folder(folder))

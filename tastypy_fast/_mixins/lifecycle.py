@@ -29,7 +29,7 @@ class LifecycleMixin:
     _options: Options
     _store: Store
     _cache: WriteCache
-    _finalizer: weakref.finalize[..., Any]
+    _finalizer: weakref.finalize  # type: ignore[type-arg]  # it has type parameters in typeshed only
     _detach: Callable[[], None]
     close: Callable[[], None]
 

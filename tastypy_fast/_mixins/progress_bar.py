@@ -156,7 +156,10 @@ class Bar:
         return facts
 
     def _count(self) -> bool:
-        """Count the tasks, and draw the bar if a number has changed. Returns whether it was drawn."""
+        """Count the tasks, and draw the bar if a number has changed. Returns whether it was drawn.
+
+        The failed tasks are counted in ``_inspect.task_counts``.
+        """
         began = perf_counter()
         tracker = self._tracker
         try:

@@ -1,4 +1,7 @@
-"""Add tasks, ask for the status of one, pass it through a gate, and list the aborted ones."""
+"""Add tasks, return the status of one, decide whether it is to be done, and iterate over the aborted ones.
+
+The statuses themselves are in ``_core.status_table``. What counts as failed is in ``_inspect.task_counts``.
+"""
 
 from __future__ import annotations
 

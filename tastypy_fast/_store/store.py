@@ -8,6 +8,7 @@ All instances on one path in this process share one Store. On disk a store has t
     meta     name                      ->  b"format", b"kind", b"file_size", b"next", b"heads" (_core.status_summary)
     log      number                    ->  write-ahead log of the first three (private stores, see _core.wal)
     images   sequence number           ->  before-image (shared stores, see _shared.undo_log)
+    meta     b"tries"                  ->  tries of tasks that killed a process before their first sync
     claims   sequence number           ->  claim of a worker (shared stores, see _core.claim_record)
 
 A sequence number is never reused. ``next`` is written when the last rows are deleted, because the next number can then
@@ -25,8 +26,9 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from tastypy_fast._core.locks import Lock
+from tastypy_fast._core.running_tasks import WAITING_TRIES, pack_tries, unpack_tries
 from tastypy_fast._core.status_summary import SUMMARY_KEY
-from tastypy_fast._core.status_writer import release_claims
+from tastypy_fast._core.status_writer import raise_tries, release_claims
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
@@ -37,6 +39,7 @@ from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.live_workers import find_orphaned_claims
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
+from tastypy_fast._store.running_file import RunningFile, read_running, remove_running
 from tastypy_fast.exceptions import (
     ForkedStoreError,
     PersistentOrderedDictException,
@@ -99,6 +102,7 @@ class Store(StoreBase):
         # Registers this process, which may be a forked child, for saving at its end.
         self.save_at_exit: Callable[[], None] = do_nothing
         self.wake_background = do_nothing
+        self._running_file: RunningFile | None = None
         self._files = OpenFiles(path, options)
         self._open()
 
@@ -134,6 +138,8 @@ class Store(StoreBase):
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
         self._remove_leftovers()
+        if self.options.kind == b"tracker":
+            self._count_tries_of_killed()
 
     def _remove_leftovers(self) -> None:
         """Remove what processes that shared the store have left. SharedStore does more."""
@@ -141,6 +147,39 @@ class Store(StoreBase):
             was_shared = txn.get(b"images") is not None
         if was_shared:
             self.write(self._drop_leftovers)
+
+    def _count_tries_of_killed(self) -> None:
+        """Count the tries of the tasks that a killed process was running, and read those that wait for their tasks."""
+        with self.db.begin() as txn:
+            self.waiting_tries = unpack_tries(txn.get(WAITING_TRIES, db=self.meta))
+        running = read_running(self.path)
+        if running:
+            # The log may have statuses of these tasks that are not in the blocks yet.
+            self.checkpoint()
+            self.write(functools.partial(self._raise_tries, running=running))
+            self.flush()
+        remove_running(self.path)
+
+    def _raise_tries(self, txn: Any, running: list[tuple[bytes, int]]) -> None:
+        waiting = dict(self.waiting_tries)
+        found: dict[int, int] = {}
+        for key, tries in running:
+            seq = txn.get(key, db=self.order)
+            if seq is not None:
+                number = NUMBER.unpack(seq)[0]
+                found[number] = max(tries, found.get(number, tries))
+            else:
+                waiting[key] = max(tries, waiting.get(key, tries))
+        raise_tries(txn, self.status, found)
+        txn.delete(SUMMARY_KEY, db=self.meta)
+        if waiting:
+            txn.put(WAITING_TRIES, pack_tries(waiting), db=self.meta)
+        self.waiting_tries = waiting
+
+    def open_running_tasks(self) -> None:
+        """Create the file in which a killed process leaves the tasks that it was running."""
+        self._running_file = RunningFile(self.path)
+        self.running_tasks = self._running_file.tasks
 
     def _drop_leftovers(self, txn: Any) -> None:
         """Drop the claims of dead workers, and the before-images, because opening a store counts as a sync."""
@@ -500,6 +539,9 @@ class Store(StoreBase):
 
     def _close_files(self) -> None:
         self.snapshot = self.buffer_snapshot = None
+        if self._running_file is not None:
+            self._running_file.end()
+            self._running_file = self.running_tasks = None
         self._close_engine()
         self._files.release()
 
@@ -528,6 +570,9 @@ class Store(StoreBase):
         self.wal = self.summary = None
         self._close_engine()
         self._files.leave_to_parent()
+        if self._running_file is not None:
+            self._running_file.leave_to_parent()
+            self._running_file = self.running_tasks = None
         self._reopens = True
         self._may_write = self._alone = self.writable = False
         self.snapshot_per_op = True

@@ -59,6 +59,12 @@ def test_mount_of_a_path_is_the_one_that_the_kernel_uses(path, device, kind):
     assert found[0] == kind
 
 
+def test_mount_point_may_have_a_carriage_return():
+    # The kernel escapes spaces, tabs, newlines and backslashes only.
+    table = MOUNTINFO + b"42 22 0:50 / /cr\r/lf rw - nfs server:/x rw\n"
+    assert network_fs.find_mount(table, b"/cr\r/lf/store", os.makedev(0, 50)) == (b"nfs", b"server:/x")
+
+
 def test_mount_of_a_path_is_none_if_the_table_has_no_root():
     assert network_fs.find_mount(b"", b"/store", 1) is None
 

@@ -61,10 +61,12 @@ class PodMachine(MachineOnDisk):
         return [number] if number % 2 else {"x": []}
 
     def options(self):
-        return {"gzipped": self.gzipped}
+        return {"gzipped": self.gzipped, "sync_every": 3600}
 
     def open(self):
         self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]
+        # The rule sync_by_time() does what the background thread does.
+        self.stores[0]._store.wake_background = lambda: None
         self.stores[0]._cache.watched_by_each = self.watched
         self.witness = self.resources.enter_context(self.cls(self.path, clone=False, **self.options()))
         self.held = [False] * len(self.stores)
@@ -370,6 +372,14 @@ class PodMachine(MachineOnDisk):
         self.is_saved()
         assert self.on_disk() == listed(self.saved)
         assert store.dirty() == set()
+
+    @rule()
+    def sync_by_time(self):
+        self.stores[0]._store.run_background(at_once=True)
+        if not any(self.held):
+            self.is_saved()
+            assert self.stores[0].dirty() == set()
+        assert self.on_disk() == listed(self.saved)
 
     @rule(which=instances, key=keys)
     def sync_key(self, which, key):

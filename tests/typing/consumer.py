@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import assert_type
 
@@ -41,6 +41,7 @@ from tastypy_fast.types import (
 
 Task = dict[str, Any]
 Page = dict[str, int]
+V = TypeVar("V")
 
 
 # PersistentOrderedDict
@@ -272,6 +273,7 @@ def tracker(tracker: ProgressTracker[str]) -> None:
 
     # One task
     tracker.mark_done("a")
+    tracker.mark_done("a", {"size": 1})
     tracker.mark_done_many(["a"])
     tracker.mark_not_done("a")
     tracker.abort("a")
@@ -366,6 +368,7 @@ def shared_tracker(tracker: SharedProgressTracker[str]) -> None:
 
     # One task
     tracker.mark_done("a")
+    tracker.mark_done("a", {"size": 1})
     tracker.mark_done_many(["a"])
     tracker.mark_not_done("a")
     tracker.abort("a")
@@ -498,9 +501,21 @@ def swap(store: StoreLike[str, int], one: str, other: str) -> None:
     store.set |= {"b": 1}
     store.update({"a": 1})
     assert_type(store.get(one), int | None)
-    assert_type(store.pop(one, None), int | None)
+    assert_type(store.pop(one), int)
+    assert_type(store.pop(one, default=None), Any)
     assert_type(store.items(), list[tuple[str, int]])
     assert_type(store.dirty(), set[str])
+
+
+def values_of(store: StoreLike[str, V]) -> list[V]:
+    return store.values()
+
+
+def use_values_of() -> None:
+    assert_type(values_of(PersistentOrderedDict[str, int]("path")), list[int])
+    assert_type(values_of(SharedPersistentOrderedDict[str, Page]("path")), list[Page])
+    assert_type(values_of(Tracker[str]("path")), list[Task])
+    assert_type(values_of(SharedTracker[str]("path")), list[Task])
 
 
 def work(tracker: TrackerLike[str], keys: Iterable[str]) -> int:

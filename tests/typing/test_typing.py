@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_classes_accept_type_parameters_at_run_time(cls, tmp_path):
     with pytest.raises(TypeError):
         cls[str, int, int]
     assert not isinstance({}, StoreLike)
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, StoreLike, TrackerLike])
+def test_annotations_can_be_evaluated(cls):
+    typing.get_type_hints(cls)
+    for name, member in inspect.getmembers(cls):
+        member = getattr(member, "fget", member)
+        if not name.startswith("_") and callable(member):
+            typing.get_type_hints(member)
 
 
 @pytest.mark.parametrize("cls", [SharedPersistentOrderedDict, SharedProgressTracker])

@@ -6,14 +6,14 @@ from libc.stdint cimport uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
-from tastypy_fast._core.key_codec cimport encode_key
+from tastypy_fast._core.key_codec cimport describe, encode_key
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.task_cache cimport TaskCache
 
 from tastypy_fast.exceptions import NotLockedError
 
-__all__ = ["PodHandle", "ThreadLock", "TrackerHandle"]
+__all__ = ["PodHandle", "ThreadLock", "TrackerHandle", "check_data"]
 
 
 @cython.final
@@ -275,6 +275,14 @@ cdef object change(StoreHandle owner, object key, uint32_t drop, uint32_t add, i
     tasks_of(owner).change(key, drop, add, added_tries, owner.threshold())
 
 
+cpdef dict check_data(object data):
+    """Return the dict with which ``mark_done()`` updates a task. Raises TypeError for anything else."""
+    if not isinstance(data, dict):
+        raise TypeError(f"the data of mark_done() must be a dict, not {describe(data)}; other values need a name: "
+                        f"mark_done(key, {{'result': value}})")
+    return dict(data)
+
+
 cdef class TrackerHandle(PodHandle):
     """The compiled part of a private tracker.
 
@@ -283,26 +291,33 @@ cdef class TrackerHandle(PodHandle):
 
     # Changing one status
 
-    def mark_done(self, key):
-        """Mark a task done.
+    def mark_done(self, key, data=None):
+        """Mark a task done, and keep data with it.
 
         Args:
             key: The key of the task.
+            data: A dict with which the task is updated before it is marked, as by ``update()``.
 
         Raises:
             KeyError: The task does not exist.
+            TypeError: ``data`` is no dict.
+            UnstorableValueError: A value in ``data`` cannot be stored. The task is then neither changed nor marked.
 
         Cost:
             One lookup in the index; none for the key that an iterator yielded last. The change is on disk after the
             next sync.
 
         Example:
-            >>> tracker = ProgressTracker(path, init={"a": {}})
+            >>> tracker = ProgressTracker(path, init={"a": {}, "b": {}})
             >>> tracker.mark_done("a")
-            >>> tracker.done("a"), tracker["a"]["_done"]
-            (True, True)
+            >>> tracker.mark_done("b", {"size": 3})
+            >>> tracker.done("a"), tracker["b"]
+            (True, {'_done': True, '_aborted': False, '_tries': 0, 'size': 3})
         """
-        change(self, key, CLAIMED, DONE, 0)
+        if data is None:
+            change(self, key, CLAIMED, DONE, 0)
+        else:
+            tasks_of(self).mark_done_with(key, check_data(data), self.threshold())
 
     def mark_not_done(self, key):
         """Mark a task not done.

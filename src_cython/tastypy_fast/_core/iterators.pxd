@@ -2,6 +2,7 @@ from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.cache_entry cimport Entry, ValueLoop, YieldedCopy
 from tastypy_fast._core.record_codec cimport Record
+from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.write_cache cimport WriteCache
 
@@ -68,6 +69,8 @@ cdef class TaskIterator(StoreIterator):
     cdef uint32_t mask
     cdef long long max_tries
     cdef bint attempt
+    # Where the running task is noted for the case that the process is killed; None before the first try.
+    cdef RunningSlot slot
     # The status table's ``openings`` or ``abortions`` when the chunk was read.
     cdef long long changes
 

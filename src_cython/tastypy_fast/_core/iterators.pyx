@@ -402,8 +402,16 @@ cdef class TaskIterator(StoreIterator):
 
     def close(self):
         """End the iteration. A try is counted when its task is yielded, so no task that lies ahead has one."""
+        # The task that was yielded last may still be running.
+        self.slot = None
         if not self.finished:
             self.finish()
+
+    cdef int finish(self) except -1:
+        if self.slot is not None:
+            self.slot.end()
+            self.slot = None
+        return StoreIterator.finish(self)
 
     cdef bint is_outdated(self) except -1:
         cdef StatusTable status = self.tasks.status
@@ -466,7 +474,10 @@ cdef class TaskIterator(StoreIterator):
                 raise tasks.store.refuse_write()
             if tries_of(status) >= MAX_TRIES:
                 return GONE
+            if self.slot is None:
+                self.slot = tasks.open_running_slot()
             tasks.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+            self.slot.set(seq, record.key, record.key_size, tries_of(status) + 1)
         if self.kind == KEYS:
             if entry is None:
                 self.remember_record(seq, item)

@@ -3,7 +3,7 @@
 A sync compares every value that was returned to a caller with its JSON. The cost of an automatic sync must not grow
 with the number of values that a caller keeps. So all but the latest of the clean entries are pinned here, and automatic
 syncs skip them. An automatic sync unpins entries that nobody references any more. An explicit sync unpins all entries,
-and a change through the cache unpins its entry.
+and a change through the cache unpins its entry. The comparison itself is in ``WriteCache.sync_entries()``.
 """
 
 cimport cython

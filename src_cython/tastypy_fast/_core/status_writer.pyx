@@ -23,7 +23,7 @@ from tastypy_fast._core.status_block cimport (
     tries_of,
 )
 
-__all__ = ["release_claims", "restore_status"]
+__all__ = ["raise_tries", "release_claims", "restore_status"]
 
 
 def release_claims(txn, status, claims, dict lost not None, images=None, dict kept=None):
@@ -73,6 +73,20 @@ def restore_status(txn, status, claims, list images not None):
             else:
                 txn.delete(number, db=claims)
         blocks.set(new)
+    blocks.flush()
+
+
+def raise_tries(txn, status, dict tries not None):
+    """Raise the tries of tasks to at least these numbers. ``tries`` maps a sequence number to a number.
+
+    No cache may hold any of the blocks.
+    """
+    cdef StatusWriter blocks = StatusWriter(txn, status)
+    cdef uint32_t old
+    for seq in sorted(tries):
+        old = blocks.get(seq)
+        if old & PRESENT and tries_of(old) < tries[seq]:
+            blocks.set(make_entry(old & FLAGS, tries[seq]))
     blocks.flush()
 
 

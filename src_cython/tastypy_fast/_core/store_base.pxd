@@ -1,4 +1,5 @@
 from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.running_tasks cimport RunningTasks
 from tastypy_fast._core.worker_slots cimport WorkerSlots
 
 cdef class StoreBase:
@@ -30,6 +31,10 @@ cdef class StoreBase:
     cdef bint is_next_seq_stale
     # The second of the monotonic clock in which the files were checked last.
     cdef public long long files_checked
+    # The tasks that this process is running; None before the first try, and where tries are claims.
+    cdef public RunningTasks running_tasks
+    # The tries of tasks that a killed process has tried and never synced, by their keys in the index.
+    cdef public dict waiting_tries
     # A function that wakes the background thread, because it has something to do at another time now.
     cdef public object wake_background
 

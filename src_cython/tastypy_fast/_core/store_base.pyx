@@ -39,6 +39,7 @@ cdef class StoreBase:
 
     def __cinit__(self):
         self.lock = Lock()
+        self.waiting_tries = {}
 
     # Methods that each kind of store implements. The caller holds the lock.
 
@@ -90,6 +91,10 @@ cdef class StoreBase:
 
     def stop_slot_of(self, unsigned long long worker, unsigned long long slot, unsigned long long position):
         """Stop another worker from yielding a task that it claimed. Returns False if the task was yielded already."""
+        raise NotImplementedError
+
+    def open_running_tasks(self):
+        """Create the file of the running tasks, and set ``running_tasks``. Only private stores call this."""
         raise NotImplementedError
 
     def refuse_write(self):

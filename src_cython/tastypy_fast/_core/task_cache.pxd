@@ -1,11 +1,14 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport Entry
+from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.write_cache cimport WriteCache
 
 cdef class TaskCache(WriteCache):
     cdef StatusTable status
+    # Keys in the index that got the waiting tries of a killed process, and are not synced yet.
+    cdef set given_tries
     # The entry of the task that find_task() found last.
     cdef Entry found
 
@@ -19,7 +22,11 @@ cdef class TaskCache(WriteCache):
     cdef int set_status(self, long long seq, Entry entry, uint32_t status) except -1
     cdef long long find_task(self, object key) except? -3
     cdef object status_of(self, object key)
+    cdef RunningSlot open_running_slot(self)
+    cdef int note_running(self, long long seq, bytes key, int32_t tries) except -1
+    cdef int32_t take_waiting_tries(self, bytes key) except? -1
     cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at)
+    cdef object mark_done_with(self, object key, dict data, long long sync_at)
     cdef object reset_tries(self, object key, long long sync_at)
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
                      long long sync_at)

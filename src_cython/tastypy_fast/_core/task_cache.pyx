@@ -12,8 +12,9 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
 from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
-from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
+from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
@@ -32,6 +33,8 @@ from tastypy_fast._core.sync_writer cimport count_key_places
 from tastypy_fast._core.write_cache cimport WriteCache
 
 from contextlib import suppress
+
+from tastypy_fast._core.running_tasks import WAITING_TRIES, pack_tries
 
 from tastypy_fast.exceptions import (
     DuplicateKeyError,
@@ -52,6 +55,7 @@ cdef class TaskCache(WriteCache):
 
     def __init__(self, store):
         self.status = StatusTable(store)
+        self.given_tries = set()
         self.tracks = True
         WriteCache.__init__(self, store)
 
@@ -101,6 +105,8 @@ cdef class TaskCache(WriteCache):
 
     cdef int on_entry_removed(self, Entry entry) except -1:
         self.status.set(entry.seq, 0, False)
+        if self.store.running_tasks is not None:
+            self.store.running_tasks.follow(entry.seq, 0)
         return 0
 
     cdef bint status_differs(self) except -1:
@@ -110,16 +116,33 @@ cdef class TaskCache(WriteCache):
         return len(self.status.differing)
 
     cdef int write_status(self, object txn, set only, set skip) except -1:
+        if self.given_tries and only is None:
+            left = pack_tries({key: tries for key, tries in self.store.waiting_tries.items()
+                               if key not in self.given_tries})
+            if left:
+                txn.put(WAITING_TRIES, left, db=self.store.meta)
+            else:
+                txn.delete(WAITING_TRIES, db=self.store.meta)
         return self.status.write(txn, only, skip)
 
     cdef int status_written(self, set only, set skip) except -1:
+        if self.given_tries and only is None:
+            for key in self.given_tries:
+                self.store.waiting_tries.pop(key, None)
+            self.given_tries = set()
         return self.status.written(only, skip)
 
     cdef bytes status_on_disk(self, object txn, long long seq):
         return self.status.on_disk(txn, seq)
 
     cdef int forget_status(self) except -1:
+        self.given_tries = set()
         return self.status.forget()
+
+    cpdef int revert(self) except -1:
+        if self.store.running_tasks is not None:
+            self.store.running_tasks.clear()
+        return WriteCache.revert(self)
 
     cdef list dirty_status_seqs(self):
         return self.status.touched_seqs()
@@ -160,7 +183,7 @@ cdef class TaskCache(WriteCache):
         if not isinstance(value, dict):
             raise UnstorableValueError(
                 f"the value of a task must be a dict, with its data and optionally '_done', '_aborted' and '_tries'; "
-                f"this is a {type(value).__name__}"
+                f"this is of type {type(value).__name__}"
             )
         self.begin_op()
         try:
@@ -185,6 +208,8 @@ cdef class TaskCache(WriteCache):
         else:
             seq = self.find_seq(key)
             if seq == ABSENT:
+                if self.store.waiting_tries and "_tries" not in value:
+                    status = make_entry(status & FLAGS, self.take_waiting_tries(key))
                 self.status.load(self.store.next_free() // TASKS_PER_BLOCK)
                 entry = self.put_new(key, codec, payload)
             else:
@@ -266,6 +291,8 @@ cdef class TaskCache(WriteCache):
 
     cdef int set_status(self, long long seq, Entry entry, uint32_t status) except -1:
         cdef YieldedCopy copied = self.last_yielded.copied
+        if self.store.running_tasks is not None:
+            self.store.running_tasks.follow(seq, status)
         if copied is not None and copied.seq == seq:
             write_status_to_dict(copied.value, status)
             copied.status = status & ~<uint32_t>CLAIMED
@@ -334,6 +361,20 @@ cdef class TaskCache(WriteCache):
         finally:
             self.end_op()
 
+    cdef object mark_done_with(self, object key, dict data, long long sync_at):
+        """Update a task with a dict and mark it done. If the data cannot be stored, neither happens."""
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            if self.find_task(key) == ABSENT:
+                raise KeyError(key)
+            self.merge(key, data, 0)
+            self.change(key, CLAIMED, DONE, 0, 0)
+            self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+
     cdef object reset_tries(self, object key, long long sync_at):
         """Set the tries of a task to zero."""
         cdef Entry entry
@@ -378,10 +419,25 @@ cdef class TaskCache(WriteCache):
                 return False
             if attempt:
                 self.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) + 1))
+                self.note_running(seq, encode_key(key), tries_of(status) + 1)
             self.sync_if_due(sync_at)
             return True
         finally:
             self.end_op()
+
+    cdef RunningSlot open_running_slot(self):
+        """Return a slot for an iterator of a private store, in which it notes the task that it has yielded last."""
+        if self.store.running_tasks is None:
+            self.store.open_running_tasks()
+        return self.store.running_tasks.open_slot()
+
+    cdef int note_running(self, long long seq, bytes key, int32_t tries) except -1:
+        """Note a task that the calling thread runs now. In a shared store, its claim says so."""
+        if self.store.images is None:
+            if self.store.running_tasks is None:
+                self.store.open_running_tasks()
+            self.store.running_tasks.set_of_thread(seq, key, tries)
+        return 0
 
     cdef object count_all(self):
         """Return (tasks, done, aborted, tried at least once). Cost: one visit to each block's head, later nothing."""
@@ -403,7 +459,17 @@ cdef class TaskCache(WriteCache):
         cdef Entry entry
         self.status.load(self.store.next_free() // TASKS_PER_BLOCK)
         entry = self.put_new(key, NO_PAYLOAD, None)
-        return self.set_status(entry.seq, entry, make_entry(PRESENT, 0))
+        return self.set_status(entry.seq, entry,
+                               make_entry(PRESENT, self.take_waiting_tries(key) if self.store.waiting_tries else 0))
+
+    cdef int32_t take_waiting_tries(self, bytes key) except? -1:
+        """Return the tries that a new task has already, because it killed an earlier process before its first sync."""
+        key = index_key(key)
+        tries = self.store.waiting_tries.get(key)
+        if tries is None:
+            return 0
+        self.given_tries.add(key)
+        return tries
 
     cdef object add_many(self, object keys, bint if_absent, long long sync_at):
         """Add every key of an iterable, which is read in chunks."""
@@ -468,7 +534,7 @@ cdef class TaskCache(WriteCache):
         cdef list index = [], records = []
         self.begin_op()
         try:
-            if self.has_changes() or store.snapshot_per_op or store.images is not None:
+            if self.has_changes() or store.snapshot_per_op or store.images is not None or store.waiting_tries:
                 return False
             first = store.next_free()
             for position in range(len(keys)):

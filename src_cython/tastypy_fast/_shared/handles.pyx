@@ -14,6 +14,7 @@ from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
 import errno
 
+from tastypy_fast._core.handles import check_data
 from tastypy_fast._lmdb.engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
@@ -309,25 +310,32 @@ cdef class SharedTrackerHandle(SharedPodHandle):
 
     # Changing one status
 
-    def mark_done(self, key):
-        """Mark a task done, which ends the claim on it.
+    def mark_done(self, key, data=None):
+        """Mark a task done, which ends the claim on it, and keep data with it. Both are one transaction.
 
         Args:
             key: The key of the task.
+            data: A dict with which the task is updated before it is marked, as by ``update()``.
 
         Raises:
             KeyError: The task does not exist.
+            TypeError: ``data`` is no dict.
+            UnstorableValueError: A value in ``data`` cannot be stored. The task is then neither changed nor marked.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
 
         Example:
-            >>> tracker = SharedProgressTracker(path, init={"a": {}})
+            >>> tracker = SharedProgressTracker(path, init={"a": {}, "b": {}})
             >>> tracker.mark_done("a")
-            >>> tracker.done("a"), tracker["a"]["_done"]
-            (True, True)
+            >>> tracker.mark_done("b", {"size": 3})
+            >>> tracker.done("a"), tracker["b"]
+            (True, {'_done': True, '_aborted': False, '_tries': 0, 'size': 3})
         """
-        change_status(self, key, CLAIMED, DONE, 0)
+        if data is None:
+            change_status(self, key, CLAIMED, DONE, 0)
+        else:
+            self._perform(OPERATION, self._write_handle().mark_done, key, check_data(data))
 
     def mark_not_done(self, key):
         """Mark a task not done, which ends the claim on it.
