@@ -23,14 +23,14 @@ cdef class WriteTransaction(StoreBase):
     # Changes when all open blocks end at once, so that a block of an earlier epoch is not ended again.
     cdef readonly long long epoch
     cdef WriterLock writer_lock
-    # Whether a block waits for the block of another process, and does not raise StorageError (EBUSY).
-    cdef public bint is_patient
     # The kinds of the open blocks, outermost first.
     cdef list blocks
     # LMDB's transactions around the current one, outermost first.
     cdef list parents
     # Why nothing of the open blocks can be committed, or None.
     cdef object failure
+    # Whether a block waits for the block of another process, and does not raise StorageError (EBUSY).
+    cdef public bint is_patient
     # The id of the next LMDB transaction, if no other process writes before it.
     cdef long long expected_id
 
