@@ -50,9 +50,8 @@ def work(tracker: AnyTracker, progress: Progress) -> None:
                 tracker.decrement_tries(path)  # a stop is not a failure, so it does not count as a try
                 raise
             else:
-                tracker.set[path].update(facts)
                 tracker.add_many_if_absent(found)
-                tracker.mark_done(path)
+                tracker.mark_done(path, facts)
             progress.show()
         if isinstance(tracker, SharedProgressTracker):
             time.sleep(0.02)  # other workers have claimed the remaining tasks

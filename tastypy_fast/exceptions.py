@@ -107,6 +107,8 @@ class ForkedStoreError(PersistentOrderedDictException, RuntimeError):
 class StoreConflictError(PersistentOrderedDictException, ValueError):
     """Raised if options differ from those of an instance that this process has open on the same path.
 
+    ``durability`` must also be that of the other processes which share the store.
+
     Pass the same options, or close the open instance first.
     """
 

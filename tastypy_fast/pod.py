@@ -53,8 +53,8 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         clone: Whether this instance shares the cache of the others on the path. False gives it its own cache.
         mode: ``"w"`` to read and write, ``"r"`` to read only. A reader may be open while another process writes, and
             sees the last sync of that process.
-        durability: Which commits a power cut can undo: none (``"full"``), the last one (``"normal"``), or all since
-            the last flush (``"process"``). A killed process loses no synced changes.
+        durability: Which synced changes a power cut can undo: none (``"full"``, ``"process"``), or the last automatic
+            sync (``"normal"``). With ``"unsafe"`` it can damage the store. A killed process loses no synced changes.
         sync_every: The seconds after which a change is synced by a background thread, also while the program computes.
             None leaves syncing to ``sync_at``, ``sync()`` and ``close()``. The smallest value of all instances that
             share memory counts.

@@ -59,12 +59,14 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         gzipped: Whether values are stored compressed if that makes them smaller.
         file_size: The number of lines in each file that ``export_json()`` writes.
         sync_at: The number of keys, changed by any process since the last sync, at which the store syncs automatically.
-        durability: Which commits a power cut can undo: all since the last sync (``"process"``), the last one
-            (``"normal"``), or none (``"full"``). If a process is killed, each operation that has returned is kept.
+        durability: Which commits a power cut can undo: all since the last flush point, which is about a second old
+            (``"process"``), the last one (``"normal"``), or none (``"full"``). With ``"unsafe"`` it can damage the
+            store. If a process is killed, each operation that has returned is kept. All processes use the same level.
 
     Raises:
         StoreInUseError: A process has the store open as a private one. The other errors are those of
             PersistentOrderedDict.
+        StoreConflictError: Other processes use another ``durability``.
 
     Cost:
         Reading waits for no other process. Writing waits for the transactions of other processes, and each write is one
@@ -140,7 +142,8 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         the block first. Closing again does nothing.
 
         Raises:
-            StorageError: The files were removed or replaced meanwhile. The instance is closed nevertheless.
+            StorageError: The files were removed or replaced meanwhile, or a flush has failed. The instance is closed
+                nevertheless.
             DiskFullError: The sync fails. The store stays open.
 
         Cost:
@@ -165,7 +168,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
                 except StorageError as error:
                     lost = error
                 else:
-                    self._store.sync()
+                    lost = self._store.sync_at_close()
             self._let_go()
         if lost is not None:
             raise lost

@@ -30,8 +30,9 @@ __all__ = [
 Mode = Literal["w", "r"]
 """How a store is opened. ``"w"`` reads and writes, ``"r"`` only reads."""
 
-Durability = Literal["full", "normal", "process"]
-"""What a power cut can undo. ``full``: nothing. ``normal``: the last commit. ``process``: all since the last flush."""
+Durability = Literal["full", "normal", "process", "unsafe"]
+"""What a power cut can undo. ``full``: nothing. ``normal``: the last commit. ``process``: all since the last flush.
+With ``unsafe`` it may damage the store."""
 
 ClaimState = Literal["running", "failed", "waiting"]
 """The state of a claimed task. ``Claim`` defines the states."""

@@ -377,7 +377,8 @@ def test_demo_continues_where_it_was_stopped(crowd, tmp_path, number):
     assert end.returncode == 0, end.stderr
     now = tries_of_done(store)
     assert now | before == now, "what was done was tried again"
-    assert sum(now.values()) - len(now) <= len(points)
+    # A kill takes the marks of tasks whose tries a sync had written while they ran, and counts the running task's try.
+    assert sum(now.values()) - len(now) <= (2 if number == signal.SIGKILL else 1) * len(points)
     assert results_in(store) == crowd.results
     assert end.stdout == crowd.table
 

@@ -45,11 +45,13 @@ NotFound = lmdb.NotFoundError
 NotWritable = lmdb.ReadonlyError
 ReadersFull = lmdb.ReadersFullError
 
-# The durability levels of a commit, as options of LMDB. The only list of the levels.
+# The durability levels of a commit, as options of LMDB. The only list of the levels. A shared store at "process" is
+# opened as at "unsafe" while flush points protect it.
 DURABILITY: dict[str, dict[str, bool]] = {
     "full": {"sync": True, "metasync": True},
     "normal": {"sync": True, "metasync": False},
-    "process": {"sync": False, "metasync": False},
+    "process": {"sync": True, "metasync": False},
+    "unsafe": {"sync": False, "metasync": False},
 }
 
 # The map takes address space, not memory or disk, because the file grows as it is used. It is smaller if the address

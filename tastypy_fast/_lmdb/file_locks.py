@@ -104,12 +104,15 @@ class DataLock(HeldLock):
             self._file = LockFile(path, DATA, os.O_RDWR if writes else os.O_RDONLY)
             try:
                 self._acquire(path, writes)
-                allocate_lock_file(path, readers)
+                allocate_lock_file(path, readers, self.exclusive)
             except BaseException:
                 self.release()
                 raise
         except BaseException as error:
             raise as_package_error(error, path, writes) from None
+
+    # Whether no other process has the store open, not even to read.
+    exclusive = False
 
     def _acquire(self, path: str, writes: bool) -> None:
         start = time.monotonic()
@@ -121,6 +124,7 @@ class DataLock(HeldLock):
             if self._try(fcntl.LOCK_EX):
                 for name in (LMDB_LOCK, OWNER):
                     make_lock_file(path, name, writes)
+                self.exclusive = True
                 return
             waited = time.monotonic() - start
             if (waited > ENDING_SECONDS or foreign_lock_file(path, writes) is None) and self._try(fcntl.LOCK_SH):
@@ -144,6 +148,7 @@ class DataLock(HeldLock):
         """Let other processes open the store, because this process has LMDB's lock on ``lock.mdb`` now."""
         # flock() releases the old lock first. No process that opens the store comes in between, because it waits for
         # the other lock.
+        self.exclusive = False
         fcntl.flock(self._file, fcntl.LOCK_SH)
         unlock_opening(self._file.fileno())
 

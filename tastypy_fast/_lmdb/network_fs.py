@@ -17,7 +17,7 @@ import warnings
 
 from tastypy_fast.exceptions import NetworkFileSystemWarning
 
-__all__ = ["find_mount", "is_network", "warn_once"]
+__all__ = ["callers_level", "find_mount", "is_network", "warn_once"]
 
 # Types of file systems whose files another machine may change. Folders that a virtual machine shares with its host
 # are among them, because host and guest are two kernels with two page caches: WSL mounts C: as 9p, Docker Desktop
@@ -68,7 +68,7 @@ def warn_once(path: str) -> None:
         f"not reliable: two processes may write at once, readers may see old pages, and the store may be damaged. Keep "
         f"it on a local disk; tastypy-fast copy makes a copy",
         NetworkFileSystemWarning,
-        stacklevel=_callers_level(),
+        stacklevel=callers_level(),
     )
     # Add the path after the warning, because each attempt to open the store must fail where warnings are errors.
     _warned.add(path)
@@ -135,7 +135,7 @@ def is_network(kind: bytes, source: bytes) -> bool:
     return program in NETWORK_PROGRAMS or re.match(_REMOTE_SOURCE, source) is not None
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """Return the ``stacklevel`` at which a warning names the line of the program that opens the store."""
     level = 1
     frame = sys._getframe(1)

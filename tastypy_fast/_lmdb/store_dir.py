@@ -4,7 +4,9 @@
     lock.mdb     LMDB's lock and table of readers
     owner.lock   locked by the process that writes a private store, with its name, or by all that share a store
     turn.lock    writer lock of a shared store, locked by the process that is writing
+    flushed      the last flush point of a shared store (see ``flush_points``)
     workers/     a file for each process that claims tasks of a shared tracker, locked by it
+    running      the tasks that a process with a private tracker is running (see ``_store.running_file``)
 
 The system always releases a file lock when its process ends, so there are no stale locks. Every process that has the
 store open also locks the data file (see ``file_locks.DataLock``).
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 
 from tastypy_fast._lmdb.data_file import find_damage, find_databases, other_format
 from tastypy_fast._lmdb.page_format import FILE_FORMAT, MAGIC, looks_begun
+from tastypy_fast._lmdb.record_locks import is_locked_elsewhere
 from tastypy_fast._lmdb.safe_files import check_regular, open_folder, open_regular
 from tastypy_fast.exceptions import (
     DiskFullError,
@@ -50,13 +53,14 @@ __all__ = [
     "opening_error",
     "prepare_folder",
     "require_store",
+    "was_complete",
 ]
 
 # Device and inode, which differ for a file that has replaced another one.
 Identity = tuple[int, int]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
-RUNNING = "running"
+FLUSHED, RUNNING = "flushed", "running"
 
 # Errors of the system for a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -67,11 +71,8 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8, b"log": 8}
 
 
-def prepare_folder(path: str) -> bool:
-    """Create the folder of a store unless it exists. Return whether it is new.
-
-    Raises NotAStoreError if it contains other files.
-    """
+def prepare_folder(path: str) -> None:
+    """Create the folder of a store unless it exists. Raises NotAStoreError if it contains other files."""
     try:
         os.makedirs(path)
     except FileExistsError:
@@ -83,13 +84,12 @@ def prepare_folder(path: str) -> bool:
     except NotADirectoryError:
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", path) from None
     else:
-        return True
+        return
     _refuse_foreign(path)
-    return False
 
 
-def require_store(path: str) -> bool:
-    """Raise an error unless the folder exists and may hold a store. Return False, because the folder is not new."""
+def require_store(path: str) -> None:
+    """Raise an error unless the folder exists and may hold a store."""
     try:
         names = os.listdir(path)
     except NotADirectoryError:
@@ -97,11 +97,11 @@ def require_store(path: str) -> bool:
     except FileNotFoundError:
         raise no_store_error(path) from None
     _refuse_foreign(path)
-    if DATA not in names:
-        if _was_complete(path):
+    # (it may have come since the names were read)
+    if DATA not in names and not os.path.lexists(os.path.join(path, DATA)):
+        if was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
         raise no_store_error(path)
-    return False
 
 
 def no_store_error(path: str) -> StoreNotFoundError:
@@ -116,12 +116,13 @@ def _refuse_foreign(path: str) -> None:
     names = set(os.listdir(path))
     if DATA in names:
         name = os.path.join(path, DATA)
-        found = () if os.path.isdir(name) else find_databases(name)
+        # After a power cut the file may be torn until the flush point is put back.
+        found = () if os.path.isdir(name) or _has_flush_point(path) else find_databases(name)
         if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not part of a store; use another path",
                                  path)
         return
-    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, RUNNING}:
+    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, FLUSHED, RUNNING}:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
@@ -134,11 +135,23 @@ def _refuse_foreign(path: str) -> None:
     raise NotAStoreError(errno.EEXIST, text, path)
 
 
+def _has_flush_point(path: str) -> bool:
+    """Return whether there is a file of flush points, which no folder but that of a store has."""
+    try:
+        descriptor = open_regular(os.path.join(path, FLUSHED), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return any(os.pread(descriptor, 8, place) == b"tpfFLUSH" for place in (0, 4096))
+    finally:
+        os.close(descriptor)
+
+
 def begin_data_file(path: str) -> None:
     """Create an empty data file for a new store. Raises an error if a store has lost its data file."""
     name = os.path.join(path, DATA)
     if not os.path.lexists(name):
-        if _was_complete(path):
+        if was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
         os.close(open_regular(name, os.O_RDWR | os.O_CREAT))
 
@@ -151,8 +164,8 @@ def check_data_file(path: str, owned: bool) -> None:
     name = os.path.join(path, DATA)
     if check_regular(name) is None:
         raise _damaged(path, f"{DATA} is missing")
-    if not _was_complete(path) and _is_beginning(name):
-        # A process was killed, or the disk was full, while the store was created.
+    if not was_complete(path) and _is_beginning(name):
+        # A process was killed, the disk was full, or the power failed, while the store was created.
         if not owned:
             raise no_store_error(path)
         descriptor = open_regular(name, os.O_RDWR)
@@ -173,7 +186,7 @@ def check_data_file(path: str, owned: bool) -> None:
         raise _damaged(path, f"{DATA} was changed or truncated: {reason}")
 
 
-def _was_complete(path: str) -> bool:
+def was_complete(path: str) -> bool:
     """Return whether a complete store was once in the folder, even if files are missing now.
 
     The owner writes its name when the store is complete. The files of a shared store are created after that.
@@ -187,19 +200,26 @@ def _was_complete(path: str) -> bool:
 
 
 def _is_beginning(name: str) -> bool:
-    """Return whether a data file is shorter than the two pages with which a new data file begins."""
-    size = 2 * os.sysconf("SC_PAGE_SIZE")
+    """Return whether a data file has no more than the two pages with which a new one begins, or what is left of them.
+
+    They are flushed before a page with data is written. Until then, a power cut may leave any part of them. If that
+    flush fails, they may never reach the disk, unless they are written again.
+    """
+    page = os.sysconf("SC_PAGE_SIZE")
     descriptor = open_regular(name, os.O_RDONLY)
     try:
-        return os.fstat(descriptor).st_size < size and looks_begun(os.pread(descriptor, size, 0))
+        is_small = os.fstat(descriptor).st_size <= 2 * page
+        return is_small and all(looks_begun(os.pread(descriptor, page, at)) for at in (0, page))
     finally:
         os.close(descriptor)
 
 
-def allocate_lock_file(path: str, readers: int) -> None:
+def allocate_lock_file(path: str, readers: int, alone: bool) -> None:
     """Write LMDB's whole lock file, because a full disk would end the process when LMDB writes to its map.
 
-    This process must not have the file open.
+    ``alone`` means that no process has the store open. Then the file is cleared, because LMDB leaves the entries of an
+    earlier use in the reader table, and the slot of the flush point makes LMDB read all of the table up to there. This
+    process must not have the file open.
     """
     name = os.path.join(path, LMDB_LOCK)
     # 64 bytes for each reader, and a header (mdb.c: MDB_reader and MDB_txninfo).
@@ -218,6 +238,9 @@ def allocate_lock_file(path: str, readers: int) -> None:
                 "Remove it from this folder", name
             )
         size = status.st_size
+        if alone and any(os.pread(descriptor, size, 0)) and not is_locked_elsewhere(descriptor):
+            size = 0
+            wanted = max(wanted, status.st_size)
         while size < wanted:
             size += os.pwrite(descriptor, bytes(wanted - size), size)
     except PersistentOrderedDictException:
@@ -286,7 +309,7 @@ def file_identities(path: str) -> dict[str, Identity | None]:
 
 def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
     """Yield an error for each file of a store that is no regular file, including worker files."""
-    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, RUNNING)]
+    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, FLUSHED, RUNNING)]
     folder = os.path.join(path, WORKERS)
     try:
         os.close(open_folder(folder))
@@ -321,13 +344,17 @@ def find_changed_files(path: str, before: dict[str, Identity | None]) -> list[st
     return changed
 
 
-def flush_folder(path: str) -> None:
-    """Flush a folder and its parent, so that the names of new files survive a power cut."""
+def flush_folder(path: str, required: bool = False) -> None:
+    """Flush a folder and its parent, so that the names of new files survive a power cut.
+
+    Errors are ignored, because some file systems do not support this. If ``required``, raise those of a disk.
+    """
     for folder in (path, os.path.dirname(path)):
         descriptor = open_folder(folder, follow=True)
         try:
             os.fsync(descriptor)
-        except OSError:  # some file systems do not support this
-            pass
+        except OSError as error:
+            if required and (error.errno == errno.EIO or error.errno in _FULL):
+                raise
         finally:
             os.close(descriptor)

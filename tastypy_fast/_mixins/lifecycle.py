@@ -69,7 +69,7 @@ class LifecycleMixin:
 
     @property
     def durability(self) -> Durability:
-        """How durable a commit is: ``"full"``, ``"normal"`` or ``"process"`` (see ``types.Durability``)."""
+        """How durable a commit is: a level of ``types.Durability``, such as ``"process"``."""
         return self._options.durability  # type: ignore[return-value]
 
     @property

@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import errno
 import os
+import time
+import warnings
 from contextlib import suppress
 from typing import Any
 
 from tastypy_fast._core.interrupts import call_undisturbed
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
-from tastypy_fast._lmdb import engine
+from tastypy_fast._lmdb import boot_id, engine, flush_points
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
+from tastypy_fast._lmdb.flush_points import FlushPoints
+from tastypy_fast._lmdb.network_fs import callers_level
 from tastypy_fast._lmdb.safe_files import open_regular
 from tastypy_fast._lmdb.store_dir import DATA, TURN, creation_error
 from tastypy_fast._shared.hold import Hold
@@ -33,13 +37,25 @@ from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
 from tastypy_fast._store.live_workers import stop_slot
 from tastypy_fast._store.options import Options
-from tastypy_fast._store.store import Store
-from tastypy_fast.exceptions import PersistentOrderedDictException, StorageError, UnsafeFileError
+from tastypy_fast._store.store import Store, do_nothing
+from tastypy_fast.exceptions import (
+    PersistentOrderedDictException,
+    StorageError,
+    StoreConflictError,
+    UnsafeFileError,
+)
 
 __all__ = ["SharedStore"]
 
 # How long, in microseconds, the end of the program waits for another thread's block.
 EXIT_BLOCK_TIMEOUT_US = 1_000_000
+# Seconds after the first commit that was not flushed at which the background thread flushes.
+FLUSH_AFTER = 1.0
+# The entry of ``meta`` with the durability that all processes use: the option, and the level that it comes to here.
+LEVEL = b"durability"
+
+# Paths at which flush points are not possible, and this was said.
+_warned: set[str] = set()
 
 
 class SharedStore(Store):
@@ -53,6 +69,9 @@ class SharedStore(Store):
         self.worker: Worker | None = None
         self._hold = Hold(self.transaction)
         self._opened_to_write = False
+        # The flush points, open while LMDB is. They are used only where ``_level`` is "process".
+        self._points: FlushPoints | None = None
+        self._flush_due: float | None = None
         super().__init__(path, options)
 
     # Opening and closing
@@ -60,6 +79,129 @@ class SharedStore(Store):
     def _take_files(self) -> bool:
         claim = self._files.owner_lock = SharedLock(self.path)
         return claim.alone
+
+    # Flush points
+
+    def _prepare_flush_points(self) -> None:
+        if self._level == "process" and boot_id.boot_id() is None:
+            self._flush_each_commit("this system has no number for its boot")
+        if self._level != "process":
+            super()._prepare_flush_points()
+
+    def _flush_each_commit(self, reason: str) -> None:
+        """Work at the level "normal", because flush points are not possible."""
+        self._set_level("normal")
+        if self.path not in _warned:
+            _warned.add(self.path)
+            warnings.warn(f"each commit to the store at {self.path} is flushed, which is slower, because {reason}",
+                          RuntimeWarning, stacklevel=callers_level())
+
+    def _open_points(self) -> None:
+        """Open what has to be open before LMDB."""
+        if self._level == "process":
+            if self._points is None:
+                self._points = FlushPoints(self.path, boot_id.boot_id() or bytes(16))
+            self._points.open()
+
+    def _after_opening_engine(self) -> None:
+        if self._level == "process" and self._alone:
+            assert self._points is not None
+            if self._points.has_layout(self.db):
+                self._points.begin()
+                return
+            self._close_engine()
+            self._close_flush_points()
+            self._flush_each_commit("LMDB's lock file has another layout than this version knows")
+            flush_points.remove_notes(self.path)
+            self.db = self._files.open_engine(False)
+
+    def _check_meta(self) -> None:
+        super()._check_meta()
+        if not self._alone:
+            with self.db.begin(db=self.meta) as txn:
+                self._join_level((txn.get(LEVEL) or b"").decode("ascii", "replace"))
+
+    def _join_level(self, noted: str) -> None:
+        """Work at the level of the other processes. Raises StoreConflictError if the option is another one."""
+        option, _, level = noted.partition(" ")
+        if option != self.options.durability:
+            raise StoreConflictError(
+                f"other processes have {self.path} open with durability={option!r}, not "
+                f"{self.options.durability!r}. Pass the same durability in all of them"
+            )
+        self._set_level(level)
+        if level == "process":
+            if self._points is None or boot_id.boot_id() is None or not self._points.has_layout(self.db):
+                raise StorageError(errno.ENOTSUP, "other processes use flush points, which this process cannot: its "
+                                   "version of LMDB or its view of the system differs", self.path)
+            self._points.join()
+
+    def _keep_slot(self) -> None:
+        if self._level == "process":
+            assert self._points is not None
+            self._points.keep_slot()
+
+    def _close_flush_points(self) -> None:
+        points, self._points = self._points, None
+        if points is not None:
+            points.close()
+
+    def _leave_flush_points(self) -> None:
+        points, self._points = self._points, None
+        if points is not None:
+            points.leave_to_parent()
+
+    def flush_refused(self) -> PersistentOrderedDictException:
+        """Return the error for a write after a failed flush, or without a slot that protects the flush point."""
+        if self._points is None:
+            return StorageError(errno.EBADF, f"the store at {self.path} is closed")
+        return self._points.refused()
+
+    def begin_waiting(self) -> None:
+        """Note that something was committed after the last flush point."""
+        self._flush_due = time.monotonic() + FLUSH_AFTER
+        self.wake_background()
+
+    def flush_waiting(self, very_much: bool) -> None:
+        """Let the background thread flush now, because much is waiting. If ``very_much`` is waiting, flush here."""
+        if very_much:
+            self.flush()
+            return
+        now = time.monotonic()
+        if self._flush_due is None or self._flush_due > now:
+            self._flush_due = now
+            self.wake_background()
+
+    def flush(self) -> None:
+        if self._level != "process":
+            super().flush()
+            return
+        points = self._points
+        if points is None:
+            raise StorageError(errno.EBADF, f"the store at {self.path} is closed")
+        # Not after the flush, because another thread may commit meanwhile.
+        self._flush_due = None
+        self.transaction.waits = False
+        points.flush()
+
+    def background_due(self) -> float | None:
+        return self._flush_due
+
+    def run_background(self, at_once: bool = False) -> None:
+        # A flush takes no lock of this store, so that a block of another thread or process does not delay it.
+        due = self._flush_due
+        if due is not None and (at_once or time.monotonic() >= due) and self._points is not None:
+            # After an error every write, sync() and close() raises, and says why.
+            with suppress(StorageError):
+                self.flush()
+
+    def _rewrite_metas(self) -> None:
+        if self._alone:
+            super()._rewrite_metas()
+            return
+        self.transaction.flush_failed = True
+        self.transaction.perform(OPERATION, do_nothing)
+        self._flush_failed = False
 
     def _begin_alone(self) -> None:
         super()._begin_alone()
@@ -78,11 +220,15 @@ class SharedStore(Store):
         super()._drop_leftovers(txn)
         # A shared store does not keep the summary of its status blocks up to date.
         txn.delete(SUMMARY_KEY, db=self.meta)
+        noted = f"{self.options.durability} {self._level}".encode()
+        if txn.get(LEVEL, db=self.meta) != noted:
+            txn.put(LEVEL, noted, db=self.meta)
 
     def _open_database_files(self, readonly: bool) -> None:
         # Open the files to write only for the first write. For this, LMDB acquires its mutex, which another process may
         # hold for a long block.
         self._opened_to_write = not readonly
+        self._open_points()
         super()._open_database_files(readonly)
 
     def _open_databases(self) -> None:
@@ -93,8 +239,11 @@ class SharedStore(Store):
     def _attach_databases(self) -> None:
         self.images, self.claims = self._open_shared_databases()
         self.transaction.attach_databases(self, self._opened_to_write)
+        points = self._points if self._level == "process" else None
+        if points is not None:
+            self.transaction.attach_flush_points(points.slot, points.notes)
         # Another process may have commits that are not on disk yet.
-        self._unflushed = self.options.durability != "full"
+        self._unflushed = self._level != "full"
 
     @property
     def block_lock(self) -> Lock:
@@ -214,6 +363,16 @@ class SharedStore(Store):
         """Flush to disk, and make the current state the restore point of ``revert()``."""
         self.check_files()
         self.transaction.perform(OPERATION, self.transaction.sync)
+
+    def sync_at_close(self) -> StorageError | None:
+        """Sync. After a failed flush return the error, because only closing the store leads out of that."""
+        try:
+            self.sync()
+        except StorageError as error:
+            if self._points is None or not self._points.has_failed():
+                raise
+            return error
+        return None
 
     def _adopt_map(self) -> None:
         # Hold the lock of the transaction, because the map must not move while another thread begins one.

@@ -28,19 +28,27 @@ class OpenFiles:
         self._options = options
         # A process that writes keeps its files. A process that reads follows the files at the path.
         self._writes = options.mode == "w"
+        # The level of LMDB's flags, which may differ from the option.
+        self.durability = options.durability
         self._data_lock: DataLock | None = None
         self.owner_lock: OwnerLock | ReaderLock | SharedLock | None = None
         self._identities: dict[str, Identity | None] = {}
 
-    def prepare(self) -> bool:
-        """Create or find the folder and lock the data file. Return whether the folder is new."""
-        fresh = store_dir.prepare_folder(self._path) if self._writes else store_dir.require_store(self._path)
+    def prepare(self) -> None:
+        """Create or find the folder and lock the data file."""
+        if self._writes:
+            store_dir.prepare_folder(self._path)
+        else:
+            store_dir.require_store(self._path)
         self._lock_data()
-        return fresh
 
     def _lock_data(self) -> None:
         self._unlock_data()
         self._data_lock = DataLock(self._path, self._writes, engine.MAX_READERS)
+
+    def is_exclusive(self) -> bool:
+        """Return whether no other process has the store open, not even to read. True at most until LMDB is open."""
+        return self._data_lock is not None and self._data_lock.exclusive
 
     def _unlock_data(self) -> None:
         if self._data_lock is not None:
@@ -78,7 +86,7 @@ class OpenFiles:
         raise StorageError(errno.EAGAIN, "the files of this store are being replaced. Try again later", self._path)
 
     def _open_engine(self, readonly: bool) -> Any:
-        durability = self._options.durability
+        durability = self.durability
         try:
             return engine.open_engine(self._path, durability, readonly)
         except NotWritable as error:

@@ -32,10 +32,11 @@ from tastypy_fast._core.status_writer import raise_tries, release_claims
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.wal import WriteAheadLog
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._lmdb import engine, network_fs, store_dir
+from tastypy_fast._lmdb import engine, flush_notes, flush_points, memory_fs, network_fs, store_dir
 from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapResized, NotFound, ReadersFull
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
 from tastypy_fast._lmdb.page_format import NUMBER
+from tastypy_fast._lmdb.safe_files import open_regular
 from tastypy_fast._store.live_workers import find_orphaned_claims
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
@@ -93,8 +94,10 @@ class Store(StoreBase):
         self._reopens = False
         # Whether no other process writes. This is so for a private writer, and for a shared one while it opens alone.
         self._alone = False
-        # With "process" a commit stays in the system's memory, so each sync must flush explicitly.
-        self.flushes_each_sync = options.durability == "process"
+        # The level at which the store works: it may differ from the option, see _open() and SharedStore.
+        self._level = options.durability
+        # Whether a flush has failed, so that the kernel takes a meta page that it should have written for clean.
+        self._flush_failed = False
         self.db = None
         self.buffer_snapshot = None
         # Whether there may be commits that are not on the disk yet.
@@ -110,21 +113,37 @@ class Store(StoreBase):
 
     def _open(self) -> None:
         try:
-            fresh = self._files.prepare()
+            self._files.prepare()
             network_fs.warn_once(self.path)
+            in_memory = self.options.durability == "process" and memory_fs.is_in_memory(self.path)
+            self._set_level("unsafe" if in_memory else self.options.durability)
             self._alone = alone = self._take_files()
             if alone or not self._may_write:
+                flush_points.recover(self.path, self._files.is_exclusive(), self._may_write)
+                if alone:
+                    self._prepare_flush_points()
                 store_dir.check_data_file(self.path, alone)
+            # A flush may have failed when another process began the store.
+            is_new = self._flush_failed = alone and not store_dir.was_complete(self.path)
             self._open_database_files(readonly=not alone)
+            if is_new:
+                # Before the owner writes its name, which says that the store is complete.
+                store_dir.flush_folder(self.path, required=True)
             if alone:
                 self._begin_alone()
-            if fresh:
-                store_dir.flush_folder(self.path)
         except BaseException as error:
             self._close_files()
             if isinstance(error, OSError) and not isinstance(error, PersistentOrderedDictException):
                 raise store_dir.opening_error(error, self.path, self._may_write) from error
             raise
+
+    def _set_level(self, level: str) -> None:
+        self._level = level
+        # Flush points protect commits that are not flushed.
+        self._files.durability = "unsafe" if self.options.shared and level == "process" else level
+        # A sync at these levels is on the disk, which a commit does not see to by itself: "unsafe" leaves it in the
+        # system's memory, and the flags of "normal" leave the meta page there.
+        self.flushes_each_sync = level in ("process", "unsafe")
 
     def _take_files(self) -> bool:
         """Acquire the owner lock if this process writes, and return whether no other process has the store."""
@@ -132,11 +151,22 @@ class Store(StoreBase):
             self._files.owner_lock = OwnerLock(self.path)
         return self._may_write
 
+    def _prepare_flush_points(self) -> None:
+        """Remove the flush points of a shared store, which are not kept up here. Nothing was written yet."""
+        flush_points.remove_notes(self.path)
+
+    def _after_opening_engine(self) -> None:
+        """Do what comes after the opening of LMDB, and before the first transaction."""
+
+    def _keep_slot(self) -> None:
+        """Set the slot of the flush point again, which ``reader_check()`` may have removed."""
+
     def _begin_alone(self) -> None:
         """Remove the leftovers of earlier processes. Only the first process on a store calls this."""
         assert isinstance(self._files.owner_lock, (OwnerLock, SharedLock))
         self._files.owner_lock.write_name(self.options.durability)
         self.db.reader_check()
+        self._keep_slot()
         self._remove_leftovers()
         if self.options.kind == b"tracker":
             self._count_tries_of_killed()
@@ -198,6 +228,7 @@ class Store(StoreBase):
     def _open_database_files(self, readonly: bool) -> None:
         try:
             self.db = self._files.open_engine(readonly)
+            self._after_opening_engine()
             while True:
                 try:
                     self._open_databases()
@@ -272,6 +303,9 @@ class Store(StoreBase):
             txn.put(b"kind", self.options.kind, db=meta)
             txn.put(b"file_size", str(self.options.file_size).encode(), db=meta)
 
+        # After this flush, a power cut leaves at least an empty environment. Before it, the file has no page with data.
+        self._unflushed = True
+        self.flush()
         self.write(work)
         self.flush()
 
@@ -281,6 +315,9 @@ class Store(StoreBase):
         if found[b"kind"] not in KINDS or not (found[b"format"] or b"").isdigit():
             raise self.damaged("its format or kind cannot be read")
         check_meta(self.path, found, self.options)
+        if self._alone and int(found[b"format"]) < FORMAT:
+            # An older version would write without noting flush points, and one that was put back later would undo that.
+            self.write(lambda txn: txn.put(b"format", str(FORMAT).encode(), db=self.meta))
         size = str(self.options.file_size).encode()
         if self._alone and found[b"file_size"] != size:
             self.write(lambda txn: txn.put(b"file_size", size, db=self.meta))
@@ -393,6 +430,8 @@ class Store(StoreBase):
                 self.disk_version += 1
                 try:
                     with self.db.begin(write=True) as txn:
+                        if self._flush_failed:
+                            self._rewrite_with_lock()
                         result = work(txn)
                 except MapFull:
                     self.end_reading()
@@ -400,12 +439,13 @@ class Store(StoreBase):
                 except MapResized:
                     self._adopt_map()
                 except EngineError as error:
+                    self._flush_failed = True
                     if self._is_broken():
                         self.reopen_engine()
                     raise self.translated(error) from error
                 else:
                     break
-            self._unflushed = self.options.durability != "full"
+            self._unflushed = self._level != "full"
             # End the snapshot, because it does not include this commit.
             self.end_reading()
             return result
@@ -482,10 +522,37 @@ class Store(StoreBase):
             try:
                 if self.db is None:
                     self._open_again()
+                if self._flush_failed:
+                    self._rewrite_metas()
                 self.db.sync(True)
             except EngineError as error:
+                self._flush_failed = True
                 raise self.translated(error) from error
-            self._unflushed = self.options.shared and self.options.durability != "full"
+            self._flush_failed = False
+            self._unflushed = self.options.shared and self._level != "full"
+
+    def _rewrite_metas(self) -> None:
+        """Write the meta pages again after a failed flush, and flush them."""
+        self.write(lambda txn: None)
+
+    def _rewrite_with_lock(self) -> None:
+        file = self.open_data_file()
+        try:
+            flush_notes.rewrite_metas(file)
+        except OSError as error:
+            raise self.not_rewritten(error.errno or errno.EIO) from error
+        finally:
+            os.close(file)
+        self._flush_failed = False
+
+    def open_data_file(self) -> int:
+        """Open the data file to write the meta pages again. Closing it does not concern LMDB's locks."""
+        return open_regular(os.path.join(self.path, store_dir.DATA), os.O_RDWR)
+
+    def not_rewritten(self, number: int) -> PersistentOrderedDictException:
+        """Return the error for meta pages that could not be written again after a failed flush."""
+        return StorageError(number, f"the disk refuses to save the last commits again after a failed flush "
+                                    f"({os.strerror(number)}). Nothing was written. sync() again", self.path)
 
     # The background thread
 
@@ -543,7 +610,11 @@ class Store(StoreBase):
             self._running_file.end()
             self._running_file = self.running_tasks = None
         self._close_engine()
+        self._close_flush_points()
         self._files.release()
+
+    def _close_flush_points(self) -> None:
+        """Close what has to stay open until LMDB is closed."""
 
     def _close_engine(self) -> None:
         if self.db is not None:
@@ -569,6 +640,7 @@ class Store(StoreBase):
         self.forked_from = self.forked_from or os.getppid()
         self.wal = self.summary = None
         self._close_engine()
+        self._leave_flush_points()
         self._files.leave_to_parent()
         if self._running_file is not None:
             self._running_file.leave_to_parent()
@@ -578,6 +650,9 @@ class Store(StoreBase):
         self.snapshot_per_op = True
         for cache in self.caches:
             cache.forget()
+
+    def _leave_flush_points(self) -> None:
+        """Close what has to stay open until LMDB is closed, in a forked child."""
 
     def leave_to_parent(self) -> None:
         """Give the store up in a forked child, because a thread of the parent has ended inside a block."""

@@ -25,7 +25,8 @@ MAX_CLAIMS = 10
 LOST_IN_A_POWER_CUT = {
     "full": "nothing that was committed",
     "normal": "the last commit",
-    "process": "everything since the last flush",
+    "process": "what came after the last flush",
+    "unsafe": "everything, because it may damage the store",
 }
 
 

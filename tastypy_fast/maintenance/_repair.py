@@ -23,6 +23,7 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
 )
+from tastypy_fast.maintenance._as_opened import as_opened
 from tastypy_fast.maintenance._damaged_store import DamagedStore
 from tastypy_fast.maintenance._page_salvage import LossReport
 
@@ -59,6 +60,11 @@ class _Kept(NamedTuple):
 
 def repair_store(path: str, folder: str) -> Iterator[Repair]:
     """Make a store in ``folder`` from the readable parts of the store at ``path``."""
+    with as_opened(path) as source:
+        yield _repaired(source, folder)
+
+
+def _repaired(path: str, folder: str) -> Repair:
     require_store(path)
     # Keep writers out meanwhile. If the lock file is missing, no process can have the store open.
     lock = ReaderLock(path) if os.path.lexists(os.path.join(path, OWNER)) else None
@@ -66,9 +72,9 @@ def repair_store(path: str, folder: str) -> Iterator[Repair]:
     try:
         losses = LossReport()
         source = DamagedStore(path, descriptor, losses)
-        new = Store(folder, Options(source.kind, "w", "process", False, source.file_size))
+        new = Store(folder, Options(source.kind, "w", "unsafe", False, source.file_size))
         try:
-            yield _StoreRepair(source, new, losses).run()
+            return _StoreRepair(source, new, losses).run()
         finally:
             new.close()
     except PersistentOrderedDictIntegrityError as error:

@@ -23,6 +23,7 @@ from tastypy_fast.exceptions import (
     StorePathError,
     UnsafeFileError,
 )
+from tastypy_fast.maintenance._as_opened import as_opened
 
 __all__ = ["verify_store"]
 
@@ -32,6 +33,11 @@ MAX_FAULTS = 1000
 
 def verify_store(path: str) -> Iterator[str]:
     """Yield one sentence for each fault of the store at ``path``."""
+    with as_opened(path) as folder:
+        yield from _faults(folder)
+
+
+def _faults(path: str) -> Iterator[str]:
     try:
         require_store(path)
         odd = [str(error) for error in find_unsafe_files(path)]

@@ -59,7 +59,7 @@ def test_reference_has_every_exception_and_function(site):
 
 def test_compiled_method_has_the_signature_of_its_stub(site):
     text = html.unescape(re.sub(r"<[^>]+>", "", (site / "reference" / "tracker.html").read_text(encoding="utf-8")))
-    for method, signature in {"mark_done": r"key: \w+", "hold": ""}.items():
+    for method, signature in {"mark_not_done": r"key: \w+", "hold": ""}.items():
         assert re.search(rf"\b{method}\({signature}\)\s*→ None", text), method
 
 

@@ -171,9 +171,9 @@ def many_at_once(tracker, key, ready):
         ready.clear()
 
 
-def write_on_request(pipe, cls, path):
+def write_on_request(pipe, cls, path, durability="process"):
     """Write on request, and report each write."""
-    with cls(path) as store:
+    with cls(path, durability=durability) as store:
         count = 0
         while pipe.recv():
             store.set["0"]["beats"] += 1
@@ -335,11 +335,11 @@ def test_kill_keeps_each_commit_completely_or_not_at_all(path, cls, rounds, seed
     with cls(path) as store:
         store["0"] = {"beats": 0, "_done": True}
     for number in range(rounds):
-        options = {"sync_at": rng.choice((1, 3, 1000)), "durability": rng.choice(("full", "normal", "process"))}
+        options = {"sync_at": rng.choice((1, 3, 1000)), "durability": rng.choice(tuple(engine.DURABILITY))}
         largest = rng.choice((1, 20))
         where = f"seed {seed}, round {number}, {options}, blocks of {largest}"
         progress, round_seed = Progress(), rng.random()
-        with Child(write_on_request, cls, path) as neighbour:
+        with Child(write_on_request, cls, path, options["durability"]) as neighbour:
             with Child(live, cls, path, round_seed, largest, options, progress) as child:
                 wanted = rng.randrange(100)
                 while progress.count < wanted and not child.pipe.poll():

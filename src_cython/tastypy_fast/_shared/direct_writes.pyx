@@ -56,6 +56,7 @@ cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
             image = bytes(4) + before
         transaction.undo_log.record(seq, image)
         transaction.wrote = True
+        transaction.written += len(record)
         cache.disk_count = -1
         cache.cache_version += 1
         return True

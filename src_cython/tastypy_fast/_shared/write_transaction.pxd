@@ -1,5 +1,7 @@
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._lmdb.flush_notes cimport FlushNotes
+from tastypy_fast._lmdb.reader_slot cimport ReaderSlot
 from tastypy_fast._shared.undo_log cimport UndoLog
 from tastypy_fast._shared.writer_lock cimport WriterLock
 
@@ -23,6 +25,19 @@ cdef class WriteTransaction(StoreBase):
     # Changes when all open blocks end at once, so that a block of an earlier epoch is not ended again.
     cdef readonly long long epoch
     cdef WriterLock writer_lock
+    # What protects the last flush point, or None where each commit is flushed or none.
+    cdef ReaderSlot slot
+    cdef FlushNotes notes
+    # Whether a commit or a flush has failed, so that the meta pages have to be written again.
+    cdef public bint flush_failed
+    # Whether the next transaction flushes before it begins.
+    cdef bint needs_flush
+    # Whether something was committed after the last flush of this process.
+    cdef public bint waits
+    # About how many bytes of values and places this transaction has written.
+    cdef long long written
+    # About how many bytes this process has written while the slot protected this transaction.
+    cdef long long waiting, waiting_since
     # The kinds of the open blocks, outermost first.
     cdef list blocks
     # LMDB's transactions around the current one, outermost first.
@@ -48,6 +63,8 @@ cdef class WriteTransaction(StoreBase):
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
+    cdef int protect_flush_point(self) except -1
     cdef int commit(self) except -1
+    cdef int count_waiting(self, long long number) except -1
     cdef int roll_back(self) except -1
     cdef int end_savepoint(self, bint failed) except -1

@@ -17,10 +17,12 @@ handler must not raise between acquiring a lock and recording that it is held.
 
 cimport cython
 from cpython.ref cimport Py_INCREF
+from posix.unistd cimport close as close_file
 
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._lmdb.flush_notes cimport rewrite
 from tastypy_fast._shared.undo_log cimport UndoLog
 
 from os import sysconf
@@ -36,6 +38,12 @@ cdef enum:
     # Without it, the map could become full inside the block, which cannot be run again.
     ROOM = 1 << 30
     LEAST_ROOM = 1 << 18
+    # About how many bytes a small transaction writes, because it changes five to seven pages.
+    COMMIT_SIZE = 24 << 10
+    # The background thread flushes when so many bytes are waiting. At the limit the commit flushes itself, because
+    # writers must not outrun the disk.
+    FLUSH_SIZE = 4 << 20
+    FLUSH_LIMIT = 16 << 20
 
 cdef long long PAGE = sysconf("SC_PAGE_SIZE")
 
@@ -75,6 +83,10 @@ cdef class WriteTransaction(StoreBase):
         self.undo_log.mark_count_unknown()
         self.epoch += 1
         self.writer_lock = None
+        self.slot = None
+        self.notes = None
+        self.waits = False
+        self.waiting = 0
         if self.cache is not None:
             self.cache.forget()
 
@@ -89,6 +101,8 @@ cdef class WriteTransaction(StoreBase):
     def close(self):
         """Refuse all later use, and close the file of the writer lock."""
         self.db = self.writer_lock = None
+        self.slot = None
+        self.notes = None
         self.closed = True
 
     def attach(self, WriteCache cache not None):
@@ -105,6 +119,11 @@ cdef class WriteTransaction(StoreBase):
         self.images = store.images
         self.claims = store.claims
         self.db = store.db if writes else None
+
+    def attach_flush_points(self, ReaderSlot slot, FlushNotes notes):
+        """Let each transaction check the slot of the flush point before it writes."""
+        self.slot = slot
+        self.notes = notes
 
     def attach_worker(self, number, worker_slots):
         """Use the number and the slots of this process's worker, so that its own claims are decided in memory."""
@@ -142,6 +161,7 @@ cdef class WriteTransaction(StoreBase):
 
     def write_sync(self, work, scattered, size):
         """Run ``work`` in the open transaction, because a shared store has no write-ahead log."""
+        self.written += size + scattered * PAGE
         return self.write(work)
 
     def flush(self):
@@ -271,13 +291,30 @@ cdef class WriteTransaction(StoreBase):
 
     cdef int begin(self, int kind) except -1:
         cdef long long number
+        cdef int file = -1, status = 0
         if self.closed:
             raise CalledClosedTrackerError("this store was closed; open it again to use it")
         if self.needs_larger_map:
             self.store.grow()
             self.needs_larger_map = False
         self.recheck_files()
-        self.begin_writing()
+        if self.needs_flush:
+            self.needs_flush = False
+            self.store.flush()
+        if self.flush_failed:
+            file = self.store.open_data_file()
+        try:
+            self.begin_writing()
+            if file >= 0:
+                with nogil:
+                    status = rewrite(file)
+        finally:
+            if file >= 0:
+                close_file(file)
+        if status != 0:
+            self.roll_back()
+            raise self.store.not_rewritten(status)
+        self.flush_failed = False
         if kind != OPERATION:
             self.make_room()
         number = self.snapshot.id()
@@ -287,6 +324,7 @@ cdef class WriteTransaction(StoreBase):
             self.is_next_seq_stale = True
             self.undo_log.note_other_writer()
         self.wrote = False
+        self.written = 0
         return 0
 
     cdef int begin_writing(self) except -1:
@@ -297,12 +335,30 @@ cdef class WriteTransaction(StoreBase):
             while True:
                 try:
                     self.snapshot = self.db.begin(None, None, True)
-                    return 0
+                    break
                 except Exception as error:
                     self.store.prepare_writing(error)
+            if self.slot is not None and not self.slot.is_set():
+                self.protect_flush_point()
+            return 0
         except BaseException:
             self.writer_lock.release()
             raise
+
+    cdef int protect_flush_point(self) except -1:
+        """Set the slot of the flush point again, before the transaction takes a page. Raises after a failed flush."""
+        cdef long long number = -2 if self.slot.has_failed() else self.notes.older()
+        if number >= 0 and self.slot.place(number):
+            # A reader that was entering the table is in it when this one is.
+            try:
+                self.db.begin().abort()
+            except Exception:
+                pass
+            if self.slot.is_set():
+                return 0
+        snapshot, self.snapshot = self.snapshot, None
+        snapshot.abort()
+        raise self.store.flush_refused()
 
     cdef int make_room(self) except -1:
         """Grow the map if it has little free space, because a block cannot be run again when the map is full.
@@ -351,6 +407,11 @@ cdef class WriteTransaction(StoreBase):
             self.snapshot.commit()
         except BaseException as error:
             self.needs_larger_map = isinstance(error, MapFull)
+            if self.slot is None:
+                self.flush_failed = not self.needs_larger_map
+            else:
+                # The disk may be full. A flush lets the pages of the commits before be reused.
+                self.needs_flush = not self.needs_larger_map
             self.roll_back()
             translated = self.translated(error) if isinstance(error, Exception) else error
             if translated is error:
@@ -364,6 +425,23 @@ cdef class WriteTransaction(StoreBase):
         self.flushes = False
         if flush:
             self.store.flush()
+        elif self.slot is not None and self.wrote:
+            self.count_waiting(number)
+        return 0
+
+    cdef int count_waiting(self, long long number) except -1:
+        """Note that transaction ``number`` was committed and not flushed, and let much that is waiting be flushed."""
+        cdef long long flushed = self.slot.txnid(), size
+        if flushed != self.waiting_since:
+            self.waiting_since = flushed
+            self.waiting = 0
+        self.waiting += COMMIT_SIZE + self.written
+        if not self.waits:
+            self.waits = True
+            self.store.begin_waiting()
+        size = max(self.waiting, (number - flushed) * COMMIT_SIZE)
+        if size >= FLUSH_SIZE:
+            self.store.flush_waiting(size >= FLUSH_LIMIT)
         return 0
 
     cdef int roll_back(self) except -1:
