@@ -20,6 +20,7 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+from tastypy_fast._core.interrupts import call_undisturbed
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
 from tastypy_fast._lmdb import boot_id, engine, flush_points
@@ -252,11 +253,12 @@ class SharedStore(Store):
     def locks(self) -> list[Lock]:
         return [self.transaction.lock, self.lock]
 
-    def save(self, dying: bool = False) -> None:
+    def save(self, dying: bool = False, waits: bool = True) -> None:
         """Release all claims of this process, and sync.
 
-        With ``dying``, skip this if it would have to wait, because the other processes detect that this one is dead.
-        Otherwise, wait a second for a block of another thread, and then raise StorageError.
+        With ``dying``, skip this if another thread is in a block, because the other processes detect that this one is
+        dead. Otherwise, wait a second for the block, and then raise StorageError. Unless it ``waits``, treat a block of
+        another process the same way.
         """
         lock = self.transaction.lock
         if self.db is None or (dying and lock.is_mine() and self.transaction.snapshot is not None):
@@ -270,10 +272,20 @@ class SharedStore(Store):
             return
         try:
             # Commit the blocks that the end of the program has interrupted.
-            self.transaction.end_all_blocks()
+            if self.transaction.snapshot is not None:
+                # Ctrl-C in a commit would roll the block back.
+                call_undisturbed(self.transaction.end_all_blocks)
+            self.transaction.is_patient = waits
             self._end_worker()
             self.sync()
+        except StorageError as error:
+            if waits or error.errno != errno.EBUSY:
+                raise
+            self.flush()
+            if not dying:
+                raise
         finally:
+            self.transaction.is_patient = True
             lock.release()
 
     def _close_files(self) -> None:

@@ -37,6 +37,7 @@ class _TransactionOwner(Protocol):
 
 @final
 class WriteTransaction(StoreBase):
+    is_patient: bool
     sync_at: int
     flush_failed: bool
     waits: bool

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from tastypy_fast._core import signal_wake
+from tastypy_fast._core.interrupts import call_to_the_end
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._paths import resolved
@@ -39,6 +41,8 @@ _abandoned: list[Lock] = []
 FORK_LOCK_TIMEOUT_US = 50_000
 # How long the end of the program waits for the locked() block of another thread, in microseconds.
 EXIT_LOCK_TIMEOUT_US = 30_000_000
+# The same after a Ctrl-C at that time.
+INTERRUPTED_LOCK_TIMEOUT_US = 5_000_000
 
 
 def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Store],
@@ -59,8 +63,8 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
             shutdown.save_at_exit(_save_at_exit)
             store.save_at_exit = functools.partial(shutdown.save_at_exit, _save_at_exit)
             store.wake_background = _background.wake
-            if options.mode == "w":
-                shutdown.watch_sigterm(_end_by_sigterm)
+            if options.mode == "w" and not _exiting:
+                shutdown.watch_signals(_end_by_signal, _background.wake)
         else:
             store.check_options(options)
         cache = store.shared_cache if clone else None
@@ -102,8 +106,9 @@ def _let_go(store: Store) -> None:
     if _registry.get(store.path) is store:
         del _registry[store.path]
     if not _registry:
+        # In this order, because the thread still handles a signal that came before.
+        shutdown.restore_signals()
         _background.end()
-        shutdown.restore_sigterm()
 
 
 def finish(store: Store, cache: WriteCache) -> None:
@@ -113,8 +118,13 @@ def finish(store: Store, cache: WriteCache) -> None:
 
     def work() -> None:
         # If saving fails, the cache stays registered, and is saved at the exit of the process.
-        if _save(store, lambda: cache.sync(True)):
-            release(store, cache)
+        try:
+            is_saved = _save(store, lambda: cache.sync(True))
+        except KeyboardInterrupt as error:
+            shutdown.report(store.path, error)
+        else:
+            if is_saved:
+                release(store, cache)
 
     if not _postpone(work, locks):
         work()
@@ -136,62 +146,71 @@ def _postpone(work: Callable[[], object], locks: Iterable[Lock]) -> bool:
 def _save(store: Store, work: Callable[[], object]) -> bool:
     """Call ``work`` to save a part of a store, and report an error instead of raising it. Return whether it was saved.
 
-    An error of one store must not prevent the saving of the others. Ctrl-C ends the wait for a thread.
+    An error of one store must not prevent the saving of the others.
     """
     try:
         work()
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         shutdown.report(store.path, error)
         return False
     return True
 
 
-def _save_all(dying: bool = False) -> None:
+def _save_all(interrupted: bool, dying: bool = False) -> None:
+    """Save all stores. If it was ``interrupted`` by Ctrl-C before, wait for no block of another thread or process."""
     with _registry_lock:
         stores = list(_registry.values())
     for store in stores:
         # Limit the wait, because a thread may stay in a locked() block of a private store for ever. A shared store has
         # another lock for blocks.
         is_private = store.block_lock is store.lock
-        if is_private and not _save(store, functools.partial(_wait_for_block, store)):
+        if is_private and not _save(store, functools.partial(_wait_for_block, store, interrupted)):
             continue
         try:
             for cache in list(store.caches):
                 _save(store, functools.partial(cache.sync, True))
-            _save(store, functools.partial(store.save, dying))
+            _save(store, functools.partial(store.save, dying, not (dying or interrupted)))
         finally:
             if is_private:
                 store.lock.release()
 
 
-def _wait_for_block(store: Store) -> None:
-    if not store.lock.acquire_within(EXIT_LOCK_TIMEOUT_US):
+def _wait_for_block(store: Store, interrupted: bool) -> None:
+    timeout = EXIT_LOCK_TIMEOUT_US
+    if interrupted:
+        timeout = min(timeout, INTERRUPTED_LOCK_TIMEOUT_US)
+    if not store.lock.acquire_within(timeout):
         reason = "another thread is still in a block; changes since the last sync are not saved"
         raise StorageError(errno.EBUSY, reason, store.path)
 
 
-def _save_at_exit() -> None:
+def _save_at_exit(interrupted: bool) -> None:
     """Save all stores at exit, and write every later change at once.
 
     The files stay open, because functions of atexit that run later may still use a store. The system closes them.
     """
     global _exiting
     _exiting = True
+    shutdown.take_over()
     _background.pause(EXIT_LOCK_TIMEOUT_US / 1e6)
-    _save_all()
+    shutdown.raise_arrived()
+    _save_all(interrupted)
     for store in list(_registry.values()):
         for cache in store.caches:
             cache.writes_through = True
 
 
-def _end_by_sigterm() -> None:
-    """Save all stores and end the process, after the operation that the signal has interrupted.
+def _end_by_signal(number: int) -> None:
+    """Save all stores and end the process by a signal, after the operation that the signal has interrupted.
 
+    The background thread calls this, too. It waits for the operation or block of another thread on a private store.
     This does not wait for a block of a shared store, which may take long. The block is not committed.
     """
-    if not _postpone(_end_by_sigterm, [store.lock for store in _registry.values()]):
-        _save_all(dying=True)
-        shutdown.reraise_sigterm()
+    if not _postpone(functools.partial(_end_by_signal, number), [store.lock for store in _open_stores()]):
+        try:
+            call_to_the_end(functools.partial(_save_all, dying=True))
+        finally:
+            signal_wake.end_process(number)
 
 
 def _before_fork() -> None:
@@ -255,16 +274,22 @@ def _after_fork_in_parent() -> None:
             store.block_lock.release()
     _registry_lock.release()
     _background.resume()
-    if any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1:
-        # Another thread has made a change since the syncs before the fork.
+    # Python warns of a fork beside a thread.
+    shutdown.take_over()
+    is_needed = shutdown.needs_thread()
+    if is_needed or (
+            any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1):
+        # A signal wakes the thread, or another thread has made a change since the syncs before the fork.
         _background.wake()
+    if not is_needed:
+        shutdown.raise_arrived()
 
 
 def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
     _background.reset_in_child()
-    shutdown.watch_sigterm_in_child()
+    shutdown.watch_signals_in_child()
     abandoned = [store for store in _registry.values() if store.block_lock in _abandoned]
     for store in abandoned:
         store.leave_to_parent()
@@ -272,6 +297,8 @@ def _after_fork_in_child() -> None:
         inherited.after_fork_in_child()
     for store in abandoned:
         store.close_for_good()
+    shutdown.raise_arrived()
 
 
+_background.on_signal = _end_by_signal
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -585,8 +585,11 @@ class Store(StoreBase):
         """Return the locks that a thread may hold in the middle of an operation."""
         return [self.lock]
 
-    def save(self, dying: bool = False) -> None:
-        """Save the state that is in no cache. With ``dying``, do not wait for anything."""
+    def save(self, dying: bool = False, waits: bool = True) -> None:
+        """Save the state that is in no cache.
+
+        With ``dying``, do not wait for a block of another thread. Unless it ``waits``, nor for one of another process.
+        """
         self.save_summary()
 
     def close(self) -> None:

@@ -8,10 +8,12 @@ import signal
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tastypy_fast import POD, DiskFullError, SharedPOD, Tracker
+from tastypy_fast._core import signal_wake
 from tastypy_fast._store import registry
 from tastypy_fast._store.store import Store
 from tests.support.children import start
@@ -380,6 +382,49 @@ def test_no_thread_starts_where_sync_every_is_none_or_the_store_is_read_or_share
     with POD(path, mode="r") as store:
         store["a"].append(1)
         assert not threads()
+
+
+def opened_in_a_thread(cls, path, **options):
+    stores = []
+    thread = threading.Thread(target=lambda: stores.append(cls(path, **options)))
+    thread.start()
+    thread.join()
+    return stores[0]
+
+
+@pytest.mark.parametrize("cls", [POD, SharedPOD])
+def test_the_thread_starts_with_a_store_that_is_opened_off_the_main_thread(path, tmp_path, cls):
+    """It waits for signals, for which Python allows no handler there."""
+    store = opened_in_a_thread(cls, path)
+    assert len(threads()) == 1
+    store.close()
+    wait_until(lambda: not threads())
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_a_fork_ends_the_thread_that_waits_for_signals(path, in_main_thread):
+    """The main thread can install handlers of Python instead, so that no fork of its own is beside a thread."""
+    def fork():
+        child = os.fork()
+        if not child:
+            os._exit(len(threads()))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    with opened_in_a_thread(POD, path):
+        if in_main_thread:
+            fork()
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(fork).result()
+        assert len(threads()) == (not in_main_thread)
+        assert signal_wake.wakes_on(signal.SIGTERM) == (not in_main_thread)
+        assert (signal.getsignal(signal.SIGTERM) == signal.SIG_DFL) == (not in_main_thread)
+
+
+def test_signals_keep_their_default_action_where_no_thread_can_start(path, monkeypatch):
+    monkeypatch.setattr(registry._background, "wake", lambda: False)
+    with opened_in_a_thread(POD, path):
+        assert not signal_wake.wakes_on(signal.SIGTERM)
 
 
 def test_the_thread_syncs_all_stores(path, tmp_path):

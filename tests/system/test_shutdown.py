@@ -32,6 +32,14 @@ ENDINGS = {
         -signal.SIGTERM,
         "",
     ),
+    "SIGHUP": ("os.kill(os.getpid(), signal.SIGHUP); signal.pause()", -signal.SIGHUP, ""),
+    "SIGXCPU": (
+        # At one second of processor time, of which the interpreter has used a part.
+        "import resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (1, 60))\nwhile True: pass",
+        -signal.SIGXCPU,
+        "",
+    ),
     "in cycles": ("pod.me = pod; tracker.me = tracker; del pod, tracker", 0, ""),
     "a thread that goes on": (
         "threading.Thread(target=lambda: [pod['list'].append(2), pod['list'].pop()]).start()",

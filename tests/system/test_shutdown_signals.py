@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: changes in memory are saved, and handlers of the program are kept."""
+"""Signals that end a program: changes in memory are saved, and handlers of the program are kept."""
 
 from __future__ import annotations
 
@@ -34,10 +34,15 @@ WAITS = {
 
 
 @kinds
-@pytest.mark.parametrize("name", WAITS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [*((number, name) for number in (signal.SIGTERM, signal.SIGINT) for name in WAITS),
+     (signal.SIGHUP, "lock"), (signal.SIGXCPU, "lock")],
+)
 def test_signal_to_a_waiting_program_saves(tmp_path, name, number, begin):
-    program = "threads = [threading.Thread(target=threading.Event().wait, daemon=True)]; threads[0].start()\n"
+    # SIGXCPU would write a file.
+    program = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+    program += "threads = [threading.Thread(target=threading.Event().wait, daemon=True)]; threads[0].start()\n"
     program += "print('ready', flush=True); "
     with start(begin + program + WAITS[name], tmp_path) as process:
         assert process.stdout.readline() == "ready\n"
@@ -255,19 +260,45 @@ def test_handler_installed_later_is_kept(tmp_path):
     assert (status, output, errors) == (0, "mine\n", "")
 
 
-def test_sigterm_has_its_default_action_when_nothing_is_open(tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGXCPU"])
+def test_signal_has_its_default_action_when_nothing_is_open(tmp_path, name):
     status, output, errors = run(
-        OPEN + "assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)\n"
+        OPEN + f"number = signal.{name}\n"
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "assert signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN)\n"
         "pod.close()\n"
-        "assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "assert signal.getsignal(number) is not signal.SIG_DFL\n"
         "tracker.close()\n"
-        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
-        "with POD(sys.argv[1] + '/pod'): assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "assert signal.getsignal(number) is signal.SIG_DFL\n"
+        "with POD(sys.argv[1] + '/pod'): assert signal.getsignal(number) is not signal.SIG_DFL\n"
         "print('ready', flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGTERM)\n",
+        "os.kill(os.getpid(), number)\n",
         tmp_path,
     )
-    assert (status, output, errors) == (-signal.SIGTERM, "ready\n", "")
+    assert (status, output, errors) == (-getattr(signal, name), "ready\n", "")
+
+
+def test_handler_of_a_library_in_c_is_kept(tmp_path):
+    """Python knows nothing of such a handler."""
+    status, output, errors = run(
+        "import faulthandler, signal\nfaulthandler.register(signal.SIGTERM)\n" + OPEN
+        + "os.kill(os.getpid(), signal.SIGTERM)\nprint('alive', flush=True)\n",
+        tmp_path,
+    )
+    assert (status, output) == (0, "alive\n")
+    assert "most recent call first" in errors
+
+
+def test_nohup_is_respected(tmp_path):
+    """The program inherits that SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(OPEN + "os.kill(os.getpid(), signal.SIGHUP)\nprint('alive', flush=True)\n", tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process:
+        assert process.communicate() == ("alive\n", "")
+    assert process.returncode == 0
 
 
 def test_read_only_store_installs_no_handler(tmp_path):

@@ -133,8 +133,9 @@ cdef class PodHandle(StoreHandle):
         block ends. Blocks may be nested. The changes of a block are kept when it ends with an exception.
 
         A block is no transaction on disk. ``sync()`` writes at once, also inside a block, and a killed process loses
-        the changes since the last sync. SIGTERM ends the process when the block ends. At its end, the program waits at
-        most 30 seconds for the block of another thread. With ``mode="r"`` all reads in the block use one snapshot.
+        the changes since the last sync. SIGTERM ends the process when the block ends. At its end, and at SIGTERM, the
+        program waits at most 30 seconds for the block of another thread. With ``mode="r"`` all reads in the block use
+        one snapshot.
 
         Do not ``await`` or ``yield`` inside a block, because the lock belongs to the thread.
 

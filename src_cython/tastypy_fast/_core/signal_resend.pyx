@@ -17,56 +17,57 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
 
-    static struct sigaction noted_by;
-    static timer_t repetition;
-    static pid_t repeated_in;
+    /* One of each for each signal. */
+    static struct sigaction noted_by[NSIG];
+    static timer_t repetition[NSIG];
+    static pid_t repeated_in[NSIG];
 
-    static void set_repetition(long nanoseconds) {
+    static void set_repetition(int number, long nanoseconds) {
         /* The timer fires once. The signal that it sends sets it again, if this handler is still installed. Check the
            process id, because a child of fork() does not inherit the timer and may have another with its number. */
         struct itimerspec when = {{0, 0}, {0, nanoseconds}};
-        if (repeated_in == getpid())
-            timer_settime(repetition, 0, &when, NULL);
+        if (repeated_in[number] == getpid())
+            timer_settime(repetition[number], 0, &when, NULL);
     }
 
     static void note_and_repeat(int number) {
         int error = errno;
-        noted_by.sa_handler(number);
-        set_repetition(100 * 1000 * 1000);
+        noted_by[number].sa_handler(number);
+        set_repetition(number, 100 * 1000 * 1000);
         errno = error;
     }
 
     static void begin_repeating(int number) {
         struct sigaction action;
-        if (repeated_in != getpid()) {
+        if (repeated_in[number] != getpid()) {
             struct sigevent event = {0};
             event.sigev_notify = SIGEV_SIGNAL;
             event.sigev_signo = number;
-            if (timer_create(CLOCK_MONOTONIC, &event, &repetition) != 0)
+            if (timer_create(CLOCK_MONOTONIC, &event, &repetition[number]) != 0)
                 return;
-            repeated_in = getpid();
+            repeated_in[number] = getpid();
         }
         if (sigaction(number, NULL, &action) != 0 || (action.sa_flags & SA_SIGINFO)
                 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN || action.sa_handler == note_and_repeat)
             return;
-        noted_by = action;
+        noted_by[number] = action;
         action.sa_handler = note_and_repeat;
         sigaction(number, &action, NULL);
     }
 
-    static void stop_repeating(void) {
-        set_repetition(0);
+    static void stop_repeating(int number) {
+        set_repetition(number, 0);
     }
 
     #else
 
     static void begin_repeating(int number) {}
-    static void stop_repeating(void) {}
+    static void stop_repeating(int number) {}
 
     #endif
     """
     void begin_repeating(int number)
-    void stop_repeating()
+    void stop_repeating(int number)
 
 __all__ = ["resend_until_handled", "stop"]
 
@@ -74,11 +75,11 @@ __all__ = ["resend_until_handled", "stop"]
 def resend_until_handled(int number):
     """Resend a signal ten times a second, from its arrival until ``stop()``.
 
-    The signal must have a Python handler. A forked child has to call this again. A process can resend one signal only.
+    The signal must have a Python handler. A forked child has to call this again.
     """
     begin_repeating(number)
 
 
-def stop():
-    """Stop resending. The Python handler calls this when it runs."""
-    stop_repeating()
+def stop(int number):
+    """Stop resending a signal. The Python handler calls this when it runs."""
+    stop_repeating(number)

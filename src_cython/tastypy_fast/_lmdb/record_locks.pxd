@@ -12,7 +12,7 @@ cdef extern from *:
     int F_OFD_SETLK
 
 cdef extern from "<fcntl.h>" nogil:
-    int F_GETLK, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK
+    int F_GETLK, F_RDLCK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK
     struct RecordLock "flock":
         short l_type
         short l_whence

@@ -44,6 +44,8 @@ cdef class WriteTransaction(StoreBase):
     cdef list parents
     # Why nothing of the open blocks can be committed, or None.
     cdef object failure
+    # Whether a block waits for the block of another process, and does not raise StorageError (EBUSY).
+    cdef public bint is_patient
     # The id of the next LMDB transaction, if no other process writes before it.
     cdef long long expected_id
 

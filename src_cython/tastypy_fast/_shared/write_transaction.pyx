@@ -72,6 +72,7 @@ cdef class WriteTransaction(StoreBase):
     def reset(self):
         """Start without an open transaction, at opening and in a forked child."""
         self.lock = Lock()
+        self.is_patient = True
         self.db = None
         self.snapshot = None
         self.blocks = []
@@ -329,7 +330,7 @@ cdef class WriteTransaction(StoreBase):
     cdef int begin_writing(self) except -1:
         if self.writer_lock is None:
             self.writer_lock = self.store.open_writer_lock()
-        self.writer_lock.acquire()
+        self.writer_lock.acquire(self.is_patient)
         try:
             while True:
                 try:

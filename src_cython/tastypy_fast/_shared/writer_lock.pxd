@@ -1,5 +1,5 @@
 cdef class WriterLock:
     cdef int file
 
-    cdef int acquire(self) except -1
+    cdef int acquire(self, bint waits) except -1
     cdef int release(self) noexcept

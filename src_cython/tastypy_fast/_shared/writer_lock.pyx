@@ -17,7 +17,7 @@ from posix.unistd cimport close
 import errno as errors
 import os
 
-from tastypy_fast._lmdb.record_locks cimport F_SETLKW, F_UNLCK, F_WRLCK, RecordLock, fcntl
+from tastypy_fast._lmdb.record_locks cimport F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK, RecordLock, fcntl
 from tastypy_fast.exceptions import StorageError
 
 cdef extern from "Python.h":
@@ -44,18 +44,24 @@ cdef class WriterLock:
         if self.file >= 0:
             close(self.file)
 
-    cdef int acquire(self) except -1:
-        """Wait until no other process has the lock, and acquire it. A signal handler that raises ends the wait."""
+    cdef int acquire(self, bint waits) except -1:
+        """Acquire the lock. If another process has it, wait, or raise StorageError (EBUSY) unless it ``waits``.
+
+        A signal handler that raises ends the wait.
+        """
+        cdef int command = F_SETLKW if waits else F_SETLK
         cdef RecordLock lock
         cdef int status, number
         memset(&lock, 0, sizeof(lock))
         lock.l_type = F_WRLCK
         while True:
             with nogil:
-                status = fcntl(self.file, F_SETLKW, &lock)
+                status = fcntl(self.file, command, &lock)
                 number = errno
             if status == 0:
                 return 0
+            if not waits and (number == errors.EAGAIN or number == errors.EACCES):
+                raise StorageError(errors.EBUSY, "another process is in a block")
             # Continue to wait after EDEADLK. The kernel also reports it for two processes that hold and wait for two
             # locks in different threads, which is no deadlock.
             if number != EINTR and number != errors.EDEADLK:

@@ -1,0 +1,6 @@
+from collections.abc import Callable
+
+__all__ = ["call_to_the_end", "call_undisturbed"]
+
+def call_to_the_end(work: Callable[[bool], object]) -> None: ...
+def call_undisturbed(work: Callable[[], object]) -> object: ...
