@@ -208,7 +208,7 @@ class TaskStatusMixin(Generic[K]):
     def aborted_values(self) -> StoreIterator[dict[str, Any]]:
         """Iterate over the dicts of the aborted tasks.
 
-        They are as in ``todo_values()``: watched in a private tracker, copies in a shared one.
+        Changes in them are saved or not as with ``todo_values()``.
 
         Returns:
             An iterator.

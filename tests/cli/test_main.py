@@ -83,7 +83,7 @@ def test_invalid_arguments_exit_with_2(tasks):
     assert "a key must be" in refused("get", tasks, "--json-keys", "1.5", code=2)
     assert "JSON" in refused("set", tasks, "a", "{", code=2)
     assert "object" in refused("set", tasks, "a", "1", code=2)
-    assert "what format" in refused("export", tasks, "tasks.csv", code=2)
+    assert "does not select a format" in refused("export", tasks, "tasks.csv", code=2)
 
 
 def test_task_commands_refuse_a_dict(path):

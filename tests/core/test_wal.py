@@ -18,6 +18,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
+from tastypy_fast._store.options import FORMAT
 from tastypy_fast._store.store import Store
 from tests.support.children import Child, result_of_child
 from tests.support.stores import logging, value_for
@@ -272,7 +273,7 @@ def test_store_without_a_log_gets_one(cls, path):
         assert log_of(store) is not None
         store._check()
     with lmdb.open(str(path), max_dbs=8) as db, db.begin() as txn:
-        assert txn.get(b"format", db=db.open_db(b"meta", txn=txn)) == b"2"
+        assert txn.get(b"format", db=db.open_db(b"meta", txn=txn)) == str(FORMAT).encode()
 
 
 def test_forked_child_reads_the_log(cls, path):

@@ -24,7 +24,8 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sound")
     found = {}
     for one in CLASSES.values():
-        with one(folder / one.__name__) as store:
+        # At this level pages are reused at once. Flush points keep many old ones, whose free list is a tree of its own.
+        with one(folder / one.__name__, durability="normal") as store:
             fill(store)
         found[one] = folder / one.__name__, state_of(PRIVATE.get(one, one), folder / one.__name__)
     return found

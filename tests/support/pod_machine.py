@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from typing import ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -36,6 +37,8 @@ class PodMachine(MachineOnDisk):
     """One or two instances that share their memory, and a witness that sees only the disk."""
 
     cls = PersistentOrderedDict
+    # Options that the shared classes have not.
+    of_private: ClassVar = {"sync_every": 3600}
 
     # Beginning and end
 
@@ -61,7 +64,7 @@ class PodMachine(MachineOnDisk):
         return [number] if number % 2 else {"x": []}
 
     def options(self):
-        return {"gzipped": self.gzipped, "sync_every": 3600}
+        return {"gzipped": self.gzipped, **self.of_private}
 
     def open(self):
         self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]

@@ -6,7 +6,7 @@ import contextlib
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -62,7 +62,8 @@ class SharedPodMachine(PodMachine):
     cls = SharedPOD
     thread = None
 
-    keep_a_reference = change_by_reference = drop_references = change_in_a_loop_and_mark = poison = None
+    keep_a_reference = change_by_reference = drop_references = change_in_a_loop_and_mark = poison = sync_by_time = None
+    of_private: ClassVar = {}
 
     def open(self):
         self.stores = [self.cls(self.path, sync_at=sync_at, **self.options()) for sync_at in self.sync_at]

@@ -37,8 +37,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 KINDS = {
     "dict": (POD, {}, False, 50),
     "tracker": (Tracker, {}, False, 50),
-    "shared dict": (SharedPOD, {}, False, 9_000),
-    "shared tracker": (SharedTracker, {}, False, 50),
+    "shared dict": (SharedPOD, {"durability": "normal"}, False, 9_000),
+    "shared tracker": (SharedTracker, {"durability": "normal"}, False, 50),
     "large": (POD, {}, False, 30_000),
     "compressed": (Tracker, {"gzipped": True}, False, 9_000),
     "dict with log": (POD, {}, True, 3_000),

@@ -56,18 +56,66 @@ def kill_somewhere(child, rng):
 
 
 def state_after(cls, seed, start, synced, found):
-    """The number of the operation after which the store had this state; None if there is none."""
+    """The number of the operation after which the store was as it was found, None if there is none.
+
+    A kill raises the tries of the tasks that were running, at any operation up to the next sync.
+    """
     model = copy.deepcopy(start)
     operations = operations_of(cls, seed, model)
     number = 0
+    running, history, possible = RunningTasks(), [], []
     while True:
-        if number >= synced and list(model.items()) == list(found.items()):
-            return number
+        if number >= synced:
+            history.append(running.tries(model))
+            raised = raised_tries(model, found)
+            if raised is not None:
+                possible.append((number, raised))
+            for after, tries in possible:
+                if not tries or any(tries.items() <= then.items() for then in history):
+                    return after
         number, step = next(operations)
         change_model(model, *step)
+        running.follow(*step[:2])
         # The child reports this sync before it continues, so it cannot be further.
         if step[0] == "sync" and number > synced:
-            return number if list(model.items()) == list(found.items()) else None
+            return number if raised_tries(model, found) == {} else None
+
+
+class RunningTasks:
+    """The tasks that are running after an operation: the one of the loop, and the one that the last loop has left."""
+
+    def __init__(self):
+        self.of_loop = self.of_thread = None
+
+    def follow(self, operation, key):
+        if operation == "loop":
+            if self.of_loop is not None:
+                self.of_thread = self.of_loop
+            self.of_loop = None
+        elif operation == "try":
+            self.of_loop = key
+        elif operation in ("done", "abort", "delete"):
+            self.of_loop = None if self.of_loop == key else self.of_loop
+            self.of_thread = None if self.of_thread == key else self.of_thread
+
+    def tries(self, model):
+        return {key: model[key]["_tries"] for key in (self.of_loop, self.of_thread) if key is not None}
+
+
+def raised_tries(model, found):
+    """The tasks that have more tries than in the model, with their tries; None if anything else differs."""
+    if list(model) != list(found):
+        return None
+    raised = {}
+    for key, value in model.items():
+        other = found[key]
+        if value != other:
+            if "_tries" not in value or {**value, "_tries": 0} != {**other, "_tries": 0}:
+                return None
+            if other["_tries"] <= value["_tries"]:
+                return None
+            raised[key] = other["_tries"]
+    return raised
 
 
 def storm(cls, path, rounds, seed):
@@ -88,6 +136,9 @@ def storm(cls, path, rounds, seed):
             assert not faults, f"{where}: {faults}"
         with cls(path) as store:
             store._check()
+            # The model does not know of tries that wait for a task which was never synced.
+            store._store.write(lambda txn, meta=store._store.meta: txn.delete(b"tries", db=meta))
+            store._store.waiting_tries.clear()
             found = dict(store.items())
             assert len(store) == len(found), where
             after = state_after(cls, round_seed, state, synced, found)
