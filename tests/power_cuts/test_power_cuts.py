@@ -55,6 +55,13 @@ def test_simulation_finds_damage_where_nothing_is_protected(simulate, seed, work
     assert result.counts["damaged"] > disks / 50, result
 
 
+@pytest.mark.parametrize("disks", [60, pytest.param(600, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("workload", ["shared-one-unpinned", "shared-two-unpinned"])
+def test_simulation_finds_damage_if_no_slot_protects_the_flush_point(simulate, seed, workload, disks):
+    result = simulate(workload, "process", disks, seed)
+    assert result.bad > disks / 50, result
+
+
 # Creating a store
 
 

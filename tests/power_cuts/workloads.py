@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from tastypy_fast import POD, SharedTracker, Tracker, maintenance
+from tastypy_fast._shared.store import SharedStore
 from tastypy_fast._store.store import Store
 from tests.power_cuts.history import POOL, digest, item_digest
 from tests.power_cuts.recorder import mark
@@ -106,6 +107,23 @@ def tracker(path: str, level: str, rng: Random) -> None:
     private(path, level, rng, Tracker, change_tracker, 400, 20)
 
 
+# Set in the processes of a workload whose name ends like this: no slot protects the flush point.
+UNPINNED = "-unpinned"
+UNPINNED_VARIABLE = "POWERCUT_UNPINNED"
+
+
+def remove_the_slot() -> None:
+    """Sabotage the flush points: LMDB may reuse the pages of the last one. The notes are kept as usual."""
+    attach = SharedStore._attach_databases
+
+    def attach_without_slot(store: SharedStore) -> None:
+        attach(store)
+        store.transaction.attach_flush_points(None, store._points.notes)
+        store._points.slot.clear()
+
+    SharedStore._attach_databases = attach_without_slot  # type: ignore[method-assign]
+
+
 def open_shared(path: str, level: str) -> SharedTracker:
     return SharedTracker(path, max_tries=3, sync_at=30, durability=level)
 
@@ -185,7 +203,7 @@ def work(path: str, level: str, seed: int, worker: int) -> None:
 def run(path: str, name: str, level: str, seed: int) -> None:
     if name.startswith("shared"):
         kill_at = 200 + seed % 200 if name == "shared-killed" else None
-        shared(path, level, 1 if name == "shared-one" else 2, seed, kill_at)
+        shared(path, level, 1 if name.startswith("shared-one") else 2, seed, kill_at)
     else:
         {"pod": pod, "pod-wal": pod_wal, "tracker": tracker}[name](path, level, Random(seed))
 
@@ -223,6 +241,10 @@ def kind_of(workload: str) -> str:
 
 def main() -> None:
     path, workload, level, seed, *worker = sys.argv[1:]
+    if workload.endswith(UNPINNED):
+        os.environ[UNPINNED_VARIABLE] = "1"
+    if UNPINNED_VARIABLE in os.environ:
+        remove_the_slot()
     before, _, name = workload.rpartition("/")
     if worker:
         work(path, level, int(seed), int(worker[0]))
