@@ -461,6 +461,21 @@ def test_a_fork_ends_the_thread_after_a_sync_and_a_change_starts_it_again(path):
         assert len(threads()) == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_is_referenced_is_saved_after_a_fork_without_any_call(path):
+    """A pool of workers is forked, and the program collects the results in a list."""
+    with POD(path, init={"found": []}, sync_every=0.01) as store:
+        found = store["found"]
+        for number in range(3):
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+            found.append(number)
+            wait_until(lambda: not store.dirty())
+    wait_until(lambda: not threads())
+
+
 def test_a_fork_inside_a_block_syncs_nothing(path):
     with POD(path, sync_every=NEVER) as store:
         with store.locked():
