@@ -217,6 +217,15 @@ def test_instances_on_one_cache_use_the_smallest(path, no_thread):
     assert store.dirty() == {"a"}
 
 
+def test_a_change_from_before_there_was_a_time_is_synced_too(path, no_thread):
+    with POD(path, sync_every=None) as store:
+        store["a"] = 1
+        with POD(path, sync_every=NEVER):
+            assert store._store.background_due() is not None
+            run_due(store)
+            assert store.dirty() == set()
+
+
 def test_a_cache_of_its_own_has_a_time_of_its_own(path, no_thread):
     with POD(path, sync_every=NEVER) as store, POD(path, sync_every=None, clone=False) as other:
         other["a"] = 1
