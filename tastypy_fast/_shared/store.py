@@ -317,6 +317,8 @@ class SharedStore(Store):
         super().after_fork_in_child()
         self._may_write = True
         self.forked_from = 0
+        # The parent flushes what it has written. Without files, the child's thread would find it due for ever.
+        self._flush_due = None
         self.transaction.reset()
         self._drop_worker()
 

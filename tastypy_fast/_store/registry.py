@@ -277,10 +277,13 @@ def _after_fork_in_parent() -> None:
     # Python warns of a fork beside a thread.
     shutdown.take_over()
     is_needed = shutdown.needs_thread()
-    if is_needed or (
-            any(store.background_due() is not None for store in _registry.values()) and threading.active_count() > 1):
+    is_due = any(store.background_due() is not None for store in _registry.values())
+    if is_needed or (is_due and threading.active_count() > 1):
         # A signal wakes the thread, or another thread has made a change since the syncs before the fork.
         _background.wake()
+    elif is_due:
+        # The program references values, which it may change without a call. Python counts the threads after this.
+        signal_wake.call_soon(_background.wake)
     if not is_needed:
         shutdown.raise_arrived()
 

@@ -32,12 +32,12 @@ _on_signal: Callable[[int], None] | None = None
 def save_at_exit(save: Callable[[bool], None]) -> None:
     """Call ``save`` once when this process exits, even if this function is called several times.
 
-    If Ctrl-C ends ``save(False)``, ``save(True)`` is called, and no Ctrl-C ends that.
+    If a signal ends ``save(False)``, ``save(True)`` is called, and no signal ends that.
     """
     if os.getpid() in _saved_by:
         return
     # No function of Python, because Ctrl-C could end it at its first line.
-    work = functools.partial(call_to_the_end, save)
+    work = functools.partial(call_to_the_end, save, _handle)
     if not _saved_by:
         atexit.register(work)
     _saved_by.add(os.getpid())

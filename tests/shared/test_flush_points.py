@@ -553,6 +553,21 @@ def test_a_forked_child_uses_files_of_its_own(path, no_leaks):
         assert slot_of(store).get() == note_of(store).txnid > slot
 
 
+def test_a_forked_child_flushes_nothing_that_its_parent_has_written(path, monkeypatch):
+    """A thread of the parent commits right before the fork. The child must not find that flush due for ever."""
+    def commit_in_between(store):
+        store._flush_due = 0.0
+        before(store)
+
+    before = shared_store.SharedStore.before_fork
+    monkeypatch.setattr(shared_store.SharedStore, "before_fork", commit_in_between)
+    with SharedPOD(path) as store:
+        child = os.fork()
+        if not child:
+            os._exit(store._store.background_due() is not None)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_the_map_may_grow(path, monkeypatch):
     from tastypy_fast._lmdb import engine
 

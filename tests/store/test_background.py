@@ -217,6 +217,15 @@ def test_instances_on_one_cache_use_the_smallest(path, no_thread):
     assert store.dirty() == {"a"}
 
 
+def test_a_change_from_before_there_was_a_time_is_synced_too(path, no_thread):
+    with POD(path, sync_every=None) as store:
+        store["a"] = 1
+        with POD(path, sync_every=NEVER):
+            assert store._store.background_due() is not None
+            run_due(store)
+            assert store.dirty() == set()
+
+
 def test_a_cache_of_its_own_has_a_time_of_its_own(path, no_thread):
     with POD(path, sync_every=NEVER) as store, POD(path, sync_every=None, clone=False) as other:
         other["a"] = 1
@@ -459,6 +468,21 @@ def test_a_fork_ends_the_thread_after_a_sync_and_a_change_starts_it_again(path):
         assert (threads(), store.dirty()) == ([], set())
         store["b"] = 1
         assert len(threads()) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_is_referenced_is_saved_after_a_fork_without_any_call(path):
+    """A pool of workers is forked, and the program collects the results in a list."""
+    with POD(path, init={"found": []}, sync_every=0.01) as store:
+        found = store["found"]
+        for number in range(3):
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+            found.append(number)
+            wait_until(lambda: not store.dirty())
+    wait_until(lambda: not threads())
 
 
 def test_a_fork_inside_a_block_syncs_nothing(path):

@@ -262,3 +262,50 @@ def test_call_undisturbed_keeps_a_handler_of_the_program():
     finally:
         signal.signal(signal.SIGINT, before)
     assert calls == ["mine"]
+
+
+@pytest.mark.parametrize("raises", ["raise SystemExit(3)", "raise TimeoutError", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGALRM", "SIGINT"])
+def test_a_handler_of_the_program_that_raises_loses_nothing(run_python, path, tmp_path, number, raises):
+    """A service manager may send SIGTERM during the save, though the program handles it by an exception."""
+    interrupting = INTERRUPTING.replace("SIGINT", number)
+    output = run_python(f"""
+import os, signal
+from tastypy_fast import POD
+
+def handle(number, frame):
+    {raises}
+
+signal.signal(signal.{number}, handle)
+stores = [POD({str(path)!r}, sync_every=None), POD({str(tmp_path / "second")!r}, sync_every=None)]
+for store in stores:
+    store["a"] = 1
+{interrupting}
+""")
+    assert "." in output
+    for one in path, tmp_path / "second":
+        with POD(one, mode="r") as store:
+            assert store.items() == [("a", 1)]
+
+
+@pytest.mark.parametrize("raises", [SystemExit, TimeoutError])
+def test_the_exception_of_a_handler_is_raised_when_the_work_is_done(raises):
+    seen = []
+
+    def handle(number, frame):
+        raise raises
+
+    def work(interrupted):
+        seen.append(interrupted)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        seen.append("done")
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with pytest.raises(raises):
+            call_to_the_end(work)
+        assert signal.getsignal(signal.SIGUSR1) is handle
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [False, True, "done"]

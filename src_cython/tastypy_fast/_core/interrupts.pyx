@@ -1,10 +1,12 @@
-"""Call a function to its end, although Ctrl-C interrupts it or would interrupt it.
+"""Call a function to its end, although a signal interrupts it or would interrupt it.
 
 The module is compiled, because Python raises KeyboardInterrupt between two steps of Python code, also at the first line
 of a function and in an ``except`` clause. Here it can come only out of a call.
 """
 
-from _signal import SIGINT, default_int_handler, getsignal, signal
+cimport cython
+
+from _signal import SIGINT, default_int_handler, getsignal, signal, valid_signals
 from threading import current_thread, main_thread
 
 __all__ = ["call_to_the_end", "call_undisturbed"]
@@ -18,16 +20,61 @@ def ignore(number, frame):
     """Handle Ctrl-C without an exception, and without ending a wait."""
 
 
-def call_to_the_end(work not None):
-    """Call ``work(False)``. If Ctrl-C ends it, call ``work(True)``, which no further Ctrl-C ends.
+@cython.final
+cdef class Guard:
+    """A handler that calls the program's own one, and turns its exception into one KeyboardInterrupt.
 
-    Raises KeyboardInterrupt when the work is done. Python raises it in the main thread only.
+    The handler may raise anything, for example SystemExit, which would end the work.
     """
-    # The handler of the program, while it is replaced.
+    cdef object handler
+    cdef list raised
+
+    def __call__(self, number, frame):
+        try:
+            self.handler(number, frame)
+        except BaseException as error:
+            # Keep no frames, because they would keep a transaction open.
+            error.__traceback__ = error.__context__ = None
+            self.raised.append(error)
+        if len(self.raised) == 1 and self.raised[0] is not None:
+            self.raised.append(None)
+            raise KeyboardInterrupt
+
+
+cdef int guard_handlers(dict guards, list raised, own) except -1:
+    """Put a guard in front of each handler of the program. Does the rest if a handler has ended it."""
+    cdef Guard guard
+    for number in valid_signals():
+        handler = getsignal(number)
+        if callable(handler) and handler is not default_int_handler and handler is not own \
+                and type(handler) is not Guard:
+            guard = Guard.__new__(Guard)
+            guard.handler = handler
+            guard.raised = raised
+            guards[number] = guard
+            signal(number, guard)
+    return 0
+
+
+def call_to_the_end(work not None, own=None):
+    """Call ``work(False)``. If a signal ends it, call ``work(True)``, which no further signal ends.
+
+    A signal ends the work if its handler raises: KeyboardInterrupt at Ctrl-C, and anything in a handler of the program.
+    The first of these exceptions is raised when the work is done. Python raises it in the main thread only. ``own`` is
+    the handler that this leaves in its place.
+    """
+    # The handler of Ctrl-C, while it is replaced.
     before = None
+    cdef dict guards = {}
+    cdef list raised = []
     cdef bint interrupted = False
+    cdef bint is_main = is_main_thread()
+    cdef bint is_guarded = not is_main
     while True:
         try:
+            if not is_guarded:
+                guard_handlers(guards, raised, own)
+                is_guarded = True
             if interrupted and before is None and getsignal(SIGINT) is not None:
                 # Before it installs the handler, it may raise for a Ctrl-C that is pending.
                 before = signal(SIGINT, ignore)
@@ -36,8 +83,21 @@ def call_to_the_end(work not None):
         except KeyboardInterrupt:
             # Do not keep the exception, because its frames would keep a transaction open.
             interrupted = True
+        except BaseException as error:
+            if is_guarded:
+                raise
+            # A handler that has no guard yet.
+            error.__traceback__ = error.__context__ = None
+            raised.append(error)
+            raised.append(None)
+            interrupted = True
     if before is not None:
         signal(SIGINT, before)
+    for number, guard in guards.items():
+        if getsignal(number) is guard:
+            signal(number, (<Guard>guard).handler)
+    if raised:
+        raise raised[0]
     if interrupted:
         raise KeyboardInterrupt
 

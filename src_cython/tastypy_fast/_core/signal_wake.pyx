@@ -8,6 +8,11 @@ A sleeping thread calls ``rings()``, looks for its work, and then calls ``wait()
 at once if the bell has rung since. So no ring is lost, and each ring wakes every sleeping thread.
 """
 
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+cdef extern from "Python.h":
+    int Py_AddPendingCall(int (*function)(void*) noexcept, void* argument) noexcept
+
 cdef extern from *:
     """
     #include <errno.h>
@@ -156,7 +161,8 @@ cdef extern from *:
     void die_by(int number)
 
 __all__ = [
-    "arrived", "end_process", "has_default_action", "leave", "prepare", "ring", "rings", "wait", "wake_on", "wakes_on",
+    "arrived", "call_soon", "end_process", "has_default_action", "leave", "prepare", "ring", "rings", "wait", "wake_on",
+    "wakes_on",
 ]
 
 prepare_bell()
@@ -209,6 +215,20 @@ def leave(int number):
 def arrived():
     """Return the signal that has rung the bell in this process, or 0."""
     return find_arrived()
+
+
+cdef int call_pending(void* work) noexcept:
+    function = <object>work
+    Py_DECREF(function)
+    function()
+    return 0
+
+
+def call_soon(work not None):
+    """Call ``work()`` in the main thread, when that has finished the C function that it is in."""
+    Py_INCREF(work)
+    if Py_AddPendingCall(call_pending, <void*>work):
+        Py_DECREF(work)
 
 
 def end_process(int number):

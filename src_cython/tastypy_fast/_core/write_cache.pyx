@@ -755,6 +755,9 @@ cdef class WriteCache:
     def join_schedule(self, handle):
         """Count in an instance, whose ``sync_every`` may be the smallest."""
         self.schedule.join(handle)
+        if self.schedule.interval and not self.schedule.due and self.schedule.failure is None and self.has_changes():
+            # They were made while no instance on the cache had a time.
+            self.schedule.begin(self.store)
 
     def update_schedule(self):
         """Find out again which ``sync_every`` is the smallest, because an instance was closed."""
