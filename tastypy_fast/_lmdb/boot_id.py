@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
-import uuid
 
 __all__ = ["boot_id"]
 
 
 def boot_id() -> bytes | None:
-    """Return 16 bytes that are others after each boot. None on a system that has no such number."""
+    """Return 16 bytes that differ after each boot, or None on a system that has no such number."""
     try:
         text = _sysctl(b"kern.bootsessionuuid") if sys.platform == "darwin" else _linux()
-        return uuid.UUID(text).bytes
+        number = bytes.fromhex(text.strip().replace("-", ""))
+        return number if len(number) == 16 else None
     except (OSError, ValueError, AttributeError):
         return None
 
@@ -24,6 +23,8 @@ def _linux() -> str:
 
 
 def _sysctl(name: bytes) -> str:
+    import ctypes  # takes milliseconds, and is needed here only
+
     buffer = ctypes.create_string_buffer(64)
     size = ctypes.c_size_t(len(buffer))
     if ctypes.CDLL(None).sysctlbyname(name, buffer, ctypes.byref(size), None, ctypes.c_size_t(0)):
