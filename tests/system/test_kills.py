@@ -81,6 +81,22 @@ def state_after(cls, seed, start, synced, found):
             return number if raised_tries(model, found) == {} else None
 
 
+def differences(cls, seed, start, synced, found):
+    """For each operation up to the next sync: how the store differs from the model, and which tasks are running."""
+    model, running, lines = copy.deepcopy(start), RunningTasks(), []
+    for number, step in operations_of(cls, seed, model):
+        change_model(model, *step)
+        running.follow(*step[:2])
+        if number >= synced:
+            keys = [key for key in {**model, **found} if model.get(key) != found.get(key)]
+            lines.append(f"{number} {step[0]} {step[1]!r:.40}: {len(keys)} keys differ, same order: "
+                         f"{list(model) == list(found)}, running: {running.tries(model)!r:.200}")
+            lines += [f"    {key!r:.40}: {model.get(key)!r:.200} | {found.get(key)!r:.200}" for key in keys[:3]]
+        if step[0] == "sync" and number > synced:
+            break
+    return "\n".join(lines)
+
+
 class RunningTasks:
     """The tasks that are running after an operation: the one of the loop, and the one that the last loop has left."""
 
@@ -142,7 +158,8 @@ def storm(cls, path, rounds, seed):
             found = dict(store.items())
             assert len(store) == len(found), where
             after = state_after(cls, round_seed, state, synced, found)
-            assert after is not None, f"{where}: what is there was never there after operation {synced}"
+            assert after is not None, (f"{where}: what is there was never there after operation {synced}\n"
+                                       + differences(cls, round_seed, state, synced, found))
             endings["nothing" if not after else "a sync" if after == synced else "an automatic sync"] += 1
             # The store can be written.
             store[number] = {"round": number}
