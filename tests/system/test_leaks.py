@@ -205,7 +205,8 @@ def test_repeated_use_leaks_no_resources(any_class, filled, use):
     for _ in range(TIMES):
         use(any_class, filled)
     assert in_use() == before
-    assert anonymous_memory() - memory < 4 << 20
+    # The allocator may give each of many threads its own memory, up to a number of them.
+    assert anonymous_memory() - memory < (12 << 20 if use is in_a_thread else 4 << 20)
     slots, processes = slots_of_readers(filled)
     assert slots < 10
     assert os.getpid() not in processes
