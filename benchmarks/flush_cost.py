@@ -23,11 +23,12 @@ __all__ = ["OPERATIONS", "main", "measure"]
 KEYS = 20_000
 
 
-def assign(path: str, level: Durability, worker: int, deadline: float) -> int:
-    """Assign existing keys, one in each transaction."""
+def assign(path: str, level: Durability, worker: int, seconds: float) -> int:
+    """Assign existing keys, one in each transaction, 100 at least."""
     done = 0
     with SharedPOD(path, durability=level) as store:
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while done == 0 or time.monotonic() < deadline:
             for number in range(100):
                 store[f"key {(worker + done + number) * 7919 % KEYS}"] = {"number": number}
             done += 100
@@ -35,11 +36,12 @@ def assign(path: str, level: Durability, worker: int, deadline: float) -> int:
     return done
 
 
-def claim_and_done(path: str, level: Durability, worker: int, deadline: float) -> int:
-    """Claim a task and mark it done, each in a transaction."""
+def claim_and_done(path: str, level: Durability, worker: int, seconds: float) -> int:
+    """Claim a task and mark it done, each in a transaction, 100 at least."""
     done = 0
     with SharedTracker(path, durability=level) as tracker:
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while done < 100 or time.monotonic() < deadline:
             for key in tracker.try_keys():
                 tracker.mark_done(key)
                 done += 1
@@ -64,10 +66,10 @@ def _written() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("write_bytes")))
 
 
-def _work(name: str, path: str, level: Durability, worker: int, seconds: float, results: Any) -> None:
+def _work(name: str, path: str, level: Durability, worker: int, seconds: float) -> tuple[int, int]:
     before = _written()
-    done = OPERATIONS[name][1](path, level, worker, time.monotonic() + seconds)
-    results.put((done, _written() - before))
+    done = OPERATIONS[name][1](path, level, worker, seconds)
+    return done, _written() - before
 
 
 def measure(name: str, level: Durability, seconds: float, processes: int, folder: str | None) -> tuple[float, float]:
@@ -80,17 +82,10 @@ def measure(name: str, level: Durability, seconds: float, processes: int, folder
                 store.update({f"key {number}": {"number": 0} for number in range(KEYS)})
             else:
                 store.add_many(f"task {number}" for number in range(KEYS))
-        context = multiprocessing.get_context("spawn")
-        results = context.Queue()
-        workers = [context.Process(target=_work, args=(name, path, level, number, seconds, results))
-                   for number in range(processes)]
-        began = time.monotonic()
-        for worker in workers:
-            worker.start()
-        found = [results.get() for _ in workers]
-        took = time.monotonic() - began
-        for worker in workers:
-            worker.join()
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            began = time.monotonic()
+            found = pool.starmap(_work, [(name, path, level, number, seconds) for number in range(processes)], 1)
+            took = time.monotonic() - began
     done = sum(number for number, _ in found)
     return done / took, sum(size for _, size in found) / done
 

@@ -323,6 +323,13 @@ To compare two installations of tastypy_fast, for example before and after a cha
 .venv/bin/python -m benchmarks.compare --python before=/path/to/before/bin/python --python after=.venv/bin/python
 ```
 
+To measure what a kill takes from a private tracker, and what the durability levels of a shared store cost:
+
+```bash
+.venv/bin/python -m benchmarks.kill_loss    # the lost seconds, for tasks of three durations
+.venv/bin/python -m benchmarks.flush_cost   # operations per second and bytes written, level by level
+```
+
 This page and its charts are generated. To measure again and to update them, which takes about 40 minutes:
 
 ```bash

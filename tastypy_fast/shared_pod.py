@@ -537,10 +537,10 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         """
         in_block = self._read_handle() is self._write_handle()
         self._perform(OPERATION, self._store.resume_sync)
-        # (resume_sync() has put the automatic sync off; _begin() takes that back for the end of the block)
+        # _begin() sets sync_at again, which resume_sync() has raised, so that the end of the block can sync.
         self._begin()
         if not in_block:
-            # (a transaction of its own: when it fails, the one above is kept)
+            # Sync in another transaction, because the end of the hold must be kept if the sync fails.
             self._perform(OPERATION, self._store.sync_if_due, self._sync_at)
 
     def revert(self) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, compare, kill_loss, pages, tables
+from benchmarks import charts, compare, flush_cost, kill_loss, pages, tables
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
@@ -247,3 +247,13 @@ def test_a_kill_loses_finished_tasks_only_and_gives_no_wrong_try(tmp_path):
         loss = kill_loss.lose_by_a_kill(tmp_path / str(number), 0.001, 0.2, 1000)
         assert loss.wrong_tries == 0
         assert (loss.seconds > 0) == (loss.tasks > 0)
+
+
+@pytest.mark.parametrize("name", flush_cost.OPERATIONS)
+def test_cost_of_a_level_is_measured_in_processes_and_leaves_no_files(tmp_path, name):
+    rate, size = flush_cost.measure(name, "process", 0.01, 2, str(tmp_path))
+    assert rate > 0
+    assert size >= 0
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="durability"):
+        flush_cost._work(name, str(tmp_path / "store"), "fastest", 0, 0.01)

@@ -2,7 +2,7 @@ from typing import Final, NamedTuple, final
 
 from tastypy_fast._lmdb.reader_slot import ReaderSlot
 
-__all__ = ["FILE_SIZE", "METAS_SIZE", "FlushNote", "FlushNotes", "flush_to_disk", "rewrite_metas"]
+__all__ = ["FILE_SIZE", "METAS_SIZE", "FlushNote", "FlushNotes", "flush_to_disk", "has_note", "rewrite_metas"]
 
 FILE_SIZE: Final[int]
 METAS_SIZE: Final[int]
@@ -17,6 +17,7 @@ class FlushNote(NamedTuple):
     metas: bytes
 
 def flush_to_disk(file: int) -> None: ...
+def has_note(file: int) -> bool: ...
 def rewrite_metas(file: int) -> None: ...
 
 @final

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from tastypy_fast._lmdb.network_fs import find_mount
+from tastypy_fast._lmdb.network_fs import read_mount
 
 __all__ = ["is_in_memory"]
 
@@ -22,15 +21,8 @@ def is_in_memory(path: str) -> bool:
     try:
         device = os.stat(path).st_dev
         if device not in _devices:
-            _devices[device] = _is_memory(path, device)
+            mount = read_mount(path, device)
+            _devices[device] = mount is not None and mount[0] in (b"tmpfs", b"ramfs")
         return _devices[device]
     except OSError:
         return False
-
-
-def _is_memory(path: str, device: int) -> bool:
-    if sys.platform != "linux":
-        return False
-    with open("/proc/self/mountinfo", "rb") as file:
-        mount = find_mount(file.read(), os.fsencode(path), device)
-    return mount is not None and mount[0] in (b"tmpfs", b"ramfs")

@@ -75,11 +75,16 @@ def warn_once(path: str) -> None:
 
 
 def _network_type(path: str, device: int) -> str | None:
+    mount = read_mount(path, device)
+    return mount[0].decode("ascii", "replace") if mount is not None and is_network(*mount) else None
+
+
+def read_mount(path: str, device: int) -> tuple[bytes, bytes] | None:
+    """Return the type and the source of the file system that has ``path``, or None if the system does not tell."""
     if sys.platform != "linux":
         return None
     with open(_MOUNTS, "rb") as file:
-        mount = find_mount(file.read(), os.fsencode(path), device)
-    return mount[0].decode("ascii", "replace") if mount is not None and is_network(*mount) else None
+        return find_mount(file.read(), os.fsencode(path), device)
 
 
 def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes] | None:
@@ -94,7 +99,8 @@ def find_mount(mountinfo: bytes, path: bytes, device: int) -> tuple[bytes, bytes
     """
     found = None
     best = (False, 0)
-    for line in mountinfo.split(b"\n"):  # (a carriage return may be in a name)
+    # Not splitlines(), because a name may have a carriage return.
+    for line in mountinfo.split(b"\n"):
         # Optional fields, any number of them, end with a lone hyphen.
         mount, hyphen, system = line.partition(b" - ")
         fields, described = mount.split(b" "), system.split(b" ")

@@ -48,17 +48,14 @@ __all__ = [
 _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
 RECORD = Struct("=IHHQQQQQ")
-# An integer key, in the machine's byte order: a sequence number, the number of a block, or a counter in meta.
-NUMBER = Struct("=q")
 _NODE = Struct("=HHHH")
 MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
 INTEGER_KEY = 8  # database flag
-# An integer key, which must not be negative here, and a number that the package stores as a value.
+# An integer key, in the machine's byte order, which must not be negative here: a sequence number, the number of a
+# block, or a counter in meta.
 NUMBER = Struct("=q")
-# LMDB's limit for a key (lmdb.h, MDB_MAXKEYSIZE).
-MAX_KEY_SIZE = 511
 NO_ROOT = 2**64 - 1
 # No store reaches this transaction number, which is half of LMDB's limit.
 _NO_TRANSACTION = 2**62

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Iterator
 
 from tastypy_fast._lmdb.data_file import find_damage, find_databases, other_format
+from tastypy_fast._lmdb.flush_notes import has_note
 from tastypy_fast._lmdb.page_format import FILE_FORMAT, MAGIC, looks_begun
 from tastypy_fast._lmdb.record_locks import is_locked_elsewhere
 from tastypy_fast._lmdb.safe_files import check_regular, open_folder, open_regular
@@ -97,7 +98,7 @@ def require_store(path: str) -> None:
     except FileNotFoundError:
         raise no_store_error(path) from None
     _refuse_foreign(path)
-    # (it may have come since the names were read)
+    # Another process may have created it since the names were read.
     if DATA not in names and not os.path.lexists(os.path.join(path, DATA)):
         if was_complete(path):
             raise _damaged(path, f"{DATA} is missing")
@@ -142,7 +143,7 @@ def _has_flush_point(path: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return any(os.pread(descriptor, 8, place) == b"tpfFLUSH" for place in (0, 4096))
+        return has_note(descriptor)
     finally:
         os.close(descriptor)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from tastypy_fast._core.interrupts import call_undisturbed
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
+from tastypy_fast._core.sync_schedule import monotonic
 from tastypy_fast._lmdb import boot_id, engine, flush_points
 from tastypy_fast._lmdb.engine import EngineBroken, MapResized, ReadersFull
 from tastypy_fast._lmdb.file_locks import SharedLock
@@ -159,7 +159,7 @@ class SharedStore(Store):
 
     def begin_waiting(self) -> None:
         """Note that something was committed after the last flush point."""
-        self._flush_due = time.monotonic() + FLUSH_AFTER
+        self._flush_due = monotonic() + FLUSH_AFTER
         self.wake_background()
 
     def flush_waiting(self, very_much: bool) -> None:
@@ -167,7 +167,7 @@ class SharedStore(Store):
         if very_much:
             self.flush()
             return
-        now = time.monotonic()
+        now = monotonic()
         if self._flush_due is None or self._flush_due > now:
             self._flush_due = now
             self.wake_background()
@@ -190,7 +190,7 @@ class SharedStore(Store):
     def run_background(self, at_once: bool = False) -> None:
         # A flush takes no lock of this store, so that a block of another thread or process does not delay it.
         due = self._flush_due
-        if due is not None and (at_once or time.monotonic() >= due) and self._points is not None:
+        if due is not None and (at_once or monotonic() >= due) and self._points is not None:
             # After an error every write, sync() and close() raises, and says why.
             with suppress(StorageError):
                 self.flush()

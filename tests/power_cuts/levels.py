@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tastypy_fast._lmdb.engine import DURABILITY
-
-__all__ = ["LEVELS", "NOT_BUILT", "UNSAFE", "cases"]
+__all__ = ["LEVELS", "UNSAFE", "cases"]
 
 # The levels that a power cut cannot harm.
 LEVELS = ("full", "normal", "process")
 # The level that it can: the control, where the simulation has to find damage.
-UNSAFE = "unsafe" if "unsafe" in DURABILITY else "process"
-NOT_BUILT: tuple = ()
+UNSAFE = "unsafe"
 
 
 def cases(counts):
     """Parameters (workload, level, disks) from {(workload, level): disks}."""
-    return [
-        pytest.param(workload, level, disks, id=f"{workload}-{level}", marks=NOT_BUILT if level == "process" else ())
-        for (workload, level), disks in counts.items()
-    ]
+    return [pytest.param(workload, level, disks, id=f"{workload}-{level}")
+            for (workload, level), disks in counts.items()]

@@ -11,7 +11,7 @@ import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker
 from tests.power_cuts.faults import Faults
-from tests.power_cuts.levels import LEVELS, NOT_BUILT
+from tests.power_cuts.levels import LEVELS
 from tests.power_cuts.simulation import Result, Simulation
 
 CLASSES = (POD, Tracker, SharedPOD, SharedTracker)
@@ -74,11 +74,7 @@ def test_each_call_fails_once(faults, cls, level, seed):
 
 # A power cut later. What a failed write has not written is known; a failed flush leaves pages that the next one skips.
 
-MISSING: tuple = ()
-each_call = pytest.mark.parametrize(("call", "level"), [
-    pytest.param(call, level, marks=NOT_BUILT if level == "process" else MISSING if (call, level) == ("flush", "normal")
-                 else ()) for call in HOWS for level in LEVELS
-])
+each_call = pytest.mark.parametrize(("call", "level"), [(call, level) for call in HOWS for level in LEVELS])
 
 
 def power_cuts_after(faults, checker, cls, level, seed, hows, each, disks):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.power_cuts.levels import LEVELS, NOT_BUILT, UNSAFE, cases
+from tests.power_cuts.levels import LEVELS, UNSAFE, cases
 from tests.power_cuts.workloads import WORKLOADS
 
 # How many disks there are in the ordinary run.
@@ -66,7 +66,7 @@ def test_simulation_finds_damage_if_no_slot_protects_the_flush_point(simulate, s
 
 
 @pytest.mark.parametrize(("kind", "level"), [
-    ("pod", "full"), ("tracker", "normal"), ("shared", "normal"), pytest.param("shared", "process", marks=NOT_BUILT)
+    ("pod", "full"), ("tracker", "normal"), ("shared", "normal"), ("shared", "process"),
 ])
 def test_power_cut_while_a_store_is_created_leaves_one_that_opens(simulate, seed, kind, level):
     result = simulate(f"create/{kind}", level, 50, seed, first=None)
@@ -74,7 +74,7 @@ def test_power_cut_while_a_store_is_created_leaves_one_that_opens(simulate, seed
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("level", ["full", "normal", pytest.param("process", marks=NOT_BUILT)])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["pod", "tracker", "shared"])
 def test_many_power_cuts_while_a_store_is_created(simulate, seed, kind, level):
     result = simulate(f"create/{kind}", level, 1_000, seed, first=None)

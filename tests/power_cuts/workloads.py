@@ -7,7 +7,6 @@ python -m tests.power_cuts.workloads PATH [create/ | compact/]NAME LEVEL SEED
 
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
@@ -25,7 +24,7 @@ __all__ = ["WORKLOADS", "kind_of"]
 WORKLOADS = ("pod", "pod-wal", "tracker", "shared-one", "shared-two", "shared-killed")
 
 # Automatic syncs come by the number of changes only, so that a recording of one process is the same each time.
-BY_COUNT: dict[str, Any] = {"sync_every": None} if "sync_every" in inspect.signature(POD).parameters else {}
+BY_COUNT: dict[str, Any] = {"sync_every": None}
 
 
 def private(path: str, level: str, rng: Random, cls: Any, do: Any, operations: int, sync_at: int) -> None:

@@ -23,6 +23,7 @@ from tastypy_fast import (
     maintenance,
 )
 from tastypy_fast._lmdb import boot_id, flush_notes, memory_fs
+from tastypy_fast._lmdb.memory_fs import is_in_memory
 from tastypy_fast._lmdb.reader_slot import ReaderSlot
 from tastypy_fast._shared import store as shared_store
 from tests.support.children import Child
@@ -393,8 +394,8 @@ def test_in_memory_it_is_unsafe(path, monkeypatch):
 
 def test_the_file_system_in_memory_is_recognised(tmp_path):
     if os.path.isdir("/dev/shm") and os.path.ismount("/dev/shm"):
-        assert memory_fs._is_memory("/dev/shm", os.stat("/dev/shm").st_dev)
-    assert not memory_fs._is_memory("/proc", os.stat("/proc").st_dev)
+        assert is_in_memory("/dev/shm")
+    assert not is_in_memory("/proc")
 
 
 @pytest.mark.parametrize("missing", ["boot", "layout"])

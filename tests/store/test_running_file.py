@@ -147,6 +147,13 @@ def test_a_task_that_was_never_synced_gets_its_try_when_it_is_added(path, key):
     assert maintenance.verify(path) == []
 
 
+def try_and_die(path):
+    """Die in the first try of a task that was never synced."""
+    tracker = Tracker(path, sync_at=10**6)
+    tracker.should_try_add("a")
+    kill_myself()
+
+
 @pytest.mark.parametrize("add", [
     lambda tracker: tracker.add("a"), lambda tracker: tracker.add_if_absent("a"),
     lambda tracker: tracker.add_many(["a"]), lambda tracker: tracker.add_many(["b", "a", *range(2000)]),
@@ -154,12 +161,7 @@ def test_a_task_that_was_never_synced_gets_its_try_when_it_is_added(path, key):
     lambda tracker: tracker.__setitem__("a", {"x": 1}), lambda tracker: tracker.setdefault("a", {}),
 ])
 def test_every_way_of_adding_a_task_gives_it_its_tries(path, add):
-    def work():
-        tracker = Tracker(path, sync_at=10**6)
-        tracker.should_try_add("a")
-        kill_myself()
-
-    die_in(work)
+    die_in(try_and_die, path)
     with Tracker(path) as tracker:
         add(tracker)
         assert (tracker.tries("a"), tracker["a"]["_tries"]) == (1, 1)
@@ -167,12 +169,7 @@ def test_every_way_of_adding_a_task_gives_it_its_tries(path, add):
 
 
 def test_tries_that_are_assigned_are_not_replaced(path):
-    def work():
-        tracker = Tracker(path, sync_at=10**6)
-        tracker.should_try_add("a")
-        kill_myself()
-
-    die_in(work)
+    die_in(try_and_die, path)
     with Tracker(path) as tracker:
         tracker["a"] = {"_tries": 7}
     assert tries_in(path) == {"a": 7}

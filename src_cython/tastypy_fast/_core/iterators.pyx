@@ -56,7 +56,7 @@ cdef class StoreHandle:
         """Return how many dirty keys make a sync; 0 if the automatic sync is suspended."""
         if self.cache.writes_through:
             return 1
-        # (another thread asks before it waits for the end of the block)
+        # Only in the thread of the block, because another thread asks before it waits for the end of the block.
         if self.held or (self.blocks and self.cache.store.lock.is_mine()):
             return 0
         return self.sync_at

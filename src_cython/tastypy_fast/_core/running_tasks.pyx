@@ -7,7 +7,7 @@ this file, and raises the tries on disk to this number.
 
 A task is running from the moment when an iterator yields it, or ``should_try()`` returns True. It ends when the
 iterator or the thread gets its next task, or when it is marked done or aborted. Each iterator has a slot. Each
-thread has one for ``should_try()`` and for the last task of an iterator that is gone.
+thread has one for ``should_try()`` and for the last task of an iterator that was deleted.
 
 The state of a slot is cleared before its key is written, and set after that. So a kill at any moment leaves a whole
 slot or an empty one. A power cut may leave anything, so the file of another boot is ignored.
@@ -150,7 +150,7 @@ cdef class RunningTasks:
             self.release(self.of_threads.pop(thread))
 
     def leave_to_thread(self, int slot):
-        """Make the task of an iterator that is gone one of the calling thread."""
+        """Make the task of a deleted iterator the running task of the calling thread."""
         cdef unsigned long long thread = this_thread()
         before = self.of_threads.get(thread)
         self.of_threads[thread] = slot
@@ -166,7 +166,7 @@ cdef class RunningSlot:
     def __dealloc__(self):
         if self.number >= 0:
             if self.tasks.is_open and self.tasks.seqs[self.number] >= 0:
-                # "key = next(tracker.try_keys())" runs its task after the iterator is gone.
+                # "key = next(tracker.try_keys())" runs its task after the iterator is deleted.
                 self.tasks.leave_to_thread(self.number)
             else:
                 self.tasks.release(self.number)

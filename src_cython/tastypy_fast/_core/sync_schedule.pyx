@@ -56,7 +56,7 @@ cdef class SyncSchedule:
         The change itself is in memory then, as it is when a sync by count fails.
         """
         if self.failure is not None:
-            # The sync is tried again all the same.
+            # The background thread tries the sync again nevertheless.
             self.is_set = True
             error = self.failure
             self.failure = None
@@ -68,7 +68,7 @@ cdef class SyncSchedule:
         try:
             store.wake_background()
         except BaseException:
-            # (a signal handler has raised before the thread was awake: the next change tries again)
+            # Let the next change try again, because a signal handler may have raised before the thread was awake.
             self.is_set = False
             raise
         return 0

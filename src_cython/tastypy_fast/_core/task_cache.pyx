@@ -389,7 +389,7 @@ cdef class TaskCache(WriteCache):
                 raise KeyError(key)
             entry = self.found
             status = self.status_at(seq, entry)
-            if status & CLAIMED:  # (in the transaction of a shared store)
+            if status & CLAIMED:  # only in the transaction of a shared store
                 note_tries_assigned(self.store, pack(seq), 0)
             self.set_status(seq, entry, make_entry(status & FLAGS, 0))
             self.sync_if_due(sync_at)

@@ -879,7 +879,7 @@ cdef class WriteCache:
                     try:
                         payload = self.serialise(entry, &codec)
                     except (TypeError, ValueError, RuntimeError) as error:
-                        # (a RuntimeError if another thread has added a key to a dict meanwhile)
+                        # A RuntimeError comes if another thread adds a key to a dict meanwhile.
                         failures.append((self.key_of(entry.key), error))
                         failed.add(entry)
                         continue

@@ -67,7 +67,7 @@ cdef extern from "pythread.h":
     int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
     void PyThread_release_lock(PyThread_type_lock lock) nogil
 
-__all__ = ["FILE_SIZE", "METAS_SIZE", "FlushNote", "FlushNotes", "flush_to_disk", "rewrite_metas"]
+__all__ = ["FILE_SIZE", "METAS_SIZE", "FlushNote", "FlushNotes", "flush_to_disk", "has_note", "rewrite_metas"]
 
 cdef enum:
     PLACE_SIZE = 4096
@@ -77,7 +77,9 @@ cdef enum:
     META_SIZE = 136
 
 FILE_SIZE = 2 * PLACE_SIZE
-METAS_SIZE = 272
+METAS_SIZE = 2 * META_SIZE
+
+cdef const char* MAGIC = b"tpfFLUSH"
 
 
 class FlushNote(NamedTuple):
@@ -90,6 +92,16 @@ class FlushNote(NamedTuple):
     failed: bool
     page_size: int
     metas: bytes
+
+
+def has_note(int file):
+    """Return whether a file begins as a file of flush points does, whole or torn."""
+    cdef char magic[8]
+    cdef int place
+    for place in range(2):
+        if pread(file, magic, 8, place * PLACE_SIZE) == 8 and memcmp(magic, MAGIC, 8) == 0:
+            return True
+    return False
 
 
 def flush_to_disk(int file):
@@ -182,7 +194,7 @@ cdef class FlushNotes:
     cdef int load(self, int place, Note* note) noexcept nogil:
         """Read one place, and return whether it is whole."""
         return (pread(self.file, note, sizeof(Note), place * PLACE_SIZE) == sizeof(Note)
-                and memcmp(note.magic, b"tpfFLUSH", 8) == 0 and note.checksum == checksum(note))
+                and memcmp(note.magic, MAGIC, 8) == 0 and note.checksum == checksum(note))
 
     cdef int newest(self, Note* note) noexcept nogil:
         """Read the newest note, and return its place. -1 if there is none."""
@@ -196,7 +208,7 @@ cdef class FlushNotes:
     cdef int put(self, int place, Note* note) noexcept nogil:
         """Write one place to the disk. Return 0, or the number of the error."""
         cdef ssize_t done
-        memcpy(note.magic, b"tpfFLUSH", 8)
+        memcpy(note.magic, MAGIC, 8)
         note.checksum = checksum(note)
         while True:
             done = pwrite(self.file, note, sizeof(Note), place * PLACE_SIZE)
@@ -251,7 +263,7 @@ cdef class FlushNotes:
         return FlushNote(
             note.sequence, note.txnid, PyBytes_FromStringAndSize(note.boot, 16),
             PyBytes_FromStringAndSize(note.identity, 16), note.failed != 0, note.page_size,
-            PyBytes_FromStringAndSize(note.metas, 272),
+            PyBytes_FromStringAndSize(note.metas, 2 * META_SIZE),
         )
 
     def save(self, unsigned long long txnid, unsigned int page_size, bytes metas not None, bytes boot not None,
@@ -263,7 +275,7 @@ cdef class FlushNotes:
         """
         cdef Note note, last
         cdef int place, number = 0
-        if len(metas) != 272 or len(boot) != 16 or len(identity) != 16:
+        if len(metas) != 2 * META_SIZE or len(boot) != 16 or len(identity) != 16:
             raise ValueError("a part of the note has a wrong length")
         self.begin()
         place = self.newest(&last)
@@ -282,7 +294,7 @@ cdef class FlushNotes:
             note.page_size = page_size
             memcpy(note.boot, PyBytes_AS_STRING(boot), 16)
             memcpy(note.identity, PyBytes_AS_STRING(identity), 16)
-            memcpy(note.metas, PyBytes_AS_STRING(metas), 272)
+            memcpy(note.metas, PyBytes_AS_STRING(metas), 2 * META_SIZE)
             with nogil:
                 number = self.put(0 if place == 1 else 1, &note)
                 if number != 0 and place >= 0:
