@@ -102,6 +102,7 @@ LAYERS = (
     {"_store"},
     {"_shared"},
     {"_formats", "_inspect"},
+    {"pipeline"},
     {"_mixins", "maintenance"},
     {"pod"},
     {"tracker", "shared_pod"},
