@@ -84,7 +84,7 @@ def _open_status(match: Match) -> str:
 @store_argument
 @key_options
 @click.option("--json", "as_lines", is_flag=True, help='Print a line {"key": ..., "value": ...} per key.')
-def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, as_lines: bool) -> int:
+def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, null: bool, as_lines: bool) -> int:
     """Print the values of keys as JSON.
 
     For a single key, the value is printed over several lines. For several keys, each line has the key, a tab and the
@@ -99,7 +99,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, as
     alone = len(keys) == 1 and keys[0] != "-" and file is None
     code = OK
     with open_reader(store) as reader:
-        for key, text in iter_given_keys(keys, file, json_keys):
+        for key, text in iter_given_keys(keys, file, json_keys, null):
             try:
                 value = reader[key]
             except KeyError:
