@@ -26,6 +26,7 @@ from tastypy_fast.cli.exit_codes import (
     format_error,
     print_error,
 )
+from tastypy_fast.cli.failures import errors
 from tastypy_fast.cli.formatting import accept_any_text
 from tastypy_fast.cli.import_export import export, import_
 from tastypy_fast.cli.maintain import compact, copy, repair, verify
@@ -94,8 +95,8 @@ def tastypy_fast() -> None:
     """
 
 
-for command in (status, watch, ls, get, set_value, rm, add, done, reset, abort, export, import_, copy, compact, verify,
-                repair):
+for command in (status, watch, ls, get, set_value, rm, add, done, reset, abort, errors, export, import_, copy, compact,
+                verify, repair):
     tastypy_fast.add_command(command)
 
 

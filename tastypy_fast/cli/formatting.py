@@ -17,6 +17,7 @@ __all__ = [
     "as_json",
     "console",
     "duration",
+    "error_text",
     "key_as_json",
     "key_text",
     "pair_as_json",
@@ -57,6 +58,21 @@ def key_as_json(key: Any) -> str:
 def pair_as_json(key: Any, value: Any) -> str:
     """Return a key and its value as one line, as export writes it."""
     return f'{{"key":{key_as_json(key)},"value":{as_json(value)}}}'
+
+
+def error_text(task: dict[str, Any]) -> str:
+    """Return the error of a task in one line, or an empty string. A task without ``_error`` may have an "error".
+
+    >>> error_text({"_error": {"type": "ValueError", "message": "a\\nb", "traceback": "..."}}), error_text({})
+    ('ValueError: a b', '')
+    """
+    kept = task.get("_error")
+    if isinstance(kept, dict):
+        found = ": ".join(str(kept[name]) for name in ("type", "message") if kept.get(name))
+    else:
+        own = kept if kept is not None else task.get("error")
+        found = own if isinstance(own, str) else as_json(own) if own is not None else ""
+    return " ".join(found.split())
 
 
 def key_text(key: Any, json_keys: bool = False) -> str:

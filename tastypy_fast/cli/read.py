@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
-from tastypy_fast.cli.formatting import as_json, key_text, pair_as_json, print_line, printable
+from tastypy_fast.cli.formatting import as_json, error_text, key_text, pair_as_json, print_line, printable
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
     Match,
@@ -72,6 +72,8 @@ def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
         return f"{key}\t{printable(as_json(match.value))}"
     task = match.value
     data = {name: value for name, value in task.items() if name not in TASK_FIELDS}
+    if "_error" in data:
+        data["_error"] = error_text(task)
     status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_status(match)
     return f"{status}\t{task['_tries']}\t{key}\t{printable(as_json(data)) if data else ''}".rstrip("\t")
 
