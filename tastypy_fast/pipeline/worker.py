@@ -196,7 +196,9 @@ def shorten(text: str, limit: int) -> str:
 def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str, Any]:
     """Return the dict that is kept as ``_error`` of a task: type, message, traceback and time.
 
-    ``skip_frames`` is the number of frames at the beginning of the traceback that belong to this package.
+    ``skip_frames`` is the number of frames at the beginning of the traceback that belong to this package. An exception
+    may have an attribute ``task_error``, a dict of more fields, for example the exit code of a command. It may have the
+    field "type", too. Then no traceback is kept, because the fields say what failed.
     """
     if isinstance(error, str):
         return {"type": "Error", "message": _printable(shorten(error, MAX_MESSAGE)), "at": now_text()}
@@ -207,6 +209,10 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
         message = str(error)
     except Exception as failure:
         message = f"<str() of the error raised {type(failure).__name__}>"
+    message = _printable(shorten(message, MAX_MESSAGE))
+    fields = getattr(error, "task_error", None)
+    if isinstance(fields, dict):
+        return {"type": name, "message": message, **fields, "at": now_text()}
     frames = error.__traceback__
     for _ in range(skip_frames):
         frames = frames.tb_next if frames is not None else None
@@ -214,8 +220,8 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
         lines = traceback.format_exception(kind, error, frames)
     except Exception as failure:
         lines = [f"<the traceback could not be formatted: {type(failure).__name__}>\n"]
-    return {"type": name, "message": _printable(shorten(message, MAX_MESSAGE)),
-            "traceback": _printable(shorten("".join(lines), MAX_TRACEBACK)), "at": now_text()}
+    return {"type": name, "message": message, "traceback": _printable(shorten("".join(lines), MAX_TRACEBACK)),
+            "at": now_text()}
 
 
 def _printable(text: str) -> str:
