@@ -176,7 +176,8 @@ def current_task() -> CurrentTask:
     try:
         return _current.get()
     except LookupError:
-        raise RuntimeError("no task is running here; current_task() is for functions that tracker.run() calls") from None
+        raise RuntimeError(
+            "no task is running here; current_task() is for functions that tracker.run() calls") from None
 
 
 def now_text(seconds: float | None = None) -> str:
@@ -261,7 +262,9 @@ class TaskFunction(NamedTuple):
         info["type"] = type(error).__name__
         info.pop("traceback", None)
         if wanted == RETRY:
-            return Outcome(RETRY, None, info, error.after, error.count)  # type: ignore[attr-defined]
+            after = error.after  # type: ignore[attr-defined]
+            count = bool(error.count)  # type: ignore[attr-defined]
+            return Outcome(RETRY, None, info, None if after is None else float(after), count)
         return Outcome(ABORTED, None, info)
 
 
