@@ -29,7 +29,9 @@ class ChunkSize:
         self._limit = MAX_TASKS
 
     def learn(self, size: int, begun: int, seconds: float, last: float) -> None:
-        """Take the time of a chunk of ``size`` tasks into account. ``last`` is the time of the last one that begun."""
+        """Take the time of a chunk of ``size`` tasks into account. ``last`` is the time of the last one that began."""
+        if not begun:
+            return
         mean = seconds / begun
         if begun < size:
             # The chunk ended early: the last task took long, or the results are large. So the next chunk is small.

@@ -54,7 +54,7 @@ class TaskExecutor(ABC):
 
     @abstractmethod
     def room(self) -> int:
-        """Return how many tasks the next ``put()`` should have; 0 while every worker has enough."""
+        """Return how many tasks the next ``put()`` should have; 0 while every worker has enough, or none is ready."""
 
     @abstractmethod
     def put(self, tasks: list[Task]) -> None:

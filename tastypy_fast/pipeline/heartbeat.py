@@ -1,4 +1,4 @@
-"""Share with each worker the place and the start of its task in progress, so that a death or a delay has one task."""
+"""Share with each worker which task it runs and since when, so that a death or a delay is blamed on one task."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import mmap
 import os
 import tempfile
 
-__all__ = ["Heartbeats", "map_heartbeat"]
+__all__ = ["LIMIT", "NO_LIMIT", "POSITION", "TIME", "Heartbeats", "map_heartbeat"]
 
-# A heartbeat is two doubles: the place of the task in its chunk, from 1 (0: none is in progress), and the time of
-# time.monotonic() when it began. The worker writes the time first, so that a place never has an older time.
-SIZE = 2
+# A heartbeat is three doubles: the position of the task in progress (0: none is in progress), the time of
+# time.monotonic() when it began, and the last position that the worker may begin. A position counts all tasks that this
+# worker was given, from 1. The worker writes the time, then the position, and then reads the limit. So a task whose
+# position is above the limit, and which has not begun some time after the limit was written, will not begin.
+SIZE = 3
+POSITION, TIME, LIMIT = range(SIZE)
+NO_LIMIT = float("inf")
 
 
 class Heartbeats:
@@ -32,17 +36,22 @@ class Heartbeats:
         self._doubles = memoryview(self._memory).cast("d")
 
     def of_slot(self, slot: int) -> memoryview[float]:
-        """Return the two doubles of a worker."""
+        """Return the doubles of a worker."""
         return self._doubles[slot * SIZE:(slot + 1) * SIZE]
 
     def read(self, slot: int) -> tuple[int, float]:
-        """Return the place and the start of the task in progress."""
+        """Return the position and the start of the task in progress."""
         doubles = self._doubles
-        return int(doubles[slot * SIZE]), doubles[slot * SIZE + 1]
+        return int(doubles[slot * SIZE + POSITION]), doubles[slot * SIZE + TIME]
+
+    def set_limit(self, slot: int, limit: float) -> None:
+        """Set the last position that a worker may begin."""
+        self._doubles[slot * SIZE + LIMIT] = limit
 
     def clear(self, slot: int) -> None:
-        """Say that no task is in progress."""
-        self._doubles[slot * SIZE] = 0.0
+        """Prepare for a new worker."""
+        self._doubles[slot * SIZE + POSITION] = 0.0
+        self.set_limit(slot, NO_LIMIT)
 
     def close(self) -> None:
         """Unmap the memory, and close its descriptor."""
@@ -54,7 +63,7 @@ class Heartbeats:
 
 
 def map_heartbeat(descriptor: int, slot: int) -> memoryview[float]:
-    """Return the two doubles of a worker, in the worker. Closes the descriptor."""
+    """Return the doubles of a worker, in the worker. Closes the descriptor."""
     memory = mmap.mmap(descriptor, 0)
     os.close(descriptor)
     return memoryview(memory).cast("d")[slot * SIZE:(slot + 1) * SIZE]

@@ -251,6 +251,19 @@ class TaskFunction(NamedTuple):
         finally:
             _current.reset(token)
 
+    async def run_async(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
+        """Run one task whose function is a coroutine function. Otherwise the same as a call. Raises nothing."""
+        key, tries, data = task
+        token = _current.set(CurrentTask(key, tries, slot, data))
+        began = time.monotonic()
+        try:
+            result = await (self.function(key, data) if self.with_data else self.function(key))
+            return outcome_of(result)
+        except BaseException as error:
+            return self.outcome_of_error(error, began)
+        finally:
+            _current.reset(token)
+
     def outcome_of_error(self, error: BaseException, began: float) -> Outcome:
         """Return the outcome of a task that raised. ``began`` is a time of ``time.monotonic()``."""
         wanted = getattr(type(error), "_task_outcome", None)
@@ -292,15 +305,16 @@ def run_chunk(
 ) -> list[Outcome]:
     """Run tasks until the chunk's time is up, and return the outcomes of those that have begun.
 
-    ``on_task(index, time)`` is called before each task, with its place in the chunk and ``time.monotonic()``.
+    ``on_task(index, time)`` is called before each task, with its place in the chunk and ``time.monotonic()``. If it
+    returns False, the chunk ends before that task.
     """
     outcomes: list[Outcome] = []
     size = 0
     now = time.monotonic()
     end = now + CHUNK_SECONDS
     for index, task in enumerate(tasks):
-        if on_task is not None:
-            on_task(index, now)
+        if on_task is not None and on_task(index, now) is False:
+            break
         outcome = function(task, slot)
         outcomes.append(outcome)
         if outcome.data is not None:

@@ -29,7 +29,7 @@ from tastypy_fast.exceptions import WorkerStartError
 from tastypy_fast.pipeline.chunk_size import ChunkSize
 from tastypy_fast.pipeline.executor import NOT_BEGUN, Event, Task, TaskExecutor
 from tastypy_fast.pipeline.function_pickle import pickle_for_worker
-from tastypy_fast.pipeline.heartbeat import Heartbeats
+from tastypy_fast.pipeline.heartbeat import NO_LIMIT, Heartbeats
 from tastypy_fast.pipeline.wire import HEADER, LOG, NOT_STARTED, READY, FrameReader, decode_outcome
 from tastypy_fast.pipeline.worker import CHUNK_BYTES, FAILED, Outcome, TaskFunction, describe_error, task_failure
 from tastypy_fast.pipeline.worker_log import handle_record, levels_in_use
@@ -41,6 +41,10 @@ __all__ = ["ProcessPool"]
 MAX_STILLBORN = 3
 # The delay before a process is started again that the system could not start, in seconds.
 RESTART_SECONDS = 0.1
+# While a worker is idle, a task that takes longer than this, in seconds, keeps no other task waiting.
+STUCK_SECONDS = 0.02
+# Time enough for a worker to see a new limit, or for the driver to see that a task has begun, in seconds.
+REVOKE_SECONDS = 0.002
 # How long an idle worker may take to end, in seconds.
 CLOSE_SECONDS = 2.0
 # How long to wait for the end of a process after SIGKILL, in seconds. One that hangs in the kernel takes longer.
@@ -162,7 +166,7 @@ class ProcessPool(TaskExecutor):
         """Return the worker that gets the next chunk: the one with the fewest, of those that are ready."""
         chosen, least = None, self._size.chunks
         for worker in self._crew:
-            if worker.is_ready and len(worker.chunks) < least:
+            if worker.is_ready and worker.revoked_at is None and len(worker.chunks) < least:
                 chosen, least = worker, len(worker.chunks)
                 if not least:
                     break
@@ -176,11 +180,11 @@ class ProcessPool(TaskExecutor):
         if self._function.with_data:
             chunk, items = self._pickle_tasks(tasks)
         else:
-            chunk, items = tasks, [(task.key, task.tries) for task in tasks]
+            chunk, items = list(tasks), [(task.key, task.tries) for task in tasks]
         if not chunk:
             return
         self._in_flight += len(chunk)
-        worker.chunks.append(chunk)
+        worker.add_chunk(chunk)
         was_waiting = bool(worker.unsent)
         worker.send(pickle.dumps(items, 5))
         if worker.unsent and not was_waiting:
@@ -220,6 +224,8 @@ class ProcessPool(TaskExecutor):
             seconds = min(seconds, RESTART_SECONDS)
         if self._timeout is not None and self._in_flight:
             seconds = min(seconds, max(0.0, self._next_check - time.monotonic()))
+        if seconds and self._in_flight and any(worker.is_ready and not worker.chunks for worker in self._crew):
+            seconds = min(seconds, self._revoke_stuck(time.monotonic()))
         for key, mask in self._selector.select(seconds):
             worker = key.data
             if worker is None or worker.is_buried:
@@ -273,11 +279,43 @@ class ProcessPool(TaskExecutor):
             self._error = WorkerStartError(f"{part}: {error['type']}: {error['message']}\n\n{error['traceback']}")
         else:
             seconds, last, items = pickle.loads(content)
-            chunk = worker.chunks.popleft()
-            self._in_flight -= len(chunk)
-            self._events.extend([Event(task, decode_outcome(item)) for task, item in zip(chunk, items, strict=False)])
-            self._events.extend([Event(task, NOT_BEGUN) for task in chunk[len(items):]])
-            self._size.learn(len(chunk), len(items), seconds, last)
+            tasks = worker.chunks.popleft().tasks
+            self._in_flight -= len(tasks)
+            self._events.extend([Event(task, decode_outcome(item)) for task, item in zip(tasks, items, strict=False)])
+            self._events.extend([Event(task, NOT_BEGUN) for task in tasks[len(items):]])
+            self._size.learn(len(tasks), len(items), seconds, last)
+            if worker.revoked_at is not None and not worker.chunks:
+                assert self._heartbeats is not None
+                self._heartbeats.set_limit(worker.slot, NO_LIMIT)
+                worker.revoked_at = None
+
+    def _revoke_stuck(self, now: float) -> float:
+        """Take back the tasks that wait behind a long one, because another worker is idle.
+
+        This has two steps. The first sets the limit of the worker. The second, a little later, takes back what has not
+        begun until then, because it will not begin any more. Returns the time until the next step, in seconds.
+        """
+        assert self._heartbeats is not None
+        wait = STUCK_SECONDS
+        for worker in self._crew:
+            if not worker.waiting(0) or worker.late is not None:
+                continue
+            position, began = self._heartbeats.read(worker.slot)
+            if worker.revoked_at is None:
+                if not position or now - began < STUCK_SECONDS:
+                    continue
+                self._heartbeats.set_limit(worker.slot, position)
+                worker.revoked_at = now
+                wait = min(wait, REVOKE_SECONDS)
+            elif now - worker.revoked_at < REVOKE_SECONDS:
+                wait = min(wait, REVOKE_SECONDS)
+            elif position and worker.waiting(position):
+                tasks = worker.take_back(position)
+                self._in_flight -= len(tasks)
+                self._events.extend([Event(task, NOT_BEGUN) for task in tasks])
+                self._size.learn(len(tasks) + 1, 1, now - began, now - began)
+                wait = 0.0
+        return wait
 
     def _kill_late(self, now: float) -> None:
         """Kill the workers whose task in progress is over the time limit."""
@@ -289,14 +327,14 @@ class ProcessPool(TaskExecutor):
         self._next_check = now + self._timeout
         for worker in self._crew:
             if worker.chunks and worker.late is None:
-                place, began = self._heartbeats.read(worker.slot)
-                if not place:
+                position, began = self._heartbeats.read(worker.slot)
+                if not position:
                     continue
                 left = began + worker.pause_of(began) + self._timeout - now
                 if left > 0:
                     self._next_check = min(self._next_check, now + left)
                 else:
-                    worker.late = place, began, now - began
+                    worker.late = position, now - began
                     worker.is_ready = False
                     worker.kill()
 
@@ -313,19 +351,18 @@ class ProcessPool(TaskExecutor):
         # Results that are complete count.
         while self._read(worker, READS) and worker.has_more():
             pass
-        place, began = self._heartbeats.read(worker.slot)
+        position, _ = self._heartbeats.read(worker.slot)
         late = worker.late
         failure = None
         if late is not None:
-            # Otherwise it finished the late task just before it was killed, and the task after it is not to blame.
-            if late[:2] == (place, began):
-                failure = task_failure(
-                    "TaskTimeout", f"the task took longer than {self._timeout:g} s", seconds=round(late[2], 3))
+            # If it finished the late task just before it was killed, the task after that is not to blame.
+            position = late[0]
+            failure = task_failure(
+                "TaskTimeout", f"the task took longer than {self._timeout:g} s", seconds=round(late[1], 3))
         elif self._error is None:
             self.workers_lost += 1
-            if place:
-                failure = _describe_death(exit_code)
-        self._give_back(worker, place, failure)
+            failure = _describe_death(exit_code)
+        self._give_back(worker, position, failure)
         self._selector.unregister(worker.socket)
         self._selector.unregister(worker.end)
         worker.close()
@@ -334,12 +371,15 @@ class ProcessPool(TaskExecutor):
             self._count_stillborn(f"ended with {_exit_text(exit_code)}")
         self._vacant.append(worker.slot)
 
-    def _give_back(self, worker: _Worker, place: int, failure: dict[str, Any] | None) -> None:
-        """Report the tasks of a dead worker: that at ``place`` of its first chunk failed, and no other had begun."""
-        blamed = worker.chunks[0][place - 1] if failure is not None and worker.chunks else None
-        for task in itertools.chain(*worker.chunks):
+    def _give_back(self, worker: _Worker, position: int, failure: dict[str, Any] | None) -> None:
+        """Report the tasks of a dead worker. That at ``position`` failed. The others go back; results may be lost.
+
+        There may be none at that position: its result was complete, or the worker was between two tasks.
+        """
+        blamed = worker.task_at(position) if failure is not None else None
+        for task in worker.tasks():
             self._events.append(Event(task, Outcome(FAILED, None, failure) if task is blamed else NOT_BEGUN))
-        self._in_flight -= sum(map(len, worker.chunks))
+            self._in_flight -= 1
         worker.chunks.clear()
 
     def _count_stillborn(self, reason: str) -> None:
@@ -375,7 +415,7 @@ class ProcessPool(TaskExecutor):
         self._events = []
         for worker in self._crew:
             worker.kill()
-            tasks.extend(itertools.chain(*worker.chunks))
+            tasks.extend(worker.tasks())
         self._end()
         return tasks
 
@@ -456,11 +496,22 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+class _Chunk:
+    """Tasks that a worker was given together. ``before`` is the number of tasks that it was given before them."""
+
+    __slots__ = ("before", "tasks")
+
+    def __init__(self, tasks: list[Task], before: int) -> None:
+        self.tasks = tasks
+        self.before = before
+
+
 class _Worker:
     """One worker process, as the driver sees it.
 
-    ``chunks`` are its tasks: those of the chunk in progress, then those of the waiting one. ``late`` is set when it is
-    killed because of its task in progress: the heartbeat, and the time that the task took.
+    ``chunks`` are those that it has not answered: that in progress, then the waiting one. ``late`` is set when it is
+    killed because of its task in progress: the position of the task, and the time that it took. ``revoked_at`` is the
+    time when it was told not to begin any more of its tasks.
     """
 
     def __init__(self, slot: int, process: Any, ours: socket.socket) -> None:
@@ -469,9 +520,11 @@ class _Worker:
         self.end = _ProcessEnd(process)
         self.reader = FrameReader()
         self.unsent: deque[memoryview] = deque()
-        self.chunks: deque[list[Task]] = deque()
+        self.chunks: deque[_Chunk] = deque()
         self.is_ready = self.is_buried = False
-        self.late: tuple[int, float, float] | None = None
+        self.late: tuple[int, float] | None = None
+        self.revoked_at: float | None = None
+        self._given = 0
         self._process = process
         self._pid: int = process.pid
         self._pause = 0.0, 0.0
@@ -501,6 +554,37 @@ class _Worker:
             # It has died, which the driver learns by the end of the process.
             unsent.clear()
         return True
+
+    def add_chunk(self, tasks: list[Task]) -> None:
+        """Add a chunk, which is to be sent."""
+        self.chunks.append(_Chunk(tasks, self._given))
+        self._given += len(tasks)
+
+    def tasks(self) -> list[Task]:
+        """Return the tasks of all chunks."""
+        return list(itertools.chain.from_iterable(chunk.tasks for chunk in self.chunks))
+
+    def task_at(self, position: int) -> Task | None:
+        """Return the task at a position, or None if it is not one of the chunks'."""
+        for chunk in self.chunks:
+            if 0 < position - chunk.before <= len(chunk.tasks):
+                return chunk.tasks[position - chunk.before - 1]
+        return None
+
+    def waiting(self, position: int) -> bool:
+        """Return whether it has any task after this position; with 0, any task but one."""
+        if not position:
+            return bool(self.chunks) and (len(self.chunks) > 1 or len(self.chunks[0].tasks) > 1)
+        return any(chunk.tasks and chunk.before + len(chunk.tasks) > position for chunk in self.chunks)
+
+    def take_back(self, position: int) -> list[Task]:
+        """Remove the tasks after this position from the chunks, and return them."""
+        tasks: list[Task] = []
+        for chunk in self.chunks:
+            keep = max(0, position - chunk.before)
+            tasks += chunk.tasks[keep:]
+            del chunk.tasks[keep:]
+        return tasks
 
     def interest(self) -> int:
         """Return what the selector has to wait for."""

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tastypy_fast.pipeline.heartbeat import map_heartbeat
+from tastypy_fast.pipeline.heartbeat import LIMIT, POSITION, TIME, map_heartbeat
 from tastypy_fast.pipeline.wire import (
     HEADER,
     LOG,
@@ -141,6 +141,8 @@ class _Worker:
         self._channel = _Channel(connection)
         self._input = connection.makefile("rb", SMALL)
         self._tasks: list[tuple[Any, int, Any]] = []
+        # The number of tasks in all chunks before this one.
+        self._before = 0
         self._log = ForwardingHandler(lambda record: self._channel.send(LOG + record), self._task_key)
         self._function = TaskFunction(_no_function)
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -181,13 +183,15 @@ class _Worker:
         raise AssertionError("unreachable")
 
     def _run_chunk(self, payload: bytes) -> None:
-        self._tasks = [pickle.loads(task) if type(task) is bytes else (*task, None) for task in pickle.loads(payload)]
+        tasks = [pickle.loads(task) if type(task) is bytes else (*task, None) for task in pickle.loads(payload)]
+        self._tasks = tasks
         began = time.monotonic()
-        outcomes = run_chunk(self._run_task, self._tasks, self._slot, self._beat)
+        outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin)
         now = time.monotonic()
-        last = now - self._heartbeat[1]
-        self._heartbeat[0] = 0.0
+        last = now - self._heartbeat[TIME]
+        self._heartbeat[POSITION] = 0.0
         self._tasks = []
+        self._before += len(tasks)
         self._channel.send(encode_results(outcomes, now - began, last))
 
     def _run_task(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
@@ -195,16 +199,19 @@ class _Worker:
             return self._function(task, slot)
         except KeyboardInterrupt as error:
             # Raised by the task itself, because Ctrl-C does not reach this process group.
-            return self._function.outcome_of_error(error, self._heartbeat[1])
+            return self._function.outcome_of_error(error, self._heartbeat[TIME])
 
-    def _beat(self, index: int, now: float) -> None:
+    def _begin(self, index: int, now: float) -> bool:
+        """Return whether the task at ``index`` of the chunk may begin. The driver may have given it to another one."""
         heartbeat = self._heartbeat
-        heartbeat[1] = now
-        heartbeat[0] = index + 1
+        position = self._before + index + 1
+        heartbeat[TIME] = now
+        heartbeat[POSITION] = position
+        return position <= heartbeat[LIMIT]
 
     def _task_key(self) -> Any:
         """Return the key of the task in progress, for log records of any thread."""
-        tasks, place = self._tasks, int(self._heartbeat[0])
+        tasks, place = self._tasks, int(self._heartbeat[POSITION]) - self._before
         return tasks[place - 1][0] if 0 < place <= len(tasks) else None
 
     def _leave_to_parent(self) -> None:
