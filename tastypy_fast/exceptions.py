@@ -191,8 +191,15 @@ class UnsendableFunctionError(PersistentOrderedDictException, TypeError):
 class TasksFailedError(PersistentOrderedDictException, RuntimeError):
     """Raised by ``raise_for_failed()`` of a run's report if tasks have failed. The message has the first ten errors.
 
-    The errors of all tasks are kept with them.
+    The errors of all tasks are kept with them. The report is the attribute ``report``.
     """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message, report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NewerFormatError(PersistentOrderedDictException, NotImplementedError):

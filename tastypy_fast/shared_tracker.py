@@ -16,6 +16,7 @@ from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.examples import show_own_examples
 from tastypy_fast._mixins.mapping import merge_tasks
+from tastypy_fast._mixins.run import RunMixin
 from tastypy_fast._mixins.task_status import TaskStatusMixin
 from tastypy_fast._shared import claim_iterator
 from tastypy_fast._shared.claims import key_at, order_of
@@ -37,6 +38,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     SharedPersistentOrderedDict[K, dict[str, Any]],
     TaskStatusMixin[K],
     CountingMixin,
+    RunMixin[K],
     SharedTrackerHandle[K],
 ):
     """A ProgressTracker that any number of workers use at once.
@@ -101,6 +103,17 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
         return count_progress(self._read_handle(), self._store, self._max_tries, allow_aborted)
+
+    # What run() needs
+
+    def _begin_run(self) -> None:
+        self._read_handle()  # raises for a closed store
+
+    def _commit_run(self) -> None:
+        """Do nothing, because each operation is a commit, and flushes are due once a second."""
+
+    def _end_run(self) -> None:
+        """Do nothing."""
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
         """Update tasks with dicts, as ``dict.update()`` does, in one transaction. A missing task is added first.

@@ -495,8 +495,10 @@ class InlineExecutor(_InProcess):
         self._note.begin(task.key, task.tries)
         began = time.monotonic()
         try:
+            self.in_task = True
             outcome = self._function((task.key, task.tries, task.data), 0)
         finally:
+            self.in_task = False
             self._note.end()
         took = time.monotonic() - began
         self._tasks.popleft()

@@ -43,6 +43,9 @@ MAX_RESULT = 64 << 20
 # How much of an error is kept, in characters.
 MAX_MESSAGE, MAX_TRACEBACK = 2000, 8000
 
+# Errors of these modules are named without the module.
+_WITHOUT_MODULE = ("builtins", "__main__", "__mp_main__", "tastypy_fast.exceptions")
+
 # The kinds of outcomes.
 DONE, FAILED, ABORTED, RETRY = range(4)
 
@@ -202,8 +205,7 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
     if isinstance(error, str):
         return {"type": "Error", "message": _printable(shorten(error, MAX_MESSAGE)), "at": now_text()}
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__", "__mp_main__") \
-        else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ in _WITHOUT_MODULE else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
     except Exception as failure:
