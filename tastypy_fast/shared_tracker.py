@@ -197,7 +197,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     # Finishing many
 
     def mark_done_many(self, keys_iterable: Iterable[K]) -> None:
-        """Mark many tasks done in one transaction, or none if one of them does not exist.
+        """Mark many tasks done in one transaction, or none if one of them does not exist. Their ``_error`` is removed.
 
         Args:
             keys_iterable: The keys of the tasks. It is read to its end first.

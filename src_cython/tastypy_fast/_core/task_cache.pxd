@@ -14,6 +14,8 @@ cdef class TaskCache(WriteCache):
 
     cdef int assign(self, bytes key, dict value) except -1
     cdef uint32_t with_claim(self, long long seq, uint32_t status) except? 0xffffffff
+    cdef Entry without_error(self, object key, long long seq, Entry entry)
+    cdef object record_error(self, object key, dict error, long long sync_at)
     # Statuses
     cdef int read_status_from_dict(self, Entry entry) except -1
     cdef int read_borrowed_statuses(self) except -1

@@ -3,6 +3,9 @@
 A caller gets a task as one dict with both. While the cache watches that dict, its ``_done``, ``_aborted`` and
 ``_tries`` are the authoritative status. They are read from the dict before the status is used. A status that a method
 sets is written into the dict at once. So both ways of changing a status agree.
+
+``_error``, the error of the last try that failed, is stored with the data. Whether it exists is also in the status, as
+the flag ERROR. This flag is a hint, because stores of older formats may have it wrong (see ``status_block``).
 """
 
 cimport cython
@@ -19,6 +22,7 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
+    ERROR,
     FLAGS,
     MAX_TRIES,
     PRESENT,
@@ -70,12 +74,14 @@ cdef class TaskCache(WriteCache):
         if not status & PRESENT:
             raise self.damaged(self.key_of(key), "the task has no status")
         write_status_to_dict(value, status)
-        self.decoded_status = status & ~<uint32_t>CLAIMED
+        self.decoded_status = status & ~(CLAIMED | ERROR)
         if codec != NO_PAYLOAD:
             try:
                 value.update(load_value(codec, payload))
             except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
                 raise self.damaged(self.key_of(key), error) from error
+            if "_error" in value:
+                self.decoded_status |= ERROR
         return value
 
     cdef bytes serialise(self, Entry entry, int* codec):
@@ -151,6 +157,7 @@ cdef class TaskCache(WriteCache):
         cdef Entry entry
         cdef dict changed
         cdef list kept, held
+        cdef uint32_t before
         if not self.has_changes():
             WriteCache.reload(self)
             self.status.forget()
@@ -173,8 +180,10 @@ cdef class TaskCache(WriteCache):
                 self.set_status(entry.seq, entry, status)
         for seq, status in changed.items():
             # A task that the other cache has deleted stays deleted.
-            if self.status.get(seq) & PRESENT:
-                self.status.set(seq, status, True)
+            before = self.status.get(seq)
+            if before & PRESENT:
+                # The data on disk are those of the other cache.
+                self.status.set(seq, (status & ~ERROR) | (before & ERROR), True)
         return self.watch_again(held)
 
     cdef int put(self, bytes key, object value, long long sync_at) except -1:
@@ -247,7 +256,7 @@ cdef class TaskCache(WriteCache):
         if entry.value is not None and entry.exists:
             status = status_in(entry.value)
             before = self.status.get(entry.seq)
-            if status != (before & ~<uint32_t>(FLAGS & ~(PRESENT | DONE | ABORTED))):
+            if status != before & ~<uint32_t>CLAIMED:
                 self.set_status(entry.seq, entry, status)
         return 0
 
@@ -356,7 +365,55 @@ cdef class TaskCache(WriteCache):
                     tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
                 elif added_tries:
                     note_tries_added(self.store, pack(seq), added_tries)
+            if status & drop & ERROR:
+                entry = self.without_error(key, seq, entry)
             self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
+            self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+
+    cdef Entry without_error(self, object key, long long seq, Entry entry):
+        """Remove ``_error`` from the data of a task. Returns the task's cache entry, or None if it still has none.
+
+        The caller removes the flag from the status.
+        """
+        cdef YieldedCopy copied = self.last_yielded.copied
+        cdef bytes encoded
+        cdef dict value
+        cdef long long stored = 0
+        cdef int codec = 0
+        if entry is not None and entry.value is not None:
+            entry.value.pop("_error", None)
+            self.count_as_dirty(entry)
+        else:
+            if entry is None:
+                encoded = encode_key(key)
+                raw = self.find_record(encoded, &stored)
+                if raw is None:
+                    raise self.damaged(key, "the index refers to a record that does not exist")
+                entry = self.entry_from_record(encoded, seq, raw)
+                value = self.decode(encoded, seq, entry.codec, entry.payload)
+                if "_error" not in value:
+                    return None
+                self.adopt(entry)
+                self.add_len_delta(entry)
+            else:
+                value = self.decode(entry.key, seq, entry.codec, entry.payload)
+            value.pop("_error", None)
+            payload = dump_data(value, &codec)
+            self.put_payload(entry, entry.key, codec, payload)
+        if copied is not None and copied.seq == seq:
+            copied.value.pop("_error", None)
+        return entry
+
+    cdef object record_error(self, object key, dict error, long long sync_at):
+        """Set ``_error`` of a task, with the number of its tries."""
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            tries = self.status_of(key)[2]
+            self.merge(key, {"_error": {**error, "try": tries}}, 0)
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
@@ -370,7 +427,7 @@ cdef class TaskCache(WriteCache):
             if self.find_task(key) == ABSENT:
                 raise KeyError(key)
             self.merge(key, data, 0)
-            self.change(key, CLAIMED, DONE, 0, 0)
+            self.change(key, CLAIMED | ERROR, DONE, 0, 0)
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
@@ -640,6 +697,8 @@ cdef uint32_t status_in(dict value) except? 0xffffffff:
                 raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(is_set)}")
         if is_set:
             flags |= flag
+    if "_error" in value:
+        flags |= ERROR
     if not isinstance(tries, int) or isinstance(tries, bool):
         raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
     if not -MAX_TRIES <= tries <= MAX_TRIES:
