@@ -41,6 +41,8 @@ class ResultRecorder:
         self._committed_at = time.monotonic()
         self._has_changes = False
         self.has_new_tasks = False
+        # How often the results were written.
+        self.flushes = 0
 
     def add(self, task: Task, kind: int, data: dict[str, Any] | None = None, new_keys: list[Any] | None = None,
             size: int = 0) -> None:
@@ -85,10 +87,12 @@ class ResultRecorder:
             # In a private tracker some are perhaps written. Writing them again changes nothing.
             self._entries = entries + self._entries
             raise
+        self.flushes += 1
+        for index, error in refused.items():
+            self._on_refused(entries[index][0], error)
+        # At the end, because a function of the user may raise.
         for index, (task, kind, data, _) in enumerate(entries):
-            if index in refused:
-                self._on_refused(task, refused[index])
-            elif kind == DONE:
+            if kind == DONE and index not in refused:
                 self._on_saved(task, data)
 
     def _add_tasks(self, entries: list[Any]) -> dict[int, Exception]:

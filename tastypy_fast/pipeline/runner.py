@@ -173,7 +173,7 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -
     """Run a function on the tasks of a tracker. See ``tracker.run()``."""
     options.check(function)
     began = time.time()
-    info = {"function": _name_of(function), "begun": now_text(began)}
+    info: dict[str, Any] = {"function": _name_of(function), "begun": now_text(began)}
     executor: TaskExecutor | None = None
     signals = RunSignals(lambda: executor is not None and executor.in_task)
     tracker._begin_run()
@@ -208,6 +208,9 @@ class _Run:
         self._report = RunReport()
         self._recorder = ResultRecorder(tracker, self._on_saved, self._on_refused)
         self._bar: Any = None
+        # The failed tries for on_failure(), and the number of results, recorded or not.
+        self._failures: list[tuple[Any, dict[str, Any], bool]] = []
+        self._results = 0
         # When no more tasks are handed out: when running tasks are ended, a time of time.monotonic().
         self._kill_at: float | None = None
         self._is_draining = False
@@ -233,6 +236,11 @@ class _Run:
         return self._report
 
     def _run_executor(self) -> None:
+        first = self._source.take(1)
+        if not first and self._source.next_due() is None:
+            return  # there is nothing to do, so no worker is started
+        for task in first:
+            self._source.put_back(task)
         try:
             self._executor.start()
             self._loop()
@@ -255,6 +263,7 @@ class _Run:
                 return
             for event in executor.step(self._seconds_to_wait()):
                 self._handle(event)
+            self._call_on_failure()
             recorder.commit_if_due()
             if self._bar is not None:
                 self._bar.update()
@@ -282,7 +291,9 @@ class _Run:
             return False
         self._source.ask_again()
         self._hand_out()
-        return self._executor.is_busy() or self._source.next_due() is not None or self._source.begin_again()
+        if self._executor.is_busy() or self._executor.room() == 0:
+            return True  # without a task there is no room only while no worker is ready
+        return self._source.next_due() is not None or self._source.begin_again()
 
     def _seconds_to_wait(self) -> float:
         now = time.monotonic()
@@ -335,8 +346,9 @@ class _Run:
             assert outcome.error is not None
             self._source.end(task)
             self._report.aborted += 1
-            self._recorder.add(task, ABORTED, {**outcome.error, "try": task.tries})
-            self._call_on_failure(task, outcome.error, True)
+            error = {**outcome.error, "try": task.tries}
+            self._recorder.add(task, ABORTED, error)
+            self._failures.append((task.key, error, True))
         else:
             self._handle_failed(task, outcome)
 
@@ -355,6 +367,7 @@ class _Run:
                     "ValueError", f"the result has the keys {names}, which belong to the tracker")))
                 return
         self._source.end(task)
+        self._results += 1
         self._recorder.add(task, DONE, data, new_keys, len(outcome.data or b""))
 
     def _handle_failed(self, task: Task, outcome: Outcome) -> None:
@@ -369,7 +382,7 @@ class _Run:
             task.retries += 1
             self._report.retried += 1
             self._wait(task, error, self._delay(task.tries) if outcome.after is None else outcome.after, RETRY)
-            self._call_on_failure(task, error, False)
+            self._failures.append((task.key, error, False))
         else:
             self._fail(task, error)
 
@@ -409,10 +422,10 @@ class _Run:
         if len(report.errors) < MAX_ERRORS:
             report.errors.append((task.key, error))
         self._recorder.add(task, FAILED, error)
-        self._call_on_failure(task, error, True)
+        self._failures.append((task.key, error, True))
         limit = self._options.max_failures
         if limit is not None and not self._is_draining:
-            finished = report.done + report.failed
+            finished = self._results + report.failed
             if report.failed > limit if isinstance(limit, int) else (
                     finished >= MIN_FINISHED and report.failed > limit * finished):
                 self._drain("max_failures", GRACE)
@@ -426,6 +439,9 @@ class _Run:
         """Fail a task whose result cannot be stored. Its function would return the same again, but it has its tries."""
         self._handle_failed(task, Outcome(worker.FAILED, None, describe_error(error)))
 
-    def _call_on_failure(self, task: Task, error: dict[str, Any], is_final: bool) -> None:
+    def _call_on_failure(self) -> None:
+        """Call the user's function for the tries that have failed, after all of them are recorded: it may raise."""
+        failures, self._failures = self._failures, []
         if self._options.on_failure is not None:
-            self._options.on_failure(task.key, error, is_final)
+            for key, error, is_final in failures:
+                self._options.on_failure(key, error, is_final)

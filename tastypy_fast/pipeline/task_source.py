@@ -49,8 +49,10 @@ class TaskSource:
         # A heap of (time of time.monotonic(), serial number, key, retries in this run).
         self._waiting: list[tuple[float, int, Any, int]] = []
         self._serial = count()
-        # The keys of ``keys`` that were taken and have not ended, because the user may name one twice.
+        # The keys of ``keys`` whose results are not in the tracker yet, because the user may name one twice. Those that
+        # have ended since the recorder's flush of this number.
         self._taken: set[Any] = set()
+        self._ended: deque[tuple[int, Any]] = deque()
         self._ask_at = 0.0
         self._has_overflowed = False
 
@@ -62,18 +64,24 @@ class TaskSource:
         tasks: list[Task] = []
         while self._given_back and len(tasks) < number:
             tasks.append(self._given_back.popleft())
-        if self._waiting and len(tasks) < number:
-            tasks += self._with_their_data(self._take_due(number - len(tasks), now))
-        while len(tasks) < number and now >= self._ask_at:
-            wanted = number - len(tasks)
-            found, is_end = self._take_new(wanted) if self._keys is None else self._take_chosen(wanted)
-            tasks += self._with_their_data(found)
-            if is_end:
-                self._ask_at = now + ASK_AGAIN
+        try:
+            if self._waiting and len(tasks) < number:
+                tasks += self._take_due(number - len(tasks), now)
+            while len(tasks) < number and now >= self._ask_at:
+                wanted = number - len(tasks)
+                found, is_end = self._take_new(wanted) if self._keys is None else self._take_chosen(wanted)
+                tasks += found
+                if is_end:
+                    self._ask_at = now + ASK_AGAIN
+            if self._with_data:
+                self._read_data(tasks)
+        except BaseException:
+            self.give_back(tasks)
+            raise
         return tasks
 
     def _take_due(self, number: int, now: float) -> list[Task]:
-        due = []
+        due: list[tuple[float, int, Any, int]] = []
         while self._waiting and len(due) < number and self._waiting[0][0] <= now:
             due.append(heapq.heappop(self._waiting))
         if not due:
@@ -95,6 +103,8 @@ class TaskSource:
 
     def _take_chosen(self, number: int) -> tuple[list[Task], bool]:
         assert self._keys is not None
+        while self._ended and self._ended[0][0] < self._recorder.flushes:
+            self._taken.discard(self._ended.popleft()[1])
         keys: list[Any] = []
         for key in islice(self._keys, number):
             if key not in self._taken:
@@ -133,13 +143,12 @@ class TaskSource:
         self._recorder.add(task, POSTPONED if self.wait(task, delay) else GIVEN_BACK)
         return False
 
-    def _with_their_data(self, tasks: list[Task]) -> list[Task]:
-        if self._with_data:
-            for task in tasks:
+    def _read_data(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.data is None:
                 value = self._tracker.get(task.key) or {}
                 data = {name: item for name, item in value.items() if name not in RESERVED}
                 task.data = copy.deepcopy(data) if self._copy_data else data
-        return tasks
 
     # Returning
 
@@ -151,15 +160,14 @@ class TaskSource:
         """Let a task be taken again after some time. Returns False if too many tasks wait already."""
         if len(self._waiting) >= MAX_WAITING:
             self._has_overflowed = True
-            self._taken.discard(task.key)
             return False
         heapq.heappush(self._waiting, (time.monotonic() + seconds, next(self._serial), task.key, task.retries))
         return True
 
     def end(self, task: Task) -> None:
-        """Forget a task that is done, failed or aborted."""
-        if self._taken:
-            self._taken.discard(task.key)
+        """Forget a task that is done, failed or aborted, when its result is in the tracker."""
+        if self._keys is not None:
+            self._ended.append((self._recorder.flushes, task.key))
 
     def give_back(self, tasks: Iterable[Task]) -> None:
         """Return tasks whose tries have not begun or were ended by a stop: the tries are subtracted."""

@@ -427,7 +427,7 @@ def test_share_of_failures_ends_the_run(make, run):
     ({"timeout": math.inf}, "timeout="), ({"retries": -1}, "retries="), ({"deadline": -1}, "deadline="),
     ({"backoff": -1}, "backoff="), ({"max_failures": 1.5}, "max_failures="), ({"executor": "process"}, "executor="),
     ({"executor": "threads", "timeout": 3}, "timeout="), ({"executor": "inline", "timeout": 3}, "timeout="),
-    ({"executor": "async"}, "coroutine"), ({"executor": "threads", "initializer": print}, "initializer="),
+    ({"executor": "async"}, "coroutine"), ({"executor": "threads", "start_method": "fork"}, "start_method="),
 ])
 def test_wrong_argument_is_refused_before_anything_is_run(make, options, error):
     tracker = make(init={"a": {}})
