@@ -11,6 +11,7 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._inspect.store_info import RUN, pack_run
 from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress, read_claims_in
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
@@ -19,6 +20,7 @@ from tastypy_fast._mixins.mapping import merge_tasks
 from tastypy_fast._mixins.run import RunMixin
 from tastypy_fast._mixins.task_status import TaskStatusMixin
 from tastypy_fast._shared import claim_iterator
+from tastypy_fast._shared.claim_queue import ClaimQueue, NoTaskSlot
 from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
@@ -429,6 +431,25 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return claim_iterator.ClaimIterator(
             self, self._store, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
         )
+
+    # Primitives for the package pipeline
+
+    def _open_queue(self, allow_aborted: bool) -> ClaimQueue:
+        """Return a queue that claims the tasks that are to be done. See ClaimQueue."""
+        return ClaimQueue(self, self._store, allow_aborted, self._max_tries)
+
+    def _open_running_slot(self) -> NoTaskSlot:
+        """Return a slot that notes nothing, because the claim of a task says that it is running."""
+        return NoTaskSlot()
+
+    def _save_run(self, info: dict[str, Any]) -> None:
+        """Keep the facts of a run in the store, for ``read_run()``."""
+        self._perform(OPERATION, self._put_run, pack_run(info))
+
+    def _put_run(self, raw: bytes) -> None:
+        transaction = self._store.transaction
+        transaction.snapshot.put(RUN, raw, db=transaction.meta)
+        transaction.wrote = True
 
     # Claims
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tastypy_fast._core.handles import TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.task_cache import TaskCache
+from tastypy_fast._inspect.store_info import RUN, pack_run
 from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
@@ -119,6 +120,14 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         self._store.is_running = False
         if not self._was_held and not self.closed:
             self.unhold()
+
+    def _save_run(self, info: dict[str, Any]) -> None:
+        """Keep the facts of a run in the store, for ``read_run()``."""
+        raw = pack_run(info)
+        if not self._open_cache.writable:
+            raise self._store.refuse_write()
+        with self._one_step:
+            self._store.write(lambda txn: txn.put(RUN, raw, db=self._store.meta))
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
         """Update tasks with dicts, as ``dict.update()`` does. A missing task is added first.

@@ -10,6 +10,7 @@ from tastypy_fast._core.key_codec cimport describe, encode_key
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._core.task_queue cimport TaskQueue, TaskSlot
 
 from tastypy_fast.exceptions import NotLockedError
 
@@ -497,6 +498,20 @@ cdef class TrackerHandle(PodHandle):
         """
         if key not in self:
             raise KeyError(key)
+
+    # Primitives for the package pipeline
+
+    def _open_queue(self, bint allow_aborted):
+        """Return a queue of the tasks that are to be done. See TaskQueue."""
+        return TaskQueue(self, allow_aborted)
+
+    def _finish_many(self, changes):
+        """Change many tasks in one operation. See TaskCache.finish_many()."""
+        return tasks_of(self).finish_many(list(changes), self.threshold())
+
+    def _open_running_slot(self):
+        """Return a slot in which a thread or a coroutine notes the task that it runs."""
+        return TaskSlot(self)
 
     # Primitives for the mixins
 

@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
+from tastypy_fast._core.claim_record cimport Claim, is_own, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
 from tastypy_fast._core.running_tasks cimport RunningSlot
@@ -46,7 +46,12 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 
-__all__ = ["TaskCache"]
+__all__ = ["FINISHING", "TaskCache"]
+
+# The numbers of ``tastypy_fast._finishing``, in its order.
+FINISHING = [FINISH_DONE, FINISH_FAILED, FINISH_ABORTED, FINISH_RETRY, FINISH_POSTPONED, FINISH_GIVEN_BACK]
+
+cdef frozenset SPECIAL = frozenset(("_done", "_aborted", "_tries"))
 
 cdef enum:
     # The number of keys that one call looks up in the index.
@@ -431,6 +436,138 @@ cdef class TaskCache(WriteCache):
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
+
+    cdef list finish_many(self, list changes, long long sync_at):
+        """Change many tasks that a program has run, in one operation, with one sync at its end if it is due.
+
+        ``changes`` are tuples (key, what becomes of the task, dict or None): see ``tastypy_fast._finishing``. Returns
+        pairs of an index and an exception for those whose data cannot be stored or read. They are not changed. A task
+        that does not exist any more is skipped.
+        """
+        cdef list encoded = [], seqs, failures = []
+        cdef Py_ssize_t index
+        cdef tuple change
+        if not self.writable:
+            raise self.store.refuse_write()
+        for change in changes:
+            encoded.append(encode_key(change[0]))
+        self.begin_op()
+        try:
+            seqs = self.find_seqs(encoded)
+            for index in range(len(changes)):
+                if <long long>seqs[index] != ABSENT:
+                    change = changes[index]
+                    try:
+                        self.finish_task(change[0], encoded[index], seqs[index], change[1], change[2])
+                    except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
+                        failures.append((index, error))
+            self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+        return failures
+
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1:
+        """Change one task, as ``kind`` says. Nothing changes if the data cannot be stored."""
+        cdef Entry entry = self.entry_of(encoded)
+        cdef uint32_t status = self.status_at(seq, entry)
+        cdef bint is_done = kind == FINISH_DONE
+        cdef bint has_error = (status & ERROR) != 0
+        cdef long long stored = 0
+        cdef int codec = 0
+        cdef bytes payload = None
+        cdef dict value
+        if status & DONE and not is_done:
+            # Somebody has marked the task done meanwhile.
+            data = None
+        elif is_done and data and not SPECIAL.isdisjoint(data):
+            # The data set the status, too.
+            self.mark_done_with(key, data, 0)
+            return 0
+        if data is not None or (is_done and has_error):
+            if entry is not None and entry.value is not None:
+                value = dict(entry.value)
+                if is_done:
+                    value.update(data or ())
+                    value.pop("_error", None)
+                else:
+                    value.pop("_error", None)
+                    value["_error"] = data
+                dump_data(value, &codec)
+                # Change the dict in place, because the caller may reference it.
+                if is_done:
+                    entry.value.update(data or ())
+                entry.value.pop("_error", None)
+                if not is_done:
+                    entry.value["_error"] = data
+                self.count_as_dirty(entry)
+            else:
+                if entry is None:
+                    raw = self.find_record(encoded, &stored)
+                    if raw is None:
+                        raise self.damaged(key, "the task has no record")
+                    entry = self.entry_from_record(encoded, seq, raw)
+                    payload = entry.payload
+                    codec = entry.codec
+                    entry = None
+                else:
+                    payload = entry.payload
+                    codec = entry.codec
+                if codec == NO_PAYLOAD:
+                    value = {}
+                else:
+                    value = self.decode(encoded, seq, codec, payload)
+                    value.pop("_error", None)
+                    for name in ("_done", "_aborted", "_tries"):
+                        del value[name]
+                if not is_done:
+                    value["_error"] = data
+                elif data:
+                    value.update(data)
+                    value.pop("_error", None)
+                payload = None
+                codec = NO_PAYLOAD
+                if value:
+                    payload = dump_value(value, &codec)
+                if entry is None:
+                    entry = make_cache_entry(encoded, seq, seq)
+                    self.adopt(entry)
+                    self.add_len_delta(entry)
+                self.put_payload(entry, encoded, codec, payload)
+        return self.end_task(key, seq, entry, status, kind, data is not None)
+
+    cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1:
+        """Set the status of a task whose data finish_task() has changed."""
+        cdef Claim claim
+        cdef bytes number
+        cdef uint32_t flags = status & FLAGS
+        cdef int32_t tries = tries_of(status)
+        # A claim of another worker is left alone, unless the task is done or aborted.
+        cdef bint claimed = (status & CLAIMED) != 0
+        cdef bint is_ours = True
+        if has_data:
+            flags |= ERROR
+        if claimed:
+            number = pack(seq)
+            if kind == FINISH_DONE or kind == FINISH_ABORTED:
+                tries -= try_comes_back(self.store, number, status)
+            else:
+                is_ours = is_own(self.store, number, &claim)
+        if kind == FINISH_DONE:
+            flags = (flags & ~(CLAIMED | ERROR)) | DONE
+        elif kind == FINISH_ABORTED:
+            flags = (flags & ~<uint32_t>CLAIMED) | (0 if status & DONE else ABORTED)
+        elif is_ours and not status & DONE:
+            if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
+                # Unless the tries were reset, so that this one is not among them.
+                if claim.tries <= tries if claimed else self.store.images is None and tries > 0:
+                    tries -= 1
+                    if claimed and kind == FINISH_POSTPONED:
+                        note_tries_added(self.store, number, -1)
+            if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
+                flags &= ~<uint32_t>CLAIMED
+        if make_entry(flags, tries) != status:
+            self.set_status(seq, entry, make_entry(flags, tries))
+        return 0
 
     cdef object reset_tries(self, object key, long long sync_at):
         """Set the tries of a task to zero."""

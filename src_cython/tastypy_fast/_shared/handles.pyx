@@ -461,6 +461,12 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         """
         self.change(make_change(RESET_TRIES, key, None))
 
+    # Primitives for the package pipeline
+
+    def _finish_many(self, changes):
+        """Change many tasks in one transaction. See TaskCache.finish_many()."""
+        return self._perform(OPERATION, self._write_handle()._finish_many, list(changes))
+
     # Primitives for the mixins
 
     def _record_error(self, key, dict error):
