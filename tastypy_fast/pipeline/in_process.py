@@ -121,6 +121,8 @@ class _InProcess(TaskExecutor):
         self._running: Callable[[], RunningTask] = running or _NoRunningTask
         self._wakeup = wakeup
         self._flying: dict[int, Task] = {}
+        self._error: WorkerStartError | None = None
+        self._is_ending = False
 
     def _initialize(self) -> None:
         if self._initializer is not None:
@@ -132,6 +134,12 @@ class _InProcess(TaskExecutor):
     def _land(self, task: Task, outcome: Outcome | None) -> Event:
         del self._flying[id(task)]
         return Event(task, outcome)
+
+    def _deliver(self, events: list[Event]) -> list[Event]:
+        """Return events. Raises the error of an initializer when there is none."""
+        if self._error is not None and not events:
+            raise self._error
+        return events
 
     def is_busy(self) -> bool:
         """Return whether tasks are in flight. See ``TaskExecutor.is_busy()``."""
@@ -176,7 +184,6 @@ class ThreadExecutor(_InProcess):
         self._results: _Results | None = None
         self._threads: list[threading.Thread] = []
         self._ready = self._open_chunks = 0
-        self._is_ending = False
 
     def start(self) -> None:
         """Start the threads. See ``TaskExecutor.start()``."""
@@ -209,14 +216,14 @@ class ThreadExecutor(_InProcess):
             if result is None:
                 self._ready += 1
             elif isinstance(result, BaseException):
-                raise _start_error(result)
+                self._error = _start_error(result)
             else:
                 tasks, outcomes, took, last = result
                 self._open_chunks -= 1
                 events += [self._land(task, outcome) for task, outcome in zip(tasks, outcomes, strict=False)]
                 events += [self._land(task, NOT_BEGUN) for task in tasks[len(outcomes):]]
                 self._size.learn(len(tasks), len(outcomes), took, last)
-        return events
+        return self._deliver(events)
 
     def _work(self, slot: int, results: _Results) -> None:
         """Run chunks, in a thread."""
@@ -227,16 +234,17 @@ class ThreadExecutor(_InProcess):
             results.put(error)
             return
         results.put(None)
+        run_task = _Noting(self._function, running)
+        last = 0.0
+
+        def begin(index: int, now: float) -> bool:
+            nonlocal last
+            last = now
+            return not self._is_ending
+
         while (tasks := self._chunks.get()) is not None:
-            began = last = time.monotonic()
-
-            def begin(index: int, now: float) -> bool:
-                nonlocal last
-                last = now
-                return not self._is_ending
-
-            outcomes = run_chunk(
-                _Noting(self._function, running), [(task.key, task.tries, task.data) for task in tasks], slot, begin)
+            began = time.monotonic()
+            outcomes = run_chunk(run_task, [(task.key, task.tries, task.data) for task in tasks], slot, begin)
             now = time.monotonic()
             results.put((tasks, outcomes, now - began, now - last))
 
@@ -343,12 +351,12 @@ class AsyncExecutor(_InProcess):
             if result is None:
                 self._is_ready = True
             elif isinstance(result, BaseException):
-                raise _start_error(result)
+                self._error = _start_error(result)
             else:
                 task, outcome, took = result
                 events.append(self._land(task, outcome))
                 self._seconds = took if self._seconds < 0 else (1 - WEIGHT) * self._seconds + WEIGHT * took
-        return events
+        return self._deliver(events)
 
     def _run_loop(self, results: _Results) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -363,7 +371,8 @@ class AsyncExecutor(_InProcess):
             results.put(error)
             return
         results.put(None)
-        await self._ended.wait()
+        if not self._is_ending:
+            await self._ended.wait()
 
     def _accept(self, tasks: list[Task]) -> None:
         self._waiting.extend(tasks)
@@ -405,6 +414,7 @@ class AsyncExecutor(_InProcess):
         if self._results is not None:
             self._results.close()
         self._is_ready = False
+        self._is_ending = True
         loop, ended = self._loop, self._ended
         if loop is not None and ended is not None:
             # Raised if the loop has ended.

@@ -136,14 +136,15 @@ class ProcessPool(TaskExecutor):
             ours, theirs = socket.socketpair()
             try:
                 ours.setblocking(False)
-                if self._start_method == "fork":
-                    setup = WorkerSetup(self._function, self._initializer, self._initargs, None)
-                    heartbeat = self._heartbeats.of_slot(slot)
-                    process = self._context.Process(target=run_forked, args=(theirs, slot, heartbeat, setup))
-                else:
-                    process = self._context.Process(target=run_spawned, args=(theirs, slot))
-                process.name = f"tastypy_fast worker {slot}"
-                process.start()
+                # The view is released in the driver only, because the forked worker does not return from start().
+                with self._heartbeats.of_slot(slot) as heartbeat:
+                    if self._start_method == "fork":
+                        setup = WorkerSetup(self._function, self._initializer, self._initargs, None)
+                        process = self._context.Process(target=run_forked, args=(ours, theirs, slot, heartbeat, setup))
+                    else:
+                        process = self._context.Process(target=run_spawned, args=(theirs, slot))
+                    process.name = f"tastypy_fast worker {slot}"
+                    process.start()
             except BaseException:
                 ours.close()
                 raise

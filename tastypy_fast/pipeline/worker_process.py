@@ -49,8 +49,11 @@ class WorkerSetup(NamedTuple):
     levels: Mapping[str | None, int] | None
 
 
-def run_forked(connection: socket.socket, slot: int, heartbeat: memoryview[float], setup: WorkerSetup) -> None:
+def run_forked(
+    drivers_end: socket.socket, connection: socket.socket, slot: int, heartbeat: memoryview[float], setup: WorkerSetup,
+) -> None:
     """Run a worker in a forked process, which has inherited everything."""
+    drivers_end.close()
     _become_worker()
     _Worker(connection, slot, heartbeat).run(setup)
 
