@@ -125,8 +125,8 @@ def main() -> str | int:
                         help="the folder to analyze (default: the standard library, %(default)s)")
     parser.add_argument("--store", metavar="PATH", default="tastypy-demo.tracker",
                         help="the store for the progress, one for each FOLDER (default: %(default)s)")
-    parser.add_argument("--workers", metavar="N", type=int, help="the number of worker processes (default: one for each "
-                                                                "processor)")
+    parser.add_argument("--workers", metavar="N", type=int,
+                        help="the number of worker processes (default: one for each processor)")
     options = parser.parse_args()
     if options.workers is not None and options.workers < 1:
         parser.error("--workers must be 1 or more")

@@ -106,8 +106,8 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     def _begin_run(self) -> None:
         """Suspend the automatic sync, because a run commits by itself. Only one thread may run a private tracker."""
         if self._store.is_running:
-            raise RunInProgressError(f"another thread is in run() on the tracker at {self.path}; use a SharedTracker for "
-                                     f"several runs at once")
+            raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
+                                     f"SharedTracker for several runs at once")
         self._was_held = self._is_held
         self.hold()
         self._store.is_running = True

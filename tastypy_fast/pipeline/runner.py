@@ -74,8 +74,8 @@ class RunOptions:
         _check_seconds("deadline", self.deadline)
         if not callable(self.backoff) and not _is_number(self.backoff, 0):
             raise ValueError(f"backoff= takes seconds or a function of the number of the try, not {self.backoff!r}")
-        if self.max_failures is not None and not (
-                _is_count(self.max_failures, 0) or (isinstance(self.max_failures, float) and 0 < self.max_failures < 1)):
+        is_share = isinstance(self.max_failures, float) and 0 < self.max_failures < 1
+        if self.max_failures is not None and not is_share and not _is_count(self.max_failures, 0):
             raise ValueError("max_failures= takes a number of tasks, or a share between 0.0 and 1.0, not "
                              f"{self.max_failures!r}")
         kind = self.executor_name(function)

@@ -77,7 +77,12 @@ def test_tasks_that_a_result_adds_are_run_in_the_same_run(make, run):
 def test_tasks_that_another_thread_adds_during_the_run_are_run(make, run):
     tracker = make(max_tries=3)
     tracker.add("first")
-    report = run(tracker, lambda key: {"key": key}, on_result=lambda key, data: key == "first" and tracker.add("second"))
+
+    def add(key, data):
+        if key == "first":
+            tracker.add("second")
+
+    report = run(tracker, lambda key: {"key": key}, on_result=add)
     assert report.done == 2
     assert tracker["second"]["key"] == "second"
 

@@ -87,7 +87,7 @@ def test_killed_driver_continues_and_repeats_nothing_that_was_committed(kind, me
         now = Counter(map(int, lines(log)))
         assert all(now[key] == check[1][key] for key in check[0])
     with start(program, *arguments) as process:
-        output, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     with opened(kind, path) as tracker:
         assert len(tracker) == tracker.num_done() == 400
