@@ -29,6 +29,7 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     ReadOnlyStoreError,
+    RunInProgressError,
     StorageError,
     StoreAccessError,
     StoreConflictError,
@@ -36,8 +37,11 @@ from tastypy_fast.exceptions import (
     StoreKindError,
     StoreNotFoundError,
     StorePathError,
+    TasksFailedError,
     UnsafeFileError,
+    UnsendableFunctionError,
     UnstorableValueError,
+    WorkerStartError,
 )
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, DEFAULT_SYNC_EVERY, POD, PersistentOrderedDict
 from tastypy_fast.shared_pod import SharedPersistentOrderedDict, SharedPOD
@@ -68,6 +72,7 @@ __all__ = [
     "PersistentOrderedDictIntegrityError",
     "ProgressTracker",
     "ReadOnlyStoreError",
+    "RunInProgressError",
     "SharedPOD",
     "SharedPersistentOrderedDict",
     "SharedProgressTracker",
@@ -79,7 +84,10 @@ __all__ = [
     "StoreKindError",
     "StoreNotFoundError",
     "StorePathError",
+    "TasksFailedError",
     "Tracker",
     "UnsafeFileError",
+    "UnsendableFunctionError",
     "UnstorableValueError",
+    "WorkerStartError",
 ]

@@ -17,6 +17,10 @@ builtin exception in brackets, so that existing ``except`` clauses catch it::
      ├── StoreInUseError                         (BlockingIOError)           another process has the store
      ├── NotLockedError                          (RuntimeError)              unlock() without lock()
      ├── StoreKindError                          (TypeError)                 tracker opened as a dict, or reverse
+     ├── RunInProgressError                      (RuntimeError)              second run() of a private tracker
+     ├── WorkerStartError                        (RuntimeError)              workers of run() that cannot start
+     ├── UnsendableFunctionError                 (TypeError)                 function that no worker can be sent
+     ├── TasksFailedError                        (RuntimeError)              raise_for_failed() after a run
      ├── NewerFormatError                        (NotImplementedError)       store of a newer version
      ├── DiskFullError                           (OSError)                   no space left
      ├── StorageError                            (OSError)                   other error of the system or of LMDB
@@ -46,6 +50,7 @@ __all__ = [
     "PersistentOrderedDictException",
     "PersistentOrderedDictIntegrityError",
     "ReadOnlyStoreError",
+    "RunInProgressError",
     "StorageError",
     "StoreAccessError",
     "StoreConflictError",
@@ -53,8 +58,11 @@ __all__ = [
     "StoreKindError",
     "StoreNotFoundError",
     "StorePathError",
+    "TasksFailedError",
     "UnsafeFileError",
+    "UnsendableFunctionError",
     "UnstorableValueError",
+    "WorkerStartError",
 ]
 
 
@@ -154,6 +162,44 @@ class StoreKindError(PersistentOrderedDictException, TypeError):
 
     Open the store with the class that created it.
     """
+
+
+class RunInProgressError(PersistentOrderedDictException, RuntimeError):
+    """Raised by ``run()`` of a private tracker while another ``run()`` of the same tracker is in progress.
+
+    Wait for it to end. Several programs can run the tasks of one shared tracker.
+    """
+
+
+class WorkerStartError(PersistentOrderedDictException, RuntimeError):
+    """Raised by ``run()`` if its workers cannot start. No try of a task is counted.
+
+    The initializer raised, and the message has its traceback; or workers ended before they were ready. Correct the
+    initializer. If workers are started by ``spawn`` or ``forkserver``, call ``run()`` below ``if __name__ ==
+    "__main__":``, because each worker imports the main module.
+    """
+
+
+class UnsendableFunctionError(PersistentOrderedDictException, TypeError):
+    """Raised by ``run()`` if a function, or an argument of the initializer, cannot be sent to worker processes.
+
+    Define the function at the top level of a module, or ``pip install 'tastypy_fast[run]'``, which also sends lambdas
+    and nested functions.
+    """
+
+
+class TasksFailedError(PersistentOrderedDictException, RuntimeError):
+    """Raised by ``raise_for_failed()`` of a run's report if tasks have failed. The message has the first ten errors.
+
+    The errors of all tasks are kept with them. The report is the attribute ``report``.
+    """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message, report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NewerFormatError(PersistentOrderedDictException, NotImplementedError):

@@ -11,13 +11,16 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._inspect.store_info import RUN, pack_run
 from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress, read_claims_in
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.examples import show_own_examples
 from tastypy_fast._mixins.mapping import merge_tasks
+from tastypy_fast._mixins.run import RunMixin
 from tastypy_fast._mixins.task_status import TaskStatusMixin
 from tastypy_fast._shared import claim_iterator
+from tastypy_fast._shared.claim_queue import ClaimQueue, NoTaskSlot
 from tastypy_fast._shared.claims import key_at, order_of
 from tastypy_fast._shared.direct_writes import find_tasks, mark_done_many
 from tastypy_fast._shared.handles import SharedTrackerHandle
@@ -37,6 +40,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     SharedPersistentOrderedDict[K, dict[str, Any]],
     TaskStatusMixin[K],
     CountingMixin,
+    RunMixin[K],
     SharedTrackerHandle[K],
 ):
     """A ProgressTracker that any number of workers use at once.
@@ -101,6 +105,17 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
         return count_progress(self._read_handle(), self._store, self._max_tries, allow_aborted)
+
+    # What run() needs
+
+    def _begin_run(self) -> None:
+        self._read_handle()  # raises for a closed store
+
+    def _commit_run(self) -> None:
+        """Do nothing, because each operation is a commit, and flushes are due once a second."""
+
+    def _end_run(self) -> None:
+        """Do nothing."""
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
         """Update tasks with dicts, as ``dict.update()`` does, in one transaction. A missing task is added first.
@@ -184,7 +199,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     # Finishing many
 
     def mark_done_many(self, keys_iterable: Iterable[K]) -> None:
-        """Mark many tasks done in one transaction, or none if one of them does not exist.
+        """Mark many tasks done in one transaction, or none if one of them does not exist. Their ``_error`` is removed.
 
         Args:
             keys_iterable: The keys of the tasks. It is read to its end first.
@@ -416,6 +431,25 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return claim_iterator.ClaimIterator(
             self, self._store, kind, bool(allow_aborted), self._max_tries, at_least("batch", batch, 1)
         )
+
+    # Primitives for the package pipeline
+
+    def _open_queue(self, allow_aborted: bool) -> ClaimQueue:
+        """Return a queue that claims the tasks that are to be done. See ClaimQueue."""
+        return ClaimQueue(self, self._store, allow_aborted, self._max_tries)
+
+    def _open_running_slot(self) -> NoTaskSlot:
+        """Return a slot that notes nothing, because the claim of a task says that it is running."""
+        return NoTaskSlot()
+
+    def _save_run(self, info: dict[str, Any]) -> None:
+        """Keep the facts of a run in the store, for ``read_run()``."""
+        self._perform(OPERATION, self._put_run, pack_run(info))
+
+    def _put_run(self, raw: bytes) -> None:
+        transaction = self._store.transaction
+        transaction.snapshot.put(RUN, raw, db=transaction.meta)
+        transaction.wrote = True
 
     # Claims
 

@@ -9,15 +9,18 @@ from typing import Any, ClassVar
 from tastypy_fast._core.handles import TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.task_cache import TaskCache
+from tastypy_fast._inspect.store_info import RUN, pack_run
 from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.mapping import merge_tasks
 from tastypy_fast._mixins.pairs import pairs_of
+from tastypy_fast._mixins.run import RunMixin
 from tastypy_fast._mixins.task_status import TaskStatusMixin
 from tastypy_fast._store.options import at_least
 from tastypy_fast._store.store import Store
 from tastypy_fast._type_parameters import K
+from tastypy_fast.exceptions import RunInProgressError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT, DEFAULT_SYNC_EVERY, PersistentOrderedDict
 from tastypy_fast.types import ClaimIterator, Durability, Mode, Pairs, StoreIterator
 
@@ -29,6 +32,7 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     PersistentOrderedDict[K, dict[str, Any]],
     TaskStatusMixin[K],
     CountingMixin,
+    RunMixin[K],
     TrackerHandle[K],
 ):
     """A PersistentOrderedDict of tasks, with the status, the number of tries and the data of each task.
@@ -96,6 +100,34 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
 
     def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
         return count_progress(self, self._store, self._max_tries, allow_aborted)
+
+    # What run() needs
+
+    def _begin_run(self) -> None:
+        """Suspend the automatic sync, because a run commits by itself. Only one thread may run a private tracker."""
+        if self._store.is_running:
+            raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
+                                     f"SharedTracker for several runs at once")
+        self._was_held = self._is_held
+        self.hold()
+        self._store.is_running = True
+
+    def _commit_run(self) -> None:
+        """Put the results of a run on disk."""
+        self.sync()
+
+    def _end_run(self) -> None:
+        self._store.is_running = False
+        if not self._was_held and not self.closed:
+            self.unhold()
+
+    def _save_run(self, info: dict[str, Any]) -> None:
+        """Keep the facts of a run in the store, for ``read_run()``."""
+        raw = pack_run(info)
+        if not self._open_cache.writable:
+            raise self._store.refuse_write()
+        with self._one_step:
+            self._store.write(lambda txn: txn.put(RUN, raw, db=self._store.meta))
 
     def update(self, /, *mappings: Pairs[K, dict[str, Any]], **pairs: dict[str, Any]) -> None:
         """Update tasks with dicts, as ``dict.update()`` does. A missing task is added first.

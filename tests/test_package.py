@@ -31,6 +31,7 @@ def test_package_exports_exactly_these_names():
         PersistentOrderedDictException PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError
         StorageError StoreConflictError StoreAccessError StoreInUseError StoreKindError StoreNotFoundError
         StorePathError Tracker UnsafeFileError UnstorableValueError
+        RunInProgressError TasksFailedError UnsendableFunctionError WorkerStartError
     """
     assert sorted(tastypy_fast.__all__) == sorted(names.split())
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
@@ -46,7 +47,7 @@ def test_every_module_defines_the_names_in_its_all():
 def test_every_error_is_below_the_packages_own():
     errors = [value for name, value in vars(tastypy_fast).items()
               if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning)]
-    assert len(errors) == 21
+    assert len(errors) == 25
     assert all(issubclass(error, tastypy_fast.PersistentOrderedDictException) for error in errors)
     assert tastypy_fast.PersistentOrderedDictException.__base__ is Exception
 
@@ -60,7 +61,8 @@ def test_every_error_is_below_the_packages_own():
     ("NotLockedError", RuntimeError),
     ("NewerFormatError", NotImplementedError), ("DiskFullError", OSError), ("StorageError", OSError),
     ("StoreAccessError", PermissionError), ("UnsafeFileError", OSError),
-    ("DamagedInputError", ValueError),
+    ("DamagedInputError", ValueError), ("RunInProgressError", RuntimeError), ("TasksFailedError", RuntimeError),
+    ("UnsendableFunctionError", TypeError), ("WorkerStartError", RuntimeError),
 ])
 def test_error_is_also_the_matching_builtin_error(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)
@@ -95,7 +97,7 @@ def test_ordinary_run_uses_fixed_seeds(request):
 
 # The layers, lowest first. A module imports from its own package and from lower layers only.
 LAYERS = (
-    {"exceptions", "_type_parameters"},
+    {"exceptions", "_type_parameters", "_finishing"},
     {"types", "_optional", "_paths"},
     {"_lmdb"},
     {"_core"},

@@ -5,6 +5,7 @@ __all__ = [
     "ABORTED",
     "CLAIMED",
     "DONE",
+    "ERROR",
     "FLAGS",
     "HEAD",
     "MAX_TRIES",
@@ -14,13 +15,20 @@ __all__ = [
     "TRIES_SHIFT",
     "Block",
     "block_facts",
+    "count_failed",
+    "failed_in",
+    "has_failed",
+    "make_status",
     "patched",
+    "slots_with_error",
+    "tries_in",
 ]
 
 PRESENT: Final[int]
 DONE: Final[int]
 ABORTED: Final[int]
 CLAIMED: Final[int]
+ERROR: Final[int]
 FLAGS: Final[int]
 TRIES_SHIFT: Final[int]
 TASKS_PER_BLOCK: Final[int]
@@ -33,3 +41,9 @@ class Block: ...
 
 def block_facts(raw: bytes) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[int]]: ...
 def patched(raw: bytes | None, changes: bytearray) -> bytes: ...
+def make_status(done: bool, aborted: bool, tries: int) -> int: ...
+def tries_in(entry: int) -> int: ...
+def has_failed(entry: int, min_tries: int, bits: int) -> bool: ...
+def count_failed(block: bytes, min_tries: int, bits: int) -> int: ...
+def failed_in(block: bytes, min_tries: int, bits: int) -> dict[int, int]: ...
+def slots_with_error(block: bytes) -> list[int]: ...

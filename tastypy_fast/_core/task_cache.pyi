@@ -3,7 +3,9 @@ from typing import final
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.write_cache import WriteCache
 
-__all__ = ["TaskCache"]
+__all__ = ["FINISHING", "TaskCache"]
+
+FINISHING: list[int]
 
 @final
 class TaskCache(WriteCache):

@@ -1,7 +1,8 @@
-"""Read the format and the sizes of a store."""
+"""Read the format and the sizes of a store, and the facts of its last run."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import suppress
@@ -12,7 +13,10 @@ from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._lmdb.store_dir import DATA, DATABASES
 from tastypy_fast._store.store import Store
 
-__all__ = ["StoreInfo", "find_seq", "read_store_info"]
+__all__ = ["RUN", "StoreInfo", "find_seq", "pack_run", "read_run", "read_store_info"]
+
+# The name of the facts of the last run in the database meta.
+RUN = b"run"
 
 
 class StoreInfo(NamedTuple):
@@ -67,3 +71,22 @@ def find_seq(store: Store, key: Any) -> int | None:
     with store.lock, store.begin_reading() as txn:
         raw = txn.get(index_key(encode_key(key)), db=store.order)
     return None if raw is None else int.from_bytes(raw, sys.byteorder)
+
+
+def pack_run(info: dict[str, Any]) -> bytes:
+    """Return the facts of a run as the JSON that ``meta`` holds."""
+    return json.dumps(info).encode()
+
+
+def read_run(store: Store) -> dict[str, Any] | None:
+    """Return the facts of the last ``run()`` of an open store, or None. Cost: O(1).
+
+    Facts that cannot be read count as none, because they are for display only.
+    """
+    with store.lock, store.begin_reading() as txn:
+        raw = txn.get(RUN, db=store.meta)
+    try:
+        info = json.loads(raw) if raw else None
+    except ValueError:
+        return None
+    return info if isinstance(info, dict) else None

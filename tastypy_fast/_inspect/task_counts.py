@@ -8,15 +8,25 @@ whether it can contain failed tasks. Only the entries of these blocks are read.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
 from tastypy_fast._core.key_codec import encode_key, index_key
-from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, TRIES_SHIFT
+from tastypy_fast._core.status_block import (
+    ABORTED,
+    DONE,
+    HEAD,
+    MAX_TRIES,
+    PRESENT,
+    TASKS_PER_BLOCK,
+    count_failed,
+    failed_in,
+    has_failed,
+    make_status,
+    tries_in,
+)
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast._store.live_workers import WorkerFacts, read_worker_files
@@ -37,8 +47,6 @@ __all__ = [
 
 # How many blocks of 2 kB a TaskCounter keeps, to find the tasks that have failed since its previous count.
 _KEPT_BLOCKS = 2048
-# Offsets in a block of the entries' bytes, from the lowest byte to the highest.
-_BYTES = [HEAD.size + (offset if sys.byteorder == "little" else 3 - offset) for offset in range(4)]
 
 
 class StatusCounts(NamedTuple):
@@ -162,8 +170,9 @@ class FailureRule:
     def __init__(self, min_tries: int, allow_aborted: bool = False) -> None:
         self.min_tries = min_tries
         self.allow_aborted = allow_aborted
-        # A task has failed if its entry is at least this, and only PRESENT is set of these bits.
-        self._min_entry = min_tries << TRIES_SHIFT
+        # An entry holds no larger number of tries.
+        self._min_tries = min(min_tries, MAX_TRIES + 1)
+        # A task has failed only if just PRESENT is set of these bits.
         self._bits = PRESENT | DONE if allow_aborted else PRESENT | DONE | ABORTED
 
     @classmethod
@@ -171,49 +180,32 @@ class FailureRule:
         """Return the rule for a pipeline's limit of tries. If it is 0, not known, one try is enough to have failed."""
         return cls(max(max_tries, 1))
 
-    @cached_property
-    def _by_byte(self) -> bytes:
-        """The answer for each entry of up to 15 tries, which its lowest byte determines."""
-        return bytes(map(self.has_failed, range(256)))
-
     def has_failed(self, entry: int) -> bool:
         """Return whether a task with this entry has failed, unless a living worker is running it."""
-        return 0 < self._min_entry <= entry and entry & self._bits == PRESENT
+        return has_failed(entry, self._min_tries, self._bits)
 
     def has_task_failed(self, task: dict[str, Any]) -> bool:
         """Return what ``has_failed()`` returns, for a task's dict."""
-        return self.has_failed(_entry_of(task["_done"], task["_aborted"], task["_tries"]))
+        return self.has_failed(make_status(task["_done"], task["_aborted"], task["_tries"]))
 
     def count(self, block: bytes) -> int:
         """Return how many tasks of a block have failed."""
-        lowest, *others = (block[start::4] for start in _BYTES)
-        if all(part.count(0) == TASKS_PER_BLOCK for part in others):
-            return lowest.translate(self._by_byte).count(1)
-        entries = Counter(memoryview(block)[HEAD.size:].cast("i"))
-        return sum(times for entry, times in entries.items() if self.has_failed(entry))
+        return count_failed(block, self._min_tries, self._bits)
 
     def tries_of_failed(self, block: bytes) -> dict[int, int]:
         """Return a dict of the failed tasks of a block: position in the block to tries."""
-        entries = memoryview(block)[HEAD.size:].cast("i")
-        lowest, bits = self._min_entry, self._bits
-        return {position: entry >> TRIES_SHIFT for position, entry in enumerate(entries)
-                if 0 < lowest <= entry and entry & bits == PRESENT}
+        return failed_in(block, self._min_tries, self._bits)
 
     def without_try(self, entry: int) -> bool:
-        """Return whether the task would still have failed with one try less."""
-        return self.has_failed(entry - (1 << TRIES_SHIFT))
-
-
-def _entry_of(done: bool, aborted: bool, tries: int) -> int:
-    """Return the status entry that a task with this status has."""
-    return int(PRESENT | DONE * done | ABORTED * aborted | tries << TRIES_SHIFT)
+        """Return whether the failed task would still have failed with one try less."""
+        return tries_in(entry) > self.min_tries
 
 
 def _read_entry(txn: Any, status: Any, seq: int) -> int:
     """Return the status entry of a task on disk, or 0 if it does not exist."""
     block = txn.get((seq // TASKS_PER_BLOCK).to_bytes(8, sys.byteorder), db=status)
     start = HEAD.size + seq % TASKS_PER_BLOCK * 4
-    return 0 if block is None else int.from_bytes(block[start:start + 4], sys.byteorder, signed=True)
+    return 0 if block is None else int.from_bytes(block[start:start + 4], sys.byteorder)
 
 
 # Counting for other processes, which watch a store
@@ -269,8 +261,8 @@ class TaskCounter:
                     claimed.add(seq)
             for seq, claimed_tries in never_yielded.items():
                 entry = _read_entry(txn, status, seq)
-                if entry & PRESENT and claimed_tries <= entry >> TRIES_SHIFT:
-                    tried -= entry >> TRIES_SHIFT == 1
+                if entry & PRESENT and claimed_tries <= tries_in(entry):
+                    tried -= tries_in(entry) == 1
                     if self._rule.has_failed(entry) and not self._rule.without_try(entry):
                         claimed.add(seq)
         failed -= len(claimed)
@@ -302,7 +294,7 @@ def count_progress(handle: Any, store: Any, max_tries: int, allow_aborted: bool)
     """Count the tasks of a private tracker or a handle of a shared one, including changes that are not on disk yet.
 
     Cost: one walk over the status blocks, and one lookup for each unsynced key and each claim. The walk takes 3 to 20
-    ms for a million tasks, or 70 ms if more than 15 tries are common.
+    ms for a million tasks.
     """
     with handle._one_step:
         tasks, done, aborted, tried = handle._totals()
@@ -358,7 +350,7 @@ def _is_given_up(entry: int, rule: FailureRule) -> bool:
 
 def _entry_in_memory(handle: Any, key: Any) -> int:
     try:
-        return _entry_of(*handle._status_of(key))
+        return make_status(*handle._status_of(key))
     except KeyError:  # deleted
         return 0
 

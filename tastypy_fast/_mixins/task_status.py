@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any, Generic
 
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
+from tastypy_fast._core.key_codec import describe
 from tastypy_fast._type_parameters import K
+from tastypy_fast.pipeline.worker import describe_error
 from tastypy_fast.types import StoreIterator
 
 __all__ = ["TaskStatusMixin"]
@@ -27,6 +29,7 @@ class TaskStatusMixin(Generic[K]):
     _status_of: Callable[[object], tuple[bool, bool, int]]
     _add_one: Callable[[Any, bool], None]
     _gate: Callable[[object, bool, bool, bool], bool]
+    _record_error: Callable[[object, dict[str, Any]], None]
     _aborted_tasks: Callable[[int], StoreIterator[Any]]
 
     @property
@@ -141,6 +144,46 @@ class TaskStatusMixin(Generic[K]):
             2
         """
         return self._status_of(key)[2]
+
+    # Its error
+
+    def record_error(self, key: K, error: BaseException | str) -> None:
+        """Keep the error of a failed try with a task, as the field ``_error`` of its dict.
+
+        It replaces an earlier error. It counts no try, and changes neither the status nor the claim. Marking the task
+        done removes it. Of long texts the beginning and the end are kept: 2,000 characters of the message, and 8,000 of
+        the traceback.
+
+        Args:
+            key: The key of the task.
+            error: An exception, of which type, message and traceback are kept, or a message.
+
+        Raises:
+            KeyError: The task does not exist.
+            TypeError: ``error`` is neither an exception nor a str.
+
+        Cost:
+            That of ``tracker.update({key: ...})``: reading and writing the task's data. On a private tracker the error
+            is on disk after the next sync. On a shared one this is one transaction.
+
+        Example:
+            >>> tracker = ProgressTracker(path, init={"a": {"size": 3}})
+            >>> for key in tracker.try_keys():
+            ...     try:
+            ...         int("x")
+            ...     except ValueError as error:
+            ...         tracker.record_error(key, error)
+            >>> list(tracker["a"])
+            ['_done', '_aborted', '_tries', 'size', '_error']
+            >>> tracker["a"]["_error"]["type"], tracker["a"]["_error"]["try"]
+            ('ValueError', 1)
+            >>> tracker.mark_done("a")
+            >>> "_error" in tracker["a"]
+            False
+        """
+        if not isinstance(error, (BaseException, str)):
+            raise TypeError(f"an error must be an exception or a str, not {describe(error)}")
+        self._record_error(key, describe_error(error))
 
     # Gates
 

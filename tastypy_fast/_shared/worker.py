@@ -46,6 +46,9 @@ class Worker:
         """Lock a worker file, which shows the other processes that this one is alive."""
         self._transaction = transaction
         self._running: dict[int, Slot] = {}
+        # The slots of the open queues. Each number is used once.
+        self._queues: set[int] = set()
+        self._next_queue = FAILED_SLOT + 1
         # For each slot the ranges of positions that its ended iterators left to a thread: (end, thread), ascending.
         self._left: dict[int, list[tuple[int, int]]] = {}
         # How many iterators have ended. Each may have left tasks to the others.
@@ -102,6 +105,33 @@ class Worker:
         self._file.close_slot(slot.number)
         self.ended_iterators += 1
 
+    def open_queue(self) -> int:
+        """Return a slot for the claims of a queue. All its tasks count as yielded."""
+        number = self._next_queue
+        self._next_queue += 1
+        self._queues.add(number)
+        return number
+
+    def close_queue(self, number: int, waiting: Iterable[int], own: set[int]) -> None:
+        """End a queue. Its claims stay for the thread of the queue, as those of tasks that have failed.
+
+        ``waiting`` are the sequence numbers of tasks that the queue has claimed and never returned. Their claims are
+        released, unless they are in ``own``, as for ``close_slot()``.
+        """
+        if number not in self._queues:
+            return  # an interrupt ended an earlier call, which did this already
+        never_returned = set(waiting)
+        lost: dict[int, int | None] = {}
+        kept = {}
+        for seq, record in self._records():
+            if record.slot == number:
+                lost[seq] = record.tries if seq in never_returned else None
+                if seq not in never_returned or seq in own:
+                    kept[seq] = pack_claim(record._replace(slot=FAILED_SLOT))
+        self._release_claims(lost, kept)
+        self._queues.discard(number)
+        self.ended_iterators += 1
+
     # Claiming
 
     def is_free(self, record: ClaimRecord) -> bool:
@@ -109,10 +139,10 @@ class Worker:
 
         It may if no iterator and no other thread works on the task. It needs no transaction.
         """
-        if record.worker != self.number:
+        if record.worker != self.number or record.slot in self._queues:
             return False
         holder = record.position
-        if record.slot not in (0, FAILED_SLOT):
+        if 0 < record.slot < FAILED_SLOT:
             slot = self._running.get(record.slot)
             if slot is not None and record.position >= slot.start:
                 return False

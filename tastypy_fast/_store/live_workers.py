@@ -55,12 +55,12 @@ class WorkerFacts(NamedTuple):
         """Return the state of a task that this worker has claimed.
 
         "waiting" means that the iterator has not yielded it yet. "running" means that the iterator yielded it last, or
-        that ``should_try()`` claimed it. "failed" means that the iterator has ended or yielded another task since, and
-        left it unfinished. A failed task stays claimed for the worker's next iterator.
+        that ``should_try()`` or a queue claimed it. "failed" means that the iterator has ended or yielded another task
+        since, and left it unfinished. A failed task stays claimed for the worker's next iterator.
         """
         if claim.slot == FAILED_SLOT:
             return "failed"
-        if claim.slot == 0:
+        if claim.slot == 0 or claim.slot > FAILED_SLOT:
             return "running"
         slot = self.slots[claim.slot]
         count = count_of(slot)

@@ -13,13 +13,14 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from tastypy_fast._core import signal_resend, signal_wake
 from tastypy_fast._core.interrupts import call_to_the_end
 
 __all__ = [
-    "SIGNALS", "needs_thread", "raise_arrived", "report", "restore_signals", "save_at_exit", "take_over",
-    "watch_signals", "watch_signals_in_child",
+    "SIGNALS", "is_default_or_own", "needs_thread", "raise_arrived", "report", "restore_handler", "restore_signals",
+    "save_at_exit", "take_over", "watch_signals", "watch_signals_in_child",
 ]
 
 # What asks a program to end: a service manager or container, a closed terminal, the limit of processor time.
@@ -98,6 +99,20 @@ def take_over() -> None:
         for number in SIGNALS:
             if signal_wake.wakes_on(number):
                 _install(number)
+
+
+def is_default_or_own(number: int) -> bool:
+    """Return whether the handler of a signal is Python's default or that of this package, and not the program's."""
+    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, _handle) and (
+        signal.getsignal(number) is not signal.SIG_DFL or signal_wake.has_default_action(number))
+
+
+def restore_handler(number: int, handler: Any) -> None:
+    """Install a handler again that was replaced for a while. Stores may have been opened or closed meanwhile."""
+    if handler is _handle:
+        _install(number)
+    else:
+        signal.signal(number, handler)
 
 
 def raise_arrived() -> None:

@@ -106,6 +106,8 @@ class Store(StoreBase):
         self.save_at_exit: Callable[[], None] = do_nothing
         self.wake_background = do_nothing
         self._running_file: RunningFile | None = None
+        # Whether a thread is in run() on this store.
+        self.is_running = False
         self._files = OpenFiles(path, options)
         self._open()
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._core.key_codec import decode_key, describe, index_key
 from tastypy_fast._core.record_codec import decode_record, decode_value, encode_record
-from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE, PRESENT, STATUSES, TASKS_PER_BLOCK, TRIES_SHIFT
+from tastypy_fast._core.status_block import ABORTED, CLAIMED, DONE, ERROR, PRESENT, STATUSES, TASKS_PER_BLOCK, tries_in
 from tastypy_fast._lmdb import engine
 from tastypy_fast._lmdb.file_locks import ReaderLock
 from tastypy_fast._lmdb.page_format import NUMBER
@@ -313,7 +313,11 @@ class _StoreRepair:
                 unknown.append(number)
             without_data += number in self._without_data
             sound = entry & PRESENT and number not in self._without_data
-            entries[number % TASKS_PER_BLOCK] = entry & ~CLAIMED if sound else PRESENT
+            if sound:
+                entries[number % TASKS_PER_BLOCK] = entry & ~CLAIMED
+            else:
+                record = txn.get(NUMBER.pack(number), db=self._new.values)
+                entries[number % TASKS_PER_BLOCK] = PRESENT | ERROR if _has_error(record) else PRESENT
         there = set(numbers)
         gone = [block * TASKS_PER_BLOCK + slot for slot, entry in enumerate(before)
                 if entry & PRESENT and block * TASKS_PER_BLOCK + slot not in there]
@@ -387,6 +391,13 @@ def _key_of(record: bytes) -> bytes:
     return decode_record(record)[1]
 
 
+def _has_error(record: bytes) -> bool:
+    """Return whether the data of a task have an error, ``_error``."""
+    codec, _, payload = decode_record(record)
+    value = None if payload is None else decode_value(codec, payload)
+    return isinstance(value, dict) and "_error" in value
+
+
 def _counts_of(entries: Iterable[int]) -> tuple[int, int, int, int, int]:
     """Return the counts of these entries: tasks, done, aborted, tried, neither done nor aborted."""
     there = [entry for entry in entries if entry & PRESENT]
@@ -394,6 +405,6 @@ def _counts_of(entries: Iterable[int]) -> tuple[int, int, int, int, int]:
         len(there),
         sum(1 for entry in there if entry & DONE),
         sum(1 for entry in there if entry & ABORTED),
-        sum(1 for entry in there if 0 < entry >> TRIES_SHIFT < 1 << 27),
+        sum(1 for entry in there if tries_in(entry) > 0),
         sum(1 for entry in there if not entry & (DONE | ABORTED)),
     )

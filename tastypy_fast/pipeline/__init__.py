@@ -4,6 +4,7 @@ This package works on the methods that all trackers have. ``runner`` has the loo
 tracker, and ``result_recorder`` commits what became of them. ``executors`` and ``worker_pool`` run them, by ``worker``.
 """
 
+from tastypy_fast.pipeline.report import RunReport
 from tastypy_fast.pipeline.worker import Abort, CurrentTask, Retry, TaskResult, current_task
 
-__all__ = ["Abort", "CurrentTask", "Retry", "TaskResult", "current_task"]
+__all__ = ["Abort", "CurrentTask", "Retry", "RunReport", "TaskResult", "current_task"]

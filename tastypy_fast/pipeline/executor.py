@@ -47,6 +47,8 @@ class TaskExecutor(ABC):
     workers_lost = 0
     # Whether tasks run in this process, so that a task that kills its process kills the program.
     in_process = False
+    # Whether a task runs in the thread of ``step()`` now, so that Ctrl-C must end it.
+    in_task = False
 
     @abstractmethod
     def start(self) -> None:
@@ -54,7 +56,7 @@ class TaskExecutor(ABC):
 
     @abstractmethod
     def room(self) -> int:
-        """Return how many tasks the next ``put()`` should have; 0 while every worker has enough."""
+        """Return how many tasks the next ``put()`` should have; 0 while every worker has enough, or none is ready."""
 
     @abstractmethod
     def put(self, tasks: list[Task]) -> None:

@@ -43,6 +43,9 @@ MAX_RESULT = 64 << 20
 # How much of an error is kept, in characters.
 MAX_MESSAGE, MAX_TRACEBACK = 2000, 8000
 
+# Errors of these modules are named without the module.
+_WITHOUT_MODULE = ("builtins", "__main__", "__mp_main__", "tastypy_fast.exceptions")
+
 # The kinds of outcomes.
 DONE, FAILED, ABORTED, RETRY = range(4)
 
@@ -176,7 +179,8 @@ def current_task() -> CurrentTask:
     try:
         return _current.get()
     except LookupError:
-        raise RuntimeError("no task is running here; current_task() is for functions that tracker.run() calls") from None
+        raise RuntimeError(
+            "no task is running here; current_task() is for functions that tracker.run() calls") from None
 
 
 def now_text(seconds: float | None = None) -> str:
@@ -203,8 +207,7 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
     if isinstance(error, str):
         return {"type": "Error", "message": _printable(shorten(error, MAX_MESSAGE)), "at": now_text()}
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__", "__mp_main__") \
-        else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ in _WITHOUT_MODULE else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
     except Exception as failure:
@@ -256,6 +259,19 @@ class TaskFunction(NamedTuple):
         finally:
             _current.reset(token)
 
+    async def run_async(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
+        """Run one task whose function is a coroutine function. Otherwise the same as a call. Raises nothing."""
+        key, tries, data = task
+        token = _current.set(CurrentTask(key, tries, slot, data))
+        began = time.monotonic()
+        try:
+            result = await (self.function(key, data) if self.with_data else self.function(key))
+            return outcome_of(result)
+        except BaseException as error:
+            return self.outcome_of_error(error, began)
+        finally:
+            _current.reset(token)
+
     def outcome_of_error(self, error: BaseException, began: float) -> Outcome:
         """Return the outcome of a task that raised. ``began`` is a time of ``time.monotonic()``."""
         wanted = getattr(type(error), "_task_outcome", None)
@@ -267,7 +283,9 @@ class TaskFunction(NamedTuple):
         info["type"] = type(error).__name__
         info.pop("traceback", None)
         if wanted == RETRY:
-            return Outcome(RETRY, None, info, error.after, error.count)  # type: ignore[attr-defined]
+            after = error.after  # type: ignore[attr-defined]
+            count = bool(error.count)  # type: ignore[attr-defined]
+            return Outcome(RETRY, None, info, None if after is None else float(after), count)
         return Outcome(ABORTED, None, info)
 
 
@@ -295,15 +313,16 @@ def run_chunk(
 ) -> list[Outcome]:
     """Run tasks until the chunk's time is up, and return the outcomes of those that have begun.
 
-    ``on_task(index, time)`` is called before each task, with its place in the chunk and ``time.monotonic()``.
+    ``on_task(index, time)`` is called before each task, with its place in the chunk and ``time.monotonic()``. If it
+    returns False, the chunk ends before that task.
     """
     outcomes: list[Outcome] = []
     size = 0
     now = time.monotonic()
     end = now + CHUNK_SECONDS
     for index, task in enumerate(tasks):
-        if on_task is not None:
-            on_task(index, now)
+        if on_task is not None and on_task(index, now) is False:
+            break
         outcome = function(task, slot)
         outcomes.append(outcome)
         if outcome.data is not None:

@@ -39,6 +39,19 @@ def test_repair_includes_the_changes_in_the_log(path, target, logged):
     assert state_of(POD, target) == logged
 
 
+def test_repair_finds_the_errors_of_tasks_whose_status_is_lost(path, target):
+    with Tracker(path, init={"a": {"x": 1}, "b": {}, "c": {}}) as tracker:
+        tracker.record_error("a", "broken")
+        tracker.record_error("c", "broken")
+        tracker.sync()
+        tracker._store.write(lambda txn: txn.delete(bytes(8), db=tracker._store.status))
+    assert maintenance.repair(path, target).undone == 3
+    with Tracker(target) as tracker:
+        assert {key for key in tracker if "_error" in tracker[key]} == {"a", "c"}
+        tracker.mark_done_many("ac")
+        assert [task for task in tracker.values() if "_error" in task] == []
+
+
 def test_repair_refuses_while_a_writer_has_the_store_open(cls, victim, target):
     with cls(victim), pytest.raises(StoreInUseError):
         maintenance.repair(victim, target)

@@ -34,7 +34,7 @@ def classes_for(pairs):
 
 
 def test_there_are_stores_of_every_format_since_the_second():
-    assert len(STORES) == 7
+    assert len(STORES) == 14
 
 
 @pytest.mark.parametrize("old", STORES, indirect=True)
@@ -75,3 +75,29 @@ def test_the_claims_of_a_killed_worker_are_free_again(old):
         in_hand = [key for key in store.todo_keys() if store.tries(key) == 1][:1]
         assert in_hand
         assert in_hand[0] in list(store.try_keys())
+
+
+@pytest.mark.parametrize("old", [file for file in STORES if "format_3-" in file.id and "tracker" in file.id],
+                         indirect=True)
+@pytest.mark.parametrize("cls", [Tracker, SharedTracker])
+def test_negative_tries_of_format_3_are_no_error(old, cls):
+    path, _ = old
+    with Tracker(path, mode="r") as store:
+        assert [store.tries(f"task {number}") for number in (1003, 1004, 1005)] == [-1, -1, -1]
+    with cls(path) as store:
+        keys = [f"task {number}" for number in (1003, 1004, 1005)]
+        assert [store.tries(key) for key in keys] == [-1, -1, -1]
+        # Their status has the flag of an error, which belonged to the sign.
+        assert store[keys[0]] == {"_done": False, "_aborted": False, "_tries": -1}
+        assert next(iter(store.todo_keys())) == ""
+        store.mark_done(keys[0])
+        store.mark_done_many(keys[1:])
+        store.increment_tries(keys[0])
+        assert [store[key] for key in keys] == [{"_done": True, "_aborted": False, "_tries": tries}
+                                                for tries in (0, -1, -1)]
+        own = {"_error": "a key of the user's own, up to format 3"}
+        assert store["task 1007"] == {"_done": False, "_aborted": False, "_tries": 0, **own}
+        store._check()
+    assert maintenance.verify(path) == []
+    with Tracker(path) as store:
+        assert [store.tries(key) for key in keys] == [0, -1, -1]

@@ -51,6 +51,9 @@ def fill_tasks(store):
     store.increment_tries("task 1")
     for number in range(2, 1000, 7):
         store.abort(f"task {number}")
+    for number in range(3):
+        store.decrement_tries(f"task {1003 + number}")
+    store["task 1007"] = {"_error": "a key of the user's own, up to format 3"}
     store.sync()
 
 

@@ -62,6 +62,8 @@ def tracker_loop(rng, model):
             yield "try", key, None
             if rng.random() < 0.3:
                 yield "append", key, rng.random()
+            if rng.random() < 0.2:
+                yield "error", key, rng.random()
             yield rng.choice(("done", "abort", "nothing")), key, None
         if rng.random() < 0.05:
             return
@@ -80,6 +82,10 @@ def change_model(model, operation, key, value):
         model[key]["_tries"] += 1
     elif operation in ("done", "abort"):
         model[key]["_done" if operation == "done" else "_aborted"] = True
+        if operation == "done":
+            model[key].pop("_error", None)
+    elif operation == "error":
+        model[key]["_error"] = {"message": value, "try": model[key]["_tries"]}
 
 
 class Player:
@@ -108,6 +114,8 @@ class Player:
             store.mark_done(key)
         elif operation == "abort":
             store.abort(key)
+        elif operation == "error":
+            store._record_error(key, {"message": value})
         elif operation == "sync":
             store.sync()
 

@@ -97,11 +97,24 @@ class TrackerMachine(PodMachine):
                 return
             getattr(store, method)(key)
             task = self.now[key].value
+            if method == "mark_done":
+                task.pop("_error", None)
             task.update({
                 "mark_done": {"_done": True}, "mark_not_done": {"_done": False}, "abort": {"_aborted": True},
                 "unabort": {"_aborted": False}, "increment_tries": {"_tries": task["_tries"] + 1},
                 "decrement_tries": {"_tries": task["_tries"] - 1}, "reset_tries": {"_tries": 0},
             }[method])
+
+    @rule(which=instances, key=keys, message=st.sampled_from("xy"))
+    def record_error(self, which, key, message):
+        with self.step(which, *self.if_there(key)) as store:
+            if key not in self.now:
+                with pytest.raises(KeyError):
+                    store.record_error(key, message)
+                return
+            store._record_error(key, {"message": message})
+            task = self.now[key].value
+            task["_error"] = {"message": message, "try": task["_tries"]}
 
     @rule(which=instances, key=keys, name=st.sampled_from(STATUS), flag=st.booleans(), tries=st.integers(-2, 5))
     def change_status_by_keying(self, which, key, name, flag, tries):

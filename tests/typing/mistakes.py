@@ -56,6 +56,7 @@ def tasks(tracker: Tracker[str], one: SharedTracker[str]) -> None:
     tracker.add(1)  # error
     tracker.add_many([1, 2])  # error
     tracker.mark_done(1)  # error
+    tracker.record_error("a", 1)  # error
     one.mark_done_many([1])  # error
     one.abort(1)  # error
     one.release(1)  # error

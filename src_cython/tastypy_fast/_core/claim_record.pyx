@@ -5,7 +5,8 @@
 The claim of an iterator has the number of its slot and a position. The task was yielded if the position is below the
 count in this slot (see worker_slots). A claim with slot 0 was made by ``should_try()``, and its task was yielded when
 the claim was committed. A claim with slot FAILED_SLOT is for a task at which a thread failed, and which this thread
-may try again. With slot 0 and FAILED_SLOT, the position is the number of the thread.
+may try again. A greater slot belongs to a queue, whose tasks were all yielded when their claims were committed. With
+slot 0, FAILED_SLOT and those of queues, the position is the number of the thread.
 
 ``tries`` is the task's number of tries including the one of this claim. It follows later changes of that number. If the
 task has fewer tries, its tries were reset, and they do not include the try of the claim.
@@ -16,7 +17,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from tastypy_fast._core.store_base cimport StoreBase
-from tastypy_fast._core.status_block cimport tries_of
+from tastypy_fast._core.status_block cimport MAX_TRIES, tries_of
 
 from collections import namedtuple
 
@@ -68,6 +69,16 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
     if store.worker_slots is not None and claim.worker == store.worker_number:
         return store.worker_slots.stop(claim.slot, claim.position)
     return store.stop_slot_of(claim.worker, claim.slot, claim.position)
+
+
+cdef bint is_own(StoreBase store, bytes number, Claim* claim) except -1:
+    """Read the claim of a task, and return whether this worker has it. A claim that is missing counts as its own."""
+    raw = store.snapshot.get(number, None, store.claims)
+    if raw is None:
+        claim.tries = MAX_TRIES + 1
+        return True
+    decode_claim(raw, claim)
+    return claim.worker == store.worker_number
 
 
 cdef int note_tries_added(StoreBase store, bytes number, int added) except -1:

@@ -7,9 +7,10 @@ from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport describe, encode_key
-from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
+from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._core.task_queue cimport TaskQueue, TaskSlot
 
 from tastypy_fast.exceptions import NotLockedError
 
@@ -292,7 +293,7 @@ cdef class TrackerHandle(PodHandle):
     # Changing one status
 
     def mark_done(self, key, data=None):
-        """Mark a task done, and keep data with it.
+        """Mark a task done, and keep data with it. The error of an earlier try, ``_error``, is removed.
 
         Args:
             key: The key of the task.
@@ -315,7 +316,7 @@ cdef class TrackerHandle(PodHandle):
             (True, {'_done': True, '_aborted': False, '_tries': 0, 'size': 3})
         """
         if data is None:
-            change(self, key, CLAIMED, DONE, 0)
+            change(self, key, CLAIMED | ERROR, DONE, 0)
         else:
             tasks_of(self).mark_done_with(key, check_data(data), self.threshold())
 
@@ -387,7 +388,7 @@ cdef class TrackerHandle(PodHandle):
 
         Raises:
             KeyError: The task does not exist.
-            UnstorableValueError: The number of tries leaves what 28 bits hold.
+            UnstorableValueError: The number of tries leaves what 27 bits hold.
 
         Cost:
             As for ``mark_done()``.
@@ -408,7 +409,7 @@ cdef class TrackerHandle(PodHandle):
 
         Raises:
             KeyError: The task does not exist.
-            UnstorableValueError: The number of tries leaves what 28 bits hold.
+            UnstorableValueError: The number of tries leaves what 27 bits hold.
 
         Cost:
             As for ``mark_done()``.
@@ -442,7 +443,7 @@ cdef class TrackerHandle(PodHandle):
         tasks_of(self).reset_tries(key, self.threshold())
 
     def mark_done_many(self, keys_iterable):
-        """Mark many tasks done, or none if one of them does not exist.
+        """Mark many tasks done, or none if one of them does not exist. Their ``_error`` is removed.
 
         Args:
             keys_iterable: The keys of the tasks. It is read to its end first.
@@ -469,7 +470,7 @@ cdef class TrackerHandle(PodHandle):
                 # Raises also for a status in a dict of the caller that cannot be stored, before any task is marked.
                 tasks.status_of(key)
             for key in keys:
-                tasks.change(key, CLAIMED, DONE, 0, 0)
+                tasks.change(key, CLAIMED | ERROR, DONE, 0, 0)
             tasks.sync_if_due(self.threshold())
         finally:
             tasks.end_op()
@@ -498,6 +499,20 @@ cdef class TrackerHandle(PodHandle):
         if key not in self:
             raise KeyError(key)
 
+    # Primitives for the package pipeline
+
+    def _open_queue(self, bint allow_aborted):
+        """Return a queue of the tasks that are to be done. See TaskQueue."""
+        return TaskQueue(self, allow_aborted)
+
+    def _finish_many(self, changes):
+        """Change many tasks in one operation. See TaskCache.finish_many()."""
+        return tasks_of(self).finish_many(list(changes), self.threshold())
+
+    def _open_running_slot(self):
+        """Return a slot in which a thread or a coroutine notes the task that it runs."""
+        return TaskSlot(self)
+
     # Primitives for the mixins
 
     def _gate(self, key, bint allow_aborted, bint add, bint attempt):
@@ -517,6 +532,10 @@ cdef class TrackerHandle(PodHandle):
 
     def _add_many(self, keys, bint if_absent):
         tasks_of(self).add_many(keys, if_absent, self.threshold())
+
+    def _record_error(self, key, dict error):
+        """Set ``_error`` of a task, with the number of its tries."""
+        tasks_of(self).record_error(key, error, self.threshold())
 
     def _merge(self, key, dict changes):
         """Apply ``dict.update()`` to a task. A missing task is added."""

@@ -35,4 +35,5 @@ cdef class RunningSlot:
     cdef int number
 
     cdef int set(self, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1
+    cdef void clear(self) noexcept
     cdef void end(self) noexcept

@@ -175,6 +175,13 @@ cdef class RunningSlot:
         """Note the task that the iterator yields."""
         return self.tasks.note(self.number, seq, key, size, tries)
 
+    cdef void clear(self) noexcept:
+        """Note that no task is running in this slot. It stays reserved."""
+        if self.number >= 0:
+            self.tasks.seqs[self.number] = -1
+            if self.tasks.is_open:
+                set_state(&self.tasks.slots[self.number].state, 0)
+
     cdef void end(self) noexcept:
         """Note that the iterator has come to its end, so that its last task is not running any more."""
         self.tasks.release(self.number)

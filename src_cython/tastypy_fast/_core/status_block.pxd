@@ -1,16 +1,24 @@
 from libc.stdint cimport int32_t, uint16_t, uint32_t
 
+# Not in the enum, because the constants of a C enum are ints, and these are larger.
+cdef extern from *:
+    """
+    #define STATUS_ERROR 0x80000000u
+    #define STATUS_FLAGS 0x8000000Fu
+    """
+    const uint32_t ERROR "STATUS_ERROR"
+    const uint32_t FLAGS "STATUS_FLAGS"
+
 # The layout of a status block: see status_block.pyx. Python modules import these constants, too.
 cpdef enum:
     PRESENT = 1
     DONE = 2
     ABORTED = 4
     CLAIMED = 8
-    FLAGS = 15
     TRIES_SHIFT = 4
     TASKS_PER_BLOCK = 500
-    # 2**27 - 1: the largest number that the 28 bits of an entry hold.
-    MAX_TRIES = 134217727
+    # 2**26 - 1: the largest number that the 27 bits of an entry hold.
+    MAX_TRIES = 67108863
 
 cdef struct Head:
     uint16_t present
@@ -30,10 +38,11 @@ cdef struct StatusChange:
     uint32_t entry
 
 cdef inline int32_t tries_of(uint32_t entry) noexcept:
-    return <int32_t>entry >> TRIES_SHIFT
+    # Shift the flag ERROR out first, so that the sign bit of the number is the highest bit.
+    return <int32_t>(entry << 1) >> (TRIES_SHIFT + 1)
 
 cdef inline uint32_t make_entry(uint32_t flags, int32_t tries) noexcept:
-    return (<uint32_t>tries << TRIES_SHIFT) | flags
+    return (<uint32_t>tries << TRIES_SHIFT & ~FLAGS) | flags
 
 cdef inline void add_to_head(Head* head, uint32_t entry, int sign) noexcept:
     if entry & PRESENT:

@@ -6,7 +6,11 @@ byte order, as in LMDB's own structures:
 
     header      8 x 16 bits   tasks here, done, aborted, tried at least once, neither done nor aborted; 3 spare
     entry * 500 32 bits       bit 0 the task exists, bit 1 done, bit 2 aborted, bit 3 claimed,
-                              bits 4..31 tries, signed
+                              bits 4..30 tries, signed, bit 31 the task's data have an error, ``_error``
+
+Bit 31 is derived from the data, which it lets a scan find without reading them. It is a hint: read the data to be sure.
+Up to format 3 it belonged to the tries, so a task with a negative number of them has it until its status is written
+again. A task that got its ``_error`` in that format lacks it likewise.
 """
 
 cimport cython
@@ -24,6 +28,7 @@ __all__ = [
     "ABORTED",
     "CLAIMED",
     "DONE",
+    "ERROR",
     "FLAGS",
     "HEAD",
     "MAX_TRIES",
@@ -33,9 +38,17 @@ __all__ = [
     "TRIES_SHIFT",
     "Block",
     "block_facts",
+    "count_failed",
+    "failed_in",
+    "has_failed",
+    "make_status",
     "patched",
+    "slots_with_error",
+    "tries_in",
 ]
 
+# The flags as Python objects.
+globals().update({"ERROR": ERROR, "FLAGS": FLAGS})
 # The header of a block, and a whole block, for Python modules that read blocks.
 HEAD = Struct("=8H")
 STATUSES = Struct(f"{HEAD.format}{TASKS_PER_BLOCK}I")
@@ -180,3 +193,56 @@ def block_facts(bytes raw):
         [slot for slot in range(TASKS_PER_BLOCK) if data.entry[slot] & PRESENT],
         [slot for slot in range(TASKS_PER_BLOCK) if data.entry[slot] & CLAIMED],
     )
+
+
+# Statuses for Python modules
+
+def make_status(bint done, bint aborted, int32_t tries):
+    """Return the entry of a task with this status and without an error."""
+    return make_entry(PRESENT | (DONE if done else 0) | (ABORTED if aborted else 0), tries)
+
+
+def tries_in(uint32_t entry):
+    """Return the number of tries in an entry."""
+    return tries_of(entry)
+
+
+# A task has failed if only PRESENT is set of the flags ``bits``, and it has ``min_tries`` or more tries. 0 means never.
+
+cdef inline bint is_failed(uint32_t entry, int32_t min_tries, uint32_t bits) noexcept:
+    return entry & bits == PRESENT and 0 < min_tries <= tries_of(entry)
+
+
+def has_failed(uint32_t entry, int32_t min_tries, uint32_t bits):
+    """Return whether a task with this entry has failed."""
+    return is_failed(entry, min_tries, bits)
+
+
+def count_failed(bytes block not None, int32_t min_tries, uint32_t bits):
+    """Return how many tasks of a block have failed."""
+    cdef const Layout* data = layout_of(block)
+    cdef int slot, count = 0
+    for slot in range(TASKS_PER_BLOCK):
+        count += is_failed(data.entry[slot], min_tries, bits)
+    return count
+
+
+def failed_in(bytes block not None, int32_t min_tries, uint32_t bits):
+    """Return a dict of the failed tasks of a block: slot to tries."""
+    cdef const Layout* data = layout_of(block)
+    cdef int slot
+    return {slot: tries_of(data.entry[slot]) for slot in range(TASKS_PER_BLOCK)
+            if is_failed(data.entry[slot], min_tries, bits)}
+
+
+def slots_with_error(bytes block not None):
+    """Return the slots of the unfinished tasks of a block that seem to have an error."""
+    cdef const Layout* data = layout_of(block)
+    cdef int slot
+    return [slot for slot in range(TASKS_PER_BLOCK) if data.entry[slot] & (PRESENT | DONE | ERROR) == PRESENT | ERROR]
+
+
+cdef const Layout* layout_of(bytes block) except NULL:
+    if PyBytes_GET_SIZE(block) != sizeof(Layout):
+        raise PersistentOrderedDictIntegrityError("a block of statuses has the wrong size")
+    return <const Layout*>PyBytes_AS_STRING(block)

@@ -5,6 +5,15 @@ from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.write_cache cimport WriteCache
 
+# What finish_many() does with a task: see tastypy_fast._finishing.
+cdef enum:
+    FINISH_DONE
+    FINISH_FAILED
+    FINISH_ABORTED
+    FINISH_RETRY
+    FINISH_POSTPONED
+    FINISH_GIVEN_BACK
+
 cdef class TaskCache(WriteCache):
     cdef StatusTable status
     # Keys in the index that got the waiting tries of a killed process, and are not synced yet.
@@ -14,6 +23,8 @@ cdef class TaskCache(WriteCache):
 
     cdef int assign(self, bytes key, dict value) except -1
     cdef uint32_t with_claim(self, long long seq, uint32_t status) except? 0xffffffff
+    cdef Entry without_error(self, object key, long long seq, Entry entry)
+    cdef object record_error(self, object key, dict error, long long sync_at)
     # Statuses
     cdef int read_status_from_dict(self, Entry entry) except -1
     cdef int read_borrowed_statuses(self) except -1
@@ -26,6 +37,9 @@ cdef class TaskCache(WriteCache):
     cdef int note_running(self, long long seq, bytes key, int32_t tries) except -1
     cdef int32_t take_waiting_tries(self, bytes key) except? -1
     cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at)
+    cdef list finish_many(self, list changes, long long sync_at)
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1
+    cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1
     cdef object mark_done_with(self, object key, dict data, long long sync_at)
     cdef object reset_tries(self, object key, long long sync_at)
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,

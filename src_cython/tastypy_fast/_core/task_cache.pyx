@@ -3,6 +3,9 @@
 A caller gets a task as one dict with both. While the cache watches that dict, its ``_done``, ``_aborted`` and
 ``_tries`` are the authoritative status. They are read from the dict before the status is used. A status that a method
 sets is written into the dict at once. So both ways of changing a status agree.
+
+``_error``, the error of the last try that failed, is stored with the data. Whether it exists is also in the status, as
+the flag ERROR. This flag is a hint, because stores of older formats may have it wrong (see ``status_block``).
 """
 
 cimport cython
@@ -11,7 +14,7 @@ from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
+from tastypy_fast._core.claim_record cimport Claim, is_own, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
 from tastypy_fast._core.running_tasks cimport RunningSlot
@@ -19,6 +22,7 @@ from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
     DONE,
+    ERROR,
     FLAGS,
     MAX_TRIES,
     PRESENT,
@@ -42,7 +46,12 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 
-__all__ = ["TaskCache"]
+__all__ = ["FINISHING", "TaskCache"]
+
+# The numbers of ``tastypy_fast._finishing``, in its order.
+FINISHING = [FINISH_DONE, FINISH_FAILED, FINISH_ABORTED, FINISH_RETRY, FINISH_POSTPONED, FINISH_GIVEN_BACK]
+
+cdef frozenset SPECIAL = frozenset(("_done", "_aborted", "_tries"))
 
 cdef enum:
     # The number of keys that one call looks up in the index.
@@ -70,12 +79,14 @@ cdef class TaskCache(WriteCache):
         if not status & PRESENT:
             raise self.damaged(self.key_of(key), "the task has no status")
         write_status_to_dict(value, status)
-        self.decoded_status = status & ~<uint32_t>CLAIMED
+        self.decoded_status = status & ~(CLAIMED | ERROR)
         if codec != NO_PAYLOAD:
             try:
                 value.update(load_value(codec, payload))
             except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
                 raise self.damaged(self.key_of(key), error) from error
+            if "_error" in value:
+                self.decoded_status |= ERROR
         return value
 
     cdef bytes serialise(self, Entry entry, int* codec):
@@ -151,6 +162,7 @@ cdef class TaskCache(WriteCache):
         cdef Entry entry
         cdef dict changed
         cdef list kept, held
+        cdef uint32_t before
         if not self.has_changes():
             WriteCache.reload(self)
             self.status.forget()
@@ -173,8 +185,10 @@ cdef class TaskCache(WriteCache):
                 self.set_status(entry.seq, entry, status)
         for seq, status in changed.items():
             # A task that the other cache has deleted stays deleted.
-            if self.status.get(seq) & PRESENT:
-                self.status.set(seq, status, True)
+            before = self.status.get(seq)
+            if before & PRESENT:
+                # The data on disk are those of the other cache.
+                self.status.set(seq, (status & ~ERROR) | (before & ERROR), True)
         return self.watch_again(held)
 
     cdef int put(self, bytes key, object value, long long sync_at) except -1:
@@ -247,7 +261,7 @@ cdef class TaskCache(WriteCache):
         if entry.value is not None and entry.exists:
             status = status_in(entry.value)
             before = self.status.get(entry.seq)
-            if status != (before & ~<uint32_t>(FLAGS & ~(PRESENT | DONE | ABORTED))):
+            if status != before & ~<uint32_t>CLAIMED:
                 self.set_status(entry.seq, entry, status)
         return 0
 
@@ -356,7 +370,55 @@ cdef class TaskCache(WriteCache):
                     tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
                 elif added_tries:
                     note_tries_added(self.store, pack(seq), added_tries)
+            if status & drop & ERROR:
+                entry = self.without_error(key, seq, entry)
             self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
+            self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+
+    cdef Entry without_error(self, object key, long long seq, Entry entry):
+        """Remove ``_error`` from the data of a task. Returns the task's cache entry, or None if it still has none.
+
+        The caller removes the flag from the status.
+        """
+        cdef YieldedCopy copied = self.last_yielded.copied
+        cdef bytes encoded
+        cdef dict value
+        cdef long long stored = 0
+        cdef int codec = 0
+        if entry is not None and entry.value is not None:
+            entry.value.pop("_error", None)
+            self.count_as_dirty(entry)
+        else:
+            if entry is None:
+                encoded = encode_key(key)
+                raw = self.find_record(encoded, &stored)
+                if raw is None:
+                    raise self.damaged(key, "the index refers to a record that does not exist")
+                entry = self.entry_from_record(encoded, seq, raw)
+                value = self.decode(encoded, seq, entry.codec, entry.payload)
+                if "_error" not in value:
+                    return None
+                self.adopt(entry)
+                self.add_len_delta(entry)
+            else:
+                value = self.decode(entry.key, seq, entry.codec, entry.payload)
+            value.pop("_error", None)
+            payload = dump_data(value, &codec)
+            self.put_payload(entry, entry.key, codec, payload)
+        if copied is not None and copied.seq == seq:
+            copied.value.pop("_error", None)
+        return entry
+
+    cdef object record_error(self, object key, dict error, long long sync_at):
+        """Set ``_error`` of a task, with the number of its tries."""
+        if not self.writable:
+            raise self.store.refuse_write()
+        self.begin_op()
+        try:
+            tries = self.status_of(key)[2]
+            self.merge(key, {"_error": {**error, "try": tries}}, 0)
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
@@ -370,10 +432,142 @@ cdef class TaskCache(WriteCache):
             if self.find_task(key) == ABSENT:
                 raise KeyError(key)
             self.merge(key, data, 0)
-            self.change(key, CLAIMED, DONE, 0, 0)
+            self.change(key, CLAIMED | ERROR, DONE, 0, 0)
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
+
+    cdef list finish_many(self, list changes, long long sync_at):
+        """Change many tasks that a program has run, in one operation, with one sync at its end if it is due.
+
+        ``changes`` are tuples (key, what becomes of the task, dict or None): see ``tastypy_fast._finishing``. Returns
+        pairs of an index and an exception for those whose data cannot be stored or read. They are not changed. A task
+        that does not exist any more is skipped.
+        """
+        cdef list encoded = [], seqs, failures = []
+        cdef Py_ssize_t index
+        cdef tuple change
+        if not self.writable:
+            raise self.store.refuse_write()
+        for change in changes:
+            encoded.append(encode_key(change[0]))
+        self.begin_op()
+        try:
+            seqs = self.find_seqs(encoded)
+            for index in range(len(changes)):
+                if <long long>seqs[index] != ABSENT:
+                    change = changes[index]
+                    try:
+                        self.finish_task(change[0], encoded[index], seqs[index], change[1], change[2])
+                    except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
+                        failures.append((index, error))
+            self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+        return failures
+
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1:
+        """Change one task, as ``kind`` says. Nothing changes if the data cannot be stored."""
+        cdef Entry entry = self.entry_of(encoded)
+        cdef uint32_t status = self.status_at(seq, entry)
+        cdef bint is_done = kind == FINISH_DONE
+        cdef bint has_error = (status & ERROR) != 0
+        cdef long long stored = 0
+        cdef int codec = 0
+        cdef bytes payload = None
+        cdef dict value
+        if status & DONE and not is_done:
+            # Somebody has marked the task done meanwhile.
+            data = None
+        elif is_done and data and not SPECIAL.isdisjoint(data):
+            # The data set the status, too.
+            self.mark_done_with(key, data, 0)
+            return 0
+        if data is not None or (is_done and has_error):
+            if entry is not None and entry.value is not None:
+                value = dict(entry.value)
+                if is_done:
+                    value.update(data or ())
+                    value.pop("_error", None)
+                else:
+                    value.pop("_error", None)
+                    value["_error"] = data
+                dump_data(value, &codec)
+                # Change the dict in place, because the caller may reference it.
+                if is_done:
+                    entry.value.update(data or ())
+                entry.value.pop("_error", None)
+                if not is_done:
+                    entry.value["_error"] = data
+                self.count_as_dirty(entry)
+            else:
+                if entry is None:
+                    raw = self.find_record(encoded, &stored)
+                    if raw is None:
+                        raise self.damaged(key, "the task has no record")
+                    entry = self.entry_from_record(encoded, seq, raw)
+                    payload = entry.payload
+                    codec = entry.codec
+                    entry = None
+                else:
+                    payload = entry.payload
+                    codec = entry.codec
+                if codec == NO_PAYLOAD:
+                    value = {}
+                else:
+                    value = self.decode(encoded, seq, codec, payload)
+                    value.pop("_error", None)
+                    for name in ("_done", "_aborted", "_tries"):
+                        del value[name]
+                if not is_done:
+                    value["_error"] = data
+                elif data:
+                    value.update(data)
+                    value.pop("_error", None)
+                payload = None
+                codec = NO_PAYLOAD
+                if value:
+                    payload = dump_value(value, &codec)
+                if entry is None:
+                    entry = make_cache_entry(encoded, seq, seq)
+                    self.adopt(entry)
+                    self.add_len_delta(entry)
+                self.put_payload(entry, encoded, codec, payload)
+        return self.end_task(key, seq, entry, status, kind, data is not None)
+
+    cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1:
+        """Set the status of a task whose data finish_task() has changed."""
+        cdef Claim claim
+        cdef bytes number
+        cdef uint32_t flags = status & FLAGS
+        cdef int32_t tries = tries_of(status)
+        # A claim of another worker is left alone, unless the task is done or aborted.
+        cdef bint claimed = (status & CLAIMED) != 0
+        cdef bint is_ours = True
+        if has_data:
+            flags |= ERROR
+        if claimed:
+            number = pack(seq)
+            if kind == FINISH_DONE or kind == FINISH_ABORTED:
+                tries -= try_comes_back(self.store, number, status)
+            else:
+                is_ours = is_own(self.store, number, &claim)
+        if kind == FINISH_DONE:
+            flags = (flags & ~(CLAIMED | ERROR)) | DONE
+        elif kind == FINISH_ABORTED:
+            flags = (flags & ~<uint32_t>CLAIMED) | (0 if status & DONE else ABORTED)
+        elif is_ours and not status & DONE:
+            if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
+                # Unless the tries were reset, so that this one is not among them.
+                if claim.tries <= tries if claimed else self.store.images is None and tries > 0:
+                    tries -= 1
+                    if claimed and kind == FINISH_POSTPONED:
+                        note_tries_added(self.store, number, -1)
+            if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
+                flags &= ~<uint32_t>CLAIMED
+        if make_entry(flags, tries) != status:
+            self.set_status(seq, entry, make_entry(flags, tries))
+        return 0
 
     cdef object reset_tries(self, object key, long long sync_at):
         """Set the tries of a task to zero."""
@@ -640,6 +834,8 @@ cdef uint32_t status_in(dict value) except? 0xffffffff:
                 raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(is_set)}")
         if is_set:
             flags |= flag
+    if "_error" in value:
+        flags |= ERROR
     if not isinstance(tries, int) or isinstance(tries, bool):
         raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
     if not -MAX_TRIES <= tries <= MAX_TRIES:

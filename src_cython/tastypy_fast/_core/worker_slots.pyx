@@ -34,7 +34,8 @@ cdef extern from *:
 __all__ = ["FAILED_SLOT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
 
 # The number of slots in a file. Slot 0 is unused, because it marks a claim without an iterator. FAILED_SLOT marks
-# a claim that an iterator has left to its thread.
+# a claim that an iterator has left to its thread. Greater numbers mark the claims of queues, which count nothing,
+# because all their tasks were yielded.
 cdef enum:
     SLOT_COUNT = 496
 SLOTS = SLOT_COUNT

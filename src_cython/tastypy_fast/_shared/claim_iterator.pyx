@@ -195,7 +195,7 @@ cdef class ClaimIterator:
         self.claim.since = time()
         claim = self.claim
         seqs = claim_next(tasks, self.position, self.batch, self.allow_aborted, self.max_tries, self.own,
-                          worker.is_free if self.own else None, &claim)
+                          worker.is_free if self.own else None, &claim, 1, None)
         if not seqs:
             if worker.recover_claims():
                 # Begin again, because the recovered tasks may lie before the position.

@@ -7,7 +7,7 @@ which names the worker (see ``claim_record``). Both are written in one transacti
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
-from tastypy_fast._core.cache_entry cimport Entry, pack
+from tastypy_fast._core.cache_entry cimport ABSENT, Entry, pack
 from tastypy_fast._core.claim_record cimport Claim, decode_claim, encode_claim
 from tastypy_fast._core.iterators cimport KEYS, VALUES
 from tastypy_fast._core.record_codec cimport Record, parse_record
@@ -52,12 +52,13 @@ cdef int put_claim(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t
 
 
 cdef list claim_next(TaskCache tasks, long long after, long long limit, bint allow_aborted, long long max_tries,
-                     list own, object is_free, Claim* claim):
+                     list own, object is_free, Claim* claim, int step, list entries):
     """Claim up to ``limit`` tasks after the sequence number ``after``, and return their sequence numbers, ascending.
 
     The caller is in a write transaction. ``own`` are the sequence numbers, ascending, of tasks that this worker has
     claimed already. One of these is claimed again if ``is_free`` returns True for its ClaimRecord. ``claim`` is the
-    claim of the first task. Each further task gets the next position.
+    claim of the first task, and the position of each further task is greater by ``step``. The new statuses are appended
+    to ``entries``, unless it is None.
     """
     cdef StoreBase store = tasks.store
     cdef StatusWriter blocks
@@ -95,11 +96,62 @@ cdef list claim_next(TaskCache tasks, long long after, long long limit, bint all
         for seq in chosen:
             entry = blocks.get(seq)
             put_claim(tasks, blocks, seq, entry, tries_of(entry) + 1, claim)
-            claim.position += 1
+            claim.position += step
+            if entries is not None:
+                entries.append(blocks.get(seq))
         finish(tasks, blocks)
         return chosen
     finally:
         tasks.end_op()
+
+
+cdef int claim_keys(TaskCache tasks, list keys, list found, bint allow_aborted, long long max_tries, object is_free,
+                    Claim* claim) except -1:
+    """Claim the tasks of these encoded keys with ``claim``, each only once.
+
+    Where ``found`` is BLOCKED, it becomes the number of the try, 0 if the task does not have to be tried, and -1 if it
+    does not exist. It stays BLOCKED if a worker or an iterator has claimed the task. A claim like ``claim``, and one of
+    which ``is_free`` returns True, may be replaced. The caller is in a write transaction.
+    """
+    cdef StatusWriter blocks
+    cdef list seqs
+    cdef set claimed = set()
+    cdef long long seq
+    cdef uint32_t entry
+    cdef int tries
+    if max_tries == 0:
+        max_tries = MAX_TRIES
+    tasks.begin_op()
+    try:
+        begin_directly(tasks)
+        seqs = tasks.find_seqs(keys)
+        blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
+        # In the order of the tasks, because each block is then read and written once.
+        for index in sorted(range(len(keys)), key=seqs.__getitem__):
+            if found[index] != BLOCKED:
+                continue
+            seq = seqs[index]
+            if seq == ABSENT:
+                found[index] = -1
+                continue
+            entry = blocks.get(seq)
+            if not entry & PRESENT:
+                raise tasks.damaged(tasks.key_of(keys[index]), "the task has no status")
+            tries = tries_of(entry) + 1
+            if entry & DONE or (entry & ABORTED and not allow_aborted) or tries > max_tries or seq in claimed:
+                found[index] = 0
+                continue
+            if entry & CLAIMED:
+                other = claim_at(tasks, seq)
+                if other is not None and other[:2] != (claim.worker, claim.slot) and not is_free(other):
+                    continue
+            put_claim(tasks, blocks, seq, entry, tries, claim)
+            claimed.add(seq)
+            found[index] = tries
+        finish(tasks, blocks)
+    finally:
+        tasks.end_op()
+    return 0
 
 
 def claim_one(TaskCache tasks not None, bytes key not None, bint allow_aborted, long long max_tries, is_free,
@@ -181,6 +233,15 @@ cdef bint is_claimed_as(TaskCache tasks, long long seq, Claim* claim) except -1:
         return False
     decode_claim(raw, &found)
     return found.worker == claim.worker and found.slot == claim.slot and found.position == claim.position
+
+
+cdef list still_claimed(TaskCache tasks, list claimed, Claim* claim):
+    """Return those of the pairs of sequence number and status whose tasks have this claim."""
+    tasks.begin_op()
+    try:
+        return [pair for pair in claimed if is_claimed_as(tasks, pair[0], claim)]
+    finally:
+        tasks.end_op()
 
 
 cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long long since) except -1:

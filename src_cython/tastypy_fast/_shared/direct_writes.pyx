@@ -13,7 +13,16 @@ from tastypy_fast._core.cache_entry cimport ABSENT, pack
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
 from tastypy_fast._core.record_codec cimport build_record, dump_value
 from tastypy_fast._core.store_base cimport StoreBase
-from tastypy_fast._core.status_block cimport CLAIMED, DONE, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._core.status_block cimport (
+    CLAIMED,
+    DONE,
+    ERROR,
+    FLAGS,
+    MAX_TRIES,
+    PRESENT,
+    make_entry,
+    tries_of,
+)
 from tastypy_fast._core.status_writer cimport StatusWriter
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
@@ -105,7 +114,10 @@ cdef int put_claims(WriteTransaction transaction, list claims) except -1:
 
 cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
                           int added_tries) except -1:
-    """Change the status of a task, as TaskCache.change() does. Returns False if that method has to raise the error."""
+    """Change the status of a task, as TaskCache.change() does.
+
+    Returns False if that method has to do it, because it raises the error or also changes the data.
+    """
     cdef StatusWriter blocks
     cdef long long seq
     cdef uint32_t old
@@ -118,7 +130,7 @@ cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t 
         blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
         old = blocks.get(seq)
         tries = tries_of(old) + added_tries
-        if not old & PRESENT or not -MAX_TRIES <= tries <= MAX_TRIES:
+        if not old & PRESENT or not -MAX_TRIES <= tries <= MAX_TRIES or old & drop & ERROR:
             return False
         if old & CLAIMED:
             packed = pack(seq)
@@ -195,6 +207,7 @@ def mark_done_many(TaskCache tasks not None, list keys not None, list encoded no
     cdef uint32_t old
     cdef int32_t count
     cdef bytes packed
+    cdef list with_error = []
     tasks.begin_op()
     try:
         begin_directly(tasks)
@@ -209,12 +222,17 @@ def mark_done_many(TaskCache tasks not None, list keys not None, list encoded no
                 old = blocks.get(seq)
                 if not old & PRESENT:
                     raise tasks.damaged(keys[index], "the task has no status")
-            if old & (DONE | CLAIMED) != DONE:
+            if old & ERROR:
+                # Its data change, too.
+                with_error.append(keys[index])
+            elif old & (DONE | CLAIMED) != DONE:
                 packed = pack(seq)
                 count = tries_of(old)
                 if old & CLAIMED:
                     count -= try_comes_back(store, packed, old)
                 put_status(tasks, blocks, packed, old, make_entry((old & FLAGS & ~<uint32_t>CLAIMED) | DONE, count))
         finish(tasks, blocks)
+        for key in with_error:
+            tasks.change(key, CLAIMED | ERROR, DONE, 0, 0)
     finally:
         tasks.end_op()

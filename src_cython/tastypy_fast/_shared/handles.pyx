@@ -8,7 +8,7 @@ from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport encode_key
 from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
-from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE
+from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
@@ -313,6 +313,8 @@ cdef class SharedTrackerHandle(SharedPodHandle):
     def mark_done(self, key, data=None):
         """Mark a task done, which ends the claim on it, and keep data with it. Both are one transaction.
 
+        The error of an earlier try, ``_error``, is removed.
+
         Args:
             key: The key of the task.
             data: A dict with which the task is updated before it is marked, as by ``update()``.
@@ -333,7 +335,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
             (True, {'_done': True, '_aborted': False, '_tries': 0, 'size': 3})
         """
         if data is None:
-            change_status(self, key, CLAIMED, DONE, 0)
+            change_status(self, key, CLAIMED | ERROR, DONE, 0)
         else:
             self._perform(OPERATION, self._write_handle().mark_done, key, check_data(data))
 
@@ -405,7 +407,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
 
         Raises:
             KeyError: The task does not exist.
-            UnstorableValueError: The number of tries leaves what 28 bits hold.
+            UnstorableValueError: The number of tries leaves what 27 bits hold.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -426,7 +428,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
 
         Raises:
             KeyError: The task does not exist.
-            UnstorableValueError: The number of tries leaves what 28 bits hold.
+            UnstorableValueError: The number of tries leaves what 27 bits hold.
 
         Cost:
             One transaction. It is visible to every process when the call returns.
@@ -459,7 +461,17 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         """
         self.change(make_change(RESET_TRIES, key, None))
 
+    # Primitives for the package pipeline
+
+    def _finish_many(self, changes):
+        """Change many tasks in one transaction. See TaskCache.finish_many()."""
+        return self._perform(OPERATION, self._write_handle()._finish_many, list(changes))
+
     # Primitives for the mixins
+
+    def _record_error(self, key, dict error):
+        """Set ``_error`` of a task, with the number of its tries."""
+        self._perform(OPERATION, self._write_handle()._record_error, key, error)
 
     def _status_of(self, key):
         """Return (done, aborted, tries) of a task."""

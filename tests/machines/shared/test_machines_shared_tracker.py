@@ -126,6 +126,7 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             store.mark_done_many(iter(some))
             for key in some:
                 self.now[key].value["_done"] = True
+                self.now[key].value.pop("_error", None)
                 self.end_claim(key)
 
     # Status

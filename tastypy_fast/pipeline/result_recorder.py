@@ -1,0 +1,121 @@
+"""Commit what became of tasks: data, marks, errors and new tasks together.
+
+Results are collected, and written in one operation. A private tracker keeps them in memory until its sync; a shared one
+commits them. Commits come every COMMIT_SECONDS, because a flush costs 10 ms on an ordinary disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tastypy_fast._finishing import DONE
+from tastypy_fast.exceptions import InvalidKeyError
+from tastypy_fast.pipeline.executor import Task
+
+__all__ = ["COMMIT_SECONDS", "ResultRecorder"]
+
+# The longest time between a result and its commit, in seconds.
+COMMIT_SECONDS = 0.5
+# More results than these are committed sooner, because they are in memory.
+MAX_RESULTS = 5000
+MAX_BYTES = 16 << 20
+
+
+class ResultRecorder:
+    """The results of one run that are not committed yet.
+
+    ``on_saved(task, data)`` is called for each task whose result was written, and ``on_refused(task, error)`` for each
+    whose result cannot be stored; this task is left as it was.
+    """
+
+    def __init__(self, tracker: Any, on_saved: Callable[[Task, dict[str, Any] | None], None],
+                 on_refused: Callable[[Task, Exception], None]) -> None:
+        self._tracker = tracker
+        self._on_saved = on_saved
+        self._on_refused = on_refused
+        # (task, kind, dict or None, keys to add or None)
+        self._entries: list[tuple[Task, int, dict[str, Any] | None, list[Any] | None]] = []
+        self._size = 0
+        self._committed_at = time.monotonic()
+        self._has_changes = False
+        self.has_new_tasks = False
+        # How often the results were written.
+        self.flushes = 0
+
+    def add(self, task: Task, kind: int, data: dict[str, Any] | None = None, new_keys: list[Any] | None = None,
+            size: int = 0) -> None:
+        """Note what became of a task: one of the kinds of ``_finishing``. ``size`` is that of the data, in bytes."""
+        self._entries.append((task, kind, data, new_keys))
+        self._size += size
+        self.has_new_tasks = self.has_new_tasks or bool(new_keys)
+
+    def seconds_left(self) -> float:
+        """Return the time until the next commit is due, in seconds; infinite if there is nothing to commit."""
+        if not self._entries and not self._has_changes:
+            return float("inf")
+        if len(self._entries) >= MAX_RESULTS or self._size >= MAX_BYTES:
+            return 0.0
+        return max(0.0, self._committed_at + COMMIT_SECONDS - time.monotonic())
+
+    def commit_if_due(self) -> None:
+        """Commit if the results are old or many enough."""
+        left = self.seconds_left()
+        if left <= 0:
+            self.commit()
+        elif left == float("inf"):
+            self._committed_at = time.monotonic()
+
+    def flush(self) -> None:
+        """Write the results to the tracker. If that fails, they stay here, and the error is raised."""
+        entries = self._entries
+        if not entries:
+            return
+        self._entries = []
+        self._size = 0
+        self.has_new_tasks = False
+        self._has_changes = True
+        try:
+            with self._tracker.locked():
+                refused = self._add_tasks(entries)
+                changes = [(index, (task.key, kind, data)) for index, (task, kind, data, _) in enumerate(entries)
+                           if index not in refused]
+                for position, error in self._tracker._finish_many([change for _, change in changes]):
+                    refused[changes[position][0]] = error
+        except BaseException:
+            # In a private tracker some are perhaps written. Writing them again changes nothing.
+            self._entries = entries + self._entries
+            raise
+        self.flushes += 1
+        for index, error in refused.items():
+            self._on_refused(entries[index][0], error)
+        # At the end, because a function of the user may raise.
+        for index, (task, kind, data, _) in enumerate(entries):
+            if kind == DONE and index not in refused:
+                self._on_saved(task, data)
+
+    def _add_tasks(self, entries: list[Any]) -> dict[int, Exception]:
+        """Add the new tasks of all results. Returns the errors of keys that cannot be stored, by index."""
+        wanted = [(index, keys) for index, (_, _, _, keys) in enumerate(entries) if keys]
+        if not wanted:
+            return {}
+        try:
+            self._tracker.add_many_if_absent([key for _, keys in wanted for key in keys])
+            return {}
+        except InvalidKeyError:
+            refused: dict[int, Exception] = {}
+            for index, keys in wanted:
+                try:
+                    self._tracker.add_many_if_absent(keys)
+                except InvalidKeyError as error:
+                    refused[index] = error
+            return refused
+
+    def commit(self) -> None:
+        """Write the results, and put them on disk as the tracker's durability says."""
+        self.flush()
+        if self._has_changes:
+            self._tracker._commit_run()
+            self._has_changes = False
+        self._committed_at = time.monotonic()

@@ -1,0 +1,218 @@
+"""Take tasks from a tracker: first those whose retry is due, then new ones, in the order of the tracker or of the user.
+
+A task that has failed waits here until it is tried again. At most MAX_WAITING wait in memory. The time of the next try
+of all others is in their ``_error`` only. When nothing else is left, the source goes through the tracker again, and
+finds them.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import count, islice
+from typing import Any
+
+from tastypy_fast._finishing import FAILED, GIVEN_BACK, POSTPONED
+from tastypy_fast.pipeline.executor import Task
+from tastypy_fast.pipeline.result_recorder import ResultRecorder
+
+__all__ = ["MAX_WAITING", "TaskSource"]
+
+MAX_WAITING = 10_000
+# A shared tracker that had no more tasks is asked again after this time, in seconds, because others may add some.
+ASK_AGAIN = 0.5
+# The keys of a task's dict that are the tracker's own.
+RESERVED = frozenset(("_done", "_aborted", "_tries", "_error", "_run"))
+
+
+class TaskSource:
+    """The tasks of one run.
+
+    ``keys`` are the keys that the user has chosen, in his order, or None for all. ``copy_data`` says that tasks run in
+    this process, where a change of a nested value would reach the tracker.
+    """
+
+    def __init__(self, tracker: Any, recorder: ResultRecorder, keys: Iterable[Any] | None, allow_aborted: bool,
+                 with_data: bool, copy_data: bool) -> None:
+        self._tracker = tracker
+        self._recorder = recorder
+        self._keys = None if keys is None else iter(keys)
+        self._with_data = with_data
+        self._copy_data = copy_data
+        self._began = time.time()
+        self._queue = tracker._open_queue(allow_aborted)
+        self._given_back: deque[Task] = deque()
+        # A heap of (time of time.monotonic(), serial number, key, retries in this run).
+        self._waiting: list[tuple[float, int, Any, int]] = []
+        self._serial = count()
+        # The keys of ``keys`` whose results are not in the tracker yet, because the user may name one twice. Those that
+        # have ended since the recorder's flush of this number.
+        self._taken: set[Any] = set()
+        self._ended: deque[tuple[int, Any]] = deque()
+        self._ask_at = 0.0
+        self._has_overflowed = False
+
+    # Taking
+
+    def take(self, number: int) -> list[Task]:
+        """Return up to ``number`` tasks whose tries are counted. An empty list does not mean that none will come."""
+        now = time.monotonic()
+        tasks: list[Task] = []
+        while self._given_back and len(tasks) < number:
+            tasks.append(self._given_back.popleft())
+        try:
+            if self._waiting and len(tasks) < number:
+                tasks += self._take_due(number - len(tasks), now)
+            while len(tasks) < number and now >= self._ask_at:
+                wanted = number - len(tasks)
+                found, is_end = self._take_new(wanted) if self._keys is None else self._take_chosen(wanted)
+                tasks += found
+                if is_end:
+                    self._ask_at = now + ASK_AGAIN
+            if self._with_data:
+                self._read_data(tasks)
+        except BaseException:
+            self.give_back(tasks)
+            raise
+        return tasks
+
+    def _take_due(self, number: int, now: float) -> list[Task]:
+        due: list[tuple[float, int, Any, int]] = []
+        while self._waiting and len(due) < number and self._waiting[0][0] <= now:
+            due.append(heapq.heappop(self._waiting))
+        if not due:
+            return []
+        # The wait must be on record before the try that ends it.
+        self._recorder.flush()
+        tries = self._queue.claim([key for _, _, key, _ in due])
+        return [Task(key, number, None, retries) for (_, _, key, retries), number in zip(due, tries, strict=True)
+                if number > 0]
+
+    def _take_new(self, number: int) -> tuple[list[Task], bool]:
+        found = self._queue.take(number)
+        tasks = []
+        for key, tries, has_error in found:
+            task = Task(key, tries)
+            if not has_error or self._may_be_tried_now(task):
+                tasks.append(task)
+        return tasks, len(found) < number
+
+    def _take_chosen(self, number: int) -> tuple[list[Task], bool]:
+        assert self._keys is not None
+        while self._ended and self._ended[0][0] < self._recorder.flushes:
+            self._taken.discard(self._ended.popleft()[1])
+        keys: list[Any] = []
+        for key in islice(self._keys, number):
+            if key not in self._taken:
+                self._taken.add(key)
+                keys.append(key)
+        found = self._queue.claim(keys) if keys else []
+        tasks = []
+        for key, tries in zip(keys, found, strict=True):
+            if tries < 0:
+                self.give_back([Task(key, tries) for key, tries in zip(keys, found, strict=True) if tries > 0])
+                raise KeyError(key)
+            if tries:
+                tasks.append(Task(key, tries))
+            else:
+                self._taken.discard(key)
+        return tasks, not keys
+
+    def _may_be_tried_now(self, task: Task) -> bool:
+        """Return whether a task with an ``_error`` may be tried now. Otherwise it waits, or is left for another run."""
+        value = self._tracker.get(task.key)
+        error = value.get("_error") if value is not None else None
+        if not isinstance(error, dict):
+            return True
+        due = seconds_of(error.get("retry_at"))
+        if due is None:
+            if (seconds_of(error.get("at")) or 0.0) < self._began:
+                return True
+            # It has failed for good since this run began, in this run or in one beside it.
+            self._recorder.add(task, GIVEN_BACK)
+            return False
+        retries = error.get("retries", 0)
+        task.retries = retries if type(retries) is int and (seconds_of(error.get("at")) or 0.0) >= self._began else 0
+        delay = due - time.time()
+        if delay <= 0:
+            return True
+        self._recorder.add(task, POSTPONED if self.wait(task, delay) else GIVEN_BACK)
+        return False
+
+    def _read_data(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.data is None:
+                value = self._tracker.get(task.key) or {}
+                data = {name: item for name, item in value.items() if name not in RESERVED}
+                task.data = copy.deepcopy(data) if self._copy_data else data
+
+    # Returning
+
+    def put_back(self, task: Task) -> None:
+        """Return a task that has not begun, so that it is the next to be taken. Its try stays counted."""
+        self._given_back.append(task)
+
+    def wait(self, task: Task, seconds: float) -> bool:
+        """Let a task be taken again after some time. Returns False if too many tasks wait already."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._has_overflowed = True
+            return False
+        heapq.heappush(self._waiting, (time.monotonic() + seconds, next(self._serial), task.key, task.retries))
+        return True
+
+    def end(self, task: Task) -> None:
+        """Forget a task that is done, failed or aborted, when its result is in the tracker."""
+        if self._keys is not None:
+            self._ended.append((self._recorder.flushes, task.key))
+
+    def give_back(self, tasks: Iterable[Task]) -> None:
+        """Return tasks whose tries have not begun or were ended by a stop: the tries are subtracted."""
+        for task in tasks:
+            self._recorder.add(task, GIVEN_BACK)
+
+    # Ending
+
+    def next_due(self) -> float | None:
+        """Return when the next retry is due (``time.monotonic()``), or None if no task waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def ask_again(self) -> None:
+        """Ask the tracker at the next ``take()``, because tasks may have been added."""
+        self._ask_at = 0.0
+
+    def begin_again(self) -> bool:
+        """Go through the tracker again, if tasks wait in the store only. No task may be in flight."""
+        if not self._has_overflowed or self._keys is not None:
+            return False
+        self._has_overflowed = False
+        self._recorder.flush()
+        self._queue.restart()
+        self.ask_again()
+        return True
+
+    def close(self) -> None:
+        """Give back what waits here, and end the queue. The recorder commits it."""
+        self.give_back(self._given_back)
+        self._given_back.clear()
+        for _, _, key, retries in self._waiting:
+            # The claim ends. The try that failed stays counted.
+            self._recorder.add(Task(key, 0, None, retries), FAILED)
+        self._waiting.clear()
+        try:
+            self._recorder.flush()
+        finally:
+            self._queue.close()
+
+
+def seconds_of(text: object) -> float | None:
+    """Return the ``time.time()`` of a text that ``worker.now_text()`` made, or None."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None

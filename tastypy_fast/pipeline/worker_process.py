@@ -1,0 +1,230 @@
+"""Run in a worker process: receive chunks of tasks, run them, and send what became of them.
+
+A worker has a process group of its own, so that it can be killed together with what its tasks have started. It ends
+with the driver, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tastypy_fast.pipeline.heartbeat import LIMIT, POSITION, TIME, map_heartbeat
+from tastypy_fast.pipeline.wire import (
+    HEADER,
+    LOG,
+    NOT_STARTED,
+    READY,
+    encode_results,
+)
+from tastypy_fast.pipeline.worker import Outcome, TaskFunction, describe_error, run_chunk
+from tastypy_fast.pipeline.worker_log import ForwardingHandler, redirect_logging
+
+__all__ = ["WorkerSetup", "run_forked", "run_spawned"]
+
+# Signals that a terminal or a system sends to programs. In a worker they have their default effect.
+DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+# A payload up to this size is copied behind its header, to be sent with one system call.
+SMALL = 1 << 16
+# How often a worker looks whether it has another parent, in seconds. Usually a pipe tells the end of the driver at
+# once. But another process that the driver has forked may hold that pipe open.
+PARENT_INTERVAL = 1.0
+
+
+class WorkerSetup(NamedTuple):
+    """What a worker runs. ``levels`` are those of the driver's loggers, or None if the worker has inherited them."""
+
+    function: TaskFunction
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    levels: Mapping[str | None, int] | None
+
+
+def run_forked(
+    drivers_end: socket.socket, connection: socket.socket, slot: int, heartbeat: memoryview[float], setup: WorkerSetup,
+) -> None:
+    """Run a worker in a forked process, which has inherited everything."""
+    drivers_end.close()
+    _become_worker()
+    _Worker(connection, slot, heartbeat).run(setup)
+
+
+def run_spawned(connection: socket.socket, slot: int) -> None:
+    """Run a worker in a fresh process. The memory of its heartbeat and the pickled setup come over the socket."""
+    _become_worker()
+    _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+    if descriptors:
+        _Worker(connection, slot, map_heartbeat(descriptors[0], slot)).run(None)
+
+
+def _become_worker() -> None:
+    """Leave the driver's process group, terminal input and signal handlers."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null:
+        os.close(null)
+    signal.set_wakeup_fd(-1)
+    for number in DEFAULT_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFAULT_SIGNALS)
+    threading.Thread(target=_end_with_driver, args=(os.getppid(),), name="tastypy_fast driver", daemon=True).start()
+
+
+def _end_with_driver(parent: int) -> None:
+    """Wait for the end of the driver, then kill this process and all that it has started."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    driver = multiprocessing.parent_process()
+    while driver is not None and driver.is_alive() and os.getppid() == parent:
+        driver.join(PARENT_INTERVAL)
+    kill_own_group()
+
+
+def kill_own_group() -> None:
+    """Kill this process and its process group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Channel:
+    """Sends frames to the driver, from any thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._sender = 0
+        # What this thread logs while it sends, in a signal handler or a finalizer.
+        self._waiting: deque[bytes] = deque()
+
+    def send(self, payload: bytes) -> None:
+        """Send a frame. Waits until the driver reads, because nothing may be lost."""
+        if self._sender == threading.get_ident():
+            self._waiting.append(payload)
+            return
+        with self._lock:
+            self._sender = threading.get_ident()
+            try:
+                self._send(payload)
+                while self._waiting:
+                    self._send(self._waiting.popleft())
+            finally:
+                self._sender = 0
+
+    def _send(self, payload: bytes) -> None:
+        header = HEADER.pack(len(payload))
+        try:
+            if len(payload) <= SMALL:
+                self._connection.sendall(header + payload)
+            else:
+                self._connection.sendall(header)
+                self._connection.sendall(payload)
+        except OSError:
+            # The driver has gone.
+            kill_own_group()
+
+
+class _Worker:
+    """Runs chunks until the driver ends it."""
+
+    def __init__(self, connection: socket.socket, slot: int, heartbeat: memoryview[float]) -> None:
+        self._slot = slot
+        self._heartbeat = heartbeat
+        self._connection = connection
+        self._channel = _Channel(connection)
+        self._input = connection.makefile("rb", SMALL)
+        self._tasks: list[tuple[Any, int, Any]] = []
+        # The number of tasks in all chunks before this one.
+        self._before = 0
+        self._log = ForwardingHandler(lambda record: self._channel.send(LOG + record), self._task_key)
+        self._function = TaskFunction(_no_function)
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def run(self, setup: WorkerSetup | None) -> None:
+        """Start, and run chunks. ``setup`` comes as the first frame if it is None."""
+        if self._start(setup):
+            self._channel.send(READY)
+            while payload := self._receive():
+                self._run_chunk(payload)
+
+    def _start(self, setup: WorkerSetup | None) -> bool:
+        part = "the function cannot be loaded in a worker process"
+        try:
+            if setup is None:
+                setup = pickle.loads(self._receive())
+            redirect_logging(self._log, setup.levels)
+            self._function = setup.function
+            if setup.initializer is not None:
+                part = "the initializer raised"
+                setup.initializer(*setup.initargs)
+        except BaseException as error:
+            self._channel.send(NOT_STARTED + pickle.dumps((part, describe_error(error, 1)), 5))
+            return False
+        return True
+
+    def _receive(self) -> bytes:
+        """Return the payload of the next frame."""
+        with contextlib.suppress(OSError):
+            header = self._input.read(HEADER.size)
+            if len(header) == HEADER.size:
+                (length,) = HEADER.unpack(header)
+                payload: bytes = self._input.read(length)
+                if len(payload) == length:
+                    return payload
+        # The driver has gone without a word.
+        kill_own_group()
+        raise AssertionError("unreachable")
+
+    def _run_chunk(self, payload: bytes) -> None:
+        tasks = [pickle.loads(task) if type(task) is bytes else (*task, None) for task in pickle.loads(payload)]
+        self._tasks = tasks
+        began = time.monotonic()
+        outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin)
+        now = time.monotonic()
+        last = now - self._heartbeat[TIME]
+        self._heartbeat[POSITION] = 0.0
+        self._tasks = []
+        self._before += len(tasks)
+        self._channel.send(encode_results(outcomes, now - began, last))
+
+    def _run_task(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
+        try:
+            return self._function(task, slot)
+        except KeyboardInterrupt as error:
+            # Raised by the task itself, because Ctrl-C does not reach this process group.
+            return self._function.outcome_of_error(error, self._heartbeat[TIME])
+
+    def _begin(self, index: int, now: float) -> bool:
+        """Return whether the task at ``index`` of the chunk may begin. The driver may have given it to another one."""
+        heartbeat = self._heartbeat
+        position = self._before + index + 1
+        heartbeat[TIME] = now
+        heartbeat[POSITION] = position
+        return position <= heartbeat[LIMIT]
+
+    def _task_key(self) -> Any:
+        """Return the key of the task in progress, for log records of any thread."""
+        tasks, place = self._tasks, int(self._heartbeat[POSITION]) - self._before
+        return tasks[place - 1][0] if 0 < place <= len(tasks) else None
+
+    def _leave_to_parent(self) -> None:
+        """Give up the socket in a forked child of a task, so that the driver sees the worker's end."""
+        self._log.stop()
+        # Not close(), because the main thread of the worker may have been reading: its lock is never released here.
+        descriptor = self._connection.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _no_function(key: Any) -> None:
+    raise AssertionError("the worker has not been set up")

@@ -1,0 +1,81 @@
+"""Fixtures for the tests of ``tracker.run()``."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from tastypy_fast import ProgressTracker, SharedProgressTracker
+
+KINDS = ["processes", "threads", "async", "inline"]
+
+
+@pytest.fixture
+def opened():
+    stores = []
+    yield stores
+    for store in stores:
+        if not store.closed:
+            store._check()
+            if isinstance(store, SharedProgressTracker):
+                assert store.claimed_keys() == []  # a run leaves no claim
+            store.close()
+
+
+@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
+def tracker_class(request):
+    return request.param
+
+
+@pytest.fixture
+def make(path, opened, tracker_class):
+    """Open a tracker; its invariants are checked at the end of the test."""
+
+    def make(**options):
+        opened.append(tracker_class(path, **options))
+        return opened[-1]
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
+def run(request):
+    """Call ``tracker.run()`` with each executor. The function may be a closure."""
+
+    def run(tracker, function, **options):
+        if request.param == "processes":
+            options = {"start_method": "fork", "workers": 2, **options}
+        elif request.param == "threads":
+            options = {"workers": 2, **options}
+        elif request.param == "async":
+            plain = function
+
+            async def function(*arguments):
+                return plain(*arguments)
+
+        return tracker.run(function, executor=request.param, **{"backoff": 0, **options})
+
+    run.kind = request.param
+    return run
+
+
+class CallLog:
+    """Count calls in any process: each appends a line to a file."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def note(self, key):
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{key}\n".encode())
+        os.close(file)
+
+    def counts(self):
+        return Counter(self._path.read_text().splitlines()) if self._path.exists() else Counter()
+
+
+@pytest.fixture
+def calls(tmp_path):
+    return CallLog(tmp_path / "calls")

@@ -1,0 +1,209 @@
+"""Programs in ``run()`` that are killed, stopped and started again, as their users see them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tastypy_fast import SharedTracker, Tracker
+from tests.support.children import start
+
+PROGRAM = """
+import os, sys, time
+import tastypy_fast
+from tastypy_fast.pipeline import TaskResult
+
+kind, path, log, method, count, seconds = sys.argv[1:]
+
+def note(text):
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{text}\\n".encode())
+    os.close(file)
+
+def work(key):
+    note(key)
+    time.sleep(float(seconds))
+    return TaskResult({"square": key * key}, add=[key + 1000] if key < 100 else [])
+
+if __name__ == "__main__":
+    with getattr(tastypy_fast, kind)(path, max_tries=100) as tracker:
+        tracker.add_many_if_absent(range(int(count)))
+        print(tracker.run(work, workers=2, start_method=method))
+"""
+
+
+@pytest.fixture(params=["Tracker", "SharedTracker"])
+def kind(request):
+    return request.param
+
+
+def lines(path):
+    return path.read_text().split() if path.exists() else []
+
+
+def wait_for_lines(path, number, process):
+    while len(lines(path)) < number and process.poll() is None:
+        os.sched_yield()
+        time.sleep(0.001)
+
+
+def opened(kind, path):
+    return Tracker(path, mode="r") if kind == "Tracker" else SharedTracker(path)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_killed_driver_continues_and_repeats_nothing_that_was_committed(kind, method, path, tmp_path, seed):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    log = tmp_path / "log"
+    generator = random.Random(seed)
+    arguments = (kind, path, log, method, 300, 0.002)
+    kills = 8 if method == "fork" else 3
+    for _ in range(kills):
+        before = len(lines(log))
+        with start(program, *arguments) as process:
+            wait_for_lines(log, before + generator.randrange(1, 60), process)
+            process.kill()
+        if not (path / "data.mdb").exists():
+            continue
+        with opened(kind, path) as tracker:
+            done = {key for key in tracker if tracker.done(key)}
+            assert all(tracker[key]["square"] == key * key for key in done)
+        at_kill = Counter(map(int, lines(log)))
+        (tmp_path / "done").write_text("")
+        for key in done:
+            assert at_kill[key] >= 1
+        # Nothing that is committed runs again.
+        check = (done, at_kill)
+        with start(program, *arguments) as process:
+            wait_for_lines(log, len(lines(log)) + 5, process)
+            process.kill()
+        now = Counter(map(int, lines(log)))
+        assert all(now[key] == check[1][key] for key in check[0])
+    with start(program, *arguments) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    with opened(kind, path) as tracker:
+        assert len(tracker) == tracker.num_done() == 400
+        assert all(tracker[key]["square"] == key * key for key in tracker)
+
+
+# Signals: each task says that it runs, and ends when a file exists.
+
+WAITING = """
+import os, subprocess, sys, time
+import tastypy_fast
+
+kind, path, folder, handler = sys.argv[1:]
+
+def work(key):
+    child = subprocess.Popen(["sh", "-c", "while ! test -e " + folder + "/go; do sleep 0.01; done"])
+    open(f"{folder}/began-{key}-{child.pid}", "w").close()
+    return {"code": child.wait()}
+
+if __name__ == "__main__":
+    with getattr(tastypy_fast, kind)(path, max_tries=3) as tracker:
+        tracker.add_many_if_absent(range(20))
+        if handler == "own":
+            import signal, threading
+            stop = threading.Event()
+            signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+            print(tracker.run(work, workers=2, stop=stop).reason)
+        else:
+            tracker.run(work, workers=2)
+            print("finished")
+"""
+
+
+def begun(folder):
+    return [name.split("-")[1:] for name in os.listdir(folder) if name.startswith("began-")]
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def waiting(kind, path, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    processes = []
+
+    def begin(handler="default"):
+        program = tmp_path / "waiting.py"
+        program.write_text(WAITING)
+        processes.append(start(program, kind, path, folder, handler))
+        while len(begun(folder)) < 2:
+            assert processes[-1].poll() is None, processes[-1].stderr.read()
+            time.sleep(0.001)
+        return processes[-1], folder
+
+    yield begin
+    (folder / "go").touch()
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_waits_for_running_tasks_and_commits_them(kind, path, waiting, number):
+    process, folder = waiting()
+    process.send_signal(number)
+    time.sleep(0.05)  # not to win a race: the tasks run until they may end
+    assert process.poll() is None
+    (folder / "go").touch()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode in ((-signal.SIGINT, 130, 1) if number == signal.SIGINT else (-number,))
+    assert "finished" not in output
+    assert "Traceback" not in errors or number == signal.SIGINT
+    with opened(kind, path) as tracker:
+        done = [key for key in tracker if tracker.done(key)]
+        assert sorted(map(str, done)) == sorted(key for key, _ in begun(folder))
+        assert {tracker.tries(key) for key in done} == {1}
+        assert all(tracker[key]["code"] == 0 for key in done)
+        assert sum(tracker.tries(key) for key in tracker) == len(done)
+
+
+def test_second_ctrl_c_ends_running_tasks_with_their_children_and_gives_their_tries_back(kind, path, waiting):
+    process, folder = waiting()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not any(is_running(pid) for _, pid in begun(folder))
+    with opened(kind, path) as tracker:
+        assert (tracker.num_done(), sum(tracker.tries(key) for key in tracker)) == (0, 0)
+
+
+def test_killed_driver_leaves_no_process_behind(kind, path, waiting):
+    process, folder = waiting()
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(is_running(pid) for _, pid in begun(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with opened(kind, path) as tracker:
+        tries = sum(tracker.tries(key) for key in tracker)
+        # A claim is on disk; a private tracker's try is there after the next commit.
+        assert tries == 2 if kind == "SharedTracker" else tries in (0, 2)
+
+
+def test_program_with_a_handler_of_its_own_uses_stop(kind, path, waiting):
+    process, folder = waiting("own")
+    process.terminate()
+    (folder / "go").touch()
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "stopped\n"), errors
+    with opened(kind, path) as tracker:
+        assert tracker.num_done() == sum(tracker.tries(key) for key in tracker)
