@@ -1,4 +1,7 @@
-"""Implement the command ``run``: run a command, or a function of Python, on the tasks of a tracker."""
+"""Implement the command ``run``: run a command, or a function of Python, on the tasks of a tracker.
+
+What only this command needs is imported when it runs, because the other commands have to start fast.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import select
 import shlex
 import stat
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,15 +19,11 @@ from typing import Any
 import click
 
 from tastypy_fast._inspect.task_counts import TaskCounter
-from tastypy_fast.cli.command_task import CommandTask, Output
-from tastypy_fast.cli.command_template import TaskValues, ValueMissing
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
 from tastypy_fast.cli.option_types import Duration, FailureLimit
-from tastypy_fast.cli.run_target import load_function, make_command
-from tastypy_fast.pipeline.runner import RunOptions
 
 __all__ = ["run"]
 
@@ -127,6 +125,8 @@ def run(ctx: click.Context, /, store: str, function: str | None, dry_run: bool, 
     tastypy-fast run papers --shell --result text -- 'pdftotext {key} - | wc -w'
     tastypy-fast run crawl -j 40 crawler:fetch_page
     """
+    from tastypy_fast.cli.run_target import load_function
+
     command: list[str] | None = ctx.meta[__name__]
     if command is None and function is None:
         raise CommandError("run needs a function (module:function), or -- and a command", USAGE)
@@ -158,6 +158,8 @@ def _refuse_options(ctx: click.Context, names: tuple[str, ...], what: str) -> No
 
 
 def _run_command(store: str, command: list[str], given: dict[str, Any], dry_run: bool, as_object: bool) -> int:
+    from tastypy_fast.cli.run_target import make_command
+
     if given["add_lines"] and given["result"] != "none":
         raise CommandError("what the command prints can become tasks (--add-lines) or data (--result), not both", USAGE)
     options = {"stdin": given["stdin"], "result": given["result"], "add_lines": given["add_lines"],
@@ -170,7 +172,9 @@ def _run_command(store: str, command: list[str], given: dict[str, Any], dry_run:
         return _run(store, given, as_object, task, executor="processes", with_data=task.needs_data)
 
 
-def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: bool) -> Output | None:
+def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: bool) -> Any:
+    from tastypy_fast.cli.command_task import Output
+
     if given["output"] == "none":
         return None
     if given["output"] == "group":
@@ -184,6 +188,8 @@ def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: 
 @contextlib.contextmanager
 def _lock_file() -> Iterator[str]:
     """Give the path of a file that other processes can lock."""
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
         if os.path.exists(path):  # on Linux: however this process ends, nothing is left
@@ -259,6 +265,8 @@ class RunCounter:
 
 def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[..., Any], **options: Any) -> int:
     """Run the tasks, print what became of them, and return the exit code."""
+    from tastypy_fast.pipeline.runner import RunOptions
+
     counter = RunCounter()
     options |= {name: given[name] for name in ("workers", "timeout", "retries", "backoff", "deadline", "start_method",
                                                "max_failures")}
@@ -312,8 +320,10 @@ def _finish(store: str, tracker: Any, given: dict[str, Any], counter: RunCounter
 # Without running
 
 
-def _command_text(task: CommandTask, match: Match) -> str:
-    """Return a command as a line for a shell."""
+def _command_text(task: Any, match: Match) -> str:
+    """Return the command of a CommandTask as a line for a shell."""
+    from tastypy_fast.cli.command_template import TaskValues, ValueMissing
+
     try:
         arguments = task.template.expand(TaskValues(match.key, match.value, match.value["_tries"] + 1))
     except ValueMissing as error:
