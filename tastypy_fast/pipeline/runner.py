@@ -49,7 +49,7 @@ class RunOptions:
     timeout: float | None = None
     retries: int | None = None
     progress: bool | dict[str, Any] = False
-    executor: str | TaskExecutor | None = None
+    executor: Any = None
     tasks: Iterable[Any] | None = None
     with_data: bool = False
     allow_aborted: bool = False
@@ -81,8 +81,12 @@ class RunOptions:
         kind = self.executor_name(function)
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise ValueError(f"executor= takes one of {', '.join(map(repr, EXECUTORS))}, not {self.executor!r}")
+        if not kind and not hasattr(self.executor, "submit") and not callable(self.executor) and not isinstance(
+                self.executor, TaskExecutor):
+            raise TypeError("executor= takes a name, an executor with submit(), or a function that makes one, not "
+                            f"{self.executor!r}")
         is_async = is_coroutine_function(function)
-        if is_async and kind in ("processes", "threads", "inline"):
+        if is_async and kind != "async":
             raise ValueError(f"{_name_of(function)} is a coroutine function, which runs with executor=\"async\" only")
         if kind == "async" and not is_async:
             raise ValueError(f"{_name_of(function)} is no coroutine function (async def), as executor=\"async\" needs")
@@ -91,6 +95,8 @@ class RunOptions:
                              "processes")
         if self.start_method is not None and kind != "processes":
             raise ValueError("start_method= is for executor=\"processes\"")
+        if self.initializer is not None and not kind:
+            raise ValueError("initializer= is for the executors of this package; pass it to the executor that you make")
 
     def executor_name(self, function: Callable[..., Any]) -> str:
         """Return the name of the executor, "" if it is an object."""
@@ -152,6 +158,11 @@ def make_executor(function: Callable[..., Any], options: RunOptions, wakeup: int
     if isinstance(options.executor, TaskExecutor):
         return options.executor
     kind = options.executor_name(function)
+    if not kind:
+        from tastypy_fast.pipeline.futures_executor import FuturesExecutor
+
+        return FuturesExecutor(TaskFunction(function, options.with_data, options.abort_classes()), options.executor,
+                               options.workers, timeout=options.timeout, wakeup=wakeup)
     call = TaskFunction(function, options.with_data, options.abort_classes())
     common: dict[str, Any] = {"initializer": options.initializer, "initargs": options.initargs, "wakeup": wakeup}
     if kind == "processes":

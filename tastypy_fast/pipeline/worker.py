@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import pickle
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -66,6 +67,11 @@ class Outcome(NamedTuple):
 
 
 _DONE = Outcome(DONE)
+
+
+def encode_item(outcome: Outcome) -> Any:
+    """Return an outcome as it is sent: None, bytes or a tuple. ``wire.decode_outcome()`` reads it."""
+    return tuple(outcome) if outcome.kind else outcome.data
 
 
 class TaskResult:
@@ -153,7 +159,13 @@ class CurrentTask(NamedTuple):
     data: dict[str, Any] | None = None
 
 
-_current: contextvars.ContextVar[CurrentTask] = contextvars.ContextVar("current_task")
+def _current() -> contextvars.ContextVar[CurrentTask]:
+    """Return the variable with the task of this thread. It is no global, because that could not be sent by value."""
+    try:
+        return sys._tastypy_fast_current_task  # type: ignore[attr-defined, no-any-return]
+    except AttributeError:
+        variable: contextvars.ContextVar[CurrentTask] = contextvars.ContextVar("current_task")
+        return vars(sys).setdefault("_tastypy_fast_current_task", variable)  # type: ignore[no-any-return]
 
 
 def current_task() -> CurrentTask:
@@ -177,7 +189,7 @@ def current_task() -> CurrentTask:
         (1, 1)
     """
     try:
-        return _current.get()
+        return _current().get()
     except LookupError:
         raise RuntimeError(
             "no task is running here; current_task() is for functions that tracker.run() calls") from None
@@ -247,7 +259,8 @@ class TaskFunction(NamedTuple):
     def __call__(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
         """Run one task in this thread, and return what became of it. Raises only KeyboardInterrupt."""
         key, tries, data = task
-        token = _current.set(CurrentTask(key, tries, slot, data))
+        variable = _current()
+        token = variable.set(CurrentTask(key, tries, slot, data))
         began = time.monotonic()
         try:
             result = self.function(key, data) if self.with_data else self.function(key)
@@ -257,12 +270,13 @@ class TaskFunction(NamedTuple):
         except BaseException as error:
             return self.outcome_of_error(error, began)
         finally:
-            _current.reset(token)
+            variable.reset(token)
 
     async def run_async(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
         """Run one task whose function is a coroutine function. Otherwise the same as a call. Raises nothing."""
         key, tries, data = task
-        token = _current.set(CurrentTask(key, tries, slot, data))
+        variable = _current()
+        token = variable.set(CurrentTask(key, tries, slot, data))
         began = time.monotonic()
         try:
             result = await (self.function(key, data) if self.with_data else self.function(key))
@@ -270,7 +284,7 @@ class TaskFunction(NamedTuple):
         except BaseException as error:
             return self.outcome_of_error(error, began)
         finally:
-            _current.reset(token)
+            variable.reset(token)
 
     def outcome_of_error(self, error: BaseException, began: float) -> Outcome:
         """Return the outcome of a task that raised. ``began`` is a time of ``time.monotonic()``."""
