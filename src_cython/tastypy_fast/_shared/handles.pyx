@@ -490,6 +490,10 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         """Iterate over the aborted tasks."""
         return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ABORTED, 0, False, False))
 
+    def _tasks_with_error(self, int kind):
+        """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
+        return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ERROR, DONE, False, False))
+
 
 @cython.final
 cdef class LiveIterator:
