@@ -38,7 +38,8 @@ cdef class TaskCache(WriteCache):
     cdef int32_t take_waiting_tries(self, bytes key) except? -1
     cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at)
     cdef list finish_many(self, list changes, long long sync_at)
-    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1
+    cdef int finish_some(self, list changes, Py_ssize_t first, Py_ssize_t end, list failures) except -1
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, dict records) except -1
     cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1
     cdef object mark_done_with(self, object key, dict data, long long sync_at)
     cdef object reset_tries(self, object key, long long sync_at)

@@ -9,14 +9,22 @@ the flag ERROR. This flag is a hint, because stores of older formats may have it
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
 from tastypy_fast._core.claim_record cimport Claim, is_own, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
-from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
+from tastypy_fast._core.record_codec cimport (
+    NO_PAYLOAD,
+    Record,
+    build_record,
+    dump_value,
+    load_value,
+    parse_record,
+    record_payload,
+)
 from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_block cimport (
     ABORTED,
@@ -56,6 +64,8 @@ cdef frozenset SPECIAL = frozenset(("_done", "_aborted", "_tries"))
 cdef enum:
     # The number of keys that one call looks up in the index.
     CHUNK = 1000
+    # The number of tasks whose records finish_many() reads at once.
+    FINISH_CHUNK = 100
 
 
 @cython.final
@@ -444,37 +454,58 @@ cdef class TaskCache(WriteCache):
         pairs of an index and an exception for those whose data cannot be stored or read. They are not changed. A task
         that does not exist any more is skipped.
         """
-        cdef list encoded = [], seqs, failures = []
-        cdef Py_ssize_t index
-        cdef tuple change
+        cdef list failures = []
+        cdef Py_ssize_t first
         if not self.writable:
             raise self.store.refuse_write()
-        for change in changes:
-            encoded.append(encode_key(change[0]))
         self.begin_op()
         try:
-            seqs = self.find_seqs(encoded)
-            for index in range(len(changes)):
-                if <long long>seqs[index] != ABSENT:
-                    change = changes[index]
-                    try:
-                        self.finish_task(change[0], encoded[index], seqs[index], change[1], change[2])
-                    except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
-                        failures.append((index, error))
+            for first in range(0, len(changes), FINISH_CHUNK):
+                self.finish_some(changes, first, min(first + FINISH_CHUNK, len(changes)), failures)
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return failures
 
-    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1:
+    cdef int finish_some(self, list changes, Py_ssize_t first, Py_ssize_t end, list failures) except -1:
+        """Change some of the tasks. One call of LMDB finds them, and one reads the records that are needed."""
+        cdef list encoded = [], wanted = []
+        cdef list seqs
+        cdef dict records
+        cdef Py_ssize_t index
+        cdef tuple change
+        cdef long long seq
+        for index in range(first, end):
+            change = changes[index]
+            encoded.append(encode_key(change[0]))
+        seqs = self.find_seqs(encoded)
+        for index in range(end - first):
+            seq = seqs[index]
+            change = changes[first + index]
+            if seq != ABSENT and (change[2] is not None or self.status.get(seq) & ERROR) \
+                    and self.entry_of(encoded[index]) is None:
+                wanted.append(pack(seq))
+        records = self.get_many(wanted, self.store.values) if wanted else {}
+        for index in range(end - first):
+            seq = seqs[index]
+            if seq != ABSENT:
+                change = changes[first + index]
+                try:
+                    self.finish_task(change[0], encoded[index], seq, change[1], change[2], records)
+                except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
+                    failures.append((first + index, error))
+        return 0
+
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, dict records) except -1:
         """Change one task, as ``kind`` says. Nothing changes if the data cannot be stored."""
         cdef Entry entry = self.entry_of(encoded)
         cdef uint32_t status = self.status_at(seq, entry)
         cdef bint is_done = kind == FINISH_DONE
         cdef bint has_error = (status & ERROR) != 0
-        cdef long long stored = 0
+        cdef Record record
         cdef int codec = 0
         cdef bytes payload = None
+        cdef bytes raw
         cdef dict value
         if status & DONE and not is_done:
             # Somebody has marked the task done meanwhile.
@@ -501,17 +532,19 @@ cdef class TaskCache(WriteCache):
                     entry.value["_error"] = data
                 self.count_as_dirty(entry)
             else:
-                if entry is None:
-                    raw = self.find_record(encoded, &stored)
-                    if raw is None:
-                        raise self.damaged(key, "the task has no record")
-                    entry = self.entry_from_record(encoded, seq, raw)
+                if entry is not None:
                     payload = entry.payload
                     codec = entry.codec
-                    entry = None
                 else:
-                    payload = entry.payload
-                    codec = entry.codec
+                    raw = records.get(pack(seq))
+                    if raw is None:
+                        raise self.damaged(key, "the index refers to a record that does not exist")
+                    try:
+                        parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+                        payload = record_payload(&record)
+                    except PersistentOrderedDictIntegrityError as error:
+                        raise self.damaged(key, error) from error
+                    codec = record.codec
                 if codec == NO_PAYLOAD:
                     value = {}
                 else:
