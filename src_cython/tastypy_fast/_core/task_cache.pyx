@@ -502,6 +502,7 @@ cdef class TaskCache(WriteCache):
         cdef uint32_t status = self.status_at(seq, entry)
         cdef bint is_done = kind == FINISH_DONE
         cdef bint has_error = (status & ERROR) != 0
+        cdef uint32_t changed
         cdef Record record
         cdef int codec = 0
         cdef bytes payload = None
@@ -510,7 +511,7 @@ cdef class TaskCache(WriteCache):
         if status & DONE and not is_done:
             # Somebody has marked the task done meanwhile.
             data = None
-        elif is_done and data and not SPECIAL.isdisjoint(data):
+        elif is_done and sets_status(data):
             # The data set the status, too.
             self.mark_done_with(key, data, 0)
             return 0
@@ -545,61 +546,19 @@ cdef class TaskCache(WriteCache):
                     except PersistentOrderedDictIntegrityError as error:
                         raise self.damaged(key, error) from error
                     codec = record.codec
-                if codec == NO_PAYLOAD:
-                    value = {}
-                else:
-                    value = self.decode(encoded, seq, codec, payload)
-                    value.pop("_error", None)
-                    for name in ("_done", "_aborted", "_tries"):
-                        del value[name]
-                if not is_done:
-                    value["_error"] = data
-                elif data:
-                    value.update(data)
-                    value.pop("_error", None)
-                payload = None
-                codec = NO_PAYLOAD
-                if value:
-                    payload = dump_value(value, &codec)
+                try:
+                    value = data_in(codec, payload)
+                except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
+                    raise self.damaged(key, error) from error
+                payload = finished_data(value, kind, data, &codec)
                 if entry is None:
                     entry = make_cache_entry(encoded, seq, seq)
                     self.adopt(entry)
                     self.add_len_delta(entry)
                 self.put_payload(entry, encoded, codec, payload)
-        return self.end_task(key, seq, entry, status, kind, data is not None)
-
-    cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1:
-        """Set the status of a task whose data finish_task() has changed."""
-        cdef Claim claim
-        cdef bytes number
-        cdef uint32_t flags = status & FLAGS
-        cdef int32_t tries = tries_of(status)
-        # A claim of another worker is left alone, unless the task is done or aborted.
-        cdef bint claimed = (status & CLAIMED) != 0
-        cdef bint is_ours = True
-        if has_data:
-            flags |= ERROR
-        if claimed:
-            number = pack(seq)
-            if kind == FINISH_DONE or kind == FINISH_ABORTED:
-                tries -= try_comes_back(self.store, number, status)
-            else:
-                is_ours = is_own(self.store, number, &claim)
-        if kind == FINISH_DONE:
-            flags = (flags & ~(CLAIMED | ERROR)) | DONE
-        elif kind == FINISH_ABORTED:
-            flags = (flags & ~<uint32_t>CLAIMED) | (0 if status & DONE else ABORTED)
-        elif is_ours and not status & DONE:
-            if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
-                # Unless the tries were reset, so that this one is not among them.
-                if claim.tries <= tries if claimed else self.store.images is None and tries > 0:
-                    tries -= 1
-                    if claimed and kind == FINISH_POSTPONED:
-                        note_tries_added(self.store, number, -1)
-            if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
-                flags &= ~<uint32_t>CLAIMED
-        if make_entry(flags, tries) != status:
-            self.set_status(seq, entry, make_entry(flags, tries))
+        changed = finished_status(self.store, pack(seq), status, kind, data is not None)
+        if changed != status:
+            self.set_status(seq, entry, changed)
         return 0
 
     cdef object reset_tries(self, object key, long long sync_at):
@@ -852,6 +811,69 @@ cdef class TaskCache(WriteCache):
             self.status.check()
         finally:
             self.end_op()
+
+
+# What finish_many() does with a task
+
+cdef bint sets_status(dict data) except -1:
+    """Return whether data that a task gets have one of the keys of its status."""
+    return data is not None and len(data) > 0 and not SPECIAL.isdisjoint(data)
+
+
+cdef dict data_in(int codec, bytes payload):
+    """Return the data of a task, without its status."""
+    return {} if codec == NO_PAYLOAD else dict(load_value(codec, payload))
+
+
+cdef bytes finished_data(dict value, int kind, dict data, int* codec):
+    """Return the JSON of a task with the data ``value``, which this changes, after it is finished."""
+    value.pop("_error", None)
+    if kind != FINISH_DONE:
+        value["_error"] = data
+    elif data:
+        value.update(data)
+        value.pop("_error", None)
+    if value:
+        return dump_value(value, codec)
+    codec[0] = NO_PAYLOAD
+    return None
+
+
+cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind,
+                              bint has_data) except? 0xffffffff:
+    """Return the status of a finished task. ``number`` is its packed sequence number.
+
+    ``has_data`` says that data were given, and stored. The tries in the claim are updated.
+    """
+    cdef Claim claim
+    cdef uint32_t flags = status & FLAGS
+    cdef int32_t tries = tries_of(status)
+    # A claim of another worker is left alone, unless the task is done or aborted.
+    cdef bint claimed = (status & CLAIMED) != 0
+    cdef bint is_ours = True
+    if claimed:
+        if kind == FINISH_DONE or kind == FINISH_ABORTED:
+            tries -= try_comes_back(store, number, status)
+        else:
+            is_ours = is_own(store, number, &claim)
+    if kind == FINISH_DONE:
+        return make_entry((flags & ~(CLAIMED | ERROR)) | DONE, tries)
+    if status & DONE:
+        return make_entry(flags & ~<uint32_t>CLAIMED, tries)
+    if has_data:
+        flags |= ERROR
+    if kind == FINISH_ABORTED:
+        return make_entry((flags & ~<uint32_t>CLAIMED) | ABORTED, tries)
+    if is_ours:
+        if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
+            # Unless the tries were reset, so that this one is not among them.
+            if claim.tries <= tries if claimed else store.images is None and tries > 0:
+                tries -= 1
+                if claimed and kind == FINISH_POSTPONED:
+                    note_tries_added(store, number, -1)
+        if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
+            flags &= ~<uint32_t>CLAIMED
+    return make_entry(flags, tries)
 
 
 # The dict of a task: its status in three special keys, and its data in all others.
