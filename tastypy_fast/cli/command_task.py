@@ -159,6 +159,11 @@ class CommandTask:
     abort_codes: frozenset[int] = frozenset()
 
     @property
+    def described_as(self) -> str:
+        """Return the command with its placeholders, as ``status`` shows it."""
+        return self.template.text
+
+    @property
     def needs_data(self) -> bool:
         """Return whether it must be called with the data of the task."""
         return self.template.needs_data or self.stdin == "json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -83,8 +84,9 @@ class CommandTemplate:
     """
 
     def __init__(self, arguments: Sequence[str], shell: bool = False) -> None:
+        self.text = " ".join(arguments) if shell else shlex.join(arguments)
         if shell:
-            arguments = [" ".join(arguments)]
+            arguments = [self.text]
         parts = [_parse(argument) for argument in arguments]
         if all(len(argument) == 1 for argument in parts):
             for argument in arguments:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import click
 
-from tastypy_fast._core.iterators import ITEMS, StoreIterator
+from tastypy_fast._inspect.failures import iter_failures, iter_own_errors
 from tastypy_fast.cli.formatting import as_json, error_text, key_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import json_keys_option, max_tries_option, store_argument
-from tastypy_fast.cli.open_store import Reader, open_reader, require_tracker
+from tastypy_fast.cli.open_store import open_reader, require_tracker
 
-__all__ = ["FailureCounter", "FailureGroup", "errors", "iter_failures"]
+__all__ = ["FailureCounter", "FailureGroup", "errors"]
 
 # Groups in memory. When there are twice as many, the groups with the fewest tasks are only counted together.
 MAX_GROUPS = 5000
@@ -98,13 +98,6 @@ def _common_part(message: str, key: Any) -> str:
     return message.strip().partition("\n")[0].rstrip()[:MAX_MESSAGE]
 
 
-def iter_failures(store: Reader) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield the keys and values of the tasks that are not done and have an error, in order."""
-    for key, task in StoreIterator(store, ITEMS):
-        if not task["_done"] and ("_error" in task or "error" in task):
-            yield key, task
-
-
 @click.command()
 @store_argument
 @max_tries_option
@@ -117,7 +110,8 @@ def errors(store: str, max_tries: int, json_keys: bool, with_traceback: bool, as
     Tasks with the same type of error and the same first line of its message are one group, and a key in a message is
     shown as {key}. Each group has the number of its tasks and the first of them. The errors are those that
     tracker.run() and tastypy-fast run keep. A task without one is shown with the "error" in its data, if there is one.
-    Aborted tasks are final. With --max-tries, so are the tasks that have no tries left. Memory use is constant.
+    Aborted tasks are final. With --max-tries, so are the tasks that have no tries left. Memory use is constant, and
+    only values of failed tasks are read.
 
     \b
     tastypy-fast errors papers --max-tries 3
@@ -125,7 +119,8 @@ def errors(store: str, max_tries: int, json_keys: bool, with_traceback: bool, as
     """
     with open_reader(store) as reader:
         counter = FailureCounter(max_tries)
-        for key, task in iter_failures(require_tracker(reader)):
+        tracker = require_tracker(reader)
+        for key, task in chain(iter_failures(tracker), iter_own_errors(tracker)):
             counter.add(key, task)
     groups = counter.groups()
     if as_object:

@@ -139,6 +139,9 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 def _name_of(function: Any) -> str:
+    described = getattr(function, "described_as", None)  # of the task of a command: its text
+    if isinstance(described, str):
+        return described
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     return f"{module}.{name}" if module else str(name)

@@ -89,7 +89,27 @@ def test_errors_keeps_the_largest_groups_in_bounded_memory(monkeypatch):
     assert counter.tasks == 2000 == counter.others + sum(group.tasks for group in groups)
 
 
-def test_ls_and_watch_show_errors_in_one_line(failed):
+def test_errors_are_found_in_all_blocks_of_a_large_store(path):
+    # The statuses of 500 tasks are one block. Only those with tried tasks are read.
+    with Tracker(path, init=[(number, {}) for number in range(3000)]) as tracker:
+        for number in (0, 498, 502, 2998):
+            tracker[number] = {"_tries": 1, "error": "own"}
+            tracker[number + 1] = {"_tries": 1, "_error": error("E", "kept")}
+        tracker[2000] = {"_tries": 1, "_aborted": True, "error": "own"}
+        tracker.mark_done_many([498, 502])
+    assert lines("errors", path) == ["4  E: kept", "   for example 1", "3  own", "   for example 0; 1 of them is final"]
+
+
+def test_status_counts_errors(failed, path, tmp_path):
+    assert ["errors", "7 tasks (tastypy-fast errors shows them)"] in [
+        line.split(maxsplit=1) for line in lines("status", failed)]
+    assert json.loads(run("status", failed, "--json"))["errors"] == 7
+    assert json.loads(run("status", failed, "--json"))["last_run"] is None
+    Tracker(tmp_path / "other", init={"a": {"_done": True}}).close()
+    assert "errors" not in run("status", tmp_path / "other")
+
+
+def test_ls_shows_errors_in_one_line(failed):
     long = lines("ls", failed, "-l")
     assert 'open\t1\tpage-0\t{"_error":"OSError: page-0 is gone x"}' in long
     assert 'open\t1\town\t{"error":"no answer"}' in long

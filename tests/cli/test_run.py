@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -320,6 +321,12 @@ def test_killed_run_leaves_no_command_behind(store, tmp_path, method):
     assert "3 done" in run_tasks(store, "--", "true")[1]
 
 
+def test_processes_left_in_the_background_end_with_the_run(store, tmp_path):
+    run_tasks(store, "--", script(tmp_path, "sleep 600 & echo $! >>pids"))
+    assert len(numbers_in(tmp_path / "pids")) == 3
+    wait_until(lambda: not any(map(is_running, numbers_in(tmp_path / "pids"))))
+
+
 def test_run_ends_when_nobody_reads_its_output(path):
     Tracker(path, init=[(number, {}) for number in range(10_000)]).close()
     done = subprocess.run(["bash", "-c", "$COMMAND run $STORE -j 1 -- echo | head -n 1; echo ${PIPESTATUS[0]}"],
@@ -327,6 +334,25 @@ def test_run_ends_when_nobody_reads_its_output(path):
                           capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("0\n141\n", "")
     assert 0 < list(statuses(path).values()).count("d") < 10_000
+
+
+def test_status_shows_the_last_run(store, tmp_path, folder):
+    def last_run():
+        return json.loads(run("status", store, "--json"))["last_run"]
+
+    assert last_run() is None
+    run_tasks(store, "-j", "2", "--", "cat", "{json} a", code=1)
+    assert {name: last_run()[name] for name in ("function", "workers", "reason")} == {
+        "function": "cat '{json} a'", "workers": 2, "reason": "finished"}
+    text = " ".join(run("status", store).split())
+    assert re.search(r"last run cat '{json} a', begun \d+ s ago, ended after \d+ s: finished ", text)
+    run_tasks(store, "work:Nested.Deep.work", cwd=folder)
+    assert last_run()["function"] == "work.Nested.Deep.work"
+    run("reset", store, "--done")
+    with running(store, "-j", "1", "--", script(tmp_path, HANG)) as process:
+        wait_until(lambda: len(numbers_in(tmp_path / "pids")) == 2)
+        process.kill()
+    assert "ago, not ended (it runs, or was killed)" in run("status", store)
 
 
 # With other processes
