@@ -260,6 +260,27 @@ def test_a_try_is_not_subtracted_after_a_reset(tracker, kind):
     assert tracker.tries("a") == 0
 
 
+def test_a_task_may_come_twice(tracker):
+    tracker._open_queue(False).take(9)
+    changes = [(key, kind, {"x": kind, "long": "y" * 9000}) for kind in (RETRY, FAILED, DONE) for key in KEYS]
+    changes += [("a", DONE, {"_tries": 5}), ("a", DONE, {"z": object()})]
+    assert [index for index, _ in tracker._finish_many(changes)] == [len(changes) - 1]
+    expected = {**FRESH, "_done": True, "_tries": 1, "x": DONE, "long": "y" * 9000}
+    assert tracker.items() == [(key, {**expected, "_tries": 5} if key == "a" else expected) for key in KEYS]
+
+
+@pytest.mark.parametrize("count", [99, 100, 101, 1234])
+def test_batches_of_any_size(make, count):
+    tracker = make()
+    tracker.add_many(range(count))
+    tracker._open_queue(False).take(count)
+    changes = [(number * 7 % count, DONE, {"x": object() if number % 50 == 3 else number}) for number in range(count)]
+    left = {number for number in range(count) if number % 50 == 3}
+    assert [index for index, _ in tracker._finish_many(changes)] == sorted(left)
+    assert tracker.num_done() == len({key for number, (key, _, _) in enumerate(changes) if number not in left})
+    tracker._check()
+
+
 def test_a_task_that_was_deleted_and_added_again(tracker):
     tracker._open_queue(False).take(9)
     del tracker["a"]
@@ -421,7 +442,14 @@ def test_random_operations_agree_with_a_model(make, seed):
                 key = min(waiting, key=places.get)
                 waiting.remove(key)
                 changes.append((key, FAILED, None))
-            assert tracker._finish_many(iter(changes)) == []
+            if shared and rng.random() < 0.3:
+                with tracker.transaction():
+                    # Only the first of them can be written without the cache.
+                    half = len(changes) // 2
+                    for part in changes[:half], changes[half:]:
+                        assert tracker._finish_many(part) == []
+            else:
+                assert tracker._finish_many(iter(changes)) == []
         elif what == "restart":
             queue.restart()
             position = -1
