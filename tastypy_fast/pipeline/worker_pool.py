@@ -21,9 +21,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import connection as multiprocessing_connection
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from tastypy_fast.exceptions import WorkerStartError
@@ -34,7 +34,7 @@ from tastypy_fast.pipeline.heartbeat import NO_LIMIT, Heartbeats
 from tastypy_fast.pipeline.wire import HEADER, LOG, NOT_STARTED, READY, FrameReader, decode_outcome
 from tastypy_fast.pipeline.worker import CHUNK_BYTES, FAILED, Outcome, TaskFunction, describe_error, task_failure
 from tastypy_fast.pipeline.worker_log import handle_record, levels_in_use
-from tastypy_fast.pipeline.worker_process import WorkerSetup, run_forked, run_spawned
+from tastypy_fast.pipeline.worker_process import DEFAULT_SIGNALS, WorkerSetup, run_forked, run_spawned
 
 __all__ = ["ProcessPool"]
 
@@ -108,8 +108,10 @@ class ProcessPool(TaskExecutor):
         try:
             if self._start_method != "fork":
                 self._setup = self._pickle_setup()
+                resource_tracker.ensure_running()
             if self._start_method == "forkserver":
                 _preload_in_fork_server()
+                forkserver.ensure_running()
             _pools.add(self)
             self._selector = selectors.DefaultSelector()
             if self._wakeup is not None:
@@ -147,7 +149,8 @@ class ProcessPool(TaskExecutor):
                     else:
                         process = self._context.Process(target=run_spawned, args=(theirs, slot))
                     process.name = f"tastypy_fast worker {slot}"
-                    process.start()
+                    with _blocked_signals():
+                        process.start()
             except BaseException:
                 ours.close()
                 raise
@@ -487,6 +490,20 @@ class ProcessPool(TaskExecutor):
             self._selector.close()
             self._selector = None
         atexit.unregister(self.kill)
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block the signals of a terminal while a worker starts, because it is still in the program's process group.
+
+    A forked worker would call the program's handlers. Any other would end. The worker unblocks them when it has left.
+    multiprocessing's own processes are started before, because all their children would inherit the mask.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFAULT_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _preload_in_fork_server() -> None:

@@ -195,7 +195,8 @@ def test_time_while_the_program_is_stopped_does_not_count(method, tmp_path):
 # Processes that a task has started
 
 
-@pytest.mark.parametrize("what", ["dies", "hangs", "ends"])
+@pytest.mark.parametrize(("method", "what"), [
+    ("fork", "hangs"), ("fork", "ends"), *((method, "dies") for method in METHODS)])
 def test_children_of_a_task_end_with_its_worker(method, what, tmp_path):
     """mpire #98, joblib #1221: what a killed task has started goes on."""
     key = str(tmp_path / "pids"), what
@@ -262,6 +263,39 @@ def test_program_without_a_main_guard_gets_a_hint(method, tmp_path):
     assert driver.returncode == 1
     assert "WorkerStartError: 3 worker processes in a row ended before they were ready" in errors
     assert 'if __name__ == "__main__":' in errors
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from tastypy_fast.pipeline.worker import TaskFunction
+from tastypy_fast.pipeline.worker_pool import ProcessPool
+from tests.support import task_functions as functions
+from tests.support.executors import drive, until_room
+if __name__ == "__main__":
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    pool = ProcessPool(TaskFunction(functions.nothing), 1, start_method=sys.argv[1])
+    pool.start()
+    until_room(pool)
+    assert len(drive(pool, range(10))) == 10
+    pool.close()
+    assert pool.workers_lost == 0
+    assert signals == [signal.SIGINT]
+else:
+    # A worker that is starting, in the driver's process group.
+    os.killpg(0, signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif("spawn" not in METHODS, reason="no workers that import the main module")
+def test_ctrl_c_does_not_reach_a_worker_that_is_starting(tmp_path):
+    program = tmp_path / "driver.py"
+    program.write_text(INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, program, "spawn"], env=environment, start_new_session=True,
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Start and end
@@ -486,6 +520,13 @@ def _look_around(key):
     }
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="Thread.join() returns before the system's thread ends")
+def test_worker_has_no_thread_while_a_task_forks(method):
+    with pool_of(functions.fork_often, 1, start_method=method) as pool:
+        result = pickle.loads(drive(pool, [1])[1].data)[0]
+    assert result == {"warnings": [], "threads": ["MainThread", "tastypy_fast driver"]}
+
+
 def test_forked_worker_holds_no_descriptor_of_the_others():
     """Otherwise nobody sees the end of a worker, or of the driver."""
     if not Path("/proc/self/fd").exists():
@@ -606,6 +647,15 @@ def test_pool_inside_of_a_task():
 def _run_pool(key):
     with pool_of(functions.double, start_method="fork") as pool:
         return {"done": len(drive(pool, KEYS))}
+
+
+def test_pool_in_a_thread_of_the_program():
+    found = []
+    with pool_of(functions.nothing, 1, start_method="fork"):
+        thread = threading.Thread(target=lambda: found.append(_run_pool(1)))
+        thread.start()
+        thread.join()
+    assert found == [{"done": 40}]
 
 
 def test_forked_child_of_the_program_leaves_the_workers_alone():

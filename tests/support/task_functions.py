@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 from tastypy_fast.pipeline import Abort, Retry, TaskResult, current_task
@@ -210,6 +211,19 @@ def log_in_child(key):
         os._exit(0)
     os.waitpid(pid, 0)
     logger.warning("from the task")
+
+
+def fork_often(key):
+    """The warnings of forks beside threads, which Python 3.12 and later give."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+    return {"warnings": [str(warning.message) for warning in caught],
+            "threads": sorted(thread.name for thread in threading.enumerate())}
 
 
 # Initializers
