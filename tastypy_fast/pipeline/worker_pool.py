@@ -1,8 +1,8 @@
 """Run tasks in local worker processes, any of which may die or be killed at any moment without harm to the others.
 
-Each worker has a socket pair of its own, and two doubles of shared memory. Workers share no lock and no queue, so none
-can block another. The driver never waits for a worker: what it sends is buffered, and what it receives it reads when
-there is something to read.
+Each worker has a socket pair of its own, and three doubles of shared memory. Workers share no lock and no queue, so
+none can block another. The driver never waits for a worker: what it sends is buffered, and what it receives it reads
+when there is something to read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 import weakref
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import connection as multiprocessing_connection
@@ -159,8 +160,7 @@ class ProcessPool(TaskExecutor):
             worker = _Worker(slot, process, ours)
             self._crew.append(worker)
         if self._start_method != "fork":
-            with contextlib.suppress(OSError):
-                socket.send_fds(ours, [b"h"], [self._heartbeats.descriptor])
+            worker.send_descriptor(self._heartbeats.descriptor)
             worker.send(self._setup)
         self._selector.register(ours, worker.interest(), worker)
         self._selector.register(worker.end, selectors.EVENT_READ, worker)
@@ -476,9 +476,9 @@ class ProcessPool(TaskExecutor):
 
     def resume(self, seconds: float) -> None:
         """Let the workers go on. See ``TaskExecutor.resume()``."""
-        assert self._heartbeats is not None
         for worker in self._crew:
-            worker.add_pause(self._heartbeats.read(worker.slot)[1], seconds)
+            if self._heartbeats is not None:
+                worker.add_pause(self._heartbeats.read(worker.slot)[1], seconds)
             worker.signal(signal.SIGCONT)
 
     def leave_to_parent(self) -> None:
@@ -563,6 +563,12 @@ class _Worker:
         with contextlib.suppress(OSError):
             os.setpgid(self._pid, self._pid)
 
+    def send_descriptor(self, descriptor: int) -> None:
+        """Send a file descriptor, before all frames. It takes one byte, for which there is room."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))
+        with contextlib.suppress(OSError):
+            self.socket.sendmsg([b"h"], [rights], SEND_FLAGS)
+
     def send(self, payload: bytes) -> None:
         """Send a frame, as far as the socket takes it. The rest is sent by ``flush()``."""
         self.unsent.append(memoryview(HEADER.pack(len(payload)) + payload))
@@ -644,7 +650,9 @@ class _Worker:
 
     def wait(self, seconds: float | None) -> int | None:
         """Reap the process after its end, and return its exit code: negative for a signal, None if unknown."""
-        self._process.join(seconds)
+        # Not join(seconds), which waits for the sentinel.
+        if seconds is None or multiprocessing_connection.wait([self.end.fileno()], seconds):
+            self._process.join()
         exit_code: int | None = self._process.exitcode
         return exit_code
 

@@ -95,6 +95,8 @@ class _DriverWatch:
     """
 
     def __init__(self) -> None:
+        # A forked child of a task inherits the hooks, and must not be watched.
+        self._pid = os.getpid()
         self._parent = os.getppid()
         self._reader, self._writer = os.pipe()
         self._thread: threading.Thread | None = None
@@ -102,6 +104,8 @@ class _DriverWatch:
 
     def start(self) -> None:
         """Start the thread. Without one, the worker ends when it next reads from the driver."""
+        if os.getpid() != self._pid:
+            return
         thread = threading.Thread(target=self._wait, name="tastypy_fast driver", daemon=True)
         # Raised while the interpreter ends.
         with contextlib.suppress(RuntimeError):

@@ -527,6 +527,25 @@ def test_worker_has_no_thread_while_a_task_forks(method):
     assert result == {"warnings": [], "threads": ["MainThread", "tastypy_fast driver"]}
 
 
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_daemon_that_a_task_leaves_behind_lives_and_delays_nothing(method, end, tmp_path, monkeypatch):
+    """It holds the pipes of the worker that it inherited, and has left the worker's group on purpose."""
+    monkeypatch.setattr(worker_pool, "CLOSE_SECONDS", 50)
+    monkeypatch.setattr(worker_pool, "KILL_SECONDS", 50)
+    key = str(tmp_path / "pid")
+    with pool_of(functions.fork_twice, 1, start_method=method) as pool:
+        assert pickle.loads(drive(pool, [key])[key].data)[0] == {"status": 3}
+        until((tmp_path / "pid").exists)
+        daemon = int((tmp_path / "pid").read_text())
+        pids = workers_of(pool)
+        began = time.monotonic()
+        getattr(pool, end)()
+        assert time.monotonic() - began < 40
+    assert all(map(has_ended, pids))
+    assert state_of(daemon)
+    os.kill(daemon, signal.SIGKILL)
+
+
 def test_forked_worker_holds_no_descriptor_of_the_others():
     """Otherwise nobody sees the end of a worker, or of the driver."""
     if not Path("/proc/self/fd").exists():

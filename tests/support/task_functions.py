@@ -226,6 +226,22 @@ def fork_often(key):
             "threads": sorted(thread.name for thread in threading.enumerate())}
 
 
+def fork_twice(key):
+    """The exit status of a forked child, whose own child leaves a daemon behind."""
+    pid = os.fork()
+    if pid == 0:
+        inner = os.fork()
+        if inner == 0:
+            os.setsid()
+            if os.fork() == 0:
+                write(key, str(os.getpid()))
+                time.sleep(1000)
+            os._exit(0)
+        time.sleep(0.05)
+        os._exit(3 if os.waitpid(inner, 0)[1] == 0 else 4)
+    return {"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
+
+
 # Initializers
 
 
