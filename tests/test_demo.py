@@ -29,9 +29,9 @@ SEARCH = [str(Path(tastypy_fast.__file__).parents[1]), *filter(None, [os.environ
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(SEARCH)}
 
 # Python imports this module at its start, in worker processes, too. It makes the demo wait in the parser: in its call
-# number WAIT_AT, whichever process makes it, and in all later ones, until the file "go" exists. Each call appends a byte
-# to a file, so that its number is the place of its byte. Each waiting process has a file with the path that it parses.
-# (Formatting a traceback parses, too, but without a path.)
+# number WAIT_AT, whichever process makes it, and in all later ones, until the file "go" exists. Each call appends a
+# byte to a file, and the place of the byte is the number of the call. Each waiting process has a file with the path
+# that it parses. (Formatting a traceback parses, too, but without a path.)
 WAITING = """
 import ast, os, time
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 from tastypy_fast._type_parameters import K
-
-if TYPE_CHECKING:
-    from tastypy_fast.pipeline import RunReport
-    from tastypy_fast.pipeline.executor import TaskExecutor
+from tastypy_fast.pipeline import RunReport
+from tastypy_fast.pipeline.executor import TaskExecutor
 
 __all__ = ["RunMixin"]
 
