@@ -43,6 +43,8 @@ CHUNKS = 2
 COUNT_EVERY = 5.0
 # How long a scheduler may be away before the run ends, in seconds.
 MAX_AWAY = 5.0
+# How long to wait for the result of a chunk that has ended, in seconds.
+MAX_GATHER = 3.0
 # The errors with which engines say that a task killed its worker, by name, because they may not be installed.
 _DEATHS = ("KilledWorker", "WorkerCrashedError", "LocalRayletDiedError", "NodeDiedError")
 
@@ -55,6 +57,10 @@ class _Call:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return remote_worker.enter, self._arguments
+
+
+class _NotYetError(Exception):
+    """A future has to be waited for again."""
 
 
 class _Engine:
@@ -117,7 +123,13 @@ class _Dask(_Engine):
         return self._pool.submit(pickle.loads, call, pure=False)
 
     def result(self, future: Any) -> Any:
-        return future.result(timeout=60)
+        # A future that has ended is pending again when the worker that kept its result has died: Dask runs it again.
+        if future.status not in ("finished", "error", "cancelled"):
+            raise _NotYetError
+        try:
+            return future.result(timeout=MAX_GATHER)
+        except TimeoutError:
+            raise _NotYetError from None
 
     def is_lost(self) -> bool:
         if self._pool.status == "running":
@@ -289,6 +301,10 @@ class FuturesExecutor(TaskExecutor):
         assert self._engine is not None
         try:
             seconds, last, items = self._engine.result(future)
+        except _NotYetError:
+            self._chunks[future] = tasks
+            future.add_done_callback(self._note_done)
+            return
         except BaseException as error:
             self._lose(tasks, error)
             return

@@ -243,6 +243,8 @@ class _Run:
             finally:
                 self._source.close()
                 self._recorder.commit()
+            # The last results may have been refused.
+            self._call_on_failure()
         finally:
             self._report.workers_lost = self._executor.workers_lost
             if self._bar is not None:
@@ -372,7 +374,7 @@ class _Run:
         if outcome.data is not None:
             try:
                 data, new_keys = pickle.loads(outcome.data)
-            except Exception as error:
+            except BaseException as error:
                 self._handle_failed(task, Outcome(worker.FAILED, None, describe_error(error)))
                 return
             if data is not None and not RESERVED.isdisjoint(data):

@@ -199,6 +199,50 @@ def test_killed_driver_leaves_no_process_behind(kind, path, waiting):
         assert tries == 2 if kind == "SharedTracker" else tries in (0, 2)
 
 
+CHANGING = """
+import sys, threading, time
+import tastypy_fast
+
+kind, path, went = sys.argv[1:]
+
+def work(key):
+    open(went, "w").close()
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    with getattr(tastypy_fast, kind)(path) as tracker:
+        tracker.add("a")
+        tracker["b"] = {"changed": "before"}
+        threading.Timer(0.5, tracker.__setitem__, ("c", {"changed": "during"})).start()
+        tracker.run(work, workers=1)
+"""
+
+
+def test_changes_before_and_during_a_run_without_results_are_saved(kind, path, tmp_path):
+    program, went = tmp_path / "changing.py", tmp_path / "went"
+    program.write_text(CHANGING)
+    process = start(program, kind, path, went)
+    try:
+        while not went.exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        with opened(kind, path) as tracker:
+            assert tracker["b"]["changed"] == "before"
+        deadline = time.monotonic() + 60
+        while True:
+            with opened(kind, path) as tracker:
+                if "c" in tracker:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.communicate()
+    with opened(kind, path) as tracker:
+        assert list(tracker) == ["a", "b", "c"]
+        assert tracker["c"]["changed"] == "during"
+
+
 def test_program_with_a_handler_of_its_own_uses_stop(kind, path, waiting):
     process, folder = waiting("own")
     process.terminate()
