@@ -131,9 +131,8 @@ def run(ctx: click.Context, /, store: str, function: str | None, dry_run: bool, 
     if command is None and function is None:
         raise CommandError("run needs a function (module:function), or -- and a command", USAGE)
     # A "while read" loop around this command reads from the same stdin.
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    with open(os.devnull, "rb") as null:
+        os.dup2(null.fileno(), 0)
     if command is not None:
         if function is not None:
             raise CommandError(f"what is {function!r}? Options go before --, and the command after it", USAGE)
@@ -239,7 +238,8 @@ class RunCounter:
         self.is_output_closed = False
         self.stop: threading.Event | None = None
         self._poll: Any = None
-        if stat.S_ISFIFO(os.fstat(1).st_mode):
+        mode = os.fstat(1).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
             self.stop = threading.Event()
             self._poll = select.poll()
             self._poll.register(1, 0)
@@ -285,6 +285,9 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
             report = tracker.run(work, **options)
             reason = report.reason
             facts = {"retried": report.retried, "timed_out": report.timed_out, "workers_lost": report.workers_lost}
+        except KeyError as error:
+            raise CommandError(f"the task {as_json(error.args[0])} was removed while it was chosen; the run has ended, "
+                               f"and the same command continues it", INCOMPLETE) from None
         except KeyboardInterrupt:
             _finish(store, tracker, given, counter, reason, facts, as_object)
             raise
