@@ -148,10 +148,13 @@ class _InProcess(TaskExecutor):
         return bool(self._flying)
 
     def kill(self) -> list[Task]:
-        """Give all tasks back. Threads cannot be ended, so they are left alone. See ``TaskExecutor.kill()``."""
+        """Give all tasks back. A thread that runs one cannot be ended. See ``TaskExecutor.kill()``."""
         tasks = list(self._flying.values())
         self._flying.clear()
-        self._abandon()
+        if tasks:
+            self._abandon()
+        else:
+            self.close()
         return tasks
 
     @abstractmethod

@@ -550,21 +550,30 @@ def test_forked_worker_holds_no_descriptor_of_the_others():
     """Otherwise nobody sees the end of a worker, or of the driver."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("no /proc here")
+    before = _anonymous(_descriptors("self"))
     with pool_of(functions.nothing, 1, start_method="fork") as one, \
             pool_of(functions.nothing, 3, start_method="fork") as pool:
-        drive(one, KEYS)
-        drive(pool, KEYS)
         crew = [*one._crew, *pool._crew]
+        until(lambda: all(worker.is_ready for worker in crew) or (one.step(0.01), pool.step(0.01)) is None)
         ours = {os.readlink(f"/proc/self/fd/{worker.socket.fileno()}") for worker in crew}
         assert len(ours) == 4
-        until(lambda: all(worker.is_ready for worker in crew) or (one.step(0.01), pool.step(0.01)) is None)
-        for pid in (*workers_of(one), *workers_of(pool)):
-            links = set()
-            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    links.add(os.readlink(descriptor))
-            assert not links & ours
-            assert not any("eventpoll" in link or "pidfd" in link for link in links)
+        for worker in crew:
+            links = _descriptors(worker._pid)
+            assert not ours.intersection(links)
+            assert _anonymous(links) <= before
+
+
+def _descriptors(pid):
+    links = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(descriptor))
+    return links
+
+
+def _anonymous(links):
+    """The number of selectors and of descriptors of processes."""
+    return sum("eventpoll" in link or "pidfd" in link for link in links)
 
 
 # Who gets which tasks
