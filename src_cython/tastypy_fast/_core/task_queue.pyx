@@ -154,7 +154,7 @@ cdef class TaskQueue:
         return 0
 
     cdef int sync_or_give_back(self, TaskCache tasks, list seqs) except -1:
-        """Sync if it is due. If that raises, subtract the tries of these tasks, because the caller does not get them."""
+        """Sync if it is due. If that raises, subtract these tries again, because the caller does not get the tasks."""
         cdef uint32_t status
         cdef Record record
         cdef Entry entry
