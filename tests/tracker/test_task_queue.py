@@ -10,6 +10,7 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
+    DiskFullError,
     InvalidKeyError,
     PersistentOrderedDictException,
     ProgressTracker,
@@ -341,6 +342,43 @@ def test_closed_stores_and_queues_raise(tracker):
             call()
     queue.close()
     slot.end()
+
+
+def test_error_of_a_task_comes_after_the_tasks_before_it(path):
+    with Tracker(path, init={key: {} for key in "0abc"}) as tracker:
+        queue, b = tracker._open_queue(False), tracker["b"]
+        assert queue.take(1) == [("0", 1, False)]
+        b["_tries"] = "x"
+        assert queue.take(3) == [("a", 1, False)]
+        for _ in range(2):
+            with pytest.raises(UnstorableValueError):
+                queue.take(3)
+        b["_tries"] = 4
+        assert queue.take(3) == [("b", 5, False), ("c", 1, False)]
+
+
+@pytest.mark.parametrize("how", ["take", "claim"])
+def test_tries_are_given_back_if_the_sync_fails(path, monkeypatch, how):
+    with Tracker(path, init={"disk": {}, "held": {}}, sync_every=None) as tracker:
+        tracker.sync()
+        held = tracker["held"]
+        tracker.add("new")
+        queue = tracker._open_queue(False)
+        call = (lambda: queue.take(9)) if how == "take" else (lambda: queue.claim(["disk", "held", "new"]))
+        with monkeypatch.context() as patched:
+            patched.setattr(type(tracker._store), "write_sync", fail)
+            other = Tracker(path, sync_at=1, sync_every=None)
+            failing = other._open_queue(False)
+            with pytest.raises(DiskFullError):
+                failing.take(9) if how == "take" else failing.claim(["disk", "held", "new"])
+        assert ([tracker.tries(key) for key in tracker], held["_tries"]) == ([0, 0, 0], 0)
+        tracker._check()
+        assert len(call()) == len(failing.take(9) or call()) == 3
+        other.close()
+
+
+def fail(*arguments):
+    raise DiskFullError(28, "no space")
 
 
 def test_reader_and_forked_child_cannot_take(path):
