@@ -20,7 +20,7 @@ import click
 
 from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
-from tastypy_fast.cli.formatting import as_json, print_line, printable, quantity
+from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
 from tastypy_fast.cli.option_types import Duration, FailureLimit
@@ -280,11 +280,13 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
         if _is_selection(given):
             options["tasks"] = _selected_keys(stack, tracker, given)
         reason = "stopped"
+        # An interrupted run has no report.
         facts: dict[str, Any] = {}
         try:
             report = tracker.run(work, **options)
             reason = report.reason
-            facts = {"retried": report.retried, "timed_out": report.timed_out, "workers_lost": report.workers_lost}
+            facts = {"retried": report.retried, "timed_out": report.timed_out, "workers_lost": report.workers_lost,
+                     "errors": [{"key": key, "error": error_text({"_error": error})} for key, error in report.errors]}
         except KeyError as error:
             raise CommandError(f"the task {as_json(error.args[0])} was removed while it was chosen; the run has ended, "
                                f"and the same command continues it", INCOMPLETE) from None

@@ -193,8 +193,8 @@ def test_report_as_json_has_stdout_for_itself(store):
     out, error = run_tasks(store, "--json", "--", "sh", "-c", "echo out; test $0 != b", code=1)
     report = json.loads(out)
     assert report.pop("seconds") > 0
-    assert report == {"done": 2, "failed": 1, "aborted": 0, "retried": 0, "timed_out": 0, "workers_lost": 0, "left": 1,
-                      "reason": "finished"}
+    assert report == {"done": 2, "failed": 1, "aborted": 0, "retried": 0, "timed_out": 0, "workers_lost": 0,
+                      "errors": [{"key": "b", "error": "CommandFailed: exit code 1"}], "left": 1, "reason": "finished"}
     assert error.count("out\n") == 3
 
 
