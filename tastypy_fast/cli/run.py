@@ -167,21 +167,27 @@ def _run_command(store: str, command: list[str], given: dict[str, Any], dry_run:
         task = make_command(command, given["shell"], **options)
         return _print_plan(store, given, as_object, lambda match: _command_text(task, match))
     with contextlib.ExitStack() as stack:
-        task = make_command(command, given["shell"], **options, output=_open_output(stack, given, as_object))
-        return _run(store, given, as_object, task, executor="processes", with_data=task.needs_data)
+        output, progress = _open_output(stack, given, as_object)
+        task = make_command(command, given["shell"], **options, output=output)
+        return _run(store, given, as_object, task, executor="processes", with_data=task.needs_data, progress=progress)
 
 
-def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: bool) -> Any:
-    from tastypy_fast.cli.command_task import Output
+def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: bool) -> tuple[Any, Any]:
+    """Return the Output of commands, and the argument ``progress`` of the run."""
+    from tastypy_fast.cli.command_output import BarStream, Output
 
+    has_bar = _has_bar(given)
     if given["output"] == "none":
-        return None
+        return None, has_bar
     if given["output"] == "group":
-        return Output(lock=stack.enter_context(_lock_file()), stderr_only=as_object, has_bar=_has_bar(given))
+        lock = stack.enter_context(_lock_file())
+        output = Output(lock=lock, stderr_only=as_object, has_bar=has_bar)
+        stream = stack.enter_context(contextlib.closing(BarStream(sys.stderr, lock)))
+        return output, has_bar and {"file": stream, "dynamic_ncols": True}
     output = Output(os.path.abspath(given["output"]))
     output.open()  # the error is reported before anything is run
     output.close()
-    return output
+    return output, has_bar
 
 
 @contextlib.contextmanager
@@ -270,7 +276,7 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
     counter = RunCounter()
     options |= {name: given[name] for name in ("workers", "timeout", "retries", "backoff", "deadline", "start_method",
                                                "max_failures")}
-    options |= {"progress": _has_bar(given), "allow_aborted": given["aborted"], "stop": counter.stop,
+    options = {"progress": _has_bar(given), **options, "allow_aborted": given["aborted"], "stop": counter.stop,
                 "on_result": counter.on_result, "on_failure": counter.on_failure}
     try:
         RunOptions(**options).check(work)
