@@ -7,9 +7,7 @@ or the end of the program, also kills the command and its children.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import select
 import signal
 import subprocess
 import tempfile
@@ -18,14 +16,12 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from tastypy_fast._formats.json_text import parse_json
+from tastypy_fast.cli.command_output import Output
 from tastypy_fast.cli.command_template import CommandTemplate, TaskValues, ValueMissing
 from tastypy_fast.cli.formatting import pair_as_json, parse_key
 from tastypy_fast.pipeline.worker import MAX_MESSAGE, MAX_RESULT, Abort, TaskResult, current_task
 
-__all__ = ["CommandFailed", "CommandTask", "Output"]
-
-# The size, in bytes, of one read and write while output is copied.
-_BLOCK = 1 << 16
+__all__ = ["CommandFailed", "CommandTask"]
 
 
 class CommandFailed(Exception):
@@ -34,109 +30,6 @@ class CommandFailed(Exception):
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(message)
         self.task_error = {"type": "CommandFailed", **facts}
-
-
-class Output:
-    """Where the output of commands goes, one command after the other.
-
-    ``file`` is the path of a file to append to. Otherwise it goes to this process's stdout and stderr, or with
-    ``stderr_only`` all of it to stderr. ``lock`` is the path of a file that is locked meanwhile; a lock ends with its
-    process. ``has_bar`` says that a progress bar may stand in the last line of the terminal, which is erased first.
-    """
-
-    def __init__(self, file: str | None = None, *, lock: str | None = None, stderr_only: bool = False,
-                 has_bar: bool = False) -> None:
-        self._file = file
-        self._lock = lock
-        self._stderr_only = stderr_only
-        self._has_bar = has_bar
-        self._lock_fd: int | None = None
-        self._fds: tuple[int, int] | None = None
-
-    def __reduce__(self) -> Any:
-        # Without the descriptors, which are opened in the process that uses them.
-        return _make_output, (self._file, self._lock, self._stderr_only, self._has_bar)
-
-    def open(self) -> None:
-        """Open the files, in the process that writes. Raises OSError."""
-        if self._file is not None:
-            fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            self._fds, self._lock_fd = (fd, fd), fd
-            return
-        self._fds = (2, 2) if self._stderr_only else (1, 2)
-        if self._lock is not None:
-            with contextlib.suppress(OSError):  # the program has ended, and has removed it
-                self._lock_fd = os.open(self._lock, os.O_RDWR)
-
-    def close(self) -> None:
-        """Close the files."""
-        for fd in {self._lock_fd, *(self._fds or ())} - {None, 1, 2}:
-            os.close(fd)
-        self._fds = self._lock_fd = None
-
-    def write(self, *files: IO[bytes] | None) -> None:
-        """Copy what a command wrote to stdout and stderr, in one piece. None stands for no output."""
-        sizes = [os.fstat(file.fileno()).st_size if file is not None else 0 for file in files]
-        if not any(sizes):
-            return
-        if self._fds is None:
-            self.open()
-        assert self._fds is not None
-        with self._locked(), _allowed_to_write_to_terminal():
-            for to, file, size in zip(self._fds, files, sizes, strict=True):
-                if file is not None and size:
-                    self._copy(to, file.fileno(), size)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        if self._lock_fd is None:
-            yield
-            return
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
-
-    def _copy(self, to: int, source: int, size: int) -> None:
-        # By position, because a process that the command left behind may still write, and shares the offset.
-        bar = self._has_bar and os.isatty(to)
-        try:
-            if bar:
-                _write_all(to, b"\r\x1b[K")
-            block = b""
-            position = 0
-            while position < size and (block := os.pread(source, min(_BLOCK, size - position), position)):
-                position += len(block)
-                _write_all(to, block)
-            if bar and not block.endswith(b"\n"):
-                _write_all(to, b"\n")
-        except BrokenPipeError:
-            pass  # nobody reads it; the program finds out by itself
-
-
-def _make_output(file: str | None, lock: str | None, stderr_only: bool, has_bar: bool) -> Output:
-    return Output(file, lock=lock, stderr_only=stderr_only, has_bar=has_bar)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(fd, data):]
-        except BlockingIOError:
-            select.select([], [fd], [])
-
-
-@contextlib.contextmanager
-def _allowed_to_write_to_terminal() -> Iterator[None]:
-    """Let this process write to its terminal from the background. Otherwise "stty tostop" would stop it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)

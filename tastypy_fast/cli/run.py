@@ -20,7 +20,7 @@ import click
 
 from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
-from tastypy_fast.cli.formatting import as_json, print_line, printable, quantity
+from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
 from tastypy_fast.cli.option_types import Duration, FailureLimit
@@ -167,21 +167,27 @@ def _run_command(store: str, command: list[str], given: dict[str, Any], dry_run:
         task = make_command(command, given["shell"], **options)
         return _print_plan(store, given, as_object, lambda match: _command_text(task, match))
     with contextlib.ExitStack() as stack:
-        task = make_command(command, given["shell"], **options, output=_open_output(stack, given, as_object))
-        return _run(store, given, as_object, task, executor="processes", with_data=task.needs_data)
+        output, progress = _open_output(stack, given, as_object)
+        task = make_command(command, given["shell"], **options, output=output)
+        return _run(store, given, as_object, task, executor="processes", with_data=task.needs_data, progress=progress)
 
 
-def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: bool) -> Any:
-    from tastypy_fast.cli.command_task import Output
+def _open_output(stack: contextlib.ExitStack, given: dict[str, Any], as_object: bool) -> tuple[Any, Any]:
+    """Return the Output of commands, and the argument ``progress`` of the run."""
+    from tastypy_fast.cli.command_output import BarStream, Output
 
+    has_bar = _has_bar(given)
     if given["output"] == "none":
-        return None
+        return None, has_bar
     if given["output"] == "group":
-        return Output(lock=stack.enter_context(_lock_file()), stderr_only=as_object, has_bar=_has_bar(given))
+        lock = stack.enter_context(_lock_file())
+        output = Output(lock=lock, stderr_only=as_object, has_bar=has_bar)
+        stream = stack.enter_context(contextlib.closing(BarStream(sys.stderr, lock)))
+        return output, has_bar and {"file": stream, "dynamic_ncols": True}
     output = Output(os.path.abspath(given["output"]))
     output.open()  # the error is reported before anything is run
     output.close()
-    return output
+    return output, has_bar
 
 
 @contextlib.contextmanager
@@ -270,7 +276,7 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
     counter = RunCounter()
     options |= {name: given[name] for name in ("workers", "timeout", "retries", "backoff", "deadline", "start_method",
                                                "max_failures")}
-    options |= {"progress": _has_bar(given), "allow_aborted": given["aborted"], "stop": counter.stop,
+    options = {"progress": _has_bar(given), **options, "allow_aborted": given["aborted"], "stop": counter.stop,
                 "on_result": counter.on_result, "on_failure": counter.on_failure}
     try:
         RunOptions(**options).check(work)
@@ -280,11 +286,13 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
         if _is_selection(given):
             options["tasks"] = _selected_keys(stack, tracker, given)
         reason = "stopped"
+        # An interrupted run has no report.
         facts: dict[str, Any] = {}
         try:
             report = tracker.run(work, **options)
             reason = report.reason
-            facts = {"retried": report.retried, "timed_out": report.timed_out, "workers_lost": report.workers_lost}
+            facts = {"retried": report.retried, "timed_out": report.timed_out, "workers_lost": report.workers_lost,
+                     "errors": [{"key": key, "error": error_text({"_error": error})} for key, error in report.errors]}
         except KeyError as error:
             raise CommandError(f"the task {as_json(error.args[0])} was removed while it was chosen; the run has ended, "
                                f"and the same command continues it", INCOMPLETE) from None

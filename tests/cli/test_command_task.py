@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from tastypy_fast import Tracker
-from tastypy_fast.cli.command_task import CommandTask, Output
+from tastypy_fast.cli.command_output import Output
+from tastypy_fast.cli.command_task import CommandTask
 from tastypy_fast.cli.command_template import CommandTemplate, TaskValues
 from tastypy_fast.pipeline.worker import ABORTED, DONE, FAILED, MAX_RESULT, TaskFunction
 from tests.support.children import Child
@@ -214,7 +215,8 @@ def test_command_has_default_signals_and_no_descriptors_of_the_worker():
 
 WRITERS = '''
 import sys
-from tastypy_fast.cli.command_task import CommandTask, Output
+from tastypy_fast.cli.command_output import Output
+from tastypy_fast.cli.command_task import CommandTask
 from tastypy_fast.cli.command_template import CommandTemplate
 from tastypy_fast.pipeline.worker import TaskFunction
 import os

@@ -193,8 +193,8 @@ def test_report_as_json_has_stdout_for_itself(store):
     out, error = run_tasks(store, "--json", "--", "sh", "-c", "echo out; test $0 != b", code=1)
     report = json.loads(out)
     assert report.pop("seconds") > 0
-    assert report == {"done": 2, "failed": 1, "aborted": 0, "retried": 0, "timed_out": 0, "workers_lost": 0, "left": 1,
-                      "reason": "finished"}
+    assert report == {"done": 2, "failed": 1, "aborted": 0, "retried": 0, "timed_out": 0, "workers_lost": 0,
+                      "errors": [{"key": "b", "error": "CommandFailed: exit code 1"}], "left": 1, "reason": "finished"}
     assert error.count("out\n") == 3
 
 
@@ -571,6 +571,10 @@ def test_run_in_a_terminal(path, tmp_path):
         # The bar does not break lines of output.
         assert all(line.startswith("output of task-") for line in screen.splitlines() if "output" in line)
         wait_until(lambda: numbers_in(tmp_path / "pids"))
+        # It is as wide as the terminal, and stands below the output.
+        last = terminal.wait_for("output of task-59").split("\n")
+        assert [line for line in last if line][-1].endswith("task/s, failed=1]")
+        assert sum("/60" in line for line in last) == 1
         terminal.tmux("send-keys", "C-c")
         time.sleep(0.3)
         assert "code" not in terminal.screen()
@@ -579,6 +583,6 @@ def test_run_in_a_terminal(path, tmp_path):
         assert "1 failed" in screen
         assert "Traceback" not in screen
     wait_until(lambda: not any(map(is_running, numbers_in(tmp_path / "pids"))))
-    with Terminal("sh", "-c", "stty tostop; exec \"$@\"", "sh", *COMMAND, "run", path, "-j", "2", "--", "echo"
+    with Terminal("sh", "-c", "stty tostop; exec \"$@\"", "sh", *COMMAND, "run", path, "-j", "1", "--", "echo"
                   ) as terminal:
-        assert "task-59" in terminal.wait_for("code 0", " 0 left")
+        assert "task-3\ntask-20\n" in terminal.wait_for("code 0", " 0 left")
