@@ -122,7 +122,7 @@ class _InProcess(TaskExecutor):
         self._wakeup = wakeup
         self._flying: dict[int, Task] = {}
         self._error: WorkerStartError | None = None
-        self._is_ending = False
+        self._is_draining = self._is_ending = False
 
     def _initialize(self) -> None:
         if self._initializer is not None:
@@ -140,6 +140,10 @@ class _InProcess(TaskExecutor):
         if self._error is not None and not events:
             raise self._error
         return events
+
+    def begin_no_more(self) -> None:
+        """Give back the tasks of threads and chunks that have not begun. See ``TaskExecutor.begin_no_more()``."""
+        self._is_draining = True
 
     def is_busy(self) -> bool:
         """Return whether tasks are in flight. See ``TaskExecutor.is_busy()``."""
@@ -240,7 +244,7 @@ class ThreadExecutor(_InProcess):
         def begin(index: int, now: float) -> bool:
             nonlocal last
             last = now
-            return not self._is_ending
+            return not self._is_draining and not self._is_ending
 
         while (tasks := self._chunks.get()) is not None:
             began = time.monotonic()
@@ -501,6 +505,10 @@ class InlineExecutor(_InProcess):
         if not self._tasks:
             self._wait(seconds)
             return []
+        if self._is_draining:
+            events = [self._land(task, NOT_BEGUN) for task in self._tasks]
+            self._tasks.clear()
+            return events
         task = self._tasks[0]
         self._note.begin(task.key, task.tries)
         began = time.monotonic()

@@ -384,6 +384,37 @@ def test_stop_ends_the_run_in_order(make, run):
     assert run(tracker, lambda key: None).done == report.left
 
 
+@pytest.mark.parametrize("run", ["processes", "threads", "inline"], indirect=True)
+def test_stop_begins_none_of_the_tasks_that_wait_in_a_worker(make, run, calls, tmp_path):
+    tracker = make(max_tries=2)
+    tracker.add_many(range(1000))
+    workers = 1 if run.kind == "inline" else 2
+    stop = threading.Event()
+
+    def work(key):
+        if key < 200:
+            time.sleep(0.001)
+            return
+        calls.note(key)
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+
+    def end():
+        while len(calls.counts()) < workers:
+            time.sleep(0.01)
+        stop.set()
+        time.sleep(0.5)  # not to win a race: the running tasks could go on for ever
+        (tmp_path / "go").touch()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    report = run(tracker, work, stop=stop)
+    thread.join()
+    assert len(calls.counts()) == workers
+    assert report.reason == "stopped"
+    assert sum(tracker.tries(key) for key in tracker) == report.done == tracker.num_done()
+
+
 def test_stop_that_is_set_already_runs_nothing(make, run):
     tracker = make(init={"a": {}})
     stop = threading.Event()
