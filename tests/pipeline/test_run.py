@@ -248,7 +248,8 @@ def test_backoff_is_asked_with_the_number_of_the_try(make, run):
     assert asked == [1, 2, 3]
 
 
-def test_more_failed_tasks_than_wait_in_memory_are_all_tried_again(make, run, monkeypatch):
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_more_failed_tasks_than_wait_in_memory_are_all_tried_again(make, run, monkeypatch, is_chosen):
     monkeypatch.setattr(task_source, "MAX_WAITING", 5)
     tracker = make(max_tries=3)
     tracker.add_many(range(60))
@@ -256,8 +257,8 @@ def test_more_failed_tasks_than_wait_in_memory_are_all_tried_again(make, run, mo
     def work(key):
         raise ValueError(key)
 
-    report = run(tracker, work, backoff=lambda tries: 0.01)
-    assert report.failed == 60
+    report = run(tracker, work, backoff=lambda tries: 0.01, tasks=iter(range(60)) if is_chosen else None)
+    assert (report.failed, report.retried, report.left) == (60, 120, 0)
     assert {tracker.tries(key) for key in range(60)} == {3}
 
 
