@@ -31,6 +31,9 @@ __all__ = ["AsyncExecutor", "InlineExecutor", "RunningTask", "ThreadExecutor"]
 
 # How long close() waits for a thread that is idle, in seconds.
 CLOSE_SECONDS = 5.0
+# How long close() waits after kill() for coroutines that were cancelled, in seconds. A system may be about to kill the
+# program.
+KILL_SECONDS = 1.0
 # The weight of the latest task in the mean of an AsyncExecutor.
 WEIGHT = 0.1
 # An AsyncExecutor keeps quick tasks for this time waiting, in seconds, and at most this number.
@@ -124,7 +127,7 @@ class _InProcess(TaskExecutor):
         self._wakeup = wakeup
         self._flying: dict[int, Task] = {}
         self._error: WorkerStartError | None = None
-        self._is_ending = False
+        self._is_draining = self._is_ending = self._is_killed = False
 
     def _initialize(self) -> None:
         if self._initializer is not None:
@@ -143,6 +146,10 @@ class _InProcess(TaskExecutor):
             raise self._error
         return events
 
+    def begin_no_more(self) -> None:
+        """Give back the tasks of threads and chunks that have not begun. See ``TaskExecutor.begin_no_more()``."""
+        self._is_draining = True
+
     def is_busy(self) -> bool:
         """Return whether tasks are in flight. See ``TaskExecutor.is_busy()``."""
         return bool(self._flying)
@@ -152,6 +159,7 @@ class _InProcess(TaskExecutor):
         tasks = list(self._flying.values())
         self._flying.clear()
         if tasks:
+            self._is_killed = True
             self._abandon()
         else:
             self.close()
@@ -245,7 +253,7 @@ class ThreadExecutor(_InProcess):
         def begin(index: int, now: float) -> bool:
             nonlocal last
             last = now
-            return not self._is_ending
+            return not self._is_draining and not self._is_ending
 
         while (tasks := self._chunks.get()) is not None:
             began = time.monotonic()
@@ -261,9 +269,10 @@ class ThreadExecutor(_InProcess):
             self._results.close()
 
     def close(self) -> None:
-        """End the threads, which are idle. See ``TaskExecutor.close()``."""
+        """End the threads, which are idle, unless they were left alone. See ``TaskExecutor.close()``."""
         self._abandon()
-        _join(self._threads)
+        if not self._is_killed:
+            _join(self._threads, CLOSE_SECONDS)
 
 
 class _Noting:
@@ -449,7 +458,7 @@ class AsyncExecutor(_InProcess):
         """End the event loop, in which no task runs. See ``TaskExecutor.close()``."""
         self._abandon()
         if self._thread is not None:
-            _join([self._thread])
+            _join([self._thread], KILL_SECONDS if self._is_killed else CLOSE_SECONDS)
 
 
 class _TimeLimit:
@@ -518,6 +527,10 @@ class InlineExecutor(_InProcess):
         if not self._tasks:
             self._wait(seconds)
             return []
+        if self._is_draining:
+            events = [self._land(task, NOT_BEGUN) for task in self._tasks]
+            self._tasks.clear()
+            return events
         task = self._tasks[0]
         self._note.begin(task.key, task.tries)
         began = time.monotonic()
@@ -547,7 +560,7 @@ class InlineExecutor(_InProcess):
         """Do nothing, because nothing was started. See ``TaskExecutor.close()``."""
 
 
-def _join(threads: list[threading.Thread]) -> None:
-    end = time.monotonic() + CLOSE_SECONDS
+def _join(threads: list[threading.Thread], seconds: float) -> None:
+    end = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))

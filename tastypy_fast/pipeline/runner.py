@@ -344,6 +344,7 @@ class _Run:
             self._is_draining = True
             self._report.reason = reason
             self._kill_at = time.monotonic() + grace
+            self._executor.begin_no_more()
         elif grace == 0.0:
             self._kill_at = 0.0
 

@@ -469,6 +469,13 @@ class ProcessPool(TaskExecutor):
         _pools.discard(self)
         atexit.unregister(self.kill)
 
+    def begin_no_more(self) -> None:
+        """Let each worker end after its task in progress. See ``TaskExecutor.begin_no_more()``."""
+        assert self._heartbeats is not None
+        for worker in self._crew:
+            position, _ = self._heartbeats.read(worker.slot)
+            self._heartbeats.set_limit(worker.slot, position)
+
     def suspend(self) -> None:
         """Stop the workers and what they have started. See ``TaskExecutor.suspend()``."""
         for worker in self._crew:
