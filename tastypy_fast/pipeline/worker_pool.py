@@ -363,6 +363,9 @@ class ProcessPool(TaskExecutor):
         elif self._error is None:
             self.workers_lost += 1
             failure = _describe_death(exit_code)
+            if not position:
+                # If a task has closed the worker's socket, it is found when it runs alone.
+                self._size = ChunkSize()
         self._give_back(worker, position, failure)
         self._selector.unregister(worker.socket)
         self._selector.unregister(worker.end)

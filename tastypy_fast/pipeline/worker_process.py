@@ -100,8 +100,9 @@ def kill_own_group() -> None:
 class _Channel:
     """Sends frames to the driver, from any thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, on_error: Callable[[], object]) -> None:
         self._connection = connection
+        self._on_error = on_error
         self._lock = threading.Lock()
         self._sender = 0
         # What this thread logs while it sends, in a signal handler or a finalizer.
@@ -130,7 +131,8 @@ class _Channel:
                 self._connection.sendall(header)
                 self._connection.sendall(payload)
         except OSError:
-            # The driver has gone.
+            # The driver has gone, or a task has closed the socket.
+            self._on_error()
             kill_own_group()
 
 
@@ -141,11 +143,12 @@ class _Worker:
         self._slot = slot
         self._heartbeat = heartbeat
         self._connection = connection
-        self._channel = _Channel(connection)
+        self._channel = _Channel(connection, self._blame_last)
         self._input = connection.makefile("rb", SMALL)
         self._tasks: list[tuple[Any, int, Any]] = []
-        # The number of tasks in all chunks before this one.
+        # The number of tasks in all chunks before this one, and the position of a task whose chunk had no other one.
         self._before = 0
+        self._last = 0.0
         self._log = ForwardingHandler(lambda record: self._channel.send(LOG + record), self._task_key)
         self._function = TaskFunction(_no_function)
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -192,10 +195,22 @@ class _Worker:
         outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin)
         now = time.monotonic()
         last = now - self._heartbeat[TIME]
+        self._last = self._heartbeat[POSITION] if len(tasks) == 1 else 0.0
+        # A task that runs alone is in progress still: if there is no memory for its result, it has used it up.
+        self._heartbeat[POSITION] = self._last
+        results = encode_results(outcomes, now - began, last)
         self._heartbeat[POSITION] = 0.0
         self._tasks = []
         self._before += len(tasks)
-        self._channel.send(encode_results(outcomes, now - began, last))
+        self._channel.send(results)
+
+    def _blame_last(self) -> None:
+        """Say which task is to blame if results cannot be sent. It would be run again without end.
+
+        Of several, any may be. The driver then sends them one by one.
+        """
+        if not self._heartbeat[POSITION]:
+            self._heartbeat[POSITION] = self._last
 
     def _run_task(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
         try:

@@ -1,0 +1,103 @@
+"""``tracker.run()``: tasks and results that break what runs them, through functions of their own or by accident."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import sys
+
+import pytest
+
+from tastypy_fast import Tracker
+from tastypy_fast.pipeline import TaskResult
+
+
+class Page(TaskResult):
+    """A result of the user's own class."""
+
+
+class EndsDriver:
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+@pytest.mark.parametrize(("result", "kept"), [
+    (collections.OrderedDict(a=1), {"a": 1}),
+    (collections.Counter("aab"), {"a": 2, "b": 1}),
+    (collections.defaultdict(lambda: 0, a=1), {"a": 1}),
+    (Page({"a": 1}, add=["b"]), {"a": 1}),
+])
+def test_result_of_another_class_is_kept_as_a_dict(make, run, result, kept):
+    tracker = make(init={"a": {}})
+    assert run(tracker, lambda key: result if key == "a" else None).failed == 0
+    assert tracker["a"] == {"_done": True, "_aborted": False, "_tries": 1, **kept}
+
+
+@pytest.mark.parametrize("result", [EndsDriver(), {"nested": EndsDriver()}, collections.OrderedDict(a=EndsDriver())])
+def test_result_that_raises_when_it_is_read_fails_its_task_only(make, run, result):
+    tracker = make(max_tries=2, init={"a": {}, "b": {}})
+    report = run(tracker, lambda key: result if key == "a" else None)
+    assert (report.done, report.failed, report.retried) == (1, 1, 1)
+    assert tracker["a"]["_error"]["type"] == "SystemExit"
+
+
+def exits():
+    class Exits(Exception):
+        def __str__(self):
+            raise SystemExit(3)
+
+    return Exits
+
+
+def unnamed():
+    """A class that is made here, because pytest itself asks the classes of a module for their names."""
+    class Hostile(type):
+        def __getattribute__(cls, name):
+            if name in ("__qualname__", "__module__", "_task_outcome"):
+                raise SystemExit(3)
+            return super().__getattribute__(name)
+
+    return Hostile("Unnamed", (Exception,), {})
+
+
+@pytest.mark.parametrize("make_class", [exits, unnamed])
+def test_exception_that_raises_when_it_is_described_fails_its_task_only(make, run, make_class):
+    """In a thread it ended the thread, and the run waited for it without end."""
+    tracker = make(max_tries=2)
+    tracker.add_many(["a", *range(10)])
+
+    def work(key):
+        if key == "a":
+            raise make_class()
+
+    report = run(tracker, work)
+    assert (report.done, report.failed, report.retried, report.workers_lost) == (10, 1, 1, 0)
+    assert tracker["a"]["_error"]["message"]
+
+
+def test_failure_of_the_last_results_is_reported(make, run):
+    tracker = make(max_tries=2, init={"a": {}})
+    failures = []
+    report = run(tracker, lambda key: {1}, on_failure=lambda key, error, final: failures.append((key, final)))
+    assert report.failed == 1
+    assert failures == [("a", False), ("a", True)]
+
+
+def close_files():
+    os.closerange(3, 4096)
+
+
+def forget_pickle():
+    pickle.dumps = None
+
+
+@pytest.mark.parametrize("fault", [close_files, forget_pickle])
+def test_task_that_breaks_its_worker_quietly_is_blamed(path, fault):
+    """The worker dies when it sends the results of a chunk. The chunk was run again without end."""
+    with Tracker(path, max_tries=2) as tracker:
+        tracker.add_many([*range(200), "fault", *range(200, 300)])
+        report = tracker.run(lambda key: fault() if key == "fault" else None, workers=2, start_method="fork", backoff=0)
+        assert (report.done, report.failed) == (300, 1)
+        assert tracker["fault"]["_error"]["type"] == "WorkerDied"
+        assert {tracker.tries(key) for key in range(300)} == {1}
