@@ -28,7 +28,7 @@ from typing import Any
 from tastypy_fast.exceptions import WorkerStartError
 from tastypy_fast.pipeline.chunk_size import ChunkSize
 from tastypy_fast.pipeline.executor import NOT_BEGUN, Event, Task, TaskExecutor
-from tastypy_fast.pipeline.function_pickle import pickle_for_worker
+from tastypy_fast.pipeline.function_pickle import main_as_workers_see_it, pickle_for_worker
 from tastypy_fast.pipeline.heartbeat import NO_LIMIT, Heartbeats
 from tastypy_fast.pipeline.wire import HEADER, LOG, NOT_STARTED, READY, FrameReader, decode_outcome
 from tastypy_fast.pipeline.worker import CHUNK_BYTES, FAILED, Outcome, TaskFunction, describe_error, task_failure
@@ -144,7 +144,8 @@ class ProcessPool(TaskExecutor):
                     else:
                         process = self._context.Process(target=run_spawned, args=(theirs, slot))
                     process.name = f"tastypy_fast worker {slot}"
-                    process.start()
+                    with main_as_workers_see_it():
+                        process.start()
             except BaseException:
                 ours.close()
                 raise

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from tastypy_fast import Tracker
+from tastypy_fast import DiskFullError, SharedTracker, Tracker
+from tastypy_fast._shared.worker import Worker
 from tastypy_fast.pipeline import TaskResult
 
 
@@ -101,3 +102,36 @@ def test_task_that_breaks_its_worker_quietly_is_blamed(path, fault):
         assert (report.done, report.failed) == (300, 1)
         assert tracker["fault"]["_error"]["type"] == "WorkerDied"
         assert {tracker.tries(key) for key in range(300)} == {1}
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_results_that_could_not_be_written_are_written_by_the_next_run(path, monkeypatch, calls, executor):
+    """The disk is full; then there is space again. Nothing is lost, and nothing is run twice."""
+    with SharedTracker(path, max_tries=3) as tracker:
+        tracker.add_many(range(50))
+        is_full = []
+
+        def full(*arguments):
+            raise DiskFullError("no space")
+
+        def work(key):
+            calls.note(key)
+            if key == 20:
+                is_full.append(True)
+                for name in ("_finish_many", "_save_run"):
+                    patch.setattr(SharedTracker, name, full)
+                patch.setattr(Worker, "close_queue", full)
+            return {"key": key}
+
+        with monkeypatch.context() as patch:
+            for _ in range(2):
+                with pytest.raises(DiskFullError):
+                    tracker.run(work, executor=executor, workers=1)
+        assert is_full
+        before = calls.counts()
+        report = tracker.run(work, executor=executor, workers=1)
+        assert report.left == 0
+        assert report.done == tracker.num_done() == 50
+        assert {tracker.tries(key) for key in tracker} == {1}
+        assert tracker.claimed_keys() == []
+        assert before.keys() & (calls.counts() - before).keys() <= {"20"}
