@@ -7,11 +7,13 @@ with the driver, however that ends.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import pickle
 import signal
 import socket
+import termios
 import threading
 import time
 from collections import deque
@@ -54,31 +56,48 @@ def run_forked(
 ) -> None:
     """Run a worker in a forked process, which has inherited everything."""
     drivers_end.close()
-    _become_worker()
+    _become_worker(connection)
     _Worker(connection, slot, heartbeat).run(setup)
 
 
 def run_spawned(connection: socket.socket, slot: int) -> None:
     """Run a worker in a fresh process. The memory of its heartbeat and the pickled setup come over the socket."""
-    _become_worker()
+    _become_worker(connection)
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     if descriptors:
         _Worker(connection, slot, map_heartbeat(descriptors[0], slot)).run(None)
 
 
-def _become_worker() -> None:
+def _become_worker(connection: socket.socket) -> None:
     """Leave the driver's process group, terminal input and signal handlers."""
+    driver = multiprocessing.parent_process()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if null:
-        os.close(null)
+    # Where the driver has no standard input, its descriptor may be one of those that are needed here.
+    if 0 not in (connection.fileno(), driver.sentinel if driver is not None else -1):
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        if null:
+            os.close(null)
+    _leave_terminal()
     signal.set_wakeup_fd(-1)
     for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFAULT_SIGNALS)
     threading.Thread(target=_end_with_driver, args=(os.getppid(),), name="tastypy_fast driver", daemon=True).start()
+
+
+def _leave_terminal() -> None:
+    """Give up the controlling terminal, so that a program that asks there for a password fails.
+
+    It would be stopped without end, because the worker is in a background process group.
+    """
+    with contextlib.suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDWR)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
 
 
 def _end_with_driver(parent: int) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import collections
+import fcntl
+import multiprocessing
 import os
 import pickle
+import pty
+import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -135,3 +140,75 @@ def test_results_that_could_not_be_written_are_written_by_the_next_run(path, mon
         assert {tracker.tries(key) for key in tracker} == {1}
         assert tracker.claimed_keys() == []
         assert before.keys() & (calls.counts() - before).keys() <= {"20"}
+
+
+# How programs are started
+
+
+PROGRAM = """
+import os, sys
+from tastypy_fast import Tracker
+
+def work(key):
+    try:
+        with open("/dev/tty") as terminal:
+            return terminal.readline()
+    except OSError:
+        return {"pid": os.getpid()}
+
+if __name__ == "__main__":
+    with Tracker(sys.argv[1], max_tries=1) as tracker:
+        tracker.add_many(range(20))
+        print(tracker.run(work, workers=2, start_method=sys.argv[2]).done)
+"""
+
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def start_program(request, path, tmp_path):
+    """Start the program, as a file or from the standard input, and return its output and errors."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def start_program(command, program, **options):
+        arguments = [*command, sys.executable, program, str(path), request.param]
+        found = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, **options)
+        return found.stdout, found.stderr
+
+    return start_program
+
+
+def test_program_from_standard_input(start_program):
+    """Its main module has the file name "<stdin>", which multiprocessing tries to run in a spawned worker."""
+    pytest.importorskip("cloudpickle")
+    assert start_program([], "-", input=PROGRAM) == ("20\n", "")
+
+
+def test_program_in_a_folder(start_program, tmp_path):
+    pytest.importorskip("cloudpickle")
+    folder = tmp_path / "program"
+    folder.mkdir()
+    (folder / "__main__.py").write_text(PROGRAM)
+    assert start_program([], str(folder)) == ("20\n", "")
+
+
+def test_program_without_standard_input(start_program, tmp_path):
+    """Descriptor 0 may be that by which a worker sees the end of its driver."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    output, errors = start_program(["sh", "-c", 'exec "$0" "$@" <&-'], str(tmp_path / "program.py"))
+    assert (output, errors) == ("20\n", "")
+
+
+def test_task_that_reads_from_the_terminal_fails(start_program, tmp_path):
+    """A worker is in a background process group, so reading from the terminal would stop it without end."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    ours, theirs = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    try:
+        output, errors = start_program([], str(tmp_path / "program.py"), stdin=theirs, preexec_fn=take_terminal)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert (output, errors) == ("20\n", "")
