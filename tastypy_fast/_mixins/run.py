@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic
 
 from tastypy_fast._type_parameters import K
@@ -15,6 +15,9 @@ __all__ = ["RunMixin"]
 
 class RunMixin(Generic[K]):
     """The part of a tracker that runs a function on its tasks. ``pipeline.runner`` does the work."""
+
+    # What a run could not write, because the disk was full for example. The next one writes it first.
+    _unwritten_results: Sequence[Any] = ()
 
     def run(
         self,

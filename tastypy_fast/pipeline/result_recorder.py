@@ -38,8 +38,10 @@ class ResultRecorder:
         self._tracker = tracker
         self._on_saved = on_saved
         self._on_refused = on_refused
-        # (task, kind, dict or None, keys to add or None)
-        self._entries: list[tuple[Task, int, dict[str, Any] | None, list[Any] | None]] = []
+        # (task, kind, dict or None, keys to add or None). The first are those that an earlier run could not write.
+        self._entries: list[tuple[Task, int, dict[str, Any] | None, list[Any] | None]] = list(
+            tracker._unwritten_results)
+        tracker._unwritten_results = ()
         self._size = 0
         self._committed_at = self._idle_since = time.monotonic()
         self._has_changes = False
@@ -117,6 +119,11 @@ class ResultRecorder:
                 except InvalidKeyError as error:
                     refused[index] = error
             return refused
+
+    def leave_to_next_run(self) -> None:
+        """Keep what could not be written in the tracker, for its next run: the disk may have space again."""
+        self._tracker._unwritten_results = self._entries
+        self._entries = []
 
     def commit(self) -> None:
         """Write the results, and put them on disk as the tracker's durability says."""

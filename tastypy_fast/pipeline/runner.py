@@ -239,9 +239,13 @@ class _Run:
             self._source = TaskSource(self._tracker, self._recorder, options.tasks, options.allow_aborted,
                                       options.with_data, self._executor.in_process)
             try:
+                self._recorder.flush()
                 self._run_executor()
             finally:
-                self._source.close()
+                try:
+                    self._source.close()
+                finally:
+                    self._recorder.leave_to_next_run()
                 self._recorder.commit()
             # The last results may have been refused.
             self._call_on_failure()

@@ -30,7 +30,7 @@ from typing import Any
 from tastypy_fast.exceptions import WorkerStartError
 from tastypy_fast.pipeline.chunk_size import ChunkSize
 from tastypy_fast.pipeline.executor import NOT_BEGUN, Event, Task, TaskExecutor
-from tastypy_fast.pipeline.function_pickle import pickle_for_worker
+from tastypy_fast.pipeline.function_pickle import main_as_workers_see_it, pickle_for_worker
 from tastypy_fast.pipeline.heartbeat import NO_LIMIT, Heartbeats
 from tastypy_fast.pipeline.wire import HEADER, LOG, NOT_STARTED, READY, FrameReader, decode_outcome
 from tastypy_fast.pipeline.worker import CHUNK_BYTES, FAILED, Outcome, TaskFunction, describe_error, task_failure
@@ -150,7 +150,7 @@ class ProcessPool(TaskExecutor):
                     else:
                         process = self._context.Process(target=run_spawned, args=(theirs, slot))
                     process.name = f"tastypy_fast worker {slot}"
-                    with _blocked_signals():
+                    with main_as_workers_see_it(), _blocked_signals():
                         process.start()
             except BaseException:
                 ours.close()
@@ -369,6 +369,9 @@ class ProcessPool(TaskExecutor):
         elif self._error is None:
             self.workers_lost += 1
             failure = _describe_death(exit_code)
+            if not position:
+                # If a task has closed the worker's socket, it is found when it runs alone.
+                self._size = ChunkSize()
         self._give_back(worker, position, failure)
         self._selector.unregister(worker.socket)
         self._selector.unregister(worker.end)

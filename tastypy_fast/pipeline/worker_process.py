@@ -7,6 +7,7 @@ with the driver, however that ends.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import pickle
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -57,26 +59,30 @@ def run_forked(
 ) -> None:
     """Run a worker in a forked process, which has inherited everything."""
     drivers_end.close()
-    _become_worker()
+    _become_worker(connection)
     _Worker(connection, slot, heartbeat).run(setup)
 
 
 def run_spawned(connection: socket.socket, slot: int) -> None:
     """Run a worker in a fresh process. The memory of its heartbeat and the pickled setup come over the socket."""
-    _become_worker()
+    _become_worker(connection)
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     if descriptors:
         _Worker(connection, slot, map_heartbeat(descriptors[0], slot)).run(None)
 
 
-def _become_worker() -> None:
+def _become_worker(connection: socket.socket) -> None:
     """Leave the driver's process group, terminal input and signal handlers."""
+    driver = multiprocessing.parent_process()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if null:
-        os.close(null)
+    # Where the driver has no standard input, its descriptor may be one of those that are needed here.
+    if 0 not in (connection.fileno(), driver.sentinel if driver is not None else -1):
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        if null:
+            os.close(null)
+    _leave_terminal()
     signal.set_wakeup_fd(-1)
     for number in DEFAULT_SIGNALS:
         # To ignore a signal also drops one that was sent to the driver's group while this process started.
@@ -86,6 +92,19 @@ def _become_worker() -> None:
     watch = _DriverWatch()
     watch.start()
     os.register_at_fork(before=watch.stop)
+
+
+def _leave_terminal() -> None:
+    """Give up the controlling terminal, so that a program that asks there for a password fails.
+
+    It would be stopped without end, because the worker is in a background process group.
+    """
+    with contextlib.suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDWR)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
 
 
 class _DriverWatch:
@@ -165,8 +184,9 @@ def kill_own_group() -> None:
 class _Channel:
     """Sends frames to the driver, from any thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, on_error: Callable[[], object]) -> None:
         self._connection = connection
+        self._on_error = on_error
         self._lock = threading.Lock()
         self._sender = 0
         # What this thread logs while it sends, in a signal handler or a finalizer.
@@ -195,7 +215,8 @@ class _Channel:
                 self._connection.sendall(header)
                 self._connection.sendall(payload)
         except OSError:
-            # The driver has gone.
+            # The driver has gone, or a task has closed the socket.
+            self._on_error()
             kill_own_group()
 
 
@@ -206,11 +227,12 @@ class _Worker:
         self._slot = slot
         self._heartbeat = heartbeat
         self._connection = connection
-        self._channel = _Channel(connection)
+        self._channel = _Channel(connection, self._blame_last)
         self._input = connection.makefile("rb", SMALL)
         self._tasks: list[tuple[Any, int, Any]] = []
-        # The number of tasks in all chunks before this one.
+        # The number of tasks in all chunks before this one, and the position of a task whose chunk had no other one.
         self._before = 0
+        self._last = 0.0
         self._log = ForwardingHandler(lambda record: self._channel.send(LOG + record), self._task_key)
         self._function = TaskFunction(_no_function)
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -257,10 +279,22 @@ class _Worker:
         outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin)
         now = time.monotonic()
         last = now - self._heartbeat[TIME]
+        self._last = self._heartbeat[POSITION] if len(tasks) == 1 else 0.0
+        # A task that runs alone is in progress still: if there is no memory for its result, it has used it up.
+        self._heartbeat[POSITION] = self._last
+        results = encode_results(outcomes, now - began, last)
         self._heartbeat[POSITION] = 0.0
         self._tasks = []
         self._before += len(tasks)
-        self._channel.send(encode_results(outcomes, now - began, last))
+        self._channel.send(results)
+
+    def _blame_last(self) -> None:
+        """Say which task is to blame if results cannot be sent. It would be run again without end.
+
+        Of several, any may be. The driver then sends them one by one.
+        """
+        if not self._heartbeat[POSITION]:
+            self._heartbeat[POSITION] = self._last
 
     def _run_task(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
         try:
