@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, compare, flush_cost, kill_loss, pages, pool_cost, tables
+from benchmarks import charts, command_cost, compare, flush_cost, kill_loss, pages, pool_cost, tables
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
@@ -257,6 +257,13 @@ def test_cost_of_a_pool_is_measured(name):
 def test_heavy_tail_is_measured(monkeypatch):
     monkeypatch.setattr(pool_cost, "LONG_SECONDS", 0.01)
     assert pool_cost.tail(2, "fork") >= 1
+
+
+@pytest.mark.parametrize("name", command_cost.WAYS)
+def test_cost_of_a_command_is_measured(name):
+    if shutil.which(command_cost.PROGRAMS.get(name, sys.executable)) is None:
+        pytest.skip("it is not installed")
+    assert command_cost.measure(command_cost.WAYS[name], 5, 2) > 0
 
 
 @pytest.mark.parametrize("name", flush_cost.OPERATIONS)

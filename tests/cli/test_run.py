@@ -241,6 +241,18 @@ def test_timeout_kills_the_command_and_its_children(store, tmp_path):
     wait_until(lambda: not any(map(is_running, numbers_in(tmp_path / "pids"))))
 
 
+def test_worker_that_is_killed_takes_its_command_along(store, tmp_path):
+    hang = script(tmp_path, f"test $1 != b || {{ echo $PPID >>worker; {HANG}; }}")
+    with running(store, "-j", "1", "--", hang) as process:
+        wait_until(lambda: len(numbers_in(tmp_path / "pids")) == 2)
+        os.kill(numbers_in(tmp_path / "worker")[0], signal.SIGKILL)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "2 done, 1 failed" in error
+    assert task_of(store, "b")["_error"]["type"] == "WorkerDied"
+    wait_until(lambda: not any(map(is_running, numbers_in(tmp_path / "pids"))))
+
+
 def test_failures_end_the_run(path):
     Tracker(path, init=[(number, {}) for number in range(200)]).close()
     _, error = run_tasks(path, "-j", "1", "--max-failures", "3", "--", "sh", "-c", "sleep 0.05; false", code=1)
