@@ -180,6 +180,14 @@ class WorkerStartError(PersistentOrderedDictException, RuntimeError):
     """
 
 
+class ExecutorLostError(PersistentOrderedDictException, ConnectionError):
+    """Raised by ``run()`` if the executor that it was given has broken, or has lost its scheduler.
+
+    What was done is committed, and no try of a task in flight is counted. Make a new executor or cluster, and call
+    ``run()`` again. An executor that is given as a function that makes it is made anew instead.
+    """
+
+
 class UnsendableFunctionError(PersistentOrderedDictException, TypeError):
     """Raised by ``run()`` if a function, or an argument of the initializer, cannot be sent to worker processes.
 

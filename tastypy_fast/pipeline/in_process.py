@@ -39,6 +39,8 @@ WEIGHT = 0.1
 # An AsyncExecutor keeps quick tasks for this time waiting, in seconds, and at most this number.
 ASYNC_SECONDS = 0.02
 MAX_WAITING = 1000
+# A coroutine lets others run after this time, in seconds.
+PAUSE_SECONDS = 0.005
 
 
 class RunningTask(Protocol):
@@ -153,11 +155,14 @@ class _InProcess(TaskExecutor):
         return bool(self._flying)
 
     def kill(self) -> list[Task]:
-        """Give all tasks back. Threads cannot be ended, so they are left alone. See ``TaskExecutor.kill()``."""
+        """Give all tasks back. A thread that runs one cannot be ended. See ``TaskExecutor.kill()``."""
         tasks = list(self._flying.values())
         self._flying.clear()
-        self._is_killed = True
-        self._abandon()
+        if tasks:
+            self._is_killed = True
+            self._abandon()
+        else:
+            self.close()
         return tasks
 
     @abstractmethod
@@ -388,36 +393,48 @@ class AsyncExecutor(_InProcess):
         self._fill_slots()
 
     def _fill_slots(self) -> None:
+        """Start a coroutine for each task that waits, as far as slots are free."""
         assert self._loop is not None
-        while self._waiting and self._slots:
-            slot = self._slots.pop()
-            coroutine = self._loop.create_task(self._run(self._waiting.popleft(), slot))
+        for _ in range(min(len(self._waiting), len(self._slots))):
+            coroutine = self._loop.create_task(self._run_tasks(self._slots.pop()))
             # The loop itself keeps weak references only.
             self._coroutines.add(coroutine)
             coroutine.add_done_callback(self._coroutines.discard)
 
-    async def _run(self, task: Task, slot: int) -> None:
+    async def _run_tasks(self, slot: int) -> None:
+        """Run the tasks that wait, one after the other."""
         assert self._results is not None
-        assert self._loop is not None
         if slot not in self._notes:
             self._notes[slot] = self._running()
         note = self._notes[slot]
-        limit = None
-        if self._timeout is not None:
-            limit = _TimeLimit(self._loop, self._timeout)
-        note.begin(task.key, task.tries)
-        began = time.monotonic()
-        outcome = await self._function.run_async((task.key, task.tries, task.data), slot)
-        took = time.monotonic() - began
-        note.end()
-        if limit is not None:
-            limit.end()
-            if limit.is_over and outcome.kind != DONE:
-                outcome = Outcome(FAILED, None, task_failure(
-                    "TaskTimeout", f"the task took longer than {self._timeout:g} s", seconds=round(took, 3)))
+        pause = time.monotonic() + PAUSE_SECONDS
+        while self._waiting:
+            task = self._waiting.popleft()
+            limit = None if self._timeout is None else _TimeLimit(self._timeout)
+            note.begin(task.key, task.tries)
+            began = time.monotonic()
+            outcome = await self._function.run_async((task.key, task.tries, task.data), slot)
+            now = time.monotonic()
+            note.end()
+            may_be_cancelled = outcome.kind != DONE
+            if limit is not None:
+                limit.end()
+                if limit.is_over:
+                    if may_be_cancelled:
+                        outcome = Outcome(FAILED, None, task_failure(
+                            "TaskTimeout", f"the task took longer than {self._timeout:g} s",
+                            seconds=round(now - began, 3)))
+                    may_be_cancelled = True
+            self._results.put((task, outcome, now - began))
+            if may_be_cancelled:
+                # A coroutine remembers that it was cancelled, so another one goes on.
+                break
+            if now > pause:
+                # Tasks that never wait would keep all others waiting.
+                await asyncio.sleep(0)
+                pause = time.monotonic() + PAUSE_SECONDS
         self._slots.append(slot)
         self._fill_slots()
-        self._results.put((task, outcome, took))
 
     def _abandon(self) -> None:
         if self._results is not None:
@@ -447,10 +464,10 @@ class AsyncExecutor(_InProcess):
 class _TimeLimit:
     """Cancels the coroutine that makes it after some time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self.is_over = False
         self._coroutine = asyncio.current_task()
-        self._handle = loop.call_later(seconds, self._cancel)
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._cancel)
 
     def _cancel(self) -> None:
         self.is_over = True

@@ -49,7 +49,7 @@ class RunOptions:
     timeout: float | None = None
     retries: int | None = None
     progress: bool | dict[str, Any] = False
-    executor: str | TaskExecutor | None = None
+    executor: Any = None
     tasks: Iterable[Any] | None = None
     with_data: bool = False
     allow_aborted: bool = False
@@ -81,8 +81,12 @@ class RunOptions:
         kind = self.executor_name(function)
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise ValueError(f"executor= takes one of {', '.join(map(repr, EXECUTORS))}, not {self.executor!r}")
+        if not kind and not hasattr(self.executor, "submit") and not callable(self.executor) and not isinstance(
+                self.executor, TaskExecutor):
+            raise TypeError("executor= takes a name, an executor with submit(), or a function that makes one, not "
+                            f"{self.executor!r}")
         is_async = is_coroutine_function(function)
-        if is_async and kind in ("processes", "threads", "inline"):
+        if is_async and kind != "async":
             raise ValueError(f"{_name_of(function)} is a coroutine function, which runs with executor=\"async\" only")
         if kind == "async" and not is_async:
             raise ValueError(f"{_name_of(function)} is no coroutine function (async def), as executor=\"async\" needs")
@@ -91,6 +95,8 @@ class RunOptions:
                              "processes")
         if self.start_method is not None and kind != "processes":
             raise ValueError("start_method= is for executor=\"processes\"")
+        if self.initializer is not None and not kind:
+            raise ValueError("initializer= is for the executors of this package; pass it to the executor that you make")
 
     def executor_name(self, function: Callable[..., Any]) -> str:
         """Return the name of the executor, "" if it is an object."""
@@ -133,6 +139,9 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 def _name_of(function: Any) -> str:
+    described = getattr(function, "described_as", None)  # of the task of a command: its text
+    if isinstance(described, str):
+        return described
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     return f"{module}.{name}" if module else str(name)
@@ -152,6 +161,11 @@ def make_executor(function: Callable[..., Any], options: RunOptions, wakeup: int
     if isinstance(options.executor, TaskExecutor):
         return options.executor
     kind = options.executor_name(function)
+    if not kind:
+        from tastypy_fast.pipeline.futures_executor import FuturesExecutor
+
+        return FuturesExecutor(TaskFunction(function, options.with_data, options.abort_classes()), options.executor,
+                               options.workers, timeout=options.timeout, wakeup=wakeup)
     call = TaskFunction(function, options.with_data, options.abort_classes())
     common: dict[str, Any] = {"initializer": options.initializer, "initargs": options.initargs, "wakeup": wakeup}
     if kind == "processes":
@@ -229,6 +243,8 @@ class _Run:
             finally:
                 self._source.close()
                 self._recorder.commit()
+            # The last results may have been refused.
+            self._call_on_failure()
         finally:
             self._report.workers_lost = self._executor.workers_lost
             if self._bar is not None:
@@ -359,7 +375,7 @@ class _Run:
         if outcome.data is not None:
             try:
                 data, new_keys = pickle.loads(outcome.data)
-            except Exception as error:
+            except BaseException as error:
                 self._handle_failed(task, Outcome(worker.FAILED, None, describe_error(error)))
                 return
             if data is not None and not RESERVED.isdisjoint(data):

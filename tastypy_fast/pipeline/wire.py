@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from tastypy_fast.pipeline.worker import DONE, FAILED, Outcome, describe_error
+from tastypy_fast.pipeline.worker import DONE, FAILED, Outcome, describe_error, encode_item
 
 __all__ = [
     "HEADER",
@@ -63,7 +63,7 @@ class FrameReader:
 
 def encode_results(outcomes: Sequence[Outcome], seconds: float, last: float) -> bytes:
     """Return the payload with the outcomes of a chunk. An outcome that cannot be sent becomes a failure."""
-    items: list[Any] = [tuple(outcome) if outcome.kind else outcome.data for outcome in outcomes]
+    items = [encode_item(outcome) for outcome in outcomes]
     try:
         return RESULTS + pickle.dumps((seconds, last, items), 5)
     except Exception:

@@ -7,15 +7,18 @@ with the driver, however that ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from tastypy_fast.pipeline.heartbeat import LIMIT, POSITION, TIME, map_heartbeat
@@ -29,7 +32,7 @@ from tastypy_fast.pipeline.wire import (
 from tastypy_fast.pipeline.worker import Outcome, TaskFunction, describe_error, run_chunk
 from tastypy_fast.pipeline.worker_log import ForwardingHandler, redirect_logging
 
-__all__ = ["WorkerSetup", "run_forked", "run_spawned"]
+__all__ = ["DEFAULT_SIGNALS", "WorkerSetup", "run_forked", "run_spawned"]
 
 # Signals that a terminal or a system sends to programs. In a worker they have their default effect.
 DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
@@ -76,18 +79,80 @@ def _become_worker() -> None:
         os.close(null)
     signal.set_wakeup_fd(-1)
     for number in DEFAULT_SIGNALS:
+        # To ignore a signal also drops one that was sent to the driver's group while this process started.
+        signal.signal(number, signal.SIG_IGN)
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFAULT_SIGNALS)
-    threading.Thread(target=_end_with_driver, args=(os.getppid(),), name="tastypy_fast driver", daemon=True).start()
+    watch = _DriverWatch()
+    watch.start()
+    os.register_at_fork(before=watch.stop)
 
 
-def _end_with_driver(parent: int) -> None:
-    """Wait for the end of the driver, then kill this process and all that it has started."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    driver = multiprocessing.parent_process()
-    while driver is not None and driver.is_alive() and os.getppid() == parent:
-        driver.join(PARENT_INTERVAL)
-    kill_own_group()
+class _DriverWatch:
+    """A thread that waits for the end of the driver, and then kills this process and all that it has started.
+
+    It ends before a task forks, and starts again after that, because Python warns of a fork beside a thread.
+    """
+
+    def __init__(self) -> None:
+        # A forked child of a task inherits the hooks, and must not be watched.
+        self._pid = os.getpid()
+        self._parent = os.getppid()
+        self._reader, self._writer = os.pipe()
+        self._thread: threading.Thread | None = None
+        self._is_registered = False
+
+    def start(self) -> None:
+        """Start the thread. Without one, the worker ends when it next reads from the driver."""
+        if os.getpid() != self._pid:
+            return
+        thread = threading.Thread(target=self._wait, name="tastypy_fast driver", daemon=True)
+        # Raised while the interpreter ends.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+
+    def stop(self) -> None:
+        """End the thread, and wait for its end."""
+        if not self._is_registered:
+            self._is_registered = True
+            os.register_at_fork(after_in_parent=_call_later(self.start))
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            os.write(self._writer, b"\0")
+            thread.join()
+            os.read(self._reader, 1)
+
+    def _wait(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        driver = multiprocessing.parent_process()
+        while driver is not None and os.getppid() == self._parent:
+            ready = wait([driver.sentinel, self._reader], PARENT_INTERVAL)
+            if driver.sentinel in ready:
+                break
+            if ready:
+                return
+        kill_own_group()
+
+
+def _call_later(function: Callable[[], object]) -> Callable[[], object]:
+    """Return a hook for forks that makes the main thread call a function before its next step in Python.
+
+    Python counts the threads when all hooks have run. A hook in Python would call the function before that.
+    """
+    if sys.version_info < (3, 12):
+        return function
+    try:
+        import ctypes
+    except ImportError:
+        return function
+
+    def call(_: object) -> int:
+        function()
+        return 0
+
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(call)
+    return functools.partial(ctypes.pythonapi.Py_AddPendingCall, pointer, None)
 
 
 def kill_own_group() -> None:
