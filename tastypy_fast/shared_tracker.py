@@ -85,6 +85,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     _kind: ClassVar[bytes] = b"tracker"
     _handle_type: ClassVar[type[PodHandle[Any, Any]]] = TrackerHandle
     _cache_type: ClassVar[type[WriteCache]] = TaskCache
+    _counts_tries_of_claims: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -434,9 +435,9 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     # Primitives for the package pipeline
 
-    def _open_queue(self, allow_aborted: bool) -> ClaimQueue:
+    def _open_queue(self, allow_aborted: bool, remote: bool = False) -> ClaimQueue:
         """Return a queue that claims the tasks that are to be done. See ClaimQueue."""
-        return ClaimQueue(self, self._store, allow_aborted, self._max_tries)
+        return ClaimQueue(self, self._store, allow_aborted, self._max_tries, remote)
 
     def _open_running_slot(self) -> NoTaskSlot:
         """Return a slot that notes nothing, because the claim of a task says that it is running."""

@@ -1,10 +1,11 @@
 import mmap
 from typing import final
 
-__all__ = ["FAILED_SLOT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
+__all__ = ["FAILED_SLOT", "REMOTE_SLOTS", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
 
 SLOTS: int
 FAILED_SLOT: int
+REMOTE_SLOTS: int
 
 def count_of(slot: int) -> int: ...
 def has_ended(slot: int) -> bool: ...

@@ -29,7 +29,7 @@ from tastypy_fast._core.status_block import (
 )
 from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._shared.claims import key_at
-from tastypy_fast._store.live_workers import WorkerFacts, read_worker_files
+from tastypy_fast._store.live_workers import WorkerFacts, counts_as_tried, read_worker_files
 from tastypy_fast._store.store import Store
 from tastypy_fast.types import ClaimState
 
@@ -134,7 +134,7 @@ def read_claims_in(txn: Any, database: Any, path: str, own: int = 0) -> tuple[li
         if worker.is_alive:
             since = datetime.fromtimestamp(claim.since, timezone.utc)
             active.append(ActiveClaim(seq, worker.process, worker.host, since, worker.state_of(claim)))
-        elif worker.state_of(claim) == "waiting":
+        elif not counts_as_tried(claim, worker):
             never_yielded[seq] = claim.tries
     return active, never_yielded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 from tastypy_fast._type_parameters import K
 from tastypy_fast.pipeline import RunReport
@@ -15,6 +15,9 @@ __all__ = ["RunMixin"]
 
 class RunMixin(Generic[K]):
     """The part of a tracker that runs a function on its tasks. ``pipeline.runner`` does the work."""
+
+    # Whether a try counts when a task is taken, and not when it ends.
+    _counts_tries_of_claims: ClassVar[bool] = False
 
     # What a run could not write, because the disk was full for example. The next one writes it first.
     _unwritten_results: Sequence[Any] = ()

@@ -10,7 +10,8 @@ __all__ = ["ClaimQueue", "NoTaskSlot"]
 @final
 class ClaimQueue:
     def __init__(
-        self, tracker: SharedPodHandle[Any, Any], store: SharedStore, allow_aborted: bool, max_tries: int
+        self, tracker: SharedPodHandle[Any, Any], store: SharedStore, allow_aborted: bool, max_tries: int,
+        remote: bool = ...,
     ) -> None: ...
     def take(self, limit: int) -> list[tuple[Any, int, bool]]: ...
     def _begin_claiming(self) -> Worker: ...

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
 from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._core.status_writer import release_claims
-from tastypy_fast._core.worker_slots import FAILED_SLOT
+from tastypy_fast._core.worker_slots import FAILED_SLOT, REMOTE_SLOTS
 from tastypy_fast._shared.claims import claim_one
 from tastypy_fast._shared.write_transaction import WriteTransaction
 from tastypy_fast._store.live_workers import WorkerFile, find_orphaned_claims, read_worker_files, stop_slot
@@ -105,9 +105,9 @@ class Worker:
         self._file.close_slot(slot.number)
         self.ended_iterators += 1
 
-    def open_queue(self) -> int:
-        """Return a slot for the claims of a queue. All its tasks count as yielded."""
-        number = self._next_queue
+    def open_queue(self, remote: bool) -> int:
+        """Return a slot for the claims of a queue, whose tasks count as yielded. ``remote``: see ClaimQueue."""
+        number = self._next_queue + (REMOTE_SLOTS if remote else 0)
         self._next_queue += 1
         self._queues.add(number)
         return number

@@ -27,14 +27,14 @@ import time
 from typing import Any, NamedTuple
 
 from tastypy_fast._core.claim_record import ClaimRecord, read_claim
-from tastypy_fast._core.worker_slots import FAILED_SLOT, SLOTS, WorkerSlots, count_of, has_ended
+from tastypy_fast._core.worker_slots import FAILED_SLOT, REMOTE_SLOTS, SLOTS, WorkerSlots, count_of, has_ended
 from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
 from tastypy_fast._lmdb.store_dir import DATA, WORKERS, creation_error
 from tastypy_fast.exceptions import PersistentOrderedDictException, UnsafeFileError
 from tastypy_fast.types import ClaimState
 
-__all__ = ["WorkerFacts", "WorkerFile", "find_orphaned_claims", "read_worker_files", "stop_slot"]
+__all__ = ["WorkerFacts", "WorkerFile", "counts_as_tried", "find_orphaned_claims", "read_worker_files", "stop_slot"]
 
 SIZE = 4096
 SLOTS_AT = 128
@@ -222,6 +222,14 @@ def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict
         claim = read_claim(raw)
         worker = workers.get(claim.worker)
         if worker is None or not worker.is_alive:
-            waits = worker is not None and worker.state_of(claim) == "waiting"
-            lost[NUMBER.unpack(order)[0]] = claim.tries if waits else None
+            lost[NUMBER.unpack(order)[0]] = None if counts_as_tried(claim, worker) else claim.tries
     return lost
+
+
+def counts_as_tried(claim: ClaimRecord, worker: WorkerFacts | None) -> bool:
+    """Return whether the try of a claim counts, although its worker has died. ``worker`` is None if its file is gone.
+
+    It does not if its iterator never yielded the task. Nor does it if the task ran in another process: the death of the
+    worker is not the task's fault then, and it may not even have begun.
+    """
+    return claim.slot < REMOTE_SLOTS and (worker is None or worker.state_of(claim) != "waiting")

@@ -47,6 +47,8 @@ class TaskExecutor(ABC):
     workers_lost = 0
     # Whether tasks run in this process, so that a task that kills its process kills the program.
     in_process = False
+    # Whether tasks may wait at a worker. Otherwise each begins at once, because its try counted when it was taken.
+    prefetch = True
     # Whether a task runs in the thread of ``step()`` now, so that Ctrl-C must end it.
     in_task = False
 

@@ -213,6 +213,8 @@ class ThreadExecutor(_InProcess):
 
     def room(self) -> int:
         """Return the size of the next chunk. See ``TaskExecutor.room()``."""
+        if not self.prefetch:
+            return 1 if self._open_chunks < self._ready else 0
         return self._size.tasks if self._open_chunks < self._ready * self._size.chunks else 0
 
     def put(self, tasks: list[Task]) -> None:
@@ -345,7 +347,7 @@ class AsyncExecutor(_InProcess):
         if not self._is_ready:
             return 0
         waiting = 0
-        if 0 <= self._seconds < QUICK_SECONDS:
+        if self.prefetch and 0 <= self._seconds < QUICK_SECONDS:
             waiting = min(MAX_WAITING, int(self.workers * ASYNC_SECONDS / max(self._seconds, 1e-6)))
         room = self.workers + waiting - len(self._flying)
         # Quick tasks come in parts that are worth their costs.
@@ -512,7 +514,9 @@ class InlineExecutor(_InProcess):
 
     def room(self) -> int:
         """Return the size of the next chunk, if all tasks have ended. See ``TaskExecutor.room()``."""
-        return 0 if self._tasks else self._size.tasks
+        if self._tasks:
+            return 0
+        return self._size.tasks if self.prefetch else 1
 
     def put(self, tasks: list[Task]) -> None:
         """Keep tasks for ``step()``. See ``TaskExecutor.put()``."""

@@ -194,6 +194,7 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -
     try:
         with signals:
             executor = make_executor(function, options, signals.wakeup, tracker._open_running_slot)
+            executor.prefetch = not (executor.in_process and tracker._counts_tries_of_claims)
             info["workers"] = executor.workers
             tracker._save_run(info)
             report = _Run(tracker, options, executor, signals).run()

@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import count, islice
 from typing import Any
 
-from tastypy_fast._finishing import FAILED, GIVEN_BACK, POSTPONED
+from tastypy_fast._finishing import GIVEN_BACK, POSTPONED, RELEASED
 from tastypy_fast.pipeline.executor import Task
 from tastypy_fast.pipeline.result_recorder import ResultRecorder
 
@@ -32,19 +32,19 @@ RESERVED = frozenset(("_done", "_aborted", "_tries", "_error", "_run"))
 class TaskSource:
     """The tasks of one run.
 
-    ``keys`` are the keys that the user has chosen, in his order, or None for all. ``copy_data`` says that tasks run in
-    this process, where a change of a nested value would reach the tracker.
+    ``keys`` are the keys that the user has chosen, in his order, or None for all. ``in_process`` says that tasks run in
+    this process: they get deep copies of their data, and a task that kills the process has had a try.
     """
 
     def __init__(self, tracker: Any, recorder: ResultRecorder, keys: Iterable[Any] | None, allow_aborted: bool,
-                 with_data: bool, copy_data: bool) -> None:
+                 with_data: bool, in_process: bool) -> None:
         self._tracker = tracker
         self._recorder = recorder
         self._keys = None if keys is None else iter(keys)
         self._with_data = with_data
-        self._copy_data = copy_data
+        self._in_process = in_process
         self._began = time.time()
-        self._queue = tracker._open_queue(allow_aborted)
+        self._queue = tracker._open_queue(allow_aborted, remote=not in_process)
         self._given_back: deque[Task] = deque()
         # A heap of (time of time.monotonic(), serial number, key, retries in this run).
         self._waiting: list[tuple[float, int, Any, int]] = []
@@ -59,7 +59,7 @@ class TaskSource:
     # Taking
 
     def take(self, number: int) -> list[Task]:
-        """Return up to ``number`` tasks whose tries are counted. An empty list does not mean that none will come."""
+        """Return up to ``number`` tasks to run now. An empty list does not mean that none will come."""
         now = time.monotonic()
         tasks: list[Task] = []
         while self._given_back and len(tasks) < number:
@@ -148,7 +148,7 @@ class TaskSource:
             if task.data is None:
                 value = self._tracker.get(task.key) or {}
                 data = {name: item for name, item in value.items() if name not in RESERVED}
-                task.data = copy.deepcopy(data) if self._copy_data else data
+                task.data = copy.deepcopy(data) if self._in_process else data
 
     # Returning
 
@@ -200,7 +200,7 @@ class TaskSource:
         self._given_back.clear()
         for _, _, key, retries in self._waiting:
             # The claim ends. The try that failed stays counted.
-            self._recorder.add(Task(key, 0, None, retries), FAILED)
+            self._recorder.add(Task(key, 0, None, retries), RELEASED)
         self._waiting.clear()
         try:
             self._recorder.flush()

@@ -501,8 +501,8 @@ cdef class TrackerHandle(PodHandle):
 
     # Primitives for the package pipeline
 
-    def _open_queue(self, bint allow_aborted):
-        """Return a queue of the tasks that are to be done. See TaskQueue."""
+    def _open_queue(self, bint allow_aborted, bint remote=False):
+        """Return a queue of the tasks that are to be done. See TaskQueue. ``remote`` is for shared trackers only."""
         return TaskQueue(self, allow_aborted)
 
     def _finish_many(self, changes):

@@ -14,6 +14,7 @@ cdef enum:
     FINISH_RETRY
     FINISH_POSTPONED
     FINISH_GIVEN_BACK
+    FINISH_RELEASED
 
 cdef class TaskCache(WriteCache):
     cdef StatusTable status

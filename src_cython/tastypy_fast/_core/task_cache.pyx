@@ -57,7 +57,8 @@ from tastypy_fast.exceptions import (
 __all__ = ["FINISHING", "TaskCache"]
 
 # The numbers of ``tastypy_fast._finishing``, in its order.
-FINISHING = [FINISH_DONE, FINISH_FAILED, FINISH_ABORTED, FINISH_RETRY, FINISH_POSTPONED, FINISH_GIVEN_BACK]
+FINISHING = [FINISH_DONE, FINISH_FAILED, FINISH_ABORTED, FINISH_RETRY, FINISH_POSTPONED, FINISH_GIVEN_BACK,
+             FINISH_RELEASED]
 
 cdef frozenset SPECIAL = frozenset(("_done", "_aborted", "_tries"))
 
@@ -851,6 +852,9 @@ cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, in
     # A claim of another worker is left alone, unless the task is done or aborted.
     cdef bint claimed = (status & CLAIMED) != 0
     cdef bint is_ours = True
+    if store.images is None and FINISH_DONE <= kind <= FINISH_RETRY:
+        # A private tracker counts a try when it ends. A shared one has counted it with the claim.
+        tries = min(tries + 1, MAX_TRIES)
     if claimed:
         if kind == FINISH_DONE or kind == FINISH_ABORTED:
             tries -= try_comes_back(store, number, status)
@@ -867,11 +871,12 @@ cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, in
     if is_ours:
         if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
             # Unless the tries were reset, so that this one is not among them.
-            if claim.tries <= tries if claimed else store.images is None and tries > 0:
+            if claimed and claim.tries <= tries:
                 tries -= 1
-                if claimed and kind == FINISH_POSTPONED:
-                    note_tries_added(store, number, -1)
-        if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
+        if claimed and (kind == FINISH_RETRY or kind == FINISH_POSTPONED):
+            # The try of this claim has ended, so nothing is subtracted if this process dies while the task waits.
+            note_tries_assigned(store, number, tries)
+        if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK or kind == FINISH_RELEASED:
             flags &= ~<uint32_t>CLAIMED
     return make_entry(flags, tries)
 

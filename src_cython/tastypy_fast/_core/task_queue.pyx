@@ -1,7 +1,7 @@
 """Take tasks of a private tracker in batches, for a program that hands them to workers.
 
-A queue counts a try of each task, but does not note it as running in this process. It keeps its position, and may be
-asked again after it had no task, where an iterator has ended for good.
+A try is counted when its task is finished, and not when it is taken: the program may be killed before a worker begins
+the task. A queue keeps its position, and may be asked again after it had no task, where an iterator has ended for good.
 """
 
 cimport cython
@@ -13,7 +13,7 @@ from tastypy_fast._core.cache_entry cimport ABSENT, Entry, pack
 from tastypy_fast._core.iterators cimport StoreHandle
 from tastypy_fast._core.key_codec cimport decode_key_at, encode_key
 from tastypy_fast._core.record_codec cimport Record, parse_record
-from tastypy_fast._core.status_block cimport ABORTED, DONE, ERROR, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._core.status_block cimport ABORTED, DONE, ERROR, MAX_TRIES, PRESENT, tries_of
 from tastypy_fast._core.task_cache cimport TaskCache
 
 from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError, UnstorableValueError
@@ -51,13 +51,12 @@ cdef class TaskQueue:
     def take(self, long long limit):
         """Return up to ``limit`` tasks after the position as tuples (key, number of the try, whether it has an error).
 
-        Their try is counted. A later call also returns tasks that were added since an empty answer. An error of a task
-        is raised when no task before it is left to return.
+        A later call also returns tasks that were added since an empty answer. An error of a task is raised when no task
+        before it is left to return.
         """
         cdef TaskCache tasks = self.open_tasks()
-        cdef list taken = [], seqs = []
+        cdef list taken = []
         cdef list chosen
-        cdef long long before = self.position
         tasks.begin_op()
         try:
             tasks.resolve()
@@ -73,16 +72,11 @@ cdef class TaskQueue:
                 if not chosen:
                     break
                 try:
-                    self.take_chosen(tasks, chosen, taken, seqs)
+                    self.take_chosen(tasks, chosen, taken)
                 except (PersistentOrderedDictIntegrityError, UnstorableValueError):
                     if not taken:
                         raise
                     break
-            try:
-                self.sync_or_give_back(tasks, seqs)
-            except BaseException:
-                self.position = before
-                raise
         except Exception as error:
             raise tasks.store.translated(error) from error
         finally:
@@ -98,8 +92,8 @@ cdef class TaskQueue:
             chosen = tasks.status.scan(self.position, limit, PRESENT, self.mask, self.limit())
         return chosen
 
-    cdef int take_chosen(self, TaskCache tasks, list chosen, list taken, list seqs) except -1:
-        """Count a try of each chosen task that is still to be done, and append it to ``taken`` and ``seqs``."""
+    cdef int take_chosen(self, TaskCache tasks, list chosen, list taken) except -1:
+        """Append each chosen task that is still to be done to ``taken``."""
         cdef dict new_entries = tasks.new_entries
         cdef Record record
         cdef Entry entry
@@ -119,7 +113,7 @@ cdef class TaskQueue:
             entry = new_entries.get(place) if new_entries else None
             if entry is not None:
                 key = entry.key
-                item = self.try_task(tasks, seq, <const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+                item = self.task_at(tasks, seq, <const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
             else:
                 if not at <= seq <= at + NEAR:
                     cursor.set_range(pack(seq))
@@ -146,34 +140,14 @@ cdef class TaskQueue:
                     parse_record(data, size, &record)
                 except PersistentOrderedDictIntegrityError as error:
                     raise tasks.damaged("?", f"record {seq}: {error}") from error
-                item = self.try_task(tasks, seq, record.key, record.key_size)
+                item = self.task_at(tasks, seq, record.key, record.key_size)
             self.position = seq
             if item is not None:
                 taken.append(item)
-                seqs.append(place)
         return 0
 
-    cdef int sync_or_give_back(self, TaskCache tasks, list seqs) except -1:
-        """Sync if it is due. If that raises, subtract these tries again, because the caller does not get the tasks."""
-        cdef uint32_t status
-        cdef Record record
-        cdef Entry entry
-        cdef bytes raw
-        try:
-            return tasks.sync_if_due(self.handle.threshold())
-        except BaseException:
-            for seq in seqs:
-                entry = tasks.new_entries.get(seq)
-                if entry is None:
-                    raw = tasks.record_at(seq)
-                    parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
-                    entry = tasks.entry_of(record.key[:record.key_size])
-                status = tasks.status_at(seq, entry)
-                tasks.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) - 1))
-            raise
-
-    cdef object try_task(self, TaskCache tasks, long long seq, const unsigned char* key, Py_ssize_t size):
-        """Count a try of a task, and return its tuple, or None if a watched dict says that it is not to be done."""
+    cdef object task_at(self, TaskCache tasks, long long seq, const unsigned char* key, Py_ssize_t size):
+        """Return the tuple of a task, or None if a watched dict says that it is not to be done."""
         cdef Entry entry = None
         cdef uint32_t status
         cdef int32_t tries
@@ -189,14 +163,13 @@ cdef class TaskQueue:
             name = decode_key_at(key, size)
         except PersistentOrderedDictIntegrityError as error:
             raise tasks.damaged("?", f"record {seq}: {error}") from error
-        tasks.set_status(seq, entry, make_entry(status & FLAGS, tries))
         return name, tries, (status & ERROR) != 0
 
     def claim(self, keys):
-        """Count a try of each of these tasks that is to be done. The position stays.
+        """Choose those of these tasks that are to be done. The position stays.
 
-        Returns a list with the number of the try of each key, 0 if the task is not to be tried or the key was there
-        before, and -1 if it does not exist. The queue does not know which of the tasks are being done.
+        Returns a list with the number of the next try of each key, 0 if the task is not to be tried or the key was
+        there before, and -1 if it does not exist. The queue does not know which of the tasks are being done.
         """
         cdef TaskCache tasks = self.open_tasks()
         cdef list encoded = [encode_key(key) for key in keys]
@@ -222,9 +195,7 @@ cdef class TaskQueue:
                     found.append(0)
                     continue
                 claimed.add(seq)
-                tasks.set_status(seq, entry, make_entry(status & FLAGS, tries))
                 found.append(tries)
-            self.sync_or_give_back(tasks, list(claimed))
         finally:
             tasks.end_op()
         return found
@@ -234,7 +205,7 @@ cdef class TaskQueue:
         self.position = -1
 
     def close(self):
-        """End the queue. The tries of its tasks stay counted."""
+        """End the queue."""
         self.closed = True
 
 

@@ -31,15 +31,16 @@ cdef extern from *:
     void unmark(uint64_t* at, uint64_t bits) nogil
     int replace(uint64_t* at, uint64_t* before, uint64_t value) nogil
 
-__all__ = ["FAILED_SLOT", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
+__all__ = ["FAILED_SLOT", "REMOTE_SLOTS", "SLOTS", "WorkerSlots", "count_of", "has_ended"]
 
 # The number of slots in a file. Slot 0 is unused, because it marks a claim without an iterator. FAILED_SLOT marks
 # a claim that an iterator has left to its thread. Greater numbers mark the claims of queues, which count nothing,
-# because all their tasks were yielded.
+# because all their tasks were yielded. From REMOTE_SLOTS on, the tasks of the queue run in other processes.
 cdef enum:
     SLOT_COUNT = 496
 SLOTS = SLOT_COUNT
 FAILED_SLOT = SLOT_COUNT
+REMOTE_SLOTS = 1 << 32
 
 cdef uint64_t STOPPED = 1ULL << 63, ENDED = 1ULL << 62, COUNT = (1ULL << 62) - 1
 

@@ -1,8 +1,9 @@
 """Take tasks of a shared tracker in batches, for a program that hands them to workers, and claim each of them.
 
-The claims of a queue have a slot of their own, above those of the iterators (see ``worker_slots``). Its tasks count as
-yielded from the commit of their claims on, so a killed program's tries stay counted. They are running until they are
-finished or the queue is closed, so neither this queue nor an iterator of the same process gets them again meanwhile.
+The claims of a queue have a slot of their own, above those of the iterators (see ``worker_slots``). Its tasks are
+running from the commit of their claims on until they are finished or the queue is closed, so neither this queue nor an
+iterator of the same process gets them again meanwhile. If the program is killed, their tries stay counted; but not if
+the tasks run in other processes, because then none of them has killed it, and many may not have begun.
 """
 
 cimport cython
@@ -38,6 +39,8 @@ cdef class ClaimQueue:
     cdef WriteTransaction transaction
     cdef bint allow_aborted
     cdef long long max_tries
+    # Whether the tasks run in other processes, so that none of them has killed this one.
+    cdef bint remote
     # The sequence number of the last task that was taken.
     cdef long long position
     # This process's worker: None before the first claim. The claim of all tasks of this queue.
@@ -58,12 +61,14 @@ cdef class ClaimQueue:
         # An object that is collected before __init__() has ended has nothing to release.
         self.closed = True
 
-    def __init__(self, SharedPodHandle tracker not None, store not None, bint allow_aborted, long long max_tries):
+    def __init__(self, SharedPodHandle tracker not None, store not None, bint allow_aborted, long long max_tries,
+                 bint remote=False):
         self.tracker = tracker
         self.store = store
         self.transaction = store.transaction
         self.allow_aborted = allow_aborted
         self.max_tries = max_tries
+        self.remote = remote
         self.position = -1
         self.own = []
         self.waiting = []
@@ -121,7 +126,7 @@ cdef class ClaimQueue:
         if self.worker is None:
             self.worker = worker
             self.record.worker = worker.number
-            self.record.slot = worker.open_queue()
+            self.record.slot = worker.open_queue(self.remote)
             self.record.position = this_thread()
             self.ended_iterators = -1
         self.record.since = time()
