@@ -175,6 +175,17 @@ def _start_error(error: BaseException) -> WorkerStartError:
     return WorkerStartError(f"the initializer raised: {info['type']}: {info['message']}\n\n{info['traceback']}")
 
 
+class _Chunk:
+    """Tasks of one thread, with the outcomes of those that have ended, of which ``landed`` were reported."""
+
+    __slots__ = ("landed", "outcomes", "tasks")
+
+    def __init__(self, tasks: list[Task]) -> None:
+        self.tasks = tasks
+        self.outcomes: list[Outcome] = []
+        self.landed = 0
+
+
 class ThreadExecutor(_InProcess):
     """Runs tasks in threads of this process.
 
@@ -193,10 +204,12 @@ class ThreadExecutor(_InProcess):
     ) -> None:
         super().__init__(function, workers, initializer, initargs, running, wakeup)
         self._size = ChunkSize()
-        self._chunks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
         self._results: _Results | None = None
         self._threads: list[threading.Thread] = []
-        self._ready = self._open_chunks = 0
+        self._ready = 0
+        # The chunks that have not ended.
+        self._open: list[_Chunk] = []
 
     def start(self) -> None:
         """Start the threads. See ``TaskExecutor.start()``."""
@@ -214,14 +227,15 @@ class ThreadExecutor(_InProcess):
     def room(self) -> int:
         """Return the size of the next chunk. See ``TaskExecutor.room()``."""
         if not self.prefetch:
-            return 1 if self._open_chunks < self._ready else 0
-        return self._size.tasks if self._open_chunks < self._ready * self._size.chunks else 0
+            return 1 if len(self._open) < self._ready else 0
+        return self._size.tasks if len(self._open) < self._ready * self._size.chunks else 0
 
     def put(self, tasks: list[Task]) -> None:
         """Give a chunk to the threads. See ``TaskExecutor.put()``."""
         self._launch(tasks)
-        self._open_chunks += 1
-        self._chunks.put(list(tasks))
+        chunk = _Chunk(list(tasks))
+        self._open.append(chunk)
+        self._chunks.put(chunk)
 
     def step(self, seconds: float) -> list[Event]:
         """Wait for news. See ``TaskExecutor.step()``."""
@@ -233,12 +247,21 @@ class ThreadExecutor(_InProcess):
             elif isinstance(result, BaseException):
                 self._error = _start_error(result)
             else:
-                tasks, outcomes, took, last = result
-                self._open_chunks -= 1
-                events += [self._land(task, outcome) for task, outcome in zip(tasks, outcomes, strict=False)]
-                events += [self._land(task, NOT_BEGUN) for task in tasks[len(outcomes):]]
-                self._size.learn(len(tasks), len(outcomes), took, last)
+                chunk, took, last = result
+                self._open.remove(chunk)
+                events += self._land_new(chunk)
+                events += [self._land(task, NOT_BEGUN) for task in chunk.tasks[len(chunk.outcomes):]]
+                self._size.learn(len(chunk.tasks), len(chunk.outcomes), took, last)
+        # Also those of a chunk whose task in progress takes long.
+        for chunk in self._open:
+            events += self._land_new(chunk)
         return self._deliver(events)
+
+    def _land_new(self, chunk: _Chunk) -> list[Event]:
+        """Return the events of the tasks of a chunk that have ended since the last call."""
+        first, chunk.landed = chunk.landed, len(chunk.outcomes)
+        return [self._land(task, outcome) for task, outcome in
+                zip(chunk.tasks[first:chunk.landed], chunk.outcomes[first:chunk.landed], strict=True)]
 
     def _work(self, slot: int, results: _Results) -> None:
         """Run chunks, in a thread."""
@@ -257,11 +280,12 @@ class ThreadExecutor(_InProcess):
             last = now
             return not self._is_draining and not self._is_ending
 
-        while (tasks := self._chunks.get()) is not None:
+        while (chunk := self._chunks.get()) is not None:
             began = time.monotonic()
-            outcomes = run_chunk(run_task, [(task.key, task.tries, task.data) for task in tasks], slot, begin)
+            tasks = [(task.key, task.tries, task.data) for task in chunk.tasks]
+            run_chunk(run_task, tasks, slot, begin, chunk.outcomes)
             now = time.monotonic()
-            results.put((tasks, outcomes, now - began, now - last))
+            results.put((chunk, now - began, now - last))
 
     def _abandon(self) -> None:
         self._is_ending = True

@@ -5,9 +5,10 @@ tasks, each a tuple (key, number of the try), or with data the pickle of (key, n
 ends the worker. The first byte of a worker's payload says what it is: READY, NOT_STARTED, RESULTS or LOG. The rest is a
 pickle.
 
-Results are (seconds of the chunk, seconds of its last task, outcomes), for those tasks that have begun. An outcome is
-None for a task that is done and returned nothing, bytes for one that is done with data, else a tuple. The data stays a
-pickle of its own, so data that does not unpickle fails one task only.
+Results are (seconds of the chunk, seconds of its last task, outcomes, whether the chunk has ended). While a long task
+runs, the outcomes of the tasks before it are sent. At the end, tasks of the chunk without an outcome have not begun. An
+outcome is None for a task that is done and returned nothing, bytes for one that is done with data, else a tuple. The
+data stays a pickle of its own, so data that does not unpickle fails one task only.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ class FrameReader:
         return payloads
 
 
-def encode_results(outcomes: Sequence[Outcome], seconds: float, last: float) -> bytes:
-    """Return the payload with the outcomes of a chunk. An outcome that cannot be sent becomes a failure."""
+def encode_results(outcomes: Sequence[Outcome], seconds: float, last: float, is_end: bool = True) -> bytes:
+    """Return the payload with outcomes of a chunk. An outcome that cannot be sent becomes a failure."""
     items = [encode_item(outcome) for outcome in outcomes]
     try:
-        return RESULTS + pickle.dumps((seconds, last, items), 5)
+        return RESULTS + pickle.dumps((seconds, last, items, is_end), 5)
     except Exception:
-        return RESULTS + pickle.dumps((seconds, last, [_sendable(item) for item in items]), 5)
+        return RESULTS + pickle.dumps((seconds, last, [_sendable(item) for item in items], is_end), 5)
 
 
 def _sendable(item: Any) -> Any:

@@ -336,14 +336,16 @@ def outcome_of(result: Any) -> Outcome:
 
 def run_chunk(
     function: Callable[[tuple[Any, int, Any], int], Outcome], tasks: Sequence[tuple[Any, int, Any]], slot: int = 0,
-    on_task: Callable[[int, float], object] | None = None,
+    on_task: Callable[[int, float], object] | None = None, outcomes: list[Outcome] | None = None,
 ) -> list[Outcome]:
     """Run tasks until the chunk's time is up, and return the outcomes of those that have begun.
+
+    They are appended to ``outcomes``, if it is given, as soon as they are known.
 
     ``on_task(index, time)`` is called before each task, with its place in the chunk and ``time.monotonic()``. If it
     returns False, the chunk ends before that task.
     """
-    outcomes: list[Outcome] = []
+    outcomes = [] if outcomes is None else outcomes
     size = 0
     now = time.monotonic()
     end = now + CHUNK_SECONDS

@@ -285,12 +285,18 @@ class ProcessPool(TaskExecutor):
             part, error = pickle.loads(content)
             self._error = WorkerStartError(f"{part}: {error['type']}: {error['message']}\n\n{error['traceback']}")
         else:
-            seconds, last, items = pickle.loads(content)
-            tasks = worker.chunks.popleft().tasks
-            self._in_flight -= len(tasks)
+            seconds, last, items, is_end = pickle.loads(content)
+            chunk = worker.chunks[0]
+            tasks = chunk.tasks
             self._events.extend([Event(task, decode_outcome(item)) for task, item in zip(tasks, items, strict=False)])
+            if not is_end:
+                self._in_flight -= len(items)
+                chunk.drop(len(items))
+                return
+            worker.chunks.popleft()
+            self._in_flight -= len(tasks)
             self._events.extend([Event(task, NOT_BEGUN) for task in tasks[len(items):]])
-            self._size.learn(len(tasks), len(items), seconds, last)
+            self._size.learn(chunk.answered + len(tasks), chunk.answered + len(items), seconds, last)
             if worker.revoked_at is not None and not worker.chunks:
                 assert self._heartbeats is not None
                 self._heartbeats.set_limit(worker.slot, NO_LIMIT)
@@ -538,13 +544,24 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class _Chunk:
-    """Tasks that a worker was given together. ``before`` is the number of tasks that it was given before them."""
+    """Tasks that a worker was given together.
 
-    __slots__ = ("before", "tasks")
+    ``before`` is the number of tasks that it was given before those in ``tasks``. ``answered`` is how many tasks of the
+    chunk had their outcomes come, and are no longer in ``tasks``.
+    """
+
+    __slots__ = ("answered", "before", "tasks")
 
     def __init__(self, tasks: list[Task], before: int) -> None:
         self.tasks = tasks
         self.before = before
+        self.answered = 0
+
+    def drop(self, count: int) -> None:
+        """Remove the first tasks, whose outcomes have come."""
+        del self.tasks[:count]
+        self.before += count
+        self.answered += count
 
 
 class _Worker:

@@ -40,9 +40,9 @@ __all__ = ["DEFAULT_SIGNALS", "WorkerSetup", "run_forked", "run_spawned"]
 DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 # A payload up to this size is copied behind its header, to be sent with one system call.
 SMALL = 1 << 16
-# How often a worker looks whether it has another parent, in seconds. Usually a pipe tells the end of the driver at
-# once. But another process that the driver has forked may hold that pipe open.
-PARENT_INTERVAL = 1.0
+# How often a worker looks whether it has another parent, and whether its task in progress takes long, in seconds.
+# Usually a pipe tells the end of the driver at once. But another process that the driver has forked may hold it open.
+WATCH_INTERVAL = 0.25
 
 
 class WorkerSetup(NamedTuple):
@@ -59,20 +59,20 @@ def run_forked(
 ) -> None:
     """Run a worker in a forked process, which has inherited everything."""
     drivers_end.close()
-    _become_worker(connection)
-    _Worker(connection, slot, heartbeat).run(setup)
+    watch = _become_worker(connection)
+    _Worker(connection, slot, heartbeat, watch).run(setup)
 
 
 def run_spawned(connection: socket.socket, slot: int) -> None:
     """Run a worker in a fresh process. The memory of its heartbeat and the pickled setup come over the socket."""
-    _become_worker(connection)
+    watch = _become_worker(connection)
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     if descriptors:
-        _Worker(connection, slot, map_heartbeat(descriptors[0], slot)).run(None)
+        _Worker(connection, slot, map_heartbeat(descriptors[0], slot), watch).run(None)
 
 
-def _become_worker(connection: socket.socket) -> None:
-    """Leave the driver's process group, terminal input and signal handlers."""
+def _become_worker(connection: socket.socket) -> _DriverWatch:
+    """Leave the driver's process group, terminal input and signal handlers, and watch the driver."""
     driver = multiprocessing.parent_process()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
@@ -92,6 +92,7 @@ def _become_worker(connection: socket.socket) -> None:
     watch = _DriverWatch()
     watch.start()
     os.register_at_fork(before=watch.stop)
+    return watch
 
 
 def _leave_terminal() -> None:
@@ -120,6 +121,8 @@ class _DriverWatch:
         self._reader, self._writer = os.pipe()
         self._thread: threading.Thread | None = None
         self._is_registered = False
+        # Called in the thread at each interval.
+        self.on_interval: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Start the thread. Without one, the worker ends when it next reads from the driver."""
@@ -146,11 +149,13 @@ class _DriverWatch:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         driver = multiprocessing.parent_process()
         while driver is not None and os.getppid() == self._parent:
-            ready = wait([driver.sentinel, self._reader], PARENT_INTERVAL)
+            ready = wait([driver.sentinel, self._reader], WATCH_INTERVAL)
             if driver.sentinel in ready:
                 break
             if ready:
                 return
+            if self.on_interval is not None:
+                self.on_interval()
         kill_own_group()
 
 
@@ -223,13 +228,21 @@ class _Channel:
 class _Worker:
     """Runs chunks until the driver ends it."""
 
-    def __init__(self, connection: socket.socket, slot: int, heartbeat: memoryview[float]) -> None:
+    def __init__(
+        self, connection: socket.socket, slot: int, heartbeat: memoryview[float], watch: _DriverWatch,
+    ) -> None:
         self._slot = slot
         self._heartbeat = heartbeat
         self._connection = connection
         self._channel = _Channel(connection, self._blame_last)
         self._input = connection.makefile("rb", SMALL)
         self._tasks: list[tuple[Any, int, Any]] = []
+        # The outcomes of the chunk in progress, how many of them were sent, and the lock for sending them.
+        self._outcomes: list[Outcome] = []
+        self._sent = 0
+        self._sending = threading.Lock()
+        self._chunk_began = 0.0
+        watch.on_interval = self._send_waiting
         # The number of tasks in all chunks before this one, and the position of a task whose chunk had no other one.
         self._before = 0
         self._last = 0.0
@@ -275,18 +288,36 @@ class _Worker:
     def _run_chunk(self, payload: bytes) -> None:
         tasks = [pickle.loads(task) if type(task) is bytes else (*task, None) for task in pickle.loads(payload)]
         self._tasks = tasks
-        began = time.monotonic()
-        outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin)
-        now = time.monotonic()
-        last = now - self._heartbeat[TIME]
-        self._last = self._heartbeat[POSITION] if len(tasks) == 1 else 0.0
-        # A task that runs alone is in progress still: if there is no memory for its result, it has used it up.
-        self._heartbeat[POSITION] = self._last
-        results = encode_results(outcomes, now - began, last)
-        self._heartbeat[POSITION] = 0.0
-        self._tasks = []
-        self._before += len(tasks)
-        self._channel.send(results)
+        with self._sending:
+            self._outcomes, self._sent = [], 0
+            self._chunk_began = time.monotonic()
+        outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin, self._outcomes)
+        with self._sending:
+            now = time.monotonic()
+            last = now - self._heartbeat[TIME]
+            self._last = self._heartbeat[POSITION] if len(tasks) == 1 else 0.0
+            # A task that runs alone is in progress still: if there is no memory for its result, it has used it up.
+            self._heartbeat[POSITION] = self._last
+            results = encode_results(outcomes[self._sent:], now - self._chunk_began, last)
+            self._heartbeat[POSITION] = 0.0
+            self._tasks = []
+            self._before += len(tasks)
+            self._channel.send(results)
+
+    def _send_waiting(self) -> None:
+        """Send the outcomes of the tasks before the one in progress, if that takes long. The watching thread calls it.
+
+        Otherwise they would wait for its end, and so would the tasks that they add.
+        """
+        if time.monotonic() - self._heartbeat[TIME] < WATCH_INTERVAL or not self._sending.acquire(blocking=False):
+            return
+        try:
+            count = len(self._outcomes)
+            if self._tasks and count > self._sent:
+                waiting, self._sent = self._outcomes[self._sent:count], count
+                self._channel.send(encode_results(waiting, 0.0, 0.0, is_end=False))
+        finally:
+            self._sending.release()
 
     def _blame_last(self) -> None:
         """Say which task is to blame if results cannot be sent. It would be run again without end.

@@ -605,3 +605,24 @@ def test_run_ends_in_time_although_a_retry_would_be_due_much_later(make, run):
     report = run(tracker, work, deadline=0.2)
     assert (report.reason, report.left, tracker.tries("a")) == ("deadline", 1, 0)
     assert time.monotonic() - began < 100
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_results_before_a_long_task_do_not_wait_for_its_end(make, kind, tmp_path):
+    """The long task ends when a task has run that an earlier one of its chunk has added."""
+    tracker = make(max_tries=1)
+    tracker.add_many(range(101))
+
+    def work(key):
+        if key == 99:
+            return TaskResult(add=["added"])
+        if key == 100:
+            while not (tmp_path / "added").exists():
+                time.sleep(0.01)
+        elif key == "added":
+            (tmp_path / "added").touch()
+        return None
+
+    options = {"start_method": "fork"} if kind == "processes" else {}
+    report = tracker.run(work, workers=2, executor=kind, deadline=60, **options)
+    assert (report.done, report.reason) == (102, "finished")

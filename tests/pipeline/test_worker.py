@@ -198,7 +198,8 @@ def test_outcomes_survive_the_wire():
                 Outcome(RETRY, None, {}, 3.0, False)]
     payload = wire.encode_results(outcomes, 1.5, 0.5)
     assert payload[:1] == wire.RESULTS
-    seconds, last, items = pickle.loads(payload[1:])
+    seconds, last, items, is_end = pickle.loads(payload[1:])
+    assert is_end
     assert (seconds, last) == (1.5, 0.5)
     assert [wire.decode_outcome(item) for item in items] == outcomes
     assert items[:2] == [None, b"data"]

@@ -448,7 +448,7 @@ def test_function_of_an_interactive_session_is_sent_by_value_or_refused(monkeypa
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     monkeypatch.setattr(main, "work_here", functions.nothing, raising=False)
     exec("def work_here(key): return 1", vars(main))
-    with pytest.raises(UnsendableFunctionError, match=r"work_here .* interactive session"), \
+    with pytest.raises(UnsendableFunctionError, match=r"work_here .* main module"), \
             pool_of(main.work_here, 1, start_method="spawn"):
         pass
 
