@@ -19,7 +19,7 @@ import pytest
 
 from tastypy_fast import DiskFullError, SharedTracker, Tracker
 from tastypy_fast._shared.worker import Worker
-from tastypy_fast.pipeline import TaskResult, task_source
+from tastypy_fast.pipeline import TaskResult, result_recorder, task_source
 from tests.support.children import send_to_waiting, start
 
 
@@ -224,6 +224,7 @@ def test_task_that_reads_from_the_terminal_fails(start_program, tmp_path):
 def test_results_are_recorded_while_the_keys_come_slowly(make, monkeypatch):
     """The next key comes only after the results of the keys before it were recorded."""
     monkeypatch.setattr(task_source, "TAKE_SECONDS", 0.0)
+    monkeypatch.setattr(result_recorder, "COMMIT_SECONDS", 0.0)
     tracker = make(max_tries=1)
     tracker.add_many(range(30))
     recorded = threading.Semaphore(1)

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_storm_of_killed_workers(kind, method, size, program, path, log, seed):
     assert kills > 50
     assert output.splitlines()[1].split()[:2] == [str(count), "finished"]
     began = sorted(moment for sign, _, moment, _ in calls(log) if sign == "+")
-    gaps = [after - before for before, after in zip(began, began[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(began)]
     print(f"{kills} kills, {len(began)} calls of {count} tasks, longest gap {max(gaps):.2f} s")
     with opened(kind, path) as tracker:
         assert tracker.num_done() == len(tracker) == count
@@ -203,7 +204,7 @@ def overlaps(lines):
         else:
             spans.append((key, begun[key, driver], moment))
     spans.sort()
-    return [(one, other) for one, other in zip(spans, spans[1:], strict=False)
+    return [(one, other) for one, other in pairwise(spans)
             if one[0] == other[0] and other[1] < one[2]]
 
 
