@@ -113,7 +113,7 @@ def test_storm_of_killed_workers(kind, method, size, program, path, log, seed):
                 kills += 1
         output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert kills > 50
+    assert kills > 20
     assert output.splitlines()[1].split()[:2] == [str(count), "finished"]
     began = sorted(moment for sign, _, moment, _ in calls(log) if sign == "+")
     gaps = [after - before for before, after in pairwise(began)]
@@ -158,7 +158,7 @@ def test_storm_of_killed_drivers(kind, method, program, path, log, seed):
         counted = Counter(key for sign, key, _, _ in calls(log) if sign == "+")
         committed = {key: counted[key] for key in done}
     with start(program, *arguments) as process:
-        output, errors = process.communicate(timeout=600)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     counted = Counter(key for sign, key, _, _ in calls(log) if sign == "+")
     assert all(counted[key] == number for key, number in committed.items())
