@@ -19,8 +19,10 @@ import pytest
 
 from tastypy_fast import DiskFullError, SharedTracker, Tracker
 from tastypy_fast._shared.worker import Worker
-from tastypy_fast.pipeline import TaskResult, result_recorder, task_source
+from tastypy_fast.pipeline import TaskResult, result_recorder, task_source, worker_pool
+from tests.support import task_functions as functions
 from tests.support.children import send_to_waiting, start
+from tests.support.executors import drive, pool_of, until_room
 
 
 class Page(TaskResult):
@@ -281,3 +283,15 @@ def test_signal_ends_a_function_that_waits(path, tracker_class, what, number, ti
     assert process.returncode in ((-signal.SIGINT, 130, 1) if number == signal.SIGINT else (-number,)), errors
     with tracker_class(path) as tracker:
         assert tracker.num_done() == sum(tracker.tries(key) for key in tracker) == done
+
+
+def test_workers_that_are_killed_while_they_start_are_replaced():
+    with pool_of(functions.fault, 1, start_method="spawn") as pool:
+        for _ in range(worker_pool.MAX_STILLBORN + 1):
+            pid = pool._crew[0]._pid
+            os.kill(pid, signal.SIGKILL)
+            while not pool._crew or pool._crew[0]._pid == pid:
+                assert pool.step(1) == []
+        until_room(pool)
+        assert len(drive(pool, [1, 2])) == 2
+        pool.close()
