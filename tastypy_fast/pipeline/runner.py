@@ -262,6 +262,8 @@ class _Run:
             self._executor.start()
             self._loop()
         except BaseException:
+            # No task waits for a retry from now on: a result that is still refused ends its claim.
+            self._is_draining = True
             # Tasks in flight are tried again, and this try does not count, because it was ended from outside.
             self._source.give_back(self._executor.kill())
             raise

@@ -295,3 +295,17 @@ def test_workers_that_are_killed_while_they_start_are_replaced():
         until_room(pool)
         assert len(drive(pool, [1, 2])) == 2
         pool.close()
+
+
+def test_refused_result_leaves_no_claim_after_an_error(make, run):
+    """The results of 1 and 2 are refused in the last commit, after on_result() has raised for 0."""
+    tracker = make(max_tries=5)
+    tracker.add_many(range(3))
+
+    def fail(key, data):
+        raise LookupError(key)
+
+    with pytest.raises(LookupError):
+        run(tracker, lambda key: {key} if key else None, on_result=fail)
+    assert tracker.done(0)
+    # The fixture looks for claims.
