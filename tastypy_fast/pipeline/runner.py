@@ -10,9 +10,10 @@ import inspect
 import os
 import pickle
 import random
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ MAX_BACKOFF = 300.0
 GRACE = 8.0
 # How often ``stop`` is looked at, in seconds, and how long the loop sleeps otherwise.
 POLL, LONGEST_WAIT = 0.1, 0.5
+# How long tasks are handed out before results are handled again, in seconds.
+HAND_OUT_SECONDS = 0.1
 # A share of failures is compared with ``max_failures`` only after this number of tasks.
 MIN_FINISHED = 100
 # How many coroutines run at once by default.
@@ -186,10 +189,10 @@ def make_executor(function: Callable[..., Any], options: RunOptions, wakeup: int
 def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -> RunReport:
     """Run a function on the tasks of a tracker. See ``tracker.run()``."""
     options.check(function)
-    began = time.time()
-    info: dict[str, Any] = {"function": _name_of(function), "begun": now_text(began)}
     executor: TaskExecutor | None = None
     signals = RunSignals(lambda: executor is not None and executor.in_task)
+    began = time.time()
+    info: dict[str, Any] = {"function": _name_of(function), "begun": now_text(began)}
     tracker._begin_run()
     try:
         with signals:
@@ -201,6 +204,11 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -
         report.left = _count_left(tracker, options.allow_aborted)
         report.seconds = round(time.time() - began, 3)
         tracker._save_run({**info, "ended": now_text(), "reason": report.reason})
+    except KeyboardInterrupt:
+        if signals.number not in (None, signal.SIGINT):
+            # SIGTERM has ended a task or a function of the user in this thread.
+            signals.raise_again()
+        raise
     finally:
         tracker._end_run()
     signals.raise_again()
@@ -229,6 +237,8 @@ class _Run:
         # When no more tasks are handed out: when running tasks are ended, a time of time.monotonic().
         self._kill_at: float | None = None
         self._is_draining = False
+        # Whether there may be more tasks for idle workers, because handing out was ended early.
+        self._has_more = False
         self._deadline = float("inf") if options.deadline is None else time.monotonic() + options.deadline
 
     def run(self) -> RunReport:
@@ -237,7 +247,8 @@ class _Run:
             more = options.progress if isinstance(options.progress, dict) else {}
             self._bar = self._tracker.progress(allow_aborted=options.allow_aborted, **more)
         try:
-            self._source = TaskSource(self._tracker, self._recorder, options.tasks, options.allow_aborted,
+            keys = None if options.tasks is None else self._chosen_keys(iter(options.tasks))
+            self._source = TaskSource(self._tracker, self._recorder, keys, options.allow_aborted,
                                       options.with_data, self._executor.in_process)
             try:
                 self._recorder.flush()
@@ -266,6 +277,8 @@ class _Run:
             self._executor.start()
             self._loop()
         except BaseException:
+            # No task waits for a retry from now on: a result that is still refused ends its claim.
+            self._is_draining = True
             # Tasks in flight are tried again, and this try does not count, because it was ended from outside.
             self._source.give_back(self._executor.kill())
             raise
@@ -293,17 +306,38 @@ class _Run:
 
     def _hand_out(self) -> None:
         executor, source = self._executor, self._source
-        while True:
-            number = executor.room()
-            tasks = source.take(number) if number else []
-            if not tasks:
-                if number and self._recorder.has_new_tasks:
-                    # Workers are idle, and results bring more tasks.
-                    self._recorder.flush()
-                    source.ask_again()
-                    continue
+        end = time.monotonic() + HAND_OUT_SECONDS
+        self._has_more = False
+        while number := executor.room():
+            if tasks := source.take(number):
+                executor.put(tasks)
+            elif not source.has_paused:
+                if not self._recorder.has_new_tasks:
+                    return
+                # Workers are idle, and results bring more tasks.
+                self._recorder.flush()
+                source.ask_again()
+                continue
+            if time.monotonic() >= end:
+                self._has_more = True
                 return
-            executor.put(tasks)
+
+    def _chosen_keys(self, keys: Iterator[Any]) -> Iterator[Any]:
+        """Yield the user's keys. Ctrl-C ends them, also while the iterator waits for the next one."""
+        signals = self._signals
+        while True:
+            try:
+                signals.raises_from = 1
+                key = next(keys)
+            except StopIteration:
+                return
+            except KeyboardInterrupt:
+                if signals.count:
+                    return
+                raise
+            finally:
+                signals.raises_from = 0
+            yield key
 
     def _continue_without_tasks(self) -> bool:
         """Return whether the run goes on although no task is in flight."""
@@ -312,11 +346,13 @@ class _Run:
             return False
         self._source.ask_again()
         self._hand_out()
-        if self._executor.is_busy() or self._executor.room() == 0:
+        if self._executor.is_busy() or self._has_more or self._executor.room() == 0:
             return True  # without a task there is no room only while no worker is ready
         return self._source.next_due() is not None or self._source.begin_again()
 
     def _seconds_to_wait(self) -> float:
+        if self._has_more and not self._is_draining:
+            return 0.0
         now = time.monotonic()
         wait = min(POLL if self._options.stop is not None else LONGEST_WAIT, self._recorder.seconds_left(),
                    max(0.0, self._deadline - now))
@@ -455,7 +491,15 @@ class _Run:
     def _on_saved(self, task: Task, data: dict[str, Any] | None) -> None:
         self._report.done += 1
         if self._options.on_result is not None:
-            self._options.on_result(task.key, data)
+            self._call(self._options.on_result, task.key, data)
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function of the user, which a second Ctrl-C ends."""
+        self._signals.raises_from = 2
+        try:
+            function(*arguments)
+        finally:
+            self._signals.raises_from = 0
 
     def _on_refused(self, task: Task, error: Exception) -> None:
         """Fail a task whose result cannot be stored. Its function would return the same again, but it has its tries."""
@@ -466,4 +510,4 @@ class _Run:
         failures, self._failures = self._failures, []
         if self._options.on_failure is not None:
             for key, error, is_final in failures:
-                self._options.on_failure(key, error, is_final)
+                self._call(self._options.on_failure, key, error, is_final)

@@ -35,6 +35,9 @@ class RunSignals:
         self._raise_at_once = raise_at_once
         self._before: dict[int, Any] = {}
         self._is_suspension_wanted = False
+        # From this number of signals on, one raises at once, because a function of the user is running in this thread.
+        # 0: never.
+        self.raises_from = 0
         self.number: int | None = None
         self.count = 0
         self.wakeup: int | None = None
@@ -74,7 +77,7 @@ class RunSignals:
         if self.number is None or number != signal.SIGINT:
             # SIGTERM after Ctrl-C: a service manager expects that the program ends by it.
             self.number = number
-        if self._raise_at_once():
+        if self._raise_at_once() or 0 < self.raises_from <= self.count:
             raise KeyboardInterrupt
 
     def _on_suspend(self, number: int, frame: FrameType | None) -> None:

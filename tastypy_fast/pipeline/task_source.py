@@ -25,6 +25,8 @@ __all__ = ["MAX_WAITING", "TaskSource"]
 MAX_WAITING = 10_000
 # A shared tracker that had no more tasks is asked again after this time, in seconds, because others may add some.
 ASK_AGAIN = 0.5
+# The longest time of one take(), in seconds, if the user's keys come slowly, or if most tasks may not be tried yet.
+TAKE_SECONDS = 0.05
 # The keys of a task's dict that are the tracker's own.
 RESERVED = frozenset(("_done", "_aborted", "_tries", "_error", "_run"))
 
@@ -55,11 +57,14 @@ class TaskSource:
         self._ended: deque[tuple[int, Any]] = deque()
         self._ask_at = 0.0
         self._has_overflowed = False
+        # Whether the last take() ended early, and the next one may have more.
+        self.has_paused = False
 
     # Taking
 
     def take(self, number: int) -> list[Task]:
         """Return up to ``number`` tasks to run now. An empty list does not mean that none will come."""
+        self.has_paused = False
         now = time.monotonic()
         tasks: list[Task] = []
         while self._given_back and len(tasks) < number:
@@ -73,6 +78,9 @@ class TaskSource:
                 tasks += found
                 if is_end:
                     self._ask_at = now + ASK_AGAIN
+                elif len(tasks) < number and time.monotonic() > now + TAKE_SECONDS:
+                    self.has_paused = True
+                    break
             if self._with_data:
                 self._read_data(tasks)
         except BaseException:
@@ -106,10 +114,15 @@ class TaskSource:
         while self._ended and self._ended[0][0] < self._recorder.flushes:
             self._taken.discard(self._ended.popleft()[1])
         keys: list[Any] = []
+        is_end = True
+        end = time.monotonic() + TAKE_SECONDS
         for key in islice(self._keys, number):
+            is_end = False
             if key not in self._taken:
                 self._taken.add(key)
                 keys.append(key)
+            if time.monotonic() > end:
+                break
         found = self._queue.claim(keys) if keys else []
         tasks = []
         for key, tries in zip(keys, found, strict=True):
@@ -120,7 +133,7 @@ class TaskSource:
                 tasks.append(Task(key, tries))
             else:
                 self._taken.discard(key)
-        return tasks, not keys
+        return tasks, is_end
 
     def _may_be_tried_now(self, task: Task) -> bool:
         """Return whether a task with an ``_error`` may be tried now. Otherwise it waits, or is left for another run."""

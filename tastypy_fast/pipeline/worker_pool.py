@@ -41,6 +41,8 @@ __all__ = ["ProcessPool"]
 
 # After this number of workers in a row that die before they are ready, no other one is started.
 MAX_STILLBORN = 3
+# The same if the last one was killed by SIGKILL, which comes from outside: somebody kills workers at random.
+MAX_KILLED = 30
 # The delay before a process is started again that the system could not start, in seconds.
 RESTART_SECONDS = 0.1
 # While a worker is idle, a task that takes longer than this, in seconds, keeps no other task waiting.
@@ -384,7 +386,8 @@ class ProcessPool(TaskExecutor):
         worker.close()
         self._crew.remove(worker)
         if not was_ready and late is None and self._error is None:
-            self._count_stillborn(f"ended with {_exit_text(exit_code)}")
+            self._count_stillborn(f"ended with {_exit_text(exit_code)}",
+                                  MAX_KILLED if exit_code == -signal.SIGKILL else MAX_STILLBORN)
         self._vacant.append(worker.slot)
 
     def _give_back(self, worker: _Worker, position: int, failure: dict[str, Any] | None) -> None:
@@ -398,15 +401,15 @@ class ProcessPool(TaskExecutor):
             self._in_flight -= 1
         worker.chunks.clear()
 
-    def _count_stillborn(self, reason: str) -> None:
+    def _count_stillborn(self, reason: str, limit: int = MAX_STILLBORN) -> None:
         self._stillborn += 1
-        if self._stillborn < MAX_STILLBORN:
+        if self._stillborn < limit:
             return
         hint = "" if self._start_method == "fork" else (
             f". With the start method {self._start_method!r}, a worker imports the program's main module. So run() "
             f"must be called below: if __name__ == \"__main__\":")
         self._error = WorkerStartError(
-            f"{MAX_STILLBORN} worker processes in a row ended before they were ready; the last one {reason}{hint}")
+            f"{self._stillborn} worker processes in a row ended before they were ready; the last one {reason}{hint}")
 
     def _fill_slots(self) -> None:
         """Start a worker in each slot whose worker has died."""

@@ -8,15 +8,21 @@ import multiprocessing
 import os
 import pickle
 import pty
+import signal
 import subprocess
 import sys
 import termios
+import threading
+import time
 
 import pytest
 
 from tastypy_fast import DiskFullError, SharedTracker, Tracker
 from tastypy_fast._shared.worker import Worker
-from tastypy_fast.pipeline import TaskResult
+from tastypy_fast.pipeline import TaskResult, result_recorder, task_source, worker_pool
+from tests.support import task_functions as functions
+from tests.support.children import send_to_waiting, start
+from tests.support.executors import drive, pool_of, until_room
 
 
 class Page(TaskResult):
@@ -212,3 +218,94 @@ def test_task_that_reads_from_the_terminal_fails(start_program, tmp_path):
         os.close(theirs)
         os.close(ours)
     assert (output, errors) == ("20\n", "")
+
+
+# Functions of the user in the driver
+
+
+def test_results_are_recorded_while_the_keys_come_slowly(make, monkeypatch):
+    """The next key comes only after the results of the keys before it were recorded."""
+    monkeypatch.setattr(task_source, "TAKE_SECONDS", 0.0)
+    monkeypatch.setattr(result_recorder, "COMMIT_SECONDS", 0.0)
+    tracker = make(max_tries=1)
+    tracker.add_many(range(30))
+    recorded = threading.Semaphore(1)
+
+    def keys():
+        for key in range(30):
+            assert recorded.acquire(timeout=60)
+            yield key
+
+    report = tracker.run(lambda key: None, tasks=keys(), executor="inline",
+                         on_result=lambda key, data: recorded.release())
+    assert (report.done, report.left) == (30, 0)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+import tastypy_fast
+
+kind, path, what = sys.argv[1:]
+
+def wait():
+    print("waits", flush=True)
+    os.read(os.pipe()[0], 1)
+
+def keys():
+    yield from range(5)
+    wait()
+
+def work(key):
+    if what == "task" and key == 5:
+        wait()
+
+with getattr(tastypy_fast, kind)(path, max_tries=3) as tracker:
+    tracker.add_many(range(6))
+    options = {"tasks": {"tasks": keys()}, "on_result": {"on_result": lambda *result: wait()}, "task": {}}[what]
+    tracker.run(work, executor="inline" if what == "task" else "threads", **options)
+"""
+
+
+@pytest.mark.parametrize(("what", "number", "times", "done"), [
+    ("tasks", signal.SIGINT, 1, 5), ("tasks", signal.SIGTERM, 1, 5), ("on_result", signal.SIGINT, 2, 6),
+    ("task", signal.SIGINT, 1, 5), ("task", signal.SIGTERM, 1, 5),
+])
+def test_signal_ends_a_function_that_waits(path, tracker_class, what, number, times, done):
+    """Python continues a system call after a handler that raises nothing, so the program could not be ended."""
+    kind = tracker_class.__name__
+    with start(INTERRUPTED, kind, path, what) as process:
+        for _ in range(times):
+            if not _:
+                assert process.stdout.readline() == "waits\n"
+            send_to_waiting(process, number)
+            time.sleep(0.1)  # not to win a race: a second signal of the same kind is not lost
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode in ((-signal.SIGINT, 130, 1) if number == signal.SIGINT else (-number,)), errors
+    with tracker_class(path) as tracker:
+        assert tracker.num_done() == sum(tracker.tries(key) for key in tracker) == done
+
+
+def test_workers_that_are_killed_while_they_start_are_replaced():
+    with pool_of(functions.fault, 1, start_method="spawn") as pool:
+        for _ in range(worker_pool.MAX_STILLBORN + 1):
+            pid = pool._crew[0]._pid
+            os.kill(pid, signal.SIGKILL)
+            while not pool._crew or pool._crew[0]._pid == pid:
+                assert pool.step(1) == []
+        until_room(pool)
+        assert len(drive(pool, [1, 2])) == 2
+        pool.close()
+
+
+def test_refused_result_leaves_no_claim_after_an_error(make, run):
+    """The results of 1 and 2 are refused in the last commit, after on_result() has raised for 0."""
+    tracker = make(max_tries=5)
+    tracker.add_many(range(3))
+
+    def fail(key, data):
+        raise LookupError(key)
+
+    with pytest.raises(LookupError):
+        run(tracker, lambda key: {key} if key else None, on_result=fail)
+    assert tracker.done(0)
+    # The fixture looks for claims.
