@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import pickle
 import sys
-import sysconfig
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,12 +100,13 @@ def _by_value(cloudpickle: Any, modules: list[Any]) -> Iterator[None]:
 
 def _program_modules() -> list[Any]:
     """Return the top-level modules that workers may not have, because they are not installed."""
-    standard = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib"))
     found = []
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if (isinstance(file, str) and file.endswith(".py") and "." not in name and module.__name__ == name
-                and name not in ("__main__", "tastypy_fast") and not file.startswith(standard)
-                and "site-packages" not in file and "dist-packages" not in file):
+        if ("." in name or name in ("__main__", "tastypy_fast") or name in sys.stdlib_module_names
+                or getattr(module, "__name__", None) != name):
+            continue
+        # A namespace package has no file.
+        place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        if not place.endswith((".so", ".pyd")) and not {"site-packages", "dist-packages"} & set(place.split(os.sep)):
             found.append(module)
     return found

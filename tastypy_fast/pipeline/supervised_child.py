@@ -200,7 +200,7 @@ def run_in_child(digest: str, payload: bytes, tasks: list[Any], timeout: float) 
             raise
     else:
         raise RuntimeError("a child process of a worker cannot be started, or ends before it is ready")
-    began = last = time.monotonic()
+    began = before = last = time.monotonic()
     items: list[Any] = []
     failure = None
     while failure is None:
@@ -214,7 +214,7 @@ def run_in_child(digest: str, payload: bytes, tasks: list[Any], timeout: float) 
                 break
             else:
                 items.append(message[1])
-                last = time.monotonic()
+                before, last = last, time.monotonic()
         except _ChildEnded:
             failure = _death(child.end())
         except KeyboardInterrupt:
@@ -225,12 +225,14 @@ def run_in_child(digest: str, payload: bytes, tasks: list[Any], timeout: float) 
             raise
     now = time.monotonic()
     if failure is None:
+        now = last
         children[name] = child
         while len(children) > KEPT:
             children.pop(next(iter(children))).end()
     elif len(items) < len(tasks):
         items.append(encode_item(Outcome(FAILED, None, failure)))
-    return now - began, now - last, items
+        before = last
+    return now - began, now - before, items
 
 
 def _death(status: int) -> dict[str, Any]:
