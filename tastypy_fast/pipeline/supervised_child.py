@@ -40,7 +40,7 @@ KEPT = 64
 _LOADER = """
 import os, pickle, struct, sys
 file = os.fdopen(os.dup(0), "rb")
-path, payload = pickle.loads(file.read(struct.unpack("=Q", file.read(8))[0]))
+path, payload = pickle.loads(file.read(struct.unpack("=Q", file.read(8) or sys.exit())[0]))
 sys.path[:] = path
 pickle.loads(payload).serve(file)
 """
