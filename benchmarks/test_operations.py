@@ -27,6 +27,7 @@ from tastypy_fast import (
     SharedPersistentOrderedDict,
     SharedProgressTracker,
 )
+from tastypy_fast._finishing import DONE
 
 KEYS = 20_000
 MANY = 1000
@@ -165,6 +166,34 @@ def test_try_next(benchmark, tracker):
     assert tracker.num_tried() == MANY
 
 
+def test_mark_done_with_data(benchmark, tracker, some):
+    run(benchmark, lambda: mark_each(tracker, some), tracker.revert)
+    assert tracker[some[0]]["size"] == 1234
+
+
+def test_finish_many(benchmark, tracker, some):
+    changes = [(key, DONE, {"size": 1234}) for key in some]
+    run(benchmark, lambda: tracker._finish_many(changes), tracker.revert)
+    assert tracker[some[0]]["size"] == 1234
+
+
+def test_take(benchmark, tracker):
+    run(benchmark, lambda: take_some(tracker), tracker.revert)
+    assert tracker.num_tried() == MANY
+
+
+def mark_each(tracker, keys):
+    for key in keys:
+        tracker.mark_done(key, {"size": 1234})
+
+
+def take_some(tracker):
+    queue = tracker._open_queue(False)
+    for _ in range(0, MANY, 100):
+        queue.take(100)
+    queue.close()
+
+
 def test_counts(benchmark, tracker):
     counts = run(benchmark, lambda: (len(tracker), tracker.num_done(), tracker.num_tried()), tracker.revert)
     assert counts == (KEYS, 0, 0)
@@ -246,6 +275,27 @@ def test_shared_mark_done(benchmark, shared_tracker, some):
 def test_shared_mark_done_many(benchmark, shared_tracker, some):
     run(benchmark, lambda: shared_tracker.mark_done_many(some), shared_tracker.revert)
     assert shared_tracker.num_done() == MANY
+
+
+def test_shared_mark_done_with_data(benchmark, shared_tracker, some):
+    run(benchmark, lambda: mark_each(shared_tracker, some), shared_tracker.revert)
+    assert shared_tracker[some[0]]["size"] == 1234
+
+
+def test_shared_finish_many(benchmark, shared_tracker, some):
+    changes = [(key, DONE, {"size": 1234}) for key in some]
+    run(benchmark, lambda: shared_tracker._finish_many(changes), shared_tracker.revert)
+    assert shared_tracker[some[0]]["size"] == 1234
+
+
+def test_shared_take(benchmark, shared_tracker):
+    def drop_claims():
+        shared_tracker.revert()
+        for key in shared_tracker.claimed_keys():
+            shared_tracker.release(key)
+
+    run(benchmark, lambda: take_some(shared_tracker), drop_claims)
+    assert shared_tracker.num_tried() == MANY
 
 
 @pytest.mark.parametrize("batch", [1, 100])

@@ -50,11 +50,14 @@ nitpicky = True
 nitpick_ignore_regex = [
     # The standard library and the optional packages, because their inventories would come over the network.
     (r"py:.*", r"(builtins|collections|contextlib|datetime|io|os|pathlib|types|typing|typing_extensions)(\..*)?"),
+    (r"py:.*", r"threading(\..*)?"),
     (r"py:.*", r"(numpy|pandas|polars|pyarrow|tqdm)(\..*)?"),
     # Names in the signatures of stubs, which are written without their modules.
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Iterator|Mapping|MutableMapping|Self|[KVT]|PathLike)(\[.*)?"),
     (r"py:.*", r"AbstractContextManager(\[.*)?"),
-    (r"py:.*", r"(str|bytes|int|float|bool|object|None|dict|list|set|tuple|type)"),
+    (r"py:.*", r"(str|bytes|int|float|bool|object|None|dict|list|set|tuple|type)(\[.*)?"),
+    # The interface of executors, which is not public yet.
+    (r"py:.*", r"(tastypy_fast\.pipeline\.executor\.)?TaskExecutor"),
     # Private types. (A public method should not name one: see tastypy_fast.types.)
     (r"py:.*", r"tastypy_fast\.(.*\.)?_\w+\..*"),
     (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Durability|Mode|Made|Store|SetProxy)"),
@@ -86,8 +89,10 @@ class Qualified(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """Replace ``Key`` by ``tastypy_fast.types.Key``."""
-        public = getattr(sys.modules.get("tastypy_fast.types"), "__all__", ())
-        return ast.parse(f"tastypy_fast.types.{node.id}", mode="eval").body if node.id in public else node
+        for module in ("tastypy_fast.types", "tastypy_fast.pipeline"):
+            if node.id in getattr(sys.modules.get(module), "__all__", ()):
+                return ast.parse(f"{module}.{node.id}", mode="eval").body
+        return node
 
 
 def signature_as_written(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:

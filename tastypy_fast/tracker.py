@@ -108,6 +108,8 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         if self._store.is_running:
             raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
                                      f"SharedTracker for several runs at once")
+        # What was changed before must not wait for the first result, which may come in an hour.
+        self.sync()
         self._was_held = self._is_held
         self.hold()
         self._store.is_running = True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar, Union, overload, runtime_checkable
@@ -271,6 +272,31 @@ class TrackerLike(StoreLike[K, dict[str, Any]], Protocol[K]):
     def aborted_keys(self) -> StoreIterator[K]: ...
     def aborted_values(self) -> StoreIterator[dict[str, Any]]: ...
     def aborted_items(self) -> StoreIterator[tuple[K, dict[str, Any]]]: ...
+
+    # It returns a RunReport of tastypy_fast.pipeline, a higher layer.
+    def run(
+        self,
+        func: Callable[..., Any],
+        *,
+        workers: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        progress: bool | dict[str, Any] = False,
+        executor: str | None = None,
+        tasks: Iterable[K] | None = None,
+        with_data: bool = False,
+        allow_aborted: bool = False,
+        backoff: float | Callable[[int], float] = 1.0,
+        abort_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        start_method: str | None = None,
+        deadline: float | None = None,
+        max_failures: float | None = None,
+        on_result: Callable[[K, dict[str, Any] | None], object] | None = None,
+        on_failure: Callable[[K, dict[str, Any], bool], object] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Any: ...
 
     @overload
     def progress(

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, compare, flush_cost, kill_loss, pages, tables
+from benchmarks import charts, compare, flush_cost, kill_loss, pages, pool_cost, tables
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
@@ -247,6 +247,16 @@ def test_a_kill_loses_finished_tasks_only_and_gives_no_wrong_try(tmp_path):
         loss = kill_loss.lose_by_a_kill(tmp_path / str(number), 0.001, 0.2, 1000)
         assert loss.wrong_tries == 0
         assert (loss.seconds > 0) == (loss.tasks > 0)
+
+
+@pytest.mark.parametrize("name", pool_cost.POOLS)
+def test_cost_of_a_pool_is_measured(name):
+    assert pool_cost.measure(name, 20, 2, "fork") > 0
+
+
+def test_heavy_tail_is_measured(monkeypatch):
+    monkeypatch.setattr(pool_cost, "LONG_SECONDS", 0.01)
+    assert pool_cost.tail(2, "fork") >= 1
 
 
 @pytest.mark.parametrize("name", flush_cost.OPERATIONS)

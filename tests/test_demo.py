@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -25,26 +28,34 @@ COMMAND = [sys.executable, "-m", "tastypy_fast.demo"]
 SEARCH = [str(Path(tastypy_fast.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(SEARCH)}
 
-# The number of tasks that SIGKILL may lose, as the docstring of the demo says.
-SYNC_AT = 100
-
-# Python imports this module at its start. It makes the demo wait in its WAIT_AT-th file until it is stopped. Progress
-# is shown ten times a second, so all earlier progress is visible.
+# Python imports this module at its start, in worker processes, too. It makes the demo wait in the parser: in its call
+# number WAIT_AT, whichever process makes it, and in all later ones, until the file "go" exists. Each call appends a
+# byte to a file, and the place of the byte is the number of the call. Each waiting process has a file with the path
+# that it parses. (Formatting a traceback parses, too, but without a path.)
 WAITING = """
 import ast, os, time
-count, parse = 0, ast.parse
 
-def waiting(*arguments):
-    global count
-    count += 1
-    if count == int(os.environ["WAIT_AT"]) - 1:
-        time.sleep(0.2)
-    while count >= int(os.environ["WAIT_AT"]):
-        time.sleep(0.1)
-    return parse(*arguments)
+parse, folder = ast.parse, os.path.dirname(__file__)
+
+def waiting(source, *path):
+    if not path:
+        return parse(source)
+    file = os.open(folder + "/calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, b".")
+    number = os.lseek(file, 0, os.SEEK_CUR)
+    os.close(file)
+    if number >= int(os.environ["WAIT_AT"]):
+        own = f"{folder}/waiting/{os.getpid()}"
+        with open(own + ".new", "wb") as file:
+            file.write(os.fsencode(path[0]))
+        os.rename(own + ".new", own)
+        while not os.path.exists(folder + "/go"):
+            time.sleep(0.01)
+    return parse(source, *path)
 
 ast.parse = waiting
 """
+NEVER = 1_000_000
 
 # The exit statuses of a program that a signal stopped. Python may end by SIGINT even if the program caught
 # KeyboardInterrupt. This happened in 5 of 100 runs of Python 3.11 on a busy machine. A shell shows 130 for both.
@@ -73,14 +84,15 @@ def demo(*arguments, cwd, **environment):
 
 
 class OnTerminal:
-    """The demo with a terminal as its stderr, where progress is shown ten times a second."""
+    """The demo with a terminal as its stderr, where progress is shown. With ``wait_at`` it waits in that call."""
 
-    def __init__(self, *arguments, cwd, stdout=subprocess.DEVNULL, wait_at=None):
-        environment = ENVIRONMENT
-        if wait_at is not None:
-            write_files(cwd, {"waiting/sitecustomize.py": WAITING.encode()})
-            search = os.pathsep.join([os.path.join(cwd, "waiting"), *SEARCH])
-            environment = {**ENVIRONMENT, "PYTHONPATH": search, "WAIT_AT": str(wait_at)}
+    def __init__(self, *arguments, cwd, stdout=subprocess.DEVNULL, wait_at=NEVER):
+        self.hook = Path(tempfile.mkdtemp(prefix="hook-", dir=cwd))
+        write_files(self.hook, {"sitecustomize.py": WAITING.encode(), "calls": b""})
+        (self.hook / "waiting").mkdir()
+        environment = {
+            **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(self.hook), *SEARCH]), "WAIT_AT": str(wait_at),
+        }  # fmt: skip
         self.screen, terminal = pty.openpty()
         try:
             self.process = subprocess.Popen(
@@ -100,6 +112,7 @@ class OnTerminal:
     def __exit__(self, *exception):
         self.process.kill()
         self.process.wait()
+        self.go_on()  # for workers that live a little longer
         os.close(self.screen)
 
     def read(self):
@@ -112,17 +125,39 @@ class OnTerminal:
         return bool(text)
 
     def wait_for(self, condition):
+        deadline = time.monotonic() + 60
         while not condition():
-            assert self.read(), f"it ended before that: {self.shown}"
+            if select.select([self.screen], [], [], 0.01)[0]:
+                assert self.read(), f"it ended before that: {self.shown}"
+            assert time.monotonic() < deadline, self.shown
+
+    @property
+    def calls(self):
+        """How often the parser was called."""
+        return (self.hook / "calls").stat().st_size
+
+    @property
+    def waiting(self):
+        """The processes that are, or were, waiting in the parser, each with the path that it parses."""
+        files = [file for file in (self.hook / "waiting").iterdir() if not file.suffix]
+        return {int(file.name): os.fsdecode(file.read_bytes()) for file in files}
 
     @property
     def done(self):
         """The number of done tasks that was last shown."""
-        return max(numbers(self.shown, "done"), default=0)
+        return max((done for done, _ in progress(self.shown)), default=0)
+
+    def go_on(self):
+        """End the waiting."""
+        (self.hook / "go").touch()
 
     def stop(self, number):
-        """Send a signal, wait for the end, and return the exit status."""
+        """Send a signal, let the running tasks end, wait for the end, and return the exit status."""
         self.process.send_signal(number)
+        if number != signal.SIGKILL:
+            time.sleep(0.1)  # not to win a race: the tasks run until they may end
+            assert self.process.poll() is None, self.shown
+            self.go_on()
         return self.end()
 
     def end(self):
@@ -132,8 +167,14 @@ class OnTerminal:
 
 
 def numbers(text, what):
-    """All numbers that are shown before a word (or before one of several: ``"done|failed"``)."""
+    """All numbers that are shown before a word (or before one of several: ``"files|lines"``)."""
     return [int(number.replace(",", "")) for number in re.findall(rf"([\d,]+) (?:{what})\b", text)]
+
+
+def progress(text):
+    """All pairs of done tasks and tasks that are shown."""
+    found = re.findall(r"([\d,]+) of ([\d,]+) done", text)
+    return [tuple(int(number.replace(",", "")) for number in pair) for pair in found]
 
 
 def write_files(folder, files):
@@ -157,9 +198,25 @@ def tries_of_done(store):
     return {path: task["_tries"] for path, task in tasks_in(store) if task["_done"]}
 
 
+def error_of(task):
+    return f"{task['_error']['type']}: {task['_error']['message']}"
+
+
 def results_in(store):
-    """All results that do not depend on how often the demo was stopped. The tries of done tasks do depend on it."""
-    return [(path, task | {"_tries": 0} if task["_done"] else task) for path, task in tasks_in(store)]
+    """All results that do not depend on how often the demo was stopped, and their order."""
+    results = {}
+    for path, task in tasks_in(store):
+        results[path] = {name: value for name, value in task.items() if name != "_tries"} if task["_done"] else (
+            task["_tries"], error_of(task))
+    return results
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 @pytest.fixture
@@ -177,6 +234,11 @@ def folder(tmp_path):
     return folder
 
 
+# What the crowd contains: folders, files, and files that are broken. And how often the parser is called for it.
+FOLDERS, FILES, FAILED = 81, 500, 10
+CALLS = FILES + 2 * FAILED
+
+
 class Crowd(NamedTuple):
     """A folder with work for some seconds, and the result of an undisturbed run."""
 
@@ -184,21 +246,25 @@ class Crowd(NamedTuple):
     took: float
     shown: str
     table: str
-    results: list
+    results: dict
 
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
     folder = tmp_path_factory.mktemp("crowd") / "sources"
     function = b"def f(a, b=[1, 2], *c):\n    return {a: [x + b[0] for x in c], 'k': a.b(c, d=1)}\n"
-    for number in range(500):
+    for number in range(FILES):
         source = b"import m%d\n" % (number % 7) + function * (20 + number % 10)
         name = f"{number % 20}/{number % 3}/{number}.py"
         write_files(folder, {name: source if number % 50 else b"def broken("})
     table = folder.with_name("table")
     start = time.monotonic()
-    with open(table, "w") as stdout, OnTerminal(folder, cwd=folder.parent, stdout=stdout) as run:
+    # (it waits once, so that there is progress to see)
+    with open(table, "w") as stdout, OnTerminal(folder, cwd=folder.parent, stdout=stdout, wait_at=250) as run:
+        run.wait_for(lambda: run.done)
+        run.go_on()
         assert run.end() == 0, run.shown
+        assert run.calls == CALLS
     took = time.monotonic() - start
     results = results_in(folder.with_name("tastypy-demo.tracker"))
     return Crowd(folder, took, run.shown, table.read_text(), results)
@@ -240,11 +306,11 @@ def test_broken_files_fail_three_times_and_are_listed_with_their_error(folder, t
     failed = {os.path.basename(path): task for path, task in tasks if not task["_done"]}
     assert failed.keys() == BROKEN.keys()
     for name, (_, error) in BROKEN.items():
-        assert failed[name]["_tries"] == 3
-        assert re.match(error, failed[name]["error"])
-        assert f"{name} failed in 3 tries:\n    {failed[name]['error']}\n" in run.stdout
+        assert failed[name]["_tries"] == failed[name]["_error"]["try"] == 3
+        assert re.match(error, error_of(failed[name]))
+        assert f"{name} failed in 3 tries:\n    {error_of(failed[name])}\n" in run.stdout
     assert numbers(run.stdout, "failed") == [len(BROKEN)]
-    assert numbers(run.stderr.splitlines()[-1], "done|failed|left") == [6, len(BROKEN), 0]
+    assert progress(run.stderr)[-1] == (6, 6 + len(BROKEN))
 
 
 def test_unreadable_files_fail(folder, tmp_path):
@@ -272,6 +338,7 @@ def test_repaired_file_is_done_once_its_tries_are_reset(folder, tmp_path):
     run = demo(folder, "--store", "store", cwd=tmp_path)
     assert " 4 files\n" in run.stdout
     assert " 0 failed\n" in run.stdout
+    assert not any("_error" in task for _, task in tasks_in(tmp_path / "store"))
 
 
 def test_circular_links_and_pipes_are_skipped(folder, tmp_path):
@@ -337,8 +404,9 @@ def test_progress_without_a_terminal_is_plain_lines(folder, tmp_path):
     where, *lines = run.stderr.splitlines()
     assert repr(os.path.realpath(tmp_path / "tastypy-demo.tracker")) in where
     assert "\r" not in run.stderr
+    assert progress(lines[-1]) == [(6, 6)]
     for line in lines:
-        assert re.fullmatch(r" *[\d,]+ done +[\d,]+ failed +[\d,]+ left +[\d,]+ a second", line)
+        assert re.fullmatch(r" *[\d,]+ of [\d,]+ done +[\d,]+ a second", line)
 
 
 def test_progress_on_a_terminal_is_one_line_updated_at_most_ten_times_a_second(crowd):
@@ -347,10 +415,12 @@ def test_progress_on_a_terminal_is_one_line_updated_at_most_ten_times_a_second(c
     assert nothing == ""
     states = line.split("\r")
     assert 1 < len(states) <= crowd.took / 0.1 + 1
-    assert len({len(state) for state in states}) == 1, "a shorter line would leave the end of the one before"
-    counts = [numbers(state, "done|failed|left") for state in states]
-    assert all(before[0] <= after[0] and sum(before) <= sum(after) for before, after in pairwise(counts))
-    assert counts[-1] == [571, 10, 0]
+    lengths = list(map(len, states))
+    assert lengths == sorted(lengths), "a shorter line would leave the end of the one before"
+    counts = progress(line)
+    assert len(counts) == len(states)
+    assert all(before[0] <= after[0] and before[1] <= after[1] for before, after in pairwise(counts))
+    assert counts[-1] == (FOLDERS + FILES - FAILED, FOLDERS + FILES)
 
 
 # Continuing after a stop
@@ -360,27 +430,64 @@ def test_progress_on_a_terminal_is_one_line_updated_at_most_ten_times_a_second(c
 def test_demo_continues_where_it_was_stopped(crowd, tmp_path, number):
     store = tmp_path / "store"
     before = {}
-    # 500 files are enough: the runs cannot reach the last one together, and each reaches its point even from 100 tasks
-    # behind.
-    points = {1: 150, 150: 150, 250: 190}
-    for point, wait_at in points.items():
-        with OnTerminal(crowd.folder, "--store", "store", cwd=tmp_path, wait_at=wait_at) as run:
-            run.wait_for(lambda run=run, point=point: run.done >= point)
+    calls = 0
+    # (not three kills: each may count a try of the tasks in the workers, and they have three)
+    for wait_at in (150, 150) if number == signal.SIGKILL else (1, 150, 150):
+        with OnTerminal(crowd.folder, "--store", "store", "--workers", 3, cwd=tmp_path, wait_at=wait_at) as run:
+            run.wait_for(lambda run=run: len(run.waiting) == 3)
+            # Every result that has arrived is shown within half a second, and is on disk.
+            run.wait_for(lambda run=run: run.done and len(tries_of_done(store)) >= run.done)
+            saved = tries_of_done(store)
             assert run.stop(number) in STOPS[number], run.shown
         assert "Traceback" not in run.shown
         assert ("Stopped. The same command continues from here." in run.shown) == (number == signal.SIGINT)
         now = tries_of_done(store)
-        assert len(now) > run.done - SYNC_AT if number == signal.SIGKILL else len(now) >= run.done
+        assert now | saved == now, "what was on disk was lost"
         assert now | before == now, "what was done was tried again"
+        assert len(now) > len(before)
         before = now
-    end = demo(crowd.folder, "--store", "store", cwd=tmp_path)
-    assert end.returncode == 0, end.stderr
+        calls += run.calls
+    with OnTerminal(crowd.folder, "--store", "store", cwd=tmp_path, stdout=subprocess.PIPE) as run:
+        assert run.end() == 0, run.shown
+        table = run.process.stdout.read().decode()
+        run.process.stdout.close()
+        calls += run.calls
     now = tries_of_done(store)
     assert now | before == now, "what was done was tried again"
-    # A kill takes the marks of tasks whose tries a sync had written while they ran, and counts the running task's try.
-    assert sum(now.values()) - len(now) <= (2 if number == signal.SIGKILL else 1) * len(points)
+    if number != signal.SIGKILL:
+        assert set(now.values()) == {1}
+        assert calls == CALLS, "a file was parsed again"
     assert results_in(store) == crowd.results
-    assert end.stdout == crowd.table
+    assert table == crowd.table
+
+
+def test_killed_demo_leaves_no_worker_behind(crowd, tmp_path):
+    with OnTerminal(crowd.folder, "--workers", 3, cwd=tmp_path, wait_at=1) as run:
+        run.wait_for(lambda: len(run.waiting) == 3)
+        assert all(map(is_running, run.waiting))
+        run.process.kill()
+        run.process.wait()
+        deadline = time.monotonic() + 30
+        while any(map(is_running, run.waiting)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_killed_workers_are_replaced_and_the_result_is_complete(crowd, tmp_path):
+    store = tmp_path / "store"
+    with OnTerminal(crowd.folder, "--store", "store", "--workers", 4, cwd=tmp_path, wait_at=100) as run:
+        run.wait_for(lambda: len(run.waiting) == 4)
+        killed = run.waiting
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        run.wait_for(lambda: len(run.waiting) == 8)
+        run.go_on()
+        assert run.end() == 0, run.shown
+    assert results_in(store) == crowd.results
+    tries = tries_of_done(store)
+    again = {path for path, number in tries.items() if number > 1}
+    assert again == set(killed.values()) & tries.keys()
+    assert {tries[path] for path in again} <= {2}
 
 
 def test_finished_run_does_nothing_more(folder, tmp_path):
@@ -393,25 +500,33 @@ def test_finished_run_does_nothing_more(folder, tmp_path):
     assert second.stdout == first.stdout
     assert tasks_in(tmp_path / "store") == tasks
     assert numbers(second.stderr, "a second") == [0]
-    assert numbers(second.stderr, "done|failed|left") == [6, 1, 0]
+    assert progress(second.stderr) == [(6, 7)]
 
 
-def test_task_interrupted_by_ctrl_c_keeps_its_try(tmp_path):
-    folder = tmp_path / "sources"
-    write_files(folder, {"large.py": b"x = [1, [2, [3, [4]]]]\n" * 5_000})
+def test_tasks_that_a_second_ctrl_c_ends_keep_their_tries(crowd, tmp_path):
+    store = tmp_path / "store"
     for _ in range(3):
-        with OnTerminal(folder, "--store", "store", cwd=tmp_path, wait_at=1) as run:
-            run.wait_for(lambda run=run: "\n" in run.shown)
-            assert run.stop(signal.SIGINT) in STOPS[signal.SIGINT], run.shown
-    run = demo(folder, "--store", "store", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert set(tries_of_done(tmp_path / "store").values()) == {1}
-    assert numbers(run.stdout, "files|lines") == [1, 5_000]
+        with OnTerminal(crowd.folder, "--store", "store", "--workers", 2, cwd=tmp_path, wait_at=1) as run:
+            run.wait_for(lambda run=run: len(run.waiting) == 2)
+            run.process.send_signal(signal.SIGINT)
+            for seconds in (0.2, 5, 5, 5):
+                # Python may take two signals for one if they are close together. Then it needs another one.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    run.process.wait(seconds)
+                    break
+                run.process.send_signal(signal.SIGINT)
+            assert run.end() in STOPS[signal.SIGINT], run.shown
+            assert not any(map(is_running, run.waiting))
+        assert sum(task["_tries"] for _, task in tasks_in(store)) == len(tries_of_done(store))
+    end = demo(crowd.folder, "--store", "store", cwd=tmp_path)
+    assert end.returncode == 0, end.stderr
+    assert set(tries_of_done(store).values()) == {1}
+    assert end.stdout == crowd.table
 
 
 def test_demo_reads_the_standard_library_by_default(tmp_path):
     with OnTerminal(cwd=tmp_path, wait_at=2) as run:
-        run.wait_for(lambda: run.done)
+        run.wait_for(lambda: run.waiting)
         assert run.stop(signal.SIGTERM) == -signal.SIGTERM
     first, *_ = tasks_in(tmp_path / "tastypy-demo.tracker")
     assert first[0] == os.path.realpath(sysconfig.get_path("stdlib"))
@@ -429,6 +544,13 @@ def test_path_that_is_not_a_folder_is_refused_before_a_store_is_created(folder, 
     assert run.stdout == ""
     assert re.fullmatch(rf".*no folder {name!r}\n", run.stderr)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_number_of_workers_below_one_is_refused_before_a_store_is_created(folder, tmp_path):
+    run = demo(folder, "--workers", 0, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.endswith("--workers must be 1 or more\n")
+    assert os.listdir(tmp_path) == ["sources"]
 
 
 def test_store_of_another_folder_is_refused_and_not_changed(folder, tmp_path):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic
 
 from tastypy_fast._type_parameters import K
-
-if TYPE_CHECKING:
-    from tastypy_fast.pipeline import RunReport
-    from tastypy_fast.pipeline.executor import TaskExecutor
+from tastypy_fast.pipeline import RunReport
+from tastypy_fast.pipeline.executor import TaskExecutor
 
 __all__ = ["RunMixin"]
 
 
 class RunMixin(Generic[K]):
     """The part of a tracker that runs a function on its tasks. ``pipeline.runner`` does the work."""
+
+    # What a run could not write, because the disk was full for example. The next one writes it first.
+    _unwritten_results: Sequence[Any] = ()
 
     def run(
         self,
@@ -53,8 +54,9 @@ class RunMixin(Generic[K]):
         ``pipeline.Abort(reason)``, and ``pipeline.Retry(after=seconds)`` to be tried again later.
         ``pipeline.current_task()`` tells it the number of the try and of the worker.
 
-        Tasks run at least once. A task whose result was committed never runs again. A task whose worker or program is
-        killed may run again, and so may tasks that ended up to half a second before.
+        Tasks run at least once. A task whose result was committed never runs again. After a kill of the program, the
+        tasks that were running run again. So do tasks whose results were not committed: those of the last half second,
+        and those that a worker finished just before a task that takes long.
 
         Ctrl-C hands out no more tasks, waits for those that run, commits, and raises KeyboardInterrupt. A second Ctrl-C
         ends running tasks; they have as many tries left as before. SIGTERM, SIGHUP, ``stop`` and ``deadline`` give
@@ -80,21 +82,21 @@ class RunMixin(Generic[K]):
                 Or a function from the number of the failed try to the delay. The time of the next try is kept with the
                 task, also when the program ends.
             abort_on: Exceptions that abort a task: it is not tried again.
-            initializer: A function that each worker process calls first.
+            initializer: A function that each worker calls first.
             initargs: Its arguments.
             start_method: The start method of multiprocessing: ``"fork"``, ``"spawn"`` or ``"forkserver"``. The default
                 is that of multiprocessing. The last two need a function that can be pickled; with the extra ``run``,
                 lambdas and closures can be.
             deadline: The longest time of the run, in seconds. After it, no more tasks are handed out.
-            max_failures: How many tasks may fail before the run ends, or which share of them (a float). 0 ends it with
-                the first.
+            max_failures: How many tasks may fail before the run ends, or, as a float below 1, which share of those that
+                have ended, if they are at least 100. 0 ends the run with the first.
             on_result: Called as ``on_result(key, data)`` in this process when a result was recorded.
             on_failure: Called as ``on_failure(key, error, final)`` in this process when a try has failed. What these
                 two raise ends the run after a commit.
             stop: An event that ends the run in order, for programs that handle signals themselves.
 
         Returns:
-            A RunReport: how many tasks were done, failed, and are left, why the run ended, and the first errors.
+            How many tasks were done, failed, and are left, why the run ended, and the first errors.
 
         Raises:
             WorkerStartError: The workers cannot start, or the initializer raised. No try is counted.
@@ -102,8 +104,9 @@ class RunMixin(Generic[K]):
             RunInProgressError: Another thread is running this private tracker.
             KeyError: A key of ``tasks`` does not exist.
             KeyboardInterrupt: Ctrl-C.
-            ValueError: An argument is wrong, or two contradict each other. The errors of the store are raised as by
-                ``sync()``.
+            ValueError: An argument is wrong, or two contradict each other.
+            ImportError: The extra ``progress`` is not installed, which ``progress`` needs.
+            StorageError: The results cannot be written. They stay in memory, as after a failed ``sync()``.
 
         Cost:
             6 to 15 microseconds of this process for each task, and constant memory. Chunks of tasks are sent to the

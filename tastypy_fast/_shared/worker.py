@@ -129,8 +129,13 @@ class Worker:
                 if seq not in never_returned or seq in own:
                     kept[seq] = pack_claim(record._replace(slot=FAILED_SLOT))
         self._release_claims(lost, kept)
-        self._queues.discard(number)
-        self.ended_iterators += 1
+        self.abandon_queue(number)
+
+    def abandon_queue(self, number: int) -> None:
+        """Leave the claims of a queue to its thread as they are. It needs no transaction."""
+        if number in self._queues:
+            self._queues.discard(number)
+            self.ended_iterators += 1
 
     # Claiming
 

@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = ("click", "rich", "plotext", "zstandard")
+_EXTRA = ("click", "rich", "plotext", "tqdm", "zstandard")
 
 
 def main() -> int:

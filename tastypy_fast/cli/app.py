@@ -26,10 +26,12 @@ from tastypy_fast.cli.exit_codes import (
     format_error,
     print_error,
 )
+from tastypy_fast.cli.failures import errors
 from tastypy_fast.cli.formatting import accept_any_text
 from tastypy_fast.cli.import_export import export, import_
 from tastypy_fast.cli.maintain import compact, copy, repair, verify
 from tastypy_fast.cli.read import get, ls
+from tastypy_fast.cli.run import run as run_command
 from tastypy_fast.cli.status import status
 from tastypy_fast.cli.watch import watch
 
@@ -66,14 +68,16 @@ class CommandGroup(click.Group):
 Exit codes:
   0    success
   1    incomplete: a key does not exist (the others were processed),
-       verify found damage, repair lost something, or a package that
-       the message names is not installed
+       run has tasks that failed or are left, verify found damage,
+       repair lost something, or a package that the message names is
+       not installed
   2    invalid arguments
   3    the store cannot be opened: it does not exist, is not a store,
        is damaged, has a newer format, or a private process has it open
   4    any other error: disk full, input that cannot be read, ...
   130  stopped by Ctrl-C
   141  the reader of the output exited (as with | head)
+  143  stopped by SIGTERM
 
 \b
 To complete commands, options and paths with the Tab key:
@@ -94,8 +98,8 @@ def tastypy_fast() -> None:
     """
 
 
-for command in (status, watch, ls, get, set_value, rm, add, done, reset, abort, export, import_, copy, compact, verify,
-                repair):
+for command in (status, watch, run_command, errors, ls, get, set_value, rm, add, done, reset, abort, export, import_,
+                copy, compact, verify, repair):
     tastypy_fast.add_command(command)
 
 

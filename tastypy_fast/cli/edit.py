@@ -90,15 +90,17 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
 @key_options
 @create_option
 @json_option
-def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, create: bool, as_object: bool) -> None:
+def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, null: bool, create: bool,
+        as_object: bool) -> None:
     """Add tasks to a tracker. Tasks that exist already are not changed.
 
     Keys can be given as arguments, in a file, or on stdin, one per line. Lines end with LF or CRLF, and empty lines are
-    skipped. Memory use is constant. Every 10,000 keys are one transaction.
+    skipped. With -0, null characters separate the keys, so that any file name can be a key. Memory use is constant.
+    Every 10,000 keys are one transaction.
 
     \b
     tastypy-fast add crawl https://example.org/ https://example.net/
-    find . -name '*.py' | tastypy-fast add files --create -
+    find . -name '*.pdf' -print0 | tastypy-fast add papers --create -0 -
     """
     if not keys and file is None:
         raise CommandError("add needs a key or --file", USAGE)
@@ -106,7 +108,7 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, cr
     with open_writer(store, SharedProgressTracker if create else None) as writer:
         tracker = require_tracker(writer)
         try:
-            for chunk in chunks((key for key, _ in iter_given_keys(keys, file, json_keys)), 10_000):
+            for chunk in chunks((key for key, _ in iter_given_keys(keys, file, json_keys, null)), 10_000):
                 with tracker.transaction():
                     before = len(tracker)
                     tracker.add_many_if_absent(chunk)
@@ -124,8 +126,8 @@ Action = Callable[[Any, list[Any]], object]
 
 
 def run_change(
-    store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, key_filter: KeyFilter, dry_run: bool,
-    as_object: bool, verb: str, action: Action, tasks_only: bool = True,
+    store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, null: bool, key_filter: KeyFilter,
+    dry_run: bool, as_object: bool, verb: str, action: Action, tasks_only: bool = True,
 ) -> int:
     """Apply an action to the given keys, or to those that match a filter, and return the exit code.
 
@@ -138,7 +140,7 @@ def run_change(
     opened: Reader | Writer = open_reader(store) if dry_run else open_writer(store)
     with opened:
         change = BulkChange(opened, json_keys, key_filter, None if dry_run else action)
-        return change.run(iter_given_keys(keys, file, json_keys) if given else None,
+        return change.run(iter_given_keys(keys, file, json_keys, null) if given else None,
                           f"would be {verb}" if dry_run else verb, as_object, tasks_only)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "as_json",
     "console",
     "duration",
+    "error_text",
     "key_as_json",
     "key_text",
     "pair_as_json",
@@ -59,6 +60,21 @@ def pair_as_json(key: Any, value: Any) -> str:
     return f'{{"key":{key_as_json(key)},"value":{as_json(value)}}}'
 
 
+def error_text(task: dict[str, Any]) -> str:
+    """Return the error of a task in one line, or an empty string. A task without ``_error`` may have an "error".
+
+    >>> error_text({"_error": {"type": "ValueError", "message": "a\\nb", "traceback": "..."}}), error_text({})
+    ('ValueError: a b', '')
+    """
+    kept = task.get("_error")
+    if isinstance(kept, dict):
+        found = ": ".join(str(kept[name]) for name in ("type", "message") if kept.get(name))
+    else:
+        own = kept if kept is not None else task.get("error")
+        found = own if isinstance(own, str) else as_json(own) if own is not None else ""
+    return " ".join(found.split())
+
+
 def key_text(key: Any, json_keys: bool = False) -> str:
     """Return a key as one line: a string unchanged (escaped on a terminal), any other key as JSON.
 
@@ -98,22 +114,39 @@ def _check_key(key: Any) -> None:
         raise ValueError(f"a key must be a string, an integer or an array of these, not {as_json(key)}")
 
 
-def read_lines(name: str) -> Iterator[tuple[int, str]]:
+def read_lines(name: str, null: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the number and the text of each line of a file, or of stdin if ``name`` is ``-``. Skips empty lines.
 
-    Bytes that are not UTF-8 become surrogates, as in arguments on the command line.
+    With ``null``, the input has no lines, and a null character ends each text. Bytes that are not UTF-8 become
+    surrogates, as in arguments on the command line.
     """
     source: BinaryIO = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
     try:
-        for number, raw in enumerate(source, 1):
-            line = raw.removesuffix(b"\n").removesuffix(b"\r")
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line:
-                yield number, line.decode("utf-8", "surrogateescape")
+        for number, raw in enumerate(_split_at_nulls(source) if null else _split_at_newlines(source), 1):
+            if raw:
+                yield number, raw.decode("utf-8", "surrogateescape")
     finally:
         if name != "-":
             source.close()
+
+
+def _split_at_newlines(source: BinaryIO) -> Iterator[bytes]:
+    for number, raw in enumerate(source):
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        yield line if number else line.removeprefix(b"\xef\xbb\xbf")
+
+
+def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
+    """Yield the parts of a file that null characters end. Memory use is that of the longest part."""
+    begun: list[bytes] = []
+    while block := source.read1(1 << 16):  # type: ignore[attr-defined]
+        first, *others = block.split(b"\0")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            begun = [others.pop()]
+            yield from others
+    yield b"".join(begun)
 
 
 def print_line(text: str) -> None:

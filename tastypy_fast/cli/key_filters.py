@@ -150,6 +150,10 @@ def key_options(command: F) -> F:
     """Add the arguments and options that give keys: as arguments, in a file, on stdin."""
     command = json_keys_option(command)
     command = click.option(
+        "-0", "--null", is_flag=True,
+        help="A null character ends each key in a file or on stdin, as find -print0 writes them, instead of a line.",
+    )(command)
+    command = click.option(
         "--file", "file", metavar="FILE", type=PathType(dir_okay=False, allow_dash=True),
         help="Read keys from a file, one per line; - is stdin. A key that is - also reads stdin.",
     )(command)
@@ -159,20 +163,26 @@ def key_options(command: F) -> F:
 # Given keys
 
 
-def iter_given_keys(keys: Iterable[str], file: str | None, json_keys: bool) -> Iterator[tuple[Any, str]]:
-    """Yield each key of the arguments, the file and stdin, with its text. The input is read as needed."""
+def iter_given_keys(
+    keys: Iterable[str], file: str | None, json_keys: bool, null: bool = False
+) -> Iterator[tuple[Any, str]]:
+    """Yield each key of the arguments, the file and stdin, with its text. The input is read as needed.
+
+    With ``null``, a null character ends each key in the file and on stdin.
+    """
     for text in keys:
         if text == "-":
-            yield from _keys_in("-", json_keys)
+            yield from _keys_in("-", json_keys, null)
         else:
             yield _parsed(text, json_keys, ""), text
     if file is not None:
-        yield from _keys_in(file, json_keys)
+        yield from _keys_in(file, json_keys, null)
 
 
-def _keys_in(name: str, json_keys: bool) -> Iterator[tuple[Any, str]]:
-    for number, text in read_lines(name):
-        yield _parsed(text, json_keys, f"{'stdin' if name == '-' else name}, line {number}: "), text
+def _keys_in(name: str, json_keys: bool, null: bool) -> Iterator[tuple[Any, str]]:
+    what = f"{'stdin' if name == '-' else name}, {'key' if null else 'line'}"
+    for number, text in read_lines(name, null):
+        yield _parsed(text, json_keys, f"{what} {number}: "), text
 
 
 def _parsed(text: str, json_keys: bool, where: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tastypy_fast import (
@@ -26,12 +28,14 @@ __all__ = [
     "identify_store",
     "is_tracker",
     "open_reader",
+    "open_tracker",
     "open_writer",
     "require_tracker",
 ]
 
 # The fields of a task that hold its status.
 TASK_FIELDS = {"_done", "_aborted", "_tries"}
+NO_TASKS = "the store at {} is a plain dict, which has no tasks; use a tracker"
 
 Reader = PersistentOrderedDict | ProgressTracker
 Writer = SharedPersistentOrderedDict | SharedProgressTracker
@@ -53,7 +57,7 @@ def is_tracker(store: object) -> bool:
 def require_tracker(store: Any) -> Any:
     """Return the store if it is a tracker. Raises CommandError otherwise."""
     if not is_tracker(store):
-        raise CommandError(f"the store at {store.path} is a plain dict, which has no tasks; use a tracker", CANNOT_OPEN)
+        raise CommandError(NO_TASKS.format(store.path), CANNOT_OPEN)
     return store
 
 
@@ -82,8 +86,26 @@ def open_writer(path: str, create: type[Writer] | None = None) -> Writer:
             raise
         return create(path)
     kind = SharedProgressTracker if found.is_tracker else SharedPersistentOrderedDict
-    try:
+    with _naming_the_owner(path):
         return kind(path, file_size=found.file_size)
+
+
+def open_tracker(path: str, max_tries: int = 0, private: bool = False) -> ProgressTracker | SharedProgressTracker:
+    """Open a tracker to run its tasks, shared with other processes unless ``private``. Raises the same errors."""
+    found = identify_store(path)
+    if not found.is_tracker:
+        raise CommandError(NO_TASKS.format(path), CANNOT_OPEN)
+    if private:
+        return ProgressTracker(path, max_tries, file_size=found.file_size)
+    with _naming_the_owner(path):
+        return SharedProgressTracker(path, max_tries, file_size=found.file_size)
+
+
+@contextlib.contextmanager
+def _naming_the_owner(path: str) -> Iterator[None]:
+    """Turn the error of a store that a process has open privately into one that names this process."""
+    try:
+        yield
     except StoreInUseError as error:
         owner = find_lock_holders(resolved(path)).text or "another process"
         raise CommandError(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
-from tastypy_fast.cli.formatting import as_json, key_text, pair_as_json, print_line, printable
+from tastypy_fast.cli.formatting import as_json, error_text, key_text, pair_as_json, print_line, printable
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
     Match,
@@ -72,6 +72,8 @@ def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
         return f"{key}\t{printable(as_json(match.value))}"
     task = match.value
     data = {name: value for name, value in task.items() if name not in TASK_FIELDS}
+    if "_error" in data:
+        data["_error"] = error_text(task)
     status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_status(match)
     return f"{status}\t{task['_tries']}\t{key}\t{printable(as_json(data)) if data else ''}".rstrip("\t")
 
@@ -84,7 +86,7 @@ def _open_status(match: Match) -> str:
 @store_argument
 @key_options
 @click.option("--json", "as_lines", is_flag=True, help='Print a line {"key": ..., "value": ...} per key.')
-def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, as_lines: bool) -> int:
+def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, null: bool, as_lines: bool) -> int:
     """Print the values of keys as JSON.
 
     For a single key, the value is printed over several lines. For several keys, each line has the key, a tab and the
@@ -99,7 +101,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, as
     alone = len(keys) == 1 and keys[0] != "-" and file is None
     code = OK
     with open_reader(store) as reader:
-        for key, text in iter_given_keys(keys, file, json_keys):
+        for key, text in iter_given_keys(keys, file, json_keys, null):
             try:
                 value = reader[key]
             except KeyError:

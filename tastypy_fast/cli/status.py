@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
 import click
 
+from tastypy_fast import ProgressTracker
+from tastypy_fast._core.iterators import KEYS
 from tastypy_fast._inspect.lock_holders import LockHolders, find_lock_holders
-from tastypy_fast._inspect.store_info import read_store_info
+from tastypy_fast._inspect.store_info import read_run, read_store_info
 from tastypy_fast._inspect.task_counts import ActiveClaim, StatusCounts, TaskCounter, active_claims
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
@@ -41,7 +44,8 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
     write, and the tasks that workers have claimed. The numbers are those of the last sync.
 
     A task counts as failed if it was tried N times (with --max-tries N), is neither done nor aborted, and no worker is
-    running it. Without --max-tries one try is enough, and failed tasks also count as left.
+    running it. Without --max-tries one try is enough, and failed tasks also count as left. Tasks that are not done and
+    have a kept error are counted as errors. The last run is that of tracker.run() or tastypy-fast run.
 
     The command reads 16 bytes for every 500 tasks, and 2 kB for every 500 of which some were tried and are not done.
     """
@@ -51,12 +55,19 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
         counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None
         claims = [(key_at(reader._open_cache, claim.seq), claim)  # type: ignore[arg-type]
                   for claim in active_claims(reader._store)] if counts else []
+        errors = sum(1 for _ in reader._tasks_with_error(KEYS)) if isinstance(reader, ProgressTracker) else 0
+        last_run = read_run(reader._store) if counts else None
         if as_object:
-            print_line(as_json(_as_dict(reader, info._asdict(), counts, holders, claims, max_tries)))
+            print_line(as_json({**_as_dict(reader, info._asdict(), counts, holders, claims, max_tries),
+                                **({"errors": errors, "last_run": last_run} if counts else {})}))
             return
         rows = [("store", printable(reader.path)),
                 ("kind", f"a {'tracker' if counts else 'dict'}, format {info.format}")]
         rows += _count_lines(counts) if counts else [("keys", f"{len(reader):,}")]
+        if errors:
+            rows.append(("errors", f"{quantity(errors, 'task')} (tastypy-fast errors shows them)"))
+        if last_run:
+            rows.append(("last run", printable(_describe_run(last_run))))
         rows += [
             ("disk", f"{size_text(info.bytes)}, {size_text(info.free)} of it free"),
             ("open", printable(_describe_holders(holders))),
@@ -95,6 +106,22 @@ def _count_lines(counts: StatusCounts) -> list[tuple[str, str]]:
         for name, number in (("done", counts.done), ("failed", counts.failed), ("aborted", counts.aborted),
                              ("left", counts.left))
     ]
+
+
+def _describe_run(info: dict[str, Any]) -> str:
+    """Return what was run last, when, and why it ended."""
+    text = str(info.get("function", "unknown"))
+    with suppress(TypeError, ValueError):
+        begun = _parse_time(info["begun"])
+        text += f", begun {duration(max((datetime.now(timezone.utc) - begun).total_seconds(), 0))} ago"
+        if "ended" not in info:
+            return f"{text}, not ended (it runs, or was killed)"
+        return f"{text}, ended after {duration((_parse_time(info['ended']) - begun).total_seconds())}: {info['reason']}"
+    return text
+
+
+def _parse_time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _describe_holders(holders: LockHolders) -> str:

@@ -28,9 +28,9 @@ def watch(store: str, max_tries: int, interval: float, until_done: bool, as_line
 
     The view has the number of tasks by status, the rate, the time left and the recent failures. The command only reads,
     and does not slow the pipeline down. Rate and time left are measured over the last minute of this command, so they
-    are also right after a pipeline was resumed. "Failed" means the same as in status. A failed task is shown with its
-    "error", if its data has one. Changes of a private pipeline appear when it syncs. If the output is not a terminal,
-    the command prints one line per count.
+    are also right after a pipeline was resumed. "Failed" means the same as in status. A failed task is shown with the
+    error that tracker.run() keeps, or with the "error" in its data. Changes of a private pipeline appear when it syncs.
+    If the output is not a terminal, the command prints one line per count.
     """
     state = WatchState(store, max_tries)
     try:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tastypy_fast._inspect.task_counts import StatusCounts, TaskCounter
 from tastypy_fast._mixins.counting import percent
-from tastypy_fast.cli.formatting import duration, key_text
+from tastypy_fast.cli.formatting import duration, error_text, key_text
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 
 __all__ = ["WatchState", "speed_text"]
@@ -74,9 +74,8 @@ class WatchState:
                 found = counter.failed_task(seq)
                 if found is not None:
                     key, task = found
-                    error = task.get("error")
-                    self.failures.append((key_text(key), f"{error}" if error else f"tried {tries} times"
-                                          if tries != 1 else "tried once"))
+                    tried = f"tried {tries} times" if tries != 1 else "tried once"
+                    self.failures.append((key_text(key), error_text(task) or tried))
             self._suspects = {}
         self._suspects.update(counter.newly_failed)
 

@@ -82,6 +82,12 @@ class TaskExecutor(ABC):
     def close(self) -> None:
         """End the workers, none of which has a task."""
 
+    def begin_no_more(self) -> None:  # noqa: B027 - only saves time
+        """Give back the tasks that have not begun, as far as that is possible, because the run is about to end.
+
+        Their events come from ``step()``. No more tasks are put after it.
+        """
+
     def suspend(self) -> None:  # noqa: B027 - only processes of their own have to be stopped
         """Stop the workers, because the program is about to be stopped (Ctrl-Z)."""
 

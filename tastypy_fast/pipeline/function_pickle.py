@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tastypy_fast._optional import optional_import
 from tastypy_fast.exceptions import UnsendableFunctionError
 
-__all__ = ["pickle_for_worker"]
+__all__ = ["main_as_workers_see_it", "pickle_for_worker"]
 
 
 def pickle_for_worker(value: Any, parts: Mapping[str, Any]) -> bytes:
@@ -41,11 +43,42 @@ def pickle_for_worker(value: Any, parts: Mapping[str, Any]) -> bytes:
 
 def _by_reference(value: Any) -> bytes:
     data = pickle.dumps(value, 5)
-    # A worker imports the main module of the program. That of an interactive session has no file to import.
-    main = sys.modules.get("__main__")
-    if b"__main__" in data and getattr(main, "__spec__", None) is None and not hasattr(main, "__file__"):
-        raise pickle.PicklingError("it is defined in an interactive session, which a worker cannot import")
+    if b"__main__" in data and not _can_import_main():
+        raise pickle.PicklingError("it is defined in the main module, which a worker cannot import")
     return data
+
+
+def _can_import_main() -> bool:
+    """Return whether multiprocessing imports the main module of the program in a worker.
+
+    It does not import that of an interactive session, of ``python -c``, of a folder or a zip file, and of a package,
+    and fails with that of a program that was read from the standard input.
+    """
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        name: str = spec.name
+        return name.rpartition(".")[2] != "__main__"
+    file = getattr(main, "__file__", None)
+    return isinstance(file, str) and os.path.exists(file)
+
+
+@contextlib.contextmanager
+def main_as_workers_see_it() -> Iterator[None]:
+    """Hide the file name of a main module that has no file while a worker starts.
+
+    The name of a program that was read from the standard input is "<stdin>", and multiprocessing would try to run it.
+    """
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is not None or not isinstance(file, str) or os.path.exists(file):
+        yield
+        return
+    del main.__file__  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        main.__file__ = file  # type: ignore[union-attr]
 
 
 def _name_unsendable(parts: Mapping[str, Any]) -> str:

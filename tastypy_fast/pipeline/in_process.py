@@ -31,11 +31,16 @@ __all__ = ["AsyncExecutor", "InlineExecutor", "RunningTask", "ThreadExecutor"]
 
 # How long close() waits for a thread that is idle, in seconds.
 CLOSE_SECONDS = 5.0
+# How long close() waits after kill() for coroutines that were cancelled, in seconds. A system may be about to kill the
+# program.
+KILL_SECONDS = 1.0
 # The weight of the latest task in the mean of an AsyncExecutor.
 WEIGHT = 0.1
 # An AsyncExecutor keeps quick tasks for this time waiting, in seconds, and at most this number.
 ASYNC_SECONDS = 0.02
 MAX_WAITING = 1000
+# A coroutine lets others run after this time, in seconds.
+PAUSE_SECONDS = 0.005
 
 
 class RunningTask(Protocol):
@@ -122,7 +127,7 @@ class _InProcess(TaskExecutor):
         self._wakeup = wakeup
         self._flying: dict[int, Task] = {}
         self._error: WorkerStartError | None = None
-        self._is_ending = False
+        self._is_draining = self._is_ending = self._is_killed = False
 
     def _initialize(self) -> None:
         if self._initializer is not None:
@@ -141,15 +146,23 @@ class _InProcess(TaskExecutor):
             raise self._error
         return events
 
+    def begin_no_more(self) -> None:
+        """Give back the tasks of threads and chunks that have not begun. See ``TaskExecutor.begin_no_more()``."""
+        self._is_draining = True
+
     def is_busy(self) -> bool:
         """Return whether tasks are in flight. See ``TaskExecutor.is_busy()``."""
         return bool(self._flying)
 
     def kill(self) -> list[Task]:
-        """Give all tasks back. Threads cannot be ended, so they are left alone. See ``TaskExecutor.kill()``."""
+        """Give all tasks back. A thread that runs one cannot be ended. See ``TaskExecutor.kill()``."""
         tasks = list(self._flying.values())
         self._flying.clear()
-        self._abandon()
+        if tasks:
+            self._is_killed = True
+            self._abandon()
+        else:
+            self.close()
         return tasks
 
     @abstractmethod
@@ -240,7 +253,7 @@ class ThreadExecutor(_InProcess):
         def begin(index: int, now: float) -> bool:
             nonlocal last
             last = now
-            return not self._is_ending
+            return not self._is_draining and not self._is_ending
 
         while (tasks := self._chunks.get()) is not None:
             began = time.monotonic()
@@ -256,9 +269,10 @@ class ThreadExecutor(_InProcess):
             self._results.close()
 
     def close(self) -> None:
-        """End the threads, which are idle. See ``TaskExecutor.close()``."""
+        """End the threads, which are idle, unless they were left alone. See ``TaskExecutor.close()``."""
         self._abandon()
-        _join(self._threads)
+        if not self._is_killed:
+            _join(self._threads, CLOSE_SECONDS)
 
 
 class _Noting:
@@ -379,36 +393,48 @@ class AsyncExecutor(_InProcess):
         self._fill_slots()
 
     def _fill_slots(self) -> None:
+        """Start a coroutine for each task that waits, as far as slots are free."""
         assert self._loop is not None
-        while self._waiting and self._slots:
-            slot = self._slots.pop()
-            coroutine = self._loop.create_task(self._run(self._waiting.popleft(), slot))
+        for _ in range(min(len(self._waiting), len(self._slots))):
+            coroutine = self._loop.create_task(self._run_tasks(self._slots.pop()))
             # The loop itself keeps weak references only.
             self._coroutines.add(coroutine)
             coroutine.add_done_callback(self._coroutines.discard)
 
-    async def _run(self, task: Task, slot: int) -> None:
+    async def _run_tasks(self, slot: int) -> None:
+        """Run the tasks that wait, one after the other."""
         assert self._results is not None
-        assert self._loop is not None
         if slot not in self._notes:
             self._notes[slot] = self._running()
         note = self._notes[slot]
-        limit = None
-        if self._timeout is not None:
-            limit = _TimeLimit(self._loop, self._timeout)
-        note.begin(task.key, task.tries)
-        began = time.monotonic()
-        outcome = await self._function.run_async((task.key, task.tries, task.data), slot)
-        took = time.monotonic() - began
-        note.end()
-        if limit is not None:
-            limit.end()
-            if limit.is_over and outcome.kind != DONE:
-                outcome = Outcome(FAILED, None, task_failure(
-                    "TaskTimeout", f"the task took longer than {self._timeout:g} s", seconds=round(took, 3)))
+        pause = time.monotonic() + PAUSE_SECONDS
+        while self._waiting:
+            task = self._waiting.popleft()
+            limit = None if self._timeout is None else _TimeLimit(self._timeout)
+            note.begin(task.key, task.tries)
+            began = time.monotonic()
+            outcome = await self._function.run_async((task.key, task.tries, task.data), slot)
+            now = time.monotonic()
+            note.end()
+            may_be_cancelled = outcome.kind != DONE
+            if limit is not None:
+                limit.end()
+                if limit.is_over:
+                    if may_be_cancelled:
+                        outcome = Outcome(FAILED, None, task_failure(
+                            "TaskTimeout", f"the task took longer than {self._timeout:g} s",
+                            seconds=round(now - began, 3)))
+                    may_be_cancelled = True
+            self._results.put((task, outcome, now - began))
+            if may_be_cancelled:
+                # A coroutine remembers that it was cancelled, so another one goes on.
+                break
+            if now > pause:
+                # Tasks that never wait would keep all others waiting.
+                await asyncio.sleep(0)
+                pause = time.monotonic() + PAUSE_SECONDS
         self._slots.append(slot)
         self._fill_slots()
-        self._results.put((task, outcome, took))
 
     def _abandon(self) -> None:
         if self._results is not None:
@@ -432,16 +458,16 @@ class AsyncExecutor(_InProcess):
         """End the event loop, in which no task runs. See ``TaskExecutor.close()``."""
         self._abandon()
         if self._thread is not None:
-            _join([self._thread])
+            _join([self._thread], KILL_SECONDS if self._is_killed else CLOSE_SECONDS)
 
 
 class _TimeLimit:
     """Cancels the coroutine that makes it after some time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self.is_over = False
         self._coroutine = asyncio.current_task()
-        self._handle = loop.call_later(seconds, self._cancel)
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._cancel)
 
     def _cancel(self) -> None:
         self.is_over = True
@@ -501,6 +527,10 @@ class InlineExecutor(_InProcess):
         if not self._tasks:
             self._wait(seconds)
             return []
+        if self._is_draining:
+            events = [self._land(task, NOT_BEGUN) for task in self._tasks]
+            self._tasks.clear()
+            return events
         task = self._tasks[0]
         self._note.begin(task.key, task.tries)
         began = time.monotonic()
@@ -530,7 +560,7 @@ class InlineExecutor(_InProcess):
         """Do nothing, because nothing was started. See ``TaskExecutor.close()``."""
 
 
-def _join(threads: list[threading.Thread]) -> None:
-    end = time.monotonic() + CLOSE_SECONDS
+def _join(threads: list[threading.Thread], seconds: float) -> None:
+    end = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))

@@ -18,6 +18,9 @@ __all__ = ["COMMIT_SECONDS", "ResultRecorder"]
 
 # The longest time between a result and its commit, in seconds.
 COMMIT_SECONDS = 0.5
+# The longest time without a commit while no result comes, in seconds. The automatic sync of a private tracker is
+# suspended, and other threads may change it.
+IDLE_SECONDS = 1.0
 # More results than these are committed sooner, because they are in memory.
 MAX_RESULTS = 5000
 MAX_BYTES = 16 << 20
@@ -35,10 +38,12 @@ class ResultRecorder:
         self._tracker = tracker
         self._on_saved = on_saved
         self._on_refused = on_refused
-        # (task, kind, dict or None, keys to add or None)
-        self._entries: list[tuple[Task, int, dict[str, Any] | None, list[Any] | None]] = []
+        # (task, kind, dict or None, keys to add or None). The first are those that an earlier run could not write.
+        self._entries: list[tuple[Task, int, dict[str, Any] | None, list[Any] | None]] = list(
+            tracker._unwritten_results)
+        tracker._unwritten_results = ()
         self._size = 0
-        self._committed_at = time.monotonic()
+        self._committed_at = self._idle_since = time.monotonic()
         self._has_changes = False
         self.has_new_tasks = False
         # How often the results were written.
@@ -60,12 +65,15 @@ class ResultRecorder:
         return max(0.0, self._committed_at + COMMIT_SECONDS - time.monotonic())
 
     def commit_if_due(self) -> None:
-        """Commit if the results are old or many enough."""
+        """Commit if the results are old or many enough, or if nothing was committed for a while."""
         left = self.seconds_left()
         if left <= 0:
             self.commit()
         elif left == float("inf"):
-            self._committed_at = time.monotonic()
+            self._committed_at = now = time.monotonic()
+            if now - self._idle_since >= IDLE_SECONDS:
+                self._idle_since = now
+                self._tracker._commit_run()
 
     def flush(self) -> None:
         """Write the results to the tracker. If that fails, they stay here, and the error is raised."""
@@ -112,10 +120,15 @@ class ResultRecorder:
                     refused[index] = error
             return refused
 
+    def leave_to_next_run(self) -> None:
+        """Keep what could not be written in the tracker, for its next run: the disk may have space again."""
+        self._tracker._unwritten_results = self._entries
+        self._entries = []
+
     def commit(self) -> None:
         """Write the results, and put them on disk as the tracker's durability says."""
         self.flush()
         if self._has_changes:
             self._tracker._commit_run()
             self._has_changes = False
-        self._committed_at = time.monotonic()
+        self._committed_at = self._idle_since = time.monotonic()

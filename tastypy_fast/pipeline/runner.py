@@ -140,6 +140,9 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 def _name_of(function: Any) -> str:
+    described = getattr(function, "described_as", None)  # of the task of a command: its text
+    if isinstance(described, str):
+        return described
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     return f"{module}.{name}" if module else str(name)
@@ -237,10 +240,16 @@ class _Run:
             self._source = TaskSource(self._tracker, self._recorder, options.tasks, options.allow_aborted,
                                       options.with_data, self._executor.in_process)
             try:
+                self._recorder.flush()
                 self._run_executor()
             finally:
-                self._source.close()
+                try:
+                    self._source.close()
+                finally:
+                    self._recorder.leave_to_next_run()
                 self._recorder.commit()
+            # The last results may have been refused.
+            self._call_on_failure()
         finally:
             self._report.workers_lost = self._executor.workers_lost
             if self._bar is not None:
@@ -348,6 +357,7 @@ class _Run:
             self._is_draining = True
             self._report.reason = reason
             self._kill_at = time.monotonic() + grace
+            self._executor.begin_no_more()
         elif grace == 0.0:
             self._kill_at = 0.0
 
@@ -378,7 +388,7 @@ class _Run:
         if outcome.data is not None:
             try:
                 data, new_keys = pickle.loads(outcome.data)
-            except Exception as error:
+            except BaseException as error:
                 self._handle_failed(task, Outcome(worker.FAILED, None, describe_error(error)))
                 return
             if data is not None and not RESERVED.isdisjoint(data):

@@ -2,7 +2,7 @@
 
 A task that has failed waits here until it is tried again. At most MAX_WAITING wait in memory. The time of the next try
 of all others is in their ``_error`` only. When nothing else is left, the source goes through the tracker again, and
-finds them.
+finds them. Tasks that the user has chosen all wait in memory, because they would not be found again.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class TaskSource:
 
     def wait(self, task: Task, seconds: float) -> bool:
         """Let a task be taken again after some time. Returns False if too many tasks wait already."""
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING and self._keys is None:
             self._has_overflowed = True
             return False
         heapq.heappush(self._waiting, (time.monotonic() + seconds, next(self._serial), task.key, task.retries))
@@ -186,7 +186,7 @@ class TaskSource:
 
     def begin_again(self) -> bool:
         """Go through the tracker again, if tasks wait in the store only. No task may be in flight."""
-        if not self._has_overflowed or self._keys is not None:
+        if not self._has_overflowed:
             return False
         self._has_overflowed = False
         self._recorder.flush()

@@ -92,6 +92,9 @@ class TaskResult:
 
     __slots__ = ("add", "data")
 
+    # Recognized by this, also in a subclass.
+    _is_task_result = True
+
     def __init__(self, data: Any = None, *, add: Iterable[Any] = ()) -> None:
         self.data = data
         self.add = list(add)
@@ -212,7 +215,9 @@ def shorten(text: str, limit: int) -> str:
 def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str, Any]:
     """Return the dict that is kept as ``_error`` of a task: type, message, traceback and time.
 
-    ``skip_frames`` is the number of frames at the beginning of the traceback that belong to this package.
+    ``skip_frames`` is the number of frames at the beginning of the traceback that belong to this package. An exception
+    may have an attribute ``task_error``, a dict of more fields, for example the exit code of a command. It may have the
+    field "type", too. Then no traceback is kept, because the fields say what failed.
     """
     if isinstance(error, str):
         return {"type": "Error", "message": _printable(shorten(error, MAX_MESSAGE)), "at": now_text()}
@@ -220,17 +225,21 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
     name = kind.__qualname__ if kind.__module__ in _WITHOUT_MODULE else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
-    except Exception as failure:
+    except BaseException as failure:
         message = f"<str() of the error raised {type(failure).__name__}>"
+    message = _printable(shorten(message, MAX_MESSAGE))
+    fields = getattr(error, "task_error", None)
+    if isinstance(fields, dict):
+        return {"type": name, "message": message, **fields, "at": now_text()}
     frames = error.__traceback__
     for _ in range(skip_frames):
         frames = frames.tb_next if frames is not None else None
     try:
         lines = traceback.format_exception(kind, error, frames)
-    except Exception as failure:
+    except BaseException as failure:
         lines = [f"<the traceback could not be formatted: {type(failure).__name__}>\n"]
-    return {"type": name, "message": _printable(shorten(message, MAX_MESSAGE)),
-            "traceback": _printable(shorten("".join(lines), MAX_TRACEBACK)), "at": now_text()}
+    return {"type": name, "message": message, "traceback": _printable(shorten("".join(lines), MAX_TRACEBACK)),
+            "at": now_text()}
 
 
 def _printable(text: str) -> str:
@@ -281,7 +290,14 @@ class TaskFunction(NamedTuple):
             variable.reset(token)
 
     def outcome_of_error(self, error: BaseException, began: float) -> Outcome:
-        """Return the outcome of a task that raised. ``began`` is a time of ``time.monotonic()``."""
+        """Return the outcome of a task that raised. ``began`` is a time of ``time.monotonic()``. Raises nothing."""
+        try:
+            return self._outcome_of_error(error, began)
+        except BaseException:
+            # Its class is hostile, or there is no memory for its description.
+            return Outcome(FAILED, None, task_failure("Error", "the task raised an error that cannot be described"))
+
+    def _outcome_of_error(self, error: BaseException, began: float) -> Outcome:
         wanted = getattr(type(error), "_task_outcome", None)
         info = describe_error(error, 1)
         info["seconds"] = round(time.monotonic() - began, 3)
@@ -302,10 +318,13 @@ def outcome_of(result: Any) -> Outcome:
     if result is None:
         return _DONE
     add = None
-    # By the attributes and not by the class, because the class may have been sent by value.
-    if type(result).__name__ == "TaskResult" and hasattr(result, "add"):
+    # By its attributes and not by its class, because the class may have been sent by value.
+    if getattr(type(result), "_is_task_result", False):
         result, add = result.data, result.add or None
-    if result is not None and not isinstance(result, dict):
+    if isinstance(result, dict):
+        # The items of a defaultdict can be sent, even where its factory cannot.
+        result = dict(result)
+    elif result is not None:
         result = {"result": result}
     data = pickle.dumps((result, add), 5)
     if len(data) > MAX_RESULT:

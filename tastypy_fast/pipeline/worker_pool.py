@@ -1,8 +1,8 @@
 """Run tasks in local worker processes, any of which may die or be killed at any moment without harm to the others.
 
-Each worker has a socket pair of its own, and two doubles of shared memory. Workers share no lock and no queue, so none
-can block another. The driver never waits for a worker: what it sends is buffered, and what it receives it reads when
-there is something to read.
+Each worker has a socket pair of its own, and three doubles of shared memory. Workers share no lock and no queue, so
+none can block another. The driver never waits for a worker: what it sends is buffered, and what it receives it reads
+when there is something to read.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ import socket
 import threading
 import time
 import weakref
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import connection as multiprocessing_connection
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from tastypy_fast.exceptions import WorkerStartError
 from tastypy_fast.pipeline.chunk_size import ChunkSize
 from tastypy_fast.pipeline.executor import NOT_BEGUN, Event, Task, TaskExecutor
-from tastypy_fast.pipeline.function_pickle import pickle_for_worker
+from tastypy_fast.pipeline.function_pickle import main_as_workers_see_it, pickle_for_worker
 from tastypy_fast.pipeline.heartbeat import NO_LIMIT, Heartbeats
 from tastypy_fast.pipeline.wire import HEADER, LOG, NOT_STARTED, READY, FrameReader, decode_outcome
 from tastypy_fast.pipeline.worker import CHUNK_BYTES, FAILED, Outcome, TaskFunction, describe_error, task_failure
 from tastypy_fast.pipeline.worker_log import handle_record, levels_in_use
-from tastypy_fast.pipeline.worker_process import WorkerSetup, run_forked, run_spawned
+from tastypy_fast.pipeline.worker_process import DEFAULT_SIGNALS, WorkerSetup, run_forked, run_spawned
 
 __all__ = ["ProcessPool"]
 
@@ -107,6 +109,10 @@ class ProcessPool(TaskExecutor):
         try:
             if self._start_method != "fork":
                 self._setup = self._pickle_setup()
+                resource_tracker.ensure_running()
+            if self._start_method == "forkserver":
+                _preload_in_fork_server()
+                forkserver.ensure_running()
             _pools.add(self)
             self._selector = selectors.DefaultSelector()
             if self._wakeup is not None:
@@ -144,7 +150,8 @@ class ProcessPool(TaskExecutor):
                     else:
                         process = self._context.Process(target=run_spawned, args=(theirs, slot))
                     process.name = f"tastypy_fast worker {slot}"
-                    process.start()
+                    with main_as_workers_see_it(), _blocked_signals():
+                        process.start()
             except BaseException:
                 ours.close()
                 raise
@@ -153,8 +160,7 @@ class ProcessPool(TaskExecutor):
             worker = _Worker(slot, process, ours)
             self._crew.append(worker)
         if self._start_method != "fork":
-            with contextlib.suppress(OSError):
-                socket.send_fds(ours, [b"h"], [self._heartbeats.descriptor])
+            worker.send_descriptor(self._heartbeats.descriptor)
             worker.send(self._setup)
         self._selector.register(ours, worker.interest(), worker)
         self._selector.register(worker.end, selectors.EVENT_READ, worker)
@@ -363,6 +369,9 @@ class ProcessPool(TaskExecutor):
         elif self._error is None:
             self.workers_lost += 1
             failure = _describe_death(exit_code)
+            if not position:
+                # If a task has closed the worker's socket, it is found when it runs alone.
+                self._size = ChunkSize()
         self._give_back(worker, position, failure)
         self._selector.unregister(worker.socket)
         self._selector.unregister(worker.end)
@@ -463,6 +472,13 @@ class ProcessPool(TaskExecutor):
         _pools.discard(self)
         atexit.unregister(self.kill)
 
+    def begin_no_more(self) -> None:
+        """Let each worker end after its task in progress. See ``TaskExecutor.begin_no_more()``."""
+        assert self._heartbeats is not None
+        for worker in self._crew:
+            position, _ = self._heartbeats.read(worker.slot)
+            self._heartbeats.set_limit(worker.slot, position)
+
     def suspend(self) -> None:
         """Stop the workers and what they have started. See ``TaskExecutor.suspend()``."""
         for worker in self._crew:
@@ -470,9 +486,9 @@ class ProcessPool(TaskExecutor):
 
     def resume(self, seconds: float) -> None:
         """Let the workers go on. See ``TaskExecutor.resume()``."""
-        assert self._heartbeats is not None
         for worker in self._crew:
-            worker.add_pause(self._heartbeats.read(worker.slot)[1], seconds)
+            if self._heartbeats is not None:
+                worker.add_pause(self._heartbeats.read(worker.slot)[1], seconds)
             worker.signal(signal.SIGCONT)
 
     def leave_to_parent(self) -> None:
@@ -484,6 +500,30 @@ class ProcessPool(TaskExecutor):
             self._selector.close()
             self._selector = None
         atexit.unregister(self.kill)
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block the signals of a terminal while a worker starts, because it is still in the program's process group.
+
+    A forked worker would call the program's handlers. Any other would end. The worker unblocks them when it has left.
+    multiprocessing's own processes are started before, because all their children would inherit the mask.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFAULT_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _preload_in_fork_server() -> None:
+    """Make the fork server import this package once, before it forks, instead of each worker after that.
+
+    It adds to the modules that the program has chosen. It has no effect if the fork server is running already.
+    """
+    chosen = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", None)
+    if isinstance(chosen, list) and run_spawned.__module__ not in chosen:
+        multiprocessing.get_context("forkserver").set_forkserver_preload([*chosen, run_spawned.__module__])
 
 
 def _after_fork_in_child() -> None:
@@ -532,6 +572,12 @@ class _Worker:
         # The worker does the same. Whichever is first, a signal to the group never misses it.
         with contextlib.suppress(OSError):
             os.setpgid(self._pid, self._pid)
+
+    def send_descriptor(self, descriptor: int) -> None:
+        """Send a file descriptor, before all frames. It takes one byte, for which there is room."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))
+        with contextlib.suppress(OSError):
+            self.socket.sendmsg([b"h"], [rights], SEND_FLAGS)
 
     def send(self, payload: bytes) -> None:
         """Send a frame, as far as the socket takes it. The rest is sent by ``flush()``."""
@@ -614,7 +660,9 @@ class _Worker:
 
     def wait(self, seconds: float | None) -> int | None:
         """Reap the process after its end, and return its exit code: negative for a signal, None if unknown."""
-        self._process.join(seconds)
+        # Not join(seconds), which waits for the sentinel.
+        if seconds is None or multiprocessing_connection.wait([self.end.fileno()], seconds):
+            self._process.join()
         exit_code: int | None = self._process.exitcode
         return exit_code
 

@@ -7,15 +7,20 @@ with the driver, however that ends.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import multiprocessing
 import os
 import pickle
 import signal
 import socket
+import sys
+import termios
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from tastypy_fast.pipeline.heartbeat import LIMIT, POSITION, TIME, map_heartbeat
@@ -29,7 +34,7 @@ from tastypy_fast.pipeline.wire import (
 from tastypy_fast.pipeline.worker import Outcome, TaskFunction, describe_error, run_chunk
 from tastypy_fast.pipeline.worker_log import ForwardingHandler, redirect_logging
 
-__all__ = ["WorkerSetup", "run_forked", "run_spawned"]
+__all__ = ["DEFAULT_SIGNALS", "WorkerSetup", "run_forked", "run_spawned"]
 
 # Signals that a terminal or a system sends to programs. In a worker they have their default effect.
 DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
@@ -54,40 +59,119 @@ def run_forked(
 ) -> None:
     """Run a worker in a forked process, which has inherited everything."""
     drivers_end.close()
-    _become_worker()
+    _become_worker(connection)
     _Worker(connection, slot, heartbeat).run(setup)
 
 
 def run_spawned(connection: socket.socket, slot: int) -> None:
     """Run a worker in a fresh process. The memory of its heartbeat and the pickled setup come over the socket."""
-    _become_worker()
+    _become_worker(connection)
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     if descriptors:
         _Worker(connection, slot, map_heartbeat(descriptors[0], slot)).run(None)
 
 
-def _become_worker() -> None:
+def _become_worker(connection: socket.socket) -> None:
     """Leave the driver's process group, terminal input and signal handlers."""
+    driver = multiprocessing.parent_process()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if null:
-        os.close(null)
+    # Where the driver has no standard input, its descriptor may be one of those that are needed here.
+    if 0 not in (connection.fileno(), driver.sentinel if driver is not None else -1):
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        if null:
+            os.close(null)
+    _leave_terminal()
     signal.set_wakeup_fd(-1)
     for number in DEFAULT_SIGNALS:
+        # To ignore a signal also drops one that was sent to the driver's group while this process started.
+        signal.signal(number, signal.SIG_IGN)
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFAULT_SIGNALS)
-    threading.Thread(target=_end_with_driver, args=(os.getppid(),), name="tastypy_fast driver", daemon=True).start()
+    watch = _DriverWatch()
+    watch.start()
+    os.register_at_fork(before=watch.stop)
 
 
-def _end_with_driver(parent: int) -> None:
-    """Wait for the end of the driver, then kill this process and all that it has started."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    driver = multiprocessing.parent_process()
-    while driver is not None and driver.is_alive() and os.getppid() == parent:
-        driver.join(PARENT_INTERVAL)
-    kill_own_group()
+def _leave_terminal() -> None:
+    """Give up the controlling terminal, so that a program that asks there for a password fails.
+
+    It would be stopped without end, because the worker is in a background process group.
+    """
+    with contextlib.suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDWR)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
+
+
+class _DriverWatch:
+    """A thread that waits for the end of the driver, and then kills this process and all that it has started.
+
+    It ends before a task forks, and starts again after that, because Python warns of a fork beside a thread.
+    """
+
+    def __init__(self) -> None:
+        # A forked child of a task inherits the hooks, and must not be watched.
+        self._pid = os.getpid()
+        self._parent = os.getppid()
+        self._reader, self._writer = os.pipe()
+        self._thread: threading.Thread | None = None
+        self._is_registered = False
+
+    def start(self) -> None:
+        """Start the thread. Without one, the worker ends when it next reads from the driver."""
+        if os.getpid() != self._pid:
+            return
+        thread = threading.Thread(target=self._wait, name="tastypy_fast driver", daemon=True)
+        # Raised while the interpreter ends.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+
+    def stop(self) -> None:
+        """End the thread, and wait for its end."""
+        if not self._is_registered:
+            self._is_registered = True
+            os.register_at_fork(after_in_parent=_call_later(self.start))
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            os.write(self._writer, b"\0")
+            thread.join()
+            os.read(self._reader, 1)
+
+    def _wait(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        driver = multiprocessing.parent_process()
+        while driver is not None and os.getppid() == self._parent:
+            ready = wait([driver.sentinel, self._reader], PARENT_INTERVAL)
+            if driver.sentinel in ready:
+                break
+            if ready:
+                return
+        kill_own_group()
+
+
+def _call_later(function: Callable[[], object]) -> Callable[[], object]:
+    """Return a hook for forks that makes the main thread call a function before its next step in Python.
+
+    Python counts the threads when all hooks have run. A hook in Python would call the function before that.
+    """
+    if sys.version_info < (3, 12):
+        return function
+    try:
+        import ctypes
+    except ImportError:
+        return function
+
+    def call(_: object) -> int:
+        function()
+        return 0
+
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(call)
+    return functools.partial(ctypes.pythonapi.Py_AddPendingCall, pointer, None)
 
 
 def kill_own_group() -> None:
@@ -100,8 +184,9 @@ def kill_own_group() -> None:
 class _Channel:
     """Sends frames to the driver, from any thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, on_error: Callable[[], object]) -> None:
         self._connection = connection
+        self._on_error = on_error
         self._lock = threading.Lock()
         self._sender = 0
         # What this thread logs while it sends, in a signal handler or a finalizer.
@@ -130,7 +215,8 @@ class _Channel:
                 self._connection.sendall(header)
                 self._connection.sendall(payload)
         except OSError:
-            # The driver has gone.
+            # The driver has gone, or a task has closed the socket.
+            self._on_error()
             kill_own_group()
 
 
@@ -141,11 +227,12 @@ class _Worker:
         self._slot = slot
         self._heartbeat = heartbeat
         self._connection = connection
-        self._channel = _Channel(connection)
+        self._channel = _Channel(connection, self._blame_last)
         self._input = connection.makefile("rb", SMALL)
         self._tasks: list[tuple[Any, int, Any]] = []
-        # The number of tasks in all chunks before this one.
+        # The number of tasks in all chunks before this one, and the position of a task whose chunk had no other one.
         self._before = 0
+        self._last = 0.0
         self._log = ForwardingHandler(lambda record: self._channel.send(LOG + record), self._task_key)
         self._function = TaskFunction(_no_function)
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -192,10 +279,22 @@ class _Worker:
         outcomes = run_chunk(self._run_task, tasks, self._slot, self._begin)
         now = time.monotonic()
         last = now - self._heartbeat[TIME]
+        self._last = self._heartbeat[POSITION] if len(tasks) == 1 else 0.0
+        # A task that runs alone is in progress still: if there is no memory for its result, it has used it up.
+        self._heartbeat[POSITION] = self._last
+        results = encode_results(outcomes, now - began, last)
         self._heartbeat[POSITION] = 0.0
         self._tasks = []
         self._before += len(tasks)
-        self._channel.send(encode_results(outcomes, now - began, last))
+        self._channel.send(results)
+
+    def _blame_last(self) -> None:
+        """Say which task is to blame if results cannot be sent. It would be run again without end.
+
+        Of several, any may be. The driver then sends them one by one.
+        """
+        if not self._heartbeat[POSITION]:
+            self._heartbeat[POSITION] = self._last
 
     def _run_task(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
         try:

@@ -36,6 +36,43 @@ def test_add_adds_missing_tasks(path, tmp_path):
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
 
 
+HOSTILE_NAMES = [b"a\nb", b"\n", b"c\r", b"it's", b'"', b"$(rm -r .)", b"-rf", b"\xff\xfe", b"\xef\xbb\xbfd", b"* ?",
+                 b"\\"]
+
+
+def test_add_reads_keys_that_null_characters_end(path, tmp_path):
+    # The last name has no null character after it, and an empty name is skipped like an empty line.
+    text = b"\0".join([*HOSTILE_NAMES, b"", b"last"])
+    keys = tmp_path / "keys"
+    keys.write_bytes(text)
+    assert run("add", path, "--create", "-0", "-", stdin=text.decode("utf-8", "surrogateescape")) == (
+        "added 12 tasks, 0 existed already\n")
+    assert run("add", path, "--null", "--file", keys) == "added 0 tasks, 12 existed already\n"
+    with Tracker(path) as tracker:
+        assert [key.encode("utf-8", "surrogateescape") for key in tracker] == [*HOSTILE_NAMES, b"last"]
+    assert run("done", path, "-0", "-", stdin="a\nb\0") == "1 task marked done\n"
+    assert json.loads(run("get", path, "--null", "--json", "-", stdin="a\nb"))["value"]["_done"]
+
+
+def test_add_reads_json_keys_that_null_characters_end(path):
+    assert run("add", path, "--create", "-0", "--json-keys", "-", stdin='1\0["x",\n2]\0"a"\0') == (
+        "added 3 tasks, 0 existed already\n")
+    with Tracker(path) as tracker:
+        assert tracker.keys() == [1, ("x", 2), "a"]
+    _, error = run("add", path, "-0", "--json-keys", "-", stdin='"new"\0nonsense\0', code=2)
+    assert "stdin, key 2" in error
+
+
+def test_add_reads_keys_across_the_blocks_of_its_input(path):
+    # 8 MB are read in many blocks, whose ends split keys.
+    long = "x" * 400
+    text = "".join(f"{number}{long}\0" for number in range(20_000))
+    assert run("add", path, "--create", "-0", "-", stdin=text) == "added 20,000 tasks, 0 existed already\n"
+    with Tracker(path) as tracker:
+        assert len(tracker) == 20_000
+        assert all(key.endswith(long) for key in tracker)
+
+
 def test_done_reset_abort_and_rm_on_keys(tasks):
     assert run("done", tasks, "e", "e") == "1 task marked done\n"
     out, error = run("done", tasks, "f", "nobody", code=1)

@@ -12,7 +12,7 @@ from tastypy_fast import POD
 from tests.support.command import COMMAND, ENVIRONMENT, refused, run
 
 COMMANDS = """
-    abort add compact copy done export get import ls repair reset rm set status verify watch
+    abort add compact copy done errors export get import ls repair reset rm run set status verify watch
 """.split()  # noqa: SIM905
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
-import uuid
 
 import pytest
 
 from tastypy_fast import SharedTracker, Tracker
 from tests.support.children import start
 from tests.support.command import COMMAND, ENVIRONMENT, run
-
-# The terminal has a width.
-TERMINAL = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "TMUX")}
+from tests.support.terminal import Terminal, needs_terminal
 
 PIPELINE = """
     import sys
@@ -66,36 +61,7 @@ def test_watch_until_done_measures_the_rate_from_its_own_start(path):
     assert "nothing left to do" in run("watch", path, "--until-done")
 
 
-class Terminal:
-    """A real terminal in which a program runs."""
-
-    def __init__(self, *command, columns=90, rows=36):
-        self.name = f"tastypy-fast-{uuid.uuid4().hex}"
-        quoted = " ".join(f"'{part}'" for part in command)
-        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), f"{quoted}; echo code $?; sleep 600")
-
-    def tmux(self, *arguments):
-        return subprocess.run(["tmux", "-L", self.name, "-f", os.devnull, *arguments], env=TERMINAL, check=True,
-                              capture_output=True, text=True, timeout=60).stdout
-
-    def screen(self):
-        return self.tmux("capture-pane", "-p", "-t", ":0")
-
-    def wait_for(self, *parts):
-        until = time.monotonic() + 60
-        while not all(part in (screen := self.screen()) for part in parts):
-            assert time.monotonic() < until, screen
-            time.sleep(0.05)
-        return screen
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.tmux("kill-server")
-
-
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
+@needs_terminal
 def test_watch_in_a_terminal(path):
     SharedTracker(path, init=[(number, {}) for number in range(100)]).close()
     with start(PIPELINE, "shared", path) as pipeline, Terminal(
@@ -120,7 +86,7 @@ def test_watch_in_a_terminal(path):
         assert "Traceback" not in terminal.screen()
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
+@needs_terminal
 def test_watch_respects_no_color(tasks):
     for variables, colored in (({}, True), ({"NO_COLOR": "1"}, False)):
         with Terminal("env", *(f"{name}={value}" for name, value in variables.items()), *COMMAND, "watch", tasks

@@ -21,7 +21,6 @@ from tastypy_fast._core.status_block import (
     failed_in,
     has_failed,
     make_status,
-    slots_with_error,
     tries_in,
 )
 
@@ -79,12 +78,9 @@ def test_failed_tasks_of_a_block(min_tries, bits):
     assert failed_in(block, min_tries, bits) == expected
     assert count_failed(block, min_tries, bits) == len(expected)
     assert [slot for slot, entry in enumerate(entries) if has_failed(entry, min_tries, bits)] == list(expected)
-    assert slots_with_error(block) == [slot for slot, entry in enumerate(entries)
-                                       if entry & ERROR and entry & PRESENT and not entry & DONE]
 
 
-@pytest.mark.parametrize("function", [slots_with_error, lambda block: count_failed(block, 1, 1),
-                                      lambda block: failed_in(block, 1, 1)])
+@pytest.mark.parametrize("function", [count_failed, failed_in])
 def test_functions_over_a_block_check_its_size(function):
     with pytest.raises(PersistentOrderedDictIntegrityError, match="size"):
-        function(bytes(BLOCK_BYTES - 1))
+        function(bytes(BLOCK_BYTES - 1), 1, PRESENT)

@@ -179,6 +179,29 @@ def test_kill_gives_back_what_threads_still_do(no_leaks):
     assert len(begun) == 2
 
 
+@pytest.mark.parametrize("kind", ["threads", "async"])
+def test_close_after_kill_does_not_wait_for_a_task_that_cannot_be_ended(kind):
+    began, go = threading.Event(), threading.Event()
+
+    def wait(key):
+        began.set()
+        go.wait(60)
+
+    async def wait_async(key):
+        wait(key)
+
+    executor = KINDS[kind](TaskFunction(wait_async if kind == "async" else wait), 1)
+    with started(executor):
+        until_room(executor)
+        executor.put([Task(1, 1)])
+        assert began.wait(60)
+        executor.kill()
+        at = time.monotonic()
+        executor.close()
+        assert time.monotonic() - at < 4
+        go.set()
+
+
 def test_threads_run_at_once():
     barrier = threading.Barrier(3)
     with started(ThreadExecutor(TaskFunction(lambda key: barrier.wait(30)), 3)) as executor:

@@ -248,7 +248,8 @@ def test_backoff_is_asked_with_the_number_of_the_try(make, run):
     assert asked == [1, 2, 3]
 
 
-def test_more_failed_tasks_than_wait_in_memory_are_all_tried_again(make, run, monkeypatch):
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_more_failed_tasks_than_wait_in_memory_are_all_tried_again(make, run, monkeypatch, is_chosen):
     monkeypatch.setattr(task_source, "MAX_WAITING", 5)
     tracker = make(max_tries=3)
     tracker.add_many(range(60))
@@ -256,8 +257,8 @@ def test_more_failed_tasks_than_wait_in_memory_are_all_tried_again(make, run, mo
     def work(key):
         raise ValueError(key)
 
-    report = run(tracker, work, backoff=lambda tries: 0.01)
-    assert report.failed == 60
+    report = run(tracker, work, backoff=lambda tries: 0.01, tasks=iter(range(60)) if is_chosen else None)
+    assert (report.failed, report.retried, report.left) == (60, 120, 0)
     assert {tracker.tries(key) for key in range(60)} == {3}
 
 
@@ -382,6 +383,37 @@ def test_stop_ends_the_run_in_order(make, run):
     assert report.left == 10_000 - report.done
     assert sum(tracker.tries(key) for key in tracker) == report.done
     assert run(tracker, lambda key: None).done == report.left
+
+
+@pytest.mark.parametrize("run", ["processes", "threads", "inline"], indirect=True)
+def test_stop_begins_none_of_the_tasks_that_wait_in_a_worker(make, run, calls, tmp_path):
+    tracker = make(max_tries=2)
+    tracker.add_many(range(1000))
+    workers = 1 if run.kind == "inline" else 2
+    stop = threading.Event()
+
+    def work(key):
+        if key < 200:
+            time.sleep(0.001)
+            return
+        calls.note(key)
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+
+    def end():
+        while len(calls.counts()) < workers:
+            time.sleep(0.01)
+        stop.set()
+        time.sleep(0.5)  # not to win a race: the running tasks could go on for ever
+        (tmp_path / "go").touch()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    report = run(tracker, work, stop=stop)
+    thread.join()
+    assert len(calls.counts()) == workers
+    assert report.reason == "stopped"
+    assert sum(tracker.tries(key) for key in tracker) == report.done == tracker.num_done()
 
 
 def test_stop_that_is_set_already_runs_nothing(make, run):

@@ -10,6 +10,7 @@ import pytest
 from tastypy_fast import (
     SharedTracker,
 )
+from tastypy_fast._finishing import ABORTED, DONE, FAILED, GIVEN_BACK, RETRY
 from tests.support.shared import ABC, BLOCKS, FRESH, block_of, listed, place_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -257,6 +258,13 @@ STATUS_CHANGES = {
     "deleted and added": lambda tracker: (tracker.pop("done"), tracker.add("done"), tracker.mark_done("done")),
     "many added": lambda tracker: (tracker.add_many(range(900)), tracker.mark_done_many(range(300, 800))),
     "many deleted": lambda tracker: [tracker.pop(key) for key in list(tracker)],
+    "finished": lambda tracker: tracker._finish_many([(key, DONE, {"y": 1}) for key in tracker]),
+    "failed and given back": lambda tracker: tracker._finish_many(
+        [(key, kind, {"type": "X"}) for key, kind in zip(tracker, (FAILED, GIVEN_BACK, ABORTED, RETRY), strict=False)]),
+    "failed, then done": lambda tracker: [tracker._finish_many([(key, kind, {"type": "X"}) for key in tracker])
+                                          for kind in (FAILED, DONE)],
+    "finished twice": lambda tracker: tracker._finish_many(
+        [(key, kind, {"y": "x" * 6000}) for kind in (FAILED, DONE) for key in tracker]),
     "error": lambda tracker: tracker._record_error("open", {"message": "x"}),
     "error and done": lambda tracker: (tracker.record_error("open", "x"), tracker.mark_done("open")),
     "errors and done": lambda tracker: ([tracker.record_error(key, "x") for key in tracker],

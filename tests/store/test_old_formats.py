@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tastypy_fast import POD, SharedPOD, SharedTracker, Tracker, maintenance
+from tastypy_fast._inspect.failures import iter_failures
 
 FOLDERS = sorted(Path(__file__).parent.glob("format_*"))
 STORES = [pytest.param(file, id=f"{file.parent.name}-{file.name.partition('.')[0]}")
@@ -84,6 +85,7 @@ def test_negative_tries_of_format_3_are_no_error(old, cls):
     path, _ = old
     with Tracker(path, mode="r") as store:
         assert [store.tries(f"task {number}") for number in (1003, 1004, 1005)] == [-1, -1, -1]
+        assert list(iter_failures(store)) == []
     with cls(path) as store:
         keys = [f"task {number}" for number in (1003, 1004, 1005)]
         assert [store.tries(key) for key in keys] == [-1, -1, -1]

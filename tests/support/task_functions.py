@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 from tastypy_fast.pipeline import Abort, Retry, TaskResult, current_task
@@ -210,6 +211,35 @@ def log_in_child(key):
         os._exit(0)
     os.waitpid(pid, 0)
     logger.warning("from the task")
+
+
+def fork_often(key):
+    """The warnings of forks beside threads, which Python 3.12 and later give."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+    return {"warnings": [str(warning.message) for warning in caught],
+            "threads": sorted(thread.name for thread in threading.enumerate())}
+
+
+def fork_twice(key):
+    """The exit status of a forked child, whose own child leaves a daemon behind."""
+    pid = os.fork()
+    if pid == 0:
+        inner = os.fork()
+        if inner == 0:
+            os.setsid()
+            if os.fork() == 0:
+                write(key, str(os.getpid()))
+                time.sleep(1000)
+            os._exit(0)
+        time.sleep(0.05)
+        os._exit(3 if os.waitpid(inner, 0)[1] == 0 else 4)
+    return {"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
 
 
 # Initializers

@@ -10,6 +10,7 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
+    DiskFullError,
     InvalidKeyError,
     PersistentOrderedDictException,
     ProgressTracker,
@@ -260,6 +261,27 @@ def test_a_try_is_not_subtracted_after_a_reset(tracker, kind):
     assert tracker.tries("a") == 0
 
 
+def test_a_task_may_come_twice(tracker):
+    tracker._open_queue(False).take(9)
+    changes = [(key, kind, {"x": kind, "long": "y" * 9000}) for kind in (RETRY, FAILED, DONE) for key in KEYS]
+    changes += [("a", DONE, {"_tries": 5}), ("a", DONE, {"z": object()})]
+    assert [index for index, _ in tracker._finish_many(changes)] == [len(changes) - 1]
+    expected = {**FRESH, "_done": True, "_tries": 1, "x": DONE, "long": "y" * 9000}
+    assert tracker.items() == [(key, {**expected, "_tries": 5} if key == "a" else expected) for key in KEYS]
+
+
+@pytest.mark.parametrize("count", [99, 100, 101, 1234])
+def test_batches_of_any_size(make, count):
+    tracker = make()
+    tracker.add_many(range(count))
+    tracker._open_queue(False).take(count)
+    changes = [(number * 7 % count, DONE, {"x": object() if number % 50 == 3 else number}) for number in range(count)]
+    left = {number for number in range(count) if number % 50 == 3}
+    assert [index for index, _ in tracker._finish_many(changes)] == sorted(left)
+    assert tracker.num_done() == len({key for number, (key, _, _) in enumerate(changes) if number not in left})
+    tracker._check()
+
+
 def test_a_task_that_was_deleted_and_added_again(tracker):
     tracker._open_queue(False).take(9)
     del tracker["a"]
@@ -320,6 +342,43 @@ def test_closed_stores_and_queues_raise(tracker):
             call()
     queue.close()
     slot.end()
+
+
+def test_error_of_a_task_comes_after_the_tasks_before_it(path):
+    with Tracker(path, init={key: {} for key in "0abc"}) as tracker:
+        queue, b = tracker._open_queue(False), tracker["b"]
+        assert queue.take(1) == [("0", 1, False)]
+        b["_tries"] = "x"
+        assert queue.take(3) == [("a", 1, False)]
+        for _ in range(2):
+            with pytest.raises(UnstorableValueError):
+                queue.take(3)
+        b["_tries"] = 4
+        assert queue.take(3) == [("b", 5, False), ("c", 1, False)]
+
+
+@pytest.mark.parametrize("how", ["take", "claim"])
+def test_tries_are_given_back_if_the_sync_fails(path, monkeypatch, how):
+    with Tracker(path, init={"disk": {}, "held": {}}, sync_every=None) as tracker:
+        tracker.sync()
+        held = tracker["held"]
+        tracker.add("new")
+        queue = tracker._open_queue(False)
+        call = (lambda: queue.take(9)) if how == "take" else (lambda: queue.claim(["disk", "held", "new"]))
+        with monkeypatch.context() as patched:
+            patched.setattr(type(tracker._store), "write_sync", fail)
+            other = Tracker(path, sync_at=1, sync_every=None)
+            failing = other._open_queue(False)
+            with pytest.raises(DiskFullError):
+                failing.take(9) if how == "take" else failing.claim(["disk", "held", "new"])
+        assert ([tracker.tries(key) for key in tracker], held["_tries"]) == ([0, 0, 0], 0)
+        tracker._check()
+        assert len(call()) == len(failing.take(9) or call()) == 3
+        other.close()
+
+
+def fail(*arguments):
+    raise DiskFullError(28, "no space")
 
 
 def test_reader_and_forked_child_cannot_take(path):
@@ -421,7 +480,14 @@ def test_random_operations_agree_with_a_model(make, seed):
                 key = min(waiting, key=places.get)
                 waiting.remove(key)
                 changes.append((key, FAILED, None))
-            assert tracker._finish_many(iter(changes)) == []
+            if shared and rng.random() < 0.3:
+                with tracker.transaction():
+                    # Only the first of them can be written without the cache.
+                    half = len(changes) // 2
+                    for part in changes[:half], changes[half:]:
+                        assert tracker._finish_many(part) == []
+            else:
+                assert tracker._finish_many(iter(changes)) == []
         elif what == "restart":
             queue.restart()
             position = -1

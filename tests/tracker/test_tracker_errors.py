@@ -6,7 +6,8 @@ import pytest
 
 from tastypy_fast import ProgressTracker, SharedTracker, Tracker
 from tastypy_fast._core.iterators import KEYS
-from tastypy_fast._core.status_block import STATUSES, slots_with_error
+from tastypy_fast._core.status_block import ERROR, STATUSES
+from tastypy_fast._inspect.failures import iter_failures
 from tests.support.claims import Worker, call
 from tests.support.tasks import reopened
 
@@ -18,11 +19,9 @@ def tracker(make):
 
 def flagged(tracker):
     """Close a tracker, and return the keys of unfinished tasks whose status has the flag on disk."""
-    keys = tracker.keys()
     tracker.close()
-    with Tracker(tracker.path, mode="r") as reader, reader._store.begin_reading() as txn:
-        blocks = [block for _, block in txn.cursor(reader._store.status)]
-    return [keys[slot] for slot in slots_with_error(blocks[0])] if blocks else []
+    with Tracker(tracker.path, mode="r") as reader:
+        return list(reader._tasks_with_error(KEYS))
 
 
 def failed(message="it is broken"):
@@ -238,5 +237,41 @@ def test_loops_that_are_under_way_see_the_same_task(tracker, first):
     assert list(tracker._tasks(KEYS, False, *[False] * isinstance(tracker, Tracker))) == tracker.keys()
 
 
-def test_layout_leaves_twenty_seven_bits_for_the_tries():
-    assert STATUSES.size == 16 + 4 * 500
+# Listing them
+
+
+def test_failures_are_listed_without_reading_other_values(tracker, place):
+    assert list(iter_failures(tracker)) == []
+    tracker.record_error("a", "x")
+    tracker.record_error("b", "y")
+    tracker.abort("b")
+    tracker.record_error("long" * 200, "z")
+    tracker.set["long" * 200]["_done"] = True
+    tracker.add_many(range(1200))
+    tracker.record_error(1100, "late")
+    place(tracker)
+    expected = [(key, tracker[key]) for key in ("a", "b", 1100)]
+    assert list(iter_failures(tracker)) == expected
+    tracker.close()
+    with Tracker(tracker.path, mode="r") as reader:
+        assert list(iter_failures(reader)) == expected
+
+
+def test_flag_without_an_error_is_no_failure(path):
+    """As a negative number of tries of format 3 leaves it."""
+    with Tracker(path, init={"a": {"_tries": -1}, "b": {"_error": 1}}) as tracker:
+        tracker.sync()
+        tracker._store.write(lambda txn: set_all_flags(txn, tracker._store.status))
+    with Tracker(path, mode="r") as reader:
+        assert list(reader._tasks_with_error(KEYS)) == ["a", "b"]
+        assert [key for key, _ in iter_failures(reader)] == ["b"]
+    with Tracker(path) as tracker:
+        assert tracker["a"]["_tries"] == -1  # which also puts the flag right
+        tracker.sync()
+        assert list(tracker._tasks_with_error(KEYS)) == ["b"]
+        tracker._check()
+
+
+def set_all_flags(txn, status):
+    fields = list(STATUSES.unpack(txn.get(bytes(8), db=status)))
+    txn.put(bytes(8), STATUSES.pack(*fields[:8], *[entry | ERROR if entry else 0 for entry in fields[8:]]), db=status)

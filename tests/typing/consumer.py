@@ -8,6 +8,7 @@ mypy --strict and pyright check this file (see test_typing.py); it is never run.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +26,7 @@ from tastypy_fast import (
     SharedTracker,
     Tracker,
 )
+from tastypy_fast.pipeline import Abort, CurrentTask, Retry, RunReport, TaskResult, current_task
 from tastypy_fast.types import (
     Claim,
     ClaimIterator,
@@ -447,6 +449,74 @@ def shared_tracker_shared(tracker: SharedProgressTracker[str]) -> None:
         assert_type(inside, SharedProgressTracker[str])
     tracker.lock()
     tracker.unlock()
+
+
+# A pipeline
+
+
+def fetch(url: str) -> TaskResult | Task | None:
+    task = current_task()
+    assert_type(task, CurrentTask)
+    assert_type(task.key, Any)
+    assert_type(task.tries, int)
+    assert_type(task.slot, int)
+    assert_type(task.data, Task | None)
+    if task.tries > 2:
+        raise Abort("gone")
+    if task.slot:
+        raise Retry(after=1.5, count=True, reason="busy")
+    result = TaskResult({"size": 1}, add=["a"])
+    assert_type(result.data, Any)
+    assert_type(result.add, list[Any])
+    return result if url else None
+
+
+async def fetch_async(url: str, data: Task) -> list[int]:
+    return [len(url), len(data)]
+
+
+def on_result(key: str, data: Task | None) -> None:
+    pass
+
+
+def on_failure(key: str, error: Task, final: bool) -> bool:
+    return final
+
+
+def pipeline(tracker: ProgressTracker[str], shared: SharedProgressTracker[str], either: TrackerLike[str]) -> None:
+    assert_type(tracker.run(fetch), RunReport)
+    assert_type(tracker.run(fetch, workers=40, timeout=300, retries=2, progress=True), RunReport)
+    assert_type(
+        tracker.run(
+            fetch_async,
+            progress={"desc": "pages"},
+            executor="async",
+            tasks=(key for key in tracker.todo_keys() if key),
+            with_data=True,
+            allow_aborted=True,
+            backoff=lambda tries: 10.0 * tries,
+            abort_on=(KeyError, OSError),
+            initializer=print,
+            initargs=("a", 1),
+            start_method="spawn",
+            deadline=0.5,
+            max_failures=0.05,
+            on_result=on_result,
+            on_failure=on_failure,
+            stop=threading.Event(),
+        ),
+        RunReport,
+    )
+    report = shared.run(fetch, abort_on=ValueError, max_failures=10, backoff=2)
+    assert_type(report, RunReport)
+    assert_type(report.done + report.failed + report.aborted + report.retried, int)
+    assert_type(report.timed_out + report.workers_lost + report.left, int)
+    assert_type(report.seconds, float)
+    assert_type(report.reason, str)
+    assert_type(report.errors, list[tuple[Any, Task]])
+    report.raise_for_failed()
+    checked: RunReport = either.run(fetch, workers=2, on_result=on_result)
+    del checked
 
 
 # Names

@@ -65,6 +65,22 @@ def tasks(tracker: Tracker[str], one: SharedTracker[str]) -> None:
     tracker.try_keys(10, 5)  # error
 
 
+def wrong_result(key: int, data: None) -> None:
+    pass
+
+
+def pipeline(tracker: Tracker[str], one: SharedTracker[str], either: TrackerLike[str]) -> None:
+    tracker.run("print")  # error
+    tracker.run(print, 4)  # error
+    tracker.run(print, workers="4")  # error
+    tracker.run(print, on_result=wrong_result)  # error
+    tracker.run(print, tasks=[1, 2])  # error
+    one.run(print, abort_on=[ValueError])  # error
+    one.run(print, stop=True)  # error
+    one.run(print).missing()  # error
+    either.run(print, chunk=5)  # error
+
+
 def plain(pod: POD[str, dict[str, Any]], other: dict[str, int]) -> None:
     tracker: TrackerLike[str] = pod  # error
     store: StoreLike[str, int] = other  # error

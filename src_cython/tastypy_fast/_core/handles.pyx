@@ -548,3 +548,7 @@ cdef class TrackerHandle(PodHandle):
     def _aborted_tasks(self, int kind):
         """Iterate over the aborted tasks."""
         return TaskIterator(self, kind, ABORTED, 0, False, False)
+
+    def _tasks_with_error(self, int kind):
+        """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
+        return TaskIterator(self, kind, ERROR, DONE, False, False)

@@ -43,7 +43,6 @@ __all__ = [
     "has_failed",
     "make_status",
     "patched",
-    "slots_with_error",
     "tries_in",
 ]
 
@@ -233,13 +232,6 @@ def failed_in(bytes block not None, int32_t min_tries, uint32_t bits):
     cdef int slot
     return {slot: tries_of(data.entry[slot]) for slot in range(TASKS_PER_BLOCK)
             if is_failed(data.entry[slot], min_tries, bits)}
-
-
-def slots_with_error(bytes block not None):
-    """Return the slots of the unfinished tasks of a block that seem to have an error."""
-    cdef const Layout* data = layout_of(block)
-    cdef int slot
-    return [slot for slot in range(TASKS_PER_BLOCK) if data.entry[slot] & (PRESENT | DONE | ERROR) == PRESENT | ERROR]
 
 
 cdef const Layout* layout_of(bytes block) except NULL:

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_table cimport StatusTable
+from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
 
 # What finish_many() does with a task: see tastypy_fast._finishing.
@@ -38,8 +39,8 @@ cdef class TaskCache(WriteCache):
     cdef int32_t take_waiting_tries(self, bytes key) except? -1
     cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at)
     cdef list finish_many(self, list changes, long long sync_at)
-    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1
-    cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1
+    cdef int finish_some(self, list changes, Py_ssize_t first, Py_ssize_t end, list failures) except -1
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, dict records) except -1
     cdef object mark_done_with(self, object key, dict data, long long sync_at)
     cdef object reset_tries(self, object key, long long sync_at)
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
@@ -53,6 +54,11 @@ cdef class TaskCache(WriteCache):
     cdef int put_tasks(self, object txn, list index, list records) except -1
     cdef object merge(self, object key, dict changes, long long sync_at)
 
+cdef bint sets_status(dict data) except -1
+cdef dict data_in(int codec, bytes payload)
+cdef bytes finished_data(dict value, int kind, dict data, int* codec)
+cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind,
+                              bint has_data) except? 0xffffffff
 cdef uint32_t status_in(dict value) except? 0xffffffff
 cdef bytes dump_data(dict value, int* codec)
 cdef int write_status_to_dict(dict value, uint32_t status) except -1

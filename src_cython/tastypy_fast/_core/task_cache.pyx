@@ -9,14 +9,22 @@ the flag ERROR. This flag is a hint, because stores of older formats may have it
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
 from tastypy_fast._core.claim_record cimport Claim, is_own, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
-from tastypy_fast._core.record_codec cimport NO_PAYLOAD, build_record, dump_value, load_value
+from tastypy_fast._core.record_codec cimport (
+    NO_PAYLOAD,
+    Record,
+    build_record,
+    dump_value,
+    load_value,
+    parse_record,
+    record_payload,
+)
 from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_block cimport (
     ABORTED,
@@ -56,6 +64,8 @@ cdef frozenset SPECIAL = frozenset(("_done", "_aborted", "_tries"))
 cdef enum:
     # The number of keys that one call looks up in the index.
     CHUNK = 1000
+    # The number of tasks whose records finish_many() reads at once.
+    FINISH_CHUNK = 100
 
 
 @cython.final
@@ -444,42 +454,64 @@ cdef class TaskCache(WriteCache):
         pairs of an index and an exception for those whose data cannot be stored or read. They are not changed. A task
         that does not exist any more is skipped.
         """
-        cdef list encoded = [], seqs, failures = []
-        cdef Py_ssize_t index
-        cdef tuple change
+        cdef list failures = []
+        cdef Py_ssize_t first
         if not self.writable:
             raise self.store.refuse_write()
-        for change in changes:
-            encoded.append(encode_key(change[0]))
         self.begin_op()
         try:
-            seqs = self.find_seqs(encoded)
-            for index in range(len(changes)):
-                if <long long>seqs[index] != ABSENT:
-                    change = changes[index]
-                    try:
-                        self.finish_task(change[0], encoded[index], seqs[index], change[1], change[2])
-                    except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
-                        failures.append((index, error))
+            for first in range(0, len(changes), FINISH_CHUNK):
+                self.finish_some(changes, first, min(first + FINISH_CHUNK, len(changes)), failures)
             self.sync_if_due(sync_at)
         finally:
             self.end_op()
         return failures
 
-    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data) except -1:
+    cdef int finish_some(self, list changes, Py_ssize_t first, Py_ssize_t end, list failures) except -1:
+        """Change some of the tasks. One call of LMDB finds them, and one reads the records that are needed."""
+        cdef list encoded = [], wanted = []
+        cdef list seqs
+        cdef dict records
+        cdef Py_ssize_t index
+        cdef tuple change
+        cdef long long seq
+        for index in range(first, end):
+            change = changes[index]
+            encoded.append(encode_key(change[0]))
+        seqs = self.find_seqs(encoded)
+        for index in range(end - first):
+            seq = seqs[index]
+            change = changes[first + index]
+            if seq != ABSENT and (change[2] is not None or self.status.get(seq) & ERROR) \
+                    and self.entry_of(encoded[index]) is None:
+                wanted.append(pack(seq))
+        records = self.get_many(wanted, self.store.values) if wanted else {}
+        for index in range(end - first):
+            seq = seqs[index]
+            if seq != ABSENT:
+                change = changes[first + index]
+                try:
+                    self.finish_task(change[0], encoded[index], seq, change[1], change[2], records)
+                except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
+                    failures.append((first + index, error))
+        return 0
+
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, dict records) except -1:
         """Change one task, as ``kind`` says. Nothing changes if the data cannot be stored."""
         cdef Entry entry = self.entry_of(encoded)
         cdef uint32_t status = self.status_at(seq, entry)
         cdef bint is_done = kind == FINISH_DONE
         cdef bint has_error = (status & ERROR) != 0
-        cdef long long stored = 0
+        cdef uint32_t changed
+        cdef Record record
         cdef int codec = 0
         cdef bytes payload = None
+        cdef bytes raw
         cdef dict value
         if status & DONE and not is_done:
             # Somebody has marked the task done meanwhile.
             data = None
-        elif is_done and data and not SPECIAL.isdisjoint(data):
+        elif is_done and sets_status(data):
             # The data set the status, too.
             self.mark_done_with(key, data, 0)
             return 0
@@ -501,72 +533,32 @@ cdef class TaskCache(WriteCache):
                     entry.value["_error"] = data
                 self.count_as_dirty(entry)
             else:
-                if entry is None:
-                    raw = self.find_record(encoded, &stored)
+                if entry is not None:
+                    payload = entry.payload
+                    codec = entry.codec
+                else:
+                    raw = records.get(pack(seq))
                     if raw is None:
-                        raise self.damaged(key, "the task has no record")
-                    entry = self.entry_from_record(encoded, seq, raw)
-                    payload = entry.payload
-                    codec = entry.codec
-                    entry = None
-                else:
-                    payload = entry.payload
-                    codec = entry.codec
-                if codec == NO_PAYLOAD:
-                    value = {}
-                else:
-                    value = self.decode(encoded, seq, codec, payload)
-                    value.pop("_error", None)
-                    for name in ("_done", "_aborted", "_tries"):
-                        del value[name]
-                if not is_done:
-                    value["_error"] = data
-                elif data:
-                    value.update(data)
-                    value.pop("_error", None)
-                payload = None
-                codec = NO_PAYLOAD
-                if value:
-                    payload = dump_value(value, &codec)
+                        raise self.damaged(key, "the index refers to a record that does not exist")
+                    try:
+                        parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+                        payload = record_payload(&record)
+                    except PersistentOrderedDictIntegrityError as error:
+                        raise self.damaged(key, error) from error
+                    codec = record.codec
+                try:
+                    value = data_in(codec, payload)
+                except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
+                    raise self.damaged(key, error) from error
+                payload = finished_data(value, kind, data, &codec)
                 if entry is None:
                     entry = make_cache_entry(encoded, seq, seq)
                     self.adopt(entry)
                     self.add_len_delta(entry)
                 self.put_payload(entry, encoded, codec, payload)
-        return self.end_task(key, seq, entry, status, kind, data is not None)
-
-    cdef int end_task(self, object key, long long seq, Entry entry, uint32_t status, int kind, bint has_data) except -1:
-        """Set the status of a task whose data finish_task() has changed."""
-        cdef Claim claim
-        cdef bytes number
-        cdef uint32_t flags = status & FLAGS
-        cdef int32_t tries = tries_of(status)
-        # A claim of another worker is left alone, unless the task is done or aborted.
-        cdef bint claimed = (status & CLAIMED) != 0
-        cdef bint is_ours = True
-        if has_data:
-            flags |= ERROR
-        if claimed:
-            number = pack(seq)
-            if kind == FINISH_DONE or kind == FINISH_ABORTED:
-                tries -= try_comes_back(self.store, number, status)
-            else:
-                is_ours = is_own(self.store, number, &claim)
-        if kind == FINISH_DONE:
-            flags = (flags & ~(CLAIMED | ERROR)) | DONE
-        elif kind == FINISH_ABORTED:
-            flags = (flags & ~<uint32_t>CLAIMED) | (0 if status & DONE else ABORTED)
-        elif is_ours and not status & DONE:
-            if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
-                # Unless the tries were reset, so that this one is not among them.
-                if claim.tries <= tries if claimed else self.store.images is None and tries > 0:
-                    tries -= 1
-                    if claimed and kind == FINISH_POSTPONED:
-                        note_tries_added(self.store, number, -1)
-            if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
-                flags &= ~<uint32_t>CLAIMED
-        if make_entry(flags, tries) != status:
-            self.set_status(seq, entry, make_entry(flags, tries))
+        changed = finished_status(self.store, pack(seq), status, kind, data is not None)
+        if changed != status:
+            self.set_status(seq, entry, changed)
         return 0
 
     cdef object reset_tries(self, object key, long long sync_at):
@@ -819,6 +811,69 @@ cdef class TaskCache(WriteCache):
             self.status.check()
         finally:
             self.end_op()
+
+
+# What finish_many() does with a task
+
+cdef bint sets_status(dict data) except -1:
+    """Return whether data that a task gets have one of the keys of its status."""
+    return data is not None and len(data) > 0 and not SPECIAL.isdisjoint(data)
+
+
+cdef dict data_in(int codec, bytes payload):
+    """Return the data of a task, without its status."""
+    return {} if codec == NO_PAYLOAD else dict(load_value(codec, payload))
+
+
+cdef bytes finished_data(dict value, int kind, dict data, int* codec):
+    """Return the JSON of a task with the data ``value``, which this changes, after it is finished."""
+    value.pop("_error", None)
+    if kind != FINISH_DONE:
+        value["_error"] = data
+    elif data:
+        value.update(data)
+        value.pop("_error", None)
+    if value:
+        return dump_value(value, codec)
+    codec[0] = NO_PAYLOAD
+    return None
+
+
+cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind,
+                              bint has_data) except? 0xffffffff:
+    """Return the status of a finished task. ``number`` is its packed sequence number.
+
+    ``has_data`` says that data were given, and stored. The tries in the claim are updated.
+    """
+    cdef Claim claim
+    cdef uint32_t flags = status & FLAGS
+    cdef int32_t tries = tries_of(status)
+    # A claim of another worker is left alone, unless the task is done or aborted.
+    cdef bint claimed = (status & CLAIMED) != 0
+    cdef bint is_ours = True
+    if claimed:
+        if kind == FINISH_DONE or kind == FINISH_ABORTED:
+            tries -= try_comes_back(store, number, status)
+        else:
+            is_ours = is_own(store, number, &claim)
+    if kind == FINISH_DONE:
+        return make_entry((flags & ~(CLAIMED | ERROR)) | DONE, tries)
+    if status & DONE:
+        return make_entry(flags & ~<uint32_t>CLAIMED, tries)
+    if has_data:
+        flags |= ERROR
+    if kind == FINISH_ABORTED:
+        return make_entry((flags & ~<uint32_t>CLAIMED) | ABORTED, tries)
+    if is_ours:
+        if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
+            # Unless the tries were reset, so that this one is not among them.
+            if claim.tries <= tries if claimed else store.images is None and tries > 0:
+                tries -= 1
+                if claimed and kind == FINISH_POSTPONED:
+                    note_tries_added(store, number, -1)
+        if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK:
+            flags &= ~<uint32_t>CLAIMED
+    return make_entry(flags, tries)
 
 
 # The dict of a task: its status in three special keys, and its data in all others.

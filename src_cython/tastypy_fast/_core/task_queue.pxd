@@ -14,8 +14,9 @@ cdef class TaskQueue:
     cdef TaskCache open_tasks(self)
     cdef long long limit(self) noexcept
     cdef list choose(self, TaskCache tasks, long long limit, bint again)
-    cdef int take_chosen(self, TaskCache tasks, list chosen, list taken) except -1
+    cdef int take_chosen(self, TaskCache tasks, list chosen, list taken, list seqs) except -1
     cdef object try_task(self, TaskCache tasks, long long seq, const unsigned char* key, Py_ssize_t size)
+    cdef int sync_or_give_back(self, TaskCache tasks, list seqs) except -1
 
 cdef class TaskSlot:
     cdef StoreHandle handle

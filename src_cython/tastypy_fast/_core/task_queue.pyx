@@ -16,7 +16,7 @@ from tastypy_fast._core.record_codec cimport Record, parse_record
 from tastypy_fast._core.status_block cimport ABORTED, DONE, ERROR, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
 from tastypy_fast._core.task_cache cimport TaskCache
 
-from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
+from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError, UnstorableValueError
 
 __all__ = ["TaskQueue", "TaskSlot"]
 
@@ -51,11 +51,13 @@ cdef class TaskQueue:
     def take(self, long long limit):
         """Return up to ``limit`` tasks after the position as tuples (key, number of the try, whether it has an error).
 
-        Their try is counted. A later call also returns tasks that were added since an empty answer.
+        Their try is counted. A later call also returns tasks that were added since an empty answer. An error of a task
+        is raised when no task before it is left to return.
         """
         cdef TaskCache tasks = self.open_tasks()
-        cdef list taken = []
+        cdef list taken = [], seqs = []
         cdef list chosen
+        cdef long long before = self.position
         tasks.begin_op()
         try:
             tasks.resolve()
@@ -70,8 +72,17 @@ cdef class TaskQueue:
                 chosen = self.choose(tasks, limit - len(taken), not taken)
                 if not chosen:
                     break
-                self.take_chosen(tasks, chosen, taken)
-            tasks.sync_if_due(self.handle.threshold())
+                try:
+                    self.take_chosen(tasks, chosen, taken, seqs)
+                except (PersistentOrderedDictIntegrityError, UnstorableValueError):
+                    if not taken:
+                        raise
+                    break
+            try:
+                self.sync_or_give_back(tasks, seqs)
+            except BaseException:
+                self.position = before
+                raise
         except Exception as error:
             raise tasks.store.translated(error) from error
         finally:
@@ -87,8 +98,8 @@ cdef class TaskQueue:
             chosen = tasks.status.scan(self.position, limit, PRESENT, self.mask, self.limit())
         return chosen
 
-    cdef int take_chosen(self, TaskCache tasks, list chosen, list taken) except -1:
-        """Count a try of each chosen task that is still to be done, and append it to ``taken``."""
+    cdef int take_chosen(self, TaskCache tasks, list chosen, list taken, list seqs) except -1:
+        """Count a try of each chosen task that is still to be done, and append it to ``taken`` and ``seqs``."""
         cdef dict new_entries = tasks.new_entries
         cdef Record record
         cdef Entry entry
@@ -139,7 +150,27 @@ cdef class TaskQueue:
             self.position = seq
             if item is not None:
                 taken.append(item)
+                seqs.append(place)
         return 0
+
+    cdef int sync_or_give_back(self, TaskCache tasks, list seqs) except -1:
+        """Sync if it is due. If that raises, subtract these tries again, because the caller does not get the tasks."""
+        cdef uint32_t status
+        cdef Record record
+        cdef Entry entry
+        cdef bytes raw
+        try:
+            return tasks.sync_if_due(self.handle.threshold())
+        except BaseException:
+            for seq in seqs:
+                entry = tasks.new_entries.get(seq)
+                if entry is None:
+                    raw = tasks.record_at(seq)
+                    parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+                    entry = tasks.entry_of(record.key[:record.key_size])
+                status = tasks.status_at(seq, entry)
+                tasks.set_status(seq, entry, make_entry(status & FLAGS, tries_of(status) - 1))
+            raise
 
     cdef object try_task(self, TaskCache tasks, long long seq, const unsigned char* key, Py_ssize_t size):
         """Count a try of a task, and return its tuple, or None if a watched dict says that it is not to be done."""
@@ -193,7 +224,7 @@ cdef class TaskQueue:
                 claimed.add(seq)
                 tasks.set_status(seq, entry, make_entry(status & FLAGS, tries))
                 found.append(tries)
-            tasks.sync_if_due(self.handle.threshold())
+            self.sync_or_give_back(tasks, list(claimed))
         finally:
             tasks.end_op()
         return found

@@ -178,10 +178,16 @@ cdef class ClaimQueue:
     def close(self):
         """End the queue. Its unfinished tasks stay claimed for the next queue or iterator of this thread.
 
-        Tasks that were claimed and never returned are released, and their tries subtracted.
+        Tasks that were claimed and never returned are released, and their tries subtracted. If that fails, because the
+        disk is full for example, these stay claimed, too.
         """
         if not self.closed and self.worker is not None and self.worker is self.store.worker:
-            self.transaction.perform(OPERATION, self._close)
+            try:
+                self.transaction.perform(OPERATION, self._close)
+            except BaseException:
+                self.closed = True
+                self.worker.abandon_queue(self.record.slot)
+                raise
         self.closed = True
 
     def _close(self):

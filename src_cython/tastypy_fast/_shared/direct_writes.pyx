@@ -4,14 +4,14 @@ This is faster for a transaction of one change, because the work of filling the 
 Each function leaves the cache without entries and status blocks, because these would overwrite the change.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
-from tastypy_fast._core.record_codec cimport build_record, dump_value
+from tastypy_fast._core.record_codec cimport Record, build_record, dump_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport (
     CLAIMED,
@@ -24,10 +24,12 @@ from tastypy_fast._core.status_block cimport (
     tries_of,
 )
 from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._core.task_cache cimport TaskCache
+from tastypy_fast._core.task_cache cimport FINISH_DONE, TaskCache, data_in, finished_data, finished_status, sets_status
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
-__all__ = ["find_tasks", "mark_done_many"]
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, UnstorableValueError
+
+__all__ = ["find_tasks", "finish_many", "mark_done_many"]
 
 
 cdef bytes record_of(WriteCache cache, bytes key, object value):
@@ -236,3 +238,126 @@ def mark_done_many(TaskCache tasks not None, list keys not None, list encoded no
             tasks.change(key, CLAIMED | ERROR, DONE, 0, 0)
     finally:
         tasks.end_op()
+
+
+cdef enum:
+    # The number of tasks whose records finish_many() reads at once.
+    FINISH_CHUNK = 100
+
+
+def finish_many(TaskCache tasks not None, list changes not None):
+    """Finish tasks, as TaskCache.finish_many() does, which this calls for those that only the cache can change."""
+    cdef WriteTransaction transaction = <WriteTransaction?>tasks.store
+    cdef list failures = [], left = []
+    cdef set seen = set()
+    cdef Py_ssize_t first
+    if transaction.wrote or tasks.has_changes():
+        # A record may be written twice in this transaction.
+        return tasks.finish_many(changes, 0)
+    tasks.begin_op()
+    try:
+        begin_directly(tasks)
+        for first in range(0, len(changes), FINISH_CHUNK):
+            finish_some(tasks, changes, first, min(first + FINISH_CHUNK, len(changes)), seen, failures, left)
+        if left:
+            found = tasks.finish_many([changes[index] for index in left], 0)
+            failures.extend([(left[index], error) for index, error in found])
+        failures.sort(key=index_of)
+        return failures
+    finally:
+        tasks.end_op()
+
+
+def index_of(pair):
+    return pair[0]
+
+
+cdef int finish_some(TaskCache tasks, list changes, Py_ssize_t first, Py_ssize_t end, set seen, list failures,
+                     list left) except -1:
+    """Finish some of the tasks.
+
+    ``seen`` has the sequence numbers of the tasks before. ``failures`` gets indexes and exceptions, and ``left`` the
+    indexes of the tasks that are left to the cache.
+    """
+    cdef WriteTransaction transaction = <WriteTransaction?>tasks.store
+    cdef StatusWriter blocks = StatusWriter(transaction.snapshot, transaction.status)
+    cdef list encoded = [], numbers = [], order = [], seqs
+    cdef list records = [], larger = []
+    cdef dict values, images
+    cdef tuple change
+    cdef dict data
+    cdef bytes number, before, image, record, payload
+    cdef Py_ssize_t index
+    cdef long long seq
+    cdef uint32_t old, new
+    cdef Record parts
+    cdef int kind, codec
+    for index in range(first, end):
+        change = changes[index]
+        encoded.append(encode_key(change[0]))
+    seqs = tasks.find_seqs(encoded)
+    # In the order of the tasks, because each block is then read and written once.
+    for index in sorted(range(end - first), key=seqs.__getitem__):
+        seq = seqs[index]
+        if seq == ABSENT:
+            continue
+        change = changes[first + index]
+        if seq in seen or (<int>change[1] == FINISH_DONE and sets_status(change[2])):
+            left.append(first + index)
+            continue
+        seen.add(seq)
+        order.append(index)
+        if change[2] is not None or blocks.get(seq) & ERROR:
+            numbers.append(pack(seq))
+    values = tasks.get_many(numbers, transaction.values) if numbers else {}
+    images = tasks.get_many(numbers, transaction.images) if numbers else {}
+    for index in order:
+        seq = seqs[index]
+        number = pack(seq)
+        change = changes[first + index]
+        kind = change[1]
+        data = change[2]
+        old = blocks.get(seq)
+        record = image = None
+        try:
+            if not old & PRESENT:
+                raise tasks.damaged(change[0], "the task has no status")
+            if old & DONE and kind != FINISH_DONE:
+                # Somebody has marked the task done meanwhile.
+                data = None
+            if data is not None or (kind == FINISH_DONE and old & ERROR):
+                before = values.get(number)
+                if before is None:
+                    raise tasks.damaged(change[0], "the index refers to a record that does not exist")
+                try:
+                    parse_record(<const unsigned char*>PyBytes_AS_STRING(before), PyBytes_GET_SIZE(before), &parts)
+                    codec = parts.codec
+                    value = data_in(codec, record_payload(&parts))
+                except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
+                    raise tasks.damaged(change[0], error) from error
+                payload = finished_data(value, kind, data, &codec)
+                record = build_record(codec, encoded[index], payload, transaction.gzipped)
+        except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
+            failures.append((first + index, error))
+            continue
+        new = finished_status(transaction, number, old, kind, data is not None)
+        if record is not None:
+            records.append((number, record))
+            transaction.written += PyBytes_GET_SIZE(record)
+            image = images.get(number)
+            if image is None:
+                blocks.images.append((number, PyBytes_FromStringAndSize(<const char*>&old, 4) + before))
+            elif PyBytes_GET_SIZE(image) == 4:
+                larger.append((number, image + before))
+        if new != old:
+            blocks.set(new)
+            if record is None:
+                blocks.images.append((number, PyBytes_FromStringAndSize(<const char*>&old, 4)))
+            if old & ~new & CLAIMED:
+                transaction.snapshot.delete(number, b"", transaction.claims)
+    if records:
+        transaction.wrote = True
+        transaction.snapshot.cursor(transaction.values).putmulti(records, True, True)
+    if larger:
+        transaction.snapshot.cursor(transaction.images).putmulti(larger, True, True)
+    return finish(tasks, blocks)

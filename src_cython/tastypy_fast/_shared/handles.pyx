@@ -15,6 +15,7 @@ from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 import errno
 
 from tastypy_fast._core.handles import check_data
+from tastypy_fast._shared.direct_writes import finish_many
 from tastypy_fast._lmdb.engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
@@ -465,7 +466,8 @@ cdef class SharedTrackerHandle(SharedPodHandle):
 
     def _finish_many(self, changes):
         """Change many tasks in one transaction. See TaskCache.finish_many()."""
-        return self._perform(OPERATION, self._write_handle()._finish_many, list(changes))
+        self._write_handle()
+        return self._perform(OPERATION, finish_many, self._transaction.cache, list(changes))
 
     # Primitives for the mixins
 
@@ -489,6 +491,10 @@ cdef class SharedTrackerHandle(SharedPodHandle):
     def _aborted_tasks(self, int kind):
         """Iterate over the aborted tasks."""
         return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ABORTED, 0, False, False))
+
+    def _tasks_with_error(self, int kind):
+        """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
+        return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ERROR, DONE, False, False))
 
 
 @cython.final

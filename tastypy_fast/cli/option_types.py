@@ -1,0 +1,61 @@
+"""Parse values of options: times such as 5m, limits such as 5%."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import click
+
+__all__ = ["Duration", "FailureLimit"]
+
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+_DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?", re.ASCII)
+_SECONDS = (86400.0, 3600.0, 60.0, 1.0)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 does not have
+    """A time such as 30s, 5m, 2h, 1.5d or 1h30m, as a number of seconds. A number without a unit is in seconds.
+
+    >>> Duration().convert("1h30m", None, None)
+    5400.0
+    """
+
+    name = "duration"
+
+    def __init__(self, zero: bool = False) -> None:
+        self._zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number of seconds."""
+        if not isinstance(value, str):
+            return value
+        found = _DURATION.fullmatch(value)
+        seconds = 0.0
+        if found:
+            seconds = sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number)
+        if not found or not value or not (seconds or self._zero) or seconds == float("inf"):
+            self.fail(f"{value!r} is not a time such as 30s, 5m or 2h", param, ctx)
+        return seconds
+
+
+class FailureLimit(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 does not have
+    """A number of tasks, or a share of them such as 5%, which becomes a float between 0 and 1.
+
+    >>> FailureLimit().convert("12", None, None), FailureLimit().convert("5%", None, None)
+    (12, 0.05)
+    """
+
+    name = "failures"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an integer, or a float between 0 and 1."""
+        if not isinstance(value, str):
+            return value
+        limit: int | float | None = None
+        with contextlib.suppress(ValueError):
+            limit = float(value[:-1]) / 100 if value.endswith("%") else int(value)
+        if limit is None or limit < 0 or (isinstance(limit, float) and not 0 < limit < 1):
+            self.fail(f"{value!r} is neither a number of tasks nor a share such as 5%", param, ctx)
+        return limit

@@ -1,0 +1,214 @@
+"""``tracker.run()``: tasks and results that break what runs them, through functions of their own or by accident."""
+
+from __future__ import annotations
+
+import collections
+import fcntl
+import multiprocessing
+import os
+import pickle
+import pty
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tastypy_fast import DiskFullError, SharedTracker, Tracker
+from tastypy_fast._shared.worker import Worker
+from tastypy_fast.pipeline import TaskResult
+
+
+class Page(TaskResult):
+    """A result of the user's own class."""
+
+
+class EndsDriver:
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+@pytest.mark.parametrize(("result", "kept"), [
+    (collections.OrderedDict(a=1), {"a": 1}),
+    (collections.Counter("aab"), {"a": 2, "b": 1}),
+    (collections.defaultdict(lambda: 0, a=1), {"a": 1}),
+    (Page({"a": 1}, add=["b"]), {"a": 1}),
+])
+def test_result_of_another_class_is_kept_as_a_dict(make, run, result, kept):
+    tracker = make(init={"a": {}})
+    assert run(tracker, lambda key: result if key == "a" else None).failed == 0
+    assert tracker["a"] == {"_done": True, "_aborted": False, "_tries": 1, **kept}
+
+
+@pytest.mark.parametrize("result", [EndsDriver(), {"nested": EndsDriver()}, collections.OrderedDict(a=EndsDriver())])
+def test_result_that_raises_when_it_is_read_fails_its_task_only(make, run, result):
+    tracker = make(max_tries=2, init={"a": {}, "b": {}})
+    report = run(tracker, lambda key: result if key == "a" else None)
+    assert (report.done, report.failed, report.retried) == (1, 1, 1)
+    assert tracker["a"]["_error"]["type"] == "SystemExit"
+
+
+def exits():
+    class Exits(Exception):
+        def __str__(self):
+            raise SystemExit(3)
+
+    return Exits
+
+
+def unnamed():
+    """A class that is made here, because pytest itself asks the classes of a module for their names."""
+    class Hostile(type):
+        def __getattribute__(cls, name):
+            if name in ("__qualname__", "__module__", "_task_outcome"):
+                raise SystemExit(3)
+            return super().__getattribute__(name)
+
+    return Hostile("Unnamed", (Exception,), {})
+
+
+@pytest.mark.parametrize("make_class", [exits, unnamed])
+def test_exception_that_raises_when_it_is_described_fails_its_task_only(make, run, make_class):
+    """In a thread it ended the thread, and the run waited for it without end."""
+    tracker = make(max_tries=2)
+    tracker.add_many(["a", *range(10)])
+
+    def work(key):
+        if key == "a":
+            raise make_class()
+
+    report = run(tracker, work)
+    assert (report.done, report.failed, report.retried, report.workers_lost) == (10, 1, 1, 0)
+    assert tracker["a"]["_error"]["message"]
+
+
+def test_failure_of_the_last_results_is_reported(make, run):
+    tracker = make(max_tries=2, init={"a": {}})
+    failures = []
+    report = run(tracker, lambda key: {1}, on_failure=lambda key, error, final: failures.append((key, final)))
+    assert report.failed == 1
+    assert failures == [("a", False), ("a", True)]
+
+
+def close_files():
+    os.closerange(3, 4096)
+
+
+def forget_pickle():
+    pickle.dumps = None
+
+
+@pytest.mark.parametrize("fault", [close_files, forget_pickle])
+def test_task_that_breaks_its_worker_quietly_is_blamed(path, fault):
+    """The worker dies when it sends the results of a chunk. The chunk was run again without end."""
+    with Tracker(path, max_tries=2) as tracker:
+        tracker.add_many([*range(200), "fault", *range(200, 300)])
+        report = tracker.run(lambda key: fault() if key == "fault" else None, workers=2, start_method="fork", backoff=0)
+        assert (report.done, report.failed) == (300, 1)
+        assert tracker["fault"]["_error"]["type"] == "WorkerDied"
+        assert {tracker.tries(key) for key in range(300)} == {1}
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_results_that_could_not_be_written_are_written_by_the_next_run(path, monkeypatch, calls, executor):
+    """The disk is full; then there is space again. Nothing is lost, and nothing is run twice."""
+    with SharedTracker(path, max_tries=3) as tracker:
+        tracker.add_many(range(50))
+        is_full = []
+
+        def full(*arguments):
+            raise DiskFullError("no space")
+
+        def work(key):
+            calls.note(key)
+            if key == 20:
+                is_full.append(True)
+                for name in ("_finish_many", "_save_run"):
+                    patch.setattr(SharedTracker, name, full)
+                patch.setattr(Worker, "close_queue", full)
+            return {"key": key}
+
+        with monkeypatch.context() as patch:
+            for _ in range(2):
+                with pytest.raises(DiskFullError):
+                    tracker.run(work, executor=executor, workers=1)
+        assert is_full
+        before = calls.counts()
+        report = tracker.run(work, executor=executor, workers=1)
+        assert report.left == 0
+        assert report.done == tracker.num_done() == 50
+        assert {tracker.tries(key) for key in tracker} == {1}
+        assert tracker.claimed_keys() == []
+        assert before.keys() & (calls.counts() - before).keys() <= {"20"}
+
+
+# How programs are started
+
+
+PROGRAM = """
+import os, sys
+from tastypy_fast import Tracker
+
+def work(key):
+    try:
+        with open("/dev/tty") as terminal:
+            return terminal.readline()
+    except OSError:
+        return {"pid": os.getpid()}
+
+if __name__ == "__main__":
+    with Tracker(sys.argv[1], max_tries=1) as tracker:
+        tracker.add_many(range(20))
+        print(tracker.run(work, workers=2, start_method=sys.argv[2]).done)
+"""
+
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def start_program(request, path, tmp_path):
+    """Start the program, as a file or from the standard input, and return its output and errors."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def start_program(command, program, **options):
+        arguments = [*command, sys.executable, program, str(path), request.param]
+        found = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, **options)
+        return found.stdout, found.stderr
+
+    return start_program
+
+
+def test_program_from_standard_input(start_program):
+    """Its main module has the file name "<stdin>", which multiprocessing tries to run in a spawned worker."""
+    pytest.importorskip("cloudpickle")
+    assert start_program([], "-", input=PROGRAM) == ("20\n", "")
+
+
+def test_program_in_a_folder(start_program, tmp_path):
+    pytest.importorskip("cloudpickle")
+    folder = tmp_path / "program"
+    folder.mkdir()
+    (folder / "__main__.py").write_text(PROGRAM)
+    assert start_program([], str(folder)) == ("20\n", "")
+
+
+def test_program_without_standard_input(start_program, tmp_path):
+    """Descriptor 0 may be that by which a worker sees the end of its driver."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    output, errors = start_program(["sh", "-c", 'exec "$0" "$@" <&-'], str(tmp_path / "program.py"))
+    assert (output, errors) == ("20\n", "")
+
+
+def test_task_that_reads_from_the_terminal_fails(start_program, tmp_path):
+    """A worker is in a background process group, so reading from the terminal would stop it without end."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    ours, theirs = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    try:
+        output, errors = start_program([], str(tmp_path / "program.py"), stdin=theirs, preexec_fn=take_terminal)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert (output, errors) == ("20\n", "")
