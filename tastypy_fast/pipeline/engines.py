@@ -62,6 +62,10 @@ class Engine:
         """Return why the engine is gone, although no future says so."""
         return None
 
+    def cancel_waiting(self, future: Any) -> bool:
+        """Cancel a call if it is certain that it has not begun, and return whether it was cancelled."""
+        return bool(future.cancel())
+
     def cancel(self, futures: list[Any]) -> None:
         """Cancel calls that have not begun."""
         for future in futures:
@@ -145,6 +149,10 @@ class DaskEngine(Engine):
         if self._away_since is None:
             self._away_since = now
         return "Dask's scheduler cannot be reached" if now - self._away_since > MAX_AWAY else None
+
+    def cancel_waiting(self, future: Any) -> bool:
+        """Return False, because a client does not know whether a call is running."""
+        return False
 
     def cancel(self, futures: list[Any]) -> None:
         """Cancel calls. Dask forgets those that are running."""

@@ -85,6 +85,8 @@ class FuturesExecutor(TaskExecutor):
         self._accused: deque[list[Task]] = deque()
         self._trial: Any = None
         self._is_careful = False
+        # Whether no more chunks are submitted, because the run is about to end.
+        self._is_draining = False
         # The tasks that Ctrl-C has interrupted in a worker. It reaches the workers of most engines.
         self._interrupted: set[Any] = set()
         self._done: queue.SimpleQueue[tuple[Any, Any, BaseException | None]] = queue.SimpleQueue()
@@ -179,6 +181,10 @@ class FuturesExecutor(TaskExecutor):
 
     def _submit_lost(self) -> None:
         """Submit tasks of lost chunks as soon as that is allowed."""
+        if self._is_draining:
+            self._give_back([*self._suspects, *(task for tasks in self._accused for task in tasks)])
+            self._suspects.clear()
+            self._accused.clear()
         while self._is_ready and self._suspects and self._trial is None and len(self._chunks) < self._window():
             self._submit([self._suspects.popleft()])
         if self._is_ready and self._accused and not self._chunks and self._error is None:
@@ -232,7 +238,10 @@ class FuturesExecutor(TaskExecutor):
     def _receive(self, chunk: _Chunk, result: Any) -> None:
         tasks = chunk.tasks
         if result is None and not chunk.has_payload:
-            self._submit(tasks, with_payload=True)
+            if self._is_draining:
+                self._give_back(tasks)
+            else:
+                self._submit(tasks, with_payload=True)
             return
         if not isinstance(result, tuple):
             self._give_back(tasks)
@@ -317,6 +326,8 @@ class FuturesExecutor(TaskExecutor):
         self._trial = None
         self._is_careful = True
         self._engine.end(at_once=True)
+        if self._is_draining:
+            return
         try:
             self._open_engine()
         except Exception as failure:
@@ -344,6 +355,15 @@ class FuturesExecutor(TaskExecutor):
                                             f"executor, and call run() again")
 
     # Ending
+
+    def begin_no_more(self) -> None:
+        """Give back the chunks that wait for a worker. See ``TaskExecutor.begin_no_more()``."""
+        self._is_draining = True
+        assert self._engine is not None
+        for future, chunk in list(self._chunks.items()):
+            if chunk.tasks and self._engine.cancel_waiting(future):
+                del self._chunks[future]
+                self._give_back(chunk.tasks)
 
     def is_busy(self) -> bool:
         """Return whether a task is in flight. See ``TaskExecutor.is_busy()``."""

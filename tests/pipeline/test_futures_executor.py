@@ -402,6 +402,20 @@ def test_run_ends_although_a_task_of_a_given_pool_does_not(shared, tmp_path, mon
     until(lambda: all(map(has_ended, pids)))
 
 
+def test_chunks_that_wait_are_given_back_before_the_end(tracker):
+    tracker.add_many(range(10))
+    stop, seen = threading.Event(), []
+
+    def work(key):
+        seen.append(key)
+        stop.set()
+        time.sleep(0.5)
+
+    with ThreadPoolExecutor(1) as pool:
+        report = tracker.run(work, executor=pool, workers=4, stop=stop)
+    assert (report.done, len(seen), counts(tracker)) == (1, 1, (1, 1))
+
+
 def test_kill_ends_the_processes_of_an_own_pool_and_returns_the_tasks(tmp_path):
     file = tmp_path / "pids"
     with started(executor_for(task_functions.start_child, POOLS["fork"])) as executor:
