@@ -23,11 +23,14 @@ class ChunkSize:
     ``seconds`` is the mean time of a task, negative while it is not known.
     """
 
+    # The largest chunk. An executor may change it.
+    max_tasks = MAX_TASKS
+
     def __init__(self) -> None:
         self.tasks = self.chunks = 1
         self.seconds = -1.0
         self._bytes = 1.0
-        self._limit = MAX_TASKS
+        self._limit = 1 << 62
 
     def learn(self, size: int, begun: int, seconds: float, last: float) -> None:
         """Take the time of a chunk of ``size`` tasks into account. ``last`` is the time of the last one that began."""
@@ -39,7 +42,7 @@ class ChunkSize:
             self._limit = begun
             self.seconds = max(self.seconds, mean, last)
         else:
-            self._limit = min(MAX_TASKS, max(self._limit, size) * 2)
+            self._limit = min(1 << 62, max(self._limit, size) * 2)
             self.seconds = mean if self.seconds < 0 else (1 - WEIGHT) * self.seconds + WEIGHT * mean
         self._choose()
 
@@ -49,7 +52,7 @@ class ChunkSize:
         self._choose()
 
     def _choose(self) -> None:
-        most = min(self._limit, int(MAX_BYTES / self._bytes))
+        most = min(self._limit, self.max_tasks, int(MAX_BYTES / self._bytes))
         if self.seconds < 0:
             most = 1
         elif self.seconds > 0:

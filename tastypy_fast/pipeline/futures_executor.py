@@ -18,7 +18,7 @@ from concurrent.futures import BrokenExecutor, CancelledError
 from typing import Any, NamedTuple
 
 from tastypy_fast.exceptions import ExecutorLostError, WorkerStartError
-from tastypy_fast.pipeline.chunk_size import ChunkSize
+from tastypy_fast.pipeline.chunk_size import MAX_TASKS, ChunkSize
 from tastypy_fast.pipeline.engines import Engine, ThreadEngine, dask_client, open_engine
 from tastypy_fast.pipeline.executor import NOT_BEGUN, Event, Task, TaskExecutor
 from tastypy_fast.pipeline.remote_call import RemoteFunction
@@ -31,6 +31,9 @@ __all__ = ["FuturesExecutor", "dask_client"]
 
 # A second chunk waits for each worker while a task takes less than this, in seconds.
 LONG_SECONDS = 1.0
+# Chunks may be larger than those of local workers while at most this number of tasks is in flight, because each chunk
+# costs a scheduler several milliseconds.
+MAX_FLYING = 20_000
 # How often an engine may fail in a row before it has run a task.
 MAX_STARTS = 3
 # How many tasks of lost chunks wait for a moment when nothing else is in flight. More of them interrupt the run.
@@ -143,7 +146,9 @@ class FuturesExecutor(TaskExecutor):
         count = self._engine.count_workers()
         self.workers = self._chosen_workers or count or os.cpu_count() or 1
         is_limited = count is not None and self.workers < count
-        return self.workers * (2 if 0 <= self._size.seconds < LONG_SECONDS and not is_limited else 1)
+        window = self.workers * (2 if 0 <= self._size.seconds < LONG_SECONDS and not is_limited else 1)
+        self._size.max_tasks = max(MAX_TASKS, MAX_FLYING // window)
+        return window
 
     def room(self) -> int:
         """Return the size of the next chunk. See ``TaskExecutor.room()``."""
@@ -243,12 +248,12 @@ class FuturesExecutor(TaskExecutor):
             else:
                 self._submit(tasks, with_payload=True)
             return
-        if not isinstance(result, tuple):
+        if isinstance(result, str):
             self._give_back(tasks)
             self._fail_to_start(f"a worker has Python {result}, and this program another version. Functions are sent "
                                 f"as byte code, so both need the same version, as 3.12")
             return
-        seconds, last, items = result
+        seconds, last, items = pickle.loads(result) if isinstance(result, bytes) else result
         if not tasks:
             self._is_ready = True
             return

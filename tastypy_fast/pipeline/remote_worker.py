@@ -16,10 +16,11 @@ from tastypy_fast.pipeline.worker import Outcome, TaskFunction, encode_item, run
 __all__ = ["RemoteSetup", "enter"]
 
 
-def enter(digest: str, payload: bytes | None, tasks: list[tuple[Any, int, Any]]) -> Results | None:
+def enter(digest: str, payload: bytes | None, tasks: list[tuple[Any, int, Any]]) -> bytes | None:
     """Run a chunk in this worker. ``payload`` is the pickle of a RemoteSetup, and ``digest`` its name.
 
-    Returns None if the payload was left out, and this worker does not have it.
+    Returns the pickle of its Results, because Dask sends each item of a list for itself. Returns None if the payload
+    was left out, and this worker does not have it.
     """
     # Sent by value for itself, so it has no globals.
     import pickle
@@ -34,7 +35,7 @@ def enter(digest: str, payload: bytes | None, tasks: list[tuple[Any, int, Any]])
             setups.pop(next(iter(setups)), None)
         kept = setups.setdefault(digest, (pickle.loads(payload), payload))
     setup, payload = kept
-    return setup.run(digest, payload, tasks)  # type: ignore[no-any-return]
+    return pickle.dumps(setup.run(digest, payload, tasks), 5)
 
 
 class RemoteSetup(NamedTuple):

@@ -49,8 +49,13 @@ def remote(function, timeout=None, **options):
 def run(function, *keys, timeout=None, data=None, **options):
     """The outcomes of a chunk, after a way through pickle."""
     call = remote(function, timeout, **options).pickle_call([Task(key, 1, data) for key in keys], True)
-    _, _, items = pickle.loads(call)
+    _, _, items = load(call)
     return [decode_outcome(item) for item in items]
+
+
+def load(call):
+    """Run a call, and return the time and the outcomes of its chunk."""
+    return pickle.loads(pickle.loads(call))
 
 
 def result(outcome):
@@ -161,7 +166,7 @@ def test_modules_of_a_program_are_sent_with_the_function(tmp_path):
                           timeout=60).stdout
     done = run_without(tmp_path / "site", call, "tastypy_fast", "helpers", "steps")
     assert done.returncode == 0, done.stderr
-    assert result(decode_outcome(pickle.loads(done.stdout)[2][0])) == {"is": "x4"}
+    assert result(decode_outcome(load(done.stdout)[2][0])) == {"is": "x4"}
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
@@ -171,7 +176,7 @@ def test_worker_needs_neither_the_package_nor_the_modules_of_the_program(tmp_pat
         [Task("a", 3), Task("abort", 1), Task("own class", 1), Task("other module", 1)], True)
     done = run_without(tmp_path / "site", call, "tastypy_fast", "tests", "lmdb")
     assert done.returncode == 0, done.stderr
-    outcomes = [decode_outcome(item) for item in pickle.loads(done.stdout)[2]]
+    outcomes = [decode_outcome(item) for item in load(done.stdout)[2]]
     assert pickle.loads(outcomes[0].data) == ({"try": 3, "has": []}, ["b"])
     assert [outcome.kind for outcome in outcomes] == [DONE, ABORTED, ABORTED, FAILED]
     assert outcomes[1].error["message"] == "gone"
@@ -195,7 +200,7 @@ def test_large_function_is_sent_to_workers_that_lack_it():
     short, long = (function.pickle_call(tasks, with_payload) for with_payload in (False, True))
     assert len(short) < 10_000 < len(data) < len(long)
     assert pickle.loads(short) is None
-    assert [len(pickle.loads(call)[2]) for call in (long, short)] == [1, 1]
+    assert [len(load(call)[2]) for call in (long, short)] == [1, 1]
 
 
 def test_worker_keeps_few_functions():
@@ -259,7 +264,7 @@ def test_faults_that_leave_the_process_alive_cost_their_task_only(timeout):
 @pytest.mark.parametrize("timeout", [None, 30])
 def test_chunk_ends_after_its_time(timeout):
     function = remote(lambda key: time.sleep(0.15), timeout)
-    seconds, last, items = pickle.loads(function.pickle_call([Task(key, 1) for key in range(5)], True))
+    seconds, last, items = load(function.pickle_call([Task(key, 1) for key in range(5)], True))
     assert len(items) == 2
     assert 0.1 < last < 0.3 <= seconds
     end_children(function.digest)
@@ -286,7 +291,7 @@ def test_result_of_60_mb_arrives_from_a_child():
 def test_fault_ends_the_child_and_costs_its_task_only(fault, type_name, detail):
     function = remote(task_functions.fault, 2 if type_name == "TaskTimeout" else 30)
     began = time.monotonic()
-    seconds, _, items = pickle.loads(function.pickle_call([Task(key, 1) for key in ("a", fault, "b")], True))
+    seconds, _, items = load(function.pickle_call([Task(key, 1) for key in ("a", fault, "b")], True))
     error = decode_outcome(items[1]).error
     assert (len(items), error["type"]) == (2, type_name)
     assert error.items() >= detail.items()
@@ -299,7 +304,7 @@ def test_child_is_kept_for_the_next_chunk_and_replaced_when_it_has_ended():
     function = remote(task_functions.give_pid, 30)
 
     def pid():
-        return result(decode_outcome(pickle.loads(function.pickle_call([Task(1, 1)], True))[2][0]))["pid"]
+        return result(decode_outcome(load(function.pickle_call([Task(1, 1)], True))[2][0]))["pid"]
 
     first = pid()
     assert first == pid() != os.getpid()
@@ -315,7 +320,7 @@ def test_child_is_kept_for_the_next_chunk_and_replaced_when_it_has_ended():
 def test_children_leave_no_files_open(no_leaks):
     function = remote(task_functions.fault, 30)
     for keys in (["a"], ["_exit 3"], ["a"]):
-        pickle.loads(function.pickle_call([Task(key, 1) for key in keys], True))
+        load(function.pickle_call([Task(key, 1) for key in keys], True))
     end_children(function.digest)
     supervised_child._children().clear()
 

@@ -509,7 +509,6 @@ def pipeline(tracker: ProgressTracker[str], shared: SharedProgressTracker[str], 
         RunReport,
     )
     shared.run(fetch, executor=ThreadPoolExecutor(2))
-    shared.run(fetch, executor=ProcessPoolExecutor, workers=2)
     shared.run(fetch, executor=lambda: ProcessPoolExecutor(2))
     report = shared.run(fetch, abort_on=ValueError, max_failures=10, backoff=2)
     assert_type(report, RunReport)
