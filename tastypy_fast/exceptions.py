@@ -19,6 +19,7 @@ builtin exception in brackets, so that existing ``except`` clauses catch it::
      ├── StoreKindError                          (TypeError)                 tracker opened as a dict, or reverse
      ├── RunInProgressError                      (RuntimeError)              second run() of a private tracker
      ├── WorkerStartError                        (RuntimeError)              workers of run() that cannot start
+     ├── ExecutorLostError                       (ConnectionError)           executor or scheduler that run() has lost
      ├── UnsendableFunctionError                 (TypeError)                 function that no worker can be sent
      ├── TasksFailedError                        (RuntimeError)              raise_for_failed() after a run
      ├── NewerFormatError                        (NotImplementedError)       store of a newer version
@@ -41,6 +42,7 @@ __all__ = [
     "DamagedInputError",
     "DiskFullError",
     "DuplicateKeyError",
+    "ExecutorLostError",
     "ForkedStoreError",
     "InvalidKeyError",
     "NetworkFileSystemWarning",
@@ -181,7 +183,7 @@ class WorkerStartError(PersistentOrderedDictException, RuntimeError):
 
 
 class ExecutorLostError(PersistentOrderedDictException, ConnectionError):
-    """Raised by ``run()`` if the executor that it was given has broken, or has lost its scheduler.
+    """Raised by ``run()`` if the executor that it was given breaks, is shut down, or loses its scheduler.
 
     What was done is committed, and no try of a task in flight is counted. Make a new executor or cluster, and call
     ``run()`` again. An executor that is given as a function that makes it is made anew instead.

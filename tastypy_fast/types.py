@@ -25,6 +25,7 @@ __all__ = [
     "StoreLike",
     "SupportsItems",
     "SupportsKeysAndGetItem",
+    "SupportsSubmit",
     "TrackerLike",
 ]
 
@@ -54,6 +55,15 @@ class SupportsKeysAndGetItem(Protocol[T, V_co]):
 
     def keys(self) -> Iterable[T]: ...
     def __getitem__(self, key: T, /) -> V_co: ...
+
+
+class SupportsSubmit(Protocol):
+    """What ``run(executor=)`` takes: an executor of ``concurrent.futures``, a client of Dask, or a class of your own.
+
+    ``submit(function, *arguments)`` returns a future with ``add_done_callback()``, ``result()`` and ``cancel()``.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any: ...
 
 
 Pairs = Union[  # noqa: UP007  (Python 3.10 cannot subscript a union of protocols)

@@ -31,7 +31,7 @@ def test_package_exports_exactly_these_names():
         PersistentOrderedDictException PersistentOrderedDictIntegrityError ProgressTracker ReadOnlyStoreError
         StorageError StoreConflictError StoreAccessError StoreInUseError StoreKindError StoreNotFoundError
         StorePathError Tracker UnsafeFileError UnstorableValueError
-        RunInProgressError TasksFailedError UnsendableFunctionError WorkerStartError
+        ExecutorLostError RunInProgressError TasksFailedError UnsendableFunctionError WorkerStartError
     """
     assert sorted(tastypy_fast.__all__) == sorted(names.split())
     assert all(hasattr(tastypy_fast, name) for name in tastypy_fast.__all__)
@@ -47,7 +47,7 @@ def test_every_module_defines_the_names_in_its_all():
 def test_every_error_is_below_the_packages_own():
     errors = [value for name, value in vars(tastypy_fast).items()
               if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning)]
-    assert len(errors) == 25
+    assert len(errors) == 26
     assert all(issubclass(error, tastypy_fast.PersistentOrderedDictException) for error in errors)
     assert tastypy_fast.PersistentOrderedDictException.__base__ is Exception
 
@@ -63,6 +63,7 @@ def test_every_error_is_below_the_packages_own():
     ("StoreAccessError", PermissionError), ("UnsafeFileError", OSError),
     ("DamagedInputError", ValueError), ("RunInProgressError", RuntimeError), ("TasksFailedError", RuntimeError),
     ("UnsendableFunctionError", TypeError), ("WorkerStartError", RuntimeError),
+    ("ExecutorLostError", ConnectionError),
 ])
 def test_error_is_also_the_matching_builtin_error(error, builtin):
     assert issubclass(getattr(tastypy_fast, error), builtin)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic
 from tastypy_fast._type_parameters import K
 from tastypy_fast.pipeline import RunReport
 from tastypy_fast.pipeline.executor import TaskExecutor
+from tastypy_fast.types import SupportsSubmit
 
 __all__ = ["RunMixin"]
 
@@ -30,7 +31,7 @@ class RunMixin(Generic[K]):
         timeout: float | None = None,
         retries: int | None = None,
         progress: bool | dict[str, Any] = False,
-        executor: str | TaskExecutor | None = None,
+        executor: str | TaskExecutor | SupportsSubmit | Callable[[], SupportsSubmit] | None = None,
         tasks: Iterable[K] | None = None,
         with_data: bool = False,
         allow_aborted: bool = False,
@@ -76,7 +77,9 @@ class RunMixin(Generic[K]):
                 ``max_tries`` allows; without ``max_tries``, not at all.
             progress: Whether to show a bar, as ``progress()`` does. A dict has options of tqdm.
             executor: Where tasks run: ``"processes"`` (the default), ``"threads"``, ``"async"`` (the default for a
-                coroutine function), or ``"inline"``, in this thread, for debuggers.
+                coroutine function), or ``"inline"``, in this thread, for debuggers. Or a client of a Dask cluster, an
+                executor of ``concurrent.futures``, another object with ``submit(function, *arguments)``, or a function
+                that makes one of these; see the guide, "More than one machine".
             tasks: The keys to run, in this order. By default all tasks that are to be done, in the order in which they
                 were added, also those that are added during the run.
             with_data: Whether to call ``func(key, data)`` with a copy of the task's data.
@@ -103,7 +106,9 @@ class RunMixin(Generic[K]):
 
         Raises:
             WorkerStartError: The workers cannot start, or the initializer raised. No try is counted.
-            UnsendableFunctionError: The function cannot be pickled, and cloudpickle is not installed.
+            ExecutorLostError: The executor that was given broke, was shut down, or lost its scheduler. What was done is
+                committed.
+            UnsendableFunctionError: The function cannot be pickled, or cloudpickle is needed and not installed.
             RunInProgressError: Another thread is running this private tracker.
             KeyError: A key of ``tasks`` does not exist.
             KeyboardInterrupt: Ctrl-C.

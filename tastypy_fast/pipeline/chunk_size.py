@@ -20,13 +20,17 @@ class ChunkSize:
     """The size of the next chunk, from the time and the size of tasks so far.
 
     ``tasks`` is the number of tasks, at first 1. ``chunks`` is the number of chunks that a worker may have: 1 or 2.
+    ``seconds`` is the mean time of a task, negative while it is not known.
     """
+
+    # The largest chunk. An executor may change it.
+    max_tasks = MAX_TASKS
 
     def __init__(self) -> None:
         self.tasks = self.chunks = 1
-        self._seconds = -1.0
+        self.seconds = -1.0
         self._bytes = 1.0
-        self._limit = MAX_TASKS
+        self._limit = 1 << 62
 
     def learn(self, size: int, begun: int, seconds: float, last: float) -> None:
         """Take the time of a chunk of ``size`` tasks into account. ``last`` is the time of the last one that began."""
@@ -36,10 +40,10 @@ class ChunkSize:
         if begun < size:
             # The chunk ended early: the last task took long, or the results are large. So the next chunk is small.
             self._limit = begun
-            self._seconds = max(self._seconds, mean, last)
+            self.seconds = max(self.seconds, mean, last)
         else:
-            self._limit = min(MAX_TASKS, max(self._limit, size) * 2)
-            self._seconds = mean if self._seconds < 0 else (1 - WEIGHT) * self._seconds + WEIGHT * mean
+            self._limit = min(1 << 62, max(self._limit, size) * 2)
+            self.seconds = mean if self.seconds < 0 else (1 - WEIGHT) * self.seconds + WEIGHT * mean
         self._choose()
 
     def learn_bytes(self, mean: float) -> None:
@@ -48,10 +52,10 @@ class ChunkSize:
         self._choose()
 
     def _choose(self) -> None:
-        most = min(self._limit, int(MAX_BYTES / self._bytes))
-        if self._seconds < 0:
+        most = min(self._limit, self.max_tasks, int(MAX_BYTES / self._bytes))
+        if self.seconds < 0:
             most = 1
-        elif self._seconds > 0:
-            most = min(most, int(GOAL_SECONDS / self._seconds))
+        elif self.seconds > 0:
+            most = min(most, int(GOAL_SECONDS / self.seconds))
         self.tasks = max(1, most)
-        self.chunks = 2 if 0 <= self._seconds < QUICK_SECONDS else 1
+        self.chunks = 2 if 0 <= self.seconds < QUICK_SECONDS else 1

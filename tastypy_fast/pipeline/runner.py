@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tastypy_fast._finishing import ABORTED, DONE, FAILED, GIVEN_BACK, POSTPONED, RETRY
+from tastypy_fast.exceptions import ExecutorLostError
 from tastypy_fast.pipeline import worker
 from tastypy_fast.pipeline.executor import Event, Task, TaskExecutor
 from tastypy_fast.pipeline.report import MAX_ERRORS, RunReport
@@ -295,7 +296,15 @@ class _Run:
                 self._hand_out()
             if not executor.is_busy() and not self._continue_without_tasks():
                 return
-            for event in executor.step(self._seconds_to_wait()):
+            try:
+                events = executor.step(self._seconds_to_wait())
+            except ExecutorLostError:
+                if not self._is_draining:
+                    raise
+                # The run ends anyway. Ctrl-C reaches the processes of other executors, too.
+                self._kill_at = 0.0
+                continue
+            for event in events:
                 self._handle(event)
             self._call_on_failure()
             recorder.commit_if_due()

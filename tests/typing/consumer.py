@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -507,6 +508,8 @@ def pipeline(tracker: ProgressTracker[str], shared: SharedProgressTracker[str], 
         ),
         RunReport,
     )
+    shared.run(fetch, executor=ThreadPoolExecutor(2))
+    shared.run(fetch, executor=lambda: ProcessPoolExecutor(2))
     report = shared.run(fetch, abort_on=ValueError, max_failures=10, backoff=2)
     assert_type(report, RunReport)
     assert_type(report.done + report.failed + report.aborted + report.retried, int)
