@@ -49,6 +49,8 @@ RESTART_SECONDS = 0.1
 STUCK_SECONDS = 0.02
 # Time enough for a worker to see a new limit, or for the driver to see that a task has begun, in seconds.
 REVOKE_SECONDS = 0.002
+# How long a worker that has closed its socket may take to end, in seconds, so that its own exit code is known.
+END_SECONDS = 1.0
 # How long an idle worker may take to end, in seconds.
 CLOSE_SECONDS = 2.0
 # How long to wait for the end of a process after SIGKILL, in seconds. One that hangs in the kernel takes longer.
@@ -98,6 +100,8 @@ class ProcessPool(TaskExecutor):
         self._vacant: list[int] = []
         self._stillborn = 0
         self._size = ChunkSize()
+        # How many of the next tasks run in chunks of one.
+        self._singles = 0
         self._events: list[Event] = []
         self._in_flight = 0
         self._error: WorkerStartError | None = None
@@ -169,7 +173,9 @@ class ProcessPool(TaskExecutor):
 
     def room(self) -> int:
         """Return the size of the next chunk. See ``TaskExecutor.room()``."""
-        return self._size.tasks if self._choose() is not None else 0
+        if self._choose() is None:
+            return 0
+        return 1 if self._singles else self._size.tasks
 
     def _choose(self) -> _Worker | None:
         """Return the worker that gets the next chunk: the one with the fewest, of those that are ready."""
@@ -193,6 +199,7 @@ class ProcessPool(TaskExecutor):
         if not chunk:
             return
         self._in_flight += len(chunk)
+        self._singles = max(0, self._singles - len(chunk))
         worker.add_chunk(chunk)
         was_waiting = bool(worker.unsent)
         worker.send(pickle.dumps(items, 5))
@@ -246,7 +253,7 @@ class ProcessPool(TaskExecutor):
                 self._update_interest(worker)
             if mask & selectors.EVENT_READ and not self._read(worker, READS):
                 # The end of the process follows, unless a task has closed all files of its worker.
-                multiprocessing_connection.wait([worker.end.fileno()], 0.1)
+                multiprocessing_connection.wait([worker.end.fileno()], END_SECONDS)
                 self._bury(worker)
         if self._timeout is not None and self._in_flight:
             self._kill_late(time.monotonic())
@@ -378,8 +385,9 @@ class ProcessPool(TaskExecutor):
             self.workers_lost += 1
             failure = _describe_death(exit_code)
             if not position:
-                # If a task has closed the worker's socket, it is found when it runs alone.
-                self._size = ChunkSize()
+                # If a task has closed the worker's socket, it is found when it runs alone. The tasks that are given
+                # back are nearly the next ones.
+                self._singles += 2 * len(worker.tasks())
         self._give_back(worker, position, failure)
         self._selector.unregister(worker.socket)
         self._selector.unregister(worker.end)

@@ -76,6 +76,8 @@ def test_data_is_passed_on(make):
 
 
 def test_initializer_that_raises_ends_the_run(make, no_leaks):
+    threads = threading.active_count()
+
     def initialize(text):
         raise LookupError(text)
 
@@ -85,7 +87,7 @@ def test_initializer_that_raises_ends_the_run(make, no_leaks):
         until_room(executor)
     assert "in initialize" in str(caught.value)
     assert executor.kill() == []
-    until(lambda: threading.active_count() == 1)
+    until(lambda: threading.active_count() == threads)
 
 
 def test_initializer_runs_before_the_first_task(make):
@@ -175,7 +177,7 @@ def test_kill_gives_back_what_threads_still_do(no_leaks):
         assert not executor.is_busy()
     # The threads end with their tasks, and begin no other one.
     go.set()
-    until(lambda: threading.active_count() == 1)
+    until(lambda: threading.active_count() == threads)
     assert len(begun) == 2
 
 
@@ -277,7 +279,7 @@ def test_kill_cancels_coroutines(no_leaks):
         executor.put([Task(key, 1) for key in range(3)])
         until(lambda: len(executor._coroutines) == 3)
         assert [task.key for task in executor.kill()] == [0, 1, 2]
-        until(lambda: threading.active_count() == 1)
+        until(lambda: threading.active_count() == threads)
     assert sorted(cancelled) in ([0, 1, 2], [])
 
 
@@ -289,7 +291,7 @@ def test_kill_before_the_loop_runs(no_leaks):
         executor = AsyncExecutor(TaskFunction(work), 1)
         executor.start()
         assert executor.kill() == []
-    until(lambda: threading.active_count() == 1)
+    until(lambda: threading.active_count() == threads)
 
 
 def test_context_of_a_coroutine_is_its_own():

@@ -282,7 +282,8 @@ def test_signal_ends_a_function_that_waits(path, tracker_class, what, number, ti
         _, errors = process.communicate(timeout=60)
     assert process.returncode in ((-signal.SIGINT, 130, 1) if number == signal.SIGINT else (-number,)), errors
     with tracker_class(path) as tracker:
-        assert tracker.num_done() == sum(tracker.tries(key) for key in tracker) == done
+        # Of the tasks that had been handed out, some may not have begun.
+        assert 0 < tracker.num_done() == sum(tracker.tries(key) for key in tracker) <= done
 
 
 def test_workers_that_are_killed_while_they_start_are_replaced():
