@@ -160,6 +160,7 @@ def test_keyboard_interrupt_of_a_task_in_a_thread_is_a_failure():
 
 
 def test_kill_gives_back_what_threads_still_do(no_leaks):
+    threads = threading.active_count()
     go = threading.Event()
     begun = []
 
@@ -264,6 +265,7 @@ def test_late_coroutine_is_cancelled():
 
 
 def test_kill_cancels_coroutines(no_leaks):
+    threads = threading.active_count()
     cancelled = []
 
     async def work(key):
@@ -284,6 +286,7 @@ def test_kill_cancels_coroutines(no_leaks):
 
 
 def test_kill_before_the_loop_runs(no_leaks):
+    threads = threading.active_count()
     async def work(key):
         pass
 
