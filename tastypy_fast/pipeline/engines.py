@@ -62,6 +62,10 @@ class Engine:
         """Return why the engine is gone, although no future says so."""
         return None
 
+    def has_no_workers(self) -> bool:
+        """Return whether no worker is left that could finish a call."""
+        return False
+
     def cancel_waiting(self, future: Any) -> bool:
         """Cancel a call if it is certain that it has not begun, and return whether it was cancelled."""
         return bool(future.cancel())
@@ -117,6 +121,11 @@ class DaskEngine(Engine):
             with contextlib.suppress(Exception):
                 self._pool.loop.add_callback(self._read_count)
         return max(1, self._count)
+
+    def has_no_workers(self) -> bool:
+        """Return whether the cluster had no worker when the scheduler was asked last."""
+        self.count_workers()
+        return self._count == 0
 
     async def _read_count(self) -> None:
         with contextlib.suppress(Exception):

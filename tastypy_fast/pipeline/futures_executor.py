@@ -187,6 +187,12 @@ class FuturesExecutor(TaskExecutor):
     def _submit_lost(self) -> None:
         """Submit tasks of lost chunks as soon as that is allowed."""
         if self._is_draining:
+            assert self._engine is not None
+            if self._chunks and self._engine.has_no_workers():
+                # Ctrl-C ends the workers of a local cluster, too. Their tasks would wait for new ones.
+                self._engine.cancel(list(self._chunks))
+                self._give_back([task for chunk in self._chunks.values() for task in chunk.tasks])
+                self._chunks.clear()
             self._give_back([*self._suspects, *(task for tasks in self._accused for task in tasks)])
             self._suspects.clear()
             self._accused.clear()

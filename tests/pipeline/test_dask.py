@@ -172,6 +172,39 @@ def test_cluster_of_a_function_is_closed_with_the_run(shared):
     assert supervised_child._children() == {}
 
 
+PROGRAM = """
+import time
+from distributed import Client
+from tastypy_fast import SharedTracker
+
+def work(key):
+    with open("begun", "a"):
+        pass
+    time.sleep(0.2)
+
+if __name__ == "__main__":
+    with SharedTracker("store", max_tries=1) as tracker:
+        tracker.add_many(range(1000))
+        tracker.run(work, executor=lambda: Client(n_workers=1, threads_per_worker=2, dashboard_address=":0"))
+"""
+
+
+def test_ctrl_c_that_ends_the_workers_of_a_local_cluster_ends_the_run(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    with subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as program:
+        until((tmp_path / "begun").exists)
+        os.killpg(program.pid, signal.SIGINT)
+        began = time.monotonic()
+        _, errors = program.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    with SharedTracker(tmp_path / "store") as tracker:
+        assert tracker.claimed_keys() == []
+        assert tracker.num_done() == sum(map(tracker.tries, tracker)) < 1000
+        assert all("_error" not in tracker[key] for key in tracker)
+
+
 def test_client_without_the_extra_raises_an_error_that_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"pip install 'tastypy_fast\[dask\]'"):
