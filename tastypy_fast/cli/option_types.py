@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Duration", "FailureLimit"]
+__all__ = ["Duration", "ExecutorName", "FailureLimit"]
 
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?", re.ASCII)
@@ -59,3 +59,20 @@ class FailureLimit(click.ParamType):  # type: ignore[type-arg]  # which click 8.
         if limit is None or limit < 0 or (isinstance(limit, float) and not 0 < limit < 1):
             self.fail(f"{value!r} is neither a number of tasks nor a share such as 5%", param, ctx)
         return limit
+
+
+class ExecutorName(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 does not have
+    """The name of an executor of run(), or dask:ADDRESS for a Dask cluster.
+
+    >>> ExecutorName().convert("dask:tcp://head:8786", None, None)
+    'dask:tcp://head:8786'
+    """
+
+    name = "executor"
+    names = ("processes", "threads", "async")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name unchanged."""
+        if value not in self.names and not re.match(r"dask:.", value):
+            self.fail(f"{value!r} is neither one of {', '.join(self.names)} nor dask:ADDRESS", param, ctx)
+        return value

@@ -23,7 +23,7 @@ from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, pri
 from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
-from tastypy_fast.cli.option_types import Duration, FailureLimit
+from tastypy_fast.cli.option_types import Duration, ExecutorName, FailureLimit
 
 __all__ = ["run"]
 
@@ -94,8 +94,9 @@ class RunCommand(click.Command):
 @click.option("--abort-code", "abort_codes", type=click.IntRange(1, 255), multiple=True, metavar="N",
               help="Abort the task if the command exits with N. Can be given several times.")
 @click.option("--shell", is_flag=True, help="Run the command by /bin/sh. Write placeholders without quotes.")
-@click.option("--executor", type=click.Choice(["processes", "threads", "async"]),
-              help="Where the function runs.  [default: processes; async for a coroutine function]")
+@click.option("--executor", type=ExecutorName(), metavar="processes|threads|async|dask:ADDRESS",
+              help="Where the function runs. ADDRESS is that of a Dask scheduler, or the file that it writes.  "
+                   "[default: processes; async for a coroutine function]")
 @click.option("--initializer", metavar="MODULE:FUNCTION", help="A function that each worker process calls first.")
 @click.option("--with-data", is_flag=True, help="Call the function with the key and the data of the task.")
 @click.option("--start-method", type=click.Choice(["fork", "spawn", "forkserver"]),
@@ -144,8 +145,18 @@ def run(ctx: click.Context, /, store: str, function: str | None, dry_run: bool, 
     if dry_run:
         return _print_plan(store, given, as_object, lambda match: f"{function}({match.key!r})")
     initializer = given["initializer"]
-    return _run(store, given, as_object, work, executor=given["executor"], with_data=given["with_data"],
+    return _run(store, given, as_object, work, executor=_executor(given["executor"]), with_data=given["with_data"],
                 initializer=load_function(initializer) if initializer else None)
+
+
+def _executor(name: str | None) -> Any:
+    """Return the argument ``executor`` of run() for the option."""
+    if name is None or not name.startswith("dask:"):
+        return name
+    from tastypy_fast.pipeline.futures_executor import dask_client
+
+    # The run closes a client that it has made.
+    return lambda: dask_client(name.removeprefix("dask:"))
 
 
 def _refuse_options(ctx: click.Context, names: tuple[str, ...], what: str) -> None:

@@ -6,6 +6,7 @@ the store. A task is *in flight* from the moment when its try is counted until i
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import pickle
@@ -205,8 +206,11 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -
         report.left = _count_left(tracker, options.allow_aborted)
         report.seconds = round(time.time() - began, 3)
         tracker._save_run({**info, "ended": now_text(), "reason": report.reason})
-    except KeyboardInterrupt:
-        if signals.number not in (None, signal.SIGINT):
+    except BaseException as error:
+        # The error itself is more important than its record, for which there may be no space.
+        with contextlib.suppress(Exception):
+            tracker._save_run({**info, "ended": now_text(), "reason": type(error).__name__})
+        if isinstance(error, KeyboardInterrupt) and signals.number not in (None, signal.SIGINT):
             # SIGTERM has ended a task or a function of the user in this thread.
             signals.raise_again()
         raise

@@ -598,3 +598,8 @@ def test_run_in_a_terminal(path, tmp_path):
     with Terminal("sh", "-c", "stty tostop; exec \"$@\"", "sh", *COMMAND, "run", path, "-j", "1", "--", "echo"
                   ) as terminal:
         assert "task-3\ntask-20\n" in terminal.wait_for("code 0", " 0 left")
+
+
+@pytest.mark.parametrize("name", ["dusk", "dask:", "inline"])
+def test_unknown_executor_is_refused(store, name):
+    assert "--executor" in run_tasks(store, "--executor", name, "json:dumps", code=2)[1]

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tastypy_fast import RunInProgressError, SharedTracker, TasksFailedError, Tracker
+from tastypy_fast._inspect.store_info import read_run
 from tastypy_fast.pipeline import Abort, Retry, RunReport, TaskResult, current_task, task_source
 
 
@@ -626,3 +627,17 @@ def test_results_before_a_long_task_do_not_wait_for_its_end(make, kind, tmp_path
     options = {"start_method": "fork"} if kind == "processes" else {}
     report = tracker.run(work, workers=2, executor=kind, deadline=60, **options)
     assert (report.done, report.reason) == (102, "finished")
+
+
+def test_facts_of_the_last_run_are_kept_however_it_ended(make, run):
+    tracker = make(init={"a": {}})
+
+    def raises(key, data):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run(tracker, lambda key: None, on_result=raises)
+    assert read_run(tracker._store)["reason"] == "LookupError"
+    run(tracker, lambda key: None)
+    info = read_run(tracker._store)
+    assert (info["reason"], "test_facts" in info["function"] or run.kind == "async") == ("finished", True)
