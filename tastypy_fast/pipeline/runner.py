@@ -288,6 +288,9 @@ class _Run:
                 return
             for event in executor.step(self._seconds_to_wait()):
                 self._handle(event)
+            if not executor.prefetch:
+                # A kill of the program costs tasks their only try until they are finished in the tracker.
+                recorder.flush()
             self._call_on_failure()
             recorder.commit_if_due()
             if self._bar is not None:
