@@ -92,7 +92,7 @@ class ResultRecorder:
                 for position, error in self._tracker._finish_many([change for _, change in changes]):
                     refused[changes[position][0]] = error
         except BaseException:
-            # In a private tracker some are perhaps written. Writing them again changes nothing, and counts no try twice.
+            # In a private tracker some are perhaps written. Writing them again changes nothing and counts nothing.
             self._entries = entries + self._entries
             raise
         self.flushes += 1

@@ -452,8 +452,8 @@ cdef class TaskCache(WriteCache):
         """Change many tasks that a program has run, in one operation, with one sync at its end if it is due.
 
         ``changes`` are tuples (key, what becomes of the task, dict or None, number of the try): see
-        ``tastypy_fast._finishing``. The number may be left out. With it, a private tracker counts the try once, although
-        the change is made again because a later one of the same call raised. Returns pairs of an index and an exception
+        ``tastypy_fast._finishing``. The number may be left out. With it, a private tracker counts the try once, also
+        if the change is made again because a later one raised. Returns pairs of an index and an exception
         for those whose data cannot be stored or read. They are not changed. A task that does not exist any more is
         skipped.
         """
