@@ -199,9 +199,10 @@ class Worker:
             self._release_claims({seq: record.tries if was_stopped else None})
 
     def release_all(self) -> None:
-        """Release all claims of this worker."""
-        self._release_claims({seq: record.tries if self.worker_slots.stop(record.slot, record.position) else None
-                          for seq, record in self._records()})
+        """Release all claims of this worker. Tries of tasks that never began or ran in other processes come back."""
+        self._release_claims({
+            seq: record.tries if record.slot >= REMOTE_SLOTS or self.worker_slots.stop(record.slot, record.position)
+            else None for seq, record in self._records()})
 
     def recover_claims(self) -> bool:
         """Release the claims of dead workers. Whether there were any."""

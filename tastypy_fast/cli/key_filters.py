@@ -280,10 +280,15 @@ def _with_claims(
         claims = {claim.seq: claim for claim in active}
         for seq, key, value in chunk:
             claim = claims.get(seq)
-            is_running = seq in never_yielded if claim is None else not claim.failed
+            is_running = _is_untried(never_yielded, seq, value) if claim is None else not claim.failed
             task = store.get(key) if value["_tries"] and not value["_done"] else value
             if task is not None and key_filter.has_status(task, is_running, claim is not None):
                 yield seq, Match(key, task, claim)
+
+
+def _is_untried(never_yielded: dict[int, int], seq: int, task: dict[str, Any]) -> bool:
+    """Return whether a task's last try does not count, because the dead worker that claimed the task never began it."""
+    return seq in never_yielded and never_yielded[seq] <= task["_tries"]
 
 
 def _claimed(store: Reader) -> Iterator[tuple[int, Match]]:
@@ -300,5 +305,10 @@ def find_claimed_keys(store: Reader) -> dict[Any, bool]:
     """
     active, never_yielded = read_claims(store._store)
     seqs = {**dict.fromkeys(never_yielded, True), **{claim.seq: not claim.failed for claim in active}}
-    keys = ((key_at(store._open_cache, seq), is_running) for seq, is_running in seqs.items())  # type: ignore[arg-type]
-    return {key: is_running for key, is_running in keys if key is not None}
+    found: dict[Any, bool] = {}
+    for seq, is_running in seqs.items():
+        key = key_at(store._open_cache, seq)  # type: ignore[arg-type]
+        task = None if key is None else store.get(key)
+        if task is not None and (seq not in never_yielded or _is_untried(never_yielded, seq, task)):
+            found[key] = is_running
+    return found

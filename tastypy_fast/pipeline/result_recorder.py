@@ -87,12 +87,12 @@ class ResultRecorder:
         try:
             with self._tracker.locked():
                 refused = self._add_tasks(entries)
-                changes = [(index, (task.key, kind, data)) for index, (task, kind, data, _) in enumerate(entries)
-                           if index not in refused]
+                changes = [(index, (task.key, kind, data, task.tries))
+                           for index, (task, kind, data, _) in enumerate(entries) if index not in refused]
                 for position, error in self._tracker._finish_many([change for _, change in changes]):
                     refused[changes[position][0]] = error
         except BaseException:
-            # In a private tracker some are perhaps written. Writing them again changes nothing.
+            # In a private tracker some are perhaps written. Writing them again changes nothing and counts nothing.
             self._entries = entries + self._entries
             raise
         self.flushes += 1

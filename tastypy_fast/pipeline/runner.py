@@ -1,7 +1,7 @@
 """Run a function on every task of a tracker: the loop behind ``tracker.run()``.
 
 One thread takes tasks from the tracker, hands them to an executor, and commits what became of them. Workers never open
-the store. A task is *in flight* from the moment when its try is counted until its result is recorded.
+the store. A task is *in flight* from the moment when it is taken until its result is recorded.
 """
 
 from __future__ import annotations
@@ -276,8 +276,12 @@ class _Run:
         first = self._source.take(1)
         if not first and self._source.next_due() is None:
             return  # there is nothing to do, so no worker is started
-        for task in first:
-            self._source.put_back(task)
+        if self._executor.prefetch:
+            for task in first:
+                self._source.put_back(task)
+        else:
+            # The initializer may take long, and a kill of the program meanwhile must not cost the task its try.
+            self._source.return_first(first)
         try:
             self._executor.start()
             self._loop()
@@ -310,6 +314,9 @@ class _Run:
                 continue
             for event in events:
                 self._handle(event)
+            if not executor.prefetch:
+                # A kill of the program costs tasks their only try until they are finished in the tracker.
+                recorder.flush()
             self._call_on_failure()
             recorder.commit_if_due()
             if self._bar is not None:

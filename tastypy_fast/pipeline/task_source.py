@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any
 
 from tastypy_fast._finishing import GIVEN_BACK, POSTPONED, RELEASED
@@ -166,8 +166,19 @@ class TaskSource:
     # Returning
 
     def put_back(self, task: Task) -> None:
-        """Return a task that has not begun, so that it is the next to be taken. Its try stays counted."""
+        """Return a task that has not begun, so that it is the next to be taken. It stays claimed."""
         self._given_back.append(task)
+
+    def return_first(self, tasks: list[Task]) -> None:
+        """Return the first tasks that were taken, so that they are not claimed until they are taken again."""
+        self.give_back(tasks)
+        self._recorder.flush()
+        self._queue.restart()
+        self.ask_again()
+        if self._keys is not None:
+            keys = [task.key for task in tasks]
+            self._taken.difference_update(keys)
+            self._keys = chain(keys, self._keys)
 
     def wait(self, task: Task, seconds: float) -> bool:
         """Let a task be taken again after some time. Returns False if too many tasks wait already."""
@@ -183,7 +194,7 @@ class TaskSource:
             self._ended.append((self._recorder.flushes, task.key))
 
     def give_back(self, tasks: Iterable[Task]) -> None:
-        """Return tasks whose tries have not begun or were ended by a stop: the tries are subtracted."""
+        """Return tasks whose tries have not begun or were ended by a stop: these tries do not count."""
         for task in tasks:
             self._recorder.add(task, GIVEN_BACK)
 

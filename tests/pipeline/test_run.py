@@ -567,7 +567,7 @@ def test_task_that_was_deleted_while_it_ran_stays_deleted(make, run):
     def delete(key, data):
         tracker.pop("b", None)
 
-    run(tracker, lambda key: {"x": 1}, on_result=delete, tasks=iter("ab"))
+    run(tracker, lambda key: {"x": 1}, on_result=delete)
     assert "b" not in tracker
 
 

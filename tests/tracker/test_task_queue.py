@@ -10,7 +10,6 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
-    DiskFullError,
     InvalidKeyError,
     PersistentOrderedDictException,
     ProgressTracker,
@@ -20,7 +19,7 @@ from tastypy_fast import (
     maintenance,
 )
 from tastypy_fast._core import task_cache
-from tastypy_fast._finishing import ABORTED, DONE, FAILED, GIVEN_BACK, POSTPONED, RETRY
+from tastypy_fast._finishing import ABORTED, DONE, FAILED, GIVEN_BACK, POSTPONED, RELEASED, RETRY
 from tastypy_fast._inspect.store_info import read_run
 from tests.support.children import Child, result_of_child
 from tests.support.tasks import FRESH, is_open, reopened
@@ -40,15 +39,20 @@ def claimed(tracker):
     return tracker.claimed_keys() if isinstance(tracker, SharedTracker) else None
 
 
+def in_flight(tracker):
+    """Return the part of a try that is counted when its task is taken. A private tracker counts it at its end."""
+    return int(isinstance(tracker, SharedTracker))
+
+
 # Taking
 
 
-def test_tasks_are_taken_in_order_and_their_try_is_counted(tracker, place):
+def test_tasks_are_taken_in_order(tracker, place):
     place(tracker)
     queue = tracker._open_queue(False)
     assert queue.take(2) == [("a", 1, False), (1, 1, False)]
     assert queue.take(3) == [(KEYS[2], 1, False), (("t", 2), 1, False), ("é", 1, False)]
-    assert [tracker.tries(key) for key in KEYS] == [1, 1, 1, 1, 1, 0]
+    assert [tracker.tries(key) for key in KEYS] == [in_flight(tracker)] * 5 + [0]
     assert queue.take(100) == [("", 1, False)]
     queue.close()
 
@@ -81,7 +85,7 @@ def test_negative_tries_and_no_limit(make):
     tracker = make(init={"a": {"_tries": -4}, "b": {"_tries": 1000}, "c": {"_tries": 2**26 - 1}})
     queue = tracker._open_queue(False)
     assert queue.take(10) == [("a", -3, False), ("b", 1001, False)]
-    assert queue.claim(["c", "b"]) == [0, 1002]
+    assert queue.claim(["c", "b"]) == [0, 1001 + in_flight(tracker)]
 
 
 def test_queue_says_whether_a_task_has_an_error(tracker):
@@ -132,25 +136,28 @@ def test_watched_dicts_decide(path):
         assert queue.take(1) == [("b", 1, False)]
         c["_tries"] = 4
         assert queue.take(9) == [("c", 5, False)]
+        assert c["_tries"] == 4
+        tracker._finish_many([("c", FAILED, None)])
         assert c["_tries"] == 5
         tracker.mark_done("c")
         c["_done"] = False
         queue.restart()
-        assert queue.take(9) == [("b", 2, False), ("c", 6, False)]
+        assert queue.take(9) == [("b", 1, False), ("c", 6, False)]
 
 
 # Claiming by key
 
 
-def test_claim_counts_tries_where_tasks_are_to_be_done(tracker, place):
+def test_claim_gives_the_next_try_of_tasks_that_are_to_be_done(tracker, place):
     tracker.mark_done("a")
     tracker.abort(1)
     tracker.update([("é", {"_tries": 3})])
     place(tracker)
     queue = tracker._open_queue(False)
     assert queue.claim(["", "é", 1, "a", "missing", ("t", 2), ""]) == [1, 0, 0, 0, -1, 1, 0]
-    assert [tracker.tries(key) for key in KEYS] == [0, 0, 0, 1, 3, 1]
+    assert [tracker.tries(key) for key in KEYS] == [0, 0, 0, in_flight(tracker), 3, in_flight(tracker)]
     assert queue.claim([]) == []
+    tracker._finish_many([("", RETRY, None), (("t", 2), RETRY, None)])
     assert queue.claim(["", ("t", 2)]) == [2, 2]
     allowing = tracker._open_queue(True)
     assert allowing.claim([1, "a"]) == [1, 0]
@@ -166,6 +173,7 @@ def test_position_stays_after_a_claim_by_key(tracker):
 
 # Finishing
 
+# For each kind what becomes of a task whose try is counted.
 KINDS = {
     DONE: lambda task, data: {**FRESH, **{name: value for name, value in {**task, **(data or {})}.items()
                                           if name != "_error"}, "_done": True},
@@ -174,12 +182,14 @@ KINDS = {
     RETRY: lambda task, data: {**task, **({"_error": data} if data else {})},
     POSTPONED: lambda task, data: {**task, **({"_error": data} if data else {}), "_tries": task["_tries"] - 1},
     GIVEN_BACK: lambda task, data: {**task, **({"_error": data} if data else {}), "_tries": task["_tries"] - 1},
+    RELEASED: lambda task, data: {**task, **({"_error": data} if data else {})},
 }
+IS_TRY = {DONE, FAILED, ABORTED, RETRY}
 STAYS_CLAIMED = {RETRY, POSTPONED}
 
 
 def test_compiled_code_has_the_same_numbers():
-    assert task_cache.FINISHING == [DONE, FAILED, ABORTED, RETRY, POSTPONED, GIVEN_BACK]
+    assert task_cache.FINISHING == [DONE, FAILED, ABORTED, RETRY, POSTPONED, GIVEN_BACK, RELEASED]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,8 +200,10 @@ def test_finishing(make, place, kind, data, before):
     queue = tracker._open_queue(False)
     queue.take(100)
     place(tracker)
-    task = {**FRESH, "_tries": 1, **before}
-    expected = KINDS[kind](task, data)
+    task = {**FRESH, "_tries": in_flight(tracker), **before}
+    # A release ends no try. A shared tracker has counted one with the claim.
+    counted = in_flight(tracker) if kind == RELEASED else 1
+    expected = KINDS[kind]({**task, "_tries": counted}, data)
     if data == {} and kind != DONE:
         expected["_error"] = {}
     assert tracker._finish_many([(key, kind, data) for key in KEYS[1:]]) == []
@@ -216,7 +228,7 @@ def test_a_held_dict_is_changed_in_place(path):
         tracker._finish_many([("a", FAILED, ERROR), ("b", DONE, {"y": 2})])
         assert (a["_error"], b) == (ERROR, {**FRESH, "_tries": 1, "_done": True, "y": 2})
         tracker._finish_many([("a", DONE, {"x": 2})])
-        assert a == {**FRESH, "_tries": 1, "_done": True, "x": 2}
+        assert a == {**FRESH, "_tries": 2, "_done": True, "x": 2}
 
 
 def test_data_may_set_the_status_too(tracker):
@@ -234,22 +246,23 @@ def test_what_cannot_be_stored_is_listed_and_left_unchanged(tracker, place):
     ])
     assert [index for index, _ in failures if index != 6] == [1, 2, 4]
     assert all(isinstance(error, UnstorableValueError) for _, error in failures)
-    fresh = {**FRESH, "_tries": 1}
+    fresh = {**FRESH, "_tries": in_flight(tracker)}
+    ended = {**FRESH, "_tries": 1}
     assert [tracker[key] for key in KEYS[:5]] == [
-        {**fresh, "_done": True, "x": 1}, fresh, fresh, fresh, {**fresh, "_error": ERROR}]
+        {**ended, "_done": True, "x": 1}, fresh, fresh, fresh, {**ended, "_error": ERROR}]
     assert "missing" not in tracker
     if claimed(tracker) is not None:
         assert claimed(tracker)[:3] == [1, KEYS[2], ("t", 2)]
     tracker._check()
 
 
-@pytest.mark.parametrize("kind", [FAILED, ABORTED, RETRY, POSTPONED, GIVEN_BACK])
+@pytest.mark.parametrize("kind", [FAILED, ABORTED, RETRY, POSTPONED, GIVEN_BACK, RELEASED])
 def test_a_task_that_was_marked_done_meanwhile_stays_as_it_is(tracker, kind):
     tracker._open_queue(False).take(9)
     tracker.mark_done("a", {"x": 1})
     before = tracker["a"]
     assert tracker._finish_many([("a", kind, ERROR)]) == []
-    assert tracker["a"] == before
+    assert tracker["a"] == {**before, "_tries": int(kind in IS_TRY or isinstance(tracker, SharedTracker))}
     assert claimed(tracker) in (None, KEYS[1:])
 
 
@@ -263,8 +276,8 @@ def test_a_try_is_not_subtracted_after_a_reset(tracker, kind):
 
 def test_a_task_may_come_twice(tracker):
     tracker._open_queue(False).take(9)
-    changes = [(key, kind, {"x": kind, "long": "y" * 9000}) for kind in (RETRY, FAILED, DONE) for key in KEYS]
-    changes += [("a", DONE, {"_tries": 5}), ("a", DONE, {"z": object()})]
+    changes = [(key, kind, {"x": kind, "long": "y" * 9000}, 1) for kind in (RETRY, FAILED, DONE) for key in KEYS]
+    changes += [("a", DONE, {"_tries": 5}, 1), ("a", DONE, {"z": object()}, 1)]
     assert [index for index, _ in tracker._finish_many(changes)] == [len(changes) - 1]
     expected = {**FRESH, "_done": True, "_tries": 1, "x": DONE, "long": "y" * 9000}
     assert tracker.items() == [(key, {**expected, "_tries": 5} if key == "a" else expected) for key in KEYS]
@@ -287,7 +300,26 @@ def test_a_task_that_was_deleted_and_added_again(tracker):
     del tracker["a"]
     tracker.add("a")
     assert tracker._finish_many([("a", DONE, {"x": 1})]) == []
-    assert tracker["a"] == {**FRESH, "_done": True, "x": 1}
+    assert tracker["a"] == {**FRESH, "_done": True, "_tries": 1 - in_flight(tracker), "x": 1}
+
+
+@pytest.mark.parametrize("kind", IS_TRY)
+def test_a_try_counts_once_although_its_change_is_made_again(tracker, kind):
+    """A program that failed to write some changes writes all of them again."""
+    tracker.update([(1, {"_tries": 1})])
+    queue = tracker._open_queue(False)
+    changes = [(key, kind, None, tries) for key, tries, _ in queue.take(9)]
+    for _ in range(3):
+        tracker._finish_many(changes)
+        assert [tracker.tries(key) for key in KEYS] == [1, 2, 1, 1, 1, 1]
+
+
+def test_a_try_counts_after_a_reset_on_a_private_tracker(path):
+    with Tracker(path, init={"a": {"_tries": 4}}) as tracker:
+        [(key, tries, _)] = tracker._open_queue(False).take(9)
+        tracker.reset_tries("a")
+        tracker._finish_many([(key, FAILED, ERROR, tries)])
+        assert tracker.tries("a") == 1
 
 
 def test_sync_comes_at_the_end_and_not_between(path, monkeypatch):
@@ -298,13 +330,13 @@ def test_sync_comes_at_the_end_and_not_between(path, monkeypatch):
         write = store.write_sync
         monkeypatch.setattr(store, "write_sync", lambda self, *arguments: calls.append(1) or write(self, *arguments))
         queue.take(100)
-        assert calls == [1]
+        assert (calls, len(tracker.dirty())) == ([], 0)  # taking changes nothing
         tracker._finish_many([(number, DONE, {"x": number}) for number in range(100)])
-        assert (calls, tracker.dirty()) == ([1, 1], set())
+        assert (calls, tracker.dirty()) == ([1], set())
         tracker.hold()
         queue.claim(range(100))
         tracker._finish_many([(number, FAILED, ERROR) for number in range(100)])
-        assert calls == [1, 1]
+        assert calls == [1]
 
 
 def test_one_transaction_or_a_part_of_the_open_one(path):
@@ -355,30 +387,6 @@ def test_error_of_a_task_comes_after_the_tasks_before_it(path):
                 queue.take(3)
         b["_tries"] = 4
         assert queue.take(3) == [("b", 5, False), ("c", 1, False)]
-
-
-@pytest.mark.parametrize("how", ["take", "claim"])
-def test_tries_are_given_back_if_the_sync_fails(path, monkeypatch, how):
-    with Tracker(path, init={"disk": {}, "held": {}}, sync_every=None) as tracker:
-        tracker.sync()
-        held = tracker["held"]
-        tracker.add("new")
-        queue = tracker._open_queue(False)
-        call = (lambda: queue.take(9)) if how == "take" else (lambda: queue.claim(["disk", "held", "new"]))
-        with monkeypatch.context() as patched:
-            patched.setattr(type(tracker._store), "write_sync", fail)
-            other = Tracker(path, sync_at=1, sync_every=None)
-            failing = other._open_queue(False)
-            with pytest.raises(DiskFullError):
-                failing.take(9) if how == "take" else failing.claim(["disk", "held", "new"])
-        assert ([tracker.tries(key) for key in tracker], held["_tries"]) == ([0, 0, 0], 0)
-        tracker._check()
-        assert len(call()) == len(failing.take(9) or call()) == 3
-        other.close()
-
-
-def fail(*arguments):
-    raise DiskFullError(28, "no space")
 
 
 def test_reader_and_forked_child_cannot_take(path):
@@ -450,18 +458,19 @@ def test_random_operations_agree_with_a_model(make, seed):
             expected = [key for key, task in model.items() if places[key] > position
                         and is_open(task, False, max_tries) and not (shared and key in in_flight | waiting)][:limit]
             for key in expected:
-                model[key]["_tries"] += 1
+                model[key]["_tries"] += shared
                 position = places[key]
             in_flight.update(expected)
             waiting.difference_update(expected)
-            assert queue.take(limit) == [(key, model[key]["_tries"], "_error" in model[key]) for key in expected]
+            assert queue.take(limit) == [
+                (key, model[key]["_tries"] + (not shared), "_error" in model[key]) for key in expected]
         elif what == "claim":
             keys = rng.sample(list(model), min(len(model), 3))
             expected = []
             for key in keys:
                 opens = is_open(model[key], False, max_tries)
-                model[key]["_tries"] += opens
-                expected.append(model[key]["_tries"] if opens else 0)
+                model[key]["_tries"] += opens and shared
+                expected.append(model[key]["_tries"] + (not shared) if opens else 0)
                 if opens:
                     in_flight.add(key)
                     waiting.discard(key)
@@ -472,6 +481,7 @@ def test_random_operations_agree_with_a_model(make, seed):
                 kind = rng.choice(list(KINDS))
                 data = rng.choice([None, {"type": rng.random()}])
                 changes.append((key, kind, data))
+                model[key]["_tries"] += not shared and kind != RELEASED
                 model[key] = KINDS[kind](model[key], data)
                 in_flight.discard(key)
                 if kind in STAYS_CLAIMED:
@@ -479,7 +489,7 @@ def test_random_operations_agree_with_a_model(make, seed):
             if waiting and rng.random() < 0.3:
                 key = min(waiting, key=places.get)
                 waiting.remove(key)
-                changes.append((key, FAILED, None))
+                changes.append((key, RELEASED, None))
             if shared and rng.random() < 0.3:
                 with tracker.transaction():
                     # Only the first of them can be written without the cache.
@@ -526,4 +536,6 @@ def run_and_die(path):
         slot.begin(key, tries)
     slots[0].end()
     slots[3].begin("missing", 1)
+    # The try stays noted although the task's status changes.
+    tracker.record_error("b", "x")
     os.kill(os.getpid(), 9)

@@ -14,6 +14,8 @@ cdef class RunningTasks:
     cdef bint is_open
     # The sequence number of the task in each slot; -1 if none is running.
     cdef long long seqs[SLOT_COUNT]
+    # Whether the running try is not among the task's tries yet, because run() counts it when it ends.
+    cdef unsigned char is_uncounted[SLOT_COUNT]
     # Whether an iterator or a thread has the slot, and the number of slots up to the last one that was ever used.
     cdef unsigned char taken[SLOT_COUNT]
     cdef int used
@@ -35,5 +37,6 @@ cdef class RunningSlot:
     cdef int number
 
     cdef int set(self, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1
+    cdef int set_uncounted(self, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1
     cdef void clear(self) noexcept
     cdef void end(self) noexcept

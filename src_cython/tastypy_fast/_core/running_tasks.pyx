@@ -58,7 +58,7 @@ cdef class RunningTasks:
         self.of_threads = {}
         for slot in range(SLOT_COUNT):
             self.seqs[slot] = -1
-            self.taken[slot] = False
+            self.taken[slot] = self.is_uncounted[slot] = False
 
     def __dealloc__(self):
         self.close()
@@ -106,11 +106,13 @@ cdef class RunningTasks:
         set_state(&at.state, 0)
         memcpy(at.key, key, size)
         self.seqs[slot] = seq
+        self.is_uncounted[slot] = False
         set_state(&at.state, RUNNING | <uint64_t>size << 32 | <uint32_t>tries)
 
     cdef void follow(self, long long seq, uint32_t status) noexcept:
         """Follow a change of a task's status. A task that is done, aborted or deleted is not running any more."""
         cdef int slot
+        cdef int32_t tries
         cdef uint64_t* state
         for slot in range(self.used):
             if self.seqs[slot] == seq:
@@ -119,7 +121,8 @@ cdef class RunningTasks:
                     self.seqs[slot] = -1
                     set_state(state, 0)
                 else:
-                    set_state(state, (state[0] & ~<uint64_t>0xffffffff) | <uint32_t>tries_of(status))
+                    tries = tries_of(status) + self.is_uncounted[slot]
+                    set_state(state, (state[0] & ~<uint64_t>0xffffffff) | <uint32_t>tries)
 
     cdef void clear(self) noexcept:
         """Note that no task is running, because revert() has taken the tries back."""
@@ -174,6 +177,13 @@ cdef class RunningSlot:
     cdef int set(self, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1:
         """Note the task that the iterator yields."""
         return self.tasks.note(self.number, seq, key, size, tries)
+
+    cdef int set_uncounted(self, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1:
+        """Note a task whose try is counted when it ends. ``tries`` includes it."""
+        self.tasks.note(self.number, seq, key, size, tries)
+        if self.number >= 0:
+            self.tasks.is_uncounted[self.number] = True
+        return 0
 
     cdef void clear(self) noexcept:
         """Note that no task is running in this slot. It stays reserved."""

@@ -41,7 +41,8 @@ cdef class TaskCache(WriteCache):
     cdef object change(self, object key, uint32_t drop, uint32_t add, int added_tries, long long sync_at)
     cdef list finish_many(self, list changes, long long sync_at)
     cdef int finish_some(self, list changes, Py_ssize_t first, Py_ssize_t end, list failures) except -1
-    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, dict records) except -1
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, int32_t number,
+                         dict records) except -1
     cdef object mark_done_with(self, object key, dict data, long long sync_at)
     cdef object reset_tries(self, object key, long long sync_at)
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
@@ -58,8 +59,8 @@ cdef class TaskCache(WriteCache):
 cdef bint sets_status(dict data) except -1
 cdef dict data_in(int codec, bytes payload)
 cdef bytes finished_data(dict value, int kind, dict data, int* codec)
-cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind,
-                              bint has_data) except? 0xffffffff
+cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind, bint has_data,
+                              int32_t number_of_try) except? 0xffffffff
 cdef uint32_t status_in(dict value) except? 0xffffffff
 cdef bytes dump_data(dict value, int* codec)
 cdef int write_status_to_dict(dict value, uint32_t status) except -1

@@ -451,9 +451,11 @@ cdef class TaskCache(WriteCache):
     cdef list finish_many(self, list changes, long long sync_at):
         """Change many tasks that a program has run, in one operation, with one sync at its end if it is due.
 
-        ``changes`` are tuples (key, what becomes of the task, dict or None): see ``tastypy_fast._finishing``. Returns
-        pairs of an index and an exception for those whose data cannot be stored or read. They are not changed. A task
-        that does not exist any more is skipped.
+        ``changes`` are tuples (key, what becomes of the task, dict or None, number of the try): see
+        ``tastypy_fast._finishing``. The number may be left out. With it, a private tracker counts the try once, also
+        if the change is made again because a later one raised. Returns pairs of an index and an exception
+        for those whose data cannot be stored or read. They are not changed. A task that does not exist any more is
+        skipped.
         """
         cdef list failures = []
         cdef Py_ssize_t first
@@ -492,12 +494,14 @@ cdef class TaskCache(WriteCache):
             if seq != ABSENT:
                 change = changes[first + index]
                 try:
-                    self.finish_task(change[0], encoded[index], seq, change[1], change[2], records)
+                    self.finish_task(change[0], encoded[index], seq, change[1], change[2],
+                                     change[3] if len(change) > 3 else 0, records)
                 except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
                     failures.append((first + index, error))
         return 0
 
-    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, dict records) except -1:
+    cdef int finish_task(self, object key, bytes encoded, long long seq, int kind, dict data, int32_t number,
+                         dict records) except -1:
         """Change one task, as ``kind`` says. Nothing changes if the data cannot be stored."""
         cdef Entry entry = self.entry_of(encoded)
         cdef uint32_t status = self.status_at(seq, entry)
@@ -557,7 +561,7 @@ cdef class TaskCache(WriteCache):
                     self.adopt(entry)
                     self.add_len_delta(entry)
                 self.put_payload(entry, encoded, codec, payload)
-        changed = finished_status(self.store, pack(seq), status, kind, data is not None)
+        changed = finished_status(self.store, pack(seq), status, kind, data is not None, number)
         if changed != status:
             self.set_status(seq, entry, changed)
         return 0
@@ -840,11 +844,12 @@ cdef bytes finished_data(dict value, int kind, dict data, int* codec):
     return None
 
 
-cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind,
-                              bint has_data) except? 0xffffffff:
+cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind, bint has_data,
+                              int32_t number_of_try) except? 0xffffffff:
     """Return the status of a finished task. ``number`` is its packed sequence number.
 
-    ``has_data`` says that data were given, and stored. The tries in the claim are updated.
+    ``has_data`` says that data were given, and stored. ``number_of_try`` is 0 if it is unknown. The tries in the claim
+    are updated.
     """
     cdef Claim claim
     cdef uint32_t flags = status & FLAGS
@@ -853,8 +858,9 @@ cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, in
     cdef bint claimed = (status & CLAIMED) != 0
     cdef bint is_ours = True
     if store.images is None and FINISH_DONE <= kind <= FINISH_RETRY:
-        # A private tracker counts a try when it ends. A shared one has counted it with the claim.
-        tries = min(tries + 1, MAX_TRIES)
+        # A private tracker counts a try when it ends, but not twice. A shared one has counted it with the claim.
+        if not 0 < number_of_try <= tries:
+            tries = min(tries + 1, MAX_TRIES)
     if claimed:
         if kind == FINISH_DONE or kind == FINISH_ABORTED:
             tries -= try_comes_back(store, number, status)

@@ -232,7 +232,8 @@ cdef class TaskSlot:
                 return
             if self.slot is None:
                 self.slot = tasks.open_running_slot()
-            self.slot.set(seq, <const unsigned char*>PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), tries)
+            self.slot.set_uncounted(seq, <const unsigned char*>PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded),
+                                    tries)
         finally:
             tasks.end_op()
 

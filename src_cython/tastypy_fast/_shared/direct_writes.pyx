@@ -340,7 +340,7 @@ cdef int finish_some(TaskCache tasks, list changes, Py_ssize_t first, Py_ssize_t
         except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
             failures.append((first + index, error))
             continue
-        new = finished_status(transaction, number, old, kind, data is not None)
+        new = finished_status(transaction, number, old, kind, data is not None, 0)
         if record is not None:
             records.append((number, record))
             transaction.written += PyBytes_GET_SIZE(record)
