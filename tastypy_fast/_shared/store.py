@@ -350,7 +350,7 @@ class SharedStore(Store):
             with self.lock:
                 self._open_to_write()
         else:
-            raise self.translated(error) from error
+            self.reraise(error)
 
     def _open_to_write(self) -> None:
         if self.db is None and not self._reopens:

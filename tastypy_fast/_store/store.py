@@ -269,7 +269,7 @@ class Store(StoreBase):
         except (MapResized, ReadersFull):
             raise
         except (EngineError, PersistentOrderedDictIntegrityError, struct.error) as error:
-            raise self.translated(error) from error
+            self.reraise(error)
 
     def _open_wal(self, create: bool) -> None:
         def work(txn: Any) -> None:
@@ -373,7 +373,7 @@ class Store(StoreBase):
             except EngineBroken:
                 self.reopen_engine()
             except (EngineError, PersistentOrderedDictIntegrityError) as error:
-                raise self.translated(error) from error
+                self.reraise(error)
         raise StorageError(errno.EAGAIN, f"other processes keep growing the map of {self.path}. Try again")
 
     def reader_of_buffers(self) -> Any:
@@ -444,7 +444,7 @@ class Store(StoreBase):
                     self._flush_failed = True
                     if self._is_broken():
                         self.reopen_engine()
-                    raise self.translated(error) from error
+                    self.reraise(error)
                 else:
                     break
             self._unflushed = self._level != "full"
@@ -529,7 +529,7 @@ class Store(StoreBase):
                 self.db.sync(True)
             except EngineError as error:
                 self._flush_failed = True
-                raise self.translated(error) from error
+                self.reraise(error)
             self._flush_failed = False
             self._unflushed = self.options.shared and self._level != "full"
 

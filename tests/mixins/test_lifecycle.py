@@ -139,7 +139,7 @@ AFTER_CLOSE = {
     "export_jsonl": (io.StringIO(),), "import_jsonl": (['{"key": "a", "value": {}}'],),
     "progress": (), "to_arrow": (), "to_pandas": (), "to_polars": (),
     "add": ("a",), "add_if_absent": ("a",), "add_many": ("a",), "add_many_if_absent": ("a",), "mark_done": ("a",),
-    "record_error": ("a", "text"),
+    "record_error": ("a", "text"), "run": (print,),
     "mark_not_done": ("a",), "increment_tries": ("a",), "decrement_tries": ("a",), "reset_tries": ("a",),
     "abort": ("a",), "unabort": ("a",), "done": ("a",), "tries": ("a",), "aborted": ("a",), "should_do": ("a",),
     "should_do_add": ("a",), "should_try": ("a",), "should_try_add": ("a",),

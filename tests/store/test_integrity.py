@@ -196,3 +196,17 @@ def test_flipped_bit_in_a_record_gives_data_or_an_integrity_error(any_class, sou
         allowed = (PersistentOrderedDictIntegrityError, NewerFormatError, TypeError)
         assert all(isinstance(error, allowed) for error in errors), (seed, number, errors)
     assert refused
+
+
+def test_error_is_not_its_own_cause(victim, any_class):
+    """Other packages follow causes without an end when they pickle an error."""
+    with Inside(victim) as inside:
+        INSIDE["no format"][0](inside)
+    with pytest.raises(PersistentOrderedDictIntegrityError) as caught:
+        any_class(victim)
+    causes = []
+    error = caught.value
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__
+    assert error is None

@@ -295,7 +295,7 @@ cdef class StoreIterator(ValueLoop):
                 self.add_new(seqs, records, cut)
             snapshot_id = cache.snapshot_id
         except Exception as error:
-            raise cache.store.translated(error) from error
+            cache.store.reraise(error)
         finally:
             cache.end_op()
         return self.set_chunk(seqs, records, snapshot_id)
@@ -524,7 +524,7 @@ cdef class TaskIterator(StoreIterator):
                 chosen = self.choose()
             self.read_chosen(chosen, seqs, records)
         except Exception as error:
-            raise tasks.store.translated(error) from error
+            tasks.store.reraise(error)
         finally:
             tasks.end_op()
         return self.set_chunk(seqs, records, snapshot_id)

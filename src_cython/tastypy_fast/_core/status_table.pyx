@@ -63,7 +63,7 @@ cdef class StatusTable:
         try:
             decode_block(txn.get(pack(number), None, self.store.status), &block.data)
         except Exception as error:
-            raise self.store.translated(error) from error
+            self.store.reraise(error)
         return block
 
     cdef bytes on_disk(self, object txn, long long seq):

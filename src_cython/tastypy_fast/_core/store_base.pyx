@@ -101,6 +101,13 @@ cdef class StoreBase:
         """Return the error for a write to a read-only store."""
         raise NotImplementedError
 
+    def reraise(self, error):
+        """Raise what ``translated()`` returns. No error becomes its own cause, which other packages could not pickle."""
+        translated = self.translated(error)
+        if translated is error:
+            raise error
+        raise translated from error
+
     def translated(self, error):
         """Return the exception of this package for an error of LMDB, or any other error as it is."""
         raise NotImplementedError

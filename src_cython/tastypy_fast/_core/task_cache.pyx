@@ -639,7 +639,7 @@ cdef class TaskCache(WriteCache):
             try:
                 self.status.count()
             except Exception as error:
-                raise self.store.translated(error) from error
+                self.store.reraise(error)
             return (self.status.totals[0], self.status.totals[1], self.status.totals[2], self.status.totals[3])
         finally:
             self.end_op()

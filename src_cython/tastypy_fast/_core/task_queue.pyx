@@ -78,7 +78,7 @@ cdef class TaskQueue:
                         raise
                     break
         except Exception as error:
-            raise tasks.store.translated(error) from error
+            tasks.store.reraise(error)
         finally:
             tasks.end_op()
         return taken

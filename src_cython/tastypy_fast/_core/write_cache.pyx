@@ -210,13 +210,13 @@ cdef class WriteCache:
         try:
             return self.store.reader().get(key, None, database)
         except Exception as error:
-            raise self.store.translated(error) from error
+            self.store.reraise(error)
 
     cdef dict get_many(self, list keys, object database):
         try:
             return dict(self.store.reader().cursor(database).getmulti(keys))
         except Exception as error:
-            raise self.store.translated(error) from error
+            self.store.reraise(error)
 
     cdef bytes record_at(self, long long seq):
         return self.get(pack(seq), self.store.values)

@@ -157,7 +157,7 @@ cdef class WriteTransaction(StoreBase):
         except Exception as error:
             # Let nothing be committed, because LMDB cannot continue a transaction after an error.
             self.failure = error
-            raise self.translated(error) from error
+            self.reraise(error)
 
     def write_sync(self, work, scattered, size):
         """Run ``work`` in the open transaction, because a shared store has no write-ahead log."""
