@@ -64,23 +64,26 @@ def serve(call: Callable[[tuple[Any, int, Any], int], Outcome], file: Any) -> No
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
-    _send(out, "ready")
-    while select.select([file], [], [], CHILD_IDLE)[0]:
-        header = file.read(8)
-        if len(header) < 8:
-            # The worker has ended. What tasks have left behind ends, too.
-            os.killpg(0, signal.SIGKILL)
-        tasks = pickle.loads(file.read(struct.unpack("=Q", header)[0]))
-        _send(out, "received")
-        end = time.monotonic() + CHUNK_SECONDS
-        size = 0
-        for task in tasks:
-            item = encode_item(call(task, 0))
-            _send(out, ("outcome", item))
-            size += len(item) if isinstance(item, bytes) else 0
-            if time.monotonic() >= end or size >= CHUNK_BYTES:
+    try:
+        _send(out, "ready")
+        while select.select([file], [], [], CHILD_IDLE)[0]:
+            header = file.read(8)
+            if len(header) < 8:
                 break
-        _send(out, "end")
+            tasks = pickle.loads(file.read(struct.unpack("=Q", header)[0]))
+            _send(out, "received")
+            end = time.monotonic() + CHUNK_SECONDS
+            size = 0
+            for task in tasks:
+                item = encode_item(call(task, 0))
+                _send(out, ("outcome", item))
+                size += len(item) if isinstance(item, bytes) else 0
+                if time.monotonic() >= end or size >= CHUNK_BYTES:
+                    break
+            _send(out, "end")
+    finally:
+        # What tasks have left behind ends, too, also if the worker has ended in the middle of a message.
+        os.killpg(0, signal.SIGKILL)
 
 
 def _send(file: int, message: Any) -> None:

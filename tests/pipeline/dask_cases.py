@@ -128,7 +128,7 @@ def test_worker_that_is_killed_takes_its_child_along_and_its_tasks_run_elsewhere
         client.run_on_scheduler(set_allowed_failures, number=0)
     assert (report.done, report.failed, sum(map(shared.tries, shared))) == (20, 0, 20)
     worker, seconds = ended[0]
-    assert seconds < 3
+    assert seconds < 30
     assert {shared[key]["worker"] for key in range(20)} - {worker}
 
 
@@ -153,7 +153,7 @@ def test_client_that_is_closed_ends_the_run(shared, cluster):
         began = time.monotonic()
         with pytest.raises(ExecutorLostError):
             shared.run(lambda key: time.sleep(0.01), executor=client, on_result=close)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert shared.num_done() == sum(map(shared.tries, shared)) < 1000
 
 
@@ -197,7 +197,7 @@ def test_ctrl_c_that_ends_the_workers_of_a_local_cluster_ends_the_run(tmp_path):
         os.killpg(program.pid, signal.SIGINT)
         began = time.monotonic()
         _, errors = program.communicate(timeout=60)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert errors.rstrip().endswith("KeyboardInterrupt"), errors
     with SharedTracker(tmp_path / "store") as tracker:
         assert tracker.claimed_keys() == []

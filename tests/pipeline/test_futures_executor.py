@@ -472,7 +472,7 @@ def test_ctrl_c_reaches_workers_too_and_costs_no_try(tmp_path, hangs):
             os.killpg(program.pid, signal.SIGINT)
         began = time.monotonic()
         _, errors = program.communicate(timeout=60)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 50
     assert errors.rstrip().endswith("KeyboardInterrupt"), errors
     assert "ExecutorLostError" not in errors
     with SharedTracker(tmp_path / "t") as tracker:
