@@ -59,8 +59,9 @@ class RunMixin(Generic[K]):
         ``pipeline.current_task()`` tells it the number of the try and of the worker.
 
         Tasks run at least once. A task whose result was committed never runs again. After a kill of the program, the
-        tasks that were running run again. So do tasks whose results were not committed: those of the last half second,
-        and those that a worker finished just before a task that takes long.
+        tasks that were running run again, and so do tasks whose results were not committed: those of the last half
+        second. Tasks that ran in threads, as coroutines or inline have used up a try then, because one of them may have
+        killed the program. Tasks that ran in worker processes have not.
 
         Ctrl-C hands out no more tasks, waits for those that run, commits, and raises KeyboardInterrupt. A second Ctrl-C
         ends running tasks; they have as many tries left as before. SIGTERM, SIGHUP, ``stop`` and ``deadline`` give

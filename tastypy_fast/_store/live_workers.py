@@ -215,7 +215,10 @@ def _is_locked(file: int) -> bool:
 
 
 def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict[int, int | None]:
-    """Return the claims of dead workers as a dict for ``release_claims()``: sequence number to tries, or None."""
+    """Return the claims of dead workers as a dict for ``release_claims()``.
+
+    It maps the sequence number to the tries of a claim whose try does not count, and otherwise to None.
+    """
     workers = {worker.number: worker for worker in read_worker_files(path, own)}
     lost: dict[int, int | None] = {}
     for order, raw in txn.cursor(claims):

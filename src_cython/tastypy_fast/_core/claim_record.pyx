@@ -5,8 +5,9 @@
 The claim of an iterator has the number of its slot and a position. The task was yielded if the position is below the
 count in this slot (see worker_slots). A claim with slot 0 was made by ``should_try()``, and its task was yielded when
 the claim was committed. A claim with slot FAILED_SLOT is for a task at which a thread failed, and which this thread
-may try again. A greater slot belongs to a queue, whose tasks were all yielded when their claims were committed. With
-slot 0, FAILED_SLOT and those of queues, the position is the number of the thread.
+may try again. A greater slot belongs to a queue, whose tasks were all yielded when their claims were committed. From
+REMOTE_SLOTS on, they run in other processes, and their tries do not count if the worker dies. With slot 0, FAILED_SLOT
+and those of queues, the position is the number of the thread.
 
 ``tries`` is the task's number of tries including the one of this claim. It follows later changes of that number. If the
 task has fewer tries, its tries were reset, and they do not include the try of the claim.
