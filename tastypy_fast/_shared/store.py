@@ -174,7 +174,10 @@ class SharedStore(Store):
 
     def flush(self) -> None:
         if self._level != "process":
-            super().flush()
+            # LMDB refuses to flush files that were opened to be read, or are opened now. This process has committed
+            # nothing then.
+            if self.db is not None and self._opened_to_write:
+                super().flush()
             return
         points = self._points
         if points is None:

@@ -16,14 +16,14 @@ ORDINARY = {
     ("pod", "full"): 40,
     ("tracker", "full"): 40,
     ("shared-two", "full"): 40,
-    ("pod-wal", "normal"): 150,
-    ("tracker", "normal"): 150,
+    ("pod-wal", "normal"): 80,
+    ("tracker", "normal"): 80,
     ("shared-two", "normal"): 40,
     ("pod-wal", "process"): 60,
     ("tracker", "process"): 60,
-    ("shared-one", "process"): 150,
-    ("shared-two", "process"): 150,
-    ("shared-killed", "process"): 150,
+    ("shared-one", "process"): 80,
+    ("shared-two", "process"): 80,
+    ("shared-killed", "process"): 80,
 }
 # How many there are in the storm, of one recording, and how many recordings of each workload.
 STORM = {(workload, level): 300 for workload in WORKLOADS for level in LEVELS}

@@ -26,7 +26,7 @@ from tastypy_fast._lmdb import boot_id, flush_notes, memory_fs
 from tastypy_fast._lmdb.memory_fs import is_in_memory
 from tastypy_fast._lmdb.reader_slot import ReaderSlot
 from tastypy_fast._shared import store as shared_store
-from tests.support.children import Child
+from tests.support.children import Child, result_of_child
 from tests.support.flush_points import cut_power, note_of, slot_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -757,3 +757,15 @@ def test_the_slot_is_compiled_into_each_transaction(path):
     with SharedPOD(path) as store, pytest.raises(TypeError):
         store._store.transaction.attach_flush_points(object(), None)
     assert ReaderSlot is not None
+
+
+def test_flush_of_files_that_were_opened_to_be_read_does_nothing(tmp_path):
+    """A process that shares a store and has not written opens the files to read, and may be ended before it writes."""
+    with SharedPOD(tmp_path / "store", {"a": 1}, durability="unsafe"):
+
+        def flush(pipe):
+            with SharedPOD(tmp_path / "store", durability="unsafe") as store:
+                store._store.flush()
+                pipe.send(store["a"])
+
+        assert result_of_child(flush) == [1]

@@ -143,5 +143,5 @@ class MachineOnDisk(RuleBasedStateMachine):
 
 
 # Shrinking one failure at a time takes long enough.
-ORDINARY = settings(max_examples=60, stateful_step_count=40, report_multiple_bugs=False)
+ORDINARY = settings(max_examples=40, stateful_step_count=40, report_multiple_bugs=False)
 STORM = settings(ORDINARY, max_examples=int(os.environ.get("TASTYPY_FAST_STORM", "3000")), stateful_step_count=80)

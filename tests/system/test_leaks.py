@@ -197,12 +197,13 @@ def filled(any_class, path):
     return path
 
 
+@pytest.mark.parametrize("times", [TIMES // 2, pytest.param(10 * TIMES, marks=pytest.mark.storm)])
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-def test_repeated_use_leaks_no_resources(any_class, filled, use):
-    for _ in range(10):
+def test_repeated_use_leaks_no_resources(any_class, filled, use, times):
+    for _ in range(5):
         use(any_class, filled)
     before, memory = in_use(), anonymous_memory()
-    for _ in range(TIMES):
+    for _ in range(times):
         use(any_class, filled)
     assert in_use() == before
     # The allocator may give each of many threads its own memory, up to a number of them.

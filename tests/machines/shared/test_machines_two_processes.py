@@ -271,7 +271,7 @@ class TwoProcesses(RuleBasedStateMachine):
 # Tasks and their claims
 
 # Each step is a message and an answer, and each example starts several processes.
-TwoProcesses.TestCase.settings = settings(ORDINARY, max_examples=10)
+TwoProcesses.TestCase.settings = settings(ORDINARY, max_examples=5)
 
 
 class TestTwoProcesses(TwoProcesses.TestCase):

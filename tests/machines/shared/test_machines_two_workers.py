@@ -332,7 +332,7 @@ class TwoWorkers(RuleBasedStateMachine):
             }
 
 
-TwoWorkers.TestCase.settings = settings(ORDINARY, max_examples=15)
+TwoWorkers.TestCase.settings = settings(ORDINARY, max_examples=8)
 
 
 class TestTwoWorkers(TwoWorkers.TestCase):
