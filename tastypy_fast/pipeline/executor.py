@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tastypy_fast.pipeline.worker import Outcome
+if TYPE_CHECKING:
+    from tastypy_fast.pipeline.worker import Outcome
 
 __all__ = ["NOT_BEGUN", "Event", "Task", "TaskExecutor"]
 

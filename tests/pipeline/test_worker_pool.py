@@ -41,9 +41,13 @@ from tests.support.executors import (
 METHODS = multiprocessing.get_all_start_methods()
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[pytest.param(method, marks=pytest.mark.storm) if method == "forkserver" else method
+                        for method in METHODS])
 def method(request):
-    """Each start method. Processes that multiprocessing keeps are started before, so that none counts as a leak."""
+    """Each start method, forkserver in the storm only.
+
+    Processes that multiprocessing keeps are started before, so that none counts as a leak.
+    """
     if request.param != "fork":
         resource_tracker.ensure_running()
     if request.param == "forkserver":

@@ -102,7 +102,7 @@ cdef class StoreBase:
         raise NotImplementedError
 
     def reraise(self, error):
-        """Raise what ``translated()`` returns. No error becomes its own cause, which other packages could not pickle."""
+        """Raise what ``translated()`` returns. No error becomes its own cause, which others cannot pickle."""
         translated = self.translated(error)
         if translated is error:
             raise error
