@@ -62,10 +62,31 @@ def seed(request):
     return number
 
 
+# Files with many similar cases that take long. The ordinary run has half of them, always the same, the storm has all.
+HALVED = (
+    "cli/test_import_export.py", "lmdb/test_file_locks_removed.py", "lmdb/test_safe_files.py",
+    "maintenance/test_compact.py", "maintenance/test_page_check.py", "maintenance/test_repair.py",
+    "maintenance/test_verify.py", "mixins/test_progress_bar.py", "mixins/test_progress_bar_end.py",
+    "power_cuts/test_failures.py", "store/test_integrity.py", "system/test_leaks.py",
+)
+
+
+def is_left_to_the_storm(item):
+    """Return whether a test is for the storm: by its mark, or as a case of a file that is halved."""
+    if item.get_closest_marker("storm"):
+        return True
+    file, _, case = item.nodeid.partition("::")
+    return file.removeprefix("tests/") in HALVED and "[" in case and zlib.crc32(case.encode()) % 2 == 1
+
+
 def pytest_collection_modifyitems(config, items):
-    """Deselect the tests that are marked ``storm``, unless the run selects them."""
-    if not is_storm(config):
-        storms = [item for item in items if item.get_closest_marker("storm")]
+    """Deselect the tests that are for the storm. A storm selects them by its mark."""
+    if is_storm(config):
+        for item in items:
+            if is_left_to_the_storm(item):
+                item.add_marker("storm")
+    else:
+        storms = [item for item in items if is_left_to_the_storm(item)]
         items[:] = [item for item in items if item not in storms]
         config.hook.pytest_deselected(items=storms)
 
