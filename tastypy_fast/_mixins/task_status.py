@@ -11,6 +11,7 @@ from typing import Any, Generic
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import describe
 from tastypy_fast._type_parameters import K
+from tastypy_fast.pipeline.worker import describe_error
 from tastypy_fast.types import StoreIterator
 
 __all__ = ["TaskStatusMixin"]
@@ -182,9 +183,6 @@ class TaskStatusMixin(Generic[K]):
         """
         if not isinstance(error, (BaseException, str)):
             raise TypeError(f"an error must be an exception or a str, not {describe(error)}")
-        # Imported here, because most programs never need it.
-        from tastypy_fast.pipeline.worker import describe_error
-
         self._record_error(key, describe_error(error))
 
     # Gates

@@ -5,20 +5,7 @@ tracker, and ``result_recorder`` commits what became of them. ``worker_pool``, `
 run them, by ``worker``.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from tastypy_fast.pipeline.report import RunReport
-
-if TYPE_CHECKING:
-    from tastypy_fast.pipeline.worker import Abort, CurrentTask, Retry, TaskResult, current_task
+from tastypy_fast.pipeline.worker import Abort, CurrentTask, Retry, TaskResult, current_task
 
 __all__ = ["Abort", "CurrentTask", "Retry", "RunReport", "TaskResult", "current_task"]
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at the first use, because most programs that import the package never call run().
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tastypy_fast.pipeline import worker
-
-    return getattr(worker, name)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from tastypy_fast.pipeline.worker import Outcome
+from tastypy_fast.pipeline.worker import Outcome
 
 __all__ = ["NOT_BEGUN", "Event", "Task", "TaskExecutor"]
 
