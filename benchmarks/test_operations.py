@@ -27,7 +27,7 @@ from tastypy_fast import (
     SharedPersistentOrderedDict,
     SharedProgressTracker,
 )
-from tastypy_fast._finishing import DONE
+from tastypy_fast._core.finishing import FINISH_DONE
 
 KEYS = 20_000
 MANY = 1000
@@ -172,7 +172,7 @@ def test_mark_done_with_data(benchmark, tracker, some):
 
 
 def test_finish_many(benchmark, tracker, some):
-    changes = [(key, DONE, {"size": 1234}) for key in some]
+    changes = [(key, FINISH_DONE, {"size": 1234}) for key in some]
     run(benchmark, lambda: tracker._finish_many(changes), tracker.revert)
     assert tracker[some[0]]["size"] == 1234
 
@@ -283,7 +283,7 @@ def test_shared_mark_done_with_data(benchmark, shared_tracker, some):
 
 
 def test_shared_finish_many(benchmark, shared_tracker, some):
-    changes = [(key, DONE, {"size": 1234}) for key in some]
+    changes = [(key, FINISH_DONE, {"size": 1234}) for key in some]
     run(benchmark, lambda: shared_tracker._finish_many(changes), shared_tracker.revert)
     assert shared_tracker[some[0]]["size"] == 1234
 

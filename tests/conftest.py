@@ -17,10 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tastypy_fast import (
-    PersistentOrderedDict,
-    ProgressTracker,
-)
+from tastypy_fast import PersistentOrderedDict, ProgressTracker, SharedProgressTracker
 from tests.support.contract import ABC
 from tests.support.in_memory import MEMORY, has_room
 from tests.support.no_background import PRELUDE
@@ -139,6 +136,34 @@ def private_kit(private_class, tmp_path):
 def store(kit):
     """An empty store."""
     return kit.open()
+
+
+@pytest.fixture
+def opened():
+    """Trackers that the test has opened. They are checked and closed at its end."""
+    stores = []
+    yield stores
+    for store in stores:
+        if not store.closed:
+            store._check()
+            store.close()
+
+
+@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
+def tracker_class(request):
+    """Each kind of tracker in turn."""
+    return request.param
+
+
+@pytest.fixture
+def make(path, opened, tracker_class):
+    """Open a tracker, which is checked at the end of the test."""
+
+    def make(**options):
+        opened.append(tracker_class(path, **options))
+        return opened[-1]
+
+    return make
 
 
 @pytest.fixture

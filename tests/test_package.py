@@ -98,7 +98,7 @@ def test_ordinary_run_uses_fixed_seeds(request):
 
 # The layers, lowest first. A module imports from its own package and from lower layers only.
 LAYERS = (
-    {"exceptions", "_type_parameters", "_finishing"},
+    {"exceptions", "_type_parameters"},
     {"types", "_optional", "_paths"},
     {"_lmdb"},
     {"_core"},

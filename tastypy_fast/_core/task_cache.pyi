@@ -3,9 +3,7 @@ from typing import final
 from tastypy_fast._core.store_base import StoreBase
 from tastypy_fast._core.write_cache import WriteCache
 
-__all__ = ["FINISHING", "TaskCache"]
-
-FINISHING: list[int]
+__all__ = ["TaskCache"]
 
 @final
 class TaskCache(WriteCache):

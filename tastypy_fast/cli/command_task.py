@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,15 @@ from tastypy_fast._formats.json_text import parse_json
 from tastypy_fast.cli.command_output import Output
 from tastypy_fast.cli.command_template import CommandTemplate, TaskValues, ValueMissing
 from tastypy_fast.cli.formatting import pair_as_json, parse_key
-from tastypy_fast.pipeline.worker import MAX_MESSAGE, MAX_RESULT, Abort, TaskResult, current_task
+from tastypy_fast.pipeline.worker import (
+    MAX_MESSAGE,
+    MAX_RESULT,
+    Abort,
+    TaskResult,
+    current_task,
+    exit_facts,
+    exit_text,
+)
 
 __all__ = ["CommandFailed", "CommandTask"]
 
@@ -29,7 +36,7 @@ class CommandFailed(Exception):
 
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(message)
-        self.task_error = {"type": "CommandFailed", **facts}
+        self._task_error = {"type": "CommandFailed", **facts}
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,11 @@ class CommandTask:
         return process.wait()
 
     def _failure(self, code: int, errors: IO[bytes]) -> Exception:
-        facts = {"signal": signal_name(-code)} if code < 0 else {"exit_code": code}
-        message = _end_of(errors) or (f"killed by {facts['signal']}" if code < 0 else f"exit code {code}")
+        facts = exit_facts(code)
+        message = _end_of(errors) or (f"killed by {exit_text(code)}" if code < 0 else exit_text(code))
         if code in self.abort_codes:
             aborted = Abort(message)
-            aborted.task_error = facts  # type: ignore[attr-defined]
+            aborted._task_error = facts  # type: ignore[attr-defined]
             return aborted
         return CommandFailed(message, **facts)
 
@@ -127,18 +134,6 @@ class CommandTask:
             return TaskResult(add=[parse_key(line, self.json_keys) for line in _lines_of(text)])
         except ValueError as error:
             raise CommandFailed(f"the command printed no valid key: {error}") from None
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal.
-
-    >>> signal_name(9)
-    'SIGKILL'
-    """
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _temporary(needed: bool = True) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
@@ -19,6 +20,7 @@ from tastypy_fast._shared.claims import key_at
 from tastypy_fast.cli.formatting import as_json, console, duration, key_text, print_line, printable, quantity, size_text
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
+from tastypy_fast.pipeline.worker import parse_time
 
 __all__ = ["status"]
 
@@ -112,16 +114,13 @@ def _describe_run(info: dict[str, Any]) -> str:
     """Return what was run last, when, and why it ended."""
     text = str(info.get("function", "unknown"))
     with suppress(TypeError, ValueError):
-        begun = _parse_time(info["begun"])
-        text += f", begun {duration(max((datetime.now(timezone.utc) - begun).total_seconds(), 0))} ago"
+        begun: Any = parse_time(info.get("begun"))
+        text += f", begun {duration(max(time.time() - begun, 0))} ago"
         if "ended" not in info:
             return f"{text}, not ended (it runs, or was killed)"
-        return f"{text}, ended after {duration((_parse_time(info['ended']) - begun).total_seconds())}: {info['reason']}"
+        ended: Any = parse_time(info["ended"])
+        return f"{text}, ended after {duration(ended - begun)}: {info['reason']}"
     return text
-
-
-def _parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _describe_holders(holders: LockHolders) -> str:

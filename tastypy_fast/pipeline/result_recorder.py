@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tastypy_fast._finishing import DONE
+from tastypy_fast._core.finishing import FINISH_DONE
 from tastypy_fast.exceptions import InvalidKeyError
 from tastypy_fast.pipeline.executor import Task
 
@@ -51,7 +51,7 @@ class ResultRecorder:
 
     def add(self, task: Task, kind: int, data: dict[str, Any] | None = None, new_keys: list[Any] | None = None,
             size: int = 0) -> None:
-        """Note what became of a task: one of the kinds of ``_finishing``. ``size`` is that of the data, in bytes."""
+        """Note what became of a task: a kind of ``_core.finishing``. ``size`` is that of the data, in bytes."""
         self._entries.append((task, kind, data, new_keys))
         self._size += size
         self.has_new_tasks = self.has_new_tasks or bool(new_keys)
@@ -100,7 +100,7 @@ class ResultRecorder:
             self._on_refused(entries[index][0], error)
         # At the end, because a function of the user may raise.
         for index, (task, kind, data, _) in enumerate(entries):
-            if kind == DONE and index not in refused:
+            if kind == FINISH_DONE and index not in refused:
                 self._on_saved(task, data)
 
     def _add_tasks(self, entries: list[Any]) -> dict[int, Exception]:

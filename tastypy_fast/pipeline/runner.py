@@ -18,7 +18,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tastypy_fast._finishing import ABORTED, DONE, FAILED, GIVEN_BACK, POSTPONED, RETRY
+from tastypy_fast._core.finishing import (
+    FINISH_ABORTED,
+    FINISH_DONE,
+    FINISH_FAILED,
+    FINISH_GIVEN_BACK,
+    FINISH_POSTPONED,
+    FINISH_RETRY,
+)
 from tastypy_fast.exceptions import ExecutorLostError
 from tastypy_fast.pipeline import worker
 from tastypy_fast.pipeline.executor import Event, Task, TaskExecutor
@@ -391,7 +398,7 @@ class _Run:
         signals.suspend_if_wanted(self._executor.suspend, self._executor.resume)
         if signals.count:
             # Ctrl-C waits for what is running, because a person can press it again.
-            grace = float("inf") if signals.count == 1 and signals.number == 2 else GRACE
+            grace = float("inf") if signals.count == 1 and signals.number == signal.SIGINT else GRACE
             self._drain("stopped", 0.0 if signals.count > 1 else grace)
         elif self._options.stop is not None and self._options.stop.is_set():
             self._drain("stopped", GRACE)
@@ -425,7 +432,7 @@ class _Run:
             self._source.end(task)
             self._report.aborted += 1
             error = {**outcome.error, "try": task.tries}
-            self._recorder.add(task, ABORTED, error)
+            self._recorder.add(task, FINISH_ABORTED, error)
             self._failures.append((task.key, error, True))
         else:
             self._handle_failed(task, outcome)
@@ -446,7 +453,7 @@ class _Run:
                 return
         self._source.end(task)
         self._results += 1
-        self._recorder.add(task, DONE, data, new_keys, len(outcome.data or b""))
+        self._recorder.add(task, FINISH_DONE, data, new_keys, len(outcome.data or b""))
 
     def _handle_failed(self, task: Task, outcome: Outcome) -> None:
         assert outcome.error is not None
@@ -454,12 +461,12 @@ class _Run:
         if error["type"] == "TaskTimeout":
             self._report.timed_out += 1
         if outcome.kind == worker.RETRY and not outcome.counted:
-            # The task is tried again, however often, and this was no try.
-            self._wait(task, error, self._delay(task.tries) if outcome.after is None else outcome.after, GIVEN_BACK)
+            # The task is tried again, however often.
+            self._wait(task, error, outcome.after, is_try=False)
         elif self._has_tries_left(task):
             task.retries += 1
             self._report.retried += 1
-            self._wait(task, error, self._delay(task.tries) if outcome.after is None else outcome.after, RETRY)
+            self._wait(task, error, outcome.after, is_try=True)
             self._failures.append((task.key, error, False))
         else:
             self._fail(task, error)
@@ -480,18 +487,20 @@ class _Run:
             return max(0.0, float(backoff(tries)))
         return random.uniform(0.0, min(MAX_BACKOFF, backoff * 2.0 ** min(max(tries, 1) - 1, 60)))
 
-    def _wait(self, task: Task, error: dict[str, Any], seconds: float, kind: int) -> None:
-        """Record a failed try, and let the task wait for the next one. ``kind``: RETRY, or GIVEN_BACK if it counts not.
+    def _wait(self, task: Task, error: dict[str, Any], seconds: float | None, is_try: bool) -> None:
+        """Let a task wait for its next try, and record why. ``seconds`` is None for the backoff.
 
-        The time of the next try is kept with the task, so that it is kept when the program ends, too.
+        The time of the next try is kept with the task, also when the program ends before it.
         """
+        if seconds is None:
+            seconds = self._delay(task.tries)
         error["retry_at"] = now_text(time.time() + seconds)
-        if self._is_draining or not self._source.wait(task, seconds):
+        if not self._is_draining and self._source.wait(task, seconds):
+            self._recorder.add(task, FINISH_RETRY if is_try else FINISH_POSTPONED, error)
+        else:
             error["retries"] = task.retries
             self._source.end(task)
-            self._recorder.add(task, FAILED if kind == RETRY else GIVEN_BACK, error)
-        else:
-            self._recorder.add(task, kind if kind == RETRY else POSTPONED, error)
+            self._recorder.add(task, FINISH_FAILED if is_try else FINISH_GIVEN_BACK, error)
 
     def _fail(self, task: Task, error: dict[str, Any]) -> None:
         self._source.end(task)
@@ -499,7 +508,7 @@ class _Run:
         report.failed += 1
         if len(report.errors) < MAX_ERRORS:
             report.errors.append((task.key, error))
-        self._recorder.add(task, FAILED, error)
+        self._recorder.add(task, FINISH_FAILED, error)
         self._failures.append((task.key, error, True))
         limit = self._options.max_failures
         if limit is not None and not self._is_draining:

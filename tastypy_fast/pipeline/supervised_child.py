@@ -20,7 +20,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tastypy_fast.pipeline.worker import CHUNK_BYTES, CHUNK_SECONDS, FAILED, Outcome, encode_item, task_failure
+from tastypy_fast.pipeline.worker import (
+    CHUNK_BYTES,
+    CHUNK_SECONDS,
+    FAILED,
+    Outcome,
+    encode_item,
+    exit_facts,
+    exit_text,
+    task_failure,
+)
 
 __all__ = ["Results", "end_children", "run_in_child", "serve"]
 
@@ -239,7 +248,4 @@ def run_in_child(digest: str, payload: bytes, tasks: list[Any], timeout: float) 
 
 
 def _death(status: int) -> dict[str, Any]:
-    if status < 0:
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        return task_failure("WorkerDied", f"the process of the task was ended by {name}", signal=name)
-    return task_failure("WorkerDied", f"the process of the task ended with exit code {status}", exit_code=status)
+    return task_failure("WorkerDied", f"the process of the task ended with {exit_text(status)}", **exit_facts(status))

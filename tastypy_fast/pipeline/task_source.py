@@ -12,13 +12,13 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Iterable
-from datetime import datetime
 from itertools import chain, count, islice
 from typing import Any
 
-from tastypy_fast._finishing import GIVEN_BACK, POSTPONED, RELEASED
+from tastypy_fast._core.finishing import FINISH_GIVEN_BACK, FINISH_POSTPONED, FINISH_RELEASED
 from tastypy_fast.pipeline.executor import Task
 from tastypy_fast.pipeline.result_recorder import ResultRecorder
+from tastypy_fast.pipeline.worker import parse_time
 
 __all__ = ["MAX_WAITING", "TaskSource"]
 
@@ -141,19 +141,19 @@ class TaskSource:
         error = value.get("_error") if value is not None else None
         if not isinstance(error, dict):
             return True
-        due = seconds_of(error.get("retry_at"))
+        due = parse_time(error.get("retry_at"))
         if due is None:
-            if (seconds_of(error.get("at")) or 0.0) < self._began:
+            if (parse_time(error.get("at")) or 0.0) < self._began:
                 return True
             # It has failed for good since this run began, in this run or in one beside it.
-            self._recorder.add(task, GIVEN_BACK)
+            self._recorder.add(task, FINISH_GIVEN_BACK)
             return False
         retries = error.get("retries", 0)
-        task.retries = retries if type(retries) is int and (seconds_of(error.get("at")) or 0.0) >= self._began else 0
+        task.retries = retries if type(retries) is int and (parse_time(error.get("at")) or 0.0) >= self._began else 0
         delay = due - time.time()
         if delay <= 0:
             return True
-        self._recorder.add(task, POSTPONED if self.wait(task, delay) else GIVEN_BACK)
+        self._recorder.add(task, FINISH_POSTPONED if self.wait(task, delay) else FINISH_GIVEN_BACK)
         return False
 
     def _read_data(self, tasks: list[Task]) -> None:
@@ -196,7 +196,7 @@ class TaskSource:
     def give_back(self, tasks: Iterable[Task]) -> None:
         """Return tasks whose tries have not begun or were ended by a stop: these tries do not count."""
         for task in tasks:
-            self._recorder.add(task, GIVEN_BACK)
+            self._recorder.add(task, FINISH_GIVEN_BACK)
 
     # Ending
 
@@ -224,19 +224,9 @@ class TaskSource:
         self._given_back.clear()
         for _, _, key, retries in self._waiting:
             # The claim ends. The try that failed stays counted.
-            self._recorder.add(Task(key, 0, None, retries), RELEASED)
+            self._recorder.add(Task(key, 0, None, retries), FINISH_RELEASED)
         self._waiting.clear()
         try:
             self._recorder.flush()
         finally:
             self._queue.close()
-
-
-def seconds_of(text: object) -> float | None:
-    """Return the ``time.time()`` of a text that ``worker.now_text()`` made, or None."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import pickle
+import signal
 import sys
 import time
 import traceback
@@ -204,6 +205,16 @@ def now_text(seconds: float | None = None) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_time(text: object) -> float | None:
+    """Return the ``time.time()`` of a text that ``now_text()`` made, or None for anything else."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
 def shorten(text: str, limit: int) -> str:
     """Return a text of at most ``limit`` characters, with the beginning and the end of a longer one."""
     if len(text) <= limit:
@@ -216,7 +227,7 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
     """Return the dict that is kept as ``_error`` of a task: type, message, traceback and time.
 
     ``skip_frames`` is the number of frames at the beginning of the traceback that belong to this package. An exception
-    may have an attribute ``task_error``, a dict of more fields, for example the exit code of a command. It may have the
+    of ours may have an attribute ``_task_error``, a dict of more fields, as the exit code of a command. It may have the
     field "type", too. Then no traceback is kept, because the fields say what failed.
     """
     if isinstance(error, str):
@@ -228,7 +239,7 @@ def describe_error(error: BaseException | str, skip_frames: int = 0) -> dict[str
     except BaseException as failure:
         message = f"<str() of the error raised {type(failure).__name__}>"
     message = _printable(shorten(message, MAX_MESSAGE))
-    fields = getattr(error, "task_error", None)
+    fields = getattr(error, "_task_error", None)
     if isinstance(fields, dict):
         return {"type": name, "message": message, **fields, "at": now_text()}
     frames = error.__traceback__
@@ -250,6 +261,24 @@ def _printable(text: str) -> str:
 def task_failure(type_name: str, message: str, **more: Any) -> dict[str, Any]:
     """Return the ``_error`` of a task that no exception ended: its worker died, or it took too long."""
     return {"type": type_name, "message": message, **more, "at": now_text()}
+
+
+def exit_facts(exit_code: int | None) -> dict[str, Any]:
+    """Return the fields of ``_error`` for an exit code, which is negative for a signal, and None if unknown."""
+    if exit_code is None:
+        return {}
+    if exit_code >= 0:
+        return {"exit_code": exit_code}
+    try:
+        return {"signal": signal.Signals(-exit_code).name}
+    except ValueError:
+        return {"signal": f"signal {-exit_code}"}
+
+
+def exit_text(exit_code: int | None) -> str:
+    """Return an exit code as a text: "exit code 1", "SIGKILL"."""
+    facts = exit_facts(exit_code)
+    return facts.get("signal") or (f"exit code {exit_code}" if facts else "an unknown exit code")
 
 
 class TaskFunction(NamedTuple):

@@ -33,7 +33,16 @@ from tastypy_fast.pipeline.executor import NOT_BEGUN, Event, Task, TaskExecutor
 from tastypy_fast.pipeline.function_pickle import main_as_workers_see_it, pickle_for_worker
 from tastypy_fast.pipeline.heartbeat import NO_LIMIT, Heartbeats
 from tastypy_fast.pipeline.wire import HEADER, LOG, NOT_STARTED, READY, FrameReader, decode_outcome
-from tastypy_fast.pipeline.worker import CHUNK_BYTES, FAILED, Outcome, TaskFunction, describe_error, task_failure
+from tastypy_fast.pipeline.worker import (
+    CHUNK_BYTES,
+    FAILED,
+    Outcome,
+    TaskFunction,
+    describe_error,
+    exit_facts,
+    exit_text,
+    task_failure,
+)
 from tastypy_fast.pipeline.worker_log import handle_record, levels_in_use
 from tastypy_fast.pipeline.worker_process import DEFAULT_SIGNALS, WorkerSetup, run_forked, run_spawned
 
@@ -394,7 +403,7 @@ class ProcessPool(TaskExecutor):
         worker.close()
         self._crew.remove(worker)
         if not was_ready and late is None and self._error is None:
-            self._count_stillborn(f"ended with {_exit_text(exit_code)}",
+            self._count_stillborn(f"ended with {exit_text(exit_code)}",
                                   MAX_KILLED if exit_code == -signal.SIGKILL else MAX_STILLBORN)
         self._vacant.append(worker.slot)
 
@@ -741,24 +750,7 @@ class _ProcessEnd:
             os.close(descriptor)
 
 
-def _exit_text(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "an unknown exit code"
-    return f"signal {_signal_name(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
-
-
 def _describe_death(exit_code: int | None) -> dict[str, Any]:
     """Return the ``_error`` of the task in progress of a worker that died."""
-    message = f"the worker process ended during the task, with {_exit_text(exit_code)}"
-    if exit_code is None:
-        return task_failure("WorkerDied", message)
-    if exit_code < 0:
-        return task_failure("WorkerDied", message, signal=_signal_name(-exit_code))
-    return task_failure("WorkerDied", message, exit_code=exit_code)
+    message = f"the worker process ended during the task, with {exit_text(exit_code)}"
+    return task_failure("WorkerDied", message, **exit_facts(exit_code))

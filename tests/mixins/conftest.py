@@ -6,16 +6,7 @@ import gc
 
 import pytest
 
-from tastypy_fast import (
-    ProgressTracker,
-    SharedProgressTracker,
-)
 from tests.support.progress import Screen
-
-
-@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
-def tracker_class(request):
-    return request.param
 
 
 @pytest.fixture

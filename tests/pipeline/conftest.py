@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tastypy_fast import ProgressTracker, SharedProgressTracker
+from tastypy_fast import SharedProgressTracker
 from tests.support.storm import is_storm
 
 KINDS = ["processes", "threads", "async", "inline"]
@@ -25,31 +25,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
-def opened():
-    stores = []
-    yield stores
-    for store in stores:
-        if not store.closed:
-            store._check()
-            if isinstance(store, SharedProgressTracker):
-                assert store.claimed_keys() == []  # a run leaves no claim
-            store.close()
-
-
-@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
-def tracker_class(request):
-    return request.param
-
-
-@pytest.fixture
-def make(path, opened, tracker_class):
-    """Open a tracker; its invariants are checked at the end of the test."""
-
-    def make(**options):
-        opened.append(tracker_class(path, **options))
-        return opened[-1]
-
-    return make
+def opened(opened):
+    """Trackers that the test has opened. A run leaves no claim in them."""
+    yield opened
+    for store in opened:
+        if isinstance(store, SharedProgressTracker) and not store.closed:
+            assert store.claimed_keys() == []
 
 
 @pytest.fixture(params=KINDS)

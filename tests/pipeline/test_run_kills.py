@@ -7,12 +7,12 @@ import random
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tastypy_fast import SharedTracker, Tracker
 from tests.support.children import start
+from tests.support.executors import has_ended
 
 PROGRAM = """
 import os, sys, time
@@ -119,14 +119,6 @@ def begun(folder):
     return [name.split("-")[1:] for name in os.listdir(folder) if name.startswith("began-")]
 
 
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 @pytest.fixture
 def waiting(kind, path, tmp_path):
     folder = tmp_path / "folder"
@@ -174,7 +166,7 @@ def test_second_ctrl_c_ends_running_tasks_with_their_children_and_gives_their_tr
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert not any(is_running(pid) for _, pid in begun(folder))
+    assert all(has_ended(pid) for _, pid in begun(folder))
     with opened(kind, path) as tracker:
         assert (tracker.num_done(), sum(tracker.tries(key) for key in tracker)) == (0, 0)
 
@@ -184,7 +176,7 @@ def test_killed_driver_leaves_no_process_behind(kind, path, waiting):
     process.kill()
     process.communicate(timeout=60)
     deadline = time.monotonic() + 30
-    while any(is_running(pid) for _, pid in begun(folder)):
+    while not all(has_ended(pid) for _, pid in begun(folder)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with opened(kind, path) as tracker:

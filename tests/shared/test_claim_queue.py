@@ -11,7 +11,10 @@ import time
 import pytest
 
 from tastypy_fast import SharedTracker
-from tastypy_fast._finishing import DONE, FAILED, POSTPONED, RETRY
+from tastypy_fast._core.finishing import FINISH_DONE as DONE
+from tastypy_fast._core.finishing import FINISH_FAILED as FAILED
+from tastypy_fast._core.finishing import FINISH_POSTPONED as POSTPONED
+from tastypy_fast._core.finishing import FINISH_RETRY as RETRY
 from tastypy_fast._shared.worker import Worker as ClaimingWorker
 from tastypy_fast._shared.write_transaction import OPERATION
 from tests.support.children import Child

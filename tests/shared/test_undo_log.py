@@ -10,7 +10,11 @@ import pytest
 from tastypy_fast import (
     SharedTracker,
 )
-from tastypy_fast._finishing import ABORTED, DONE, FAILED, GIVEN_BACK, RETRY
+from tastypy_fast._core.finishing import FINISH_ABORTED as ABORTED
+from tastypy_fast._core.finishing import FINISH_DONE as DONE
+from tastypy_fast._core.finishing import FINISH_FAILED as FAILED
+from tastypy_fast._core.finishing import FINISH_GIVEN_BACK as GIVEN_BACK
+from tastypy_fast._core.finishing import FINISH_RETRY as RETRY
 from tests.support.shared import ABC, BLOCKS, FRESH, block_of, listed, place_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -4,37 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tastypy_fast import (
-    ProgressTracker,
-    SharedProgressTracker,
-)
-
-
-@pytest.fixture
-def opened():
-    stores = []
-    yield stores
-    for store in stores:
-        if not store.closed:
-            store._check()
-            store.close()
-
-
-@pytest.fixture(params=[ProgressTracker, SharedProgressTracker], ids=["tracker", "shared_tracker"])
-def tracker_class(request):
-    return request.param
-
-
-@pytest.fixture
-def make(path, opened, tracker_class):
-    """Open a tracker; its invariants are checked at the end of the test."""
-
-    def make(**options):
-        opened.append(tracker_class(path, **options))
-        return opened[-1]
-
-    return make
-
 
 @pytest.fixture
 def tracker(make):

@@ -3,18 +3,7 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.running_tasks cimport RunningSlot
 from tastypy_fast._core.status_table cimport StatusTable
-from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
-
-# What finish_many() does with a task: see tastypy_fast._finishing.
-cdef enum:
-    FINISH_DONE
-    FINISH_FAILED
-    FINISH_ABORTED
-    FINISH_RETRY
-    FINISH_POSTPONED
-    FINISH_GIVEN_BACK
-    FINISH_RELEASED
 
 cdef class TaskCache(WriteCache):
     cdef StatusTable status
@@ -56,11 +45,6 @@ cdef class TaskCache(WriteCache):
     cdef int put_tasks(self, object txn, list index, list records) except -1
     cdef object merge(self, object key, dict changes, long long sync_at)
 
-cdef bint sets_status(dict data) except -1
-cdef dict data_in(int codec, bytes payload)
-cdef bytes finished_data(dict value, int kind, dict data, int* codec)
-cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind, bint has_data,
-                              int32_t number_of_try) except? 0xffffffff
 cdef uint32_t status_in(dict value) except? 0xffffffff
 cdef bytes dump_data(dict value, int* codec)
 cdef int write_status_to_dict(dict value, uint32_t status) except -1

@@ -14,7 +14,8 @@ from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.claim_record cimport Claim, is_own, note_tries_added, note_tries_assigned, try_comes_back
+from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
+from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
 from tastypy_fast._core.record_codec cimport (
     NO_PAYLOAD,
@@ -54,13 +55,7 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 
-__all__ = ["FINISHING", "TaskCache"]
-
-# The numbers of ``tastypy_fast._finishing``, in its order.
-FINISHING = [FINISH_DONE, FINISH_FAILED, FINISH_ABORTED, FINISH_RETRY, FINISH_POSTPONED, FINISH_GIVEN_BACK,
-             FINISH_RELEASED]
-
-cdef frozenset SPECIAL = frozenset(("_done", "_aborted", "_tries"))
+__all__ = ["TaskCache"]
 
 cdef enum:
     # The number of keys that one call looks up in the index.
@@ -452,7 +447,7 @@ cdef class TaskCache(WriteCache):
         """Change many tasks that a program has run, in one operation, with one sync at its end if it is due.
 
         ``changes`` are tuples (key, what becomes of the task, dict or None, number of the try): see
-        ``tastypy_fast._finishing``. The number may be left out. With it, a private tracker counts the try once, also
+        ``_core.finishing``. The number may be left out. With it, a private tracker counts the try once, also
         if the change is made again because a later one raised. Returns pairs of an index and an exception
         for those whose data cannot be stored or read. They are not changed. A task that does not exist any more is
         skipped.
@@ -816,75 +811,6 @@ cdef class TaskCache(WriteCache):
             self.status.check()
         finally:
             self.end_op()
-
-
-# What finish_many() does with a task
-
-cdef bint sets_status(dict data) except -1:
-    """Return whether data that a task gets have one of the keys of its status."""
-    return data is not None and len(data) > 0 and not SPECIAL.isdisjoint(data)
-
-
-cdef dict data_in(int codec, bytes payload):
-    """Return the data of a task, without its status."""
-    return {} if codec == NO_PAYLOAD else dict(load_value(codec, payload))
-
-
-cdef bytes finished_data(dict value, int kind, dict data, int* codec):
-    """Return the JSON of a task with the data ``value``, which this changes, after it is finished."""
-    value.pop("_error", None)
-    if kind != FINISH_DONE:
-        value["_error"] = data
-    elif data:
-        value.update(data)
-        value.pop("_error", None)
-    if value:
-        return dump_value(value, codec)
-    codec[0] = NO_PAYLOAD
-    return None
-
-
-cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind, bint has_data,
-                              int32_t number_of_try) except? 0xffffffff:
-    """Return the status of a finished task. ``number`` is its packed sequence number.
-
-    ``has_data`` says that data were given, and stored. ``number_of_try`` is 0 if it is unknown. The tries in the claim
-    are updated.
-    """
-    cdef Claim claim
-    cdef uint32_t flags = status & FLAGS
-    cdef int32_t tries = tries_of(status)
-    # A claim of another worker is left alone, unless the task is done or aborted.
-    cdef bint claimed = (status & CLAIMED) != 0
-    cdef bint is_ours = True
-    if store.images is None and FINISH_DONE <= kind <= FINISH_RETRY:
-        # A private tracker counts a try when it ends, but not twice. A shared one has counted it with the claim.
-        if not 0 < number_of_try <= tries:
-            tries = min(tries + 1, MAX_TRIES)
-    if claimed:
-        if kind == FINISH_DONE or kind == FINISH_ABORTED:
-            tries -= try_comes_back(store, number, status)
-        else:
-            is_ours = is_own(store, number, &claim)
-    if kind == FINISH_DONE:
-        return make_entry((flags & ~(CLAIMED | ERROR)) | DONE, tries)
-    if status & DONE:
-        return make_entry(flags & ~<uint32_t>CLAIMED, tries)
-    if has_data:
-        flags |= ERROR
-    if kind == FINISH_ABORTED:
-        return make_entry((flags & ~<uint32_t>CLAIMED) | ABORTED, tries)
-    if is_ours:
-        if kind == FINISH_POSTPONED or kind == FINISH_GIVEN_BACK:
-            # Unless the tries were reset, so that this one is not among them.
-            if claimed and claim.tries <= tries:
-                tries -= 1
-        if claimed and (kind == FINISH_RETRY or kind == FINISH_POSTPONED):
-            # The try of this claim has ended, so nothing is subtracted if this process dies while the task waits.
-            note_tries_assigned(store, number, tries)
-        if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK or kind == FINISH_RELEASED:
-            flags &= ~<uint32_t>CLAIMED
-    return make_entry(flags, tries)
 
 
 # The dict of a task: its status in three special keys, and its data in all others.

@@ -4,15 +4,13 @@ cimport cython
 
 from tastypy_fast._core.claim_record cimport Claim
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle
-from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.worker_slots cimport WorkerSlots
-from tastypy_fast._shared.claims cimport claim_next, is_still_claimed, keys_at, read_task
+from tastypy_fast._shared.claims cimport claim_next, close_from_finalizer, is_still_claimed, keys_at, read_task
 from tastypy_fast._shared.handles cimport SharedPodHandle
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
 from collections import deque
-from contextlib import suppress
 from time import monotonic, time
 
 from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOrderedDictIntegrityError
@@ -227,17 +225,6 @@ cdef class ClaimIterator:
         self.finished = True
 
     def __del__(self):
-        cdef Lock lock
         if self.finished or self.slot is None or self.worker is not self.store.worker:
             return
-        lock = self.transaction.lock
-        if lock.is_mine():
-            # The garbage collector interrupted an operation of this thread, inside which the store must not change.
-            lock.on_release = [*(lock.on_release or ()), self._close_quietly]
-        else:
-            self._close_quietly()
-
-    def _close_quietly(self):
-        # Suppress errors, because no caller can catch them. Claims that remain are released when the process ends.
-        with suppress(PersistentOrderedDictException):
-            self.close()
+        close_from_finalizer(self.transaction.lock, self.close)

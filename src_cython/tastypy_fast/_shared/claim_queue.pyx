@@ -10,18 +10,23 @@ cimport cython
 from tastypy_fast._core.claim_record cimport Claim
 from tastypy_fast._core.iterators cimport StoreHandle
 from tastypy_fast._core.key_codec cimport encode_key
-from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.status_block cimport ERROR, tries_of
 from tastypy_fast._core.task_cache cimport TaskCache
-from tastypy_fast._shared.claims cimport BLOCKED, claim_keys, claim_next, keys_at, still_claimed
+from tastypy_fast._shared.claims cimport (
+    BLOCKED,
+    claim_keys,
+    claim_next,
+    close_from_finalizer,
+    keys_at,
+    still_claimed,
+)
 from tastypy_fast._shared.handles cimport SharedPodHandle
 from tastypy_fast._shared.write_transaction cimport OPERATION, WriteTransaction
 
-from contextlib import suppress
 from time import monotonic, time
 
 from tastypy_fast._core.locks import this_thread
-from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictException
+from tastypy_fast.exceptions import CalledClosedTrackerError
 
 __all__ = ["ClaimQueue", "NoTaskSlot"]
 
@@ -202,20 +207,9 @@ cdef class ClaimQueue:
         self.closed = True
 
     def __del__(self):
-        cdef Lock lock
         if self.closed or self.worker is None or self.worker is not self.store.worker:
             return
-        lock = self.transaction.lock
-        if lock.is_mine():
-            # The garbage collector interrupted an operation of this thread, inside which the store must not change.
-            lock.on_release = [*(lock.on_release or ()), self._close_quietly]
-        else:
-            self._close_quietly()
-
-    def _close_quietly(self):
-        # Suppress errors, because no caller can catch them. Claims that remain are released when the process ends.
-        with suppress(PersistentOrderedDictException):
-            self.close()
+        close_from_finalizer(self.transaction.lock, self.close)
 
 
 @cython.final

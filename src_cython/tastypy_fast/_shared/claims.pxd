@@ -1,4 +1,5 @@
 from tastypy_fast._core.claim_record cimport Claim
+from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.task_cache cimport TaskCache
 
 cdef enum:
@@ -13,3 +14,4 @@ cdef list still_claimed(TaskCache tasks, list claimed, Claim* claim)
 cdef object read_task(TaskCache tasks, long long seq, int kind, Claim* claim)
 cdef bint is_still_claimed(TaskCache tasks, long long seq, Claim* claim, long long since) except -1
 cdef list keys_at(TaskCache tasks, list seqs)
+cdef int close_from_finalizer(Lock lock, object close) except -1

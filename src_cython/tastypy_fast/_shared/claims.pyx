@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, pack
 from tastypy_fast._core.claim_record cimport Claim, decode_claim, encode_claim
 from tastypy_fast._core.iterators cimport KEYS, VALUES
+from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.record_codec cimport Record, parse_record
 from tastypy_fast._core.status_block cimport (
     ABORTED,
@@ -28,9 +29,10 @@ from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.direct_writes cimport begin_directly, finish, put_status
 
 from bisect import bisect_right
+from functools import partial
 
 from tastypy_fast._core.claim_record import read_claim
-from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
+from tastypy_fast.exceptions import PersistentOrderedDictException, PersistentOrderedDictIntegrityError
 
 __all__ = ["claim_one", "key_at", "order_of"]
 
@@ -286,3 +288,24 @@ cdef object task_from_record(TaskCache tasks, long long seq, bytes raw, int kind
     entry = tasks.entry_from_record(encoded, seq, raw)
     value = tasks.decode(encoded, seq, entry.codec, entry.payload)
     return value if kind == VALUES else (key, value)
+
+
+cdef int close_from_finalizer(Lock lock, object close) except -1:
+    """Close an iterator or a queue that is garbage. ``lock`` is that of the write transaction.
+
+    The garbage collector may have interrupted an operation of this thread, inside which the store must not change. Then
+    it is closed when the operation ends.
+    """
+    if lock.is_mine():
+        lock.on_release = [*(lock.on_release or ()), partial(_close_quietly, close)]
+    else:
+        _close_quietly(close)
+    return 0
+
+
+def _close_quietly(close):
+    # Suppress errors, because no caller can catch them. Claims that remain are released when the process ends.
+    try:
+        close()
+    except PersistentOrderedDictException:
+        pass

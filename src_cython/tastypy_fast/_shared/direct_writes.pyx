@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
+from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
 from tastypy_fast._core.record_codec cimport Record, build_record, dump_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
@@ -24,7 +25,7 @@ from tastypy_fast._core.status_block cimport (
     tries_of,
 )
 from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._core.task_cache cimport FINISH_DONE, TaskCache, data_in, finished_data, finished_status, sets_status
+from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, UnstorableValueError
