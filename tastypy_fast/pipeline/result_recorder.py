@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tastypy_fast._core.finishing import FINISH_DONE
-from tastypy_fast.exceptions import InvalidKeyError
+from tastypy_fast.exceptions import InvalidKeyError, PersistentOrderedDictIntegrityError
 from tastypy_fast.pipeline.executor import Task
 
 __all__ = ["COMMIT_SECONDS", "ResultRecorder"]
@@ -76,7 +76,11 @@ class ResultRecorder:
                 self._tracker._commit_run()
 
     def flush(self) -> None:
-        """Write the results to the tracker. If that fails, they stay here, and the error is raised."""
+        """Write the results to the tracker. If that fails, they stay here, and the error is raised.
+
+        An error of a task that is not that of its result is raised, too, after all others are written: its record is
+        damaged, or the program has put into its dict what cannot be stored.
+        """
         entries = self._entries
         if not entries:
             return
@@ -87,21 +91,29 @@ class ResultRecorder:
         try:
             with self._tracker.locked():
                 refused = self._add_tasks(entries)
-                changes = [(index, (task.key, kind, data, task.tries))
-                           for index, (task, kind, data, _) in enumerate(entries) if index not in refused]
-                for position, error in self._tracker._finish_many([change for _, change in changes]):
-                    refused[changes[position][0]] = error
+                places = [index for index in range(len(entries)) if index not in refused] if refused else None
+                changes = [(task.key, kind, data, task.tries) for task, kind, data, _ in (
+                    entries if places is None else [entries[index] for index in places])]
+                for position, error in self._tracker._finish_many(changes):
+                    refused[position if places is None else places[position]] = error
         except BaseException:
             # In a private tracker some are perhaps written. Writing them again changes nothing and counts nothing.
             self._entries = entries + self._entries
             raise
         self.flushes += 1
+        fault: Exception | None = None
         for index, error in refused.items():
-            self._on_refused(entries[index][0], error)
+            task, kind, *_ = entries[index]
+            if kind == FINISH_DONE and not isinstance(error, PersistentOrderedDictIntegrityError):
+                self._on_refused(task, error)
+            else:
+                fault = fault or error
         # At the end, because a function of the user may raise.
         for index, (task, kind, data, _) in enumerate(entries):
             if kind == FINISH_DONE and index not in refused:
                 self._on_saved(task, data)
+        if fault is not None:
+            raise fault
 
     def _add_tasks(self, entries: list[Any]) -> dict[int, Exception]:
         """Add the new tasks of all results. Returns the errors of keys that cannot be stored, by index."""

@@ -17,11 +17,12 @@ import time
 
 import pytest
 
-from tastypy_fast import DiskFullError, SharedTracker, Tracker
+from tastypy_fast import DiskFullError, PersistentOrderedDictIntegrityError, SharedTracker, Tracker
 from tastypy_fast._shared.worker import Worker
 from tastypy_fast.pipeline import TaskResult, result_recorder, task_source, worker_pool
 from tests.support import task_functions as functions
 from tests.support.children import send_to_waiting, start
+from tests.support.damage import Inside
 from tests.support.executors import drive, pool_of, until_room
 
 
@@ -310,3 +311,36 @@ def test_refused_result_leaves_no_claim_after_an_error(make, run):
         run(tracker, lambda key: {key} if key else None, on_result=fail)
     assert tracker.done(0)
     # The fixture looks for claims.
+
+
+# Faults that are not those of a result
+
+
+def test_damaged_record_ends_the_run_and_results_before_it_are_kept(tracker_class, path):
+    """The result of its task cannot be written, however often it is run again."""
+    with tracker_class(path) as tracker:
+        tracker.update({key: {"text": key * 10} for key in "ab"})
+        tracker.sync()
+    with Inside(path) as inside:
+        raw = inside.record(1)
+        place = raw.index(b"bbbbbbbbbb")
+        inside.put(1, raw[:place - 1] + b"}" + raw[place:])
+    with tracker_class(path, max_tries=3) as tracker:
+        with pytest.raises(PersistentOrderedDictIntegrityError, match=r"'b'|record 1"):
+            tracker.run(lambda key: {"size": 1}, executor="inline", backoff=0, deadline=60)
+        assert [tracker.done(key) for key in "ab"] == [True, False]
+
+
+def test_attributes_of_an_error_are_not_kept(make, run):
+    tracker = make(max_tries=2)
+    tracker.add_many("ab")
+
+    def work(key):
+        if key == "a":
+            error = ValueError("text")
+            error.task_error = {"fields": {1, 2}}
+            raise error
+
+    report = run(tracker, work)
+    assert (report.done, report.failed, report.retried) == (1, 1, 1)
+    assert set(tracker["a"]["_error"]) == {"type", "message", "traceback", "at", "seconds", "try"}
