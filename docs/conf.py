@@ -56,8 +56,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Iterator|Mapping|MutableMapping|Self|[KVT]|PathLike)(\[.*)?"),
     (r"py:.*", r"AbstractContextManager(\[.*)?"),
     (r"py:.*", r"(str|bytes|int|float|bool|object|None|dict|list|set|tuple|type)(\[.*)?"),
-    # The interface of executors, which is not public yet.
-    (r"py:.*", r"(tastypy_fast\.pipeline\.executor\.)?TaskExecutor"),
     # Private types. (A public method should not name one: see tastypy_fast.types.)
     (r"py:.*", r"tastypy_fast\.(.*\.)?_\w+\..*"),
     (r"py:.*", r"(tastypy_fast\.(pod|types)\.)?(Key|Pairs|Path|ClaimState|Durability|Mode|Made|Store|SetProxy)"),

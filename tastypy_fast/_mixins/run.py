@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Generic
 
 from tastypy_fast._type_parameters import K
 from tastypy_fast.pipeline import RunReport
-from tastypy_fast.pipeline.executor import TaskExecutor
 from tastypy_fast.types import SupportsSubmit
 
 __all__ = ["RunMixin"]
@@ -31,7 +30,7 @@ class RunMixin(Generic[K]):
         timeout: float | None = None,
         retries: int | None = None,
         progress: bool | dict[str, Any] = False,
-        executor: str | TaskExecutor | SupportsSubmit | Callable[[], SupportsSubmit] | None = None,
+        executor: str | SupportsSubmit | Callable[[], SupportsSubmit] | None = None,
         tasks: Iterable[K] | None = None,
         with_data: bool = False,
         allow_aborted: bool = False,

@@ -93,8 +93,7 @@ class RunOptions:
         kind = self.executor_name(function)
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise ValueError(f"executor= takes one of {', '.join(map(repr, EXECUTORS))}, not {self.executor!r}")
-        if not kind and not hasattr(self.executor, "submit") and not callable(self.executor) and not isinstance(
-                self.executor, TaskExecutor):
+        if not kind and not hasattr(self.executor, "submit") and not callable(self.executor):
             raise TypeError("executor= takes a name, an executor with submit(), or a function that makes one, not "
                             f"{self.executor!r}")
         is_async = is_coroutine_function(function)
@@ -170,8 +169,6 @@ def usable_cpus() -> int:
 def make_executor(function: Callable[..., Any], options: RunOptions, wakeup: int | None,
                   running: Callable[[], Any]) -> TaskExecutor:
     """Return the executor that the options choose. It is not started."""
-    if isinstance(options.executor, TaskExecutor):
-        return options.executor
     kind = options.executor_name(function)
     if not kind:
         from tastypy_fast.pipeline.futures_executor import FuturesExecutor

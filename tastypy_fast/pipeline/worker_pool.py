@@ -121,6 +121,9 @@ class ProcessPool(TaskExecutor):
 
     def start(self) -> None:
         """Start the workers. See ``TaskExecutor.start()``."""
+        if multiprocessing.current_process().daemon:
+            raise WorkerStartError("this process is a daemon of multiprocessing, such as a worker of its Pool, and may "
+                                   "not start processes; use executor=\"threads\" or \"inline\" here")
         try:
             if self._start_method != "fork":
                 self._setup = self._pickle_setup()

@@ -92,7 +92,22 @@ def _become_worker(connection: socket.socket) -> _DriverWatch:
     watch = _DriverWatch()
     watch.start()
     os.register_at_fork(before=watch.stop)
+    if driver is not None:
+        _end_with(driver.sentinel)
     return watch
+
+
+def _end_with(sentinel: int) -> None:
+    """Let the kernel kill this process group when the driver's end of a pipe is closed (Linux).
+
+    The watching thread does the same. But it cannot run while a task hangs in code in C that holds the interpreter's
+    lock. The driver writes nothing to this pipe any more, so the only event that raises the signal is its end.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid() if os.getpgrp() == os.getpid() else os.getpid())
+            fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _leave_terminal() -> None:

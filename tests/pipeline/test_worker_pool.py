@@ -228,7 +228,7 @@ from tests.support.executors import until_room, workers_of
     pool.start()
     for number in range(2):
         until_room(pool)
-        pool.put([Task((f"{{sys.argv[2]}}/pids-{{number}}", "hangs"), 1)])
+        pool.put([Task((f"{{sys.argv[2]}}/pids-{{number}}", sys.argv[3]), 1)])
     {end}
 """
 
@@ -242,12 +242,13 @@ def start_driver(tmp_path, *arguments, guard='if __name__ == "__main__":', end="
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("end", ["killed", "returns"])
-def test_no_process_outlives_the_driver(method, end, tmp_path):
+@pytest.mark.parametrize(("end", "what"), [("killed", "hangs"), ("returns", "hangs"), pytest.param(
+    "killed", "hangs in C", marks=pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not kill"))])
+def test_no_process_outlives_the_driver(method, end, what, tmp_path):
     """cpython #111873, loky #360, img2dataset #289, bbot #3203."""
     files = [tmp_path / "pids-0", tmp_path / "pids-1"]
     last_line = "time.sleep(1000)" if end == "killed" else "functions.wait_for_file(sys.argv[2] + '/end')"
-    with start_driver(tmp_path, method, tmp_path, end=last_line) as driver:
+    with start_driver(tmp_path, method, tmp_path, what, end=last_line) as driver:
         until(lambda: all(file.exists() for file in files))
         pids = [int(pid) for file in files for pid in file.read_text().split()]
         assert len(pids) == 4
@@ -370,6 +371,12 @@ def test_worker_that_does_not_end_is_killed_by_close(monkeypatch):
 
 def _start_thread():
     threading.Thread(target=time.sleep, args=(1000,)).start()
+
+
+def test_daemon_of_multiprocessing_may_not_start_workers(monkeypatch, no_leaks):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(WorkerStartError, match="may not start processes; use executor="):
+        ProcessPool(TaskFunction(functions.nothing), 2).start()
 
 
 @pytest.mark.parametrize("error", [OSError(11, "no process is free"), BrokenPipeError(), ZeroDivisionError()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import logging
 import os
@@ -141,6 +142,8 @@ def start_child(key):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "hangs":
         time.sleep(1000)
+    elif what == "hangs in C":
+        ctypes.PyDLL(None).pause()  # does not let other threads run
 
 
 def write(path, text):
