@@ -7,11 +7,13 @@ apart, and what was lost with an engine that broke as a whole runs again, one ch
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import queue
 import selectors
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError
@@ -36,6 +38,8 @@ LONG_SECONDS = 1.0
 MAX_FLYING = 20_000
 # How often an engine may fail in a row before it has run a task.
 MAX_STARTS = 3
+# How long a run waits for the first worker of a cluster before it says so, in seconds.
+WARN_SECONDS = 10.0
 # How many tasks of lost chunks wait for a moment when nothing else is in flight. More of them interrupt the run.
 MAX_ACCUSED = 100
 # The errors with which engines say that a task killed its worker, by name, because they may not be installed.
@@ -82,6 +86,7 @@ class FuturesExecutor(TaskExecutor):
         # Whether the probe of this engine has come back, and how many engines in a row have failed.
         self._is_ready = False
         self._failed_starts = 0
+        self._warn_at = float("inf")
         # Tasks of lost chunks, each of which runs in a chunk of its own.
         self._suspects: deque[Task] = deque()
         # Chunks that run while nothing else is in flight, and the one that does. They run at once if the engine broke.
@@ -108,6 +113,7 @@ class FuturesExecutor(TaskExecutor):
         """Make the engine, and pickle the function. See ``TaskExecutor.start()``."""
         self._open_engine()
         self._send_probe()
+        self._warn_at = time.monotonic() + WARN_SECONDS
 
     def _open_engine(self) -> None:
         pool = self._given
@@ -222,6 +228,10 @@ class FuturesExecutor(TaskExecutor):
         reason = self._engine.why_lost()
         if reason is not None:
             self._lose_engine(reason)
+        if not self._is_ready and time.monotonic() >= self._warn_at:
+            self._warn_at = float("inf")
+            if self._engine.has_no_workers():
+                logging.getLogger("tastypy_fast").warning("run() waits for the first worker of the cluster")
         for key, _ in self._selector.select(0.0 if self._events or self._error else seconds):
             if key.fd == self._reader:
                 with self._lock:

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from tastypy_fast import ExecutorLostError, SharedTracker
-from tastypy_fast.pipeline import Abort, TaskResult, current_task, supervised_child
+from tastypy_fast.pipeline import Abort, TaskResult, current_task, futures_executor, supervised_child
 from tastypy_fast.pipeline.futures_executor import dask_client
 from tests.support import task_functions
 from tests.support.executors import has_ended, until
@@ -170,6 +170,26 @@ def test_cluster_of_a_function_is_closed_with_the_run(shared):
     assert (report.done, report.failed) == (20, 1)
     assert made[0].status == made[0].cluster.status.name == "closed"
     assert supervised_child._children() == {}
+
+
+def test_run_says_that_it_waits_for_the_first_worker_of_a_cluster(shared, monkeypatch):
+    monkeypatch.setattr(futures_executor, "WARN_SECONDS", 0.0)
+    heard = []
+
+    class Scale(logging.Handler):
+        def emit(self, record):
+            heard.append(record.getMessage())
+            client.cluster.scale(1)
+
+    shared.add("a")
+    handler, logger = Scale(), logging.getLogger("tastypy_fast")
+    with dask.config.set(CONFIG), distributed.Client(n_workers=0, processes=False, dashboard_address=":0") as client:
+        logger.addHandler(handler)
+        try:
+            assert shared.run(lambda key: None, executor=client).done == 1
+        finally:
+            logger.removeHandler(handler)
+    assert heard == ["run() waits for the first worker of the cluster"]
 
 
 PROGRAM = """
