@@ -39,8 +39,8 @@ def states(tracker):
 # In the worker process
 
 
-def open_queue(state):
-    state.loop = state.tracker._open_queue(False)
+def open_queue(state, remote=False):
+    state.loop = state.tracker._open_queue(False, remote=remote)
 
 
 def take(state, limit=100):
@@ -180,6 +180,32 @@ def test_tasks_of_a_killed_process_go_to_the_others_with_their_tries_counted(tra
         assert worker.end(ending) != 1
     assert queue.take(9) == [("a", 2, False), ("c", 2, False)]
     assert queue.take(9) == []
+
+
+def test_tries_of_remote_tasks_do_not_count_when_their_process_is_killed(tracker, path):
+    queue = tracker._open_queue(False)
+    with Worker(path, max_tries=3) as worker:
+        worker.ask(open_queue, True)
+        assert worker.ask(take, 4) == ["a", "b", "c", "d"]
+        worker.ask(finish, ["a"])
+        # A try that has ended stays counted, also while its task waits for a retry.
+        worker.ask(finish, ["b"], RETRY)
+        worker.ask(finish, ["c"], RETRY)
+        assert worker.ask(claim, ["c"]) == [2]
+        tracker.reset_tries("d")
+        assert len(queue.take(9)) == 2
+        worker.end("SIGKILL")
+    assert queue.take(9) == [("b", 2, False), ("c", 2, False), ("d", 1, False)]
+
+
+def test_remote_and_other_queues_of_one_killed_process_are_told_apart(tracker, path):
+    with Worker(path, max_tries=3) as worker:
+        worker.ask(take, 2)
+        worker.ask(open_queue, True)
+        assert worker.ask(claim, ["c", "d"]) == [1, 1]
+        worker.end("SIGKILL")
+    tracker._open_queue(False).take(9)
+    assert [tracker.tries(key) for key in "abcd"] == [2, 2, 1, 1]
 
 
 def test_tasks_of_a_closed_process_are_found_after_a_restart(tracker, path):
