@@ -50,8 +50,10 @@ __all__ = ["ProcessPool"]
 
 # After this number of workers in a row that die before they are ready, no other one is started.
 MAX_STILLBORN = 3
-# The same if the last one was killed by SIGKILL, which comes from outside: somebody kills workers at random.
+# The same for workers that were killed by SIGKILL, if none was ready for this time, in seconds. It comes from outside:
+# the system is out of memory, or somebody kills workers at random.
 MAX_KILLED = 30
+KILLED_SECONDS = 60.0
 # The delay before a process is started again that the system could not start, in seconds.
 RESTART_SECONDS = 0.1
 # While a worker is idle, a task that takes longer than this, in seconds, keeps no other task waiting.
@@ -107,7 +109,9 @@ class ProcessPool(TaskExecutor):
         self._crew: list[_Worker] = []
         # The slots without a worker.
         self._vacant: list[int] = []
-        self._stillborn = 0
+        self._stillborn = self._killed = 0
+        # When a worker was ready, or when the pool was started.
+        self._ready_at = 0.0
         self._size = ChunkSize()
         # How many of the next tasks run in chunks of one.
         self._singles = 0
@@ -138,6 +142,7 @@ class ProcessPool(TaskExecutor):
             self._heartbeats = Heartbeats(self.workers)
             # multiprocessing's own hook would wait for the workers of a program that ends inside of a run.
             atexit.register(self.kill)
+            self._ready_at = time.monotonic()
             for slot in range(self.workers):
                 self._start_worker(slot)
         except BaseException as error:
@@ -301,7 +306,8 @@ class ProcessPool(TaskExecutor):
             handle_record(content)
         elif kind == READY:
             worker.is_ready = True
-            self._stillborn = 0
+            self._stillborn = self._killed = 0
+            self._ready_at = time.monotonic()
         elif kind == NOT_STARTED:
             part, error = pickle.loads(content)
             self._error = WorkerStartError(f"{part}: {error['type']}: {error['message']}\n\n{error['traceback']}")
@@ -406,8 +412,7 @@ class ProcessPool(TaskExecutor):
         worker.close()
         self._crew.remove(worker)
         if not was_ready and late is None and self._error is None:
-            self._count_stillborn(f"ended with {exit_text(exit_code)}",
-                                  MAX_KILLED if exit_code == -signal.SIGKILL else MAX_STILLBORN)
+            self._count_stillborn(f"ended with {exit_text(exit_code)}", exit_code == -signal.SIGKILL)
         self._vacant.append(worker.slot)
 
     def _give_back(self, worker: _Worker, position: int, failure: dict[str, Any] | None) -> None:
@@ -421,15 +426,19 @@ class ProcessPool(TaskExecutor):
             self._in_flight -= 1
         worker.chunks.clear()
 
-    def _count_stillborn(self, reason: str, limit: int = MAX_STILLBORN) -> None:
-        self._stillborn += 1
-        if self._stillborn < limit:
+    def _count_stillborn(self, reason: str, was_killed: bool = False) -> None:
+        """End the run if no worker becomes ready."""
+        self._killed += was_killed
+        self._stillborn += not was_killed
+        if self._stillborn < MAX_STILLBORN and (
+                self._killed < MAX_KILLED or time.monotonic() - self._ready_at < KILLED_SECONDS):
             return
         hint = "" if self._start_method == "fork" else (
             f". With the start method {self._start_method!r}, a worker imports the program's main module. So run() "
             f"must be called below: if __name__ == \"__main__\":")
         self._error = WorkerStartError(
-            f"{self._stillborn} worker processes in a row ended before they were ready; the last one {reason}{hint}")
+            f"{self._stillborn + self._killed} worker processes in a row ended before they were ready; the last one "
+            f"{reason}{hint}")
 
     def _fill_slots(self) -> None:
         """Start a worker in each slot whose worker has died."""

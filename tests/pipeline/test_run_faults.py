@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from tastypy_fast import DiskFullError, PersistentOrderedDictIntegrityError, SharedTracker, Tracker
+from tastypy_fast import DiskFullError, PersistentOrderedDictIntegrityError, SharedTracker, Tracker, WorkerStartError
 from tastypy_fast._shared.worker import Worker
 from tastypy_fast.pipeline import TaskResult, result_recorder, task_source, worker_pool
 from tests.support import task_functions as functions
@@ -297,6 +297,15 @@ def test_workers_that_are_killed_while_they_start_are_replaced():
         until_room(pool)
         assert len(drive(pool, [1, 2])) == 2
         pool.close()
+
+
+def test_run_ends_if_all_workers_are_killed_while_they_start(monkeypatch):
+    monkeypatch.setattr(worker_pool, "MAX_KILLED", 3)
+    monkeypatch.setattr(worker_pool, "KILLED_SECONDS", 0.0)
+    message = r"3 worker processes in a row .* the last one ended with SIGKILL"
+    with pool_of(functions.fault, 1, initializer=os.kill, initargs=(0, signal.SIGKILL), start_method="fork") as pool, \
+            pytest.raises(WorkerStartError, match=message):
+        until_room(pool)
 
 
 def test_refused_result_leaves_no_claim_after_an_error(make, run):
