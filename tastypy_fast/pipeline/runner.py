@@ -192,8 +192,13 @@ def make_executor(function: Callable[..., Any], options: RunOptions, wakeup: int
     return InlineExecutor(call, **common)
 
 
-def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -> RunReport:
-    """Run a function on the tasks of a tracker. See ``tracker.run()``."""
+def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions,
+              report: RunReport | None = None) -> RunReport:
+    """Run a function on the tasks of a tracker. See ``tracker.run()``.
+
+    ``report`` counts while the run goes on, so a caller who has made it knows what an interrupted run has done.
+    """
+    report = RunReport() if report is None else report
     options.check(function)
     executor: TaskExecutor | None = None
     signals = RunSignals(lambda: executor is not None and executor.in_task)
@@ -206,7 +211,7 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -
             executor.prefetch = not (executor.in_process and tracker._counts_tries_of_claims)
             info["workers"] = executor.workers
             tracker._save_run(info)
-            report = _Run(tracker, options, executor, signals).run()
+            _Run(tracker, options, executor, signals, report).run()
         report.left = _count_left(tracker, options.allow_aborted)
         report.seconds = round(time.time() - began, 3)
         tracker._save_run({**info, "ended": now_text(), "reason": report.reason})
@@ -232,12 +237,13 @@ def _count_left(tracker: Any, allow_aborted: bool) -> int:
 class _Run:
     """One run, while its executor is running."""
 
-    def __init__(self, tracker: Any, options: RunOptions, executor: TaskExecutor, signals: RunSignals) -> None:
+    def __init__(self, tracker: Any, options: RunOptions, executor: TaskExecutor, signals: RunSignals,
+                 report: RunReport) -> None:
         self._tracker = tracker
         self._options = options
         self._executor = executor
         self._signals = signals
-        self._report = RunReport()
+        self._report = report
         self._recorder = ResultRecorder(tracker, self._on_saved, self._on_refused)
         self._bar: Any = None
         # The failed tries for on_failure(), and the number of results, recorded or not.
@@ -250,7 +256,7 @@ class _Run:
         self._has_more = False
         self._deadline = float("inf") if options.deadline is None else time.monotonic() + options.deadline
 
-    def run(self) -> RunReport:
+    def run(self) -> None:
         options = self._options
         if options.progress:
             more = options.progress if isinstance(options.progress, dict) else {}
@@ -274,7 +280,6 @@ class _Run:
             self._report.workers_lost = self._executor.workers_lost
             if self._bar is not None:
                 self._bar.close()
-        return self._report
 
     def _run_executor(self) -> None:
         first = self._source.take(1)

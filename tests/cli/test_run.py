@@ -436,9 +436,15 @@ def test_dry_run_prints_commands_and_changes_nothing(store):
 
 FUNCTIONS = '''
 import os
-from tastypy_fast.pipeline import TaskResult, current_task
+from tastypy_fast.pipeline import Abort, TaskResult, current_task
 
 ready = []
+
+class Gone(Abort):
+    pass
+
+def abort(key):
+    raise Gone("it was removed")
 
 def size(key):
     if key == "b":
@@ -486,6 +492,11 @@ def test_function_of_a_module_in_the_current_folder(store, folder):
     assert (kept["type"], kept["message"]) == ("ValueError", "no b")
     assert "work.py" in kept["traceback"]
     assert "ValueError: no b" in run("errors", store, "--traceback")
+
+
+def test_classes_of_abort_abort_tasks(store, folder):
+    _, error = run_tasks(store, "work:abort", cwd=folder)
+    assert "0 done, 0 failed, 3 aborted, 0 left" in error
 
 
 @pytest.mark.parametrize(("options", "result"), [
