@@ -90,6 +90,9 @@ class RunOptions:
         if self.max_failures is not None and not is_share and not _is_count(self.max_failures, 0):
             raise ValueError("max_failures= takes a number of tasks, or a share between 0.0 and 1.0, not "
                              f"{self.max_failures!r}")
+        if getattr(self.tasks, "counts_tries", False):
+            raise TypeError("tasks= takes keys of which no try has been counted, and run() counts their tries; use "
+                            "todo_keys() instead of try_keys()")
         kind = self.executor_name(function)
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise ValueError(f"executor= takes one of {', '.join(map(repr, EXECUTORS))}, not {self.executor!r}")

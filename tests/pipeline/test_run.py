@@ -516,6 +516,17 @@ def test_empty_tracker_and_report_texts(make, run):
     assert text == "1,000 done, 2 failed, 1 timed out, 3 left in 1.2 s (stopped)"
 
 
+@pytest.mark.parametrize("name", ["try_keys", "try_items"])
+def test_iterators_that_count_tries_are_refused_as_tasks(make, name):
+    """With max_tries=1, no task would have had a try left."""
+    tracker = make(max_tries=1)
+    tracker.add_many("ab")
+    with pytest.raises(TypeError, match=r"use todo_keys\(\) instead"):
+        tracker.run(print, tasks=getattr(tracker, name)(), executor="inline")
+    assert [tracker.tries(key) for key in "ab"] == [0, 0]
+    assert tracker.run(lambda key: None, tasks=tracker.todo_keys(), executor="inline").done == 2
+
+
 # The state of the store
 
 
