@@ -6,6 +6,7 @@ commits them. Commits come every COMMIT_SECONDS, because a flush costs 10 ms on 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,35 +97,40 @@ class ResultRecorder:
         self.has_new_tasks = False
         self._has_changes = True
         faults: list[Exception] = []
-        start = 0
+        flushes = self.flushes
         try:
-            for end in self._batch_ends(entries):
-                if start:
+            for size in self._batch_sizes(entries):
+                if self.flushes > flushes:
                     self._tracker._commit_run()
-                batch = entries[start:end]
+                batch = entries[:size]
                 refused = self._write(batch)
-                if not start:
-                    self.flushes += 1
-                start = end
+                del entries[:size]
+                # All batches are one flush, because no task is taken in between.
+                self.flushes = flushes + 1
                 self._report(batch, refused, faults)
         except BaseException:
             # In a private tracker some are perhaps written. Writing them again changes nothing and counts nothing.
-            self._entries = entries[start:] + self._entries
+            self._entries = entries + self._entries
             raise
         if faults:
             raise faults[0]
 
-    def _batch_ends(self, entries: list[Any]) -> list[int]:
-        """Return where each batch of the results ends."""
-        ends = []
-        if self._changes > 2 * MAX_CHANGES:
-            size = 0
-            for index, (_, _, _, keys) in enumerate(entries, 1):
-                size += 1 + (len(keys) if keys else 0)
-                if size >= MAX_CHANGES and index < len(entries):
-                    ends.append(index)
-                    size = 0
-        return [*ends, len(entries)]
+    def _batch_sizes(self, entries: list[Any]) -> list[int]:
+        """Return the number of results in each batch. Batches have about as many changes."""
+        # Only what is much more than the limit is divided, because a small commit costs as much time as a larger one.
+        count = math.ceil(self._changes / (1.5 * MAX_CHANGES))
+        if count <= 1:
+            return [len(entries)]
+        most = self._changes / count
+        sizes = [0]
+        changes = 0
+        for _, _, _, keys in entries:
+            if changes >= most:
+                sizes.append(0)
+                changes = 0
+            sizes[-1] += 1
+            changes += 1 + (len(keys) if keys else 0)
+        return sizes
 
     def _write(self, entries: list[Any]) -> dict[int, Exception]:
         """Write results in one operation. Returns the errors of those that were refused, by index."""
