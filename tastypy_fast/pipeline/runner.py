@@ -326,6 +326,8 @@ class _Run:
                 continue
             for event in events:
                 self._handle(event)
+            # What workers have sent is not needed during the commit.
+            events = []
             if not executor.prefetch:
                 # A kill of the program costs tasks their only try until they are finished in the tracker.
                 recorder.flush()
