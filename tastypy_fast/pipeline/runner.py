@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import os
 import pickle
 import random
@@ -36,6 +37,8 @@ from tastypy_fast.pipeline.task_source import RESERVED, TaskSource
 from tastypy_fast.pipeline.worker import Outcome, TaskFunction, describe_error, now_text, task_failure
 
 __all__ = ["EXECUTORS", "RunOptions", "run_tasks"]
+
+LOGGER = logging.getLogger("tastypy_fast")
 
 EXECUTORS = ("processes", "threads", "async", "inline")
 # The longest delay before a retry, in seconds.
@@ -405,7 +408,10 @@ class _Run:
         signals.suspend_if_wanted(self._executor.suspend, self._executor.resume)
         if signals.count:
             # Ctrl-C waits for what is running, because a person can press it again.
-            grace = float("inf") if signals.count == 1 and signals.number == signal.SIGINT else GRACE
+            is_patient = signals.count == 1 and signals.number == signal.SIGINT
+            if is_patient and not self._is_draining and self._executor.is_busy():
+                LOGGER.warning("run() waits for the tasks that are running; Ctrl-C again ends them")
+            grace = float("inf") if is_patient else GRACE
             self._drain("stopped", 0.0 if signals.count > 1 else grace)
         elif self._options.stop is not None and self._options.stop.is_set():
             self._drain("stopped", GRACE)
