@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from tastypy_fast._inspect.task_counts import TaskCounter
+from tastypy_fast._inspect.task_counts import count_tasks
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
@@ -319,7 +319,7 @@ def _finish(store: str, tracker: Any, given: dict[str, Any], counter: RunCounter
             as_object: bool) -> int:
     """Print the numbers of a run, and return the exit code."""
     seconds = round(time.monotonic() - counter.began, 3)
-    counts = TaskCounter(tracker, given["max_tries"]).count()
+    counts = count_tasks(tracker, given["max_tries"]).counts
     if as_object:
         print_line(as_json({"done": counter.done, "failed": counter.failed, "aborted": counter.aborted, **facts,
                             "left": counts.left, "seconds": seconds, "reason": reason}))

@@ -6,6 +6,7 @@ import json
 
 from tastypy_fast import SharedTracker
 from tastypy_fast._inspect.lock_holders import find_lock_holders
+from tastypy_fast.types import StatusCounts
 from tests.support.children import Child
 from tests.support.command import hold_private, lines, refused, run
 
@@ -45,16 +46,18 @@ def test_all_commands_work_while_processes_share_the_store(tasks):
         status = json.loads(run("status", tasks, "--json"))
         assert status["open"]["how"] == "shared"
         assert status["durability"] == "process"
-        assert [(claim["key"], claim["process"], claim["failed"]) for claim in status["claims"]] == [
-            ("e", child.pid, False)]
-        assert (status["claimed"], status["failed"], status["left"]) == (1, 1, 4)
-        assert "1 task of 1 worker" in run("status", tasks)
-        assert lines("ls", tasks, "--claimed") == ["e"]
-        assert json.loads(run("ls", tasks, "--claimed", "--json"))["claim"]["process"] == child.pid
-        assert run("ls", tasks, "--claimed", "--long") == 'running\t1\te\t{"size":7}\n'
+        assert [(task["key"], task["status"], task["claim"]["process"]) for task in status["claims"]] == [
+            ("e", "running", child.pid)]
+        # The worker's limit of tries is kept with the tracker.
+        assert [status[name] for name in StatusCounts._fields] == [2, 1, 0, 1, 1, 2]
+        assert status["max_tries"] == 3
+        assert "1 running task of 1 worker" in run("status", tasks)
+        assert lines("ls", tasks, "--running") == ["e"]
+        assert json.loads(run("ls", tasks, "--running", "--json"))["claim"]["process"] == child.pid
+        assert run("ls", tasks, "--running", "--long") == 'running\t1\te\t{"size":7}\n'
         assert lines("ls", tasks, "--failed") == ["c"]
         # A filter skips a task that a worker is running. A key given by name does not.
-        assert run("abort", tasks, "--todo") == "3 tasks aborted\n"
+        assert run("abort", tasks, "--new", "--failed") == "3 tasks aborted\n"
         assert run("add", tasks, "h") == "added 1 task, 0 existed already\n"
         assert run("done", tasks, "e") == "1 task marked done\n"
         child.pipe.send("go on")

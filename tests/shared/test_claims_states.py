@@ -11,7 +11,7 @@ import pytest
 from tastypy_fast import (
     Claim,
 )
-from tastypy_fast._inspect.task_counts import active_claims
+from tastypy_fast._inspect.task_counts import count_tasks
 from tests.support.claims import Worker, call, close_loop, drop_loop, take
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -35,8 +35,7 @@ def test_claims_distinguish_running_failed_and_waiting_tasks(path, tracker, batc
             assert worker.ask(states_of) == found
             with tracker.locked():
                 assert states(tracker) == found
-            assert [state for _, state in sorted((hand.seq, hand.state) for hand in active_claims(tracker._store))] \
-                == list(found.values())
+            assert [claim.state for claim in count_tasks(tracker).claims.active] == list(found.values())
             return "".join(f"{key}{state[0]}" for key, state in found.items())
 
         assert worker.ask(take, 2, batch) == [0, 1]
