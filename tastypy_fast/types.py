@@ -43,7 +43,7 @@ TaskStatus = Literal["new", "running", "to retry", "failed", "aborted", "done"]
 ``running``: a living process has claimed it, or is trying it. ``aborted``: it is marked aborted. ``failed``: it has no
 tries left. ``to retry``: it was tried, and has tries left, or there is no limit. ``new``: it was never tried."""
 
-ClaimState = Literal["running", "failed", "waiting"]
+ClaimState = Literal["running", "unfinished", "waiting"]
 """The state of a claimed task. ``Claim`` defines the states."""
 
 Self = TypeVar("Self")
@@ -121,9 +121,9 @@ class Claim(NamedTuple):
         host: The name of the worker's host.
         since: When the task was claimed, in UTC.
         state: ``"running"``: the worker works on the task. A task that ``should_try()`` has claimed is running until
-            it is finished or released. ``"failed"``: the worker's iterator has ended or yielded another task, and left
-            this task unfinished. It stays claimed for the worker's next iterator. ``"waiting"``: the task was claimed
-            in a batch, and was not yielded yet.
+            it is finished or released. ``"unfinished"``: the worker's iterator has ended or yielded another task, and
+            did not finish this one. It stays claimed for the worker's next iterator, so its status is "to retry" or
+            "failed". ``"waiting"``: the task was claimed in a batch, and was not yielded yet.
     """
 
     process: int

@@ -23,7 +23,7 @@ __all__ = ["ActiveClaim", "ClaimReader", "Claims", "one_snapshot"]
 class ActiveClaim(NamedTuple):
     """A claim of a living worker: the task's sequence number, the worker's process and host, and when the claim began.
 
-    ``state`` is "running", "failed" or "waiting" (see ``WorkerFacts.state_of()``).
+    ``state`` is "running", "unfinished" or "waiting" (see ``WorkerFacts.state_of()``).
     """
 
     seq: int
@@ -35,7 +35,7 @@ class ActiveClaim(NamedTuple):
     @property
     def is_running(self) -> bool:
         """Return whether the worker works on the task, or will without claiming it again."""
-        return self.state != "failed"
+        return self.state != "unfinished"
 
 
 class Claims(NamedTuple):
