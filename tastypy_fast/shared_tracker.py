@@ -453,12 +453,15 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         transaction.snapshot.put(name, raw, db=transaction.meta)
         transaction.wrote = True
 
-    def _put_limit(self, max_tries: int) -> bool:
+    def _put_limit(self, max_tries: int, waits: bool = False) -> bool:
         """Keep the limit of tries in the store, if it has another one.
 
-        Returns False if another thread or process is in a block.
+        Unless it ``waits``, returns False if another thread or process is in a block.
         """
         if read_limit(self._store) == max_tries:
+            return True
+        if waits:
+            self._perform(OPERATION, self._put_meta, LIMIT, pack_limit(max_tries))
             return True
         transaction = self._store.transaction
         # Do not wait, because that thread or process may wait for this one, which only opens the tracker.
@@ -511,8 +514,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def claimed_keys(self) -> list[K]:
         """Return the keys of all tasks that workers have claimed, in order.
 
-        This includes failed tasks, which stay claimed for the worker's next iterator, and tasks that wait in a batch.
-        ``claims()`` shows the state of each:
+        This includes unfinished tasks, which stay claimed for the worker's next iterator, and those that wait in a
+        batch. ``claims()`` shows the state of each:
         ``[key for key, claim in tracker.claims().items() if claim.state == "running"]``.
 
         Returns:
@@ -530,7 +533,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return list(self.claims())
 
     def claims(self) -> dict[K, Claim]:
-        """Return the claims of all workers, with their states: running, failed or waiting.
+        """Return the claims of all workers, with their states: running, unfinished or waiting.
 
         Claims of dead workers are left out.
 
@@ -547,7 +550,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             >>> next(loop), next(loop)
             ('a', 'b')
             >>> {key: claim.state for key, claim in tracker.claims().items()}
-            {'a': 'failed', 'b': 'running', 'c': 'waiting'}
+            {'a': 'unfinished', 'b': 'running', 'c': 'waiting'}
             >>> tracker.claims()["a"].process == os.getpid()
             True
         """

@@ -27,9 +27,10 @@ from tastypy_fast.cli.key_filters import (
     store_argument,
 )
 from tastypy_fast.cli.open_store import Reader, Writer, is_tracker, open_reader, open_writer, require_tracker
+from tastypy_fast.cli.option_types import TriesLimit
 from tastypy_fast.cli.read import print_missing_key
 
-__all__ = ["abort", "add", "done", "reset", "rm", "set_value"]
+__all__ = ["abort", "add", "done", "reset", "rm", "set_max_tries", "set_value"]
 
 # The number of keys in one transaction. Other writers wait while it runs, and its keys change together or not at all.
 CHUNK = 1000
@@ -293,3 +294,23 @@ def abort(**given: Any) -> int:
             store.abort(key)
 
     return run_change(**given, verb="aborted", action=abort_all)
+
+
+@click.command(name="set-max-tries")
+@store_argument
+@click.argument("limit", type=TriesLimit())
+@json_option
+def set_max_tries(store: str, limit: int, as_object: bool) -> None:
+    """Set the limit of tries that is kept with a tracker, or clear it with none.
+
+    Each process that opens the tracker to write with max_tries sets it, too. It is for display: status, watch, ls and
+    errors show tasks that were tried as often as failed. A pipeline uses the limit that it gives itself.
+
+    \b
+    tastypy-fast set-max-tries crawl 3
+    tastypy-fast set-max-tries crawl none
+    """
+    with open_writer(store) as writer:
+        require_tracker(writer)._put_limit(limit, waits=True)
+    print_report(as_object, f"the limit is {limit:,} {'try' if limit == 1 else 'tries'}" if limit else
+                 "there is no limit of tries", max_tries=limit or None)
