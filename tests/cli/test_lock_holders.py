@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+
+import pytest
 
 from tastypy_fast import SharedTracker
+from tastypy_fast._inspect import lock_holders
 from tastypy_fast._inspect.lock_holders import find_lock_holders
+from tastypy_fast.cli import app
 from tastypy_fast.types import StatusCounts
-from tests.support.children import Child
+from tests.support.children import Child, start
 from tests.support.command import hold_private, lines, refused, run
 
 
@@ -71,3 +76,65 @@ def test_lock_holders_exclude_killed_processes(tasks):
         child.kill()
         child.wait()
     assert find_lock_holders(str(tasks))[:3] == ("nobody", "", ())
+
+
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system has no /proc")
+
+ORPHAN = """
+    import os, sys
+    from tastypy_fast import SharedTracker
+    tracker = SharedTracker(sys.argv[1], init={"a": {}})
+    child = os.fork()
+    if child:
+        os._exit(0)
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+"""
+
+
+@needs_proc
+def test_orphaned_child_is_named_and_its_ended_parent_is_not(path):
+    with start(ORPHAN, path) as process:
+        orphan = int(process.stdout.readline())
+        assert process.wait(60) == 0
+        assert orphan != process.pid
+        assert find_lock_holders(str(path))[:3] == ("shared", "", (orphan,))
+        assert f"open        shared by process {orphan}\n" in run("status", path)
+        process.stdin.close()
+        # The orphan is no child of this process, which cannot wait for it. It closes its output at its end.
+        assert process.stdout.read() == ""
+    assert find_lock_holders(str(path))[:3] == ("nobody", "", ())
+
+
+@needs_proc
+def test_child_that_inherited_a_private_lock_is_named_after_the_owner(path):
+    """A program that the owner has started may hold the lock, if it inherited the file."""
+    program = """
+        import os, subprocess, sys
+        from tastypy_fast import Tracker
+        tracker = Tracker(sys.argv[1], init={"a": {}})
+        number = tracker._store._files.owner_lock._file.fileno()
+        child = subprocess.Popen(["sleep", "600"], pass_fds=[number], stdout=subprocess.DEVNULL)
+        print(child.pid, flush=True)
+        sys.stdin.readline()
+        os._exit(0)
+    """
+    with start(program, path) as owner:
+        child = int(owner.stdout.readline())
+        holders = find_lock_holders(str(path))
+        assert (holders.how, holders.processes) == ("private", tuple(sorted((owner.pid, child))))
+        assert f"process {owner.pid} on " in (text := run("status", path))
+        assert f"has it open privately, and so has process {child}\n" in text
+        owner.stdin.close()
+        assert owner.wait(60) == 0
+        assert find_lock_holders(str(path))[:3] == ("private", "", (child,))
+        assert f"process {child} has it open privately\n" in run("status", path)
+        os.kill(child, 9)
+
+
+def test_without_proc_the_command_says_what_is_known(tasks, monkeypatch, capsys):
+    monkeypatch.setattr(lock_holders, "_processes", list)
+    with SharedTracker(tasks):
+        assert find_lock_holders(str(tasks))[:3] == ("shared", "", ())
+        assert app.run(["status", str(tasks)]) == 0
+        assert "shared (this system does not tell by which processes)" in capsys.readouterr().out
