@@ -241,14 +241,16 @@ class TaskCounter:
         self._max_tries = max_tries
         # The blocks with failed tries at the previous count.
         self._blocks: dict[int, bytes] = {}
-        # The tasks of which a try has failed since the previous count: sequence number to tries. After the first
-        # count, all tasks that are to retry or failed.
+        # The tasks that were running at the previous count: their tries have failed if they have ended since.
+        self._running: dict[int, int] = {}
+        # The tasks of which a try has failed since the previous count: sequence number to tries. Some of them may be
+        # finished, see ``failed_task()``. After the first count, all tasks that are to retry or failed.
         self.newly_failed: dict[int, int] = {}
 
     def count(self, tracker: Any) -> CountedTasks:
         """Count the tasks. ``tracker`` is open to read, and may be another instance than at the last count."""
         blocks: dict[int, bytes] = {}
-        newly_failed: dict[int, int] = {}
+        newly_failed = self._running
 
         def compare(number: int, block: bytes, tried: int) -> None:
             if tried and len(blocks) < _KEPT_BLOCKS:
@@ -260,6 +262,7 @@ class TaskCounter:
         found = count_tasks(tracker, self._max_tries, on_block=compare)
         self._blocks = blocks
         active = found.claims.running() | set(self._tried_seqs(tracker, found.claims))
+        self._running = {seq: tries for seq, tries in newly_failed.items() if seq in active}
         self.newly_failed = {
             seq: tries for seq, tries in newly_failed.items()
             if seq not in active and not (tries == 1 == found.claims.never_yielded.get(seq))

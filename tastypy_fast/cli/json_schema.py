@@ -76,8 +76,11 @@ FIELDS = (
     Field("value", _LS, ("any",), "the value; for a task an object with _done, _aborted, _tries and its data", False),
     Field("status", _LS, ("string",), 'the status of the task: "new", "running", "to retry", "failed", "aborted" or '
                                       '"done"'),
-    Field("claim", _LS, ("object",), "the claim of a living worker, if there is one: process, host, since and state",
-          optional=True),
+    Field("claim", _LS, ("object",), "the claim of a living worker, if there is one", optional=True),
+    Field("claim.process", _LS, ("integer",), "the id of the worker's process"),
+    Field("claim.host", _LS, ("string",), "the name of its host"),
+    Field("claim.since", _LS, ("string",), "when the task was claimed"),
+    Field("claim.state", _LS, ("string",), '"running", "waiting" or "unfinished"'),
 )
 
 

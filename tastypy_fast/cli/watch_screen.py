@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tastypy_fast._mixins.counting import percent
-from tastypy_fast.cli.formatting import printable
+from tastypy_fast.cli.formatting import printable, quantity
 from tastypy_fast.cli.watch_state import WatchState
 from tastypy_fast.types import StatusCounts
 
@@ -82,7 +82,7 @@ def _table(counts: StatusCounts) -> Any:
 def _numbers(state: WatchState, width: int) -> list[Any]:
     """Return the numbers as lines of text, as few as the width allows."""
     words = [f"{number:,} {status}" for status, number in state.counts.by_word().items()]
-    parts = [*words, f"{state.keys:,} tasks"] if state.is_tracker else [f"{state.keys:,} keys"]
+    parts = [*words, quantity(state.keys, "task")] if state.is_tracker else [quantity(state.keys, "key")]
     lines: list[str] = []
     for part in parts:
         if lines and len(lines[-1]) + 2 + len(part) <= width:

@@ -11,7 +11,7 @@ from tastypy_fast._inspect.statuses import StatusReader, TaskState
 from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
-from tastypy_fast.cli.formatting import duration, error_text, key_text
+from tastypy_fast.cli.formatting import duration, error_text, key_text, quantity
 from tastypy_fast.cli.json_schema import store_object, task_object
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 from tastypy_fast.types import StatusCounts
@@ -165,7 +165,7 @@ class WatchState:
     def line(self) -> str:
         """Return a summary in one line."""
         if not self.is_tracker:
-            return f"{self.keys:,} keys  {self.rate_text(short=True)}"
+            return f"{quantity(self.keys, 'key')}  {self.rate_text(short=True)}"
         done = f" ({percent(self.counts.done / max(self.counts.tasks, 1), 2)})"
         numbers = "  ".join(f"{number:,} {word}{done if word == 'done' else ''}"
                             for word, number in self.counts.by_word().items())
