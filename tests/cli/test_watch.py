@@ -204,7 +204,8 @@ def test_watch_shows_what_a_private_process_tries(path):
 
 @pytest.mark.parametrize(("tasks", "is_open", "is_finished"), [
     ({}, False, True), ({"a": {"_done": True}}, True, True), ({"a": {}}, False, False),
-    ({"a": {"_tries": 1}}, True, False), ({"a": {"_tries": 1}, "b": {}}, False, False), ({"a": {"_tries": 1}}, False, True),
+    ({"a": {"_tries": 1}}, True, False), ({"a": {"_tries": 1}, "b": {}}, False, False),
+    ({"a": {"_tries": 1}}, False, True),
     ({"a": {"_tries": 2}, "b": {"_aborted": True}}, True, True),
 ])
 def test_watch_until_done_ends_when_nobody_will_try_anything(path, tasks, is_open, is_finished):
