@@ -122,23 +122,26 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
 
     def _begin_run(self) -> None:
         """Suspend the automatic sync, because a run commits by itself. Only one thread may run a private tracker."""
-        if self._store.is_running:
-            raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
-                                     f"SharedTracker for several runs at once")
+        if not self._open_cache.writable:
+            raise self._store.refuse_write()
         # What was changed before must not wait for the first result, which may come in an hour.
         self.sync()
+        if not self._store.run_lock.acquire(blocking=False):
+            raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
+                                     f"SharedTracker for several runs at once")
         self._was_held = self._is_held
         self.hold()
-        self._store.is_running = True
 
     def _commit_run(self) -> None:
         """Put the results of a run on disk."""
         self.sync()
 
     def _end_run(self) -> None:
-        self._store.is_running = False
-        if not self._was_held and not self.closed:
-            self.unhold()
+        try:
+            if not self._was_held and not self.closed:
+                self.unhold()
+        finally:
+            self._store.run_lock.release()
 
     def _save_run(self, info: dict[str, Any]) -> None:
         """Keep the facts of a run in the store, for ``read_run()``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import sys
 from collections.abc import Iterable, Iterator
 from math import inf
 from time import perf_counter
@@ -78,6 +80,8 @@ class Bar:
     # tqdm's monitor thread is off, because this class reads the clock itself.
     monitor_interval = 0
     disable: bool
+    # Whether it writes text, and is not a widget of a notebook.
+    _is_text = True
 
     def __init__(
         self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: ProgressCounts,
@@ -92,6 +96,10 @@ class Bar:
         self._next = self._next_count = 0.0
         # Do not pass the iterable to tqdm, because tqdm would keep it, and with it the claims of its iterator.
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
+        if self._is_text:
+            stream = options.get("file") or sys.stderr
+            # A program without a standard error has no bar.
+            settings |= {"disable": True} if stream is None else {"file": QuietStream(stream)}
         super().__init__(None, total=found.tasks, initial=found.finished, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
 
@@ -219,4 +227,42 @@ class Bar:
 @functools.cache
 def bar_class(tqdm: Any) -> type[Any]:
     """Return the class of the bars, a subclass of tqdm's class for a terminal or a notebook."""
-    return type("ProgressBar", (Bar, tqdm), {})
+    notebook = sys.modules.get("tqdm.notebook")
+    is_text = notebook is None or not issubclass(tqdm, notebook.tqdm_notebook)
+    return type("ProgressBar", (Bar, tqdm), {"_is_text": is_text})
+
+
+class QuietStream:
+    """A stream whose errors end the bar, and not the loop.
+
+    tqdm does that for EIO only, the error of a terminal that is gone. A pipe that nobody reads or a full disk raise
+    others.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:
+        # tqdm asks whether this is sys.stderr.
+        return bool(self._stream == other)
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+    def write(self, text: str) -> Any:
+        """Write a text. Every error of the system becomes EIO."""
+        return self._call(self._stream.write, text)
+
+    def flush(self) -> None:
+        """Flush the stream. Every error of the system becomes EIO."""
+        self._call(getattr(self._stream, "flush", int))
+
+    @staticmethod
+    def _call(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except OSError as error:
+            raise OSError(errno.EIO, str(error)) from error

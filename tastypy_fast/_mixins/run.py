@@ -65,7 +65,7 @@ class RunMixin(Generic[K]):
         Ctrl-C hands out no more tasks, waits for those that run, commits, and raises KeyboardInterrupt. A second Ctrl-C
         ends running tasks; they have as many tries left as before. SIGTERM, SIGHUP, ``stop`` and ``deadline`` give
         running tasks 8 seconds. Signals are handled in the main thread only, and only if the program has no handlers of
-        its own.
+        its own. The guide, "Failures, retries, timeouts", has the details.
 
         Args:
             func: The function. With processes, it runs in worker processes, so it must not use this tracker.

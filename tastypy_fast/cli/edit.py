@@ -263,8 +263,8 @@ def done(**given: Any) -> int:
 def reset(**given: Any) -> int:
     """Reset tasks, so that they are done again.
 
-    The tasks become not done and not aborted, and have no tries. Their data stays. Give the keys of the tasks, or a
-    filter that they match.
+    The tasks become not done and not aborted, and have no tries and no error. Their other data stays. Give the keys of
+    the tasks, or a filter that they match.
 
     \b
     tastypy-fast reset crawl --failed --max-tries 3

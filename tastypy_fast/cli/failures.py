@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import Any
 
@@ -95,7 +96,10 @@ def _common_part(message: str, key: Any) -> str:
     """Return the first line of a message, in which ``{key}`` stands for the key, so that similar messages are equal."""
     text = key if isinstance(key, str) else key_text(key)
     if len(text) >= MIN_KEY:
-        message = message.replace(text, "{key}")
+        # Not inside of a longer word or number.
+        before = r"(?<!\w)" if text[0].isalnum() else ""
+        after = r"(?!\w)" if text[-1].isalnum() else ""
+        message = re.sub(before + re.escape(text) + after, "{key}", message)
     return message.strip().partition("\n")[0].rstrip()[:MAX_MESSAGE]
 
 

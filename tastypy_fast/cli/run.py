@@ -6,6 +6,7 @@ What only this command needs is imported when it runs, because the other command
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shlex
@@ -19,11 +20,12 @@ from typing import Any
 import click
 
 from tastypy_fast._inspect.task_counts import count_tasks
-from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
+from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
 from tastypy_fast.cli.option_types import Duration, ExecutorName, FailureLimit
+from tastypy_fast.pipeline.report import RunReport
 
 __all__ = ["run"]
 
@@ -243,100 +245,106 @@ def _selected_keys(stack: contextlib.ExitStack, tracker: Any, given: dict[str, A
 # Running
 
 
-class RunCounter:
-    """Counts what becomes of tasks, because a run that is interrupted returns no report.
+class OutputWatch(logging.Handler):
+    """Stops a run when nobody reads stdout any more, as after ``| head``, or when output cannot be written.
 
-    It stops the run when nobody reads stdout any more, as after ``| head``.
+    It handles the log records of CommandTask. ``failure`` is the text of the last one.
     """
 
     def __init__(self) -> None:
-        self.done = self.failed = self.aborted = 0
-        self.began = time.monotonic()
-        self.is_output_closed = False
-        self.stop: threading.Event | None = None
+        super().__init__()
+        self.is_closed = False
+        self.failure: str | None = None
+        self.stop = threading.Event()
         self._poll: Any = None
         mode = os.fstat(1).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-            self.stop = threading.Event()
             self._poll = select.poll()
             self._poll.register(1, 0)
 
-    def on_result(self, key: Any, data: Any) -> None:
-        """Count a task that is done."""
-        self.done += 1
-        self._watch_output()
-
-    def on_failure(self, key: Any, error: dict[str, Any], final: bool) -> None:
-        """Count a task that was aborted, or that failed for good in this run."""
-        if final and error.get("type") == "Abort":
-            self.aborted += 1
-        elif final:
-            self.failed += 1
-        self._watch_output()
-
-    def _watch_output(self) -> None:
-        if self.stop is not None and self._poll.poll(0):
-            self.is_output_closed = True
+    def check(self, *_: Any) -> None:
+        """Set ``stop`` if stdout is closed. It is called after each task."""
+        if self._poll is not None and self._poll.poll(0):
+            self.is_closed = True
             self.stop.set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Set ``stop``, because output cannot be written."""
+        self.failure = record.getMessage()
+        self.stop.set()
+
+    @contextlib.contextmanager
+    def added(self) -> Iterator[None]:
+        """Handle log records meanwhile."""
+        from tastypy_fast.cli.command_task import OUTPUT_LOGGER
+
+        OUTPUT_LOGGER.addHandler(self)
+        try:
+            yield
+        finally:
+            OUTPUT_LOGGER.removeHandler(self)
 
 
 def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[..., Any], **options: Any) -> int:
     """Run the tasks, print what became of them, and return the exit code."""
-    from tastypy_fast.pipeline.runner import RunOptions
+    from tastypy_fast.pipeline.runner import RunOptions, run_tasks
 
-    counter = RunCounter()
+    output = OutputWatch()
     options |= {name: given[name] for name in ("workers", "timeout", "retries", "backoff", "deadline", "start_method",
                                                "max_failures")}
-    options = {"progress": _has_bar(given), **options, "allow_aborted": given["aborted"], "stop": counter.stop,
-                "on_result": counter.on_result, "on_failure": counter.on_failure}
+    options = {"progress": _has_bar(given), **options, "allow_aborted": given["aborted"], "stop": output.stop,
+               "on_result": output.check, "on_failure": output.check}
     try:
         RunOptions(**options).check(work)
     except (TypeError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
+    began = time.monotonic()
     with open_tracker(store, given["max_tries"], given["private"]) as tracker, contextlib.ExitStack() as stack:
         if _is_selection(given):
             options["tasks"] = _selected_keys(stack, tracker, given)
-        reason = "stopped"
-        # An interrupted run has no report.
-        facts: dict[str, Any] = {}
+        report = RunReport()
         try:
-            report = tracker.run(work, **options)
-            reason = report.reason
-            facts = {"retried": report.retried, "timed_out": report.timed_out, "workers_lost": report.workers_lost,
-                     "errors": [{"key": key, "error": error_text({"_error": error})} for key, error in report.errors]}
+            with output.added():
+                run_tasks(tracker, work, RunOptions(**options), report)
         except KeyError as error:
             raise CommandError(f"the task {as_json(error.args[0])} was removed while it was chosen; the run has ended, "
                                f"and the same command continues it", INCOMPLETE) from None
         except KeyboardInterrupt:
-            _finish(store, tracker, given, counter, reason, facts, as_object)
+            report.reason = "stopped"
+            _finish(store, tracker, given, report, began, as_object)
             raise
-        if counter.is_output_closed:
+        if output.is_closed:
             raise BrokenPipeError
-        return _finish(store, tracker, given, counter, reason, facts, as_object)
+        code = _finish(store, tracker, given, report, began, as_object)
+        if output.failure:
+            raise CommandError(output.failure, OTHER_ERROR)
+        return code
 
 
-def _finish(store: str, tracker: Any, given: dict[str, Any], counter: RunCounter, reason: str, facts: dict[str, Any],
-            as_object: bool) -> int:
+def _finish(store: str, tracker: Any, given: dict[str, Any], report: RunReport, began: float, as_object: bool) -> int:
     """Print the numbers of a run, and return the exit code."""
-    seconds = round(time.monotonic() - counter.began, 3)
+    seconds = round(time.monotonic() - began, 3)
     counts = count_tasks(tracker, given["max_tries"]).counts
     if as_object:
-        print_line(as_json({"done": counter.done, "failed": counter.failed, "aborted": counter.aborted, **facts,
-                            "left": counts.left, "seconds": seconds, "reason": reason}))
+        errors = [{"key": key, "error": error_text({"_error": error})} for key, error in report.errors]
+        print_line(as_json({"done": report.done, "failed": report.failed, "aborted": report.aborted,
+                            "retried": report.retried, "timed_out": report.timed_out,
+                            "workers_lost": report.workers_lost, "errors": errors, "left": counts.left,
+                            "seconds": seconds, "reason": report.reason}))
         sys.stdout.flush()
-    text = (f"{counter.done:,} done, {counter.failed:,} failed, {counter.aborted:,} aborted, {counts.left:,} left in "
+    text = (f"{report.done:,} done, {report.failed:,} failed, {report.aborted:,} aborted, {counts.left:,} left in "
             f"{seconds:,.1f} s")
-    if reason in REASONS:
-        text += f", because {REASONS[reason]}"
+    if report.reason in REASONS:
+        text += f", because {REASONS[report.reason]}"
     # With a limit of tries, the tasks that have none left do not count as left.
-    earlier = max(counts.failed - counter.failed, 0) if given["max_tries"] else 0
+    earlier = max(counts.failed - report.failed, 0) if given["max_tries"] else 0
     if earlier:
         text += f"; {quantity(earlier, 'task')} failed in earlier runs"
-    if counter.failed or counter.aborted or earlier:
+    if report.failed or report.aborted or earlier:
         text += f"; tastypy-fast errors {shlex.quote(store)} shows why"
     print_error(text)
     is_all = _is_selection(given) or not (counts.left or counts.failed)
-    return OK if is_all and not counter.failed and reason not in REASONS else INCOMPLETE
+    return OK if is_all and not report.failed and report.reason not in REASONS else INCOMPLETE
 
 
 # Without running

@@ -21,7 +21,8 @@ class RunReport:
         done: The number of tasks that were done.
         failed: The number of tasks that failed and are not tried again in this run.
         aborted: The number of tasks that were aborted by ``Abort`` or ``abort_on``.
-        retried: The number of tries that failed and were followed by another try.
+        retried: The number of tries that failed, of tasks that are tried again: by this run, or by the next one if this
+            run ends before.
         timed_out: The number of tries that took longer than ``timeout``.
         workers_lost: The number of workers that died.
         left: The number of tasks that are still to be done, by whatever run.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import os
 import pickle
 import random
@@ -36,6 +37,8 @@ from tastypy_fast.pipeline.task_source import RESERVED, TaskSource
 from tastypy_fast.pipeline.worker import Outcome, TaskFunction, describe_error, now_text, task_failure
 
 __all__ = ["EXECUTORS", "RunOptions", "run_tasks"]
+
+LOGGER = logging.getLogger("tastypy_fast")
 
 EXECUTORS = ("processes", "threads", "async", "inline")
 # The longest delay before a retry, in seconds.
@@ -90,6 +93,9 @@ class RunOptions:
         if self.max_failures is not None and not is_share and not _is_count(self.max_failures, 0):
             raise ValueError("max_failures= takes a number of tasks, or a share between 0.0 and 1.0, not "
                              f"{self.max_failures!r}")
+        if getattr(self.tasks, "counts_tries", False):
+            raise TypeError("tasks= takes keys of which no try has been counted, and run() counts their tries; use "
+                            "todo_keys() instead of try_keys()")
         kind = self.executor_name(function)
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise ValueError(f"executor= takes one of {', '.join(map(repr, EXECUTORS))}, not {self.executor!r}")
@@ -192,8 +198,13 @@ def make_executor(function: Callable[..., Any], options: RunOptions, wakeup: int
     return InlineExecutor(call, **common)
 
 
-def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -> RunReport:
-    """Run a function on the tasks of a tracker. See ``tracker.run()``."""
+def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions,
+              report: RunReport | None = None) -> RunReport:
+    """Run a function on the tasks of a tracker. See ``tracker.run()``.
+
+    ``report`` counts while the run goes on, so a caller who has made it knows what an interrupted run has done.
+    """
+    report = RunReport() if report is None else report
     options.check(function)
     executor: TaskExecutor | None = None
     signals = RunSignals(lambda: executor is not None and executor.in_task)
@@ -206,7 +217,7 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions) -
             executor.prefetch = not (executor.in_process and tracker._counts_tries_of_claims)
             info["workers"] = executor.workers
             tracker._save_run(info)
-            report = _Run(tracker, options, executor, signals).run()
+            _Run(tracker, options, executor, signals, report).run()
         report.left = _count_left(tracker, options.allow_aborted)
         report.seconds = round(time.time() - began, 3)
         tracker._save_run({**info, "ended": now_text(), "reason": report.reason})
@@ -232,12 +243,13 @@ def _count_left(tracker: Any, allow_aborted: bool) -> int:
 class _Run:
     """One run, while its executor is running."""
 
-    def __init__(self, tracker: Any, options: RunOptions, executor: TaskExecutor, signals: RunSignals) -> None:
+    def __init__(self, tracker: Any, options: RunOptions, executor: TaskExecutor, signals: RunSignals,
+                 report: RunReport) -> None:
         self._tracker = tracker
         self._options = options
         self._executor = executor
         self._signals = signals
-        self._report = RunReport()
+        self._report = report
         self._recorder = ResultRecorder(tracker, self._on_saved, self._on_refused)
         self._bar: Any = None
         # The failed tries for on_failure(), and the number of results, recorded or not.
@@ -250,7 +262,7 @@ class _Run:
         self._has_more = False
         self._deadline = float("inf") if options.deadline is None else time.monotonic() + options.deadline
 
-    def run(self) -> RunReport:
+    def run(self) -> None:
         options = self._options
         if options.progress:
             more = options.progress if isinstance(options.progress, dict) else {}
@@ -274,7 +286,6 @@ class _Run:
             self._report.workers_lost = self._executor.workers_lost
             if self._bar is not None:
                 self._bar.close()
-        return self._report
 
     def _run_executor(self) -> None:
         first = self._source.take(1)
@@ -318,6 +329,8 @@ class _Run:
                 continue
             for event in events:
                 self._handle(event)
+            # What workers have sent is not needed during the commit.
+            events = []
             if not executor.prefetch:
                 # A kill of the program costs tasks their only try until they are finished in the tracker.
                 recorder.flush()
@@ -395,7 +408,10 @@ class _Run:
         signals.suspend_if_wanted(self._executor.suspend, self._executor.resume)
         if signals.count:
             # Ctrl-C waits for what is running, because a person can press it again.
-            grace = float("inf") if signals.count == 1 and signals.number == signal.SIGINT else GRACE
+            is_patient = signals.count == 1 and signals.number == signal.SIGINT
+            if is_patient and not self._is_draining and self._executor.is_busy():
+                LOGGER.warning("run() waits for the tasks that are running; Ctrl-C again ends them")
+            grace = float("inf") if is_patient else GRACE
             self._drain("stopped", 0.0 if signals.count > 1 else grace)
         elif self._options.stop is not None and self._options.stop.is_set():
             self._drain("stopped", GRACE)

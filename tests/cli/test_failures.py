@@ -89,6 +89,17 @@ def test_errors_keeps_the_largest_groups_in_bounded_memory(monkeypatch):
     assert counter.tasks == 2000 == counter.others + sum(group.tasks for group in groups)
 
 
+@pytest.mark.parametrize(("key", "message", "shown"), [
+    ("res", "the result of res", "the result of {key}"), (123, "1234 of 123, 0123", "1234 of {key}, 0123"),
+    ("/page/1", "no http://host/page/1 but /page/10", "no http://host{key} but /page/10"),
+    ("a.*b", "axxb, a.*b", "axxb, {key}"), ("\\1", "(\\1)", "(\\1)"),
+])
+def test_keys_in_messages_are_not_parts_of_words(key, message, shown):
+    counter = FailureCounter()
+    counter.add(key, {"_aborted": False, "_tries": 1, "_error": error("E", message)})
+    assert counter.groups()[0].message == shown
+
+
 def test_errors_are_found_in_all_blocks_of_a_large_store(path):
     # The statuses of 500 tasks are one block. Only those with tried tasks are read.
     with Tracker(path, init=[(number, {}) for number in range(3000)]) as tracker:

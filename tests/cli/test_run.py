@@ -189,6 +189,19 @@ def test_output_goes_to_a_file_or_nowhere(store, tmp_path):
     assert "No such file" in run_tasks(store, "--output", tmp_path / "no" / "file", "--", *noisy, code=4)[1]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("options", [[], ["--output", "/dev/full"]])
+def test_output_that_cannot_be_written_ends_the_run_and_costs_no_try(store, options):
+    """A log on a full disk used up all tries of all tasks."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COMMAND, "run", store, "-j", "1", "--max-tries", "3", *options, "--", "echo"],
+                              env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert "the output of commands cannot be written: No space left on device" in done.stderr
+    assert [(task["_done"], task["_tries"]) for task in Tracker(store, mode="r").values()] == [(False, 0)] * 3
+    assert "3 done" in run_tasks(store, "--", "echo")[1]
+
+
 def test_report_as_json_has_stdout_for_itself(store):
     out, error = run_tasks(store, "--json", "--", "sh", "-c", "echo out; test $0 != b", code=1)
     report = json.loads(out)
@@ -436,9 +449,15 @@ def test_dry_run_prints_commands_and_changes_nothing(store):
 
 FUNCTIONS = '''
 import os
-from tastypy_fast.pipeline import TaskResult, current_task
+from tastypy_fast.pipeline import Abort, TaskResult, current_task
 
 ready = []
+
+class Gone(Abort):
+    pass
+
+def abort(key):
+    raise Gone("it was removed")
 
 def size(key):
     if key == "b":
@@ -486,6 +505,11 @@ def test_function_of_a_module_in_the_current_folder(store, folder):
     assert (kept["type"], kept["message"]) == ("ValueError", "no b")
     assert "work.py" in kept["traceback"]
     assert "ValueError: no b" in run("errors", store, "--traceback")
+
+
+def test_classes_of_abort_abort_tasks(store, folder):
+    _, error = run_tasks(store, "work:abort", cwd=folder)
+    assert "0 done, 0 failed, 3 aborted, 0 left" in error
 
 
 @pytest.mark.parametrize(("options", "result"), [

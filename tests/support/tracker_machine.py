@@ -97,7 +97,7 @@ class TrackerMachine(PodMachine):
                 return
             getattr(store, method)(key)
             task = self.now[key].value
-            if method == "mark_done":
+            if method in ("mark_done", "reset_tries"):
                 task.pop("_error", None)
             task.update({
                 "mark_done": {"_done": True}, "mark_not_done": {"_done": False}, "abort": {"_aborted": True},

@@ -125,10 +125,26 @@ def test_success_removes_the_error_from_a_held_dict_and_from_a_yielded_copy(path
         assert "_error" not in tracker["a"]
 
 
+@pytest.mark.parametrize("state", ["done", "aborted", "to retry"])
+def test_reset_tries_removes_the_error_and_changes_nothing_else(tracker, make, place, state):
+    tracker.record_error("a", "x")
+    if state == "done":
+        tracker.set["a"]["_done"] = True
+    elif state == "aborted":
+        tracker.abort("a")
+    place(tracker)
+    tracker.reset_tries("a")
+    for again in False, True:
+        found = reopened(tracker, make) if again else tracker
+        assert found["a"] == {"_done": state == "done", "_aborted": state == "aborted", "_tries": 0, "size": 3}
+        found._check()
+    assert flagged(found) == []
+
+
 @pytest.mark.parametrize("change", [
     lambda tracker: tracker.mark_not_done("a"), lambda tracker: tracker.abort("a"),
     lambda tracker: tracker.unabort("a"), lambda tracker: tracker.increment_tries("a"),
-    lambda tracker: tracker.decrement_tries("a"), lambda tracker: tracker.reset_tries("a"),
+    lambda tracker: tracker.decrement_tries("a"),
     lambda tracker: tracker.set["a"].__setitem__("_tries", -5), lambda tracker: next(tracker.try_keys()),
     lambda tracker: tracker.should_try("a"), lambda tracker: tracker.release("a"),
     lambda tracker: tracker.update(a={"size": 4}), lambda tracker: tracker.record_error("a", "again"),

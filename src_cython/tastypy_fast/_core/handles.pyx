@@ -423,7 +423,7 @@ cdef class TrackerHandle(PodHandle):
         change(self, key, 0, 0, -1)
 
     def reset_tries(self, key):
-        """Set the tries of a task to zero.
+        """Set the tries of a task to zero, and remove its ``_error``: it is as new.
 
         Args:
             key: The key of the task.

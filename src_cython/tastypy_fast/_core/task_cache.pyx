@@ -562,7 +562,7 @@ cdef class TaskCache(WriteCache):
         return 0
 
     cdef object reset_tries(self, object key, long long sync_at):
-        """Set the tries of a task to zero."""
+        """Set the tries of a task to zero, and remove its ``_error``."""
         cdef Entry entry
         cdef long long seq
         cdef uint32_t status
@@ -577,7 +577,9 @@ cdef class TaskCache(WriteCache):
             status = self.status_at(seq, entry)
             if status & CLAIMED:  # only in the transaction of a shared store
                 note_tries_assigned(self.store, pack(seq), 0)
-            self.set_status(seq, entry, make_entry(status & FLAGS, 0))
+            if status & ERROR:
+                entry = self.without_error(key, seq, entry)
+            self.set_status(seq, entry, make_entry(status & FLAGS & ~<uint32_t>ERROR, 0))
             self.sync_if_due(sync_at)
         finally:
             self.end_op()

@@ -148,7 +148,10 @@ cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t 
 
 
 cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) except -1:
-    """Reset the tries of a task, as TaskCache.reset_tries() does. Returns False if that method must raise the error."""
+    """Reset the tries of a task, as TaskCache.reset_tries() does.
+
+    Returns False if that method has to do it, because it raises the error or also changes the data.
+    """
     cdef StatusWriter blocks
     cdef long long seq
     cdef uint32_t old
@@ -158,7 +161,7 @@ cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) exce
         seq = find_task(tasks, key, original)
         blocks = StatusWriter(tasks.store.snapshot, tasks.store.status)
         old = blocks.get(seq)
-        if not old & PRESENT:
+        if not old & PRESENT or old & ERROR:
             return False
         if old & CLAIMED:
             note_tries_assigned(tasks.store, pack(seq), 0)

@@ -443,7 +443,7 @@ cdef class SharedTrackerHandle(SharedPodHandle):
         change_status(self, key, 0, 0, -1)
 
     def reset_tries(self, key):
-        """Set the tries of a task to zero.
+        """Set the tries of a task to zero, and remove its ``_error``: it is as new.
 
         Args:
             key: The key of the task.
