@@ -252,7 +252,7 @@ def _walk(store: Reader, key_filter: KeyFilter, values: bool, start: int | None)
         yield from found
         return
     for chunk in chunks(found, BATCH):
-        states = reader.read(match.key for _, match in chunk)
+        states = reader.read([match.key for _, match in chunk], seqs=[seq for seq, _ in chunk])
         for (seq, match), state in zip(chunk, states, strict=True):
             if state is not None and key_filter.has_status(state, limit):
                 yield seq, Match(match.key, _value_of(store, match, state) if values else None, state)
