@@ -1,7 +1,8 @@
 """Count the tasks of a tracker by their status.
 
-``statuses`` defines the words. No count of them is stored but that of done tasks, so they are counted from the status
-blocks. The header of a block shows whether it can contain failed tasks. Only the entries of these blocks are read.
+``statuses`` defines the words. No count of them is stored, because they depend on the limit of tries and on claims. So
+tasks are counted from the status blocks. The header of a block shows whether it can contain open tasks that were tried.
+Only the entries of these blocks are read.
 """
 
 from __future__ import annotations
