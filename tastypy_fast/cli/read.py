@@ -10,6 +10,7 @@ import click
 
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, error_text, key_text, pair_as_json, print_line, printable
+from tastypy_fast.cli.json_schema import task_line
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
     Match,
@@ -45,25 +46,19 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, as_lines:
     tastypy-fast ls crawl --match 'https://*.org/*' --limit 20
     tastypy-fast ls crawl --todo --json-keys | tastypy-fast abort crawl --json-keys -
     """
-    # To list failed tasks, open without a limit, because a tracker skips tasks that have no tries left.
-    with open_reader(store, 0 if "failed" in key_filter.statuses else key_filter.max_tries) as reader:
+    # To list other tasks, open without a limit, because a tracker skips tasks that have no tries left.
+    limit = key_filter.max_tries if key_filter.statuses == {"todo"} else None
+    with open_reader(store, limit or 0) as reader:
         with_values = long or as_lines
         width = shutil.get_terminal_size().columns if long and sys.stdout.isatty() else None
         for match in iter_matching(reader, key_filter, json_keys, with_values):
             if as_lines:
-                print_line(_json_line(match, "claimed" in key_filter.statuses))
+                print_line(task_line(match.key, match.value, match.state))
             elif long:
                 line = _long_line(match, is_tracker(reader), json_keys)
                 print_line(line.expandtabs()[:width] if width else line)
             else:
                 print_line(key_text(match.key, json_keys))
-
-
-def _json_line(match: Match, with_claim: bool) -> str:
-    line = pair_as_json(match.key, match.value)
-    if with_claim and match.claim:
-        line = f'{line[:-1]},"claim":{as_json(match.claim.as_dict())}}}'
-    return line
 
 
 def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
@@ -74,12 +69,8 @@ def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
     data = {name: value for name, value in task.items() if name not in TASK_FIELDS}
     if "_error" in data:
         data["_error"] = error_text(task)
-    status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_status(match)
+    status = match.state.status if match.state else "new"
     return f"{status}\t{task['_tries']}\t{key}\t{printable(as_json(data)) if data else ''}".rstrip("\t")
-
-
-def _open_status(match: Match) -> str:
-    return "open" if match.claim is None else "failed" if match.claim.failed else "running"
 
 
 @click.command()

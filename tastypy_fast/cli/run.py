@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from tastypy_fast._inspect.task_counts import TaskCounter
+from tastypy_fast._inspect.task_counts import count_tasks
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
@@ -324,7 +324,7 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
 def _finish(store: str, tracker: Any, given: dict[str, Any], report: RunReport, began: float, as_object: bool) -> int:
     """Print the numbers of a run, and return the exit code."""
     seconds = round(time.monotonic() - began, 3)
-    counts = TaskCounter(tracker, given["max_tries"]).count()
+    counts = count_tasks(tracker, given["max_tries"]).counts
     if as_object:
         errors = [{"key": key, "error": error_text({"_error": error})} for key, error in report.errors]
         print_line(as_json({"done": report.done, "failed": report.failed, "aborted": report.aborted,

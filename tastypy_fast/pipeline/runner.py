@@ -236,8 +236,8 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions,
 
 
 def _count_left(tracker: Any, allow_aborted: bool) -> int:
-    tasks, done, given_up = tracker._count_progress(allow_aborted)
-    return int(tasks - done - given_up)
+    counts = tracker._count_progress(allow_aborted)
+    return int(counts.tasks - counts.finished)
 
 
 class _Run:

@@ -389,7 +389,7 @@ def test_other_processes_add_and_run_tasks_meanwhile(path, tmp_path):
     with running(path, "-j", "1", "--", slow) as first, running(path, "-j", "1", "--", slow) as second:
         wait_until(lambda: len(numbers_in(tmp_path / "begun")) == 2)
         assert run("add", path, "100") == "added 1 task, 0 existed already\n"
-        assert "2 tasks of 2 workers" in run("status", path)
+        assert "2 running tasks of 2 workers" in run("status", path)
         run("abort", path, "3", "--json-keys")
         (tmp_path / "go").touch()
         first.communicate(timeout=30)
