@@ -98,6 +98,9 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
     def _make_cache(store: Store) -> TaskCache:
         return TaskCache(store)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"max_tries": self._max_tries, **super()._arguments()}
+
     def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
         return count_progress(self, self._store, self._max_tries, allow_aborted)
 

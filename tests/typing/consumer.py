@@ -85,6 +85,11 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.pop("a", {}), Page)
     assert_type(pod.popitem(), tuple[str, Page])
     assert_type(pod.popitem(last=False), tuple[str, Page])
+    pod.move_to_end("a")
+    assert_type(pod.copy(), dict[str, Page])
+    assert_type(pod | {"a": Page()}, dict[str, Page])
+    assert_type({"a": Page()} | pod, dict[str, Page])
+    assert_type(pod | {1: None}, dict[str | int, Page | None])
     pod.clear()
     pod.set["a"] = {}
     pod.set["a"]["n"] += 1
@@ -179,6 +184,11 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.pop("a", {}), Page)
     assert_type(pod.popitem(), tuple[str, Page])
     assert_type(pod.popitem(last=False), tuple[str, Page])
+    pod.move_to_end("a")
+    assert_type(pod.copy(), dict[str, Page])
+    assert_type(pod | {"a": Page()}, dict[str, Page])
+    assert_type({"a": Page()} | pod, dict[str, Page])
+    assert_type(pod | {1: None}, dict[str | int, Page | None])
     pod.clear()
     pod.set["a"] = {}
     pod.set["a"]["n"] += 1
