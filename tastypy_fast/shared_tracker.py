@@ -506,6 +506,10 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         """
         return list(self.claims())
 
+    def _running_keys(self) -> set[K]:
+        """Return the keys of the tasks that living workers are running or have in a batch."""
+        return {key for key, claim in self.claims().items() if claim.state != "failed"}
+
     def claims(self) -> dict[K, Claim]:
         """Return the claims of all workers, with their states: running, failed or waiting.
 

@@ -26,6 +26,7 @@ __all__ = [
     "SupportsItems",
     "SupportsKeysAndGetItem",
     "SupportsSubmit",
+    "TaskStatus",
     "TrackerLike",
 ]
 
@@ -38,6 +39,11 @@ With ``unsafe`` it may damage the store."""
 
 ClaimState = Literal["running", "failed", "waiting"]
 """The state of a claimed task. ``Claim`` defines the states."""
+
+TaskStatus = Literal["new", "running", "to retry", "failed", "aborted", "done"]
+"""The status of a task. Each task has one. ``new``: never tried. ``running``: a worker works on it, or has it in a
+batch. ``to retry``: tried, and tries are left. ``failed``: tried as often as ``max_tries`` allows. A task that is done
+and aborted is ``done``."""
 
 Self = TypeVar("Self")
 K_co = TypeVar("K_co", covariant=True)
@@ -318,6 +324,25 @@ class TrackerLike(StoreLike[K, dict[str, Any]], Protocol[K]):
     ) -> ProgressBar[K]: ...
     @overload
     def progress(self, iterable: Iterable[T], *, allow_aborted: bool = False, **options: Any) -> ProgressBar[T]: ...
-    def to_arrow(self, *, as_json: Collection[str] = ()) -> Any: ...
-    def to_pandas(self, *, as_json: Collection[str] = (), **options: Any) -> Any: ...
-    def to_polars(self, *, as_json: Collection[str] = ()) -> Any: ...
+    def to_arrow(
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
+    ) -> Any: ...
+    def to_pandas(
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
+        **options: Any,
+    ) -> Any: ...
+    def to_polars(
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
+    ) -> Any: ...

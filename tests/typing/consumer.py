@@ -338,7 +338,9 @@ def tracker(tracker: ProgressTracker[str]) -> None:
         bar.update()
         bar.set_postfix(x=1)
     assert_type(tracker.to_arrow(as_json=["a"]), Any)
+    assert_type(tracker.to_arrow(columns=["key"], status="to retry"), Any)
     assert_type(tracker.to_pandas(), Any)
+    assert_type(tracker.to_pandas(columns=("key",), status=["done", "failed"], types_mapper=None), Any)
     assert_type(tracker.to_polars(), Any)
 
 
@@ -435,7 +437,9 @@ def shared_tracker(tracker: SharedProgressTracker[str]) -> None:
         bar.update()
         bar.set_postfix(x=1)
     assert_type(tracker.to_arrow(as_json=["a"]), Any)
+    assert_type(tracker.to_arrow(columns=["key"], status="to retry"), Any)
     assert_type(tracker.to_pandas(), Any)
+    assert_type(tracker.to_pandas(columns=("key",), status=["done", "failed"], types_mapper=None), Any)
     assert_type(tracker.to_polars(), Any)
 
 

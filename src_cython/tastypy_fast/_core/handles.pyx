@@ -301,14 +301,14 @@ cdef class PodHandle(StoreHandle):
             >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
             ([1], None, 0)
         """
-        return self._get(key, default)
-
-    def _get(self, key, default):
-        """Do what ``get()`` does, also if a subclass has its own ``get()`` or ``__getitem__``."""
         try:
             return read_value(self, key)
         except KeyError:
             return default
+
+    def _get(self, key, default):
+        """Do what ``get()`` does, also in a subclass with its own ``get()``."""
+        return PodHandle.get(self, key, default)
 
 
 cdef inline object read_value(StoreHandle handle, object key):
@@ -605,3 +605,11 @@ cdef class TrackerHandle(PodHandle):
     def _tasks_with_error(self, int kind):
         """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
         return TaskIterator(self, kind, ERROR, DONE, False, False)
+
+    def _tasks_with(self, int kind, uint32_t wanted, uint32_t unwanted):
+        """Iterate over the tasks whose status has the flags ``wanted`` and not the flags ``unwanted``."""
+        return TaskIterator(self, kind, wanted, unwanted, False, False)
+
+    def _running_keys(self):
+        """Return the keys of the tasks that this process runs, as far as they are noted."""
+        return tasks_of(self).running_keys()

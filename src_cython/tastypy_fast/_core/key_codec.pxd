@@ -5,6 +5,7 @@ cdef extern from "Python.h":
 # LMDB's limit for a key. A longer key is indexed by its digest.
 cdef Py_ssize_t MAX_INDEX_KEY
 
+cdef bytes encode_str(object key)
 cpdef bytes encode_key(object key)
 cpdef bytes lookup_key(object key)
 cpdef object decode_key(bytes encoded)
@@ -15,4 +16,6 @@ cdef bint is_digest(bytes index)
 
 # lookup_key(), with a fast path for the most frequent types, which it encodes without handling an exception.
 cdef inline bytes wanted_key(object key):
-    return encode_key(key) if PyUnicode_Check(key) or PyLong_Check(key) else lookup_key(key)
+    if PyUnicode_Check(key):
+        return encode_str(key)
+    return encode_key(key) if PyLong_Check(key) else lookup_key(key)

@@ -171,19 +171,23 @@ cpdef str describe(object value):
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+cdef bytes encode_str(object key):
+    cdef bytes data
+    cdef Py_ssize_t size
+    if PyUnicode_IS_COMPACT_ASCII(key):
+        size = PyUnicode_GET_LENGTH(key)
+        data = PyBytes_FromStringAndSize(NULL, size + 1)
+        PyBytes_AS_STRING(data)[0] = STR
+        memcpy(PyBytes_AS_STRING(data) + 1, PyUnicode_1BYTE_DATA(key), size)
+        return data
+    return b"\x02" + utf8(key)
+
+
 cpdef bytes encode_key(object key):
     """Encode a key. Cost: linear in the length of the key."""
     cdef Buffer buffer
-    cdef bytes data
-    cdef Py_ssize_t size
     if PyUnicode_Check(key):
-        if PyUnicode_IS_COMPACT_ASCII(key):
-            size = PyUnicode_GET_LENGTH(key)
-            data = PyBytes_FromStringAndSize(NULL, size + 1)
-            PyBytes_AS_STRING(data)[0] = STR
-            memcpy(PyBytes_AS_STRING(data) + 1, PyUnicode_1BYTE_DATA(key), size)
-            return data
-        return b"\x02" + utf8(key)
+        return encode_str(key)
     buffer.data = NULL
     buffer.size = buffer.room = 0
     try:

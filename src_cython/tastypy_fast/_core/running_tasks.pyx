@@ -131,6 +131,10 @@ cdef class RunningTasks:
             if self.seqs[slot] == seq:
                 self.seqs[slot] = new_seq
 
+    cdef list running_seqs(self):
+        """Return the sequence numbers of the tasks that are running."""
+        return [self.seqs[slot] for slot in range(self.used) if self.seqs[slot] >= 0]
+
     cdef void clear(self) noexcept:
         """Note that no task is running, because revert() has taken the tries back."""
         cdef int slot

@@ -37,6 +37,7 @@ cdef class TaskCache(WriteCache):
     cdef object gate(self, object key, long long max_tries, bint allow_aborted, bint add, bint attempt,
                      long long sync_at)
     cdef object count_all(self)
+    cdef set running_keys(self)
     # Adding
     cdef int add_one(self, bytes key) except -1
     cdef object add_many(self, object keys, bint if_absent, long long sync_at)

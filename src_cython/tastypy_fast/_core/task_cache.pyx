@@ -661,6 +661,29 @@ cdef class TaskCache(WriteCache):
         finally:
             self.end_op()
 
+    cdef set running_keys(self):
+        """Return the keys of the tasks that this process runs, if this is the cache of a private store."""
+        cdef Entry entry
+        cdef Record record
+        cdef set found = set()
+        if self.store.running_tasks is None:
+            return found
+        self.begin_op()
+        try:
+            self.resolve()
+            for seq in self.store.running_tasks.running_seqs():
+                entry = self.new_entries.get(seq)
+                if entry is not None:
+                    found.add(self.key_of(entry.key))
+                    continue
+                raw = self.record_at(seq)
+                if raw is not None:
+                    parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+                    found.add(self.key_of(record.key[:record.key_size]))
+            return found
+        finally:
+            self.end_op()
+
     # Adding
 
     cdef int add_one(self, bytes key) except -1:

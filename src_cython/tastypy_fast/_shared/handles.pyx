@@ -311,14 +311,14 @@ cdef class SharedPodHandle:
             >>> pod.get("a"), pod.get("b"), pod.get("b", 0)
             ([1], None, 0)
         """
-        return self._get(key, default)
-
-    def _get(self, key, default):
-        """Do what ``get()`` does, also if a subclass has its own ``get()`` or ``__getitem__``."""
         try:
             return self.read_handle().open_cache().fetch(wanted_key(key), key, 0)
         except KeyError:
             return default
+
+    def _get(self, key, default):
+        """Do what ``get()`` does, also in a subclass with its own ``get()``."""
+        return SharedPodHandle.get(self, key, default)
 
 
 cdef int change_status(SharedPodHandle store, object key, uint32_t drop, uint32_t add, int added_tries) except -1:
@@ -527,6 +527,10 @@ cdef class SharedTrackerHandle(SharedPodHandle):
     def _tasks_with_error(self, int kind):
         """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
         return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ERROR, DONE, False, False))
+
+    def _tasks_with(self, int kind, uint32_t wanted, uint32_t unwanted):
+        """Iterate over the tasks whose status has the flags ``wanted`` and not the flags ``unwanted``."""
+        return LiveIterator(self, lambda handle: TaskIterator(handle, kind, wanted, unwanted, False, False))
 
 
 @cython.final
