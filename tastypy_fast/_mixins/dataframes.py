@@ -26,14 +26,16 @@ BATCH = 10_000
 STATUS = {"_done": "done", "_aborted": "aborted", "_tries": "tries"}
 COLUMNS = ("key", *STATUS.values())
 
-Status = TaskStatus | Collection[TaskStatus] | None
-
 
 class DataFrameMixin:
     """The part of a tracker that returns all tasks as a table."""
 
     def to_arrow(
-        self, *, columns: Collection[str] | None = None, status: Status = None, as_json: Collection[str] = ()
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
     ) -> Any:
         """Return the tasks as a ``pyarrow.Table``, in order.
 
@@ -82,7 +84,11 @@ class DataFrameMixin:
         return table_of(arrow, pairs, as_json, columns)
 
     def to_pandas(
-        self, *, columns: Collection[str] | None = None, status: Status = None, as_json: Collection[str] = (),
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
         **options: Any,
     ) -> Any:
         """Return the tasks as a ``pandas.DataFrame``, with the columns of ``to_arrow()``.
@@ -121,7 +127,11 @@ class DataFrameMixin:
         return frame_of(arrow, pandas, table, {"types_mapper": types.get, **options})
 
     def to_polars(
-        self, *, columns: Collection[str] | None = None, status: Status = None, as_json: Collection[str] = ()
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
     ) -> Any:
         """Return the tasks as a ``polars.DataFrame``, with the columns of ``to_arrow()``.
 
