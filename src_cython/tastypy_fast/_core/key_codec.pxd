@@ -6,6 +6,7 @@ cdef extern from "Python.h":
 cdef Py_ssize_t MAX_INDEX_KEY
 
 cdef bytes encode_str(object key)
+cdef bytes encode_other(object key)
 cpdef bytes encode_key(object key)
 cpdef bytes lookup_key(object key)
 cpdef object decode_key(bytes encoded)
@@ -18,4 +19,4 @@ cdef bint is_digest(bytes index)
 cdef inline bytes wanted_key(object key):
     if PyUnicode_Check(key):
         return encode_str(key)
-    return encode_key(key) if PyLong_Check(key) else lookup_key(key)
+    return encode_other(key) if PyLong_Check(key) else lookup_key(key)

@@ -185,13 +185,18 @@ cdef bytes encode_str(object key):
 
 cpdef bytes encode_key(object key):
     """Encode a key. Cost: linear in the length of the key."""
+    return encode_str(key) if PyUnicode_Check(key) else encode_other(key)
+
+
+cdef bytes encode_other(object key):
     cdef Buffer buffer
-    if PyUnicode_Check(key):
-        return encode_str(key)
     buffer.data = NULL
     buffer.size = buffer.room = 0
     try:
-        put_element(&buffer, key, 0)
+        if PyLong_Check(key):
+            put_int(&buffer, key)
+        else:
+            put_element(&buffer, key, 0)
         return PyBytes_FromStringAndSize(<char*>buffer.data, buffer.size)
     finally:
         PyMem_Free(buffer.data)
