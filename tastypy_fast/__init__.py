@@ -1,6 +1,7 @@
 """An ordered dict and a task tracker that live on disk."""
 
 import sys as _sys
+import typing as _typing
 
 if _sys.platform == "win32":
     raise ImportError(
@@ -49,6 +50,22 @@ from tastypy_fast.shared_pod import SharedPersistentOrderedDict, SharedPOD
 from tastypy_fast.shared_tracker import SharedProgressTracker, SharedTracker
 from tastypy_fast.tracker import ProgressTracker, Tracker
 from tastypy_fast.types import Claim
+
+if _typing.TYPE_CHECKING:
+    from tastypy_fast import maintenance as maintenance
+else:
+
+    def __getattr__(name):
+        # Import it at the first use, because most programs do not need it.
+        if name == "maintenance":
+            from importlib import import_module
+
+            return import_module("tastypy_fast.maintenance")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), "maintenance"})
+
 
 __version__ = "0.1.0"
 

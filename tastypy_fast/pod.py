@@ -5,11 +5,11 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Mapping, MutableMapping
-from typing import Any, ClassVar, NoReturn, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from tastypy_fast._core.handles import PodHandle
-from tastypy_fast._core.key_codec import encode_key
-from tastypy_fast._core.set_proxy import Operation, SetProxy, is_done
+from tastypy_fast._core.key_codec import lookup_key
+from tastypy_fast._core.set_proxy import SetProxy, is_done
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._mixins import mapping
 from tastypy_fast._mixins.display import DisplayMixin
@@ -52,7 +52,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         sync_at: The number of dirty keys at which the store syncs automatically.
         clone: Whether this instance shares the cache of the others on the path. False gives it its own cache.
         mode: ``"w"`` to read and write, ``"r"`` to read only. A reader may be open while another process writes, and
-            sees the last sync of that process.
+            sees the last sync of that process. It can be pickled: the other side opens the path with ``mode="r"``.
         durability: Which synced changes a power cut can undo: none (``"full"``, ``"process"``), or the last automatic
             sync (``"normal"``). With ``"unsafe"`` it can damage the store. A killed process loses no synced changes.
         sync_every: The seconds after which a change is synced by a background thread, also while the program computes.
@@ -118,10 +118,16 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
     def _make_cache(store: Store) -> WriteCache:
         return WriteCache(store)
 
-    def __reduce__(self) -> NoReturn:
+    def _arguments(self) -> dict[str, Any]:
+        return {"gzipped": self.gzipped, "file_size": self.file_size, "mode": self.mode, "durability": self.durability}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.mode == "r":
+            return self._by_path(self._arguments())
         raise TypeError(
-            f"a {type(self).__name__} is private to its process and can be neither pickled nor copied; "
-            f"pass its path, or use the shared class of the same name if several processes write"
+            f"a {type(self).__name__} that is open to write is private to its process and cannot be pickled; "
+            f"pass its path, open it with mode='r', or use the shared class of the same name if several processes "
+            f"write. copy() returns a dict"
         )
 
     def close(self) -> None:
@@ -192,7 +198,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             >>> pod.dirty()
             {'b'}
         """
-        self._open_cache.sync_one(encode_key(key), key)
+        self._open_cache.sync_one(lookup_key(key), key)
 
     def mark_dirty(self, key: K) -> None:
         """Mark a key dirty, so that the next sync writes its value even if it is unchanged.
@@ -220,7 +226,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             >>> pod.values()
             [[1, 0], [2, 0]]
         """
-        self._open_cache.mark(encode_key(key), key, self._threshold)
+        self._open_cache.mark(lookup_key(key), key, self._threshold)
 
     def dirty(self) -> builtins.set[K]:
         """Return the keys that a sync would write.
@@ -291,12 +297,6 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         if not is_done(value, ()):
             raise AttributeError("assign to .set[key], not to .set")
 
-    def _apply(self, operation: Operation) -> Any:
-        # Check this first, because a read-only store returns copies, and a change of a copy would be lost.
-        if not self._open_cache.writable:
-            raise self._store.refuse_write()
-        return operation.perform(self)
-
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None:
         """Assign the pairs of mappings, of iterables of pairs, and of keywords. Later pairs win.
 
@@ -319,11 +319,10 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             >>> pod.items()
             [('a', 1), ('b', 2), ('c', 3)]
         """
-        for source in mappings:
+        for source in (*mappings, pairs):
             self._assign_all(pairs_of(source))
-        self._assign_all(iter(pairs.items()))
 
-    def __ior__(self: Self, other: Pairs) -> Self:
+    def __ior__(self: Self, other: Pairs) -> Self:  # type: ignore[misc, override]  # as of dict, it takes more than |
         self.update(other)
         return self
 

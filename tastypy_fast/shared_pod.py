@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar, overload
 
 from tastypy_fast._core.handles import PodHandle
-from tastypy_fast._core.key_codec import encode_key
+from tastypy_fast._core.key_codec import lookup_key
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._mixins import mapping
 from tastypy_fast._mixins.display import DisplayMixin
@@ -130,9 +130,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Do not pickle the data, because the other side opens the same store. Pickle the attributes of a subclass.
-        added = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
-        return _opened, (type(self), self.path, self._arguments()), added or None
+        return self._by_path(self._arguments())
 
     def close(self) -> None:
         """Sync, and close the store. The last instance of this process closes the files.
@@ -197,7 +195,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             {'a'}
         """
         handle = self._write_handle()
-        self._perform(OPERATION, handle._open_cache.mark, encode_key(key), key, IN_MEMORY)
+        self._perform(OPERATION, handle._open_cache.mark, lookup_key(key), key, IN_MEMORY)
 
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None:
         """Assign the pairs of mappings, of iterables of pairs, and of keywords, in one transaction. Later pairs win.
@@ -222,16 +220,16 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.items()
             [('a', 1), ('b', 2), ('c', 3)]
         """
-        handle = self._write_handle()
+        handle = self._item_handle()
         read = [list(pairs_of(source)) for source in (*mappings, pairs)]
         self._perform(SAVEPOINT, self._update, handle, read)
 
     @staticmethod
     def _update(handle: Any, sources: list[list[tuple[Any, Any]]]) -> None:
         for pairs in sources:
-            handle._assign_all(iter(pairs))
+            handle._assign_all(pairs)
 
-    def __ior__(self: Self, other: Pairs) -> Self:
+    def __ior__(self: Self, other: Pairs) -> Self:  # type: ignore[misc, override]  # as of dict, it takes more than |
         self.update(other)
         return self
 
@@ -261,7 +259,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.setdefault("a", [1]), pod.setdefault("a", [])
             ([1], [1])
         """
-        return self._perform(OPERATION, mapping.set_default, self._write_handle(), key, default)
+        return self._perform(OPERATION, mapping.set_default, self._item_handle(), key, default)
 
     @overload
     def pop(self, key: K) -> V: ...
@@ -290,7 +288,32 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.pop("a"), pod.pop("a", None)
             (1, None)
         """
-        return self._perform(OPERATION, mapping.pop, self._write_handle(), key, default)
+        return self._perform(OPERATION, mapping.pop, self._item_handle(), key, default)
+
+    def move_to_end(self, key: K) -> None:
+        """Move a key behind all others, in one transaction. Its value stays, and in a tracker its status and its claim.
+
+        This is what deleting the key and adding it again does to the order. A loop that runs meanwhile, in any process,
+        yields the key at its new place, also if it has yielded it before. So a loop must not move every key that it
+        yields. ``reversed()`` does not yield it any more. A task that waits in the batch of a worker is released, and
+        its try is subtracted.
+
+        Args:
+            key: The key. If it is the last one, nothing changes.
+
+        Raises:
+            KeyError: The key does not exist.
+
+        Cost:
+            O(log n), and one commit.
+
+        Example:
+            >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2})
+            >>> pod.move_to_end("a")
+            >>> pod.items()
+            [('b', 2), ('a', 1)]
+        """
+        self._perform(OPERATION, self._write_handle().move_to_end, key)
 
     def popitem(self, last: bool = True) -> tuple[K, V]:
         """Remove the pair that was added last, or first, and return it. No other process gets the same pair.
@@ -312,7 +335,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.popitem(), pod.popitem(last=False)
             (('c', 3), ('a', 1))
         """
-        return self._perform(OPERATION, mapping.pop_item, self._write_handle(), last, type(self).__name__)
+        return self._perform(OPERATION, mapping.pop_item, self._item_handle(), last, type(self).__name__)
 
     def clear(self) -> None:
         """Delete every key, in one transaction.
@@ -326,7 +349,7 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> len(pod)
             0
         """
-        self._perform(SAVEPOINT, mapping.delete_all, self._write_handle())
+        self._perform(SAVEPOINT, mapping.delete_all, self._item_handle())
 
     def __eq__(self, other: object) -> bool:
         """Return whether a mapping has the same pairs, in any order. Cost: O(n), up to the first difference."""
@@ -471,7 +494,8 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.dirty()
             {'b'}
         """
-        if not self._perform(OPERATION, self._begin().sync_key, encode_key(key)):
+        encoded = lookup_key(key)
+        if encoded is None or not self._perform(OPERATION, self._begin().sync_key, encoded):
             raise KeyError(key)
 
     def dirty(self) -> builtins.set[K]:
@@ -569,19 +593,6 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
         with self._store.lock:
             cache.check()
             self._refuse_violations()
-
-
-# The attributes that are not pickled. typing sets ``__orig_class__`` for SharedPOD[str, int](path), and its types may
-# be local to this process.
-_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_store", "_cache", "_finalizer", "__orig_class__"}
-
-
-def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
-    # Do not call the class, because the constructor of a subclass may have other parameters.
-    store: Any = SharedPodHandle.__new__(cls)
-    own: Any = next(base for base in cls.__mro__ if base.__module__.startswith("tastypy_fast."))
-    own.__init__(store, path, **arguments)
-    return store
 
 
 SharedPOD = SharedPersistentOrderedDict

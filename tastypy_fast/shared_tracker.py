@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tastypy_fast._core.handles import PodHandle, TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
-from tastypy_fast._core.key_codec import encode_key
+from tastypy_fast._core.key_codec import encode_key, lookup_key
 from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._inspect.claims import ClaimReader, one_snapshot
@@ -506,7 +506,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         self._perform(OPERATION, self._release, self._write_handle(), key)
 
     def _release(self, handle: Any, key: Any) -> None:
-        order = order_of(handle._open_cache, encode_key(key))
+        encoded = lookup_key(key)
+        order = -1 if encoded is None else order_of(handle._open_cache, encoded)
         if order < 0:
             raise KeyError(key)
         self._store.open_worker().release(order)

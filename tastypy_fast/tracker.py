@@ -118,6 +118,9 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
             self._store.lock.release()
         return True
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"max_tries": self._max_tries, **super()._arguments()}
+
     # What run() needs
 
     def _begin_run(self) -> None:

@@ -207,8 +207,24 @@ def test_package_init_imports_only_from_public_modules():
     imported = {module for module, _ in imports_of(PACKAGE / "__init__.py")}
     assert {module for module in imported if module.startswith("tastypy_fast")} == {
         "tastypy_fast.exceptions", "tastypy_fast.pod", "tastypy_fast.shared_pod", "tastypy_fast.shared_tracker",
-        "tastypy_fast.tracker", "tastypy_fast.types",
+        "tastypy_fast.tracker", "tastypy_fast.types", "tastypy_fast",  # the last one for maintenance, at its first use
     }
+
+
+def test_maintenance_is_imported_at_its_first_use(run_python):
+    code = """
+import sys, tastypy_fast
+assert "maintenance" in dir(tastypy_fast)
+print([name for name in sys.modules if name.startswith("tastypy_fast.maintenance")])
+print(tastypy_fast.maintenance.verify.__name__, "maintenance" in vars(tastypy_fast))
+try:
+    tastypy_fast.maintenanse
+except AttributeError as error:
+    print(error)
+"""
+    assert run_python(code, prelude="").splitlines() == [
+        "[]", "verify True", "module 'tastypy_fast' has no attribute 'maintenanse'",
+    ]
 
 
 def test_only_the_engine_imports_lmdb():

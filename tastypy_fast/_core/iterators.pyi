@@ -4,11 +4,13 @@ from typing_extensions import disjoint_base
 
 from tastypy_fast._core.cache_entry import ValueLoop
 
-__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator", "TaskIterator"]
+__all__ = ["COPIES", "ITEMS", "KEYS", "REVERTS", "STATUSES", "VALUES", "StoreHandle", "StoreIterator", "TaskIterator"]
 
 KEYS: Final[int]
 VALUES: Final[int]
 ITEMS: Final[int]
+STATUSES: Final[int]
+COPIES: Final[int]
 
 GONE: Final[object]
 REVERTS: Final[bytes]

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from tastypy_fast._core.decimal_digits import has_digits, int_of
+from tastypy_fast._core.fresh_stack import on_fresh_stack
 from tastypy_fast.exceptions import UnstorableValueError
 
 __all__ = ["FAST_JSON", "STANDARD_JSON", "decode_standard", "encode_standard", "encode_unusual"]
@@ -33,15 +34,22 @@ _INT64 = range(-(2**63), 2**63)
 def encode_unusual(value: object) -> tuple[int, bytes]:
     """Return ``(codec, JSON)`` of any value that JSON can hold. Raises UnstorableValueError for other values."""
     try:
-        plain, exact = _plain(value, "$")
-        if exact:
-            try:
-                return FAST_JSON, orjson.dumps(plain)
-            except orjson.JSONEncodeError:  # a lone surrogate, or nested too deep for orjson
-                pass
-        return STANDARD_JSON, encode_standard(plain)
+        return _encode(value)
     except RecursionError:
-        raise UnstorableValueError("the value is nested too deeply, or contains itself") from None
+        try:
+            return on_fresh_stack(_encode, value)
+        except RecursionError:
+            raise UnstorableValueError("the value is nested too deeply, or contains itself") from None
+
+
+def _encode(value: object) -> tuple[int, bytes]:
+    plain, exact = _plain(value, "$")
+    if exact:
+        try:
+            return FAST_JSON, orjson.dumps(plain)
+        except orjson.JSONEncodeError:  # a lone surrogate, or nested too deep for orjson
+            pass
+    return STANDARD_JSON, encode_standard(plain)
 
 
 def encode_standard(plain: object) -> bytes:
@@ -56,7 +64,11 @@ def decode_standard(payload: bytes) -> Any:
     Reads ints of any size, because another process may have stored one with a higher limit on digits.
     """
     text = payload.decode("utf-8", "surrogatepass")
-    return _patient.decode(text) if has_digits(payload, _LONG) else json.loads(text)
+    decode = _patient.decode if has_digits(payload, _LONG) else json.loads
+    try:
+        return decode(text)
+    except RecursionError:
+        return on_fresh_stack(decode, text)
 
 
 def _plain(value: object, where: str) -> tuple[Any, bool]:

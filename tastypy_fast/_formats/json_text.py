@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from tastypy_fast._core.decimal_digits import digits_of, has_digits, int_of
+from tastypy_fast._core.fresh_stack import on_fresh_stack
 from tastypy_fast._core.json_fallback import FAST_JSON
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast.exceptions import UnstorableValueError
@@ -34,6 +35,8 @@ def spaced_json(value: Any) -> bytes:
     """Encode a value as ``json.dumps`` does by default: ASCII, with a space after ``,`` and ``:``."""
     try:
         text = json.dumps(value)
+    except RecursionError:
+        return on_fresh_stack(spaced_json, value)
     except ValueError:
         return _encode_parts(value, spaced_json, b", ", b": ")
     if "\\ud" in text:
@@ -49,23 +52,41 @@ def compact_json(value: Any) -> bytes:
         try:
             codec, payload = encode_value(value)
             return payload if codec == FAST_JSON else _escape_surrogates(payload.decode("utf-8", "surrogatepass"))
-        except UnstorableValueError:  # too many digits, or nested too deeply for this call depth
+        except UnstorableValueError:  # too many digits
             pass
     try:
         return _escape_surrogates(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    except RecursionError:
+        return on_fresh_stack(compact_json, value)
     except ValueError:
         return _encode_parts(value, compact_json, b",", b":")
 
 
 def _encode_parts(value: Any, write: Callable[[Any], bytes], comma: bytes, colon: bytes) -> bytes:
-    """Encode a value with an int that exceeds the limit of sys.set_int_max_str_digits()."""
-    if isinstance(value, int):
-        return digits_of(value).encode()
-    if isinstance(value, dict):
-        return b"{" + comma.join([write(name) + colon + write(item) for name, item in value.items()]) + b"}"
-    if isinstance(value, (list, tuple)):
-        return b"[" + comma.join([write(part) for part in value]) + b"]"
-    raise  # the ValueError that the caller handles
+    """Encode a value with an int that exceeds the limit of sys.set_int_max_str_digits().
+
+    It does not recurse, because such an int may be nested as deeply as a value can be.
+    """
+    done: list[bytes] = []
+    # What is left to write, last part first. Bytes are JSON already, because no value has bytes.
+    left: list[Any] = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, bytes):
+            done.append(part)
+        elif isinstance(part, dict):
+            done.append(b"{")
+            items = [piece for name, item in part.items() for piece in (comma, write(name), colon, item)]
+            left += [b"}", *reversed(items[1:])]
+        elif isinstance(part, (list, tuple)):
+            done.append(b"[")
+            items = [piece for item in part for piece in (comma, item)]
+            left += [b"]", *reversed(items[1:])]
+        elif isinstance(part, int) and not isinstance(part, bool):
+            done.append(digits_of(part).encode())
+        else:
+            done.append(write(part))
+    return b"".join(done)
 
 
 def _escape_surrogates(text: str) -> bytes:
@@ -79,7 +100,10 @@ def key_from_json(parsed: Any) -> Any:
     try:
         return _with_tuples(parsed)
     except RecursionError:
-        raise ValueError("the key is nested too deeply") from None
+        try:
+            return on_fresh_stack(_with_tuples, parsed)
+        except RecursionError:
+            raise ValueError("the key is nested too deeply") from None
 
 
 def _with_tuples(parsed: Any) -> Any:
@@ -93,10 +117,14 @@ def parse_json(data: bytes) -> Any:
             return orjson.loads(data)
         except ValueError:  # NaN, a lone surrogate, deep nesting, or invalid JSON
             pass
+    text = data.decode("utf-8", "surrogatepass")
     try:
-        return _decoder.decode(data.decode("utf-8", "surrogatepass"))
+        return _decoder.decode(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        try:
+            return on_fresh_stack(_decoder.decode, text)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
 
 _decoder = json.JSONDecoder(parse_int=partial(int_of, most=MOST_DIGITS))

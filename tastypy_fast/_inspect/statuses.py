@@ -8,7 +8,7 @@ has exactly one of them, so the numbers of tasks with each add up. Everything th
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 from tastypy_fast._core.key_codec import encode_key, index_key
@@ -18,7 +18,8 @@ from tastypy_fast._inspect.store_info import limit_to_show
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast.types import TaskStatus
 
-__all__ = ["STATUSES", "StatusEntries", "StatusReader", "TaskState", "classify", "classify_entry"]
+__all__ = ["STATUSES", "StatusEntries", "StatusReader", "TaskState", "classify", "classify_entry", "flags_of",
+           "status_words"]
 
 STATUSES: tuple[TaskStatus, ...] = get_args(TaskStatus)
 
@@ -48,6 +49,26 @@ def classify_entry(entry: int, max_tries: int, is_running: bool = False) -> Task
     if not entry & PRESENT:
         return None
     return classify(bool(entry & DONE), bool(entry & ABORTED), tries_in(entry), max_tries, is_running)
+
+
+def status_words(status: str | Collection[str]) -> frozenset[str]:
+    """Return the words in an argument ``status``. Raises TypeError or ValueError for anything else."""
+    words = [status] if isinstance(status, str) else list(status)
+    for word in words:
+        if word not in STATUSES:
+            error = ValueError if isinstance(word, str) else TypeError
+            raise error(f"status must be one or more of {', '.join(STATUSES)}; {word!r:.80} is none")
+    return frozenset(words)
+
+
+def flags_of(words: Collection[str]) -> tuple[int, int]:
+    """Return the flags that all tasks with one of these statuses have, and the flags that none of them has."""
+    left = set(words)
+    if left == {"done"}:
+        return DONE, 0
+    if left == {"aborted"}:
+        return ABORTED, DONE
+    return 0, (0 if "done" in left else DONE) | (0 if left & {"done", "aborted", "running"} else ABORTED)
 
 
 class TaskState(NamedTuple):
@@ -120,6 +141,21 @@ class StatusReader:
                 statuses = map(self._status_of, keys)
             return [status and self._state_of(key, status, limit, by_key.get(key), untried, found.tried_keys)
                     for key, status in zip(keys, statuses, strict=True)]
+
+    def status_of_claimed(self) -> Callable[[Any], TaskStatus | None]:
+        """Return a function from a key to the status of its task if that is claimed or tried, and to None otherwise.
+
+        Cost: O(claims).
+        """
+        claims = ClaimReader(self._tracker._store)
+        with one_snapshot(self._tracker) as (store, txn):
+            # By key, because tasks that are only in memory are not in the index.
+            tried_keys = frozenset(claims.read(txn, store).tried_keys)
+        keys = self.running_keys()
+        found = {key: state.status for key, state in zip(keys, self.read(keys), strict=True) if state is not None}
+        if not tried_keys:
+            return found.get
+        return lambda key: "running" if index_key(encode_key(key)) in tried_keys else found.get(key)
 
     def running_keys(self) -> list[Any]:
         """Return the keys of the tasks that are claimed or tried, in order. Cost: O(claims)."""

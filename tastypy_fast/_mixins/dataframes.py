@@ -1,7 +1,7 @@
 """Convert a tracker into a table for analysis: Arrow, pandas, polars.
 
 pyarrow converts the values, batch by batch. This module adds one type for each column over all batches, the column of
-the keys, and errors that name the field.
+the keys, the choice of rows and columns, and errors that name the field.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from tastypy_fast._core.iterators import COPIES, STATUSES
 from tastypy_fast._core.key_codec import describe
 from tastypy_fast._formats.json_text import spaced_json
+from tastypy_fast._inspect import statuses as task_statuses
 from tastypy_fast._optional import optional_import
 from tastypy_fast.exceptions import UnstorableValueError
+from tastypy_fast.types import TaskStatus
 
 __all__ = ["DataFrameMixin"]
 
@@ -27,8 +30,14 @@ COLUMNS = ("key", *STATUS.values())
 class DataFrameMixin:
     """The part of a tracker that returns all tasks as a table."""
 
-    def to_arrow(self, *, as_json: Collection[str] = ()) -> Any:
-        """Return all tasks as a ``pyarrow.Table``, in order.
+    def to_arrow(
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
+    ) -> Any:
+        """Return the tasks as a ``pyarrow.Table``, in order.
 
         The columns are ``key``, ``done``, ``aborted``, ``tries``, and one for each field of the tasks' data. A field is
         null in the row of a task that does not have it. ``key`` is a string if all keys are strings, and int64 if all
@@ -36,9 +45,16 @@ class DataFrameMixin:
 
         A field gets the prefix ``data.``, as in ``data.key``, if one of the four columns or another column has its
         name. pyarrow converts the values: dicts become structs, lists stay lists, and ints become floats in a column
-        with floats. The iteration over the tasks is live, as with ``iteritems()``.
+        with floats. The iteration over the tasks is live, as with ``iteritems()``. A task whose status changes
+        meanwhile has the old status or the new one.
 
         Args:
+            columns: The names of the columns to return, in this order. No others are made, and with ``key``, ``done``,
+                ``aborted`` and ``tries`` alone no data are decoded. A field that no task has is a column of nulls. None
+                returns all columns.
+            status: One or more of the statuses ``new``, ``running``, ``to retry``, ``failed``, ``aborted`` and
+                ``done`` (``types.TaskStatus``). Only tasks with one of them are returned, and the data of few others
+                are read. Without ``max_tries``, no task is ``failed``. None returns all tasks.
             as_json: Names of fields whose values become JSON text. Use it for values that one column cannot hold, and
                 for dicts with many different keys, which would make wide structs.
 
@@ -49,26 +65,41 @@ class DataFrameMixin:
             UnstorableValueError: One column cannot hold the values of a field, for example text and numbers, ints
                 beyond 64 bits or lone surrogates. The message names the field.
             ImportError: pyarrow is not installed; it comes with the extra ``frames``.
+            ValueError: ``status`` or ``columns`` has a name that does not exist.
 
         Cost:
-            O(n) time; memory for the table and 10,000 tasks.
+            O(n) time for n tasks; memory for the table and 10,000 tasks. With ``done`` or ``aborted`` alone, or without
+            both, the other tasks cost 4 bytes each.
 
         Example:
             >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
             >>> tracker.to_arrow().to_pylist()[1]
             {'key': 'b', 'done': False, 'aborted': False, 'tries': 0, 'size': None}
+            >>> tracker.to_arrow(columns=["key", "size"], status="done").to_pylist()
+            [{'key': 'a', 'size': 1}]
         """
-        tracker: Any = self
-        return table_of(optional_import("pyarrow", "frames", "to_arrow()"), tracker.iteritems(), as_json)
+        arrow = optional_import("pyarrow", "frames", "to_arrow()")
+        wanted = None if columns is None else names_of_fields(columns)
+        pairs = pairs_of(self, wanted, None if status is None else task_statuses.status_words(status))
+        return table_of(arrow, pairs, as_json, columns)
 
-    def to_pandas(self, *, as_json: Collection[str] = (), **options: Any) -> Any:
-        """Return all tasks as a ``pandas.DataFrame``, with the columns of ``to_arrow()``.
+    def to_pandas(
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
+        **options: Any,
+    ) -> Any:
+        """Return the tasks as a ``pandas.DataFrame``, with the columns of ``to_arrow()``.
 
         Ints and bools have the nullable types of pandas (``Int64``, ``boolean``), so that they stay exact. Dicts and
         lists are Python objects, with the same ints and None inside. Each dict has the keys of all dicts of its column,
         with None for a missing key.
 
         Args:
+            columns: As for ``to_arrow()``.
+            status: As for ``to_arrow()``.
             as_json: As for ``to_arrow()``.
             **options: Options of ``pyarrow.Table.to_pandas``.
 
@@ -86,16 +117,27 @@ class DataFrameMixin:
             >>> tracker = ProgressTracker(path, init={"a": {"_done": True, "size": 1}, "b": {}})
             >>> int(tracker.to_pandas().query("done")["size"].sum())
             1
+            >>> tracker.to_pandas(columns=["size"], status="done")["size"].tolist()
+            [1]
         """
         pandas = optional_import("pandas", "frames", "to_pandas()")
         arrow = optional_import("pyarrow", "frames", "to_pandas()")
+        table = self.to_arrow(columns=columns, status=status, as_json=as_json)
         types = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}
-        return frame_of(arrow, pandas, self.to_arrow(as_json=as_json), {"types_mapper": types.get, **options})
+        return frame_of(arrow, pandas, table, {"types_mapper": types.get, **options})
 
-    def to_polars(self, *, as_json: Collection[str] = ()) -> Any:
-        """Return all tasks as a ``polars.DataFrame``, with the columns of ``to_arrow()``.
+    def to_polars(
+        self,
+        *,
+        columns: Collection[str] | None = None,
+        status: TaskStatus | Collection[TaskStatus] | None = None,
+        as_json: Collection[str] = (),
+    ) -> Any:
+        """Return the tasks as a ``polars.DataFrame``, with the columns of ``to_arrow()``.
 
         Args:
+            columns: As for ``to_arrow()``.
+            status: As for ``to_arrow()``.
             as_json: As for ``to_arrow()``.
 
         Returns:
@@ -114,27 +156,95 @@ class DataFrameMixin:
             [1]
         """
         polars = optional_import("polars", "frames", "to_polars()")
-        return polars.from_arrow(self.to_arrow(as_json=as_json))
+        return polars.from_arrow(self.to_arrow(columns=columns, status=status, as_json=as_json))
 
 
-def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: Collection[str]) -> Any:
-    """Convert pairs of keys and tasks to a table."""
+# Rows and columns
+
+
+def names_of_fields(columns: Collection[str]) -> list[str]:
+    """Return the names of the fields in tasks' dicts from which these columns are made."""
+    if isinstance(columns, str):
+        raise TypeError(f"columns must be a collection of names, not the text {columns!r}; use [{columns!r}]")
+    fields: dict[str, None] = {}
+    for column in columns:
+        if not isinstance(column, str):
+            raise TypeError(f"columns must be a collection of names, and {describe(column)} is none")
+        if column in STATUS:
+            raise ValueError(f"there is no column {column!r}; use {STATUS[column]!r}")
+        if column in COLUMNS:
+            fields.update((name, None) for name, status in STATUS.items() if status == column)
+            continue
+        fields[column] = None
+        # "data.key" may be the field of this name, or the field "key". See names_of_columns().
+        name = column
+        while name.startswith("data."):
+            name = name.removeprefix("data.")
+        if name in COLUMNS:
+            while column != name:
+                column = column.removeprefix("data.")
+                fields[column] = None
+    return list(fields)
+
+
+def pairs_of(
+    tracker: Any, fields: list[str] | None, statuses: Collection[str] | None
+) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Iterate over pairs of a key and a dict with these fields, for the tasks with these statuses."""
+    has_data = fields is None or not STATUS.keys() >= set(fields)
+    pairs: Iterable[tuple[Any, dict[str, Any]]]
+    if has_data and statuses is None:
+        pairs = tracker.iteritems()
+    else:
+        flags = task_statuses.flags_of(task_statuses.STATUSES if statuses is None else statuses)
+        pairs = tracker._tasks_with(COPIES if has_data else STATUSES, *flags)
+    if statuses is not None:
+        pairs = _with_status(tracker, pairs, statuses)
+    if fields is not None:
+        pairs = ((key, {name: task[name] for name in fields if name in task}) for key, task in pairs)
+    return pairs
+
+
+def _with_status(
+    tracker: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], statuses: Collection[str]
+) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Return the pairs of the tasks with one of these statuses."""
+    status_of_claimed = task_statuses.StatusReader(tracker).status_of_claimed()
+    limit = tracker.max_tries or (tracker.kept_max_tries if tracker.mode == "r" else 0)
+
+    def status_of(key: Any, task: dict[str, Any]) -> str:
+        return (not task["_done"] and status_of_claimed(key)) or task_statuses.classify(
+            task["_done"], task["_aborted"], task["_tries"], limit)
+
+    return ((key, task) for key, task in pairs if status_of(key, task) in statuses)
+
+
+def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: Collection[str],
+             columns: Collection[str] | None = None) -> Any:
+    """Convert pairs of keys and tasks to a table of all columns, or of these. A column without a field is null."""
     if isinstance(as_json, str):
         raise TypeError(f"as_json must be a collection of field names, not the text {as_json!r}; use [{as_json!r}]")
     fields = Fields(arrow)
     keys: list[Any] = []
     tables = []
+    rows = 0
     for names, tasks in batches(pairs):
         if as_json:
             tasks = [in_json(task, as_json) for task in tasks]
-        keys.append(column_of_keys(arrow, names))
+        rows += len(names)
+        if columns is None or "key" in columns:
+            keys.append(column_of_keys(arrow, names))
         tables.extend(fields.convert(names, tasks))
-    if not tables:
-        empty = {"key": arrow.string(), "done": arrow.bool_(), "aborted": arrow.bool_(), "tries": arrow.int64()}
-        return arrow.schema(empty).empty_table()
-    table = joined(arrow, tables)
-    table = table.rename_columns(names_of_columns(table.column_names))
-    return table.add_column(0, "key", in_one_type(arrow, keys))
+    if tables:
+        table = joined(arrow, tables)
+        found = {"key": in_one_type(arrow, keys)} if keys else {}
+        found.update(zip(names_of_columns(table.column_names), table.columns, strict=True))
+    else:
+        kinds = {"key": arrow.string(), "done": arrow.bool_(), "aborted": arrow.bool_(), "tries": arrow.int64()}
+        found = {name: arrow.array([], kind) for name, kind in kinds.items()}
+    if columns is not None:
+        found = {name: found[name] if name in found else arrow.nulls(rows) for name in columns}
+    return arrow.table(found)
 
 
 def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> Any:

@@ -1,15 +1,17 @@
-"""Iterate over a store, and list what the iterators yield."""
+"""Iterate over a store, and return what the iterators yield as a list or a dict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, overload
 
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
-from tastypy_fast._type_parameters import K, V
+from tastypy_fast._type_parameters import K, T, V
 from tastypy_fast.types import StoreIterator
 
 __all__ = ["IterationMixin"]
+
+U = TypeVar("U")
 
 
 class IterationMixin(Generic[K, V]):
@@ -129,3 +131,44 @@ class IterationMixin(Generic[K, V]):
             [('b', 1), ('a', 2)]
         """
         return self._list(ITEMS)
+
+    def copy(self) -> dict[K, V]:
+        """Return a dict with all pairs, in order. The values are copies, as in ``itervalues()``.
+
+        ``store | mapping`` and ``mapping | store`` are dicts, too. ``maintenance.copy()`` copies a store on disk. A
+        shared store reads the whole dict from one snapshot.
+
+        Returns:
+            The dict.
+
+        Cost:
+            O(n) time and memory.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, init={"b": 1, "a": 2})
+            >>> pod.copy()
+            {'b': 1, 'a': 2}
+            >>> pod | {"a": 3}, {"c": 4} | pod
+            ({'b': 1, 'a': 3}, {'c': 4, 'b': 1, 'a': 2})
+        """
+        return dict(self._list(ITEMS))
+
+    @overload
+    def __or__(self, other: Mapping[K, V], /) -> dict[K, V]: ...
+    @overload
+    def __or__(self, other: Mapping[T, U], /) -> dict[K | T, V | U]: ...
+    def __or__(self, other: Mapping[Any, Any], /) -> dict[Any, Any]:
+        """Return a dict with the pairs of both. Cost: O(n) time and memory."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return {**self.copy(), **dict(other.items())}
+
+    @overload
+    def __ror__(self, other: Mapping[K, V], /) -> dict[K, V]: ...
+    @overload
+    def __ror__(self, other: Mapping[T, U], /) -> dict[K | T, V | U]: ...
+    def __ror__(self, other: Mapping[Any, Any], /) -> dict[Any, Any]:
+        """Return a dict with the pairs of both. Cost: O(n) time and memory."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return {**dict(other.items()), **self.copy()}

@@ -7,7 +7,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from tastypy_fast._core.handles import PodHandle
 from tastypy_fast._core.write_cache import WriteCache
+from tastypy_fast._shared.handles import SharedPodHandle
 from tastypy_fast._store import registry
 from tastypy_fast._store.integrity import find_violations
 from tastypy_fast._store.options import Options
@@ -47,6 +49,14 @@ class LifecycleMixin:
         registry.release(self._store, self._cache)
         self._finalizer.detach()
         self._detach()
+
+    def _by_path(self, arguments: dict[str, Any]) -> tuple[Any, ...]:
+        """Return what ``__reduce__()`` returns, to pickle the path and the arguments of the class, not the data.
+
+        The other side opens the store. The attributes of a subclass are pickled, too.
+        """
+        added = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        return _opened, (type(self), self.path, arguments), added or None
 
     def __enter__(self: Self) -> Self:
         if self.closed:
@@ -92,3 +102,16 @@ class LifecycleMixin:
         found = list(find_violations(self._store))
         if found:
             raise PersistentOrderedDictIntegrityError(f"the store at {self.path} is damaged: {'; '.join(found[:5])}")
+
+
+# The attributes that are not pickled. typing sets ``__orig_class__`` for SharedPOD[str, int](path), and its types may
+# be local to this process.
+_OWN_ATTRIBUTES = {"_options", "_sync_at", "_max_tries", "_store", "_cache", "_finalizer", "__orig_class__"}
+
+
+def _opened(cls: type[Any], path: str, arguments: dict[str, Any]) -> Any:
+    # Do not call the class, because the constructor of a subclass may have other parameters.
+    own: Any = next(base for base in cls.__mro__ if base.__module__.startswith("tastypy_fast."))
+    store: Any = (PodHandle if issubclass(cls, PodHandle) else SharedPodHandle).__new__(cls)
+    own.__init__(store, path, **arguments)
+    return store

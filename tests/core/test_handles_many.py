@@ -29,8 +29,9 @@ def test_mark_done_many_marks_all_tasks_or_none(some_tracker):
     some_tracker.mark_done_many(key for key in ["a", "b", "a"])
     some_tracker.mark_done_many([])
     assert [key for key in some_tracker if some_tracker.done(key)] == ["a", "b"]
-    with pytest.raises(InvalidKeyError):
-        some_tracker.mark_done_many(["c", 1.5])
+    for key, error in ((1.5, KeyError), ([], InvalidKeyError)):
+        with pytest.raises(error):
+            some_tracker.mark_done_many(["c", key])
     assert not some_tracker.done("c")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,9 @@ from tastypy_fast import (
     SharedProgressTracker,
     UnstorableValueError,
 )
+from tastypy_fast._core import record_codec
 from tastypy_fast._mixins import dataframes
+from tastypy_fast.types import TaskStatus
 
 arrow = pytest.importorskip("pyarrow")
 
@@ -191,6 +195,218 @@ def test_read_only_tracker_gives_a_table(path):
     ProgressTracker(path, init=DATA).close()
     with ProgressTracker(path, mode="r") as reader:
         assert reader.to_arrow().to_pylist() == ROWS
+
+
+# Chosen columns
+
+
+COLUMNS = ["key", "done", "aborted", "tries", "size", "name", "links", "deep"]
+
+
+@pytest.mark.parametrize("columns", [
+    COLUMNS, ["size"], ["deep", "key"], ["tries"], ["key"], ["done", "aborted"], ["links", "nowhere", "key"],
+    ["nowhere"], [],
+], ids=str)
+def test_chosen_columns_are_those_of_the_whole_table(make, batch, columns):
+    pytest.importorskip("pandas")
+    pytest.importorskip("polars")
+    tracker = make(DATA)
+    table = tracker.to_arrow(columns=columns)
+    assert table.column_names == columns
+    expected = {name: [row.get(name) for row in ROWS] for name in columns}
+    assert table.to_pydict() == expected
+    whole = tracker.to_arrow()
+    assert all(table[name].type == whole[name].type for name in columns if name in whole.column_names)
+    frame = tracker.to_pandas(columns=columns)
+    assert list(frame.columns) == columns
+    assert len(frame) == (5 if columns else 0)
+    assert tracker.to_polars(columns=columns).to_dict(as_series=False) == expected
+
+
+NAMES_OF_FIELDS = [
+    {"key": "k", "done": 1, "tries": "t", "data.done": 2, "_key": 3}, {"key": 1, "data.key": 2, "data.data.key": 3},
+    {"data.key": 2}, {"data.x": 1, "x": 2, "data.": 3},
+]
+
+
+@pytest.mark.parametrize("data", NAMES_OF_FIELDS)
+def test_each_column_has_the_same_values_alone(make, data):
+    tracker = make({"a": data})
+    (row,) = tracker.to_arrow().to_pylist()
+    for name, value in row.items():
+        assert tracker.to_arrow(columns=[name]).to_pylist() == [{name: value}]
+
+
+def test_columns_that_were_not_chosen_are_not_built(make, batch, monkeypatch):
+    built = set()
+
+    class Watched:
+        """pyarrow that notes from which fields and keys arrays are made."""
+
+        def __getattr__(self, name):
+            return getattr(arrow, name)
+
+        def array(self, values, *arguments):
+            for value in values:
+                built.update(value if isinstance(value, dict) else ["key"])
+            return arrow.array(values, *arguments)
+
+    tracker = make(DATA)
+    monkeypatch.setattr(dataframes, "optional_import", lambda *names: Watched())
+    cases = {("size",): {"size"}, ("key", "done"): {"key", "_done"}, ("deep",): {"deep"}, (): set()}
+    for columns, expected in cases.items():
+        built.clear()
+        tracker.to_arrow(columns=columns)
+        assert built == expected
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The values that are decoded. Only values that orjson cannot decode are noted."""
+    found = []
+    decode = record_codec.decode_standard
+
+    def note(payload):
+        found.append(decode(payload))
+        return found[-1]
+
+    monkeypatch.setattr(record_codec, "decode_standard", note)
+    return found
+
+
+def test_data_that_are_not_needed_are_not_decoded(make, decoded):
+    tracker = make([(number, {"size": math.inf, "_done": number < 2}) for number in range(10)])
+    tracker.sync()
+    decoded.clear()
+    for columns in (["key", "done", "aborted", "tries"], ["done"], []):
+        tracker.to_arrow(columns=columns)
+        tracker.to_arrow(columns=columns, status="new")
+    assert decoded == []
+    tracker.to_arrow(status="done")
+    assert len(decoded) == 2
+    decoded.clear()
+    tracker.to_arrow(status=["new", "failed"], columns=["size"])
+    assert len(decoded) == 8
+
+
+def test_column_that_one_type_cannot_hold_disturbs_no_other(make, batch):
+    tracker = make([(number, {"good": number, "bad": value}) for number, value in enumerate([1, "x", [1]])])
+    assert tracker.to_arrow(columns=["good"]).to_pydict() == {"good": [0, 1, 2]}
+    with pytest.raises(UnstorableValueError, match="'bad'"):
+        tracker.to_arrow(columns=["bad"])
+    table = tracker.to_arrow(columns=["bad"], as_json=["bad", "good"])
+    assert table.to_pydict() == {"bad": ["1", '"x"', "[1]"]}
+
+
+@pytest.mark.parametrize(("columns", "error"), [("key", TypeError), (["key", 1], TypeError), (["_done"], ValueError)])
+def test_wrong_columns_are_refused(make, columns, error):
+    with pytest.raises(error, match="column"):
+        make(DATA).to_arrow(columns=columns)
+
+
+# Chosen rows
+
+
+STATUSES = {
+    "new": {}, "new again": {"_tries": -1}, "retry": {"_tries": 1}, "failed": {"_tries": 2}, "more": {"_tries": 5},
+    "aborted": {"_aborted": True, "_tries": 1}, "both": {"_aborted": True, "_done": True}, "done": {"_done": True},
+    "running": {},
+}
+BY_STATUS = {
+    "new": ["new", "new again"], "running": ["running"], "to retry": ["retry"], "failed": ["failed", "more"],
+    "aborted": ["aborted"], "done": ["both", "done"],
+}
+
+
+@pytest.fixture
+def of_each_status(make, batch):
+    tracker = make({name: {**task, "n": math.nan} for name, task in STATUSES.items()}, max_tries=2)
+    assert tracker.should_try("running")
+    return tracker
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_tasks_with_one_status(of_each_status, synced):
+    if synced:
+        of_each_status.sync()
+    assert list(BY_STATUS) == list(get_args(TaskStatus))
+    for status, expected in BY_STATUS.items():
+        for columns in (None, ["key"], ["key", "n"]):
+            assert of_each_status.to_arrow(status=status, columns=columns)["key"].to_pylist() == expected
+
+
+def test_each_set_of_statuses_gives_the_tasks_with_one_of_them(of_each_status):
+    everything = of_each_status.to_arrow()
+    for size in range(7):
+        for statuses in itertools.combinations(BY_STATUS, size):
+            expected = [name for name in STATUSES if any(name in BY_STATUS[status] for status in statuses)]
+            table = of_each_status.to_arrow(status=statuses)
+            assert table["key"].to_pylist() == expected
+    assert repr(table.to_pylist()) == repr(everything.to_pylist())
+
+
+@pytest.mark.parametrize("status", ["done", "aborted", "new", "to retry"])
+@pytest.mark.parametrize("synced", [False, True])
+def test_blocks_of_tasks_with_one_status(make, status, synced):
+    task = {"done": {"_done": True}, "aborted": {"_aborted": True}, "new": {}, "to retry": {"_tries": 1}}[status]
+    tracker = make([(number, task) for number in range(1500)])
+    if synced:
+        tracker.sync()
+    for name in BY_STATUS:
+        assert tracker.to_arrow(status=name).num_rows == (1500 if name == status else 0)
+        assert tracker.to_arrow(status=[name, "done"]).num_rows == (1500 if status in (name, "done") else 0)
+    assert tracker.to_arrow(columns=["tries"]).num_rows == 1500
+
+
+def test_without_a_limit_no_task_is_failed(make):
+    tracker = make(STATUSES)
+    assert tracker.to_arrow(status="failed").num_rows == 0
+    assert tracker.to_arrow(status="to retry")["key"].to_pylist() == ["retry", "failed", "more"]
+    assert tracker.to_arrow(status="running", columns=["n"]).to_pydict() == {"n": []}
+
+
+def test_status_that_was_set_in_a_watched_dict_counts(path):
+    with ProgressTracker(path, init={"a": {"x": 1}, "b": {}}) as tracker:
+        tracker.sync()
+        task = tracker["a"]
+        task["_done"] = True
+        task["x"] = 2
+        row = {"key": "a", "done": True, "aborted": False, "tries": 0, "x": 2}
+        assert tracker.to_arrow(status="done").to_pylist() == [row]
+        assert tracker.to_arrow(status="new", columns=["key"]).to_pylist() == [{"key": "b"}]
+
+
+def test_choosing_rows_changes_nothing(of_each_status):
+    of_each_status.sync()
+    before = repr(of_each_status.items())
+    of_each_status.to_arrow(status=["new", "done"])
+    of_each_status.to_arrow(status="to retry", columns=["done"])
+    assert repr(of_each_status.items()) == before
+    assert of_each_status.dirty() == set()
+
+
+def test_running_tasks_of_a_loop(make):
+    tracker = make({key: {} for key in "abc"})
+    loop = tracker.try_keys()
+    assert [next(loop), next(loop)] == ["a", "b"]
+    assert tracker.to_arrow(status="running")["key"].to_pylist() == ["b"]
+    assert tracker.to_arrow(status="to retry")["key"].to_pylist() == ["a"]
+    tracker.mark_done("b")
+    assert tracker.to_arrow(status="running").num_rows == 0
+
+
+def test_reader_chooses_rows(path):
+    ProgressTracker(path, init=STATUSES).close()
+    with ProgressTracker(path, 2, mode="r") as reader:
+        assert reader.to_arrow(status="failed", columns=["key"]).to_pydict() == {"key": ["failed", "more"]}
+
+
+@pytest.mark.parametrize(("status", "error"), [
+    ("finished", ValueError), (["done", "to-retry"], ValueError), ([1], TypeError), (1, TypeError),
+])
+def test_wrong_status_is_refused(make, status, error):
+    with pytest.raises(error):
+        make().to_arrow(status=status)
 
 
 # Keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 from tastypy_fast import (
     CalledClosedTrackerError,
+    PersistentOrderedDict,
+    ProgressTracker,
+    StoreNotFoundError,
 )
 from tests.support.contract import ABC
 from tests.support.stores import is_tracker
@@ -55,6 +59,57 @@ def test_repr_shows_class_path_and_count(kit, abc):
 def test_private_store_cannot_be_pickled_or_copied(private_kit, duplicate):
     with pytest.raises(TypeError, match="path"):
         duplicate(private_kit.open())
+
+
+class ReaderOfTasks(ProgressTracker):
+    """A subclass with another constructor, which a pickle can name."""
+
+    def __init__(self, path, note):
+        super().__init__(path, 3, mode="r")
+        self.note = note
+
+
+def test_reader_is_pickled_by_its_path(private_kit):
+    private_kit.open(init=private_kit.pairs(ABC), gzipped=True).close()
+    reader = private_kit.open(mode="r", gzipped=True, file_size=7)
+    data = pickle.dumps(reader)
+    assert len(data) < 500
+    again = [pickle.loads(data), copy.copy(reader), copy.deepcopy(reader)]
+    for other in again:
+        assert type(other) is type(reader)
+        assert (other.path, other.mode, other.gzipped, other.file_size) == (reader.path, "r", True, 7)
+        assert private_kit.contents(other) == ABC
+        other.close()
+    reader.close()
+    with pickle.loads(data) as other:
+        assert private_kit.contents(other) == ABC
+
+
+def test_pickled_reader_opens_in_another_process_while_the_store_is_written(private_kit, run_python):
+    private_kit.open(init=private_kit.pairs(ABC)).close()
+    with private_kit.open(mode="r") as reader:
+        data = pickle.dumps(reader)
+    writer = private_kit.open()
+    del writer["b"]
+    writer.sync()
+    code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).keys())"
+    assert run_python(code, data.hex()) == "['a', 'c']\n"
+
+
+def test_pickled_reader_keeps_its_class_its_attributes_and_its_limit(path):
+    ProgressTracker(path, init={"a": {}}).close()
+    with ReaderOfTasks(path, "x") as reader, pickle.loads(pickle.dumps(reader)) as other:
+        assert (type(other), other.note, other.max_tries) == (ReaderOfTasks, "x", 3)
+        assert other.keys() == ["a"]
+
+
+def test_pickled_reader_of_a_store_that_is_gone_raises(path):
+    PersistentOrderedDict(path).close()
+    with PersistentOrderedDict(path, mode="r") as reader:
+        data = pickle.dumps(reader)
+    shutil.rmtree(path)
+    with pytest.raises(StoreNotFoundError):
+        pickle.loads(data)
 
 
 def test_class_can_be_subclassed(kit):
@@ -131,6 +186,7 @@ def test_gzipped_store_is_smaller_and_readable_with_either_setting(kit):
 AFTER_CLOSE = {
     "__getitem__": ("a",), "__setitem__": ("a", {}), "__delitem__": ("a",), "__contains__": ("a",), "__len__": (),
     "__iter__": (), "__reversed__": (), "__enter__": (), "__ior__": ({"a": {}},), "__eq__": ({},), "get": ("a",),
+    "__or__": ({},), "__ror__": ({},), "copy": (), "move_to_end": ("a",),
     "pop": ("a", None), "popitem": (), "setdefault": ("a", {}), "clear": (), "update": ({"a": {}},), "keys": (),
     "values": (), "items": (), "iterkeys": (), "itervalues": (), "iteritems": (), "sync": (), "sync_key": ("a",),
     "mark_dirty": ("a",), "dirty": (), "hold": (), "unhold": (), "revert": (), "_check": (),

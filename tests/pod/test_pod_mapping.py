@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import types
 from collections.abc import Iterator, MutableMapping
 
 import pytest
@@ -162,6 +163,41 @@ def test_store_equals_a_mapping_with_the_same_items_in_any_order(kit, abc):
         assert abc != dict(kit.pairs(other))
     assert abc != list(same.items())
     assert (abc == 3) is False
+
+
+def test_union_and_copy_are_dicts(kit, abc):
+    other = dict(kit.pairs({"b": 7, "d": 8}))
+    for union, expected in [
+        (abc | other, {"a": 1, "b": 7, "c": 3, "d": 8}), (other | abc, {"b": 2, "d": 8, "a": 1, "c": 3}),
+        (abc | kit.open("other", init=other), {"a": 1, "b": 7, "c": 3, "d": 8}),
+        (collections.OrderedDict(other) | abc, {"b": 2, "d": 8, "a": 1, "c": 3}),
+        (types.MappingProxyType(other) | abc, {"b": 2, "d": 8, "a": 1, "c": 3}),
+        (abc | {}, ABC), (abc.copy(), ABC),
+    ]:
+        assert type(union) is dict
+        found = {key: kit.plain(value) for key, value in union.items()}
+        assert list(found.items()) == list(expected.items())
+    assert kit.contents(abc) == ABC
+    for wrong in (list(other.items()), None, 3):
+        with pytest.raises(TypeError):
+            abc | wrong
+        with pytest.raises(TypeError):
+            wrong | abc
+
+
+def test_union_in_place_changes_the_store(kit, abc):
+    before = abc
+    abc |= kit.pairs({"b": 7, "d": 8})
+    assert abc is before
+    assert kit.contents(abc) == {"a": 1, "b": 7, "c": 3, "d": 8}
+
+
+def test_copy_shares_no_values_with_the_store(kit, store):
+    store["a"] = kit.value([1])
+    store.sync()
+    kit.plain(store.copy()["a"]).append(2)
+    assert store.dirty() == set()
+    assert kit.contents(kit.reopened(store)) == {"a": [1]}
 
 
 def test_store_is_not_hashable(store):

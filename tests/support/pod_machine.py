@@ -181,6 +181,18 @@ class PodMachine(MachineOnDisk):
         self.assign(which, key, value)
 
     @rule(which=instances, key=keys)
+    def move_to_end(self, which, key):
+        with self.step(which, *self.if_there(key)) as store:
+            if key not in self.now:
+                with pytest.raises(KeyError):
+                    store.move_to_end(key)
+            else:
+                store.move_to_end(key)
+                if self.now[key].place < max(item.place for item in self.now.values()):
+                    self.places += 1
+                    self.now[key].place = self.places
+
+    @rule(which=instances, key=keys)
     def pop(self, which, key):
         with self.step(which, *self.if_there(key)) as store:
             value = store.pop(key, self)
@@ -357,8 +369,9 @@ class PodMachine(MachineOnDisk):
     @rule(which=instances, bad=st.sampled_from([1.5, None, b"a", ("a", 2.0)]))
     def bad_key(self, which, bad):
         with self.step(which) as store:
-            for use in (store.__contains__, store.__delitem__, lambda key: store.update([(key, {})])):
-                with pytest.raises(InvalidKeyError):
+            assert bad not in store
+            for use, error in [(store.__delitem__, KeyError), (lambda key: store.update([(key, {})]), InvalidKeyError)]:
+                with pytest.raises(error):
                     use(bad)
 
     @rule(which=instances, key=keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -259,12 +260,41 @@ def test_task_deleted_after_an_iterator_yielded_it_raises_key_error(make):
     assert len(tracker) == 0
 
 
+ADDING = ["add", "add_if_absent", "should_do_add", "should_try_add"]
+
+
 @pytest.mark.parametrize("key", [1.5, None, b"a", ("a", None)], ids=repr)
-def test_invalid_key_raises_in_every_method(tracker, key):
-    for name in [*STATUS_METHODS, "done", "add", "add_if_absent", "should_do_add", "should_try_add"]:
+def test_other_hashable_object_is_no_task(tracker, key):
+    assert tracker.done(key) is False
+    for name in [*STATUS_METHODS, "release"]:
+        with pytest.raises(KeyError):
+            getattr(tracker, name)(key)
+    for name in ADDING:
         with pytest.raises(InvalidKeyError):
             getattr(tracker, name)(key)
     assert len(tracker) == 0
+
+
+@pytest.mark.parametrize("key", [[], ("a", {}), PurePosixPath("a")], ids=repr)
+def test_unhashable_object_and_path_raise_in_every_method(tracker, key):
+    for name in [*STATUS_METHODS, *ADDING, "done", "release"]:
+        with pytest.raises(InvalidKeyError):
+            getattr(tracker, name)(key)
+    assert len(tracker) == 0
+
+
+def test_numbers_of_numpy_are_the_int_keys_of_tasks(tracker):
+    numpy = pytest.importorskip("numpy")
+    tracker.add_many(numpy.arange(5))
+    tracker.add(numpy.int32(5))
+    assert [repr(key) for key in tracker] == list("012345")
+    assert tracker.should_try(numpy.int64(0))
+    tracker.mark_done(numpy.int64(3))
+    tracker.mark_done(numpy.int64(4), {"size": numpy.int64(7)})
+    tracker.mark_done_many(numpy.arange(2))
+    tracker.abort(numpy.uint8(5))
+    assert [tracker.done(key) for key in range(6)] == [True, True, False, True, True, False]
+    assert (tracker.tries(numpy.int64(0)), tracker.aborted(5), tracker[4]["size"]) == (1, True, 7)
 
 
 def test_status_changes_count_towards_sync_at(make):

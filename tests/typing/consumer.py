@@ -87,6 +87,11 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.pop("a", {}), Page)
     assert_type(pod.popitem(), tuple[str, Page])
     assert_type(pod.popitem(last=False), tuple[str, Page])
+    pod.move_to_end("a")
+    assert_type(pod.copy(), dict[str, Page])
+    assert_type(pod | {"a": Page()}, dict[str, Page])
+    assert_type({"a": Page()} | pod, dict[str, Page])
+    assert_type(pod | {1: None}, dict[str | int, Page | None])
     pod.clear()
     pod.set["a"] = {}
     pod.set["a"]["n"] += 1
@@ -181,6 +186,11 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.pop("a", {}), Page)
     assert_type(pod.popitem(), tuple[str, Page])
     assert_type(pod.popitem(last=False), tuple[str, Page])
+    pod.move_to_end("a")
+    assert_type(pod.copy(), dict[str, Page])
+    assert_type(pod | {"a": Page()}, dict[str, Page])
+    assert_type({"a": Page()} | pod, dict[str, Page])
+    assert_type(pod | {1: None}, dict[str | int, Page | None])
     pod.clear()
     pod.set["a"] = {}
     pod.set["a"]["n"] += 1
@@ -334,7 +344,9 @@ def tracker(tracker: ProgressTracker[str]) -> None:
         bar.update()
         bar.set_postfix(x=1)
     assert_type(tracker.to_arrow(as_json=["a"]), Any)
+    assert_type(tracker.to_arrow(columns=["key"], status="to retry"), Any)
     assert_type(tracker.to_pandas(), Any)
+    assert_type(tracker.to_pandas(columns=("key",), status=["done", "failed"], types_mapper=None), Any)
     assert_type(tracker.to_polars(), Any)
 
 
@@ -435,7 +447,9 @@ def shared_tracker(tracker: SharedProgressTracker[str]) -> None:
         bar.update()
         bar.set_postfix(x=1)
     assert_type(tracker.to_arrow(as_json=["a"]), Any)
+    assert_type(tracker.to_arrow(columns=["key"], status="to retry"), Any)
     assert_type(tracker.to_pandas(), Any)
+    assert_type(tracker.to_pandas(columns=("key",), status=["done", "failed"], types_mapper=None), Any)
     assert_type(tracker.to_polars(), Any)
 
 

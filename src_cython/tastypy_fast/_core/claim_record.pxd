@@ -13,5 +13,6 @@ cdef int decode_claim(object raw, Claim* claim) except -1
 cdef bytes encode_claim(const Claim* claim)
 cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except -1
 cdef bint is_own(StoreBase store, bytes number, Claim* claim) except -1
+cdef int move_claim(StoreBase store, bytes number, bytes new_number) except -1
 cdef int note_tries_added(StoreBase store, bytes number, int added) except -1
 cdef int note_tries_assigned(StoreBase store, bytes number, int tries) except -1

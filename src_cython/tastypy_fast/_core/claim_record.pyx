@@ -82,6 +82,16 @@ cdef bint is_own(StoreBase store, bytes number, Claim* claim) except -1:
     return claim.worker == store.worker_number
 
 
+cdef int move_claim(StoreBase store, bytes number, bytes new_number) except -1:
+    """Let the worker keep the claim of a task whose seq changes in this write transaction."""
+    raw = store.snapshot.get(number, None, store.claims)
+    if raw is not None:
+        store.snapshot.delete(number, b"", store.claims)
+        store.snapshot.put(new_number, raw, True, True, False, store.claims)
+        store.wrote = True
+    return 0
+
+
 cdef int note_tries_added(StoreBase store, bytes number, int added) except -1:
     """Update the claim of a task to whose tries ``added`` is added."""
     cdef Claim claim

@@ -6,9 +6,10 @@ from libc.stdint cimport uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
-from tastypy_fast._core.key_codec cimport describe, encode_key
+from tastypy_fast._core.key_codec cimport describe, encode_key, wanted_key
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.set_proxy cimport Operation
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.task_queue cimport TaskQueue, TaskSlot
 
@@ -205,28 +206,66 @@ cdef class PodHandle(StoreHandle):
             cache.end_op()
 
     def __getitem__(self, key):
-        cdef WriteCache cache = self.open_cache()
-        cdef bytes encoded = encode_key(key)
-        cdef Entry entry = cache.entries.get(encoded)
-        if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy \
-                and not cache.tracks and not cache.is_stale():
-            return entry.value
-        return cache.fetch(encoded, key, self.threshold())
+        return read_value(self, key)
 
     def __setitem__(self, key, value):
         self.open_cache().put(encode_key(key), value, self.threshold())
 
     def _assign_all(self, pairs):
-        """Assign the pairs of an iterator one by one."""
-        cdef WriteCache cache = self.open_cache()
+        """Assign pairs one by one, with the ``__setitem__`` of a subclass if it has one."""
+        self.open_cache()
         for key, value in pairs:
-            cache.put(encode_key(key), value, self.threshold())
+            self[key] = value
+
+    @property
+    def _assigns_itself(self):
+        """Whether a subclass has its own ``__setitem__`` or ``__delitem__``."""
+        cdef type kind = type(self), own = PodHandle
+        return kind.__setitem__ is not own.__setitem__ or kind.__delitem__ is not own.__delitem__
+
+    def _apply(self, Operation operation not None):
+        """Perform an operation of ``.set``, without the ``__getitem__`` of a subclass, because it may return copies."""
+        # Check this first, because a read-only store returns copies, and a change of a copy would be lost.
+        cdef WriteCache cache = self.open_cache()
+        if not cache.writable:
+            raise cache.store.refuse_write()
+        if operation.leads_into_a_value():
+            return operation.act_on(read_value(self, operation.steps[0][1]), 1)
+        if operation.augments_a_key():
+            step, change, operand = operation.arguments
+            self[step[1]] = change(read_value(self, step[1]), operand)
+            return None
+        return operation.perform(self)
+
+    def move_to_end(self, key):
+        """Move a key behind all others. Its value stays, and in a tracker its status.
+
+        This is what deleting the key and adding it again does to the order. A loop that runs meanwhile yields the key
+        at its new place, also if it has yielded it before. So a loop must not move every key that it yields.
+        ``reversed()`` does not yield it any more.
+
+        Args:
+            key: The key. If it is the last one, nothing changes.
+
+        Raises:
+            KeyError: The key does not exist.
+
+        Cost:
+            O(log n). The next sync writes the value at its new place.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path, init={"a": 1, "b": 2})
+            >>> pod.move_to_end("a")
+            >>> pod.items()
+            [('b', 2), ('a', 1)]
+        """
+        self.open_cache().move_to_end(wanted_key(key), key, self.threshold())
 
     def __delitem__(self, key):
-        self.open_cache().delete(encode_key(key), key, self.threshold())
+        self.open_cache().delete(wanted_key(key), key, self.threshold())
 
     def __contains__(self, key):
-        return self.open_cache().contains(encode_key(key))
+        return self.open_cache().contains(wanted_key(key))
 
     def __len__(self):
         return self.open_cache().length()
@@ -263,9 +302,23 @@ cdef class PodHandle(StoreHandle):
             ([1], None, 0)
         """
         try:
-            return self[key]
+            return read_value(self, key)
         except KeyError:
             return default
+
+    def _get(self, key, default):
+        """Do what ``get()`` does, also in a subclass with its own ``get()``."""
+        return PodHandle.get(self, key, default)
+
+
+cdef inline object read_value(StoreHandle handle, object key):
+    cdef WriteCache cache = handle.open_cache()
+    cdef bytes encoded = wanted_key(key)
+    cdef Entry entry = cache.entries.get(encoded)
+    if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy \
+            and not cache.tracks and not cache.is_stale():
+        return entry.value
+    return cache.fetch(encoded, key, handle.threshold())
 
 
 cdef TaskCache tasks_of(StoreHandle owner):
@@ -552,3 +605,7 @@ cdef class TrackerHandle(PodHandle):
     def _tasks_with_error(self, int kind):
         """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
         return TaskIterator(self, kind, ERROR, DONE, False, False)
+
+    def _tasks_with(self, int kind, uint32_t wanted, uint32_t unwanted):
+        """Iterate over the tasks whose status has the flags ``wanted`` and not the flags ``unwanted``."""
+        return TaskIterator(self, kind, wanted, unwanted, False, False)

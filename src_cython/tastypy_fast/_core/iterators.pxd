@@ -10,6 +10,9 @@ cpdef enum:
     KEYS = 0
     VALUES = 1
     ITEMS = 2
+    # Only a TaskIterator yields these: pairs of key and a copy of the dict, which has no data with STATUSES.
+    STATUSES = 3
+    COPIES = 4
 
 cdef class StoreHandle:
     cdef WriteCache cache
@@ -76,5 +79,6 @@ cdef class TaskIterator(StoreIterator):
 
     cdef bint is_current(self) except -1
     cdef object offer_task(self, long long seq, object item)
+    cdef dict copy_of(self, Entry entry, Record* record, long long seq, object item, uint32_t status)
     cdef list choose(self)
     cdef int read_chosen(self, list chosen, list seqs, list records) except -1

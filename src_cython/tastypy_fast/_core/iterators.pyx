@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 from tastypy_fast._core.cache_entry cimport Entry, YieldedCopy, pack
 from tastypy_fast._core.key_codec cimport decode_key_at
 from tastypy_fast._core.record_codec cimport Record, parse_record, record_payload
-from tastypy_fast._core.status_block cimport ABORTED, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
+from tastypy_fast._core.status_block cimport ABORTED, DONE, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
 from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.task_cache cimport TaskCache
@@ -25,7 +25,7 @@ from tastypy_fast._core.write_cache cimport WriteCache
 
 from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError
 
-__all__ = ["ITEMS", "KEYS", "REVERTS", "VALUES", "StoreHandle", "StoreIterator", "TaskIterator"]
+__all__ = ["COPIES", "ITEMS", "KEYS", "REVERTS", "STATUSES", "VALUES", "StoreHandle", "StoreIterator", "TaskIterator"]
 
 cdef enum:
     FIRST_CHUNK = 16
@@ -488,6 +488,8 @@ cdef class TaskIterator(StoreIterator):
                 self.remember_record(seq, item)
             tasks.sync_if_due(self.handle.threshold())
             value = None
+        elif self.kind == STATUSES or self.kind == COPIES:
+            return key, self.copy_of(entry, &record, seq, item, status)
         else:
             # The dict is watched as with tracker[key], so changes inside it are saved.
             if entry is None:
@@ -502,6 +504,17 @@ cdef class TaskIterator(StoreIterator):
                 tasks.schedule_sync()
         tasks.last_yielded.set_item(key, seq)
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
+
+    cdef dict copy_of(self, Entry entry, Record* record, long long seq, object item, uint32_t status):
+        """Return a copy of a task's dict, which is not watched. With STATUSES, its data are not decoded."""
+        cdef TaskCache tasks = self.tasks
+        if self.kind == STATUSES:
+            return {"_done": (status & DONE) != 0, "_aborted": (status & ABORTED) != 0, "_tries": tries_of(status)}
+        if entry is None:
+            entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
+        elif entry.value is not None:
+            return tasks.copy_of(entry, YieldedCopy.__new__(YieldedCopy))
+        return tasks.decode(entry.key, seq, entry.codec, entry.payload)
 
     cdef int refill(self) except -1:
         cdef TaskCache tasks = self.tasks

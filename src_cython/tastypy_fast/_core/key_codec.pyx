@@ -20,6 +20,8 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memcpy
 
 from hashlib import blake2b
+from os import PathLike
+from sys import modules
 
 from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE
 from tastypy_fast.exceptions import InvalidKeyError, PersistentOrderedDictIntegrityError
@@ -30,12 +32,10 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     bytes PyUnicode_AsEncodedString(object text, const char* encoding, const char* errors)
     object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
-    bint PyUnicode_Check(object value)
-    bint PyLong_Check(object value)
     bint PyTuple_Check(object value)
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
-__all__ = ["decode_key", "describe", "encode_key", "index_key"]
+__all__ = ["decode_key", "describe", "encode_key", "index_key", "lookup_key"]
 
 cdef enum:
     END = 0x00
@@ -145,12 +145,21 @@ cdef int put_element(Buffer* buffer, object element, int depth) except -1:
             put_element(buffer, part, depth + 1)
         put(buffer, END)
     else:
-        kind = type(element).__name__
-        raise InvalidKeyError(
-            f"a key must be a str, an int or a tuple of these; "
-            f"{'inside a tuple there is' if depth else 'this is'} a {kind}: {describe(element)}"
-        )
+        put_int(buffer, numpy_int(element, depth))
     return 0
+
+
+cdef object numpy_int(object element, int depth):
+    """Return the int of an integer or a bool of numpy. Raises InvalidKeyError for anything else."""
+    numpy = modules.get("numpy")
+    # A timedelta64 is an integer to numpy, and .item() would drop its unit.
+    if numpy is not None and isinstance(element, (numpy.integer, numpy.bool_)) and element.dtype.kind != "m":
+        return element.item()
+    raise InvalidKeyError(
+        f"a key must be a str, an int or a tuple of these; "
+        f"{'inside a tuple there is' if depth else 'this is'} a {type(element).__name__}: {describe(element)}"
+        f"{'. Use str(path)' if isinstance(element, PathLike) else ''}"
+    )
 
 
 cpdef str describe(object value):
@@ -162,26 +171,64 @@ cpdef str describe(object value):
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-cpdef bytes encode_key(object key):
-    """Encode a key. Cost: linear in the length of the key."""
-    cdef Buffer buffer
+cdef bytes encode_str(object key):
     cdef bytes data
     cdef Py_ssize_t size
-    if PyUnicode_Check(key):
-        if PyUnicode_IS_COMPACT_ASCII(key):
-            size = PyUnicode_GET_LENGTH(key)
-            data = PyBytes_FromStringAndSize(NULL, size + 1)
-            PyBytes_AS_STRING(data)[0] = STR
-            memcpy(PyBytes_AS_STRING(data) + 1, PyUnicode_1BYTE_DATA(key), size)
-            return data
-        return b"\x02" + utf8(key)
+    if PyUnicode_IS_COMPACT_ASCII(key):
+        size = PyUnicode_GET_LENGTH(key)
+        data = PyBytes_FromStringAndSize(NULL, size + 1)
+        PyBytes_AS_STRING(data)[0] = STR
+        memcpy(PyBytes_AS_STRING(data) + 1, PyUnicode_1BYTE_DATA(key), size)
+        return data
+    return b"\x02" + utf8(key)
+
+
+cpdef bytes encode_key(object key):
+    """Encode a key. Cost: linear in the length of the key."""
+    return encode_str(key) if PyUnicode_Check(key) else encode_other(key)
+
+
+cdef bytes encode_other(object key):
+    cdef Buffer buffer
     buffer.data = NULL
     buffer.size = buffer.room = 0
     try:
-        put_element(&buffer, key, 0)
+        if PyLong_Check(key):
+            put_int(&buffer, key)
+        else:
+            put_element(&buffer, key, 0)
         return PyBytes_FromStringAndSize(<char*>buffer.data, buffer.size)
     finally:
         PyMem_Free(buffer.data)
+
+
+cpdef bytes lookup_key(object key):
+    """Encode a key that is looked up. Returns None for an object that no store has as a key, as a dict finds nothing.
+
+    Raises InvalidKeyError for an unhashable object, as a dict raises TypeError, and for a path.
+    """
+    try:
+        return encode_key(key)
+    except InvalidKeyError:
+        if not may_be_asked_for(key, 0):
+            raise
+        return None
+
+
+cdef bint may_be_asked_for(object key, int depth) except -1:
+    if PyTuple_Check(key):
+        if depth < MAX_NESTING:
+            for part in <tuple>key:
+                if not may_be_asked_for(part, depth + 1):
+                    return False
+        return True
+    if isinstance(key, PathLike):
+        return False
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 @cython.final

@@ -27,6 +27,7 @@ cdef class RunningTasks:
     cdef int note(self, int slot, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1
     cdef void write(self, int slot, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) noexcept
     cdef void follow(self, long long seq, uint32_t status) noexcept
+    cdef void move(self, long long seq, long long new_seq) noexcept
     cdef void clear(self) noexcept
     cdef int take(self) noexcept
     cdef void release(self, int slot) noexcept

@@ -124,6 +124,13 @@ cdef class RunningTasks:
                     tries = tries_of(status) + self.is_uncounted[slot]
                     set_state(state, (state[0] & ~<uint64_t>0xffffffff) | <uint32_t>tries)
 
+    cdef void move(self, long long seq, long long new_seq) noexcept:
+        """Follow a task to its new sequence number."""
+        cdef int slot
+        for slot in range(self.used):
+            if self.seqs[slot] == seq:
+                self.seqs[slot] = new_seq
+
     cdef void clear(self) noexcept:
         """Note that no task is running, because revert() has taken the tries back."""
         cdef int slot

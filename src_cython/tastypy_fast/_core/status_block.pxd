@@ -54,11 +54,13 @@ cdef inline void add_to_head(Head* head, uint32_t entry, int sign) noexcept:
 
 cdef inline int count_candidates(const Head* head, uint32_t flags, uint32_t mask) noexcept:
     """Return how many tasks of a block can have these ``flags`` under ``mask``."""
+    if flags & DONE:
+        return head.done
     if flags & ABORTED:
         return head.aborted
     if mask & ABORTED:
         return head.open
-    return head.present - head.done
+    return head.present - head.done if mask & DONE else head.present
 
 cdef int decode_block(object raw, Layout* data) except -1
 cdef int check_changes(const unsigned char* data, Py_ssize_t size) except -1

@@ -14,9 +14,9 @@ from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
-from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
+from tastypy_fast._core.claim_record cimport move_claim, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
-from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key, wanted_key
 from tastypy_fast._core.record_codec cimport (
     NO_PAYLOAD,
     Record,
@@ -124,6 +124,26 @@ cdef class TaskCache(WriteCache):
         self.status.set(entry.seq, 0, False)
         if self.store.running_tasks is not None:
             self.store.running_tasks.follow(entry.seq, 0)
+        return 0
+
+    cdef int relocate(self, Entry entry) except -1:
+        cdef long long before = entry.seq
+        cdef bytes number = pack(before)
+        cdef uint32_t status
+        # Do everything that can fail first, because a task must never have data without a status.
+        status = self.status_at(before, entry)
+        self.status.load(self.store.next_free() // TASKS_PER_BLOCK)
+        WriteCache.relocate(self, entry)
+        if status & CLAIMED:  # only in the transaction of a shared store
+            if try_comes_back(self.store, number, status):
+                # A loop has claimed the task and not yielded it, and would not find it at its new place.
+                status = make_entry(status & FLAGS & ~<uint32_t>CLAIMED, tries_of(status) - 1)
+            else:
+                move_claim(self.store, number, pack(entry.seq))
+        if self.store.running_tasks is not None:
+            self.store.running_tasks.move(before, entry.seq)
+        self.status.set(before, 0, False)
+        self.set_status(entry.seq, entry, status)
         return 0
 
     cdef bint status_differs(self) except -1:
@@ -333,7 +353,9 @@ cdef class TaskCache(WriteCache):
         if key is self.last_yielded.key and key is not None and self.writable and not self.entries \
                 and not self.pinned.by_key:
             return self.last_yielded.seq
-        encoded = encode_key(key)
+        encoded = wanted_key(key)
+        if encoded is None:
+            return ABSENT
         self.found = self.entry_of(encoded)
         return self.find_seq(encoded)
 

@@ -101,6 +101,7 @@ cdef class WriteCache:
     cdef int put(self, bytes key, object value, long long sync_at) except -1
     cdef int delete(self, bytes key, object original, long long sync_at) except -1
     cdef int remove_entry(self, Entry entry) except -1
+    cdef int relocate(self, Entry entry) except -1
     # Copies of values
     cdef object copy_of(self, Entry entry, YieldedCopy copied)
     cdef bint is_changed(self, Entry entry, YieldedCopy copied) except -1

@@ -437,10 +437,15 @@ cdef class WriteCache:
         return entry.value
 
     cdef object fetch(self, bytes key, object original, long long sync_at):
-        """Return the value of a key. A list or dict is watched until the next sync."""
+        """Return the value of a key. A list or dict is watched until the next sync.
+
+        In this and the other methods for existing keys, ``key`` is None for an object that no store has as a key.
+        """
         cdef Entry entry
         cdef long long seq = 0
         cdef bytes raw
+        if key is None:
+            raise KeyError(original)
         self.begin_op()
         try:
             entry = self.entry_of(key)
@@ -476,6 +481,8 @@ cdef class WriteCache:
         cdef Entry entry = self.entries.get(key)
         if entry is not None and not self.busy and not self.is_stale():
             return entry.exists
+        if key is None:
+            return False
         self.begin_op()
         try:
             entry = self.entries.get(key)
@@ -594,6 +601,8 @@ cdef class WriteCache:
         cdef long long seq
         if not self.writable:
             raise self.store.refuse_write()
+        if key is None:
+            raise KeyError(original)
         self.begin_op()
         try:
             entry = self.entry_of(key)
@@ -634,6 +643,56 @@ cdef class WriteCache:
             self.add_len_delta(entry)
         return 0
 
+    def move_to_end(self, bytes key, original, long long sync_at):
+        """Move a key behind all others, as if it was deleted and added again with its value and its status."""
+        cdef Entry entry
+        cdef long long seq = 0
+        cdef bytes raw
+        if not self.writable:
+            raise self.store.refuse_write()
+        if key is None:
+            raise KeyError(original)
+        self.begin_op()
+        try:
+            self.resolve()
+            entry = self.entry_of(key)
+            if entry is None:
+                raw = self.find_record(key, &seq)
+                if raw is None:
+                    raise KeyError(original)
+                entry = self.entry_from_record(key, seq, raw)
+            elif not entry.exists:
+                raise KeyError(original)
+            # The last key stays where it is.
+            if entry.seq < self.store.next_free() - 1:
+                self.relocate(entry)
+                self.sync_if_due(sync_at)
+        finally:
+            self.end_op()
+
+    cdef int relocate(self, Entry entry) except -1:
+        """Give the greatest seq to an existing key, whose seq is known. Only TaskCache has statuses to move."""
+        cdef long long before = entry.seq
+        cdef YieldedCopy copied
+        if self.entry_of(entry.key) is not entry:
+            self.adopt(entry)
+        self.count_as_dirty(entry)
+        self.untrack_new(entry)
+        # Entries are in the order of their seqs, because records are appended in this order.
+        del self.entries[entry.key]
+        self.entries[entry.key] = entry
+        entry.seq = self.store.allocate()
+        entry.relocated = entry.disk_seq >= 0
+        entry.dirty = True
+        self.track_new(entry)
+        self.last_yielded.key = None
+        # A loop that has yielded a copy of the value can still save it.
+        for item in self.running_copies():
+            copied = item
+            if copied.seq == before:
+                copied.seq = entry.seq
+        return 0
+
     def mark(self, bytes key, original, long long sync_at):
         """Mark a key dirty, so that the next sync writes its value even if it is unchanged."""
         cdef Entry entry
@@ -641,6 +700,8 @@ cdef class WriteCache:
         cdef bytes raw
         if not self.writable:
             raise self.store.refuse_write()
+        if key is None:
+            raise KeyError(original)
         self.begin_op()
         try:
             entry = self.entry_of(key)
@@ -831,6 +892,8 @@ cdef class WriteCache:
         cdef long long seq = ABSENT
         if not self.writable:
             raise self.store.refuse_write()
+        if key is None:
+            raise KeyError(original)
         self.begin_op()
         try:
             self.resolve()

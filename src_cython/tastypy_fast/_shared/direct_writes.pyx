@@ -11,7 +11,7 @@ from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
 from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
-from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key, wanted_key
 from tastypy_fast._core.record_codec cimport Record, build_record, dump_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.status_block cimport (
@@ -192,7 +192,9 @@ def find_tasks(TaskCache tasks not None, list keys not None):
 
     It needs no transaction. The number is -1 for a key that does not exist now.
     """
-    cdef list encoded = [encode_key(key) for key in keys]
+    cdef list encoded = [wanted_key(key) for key in keys]
+    if None in encoded:
+        raise KeyError(keys[encoded.index(None)])
     tasks.begin_op()
     try:
         return keys, encoded, tasks.find_seqs(encoded)

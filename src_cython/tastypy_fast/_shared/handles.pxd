@@ -25,6 +25,7 @@ cdef class SharedPodHandle:
     cdef WriteTransaction transaction_of(self)
     cdef WriteTransaction begin(self)
     cdef StoreHandle read_handle(self)
+    cdef bint assigns_itself(self) except -1
     cdef object change(self, Change change)
     cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1
     cdef object do(self, WriteTransaction transaction, Change change)

@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of, reset_tries_directly
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
-from tastypy_fast._core.key_codec cimport encode_key
+from tastypy_fast._core.key_codec cimport encode_key, wanted_key
 from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.task_cache cimport TaskCache
@@ -43,7 +43,9 @@ cdef Change make_change(int what, object key, object value):
     change.what = what
     if what != OPERATE:
         change.original = key
-        change.key = encode_key(key)
+        change.key = encode_key(key) if what == ASSIGN else wanted_key(key)
+        if change.key is None:
+            raise KeyError(key)
     change.value = value
     return change
 
@@ -173,17 +175,20 @@ cdef class SharedPodHandle:
         # Change a copy of the value, because nothing may change if the operation raises.
         if operation.leads_into_a_value():
             key = operation.steps[0][1]
-            encoded = encode_key(key)
+            encoded = wanted_key(key)
             value = cache.fetch(encoded, key, SYNC_AT)
             result = operation.act_on(value, 1)
         elif operation.augments_a_key():
             step, change, operand = operation.arguments
             key = step[1]
-            encoded = encode_key(key)
+            encoded = wanted_key(key)
             value = change(cache.fetch(encoded, key, SYNC_AT), operand)
+            if self.assigns_itself():
+                self[key] = value
+                return None
         else:
             # The operation sets or deletes a key, or is a method or operator of the store. It runs as without .set.
-            return operation.perform(self.writer if operation.is_for_a_key() else self)
+            return operation.perform(self.writer if operation.is_for_a_key() and not self.assigns_itself() else self)
         if transaction.epoch != epoch:
             raise self.ended_within()
         if not transaction.is_single() or not assign_directly(cache, encoded, record_of(cache, encoded, value)):
@@ -237,8 +242,25 @@ cdef class SharedPodHandle:
 
     # The mapping
 
+    cdef bint assigns_itself(self) except -1:
+        """Return whether a subclass has its own ``__setitem__`` or ``__delitem__``."""
+        cdef type kind = type(self), own = SharedPodHandle
+        return kind.__setitem__ is not own.__setitem__ or kind.__delitem__ is not own.__delitem__
+
+    def _item_handle(self):
+        """Return what assigns and deletes items inside the transaction, which this instance is about to enter.
+
+        It is this instance if a subclass has its own ``__setitem__`` or ``__delitem__``.
+        """
+        self.begin()
+        return self if self.assigns_itself() else self.writer
+
+    @property
+    def _assigns_itself(self):
+        return self.assigns_itself()
+
     def __getitem__(self, key):
-        return self.read_handle().open_cache().fetch(encode_key(key), key, 0)
+        return self.read_handle().open_cache().fetch(wanted_key(key), key, 0)
 
     def __setitem__(self, key, value):
         cdef WriteTransaction transaction = self.transaction_of()
@@ -253,11 +275,17 @@ cdef class SharedPodHandle:
         except MapFull as error:
             transaction.retry_with_larger_map(error)
 
+    def _assign_all(self, pairs):
+        """Assign pairs one by one, with the ``__setitem__`` of a subclass if it has one."""
+        self.transaction_of()
+        for key, value in pairs:
+            self[key] = value
+
     def __delitem__(self, key):
         self.change(make_change(DELETE, key, None))
 
     def __contains__(self, key):
-        return self.read_handle().open_cache().contains(encode_key(key))
+        return self.read_handle().open_cache().contains(wanted_key(key))
 
     def __len__(self):
         return self.read_handle().open_cache().length()
@@ -284,9 +312,13 @@ cdef class SharedPodHandle:
             ([1], None, 0)
         """
         try:
-            return self[key]
+            return self.read_handle().open_cache().fetch(wanted_key(key), key, 0)
         except KeyError:
             return default
+
+    def _get(self, key, default):
+        """Do what ``get()`` does, also in a subclass with its own ``get()``."""
+        return SharedPodHandle.get(self, key, default)
 
 
 cdef int change_status(SharedPodHandle store, object key, uint32_t drop, uint32_t add, int added_tries) except -1:
@@ -495,6 +527,10 @@ cdef class SharedTrackerHandle(SharedPodHandle):
     def _tasks_with_error(self, int kind):
         """Iterate over the tasks that are not done and seem to have an error. Look at the data to be sure."""
         return LiveIterator(self, lambda handle: TaskIterator(handle, kind, ERROR, DONE, False, False))
+
+    def _tasks_with(self, int kind, uint32_t wanted, uint32_t unwanted):
+        """Iterate over the tasks whose status has the flags ``wanted`` and not the flags ``unwanted``."""
+        return LiveIterator(self, lambda handle: TaskIterator(handle, kind, wanted, unwanted, False, False))
 
 
 @cython.final

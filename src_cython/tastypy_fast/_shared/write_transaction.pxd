@@ -21,6 +21,8 @@ cdef class WriteTransaction(StoreBase):
     # Whether the commit waits until the disk has it.
     cdef bint flushes
     cdef bint needs_larger_map
+    # Whether the outermost block is one call of perform(), which is repeated when the map is full.
+    cdef bint repeats
     cdef readonly bint closed
     # Changes when all open blocks end at once, so that a block of an earlier epoch is not ended again.
     cdef readonly long long epoch

@@ -294,6 +294,7 @@ cdef class WriteTransaction(StoreBase):
         cdef int file = -1, status = 0
         if self.closed:
             raise CalledClosedTrackerError("this store was closed; open it again to use it")
+        self.repeats = False
         if self.needs_larger_map:
             self.store.grow()
             self.needs_larger_map = False
@@ -528,6 +529,7 @@ cdef class WriteTransaction(StoreBase):
                     return function(*arguments, **keywords)
                 self.begin_block(kind)
                 epoch = self.epoch
+                self.repeats = self.repeats or len(self.blocks) == 1
                 try:
                     result = function(*arguments, **keywords)
                 except BaseException as error:
@@ -554,9 +556,12 @@ cdef class WriteTransaction(StoreBase):
     cdef int retry_with_larger_map(self, object error) except -1:
         """Mark the map to be grown before the next transaction. The caller runs its operation again.
 
-        Raises inside a block, because the earlier operations of the block cannot be run again.
+        Raises inside a block, because the earlier operations of the block cannot be run again. If the block is one call
+        of perform(), the error is for perform(), which runs all of them again.
         """
         if self.blocks and self.lock.is_mine():
+            if self.repeats:
+                raise error
             raise self.store.aborted_earlier(error) from error
         self.needs_larger_map = True
         return 0

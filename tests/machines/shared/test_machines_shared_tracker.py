@@ -164,6 +164,22 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
             if key not in found:
                 self.claims.pop(key, None)
 
+    @rule(which=instances, key=keys)
+    def move_to_end(self, which, key):
+        claim = self.claims.get(key)
+        if claim is None:
+            super().move_to_end(which, key)
+        elif self.in_order()[-1][0] != key:
+            is_released = self.waits(claim)
+            with self.step(which, key) as store:
+                store.move_to_end(key)
+                self.places += 1
+                self.now[key].place = self.places
+                if is_released:
+                    self.end_claim(key)
+            if not is_released:
+                self.claims[key] = claim
+
     # Claiming
 
     @rule(which=instances, key=keys, allow_aborted=st.booleans(), elsewhere=st.booleans(),
