@@ -61,6 +61,7 @@ cdef class StoreIterator(ValueLoop):
     cdef int refill(self) except -1
     cdef int set_chunk(self, list seqs, list records, long long snapshot_id) except -1
     cdef int read_disk(self, list seqs, list records) except -1
+    cdef bint move_cursor(self, object cursor, long long position) except -1
     cdef int add_new(self, list seqs, list records, bint cut) except -1
 
 cdef class TaskIterator(StoreIterator):
