@@ -202,10 +202,13 @@ class PodMachine(MachineOnDisk):
                 key, value = store.popitem(last)
                 assert (key, text_of(value)) == (expected, text_of(self.now.pop(expected).value))
 
-    @rule(which=instances, ends=st.lists(st.booleans(), min_size=2, max_size=6))
-    def take_from_the_ends(self, which, ends):
+    @rule(which=instances, ends=st.lists(st.booleans(), min_size=2, max_size=6), reverts=st.booleans())
+    def take_from_the_ends(self, which, ends, reverts):
         for last in ends:
             self.popitem(which, last)
+            self.look_at_the_ends(which)
+        if reverts:
+            self.revert(which)
             self.look_at_the_ends(which)
 
     @rule(which=instances)
