@@ -90,9 +90,19 @@ cdef class StoreIterator(ValueLoop):
         self.at = 0
 
     def __next__(self):
-        cdef long long seq, before
         if self.finished:
             raise StopIteration
+        self.running += 1
+        try:
+            return self.step()
+        finally:
+            self.running -= 1
+            if self.finished:
+                self.release()
+
+    cdef object step(self):
+        """Return the next item to yield. Raises StopIteration at the end."""
+        cdef long long seq, before
         while True:
             if self.handle.cache is None:
                 self.handle.open_cache()
@@ -124,6 +134,15 @@ cdef class StoreIterator(ValueLoop):
         if self.cache.last_yielded.copied is self.copied:
             self.cache.last_yielded.copied = None
         self.copied = None
+        return 0
+
+    cdef int release(self) except -1:
+        """Let go of the store after the end, as the iterator of a dict does, unless another thread is in a step."""
+        if self.running == 0:
+            # Clear the fields first, because the end of the last reference to a store runs its finalizers.
+            _handle, _cache = self.handle, self.cache
+            self.handle = None
+            self.cache = None
         return 0
 
     cdef bint is_outdated(self) except -1:
@@ -427,6 +446,13 @@ cdef class TaskIterator(StoreIterator):
         self.slot = None
         if not self.finished:
             self.finish()
+        self.release()
+
+    cdef int release(self) except -1:
+        if self.running == 0:
+            _tasks = self.tasks
+            self.tasks = None
+        return StoreIterator.release(self)
 
     cdef int finish(self) except -1:
         if self.slot is not None:
