@@ -3,6 +3,7 @@ from typing import final
 __all__ = ["DeletedRuns", "DeletedStretch"]
 
 def set_shortest(count: int) -> int: ...
+
 @final
 class DeletedRuns: ...
 
