@@ -399,7 +399,7 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
             KeyError: The store is empty.
 
         Cost:
-            O(log n), and reading and deleting one key.
+            O(log n), and reading and deleting one key, however many keys were deleted at that end before.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": 1, "b": 2, "c": 3})

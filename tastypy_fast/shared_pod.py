@@ -328,7 +328,8 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             KeyError: The store is empty.
 
         Cost:
-            One transaction. It is visible to every process when the call returns.
+            One transaction of O(log n), or in a block O(log n), however many keys were deleted at that end before. It
+            is visible to every process when the call returns, or when the block ends.
 
         Example:
             >>> pod = SharedPersistentOrderedDict(path, init={"a": 1, "b": 2, "c": 3})

@@ -33,7 +33,8 @@ class IterationMixin(Generic[K, V]):
             An iterator.
 
         Cost:
-            O(n). It reads in chunks of at most 512 keys.
+            O(n). It reads in chunks of at most 512 keys. The first key costs O(log n), however many keys were deleted
+            before it. At its end the iterator lets go of the store, as the iterator of a dict does.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": 2})
@@ -78,7 +79,7 @@ class IterationMixin(Generic[K, V]):
         return self._iterate(ITEMS)
 
     def __reversed__(self) -> StoreIterator[K]:
-        """Iterate over the keys backwards, from the key that was added last. Live, as ``iterkeys()``."""
+        """Iterate over the keys backwards, from the key that was added last. Live as ``iterkeys()``, at its cost."""
         return self._iterate(KEYS, True)
 
     def keys(self) -> list[K]:

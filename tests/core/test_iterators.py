@@ -7,7 +7,7 @@ import pytest
 from tastypy_fast import (
     CalledClosedTrackerError,
 )
-from tests.support.contract import numbered
+from tests.support.contract import assert_freed_at_the_end, numbered
 
 pytestmark = [pytest.mark.all_classes, pytest.mark.with_log]
 
@@ -257,3 +257,9 @@ def test_iterator_of_a_closed_store_raises(kit, abc):
     for iterator in iterators:
         with pytest.raises(CalledClosedTrackerError):
             next(iterator)
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+@pytest.mark.parametrize("make", ["__iter__", "__reversed__", "iterkeys", "itervalues", "iteritems"])
+def test_iterator_lets_go_of_its_store_at_its_end(any_class, path, make, count):
+    assert_freed_at_the_end(any_class, path, count, make)

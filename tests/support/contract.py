@@ -11,3 +11,30 @@ def numbered(kit, count, synced, **options):
     if synced:
         store.sync()
     return store
+
+
+def freeing(cls, freed):
+    """A subclass that calls a function when an instance is freed."""
+
+    class Freeing(cls):
+        def __del__(self):
+            freed(self)
+
+    return Freeing
+
+
+def assert_freed_at_the_end(cls, path, count, make):
+    """Check that an iterator frees its store at its end, as CPython's ``test_free_after_iterating`` does for dicts."""
+    freed = []
+
+    def use_iterator(store):
+        freed.append(next(iterator, None))
+
+    iterator = getattr(freeing(cls, use_iterator)(path, init={key: {} for key in range(count)}), make)()
+    for _ in iterator:
+        assert not freed
+    assert freed == [None]
+    assert next(iterator, None) is None
+    # The options differ, so the store opens only if the freed instance was closed.
+    with cls(path, gzipped=True) as again:
+        assert again.keys() == list(range(count))

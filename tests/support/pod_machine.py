@@ -15,6 +15,7 @@ from tastypy_fast import (
     PersistentOrderedDict,
     UnstorableValueError,
 )
+from tastypy_fast._core.deleted_runs import set_shortest
 from tests.support.machines import (
     KEYS,
     Item,
@@ -45,10 +46,11 @@ class PodMachine(MachineOnDisk):
     @initialize(
         sync_at=st.lists(st.sampled_from([1, 2, 3, 5, 1000, 1000]), min_size=1, max_size=2), gzipped=st.booleans(),
         looks=st.booleans(), max_tries=st.integers(0, 3), filled=st.booleans(), checkpoint_at=merges,
-        watched=st.sampled_from([0, 1, 1000, 1000]),
+        watched=st.sampled_from([0, 1, 1000, 1000]), shortest_run=st.sampled_from([1, 1, 3, 32]),
     )
-    def begin(self, sync_at, gzipped, looks, max_tries, filled, checkpoint_at, watched):
+    def begin(self, sync_at, gzipped, looks, max_tries, filled, checkpoint_at, watched, shortest_run):
         self.begin_in_a_folder(checkpoint_at)
+        self.resources.callback(set_shortest, set_shortest(shortest_run))
         self.watched = watched
         self.gzipped, self.sync_at, self.max_tries = gzipped, sync_at, max_tries
         # Checking resolves deferred work. Without a check, longer chains of deferred work occur.
@@ -211,6 +213,22 @@ class PodMachine(MachineOnDisk):
             else:
                 key, value = store.popitem(last)
                 assert (key, text_of(value)) == (expected, text_of(self.now.pop(expected).value))
+
+    @rule(which=instances, ends=st.lists(st.booleans(), min_size=2, max_size=6), reverts=st.booleans())
+    def take_from_the_ends(self, which, ends, reverts):
+        for last in ends:
+            self.popitem(which, last)
+            self.look_at_the_ends(which)
+        if reverts:
+            self.revert(which)
+            self.look_at_the_ends(which)
+
+    @rule(which=instances)
+    def look_at_the_ends(self, which):
+        in_order = sorted(self.now, key=lambda key: self.now[key].place)
+        with self.step(which) as store:
+            assert next(iter(store), self) == (in_order[0] if in_order else self)
+            assert next(reversed(store), self) == (in_order[-1] if in_order else self)
 
     @rule(which=instances, key=keys, value=values)
     def setdefault(self, which, key, value):

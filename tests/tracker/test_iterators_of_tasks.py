@@ -8,6 +8,7 @@ from tastypy_fast import (
     ProgressTracker,
 )
 from tastypy_fast.types import ClaimIterator
+from tests.support.contract import assert_freed_at_the_end, freeing
 from tests.support.stores import changing
 from tests.support.tasks import FRESH, SITUATIONS, is_open, of_one_process, reopened
 
@@ -246,3 +247,25 @@ def test_read_only_tracker_raises_for_a_task_deleted_after_it_was_yielded(make, 
     assert key == 3
     with pytest.raises(KeyError):
         reader.tries(key)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize(("family", "part"), FAMILIES)
+def test_iterator_lets_go_of_its_tracker_at_its_end(tracker_class, path, family, part, count):
+    assert_freed_at_the_end(tracker_class, path, count, f"{family}_{part}")
+
+
+@pytest.mark.parametrize("part", ["keys", "values", "items"])
+def test_closed_iterator_lets_go_of_its_tracker(tracker_class, path, part):
+    freed = []
+    tracker = freeing(tracker_class, freed.append)(path, init={key: {} for key in "abc"})
+    iterator = getattr(tracker, f"try_{part}")()
+    next(iterator)
+    del tracker
+    assert not freed
+    iterator.close()
+    assert freed
+    assert next(iterator, None) is None
+    iterator.close()
+    with tracker_class(path) as again:
+        assert again.num_tried() == 1

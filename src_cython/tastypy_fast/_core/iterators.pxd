@@ -28,11 +28,14 @@ cdef class StoreHandle:
     cdef long long threshold(self)
 
 cdef class StoreIterator(ValueLoop):
+    # None after the end.
     cdef StoreHandle handle
     cdef WriteCache cache
     cdef int kind
     cdef bint backwards
     cdef bint finished
+    # How many threads are in a step.
+    cdef int running
     # Whether the chunk has keys instead of records, because the values are large.
     cdef bint bare
     # The number of reverts of a shared store when the chunk was read, and whether there was one since.
@@ -48,7 +51,9 @@ cdef class StoreIterator(ValueLoop):
     cdef long long cache_version
     cdef long long snapshot_id
 
+    cdef object step(self)
     cdef int finish(self) except -1
+    cdef int release(self) except -1
     cdef bint is_outdated(self) except -1
     cdef int begin_step(self, long long seq, long long before) except -1
     cdef object offer(self, long long seq, object item, long long before)
@@ -64,6 +69,7 @@ cdef class StoreIterator(ValueLoop):
     cdef int refill(self) except -1
     cdef int set_chunk(self, list seqs, list records, long long snapshot_id) except -1
     cdef int read_disk(self, list seqs, list records) except -1
+    cdef bint move_cursor(self, object cursor, long long position) except -1
     cdef int add_new(self, list seqs, list records, bint cut) except -1
 
 cdef class TaskIterator(StoreIterator):

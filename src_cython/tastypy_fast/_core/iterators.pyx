@@ -15,6 +15,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from tastypy_fast._core.cache_entry cimport Entry, YieldedCopy, pack
+from tastypy_fast._core.deleted_runs cimport DeletedStretch
 from tastypy_fast._core.key_codec cimport decode_key_at
 from tastypy_fast._core.record_codec cimport Record, parse_record, record_payload
 from tastypy_fast._core.status_block cimport ABORTED, DONE, FLAGS, MAX_TRIES, PRESENT, make_entry, tries_of
@@ -89,9 +90,19 @@ cdef class StoreIterator(ValueLoop):
         self.at = 0
 
     def __next__(self):
-        cdef long long seq, before
         if self.finished:
             raise StopIteration
+        self.running += 1
+        try:
+            return self.step()
+        finally:
+            self.running -= 1
+            if self.finished:
+                self.release()
+
+    cdef object step(self):
+        """Return the next item to yield. Raises StopIteration at the end."""
+        cdef long long seq, before
         while True:
             if self.handle.cache is None:
                 self.handle.open_cache()
@@ -123,6 +134,15 @@ cdef class StoreIterator(ValueLoop):
         if self.cache.last_yielded.copied is self.copied:
             self.cache.last_yielded.copied = None
         self.copied = None
+        return 0
+
+    cdef int release(self) except -1:
+        """Let go of the store after the end, as the iterator of a dict does, unless another thread is in a step."""
+        if self.running == 0:
+            # Clear the fields first, because the end of the last reference to a store runs its finalizers.
+            _handle, _cache = self.handle, self.cache
+            self.handle = None
+            self.cache = None
         return 0
 
     cdef bint is_outdated(self) except -1:
@@ -310,40 +330,58 @@ cdef class StoreIterator(ValueLoop):
 
     cdef int read_disk(self, list seqs, list records) except -1:
         """Read a chunk from disk. Returns whether there may be records after it."""
-        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t size = 0, steps = 0
         cdef Record record
         cdef const unsigned char[::1] view
-        cdef long long seq
-        cdef StoreBase store = self.cache.store
+        cdef long long seq, position = self.position
+        cdef WriteCache cache = self.cache
+        cdef StoreBase store = cache.store
+        cdef bint jumps
+        cdef DeletedStretch stretch = DeletedStretch(cache.runs, self.backwards) if cache.deleted else None
         # With ``bare`` read through the memory map, because a copy of each large value is not needed.
         txn = store.reader_of_buffers() if self.bare else store.reader()
         cursor = txn.cursor(store.values)
-        if self.backwards:
-            if self.position != END and cursor.set_range(pack(self.position)):
-                found = cursor.prev()
-            else:
-                found = cursor.last()
-            pairs = cursor.iterprev()
-        else:
-            found = cursor.set_range(pack(self.position + 1))
-            pairs = cursor.iternext()
-        if not found:
-            return False
-        for number, raw in pairs:
-            if self.bare:
-                view = raw
-                parse_record(&view[0] if view.shape[0] else NULL, view.shape[0], &record)
-                memcpy(&seq, PyBytes_AS_STRING(bytes(number)), 8)
-                records.append(record.key[:record.key_size])
-                size += record.key_size
-            else:
-                memcpy(&seq, PyBytes_AS_STRING(number), 8)
-                records.append(raw)
-                size += PyBytes_GET_SIZE(raw)
-            seqs.append(seq)
-            if len(seqs) >= self.limit or size >= CHUNK_BYTES:
-                return True
+        jumps = True
+        while jumps and self.move_cursor(cursor, position):
+            jumps = False
+            for number, raw in cursor.iterprev() if self.backwards else cursor.iternext():
+                cache.steps += 1
+                steps += 1
+                if self.bare:
+                    memcpy(&seq, PyBytes_AS_STRING(bytes(number)), 8)
+                    view = raw
+                    parse_record(&view[0] if view.shape[0] else NULL, view.shape[0], &record)
+                    item = record.key[:record.key_size]
+                else:
+                    memcpy(&seq, PyBytes_AS_STRING(number), 8)
+                    item = raw
+                size += PyBytes_GET_SIZE(item)
+                if stretch is not None:
+                    if seq in cache.deleted:
+                        position = stretch.skip(seq)
+                        if position != seq:
+                            jumps = True
+                            break
+                        if steps < LARGEST_CHUNK and size < CHUNK_BYTES:
+                            continue
+                        # End the chunk with this record, so that the lock is not held for all deleted records. Its
+                        # entry says that it must not be yielded.
+                    stretch.stop()
+                records.append(item)
+                seqs.append(seq)
+                if len(seqs) >= self.limit or steps >= LARGEST_CHUNK or size >= CHUNK_BYTES:
+                    return True
+        if stretch is not None:
+            stretch.stop()
         return False
+
+    cdef bint move_cursor(self, object cursor, long long position) except -1:
+        """Move a cursor to the first record behind a position, in the direction of the iterator."""
+        if not self.backwards:
+            return cursor.set_range(pack(position + 1))
+        if position != END and cursor.set_range(pack(position)):
+            return cursor.prev()
+        return cursor.last()
 
     cdef int add_new(self, list seqs, list records, bint cut) except -1:
         """Merge new entries, which are only in memory, into the chunk. They nearly always follow all records on disk.
@@ -353,13 +391,15 @@ cdef class StoreIterator(ValueLoop):
         cdef list numbers = self.cache.new_seqs, pairs = []
         cdef dict entries = self.cache.new_entries
         cdef long long bound = -1 if self.backwards else END
+        cdef Py_ssize_t start = self.cache.new_start
         if self.backwards:
-            first = bisect_right(numbers, seqs[len(seqs) - 1]) if cut else 0
-            places = range(bisect_left(numbers, self.position) - 1, first - 1, -1)
+            first = bisect_right(numbers, seqs[len(seqs) - 1], start) if cut else start
+            places = range(bisect_left(numbers, self.position, start) - 1, first - 1, -1)
         else:
-            last = bisect_right(numbers, seqs[len(seqs) - 1]) if cut else len(numbers)
-            places = range(bisect_right(numbers, self.position), last)
+            last = bisect_right(numbers, seqs[len(seqs) - 1], start) if cut else len(numbers)
+            places = range(bisect_right(numbers, self.position, start), last)
         for place in places:
+            self.cache.steps += 1
             number = numbers[place]
             entry = entries.get(number)
             if entry is None:
@@ -411,6 +451,13 @@ cdef class TaskIterator(StoreIterator):
         self.slot = None
         if not self.finished:
             self.finish()
+        self.release()
+
+    cdef int release(self) except -1:
+        if self.running == 0:
+            _tasks = self.tasks
+            self.tasks = None
+        return StoreIterator.release(self)
 
     cdef int finish(self) except -1:
         if self.slot is not None:

@@ -1,3 +1,5 @@
+from tastypy_fast._core.deleted_runs cimport DeletedRuns
+
 cdef object patched_if(object change, object below)
 cpdef list sorted_items(dict changes, bint integer_keys)
 
@@ -7,6 +9,8 @@ cdef class Memtable:
     cdef list sorted_keys
     # The largest integer key that was ever changed.
     cdef long long largest
+    # Where many deleted integer keys follow one another, in this memtable and the database below it.
+    cdef DeletedRuns runs
     # Whether any change is a patch of a status block.
     cdef bint has_patches
 
@@ -32,3 +36,4 @@ cdef class MergedCursor:
     cdef object position
 
     cdef bint move_to_first_of(self, object pairs) except -1
+    cdef bint seek_back(self, object start, bint included) except -1

@@ -17,9 +17,10 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcmp, memcpy
 
 from tastypy_fast._core.cache_entry cimport pack
+from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
 from tastypy_fast._core.status_block cimport latest, patched
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from itertools import islice
 
 __all__ = ["Memtable", "MergedCursor", "MergedTransaction", "sorted_items"]
@@ -34,6 +35,8 @@ MISSING = object()
 cdef enum:
     # A patch of more bytes is reduced to the latest change of each status, which takes at most 4 kB.
     LONGEST_PATCH = 8000
+    # So many keys are inserted into the sorted ones, because comparing all of them again would cost more.
+    FEW = 16
 
 
 cdef object sort_key_of(bytes key, bint is_integer):
@@ -61,6 +64,7 @@ cdef class Memtable:
         self.integer_keys = integer_keys
         self.sorted_keys = []
         self.largest = -1
+        self.runs = DeletedRuns()
 
     def __len__(self):
         return len(self.changes)
@@ -70,6 +74,8 @@ cdef class Memtable:
         self.changes[key] = change
         if self.integer_keys:
             self.largest = max(self.largest, <long long>sort_key_of(key, True))
+            if change is not None and self.runs.firsts:
+                self.runs.remove(sort_key_of(key, True))
         return 0
 
     cdef int patch(self, bytes key, bytearray patch) except -1:
@@ -95,6 +101,10 @@ cdef class Memtable:
         else:
             self.changes.update(other.changes)
         self.largest = max(self.largest, other.largest)
+        if self.runs.firsts:
+            for key, change in other.changes.items():
+                if change is not None:
+                    self.runs.remove(sort_key_of(key, True))
         return 0
 
     cdef list sort(self):
@@ -102,15 +112,20 @@ cdef class Memtable:
 
         Returns a new list after a change, because an iterator may be reading the old list.
         """
-        cdef list added
-        if len(self.sorted_keys) != len(self.changes):
-            added = [sort_key_of(key, self.integer_keys)
-                     for key in islice(self.changes, len(self.sorted_keys), None)]
-            added.sort()
-            # Two sorted runs are merged in linear time.
-            added = self.sorted_keys + added
-            added.sort()
-            self.sorted_keys = added
+        cdef list added, ordered
+        cdef Py_ssize_t count = len(self.changes) - len(self.sorted_keys)
+        if count:
+            added = [sort_key_of(key, self.integer_keys) for key in islice(reversed(self.changes), count)]
+            if count <= FEW:
+                ordered = self.sorted_keys.copy()
+                for key in added:
+                    insort(ordered, key)
+            else:
+                added.sort()
+                # Two sorted runs are merged in linear time.
+                ordered = self.sorted_keys + added
+                ordered.sort()
+            self.sorted_keys = ordered
         return self.sorted_keys
 
     cdef bytes key_of(self, object sort_key):
@@ -346,27 +361,42 @@ cdef class MergedCursor:
     def forwards(self, start):
         """Yield the pairs from ``start`` forwards, or all pairs if it is None."""
         cdef Py_ssize_t at = 0
+        cdef long long end
         cdef Memtable memtable = self.memtable
         cdef list ordered = memtable.sort()
+        cdef DeletedStretch stretch = DeletedStretch(memtable.runs, False) if memtable.integer_keys else None
         if start is None:
             found = self.cursor.first()
         else:
             found = self.cursor.set_range(start)
             at = bisect_left(ordered, sort_key_of(start, memtable.integer_keys))
-        if found:
+        while found:
+            found = False
             for key, value in self.cursor.iternext():
                 sort_key = sort_key_of(bytes(key), memtable.integer_keys)
                 while at < len(ordered) and ordered[at] < sort_key:
                     changed = patched_if(memtable.change_of(ordered[at]), None)
                     if changed is not None:
+                        if stretch is not None:
+                            stretch.stop()
                         yield memtable.key_of(ordered[at]), changed
                     at += 1
                 if at < len(ordered) and ordered[at] == sort_key:
                     value = patched_if(memtable.change_of(ordered[at]), value)
                     at += 1
                     if value is None:
+                        if stretch is not None:
+                            end = stretch.skip(sort_key)
+                            if end != sort_key:
+                                found = self.cursor.set_range(pack(end + 1))
+                                at = bisect_left(ordered, end + 1)
+                                break
                         continue
+                if stretch is not None:
+                    stretch.stop()
                 yield key, value
+        if stretch is not None:
+            stretch.stop()
         while at < len(ordered):
             changed = patched_if(memtable.change_of(ordered[at]), None)
             if changed is not None:
@@ -376,34 +406,52 @@ cdef class MergedCursor:
     def backwards(self, start, bint included):
         """Yield the pairs from ``start`` backwards, or all pairs if it is None. ``included`` includes its own pair."""
         cdef Py_ssize_t at
+        cdef long long end
         cdef Memtable memtable = self.memtable
         cdef list ordered = memtable.sort()
+        cdef DeletedStretch stretch = DeletedStretch(memtable.runs, True) if memtable.integer_keys else None
         at = len(ordered)
-        if start is None or not self.cursor.set_range(start):
-            found = self.cursor.last()
-        else:
-            found = True if included and bytes(self.cursor.key()) == start else self.cursor.prev()
+        found = self.seek_back(start, included)
         if start is not None:
             at = (bisect_right if included else bisect_left)(ordered, sort_key_of(start, memtable.integer_keys))
-        if found:
+        while found:
+            found = False
             for key, value in self.cursor.iterprev():
                 sort_key = sort_key_of(bytes(key), memtable.integer_keys)
                 while at > 0 and ordered[at - 1] > sort_key:
                     at -= 1
                     changed = patched_if(memtable.change_of(ordered[at]), None)
                     if changed is not None:
+                        if stretch is not None:
+                            stretch.stop()
                         yield memtable.key_of(ordered[at]), changed
                 if at > 0 and ordered[at - 1] == sort_key:
                     at -= 1
                     value = patched_if(memtable.change_of(ordered[at]), value)
                     if value is None:
+                        if stretch is not None:
+                            end = stretch.skip(sort_key)
+                            if end != sort_key:
+                                found = self.seek_back(pack(end), False)
+                                at = bisect_left(ordered, end)
+                                break
                         continue
+                if stretch is not None:
+                    stretch.stop()
                 yield key, value
+        if stretch is not None:
+            stretch.stop()
         while at > 0:
             at -= 1
             changed = patched_if(memtable.change_of(ordered[at]), None)
             if changed is not None:
                 yield memtable.key_of(ordered[at]), changed
+
+    cdef bint seek_back(self, object start, bint included) except -1:
+        """Move the cursor below to the last key that is less than ``start``, or equal to it if ``included``."""
+        if start is None or not self.cursor.set_range(start):
+            return self.cursor.last()
+        return (included and bytes(self.cursor.key()) == start) or self.cursor.prev()
 
     def getmulti(self, keys):
         """Return the pairs of the ``keys`` that exist, in any order."""

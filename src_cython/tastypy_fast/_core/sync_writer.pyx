@@ -78,10 +78,13 @@ cdef bint write_records(StoreBase store, object txn, list changes, bint again) e
     cdef long long last = -1, previous_appended = -1, previous_replaced = -1
     cdef list appended = [], replaced = []
     cdef bint deleted = False, in_order = True
+    cdef LoggedTransaction logged = as_logged(txn)
     values = store.values
     order_db = store.order
     cursor = txn.cursor(values)
-    if cursor.last():
+    if logged is not None:
+        last = logged.last_seq()
+    elif cursor.last():
         last = unpack_seq(store, cursor.key())
     for item in changes:
         entry = item

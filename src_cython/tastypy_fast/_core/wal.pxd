@@ -22,10 +22,13 @@ cdef class WriteAheadLog:
 # class has add_new_keys() and patch_statuses(), because the log needs no index lookup and takes single statuses.
 cdef class LoggedTransaction(MergedTransaction):
     cdef object lmdb_txn
+    # The largest seq of a record that was changed in the log before this transaction.
+    cdef long long last_logged
     # The pieces that append() wrote into the log, and their size.
     cdef list pieces
     cdef Py_ssize_t size
 
+    cdef long long last_seq(self) except -2
     cdef int add_new_keys(self, object items) except -1
     cdef int patch_statuses(self, list items) except -1
     cdef object put_many(self, list items, object db, bint overwrite)

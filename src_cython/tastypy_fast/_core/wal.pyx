@@ -268,6 +268,7 @@ cdef class LoggedTransaction(MergedTransaction):
         count = merged.stat(wal.handles[VALUES])["entries"]
         MergedTransaction.__init__(self, merged, wal.handles, make_memtables(), count)
         self.lmdb_txn = txn
+        self.last_logged = (<Memtable>wal.memtables[VALUES]).largest
 
     cdef int patch_statuses(self, list items) except -1:
         """Change status blocks. ``items`` are pairs of a block's key and its StatusChanges, one after the other.
@@ -316,6 +317,17 @@ cdef class LoggedTransaction(MergedTransaction):
         memtable.put(key, None)
         self.count -= not memtable.integer_keys
         return True
+
+    cdef long long last_seq(self) except -2:
+        """Return the largest seq of a record, whether it is deleted in the log or not; -1 if there is none.
+
+        LMDB appends only keys that follow all its own keys, and keeps those that are deleted in the log.
+        """
+        cdef long long last = -1
+        cursor = self.lmdb_txn.cursor(self.handles[VALUES])
+        if cursor.last():
+            memcpy(&last, PyBytes_AS_STRING(cursor.key()), 8)
+        return max(last, self.last_logged)
 
     cdef int add_new_keys(self, object items) except -1:
         """Put pairs into the index without a lookup, because the caller knows that none of the keys exists."""

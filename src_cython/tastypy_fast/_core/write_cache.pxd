@@ -1,6 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.cache_entry cimport Entry, LastYielded, YieldedCopy
+from tastypy_fast._core.deleted_runs cimport DeletedRuns
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule
@@ -15,8 +16,16 @@ cdef class WriteCache:
     # Entries that were assigned without a lookup, so it is not known yet whether the disk has their keys.
     cdef list unresolved
     # Entries whose seqs are not on disk yet, by seq. ``new_seqs`` has these seqs in order, and some that are outdated.
+    # The last one is not outdated, and neither is that at ``new_start``, before which all are.
     cdef dict new_entries
     cdef list new_seqs
+    cdef Py_ssize_t new_start
+    # Seqs of records on disk that are deleted or relocated in memory, so that iterators skip them, and the runs of
+    # these. Some may be missing, because iterators check each entry.
+    cdef set deleted
+    cdef DeletedRuns runs
+    # How many records and new seqs iterators have read, for tests.
+    cdef readonly long long steps
     # How many keys the store has more than the disk, and how many keys are on disk (-1: not known).
     cdef long long len_delta
     cdef long long disk_count
@@ -86,6 +95,8 @@ cdef class WriteCache:
     cdef int remove_len_delta(self, Entry entry) except -1
     cdef int track_new(self, Entry entry) except -1
     cdef int untrack_new(self, Entry entry) except -1
+    cdef int forget_new(self) except -1
+    cdef int forget_deleted(self) except -1
     cdef int count_as_dirty(self, Entry entry) except -1
     cdef int adopt(self, Entry entry) except -1
     cdef int drop(self, Entry entry) except -1

@@ -27,6 +27,7 @@ from tastypy_fast._core.cache_entry cimport (
     make_entry,
     pack,
 )
+from tastypy_fast._core.deleted_runs cimport DeletedRuns
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
@@ -71,8 +72,8 @@ cdef class WriteCache:
         self.entries = {}
         self.pinned = PinnedEntries()
         self.unresolved = []
-        self.new_seqs = []
-        self.new_entries = {}
+        self.forget_new()
+        self.forget_deleted()
         self.len_delta = 0
         self.disk_count = -1
         self.dirty_count = 0
@@ -384,6 +385,24 @@ cdef class WriteCache:
             del self.new_entries[entry.seq]
             if len(self.new_seqs) > 2 * len(self.new_entries) + 100:
                 self.new_seqs = sorted(self.new_entries)
+                self.new_start = 0
+            # An iterator begins at either end of new_seqs, and would meet all that are outdated there.
+            while self.new_start < len(self.new_seqs) and self.new_seqs[self.new_start] not in self.new_entries:
+                self.new_start += 1
+            while len(self.new_seqs) > self.new_start and self.new_seqs[len(self.new_seqs) - 1] not in self.new_entries:
+                self.new_seqs.pop()
+        return 0
+
+    cdef int forget_new(self) except -1:
+        self.new_entries = {}
+        self.new_seqs = []
+        self.new_start = 0
+        return 0
+
+    cdef int forget_deleted(self) except -1:
+        """Forget which records are deleted, because a sync has deleted them on disk, or because they exist again."""
+        self.deleted = set()
+        self.runs = DeletedRuns()
         return 0
 
     cdef int count_as_dirty(self, Entry entry) except -1:
@@ -629,6 +648,8 @@ cdef class WriteCache:
         self.remove_len_delta(entry)
         self.untrack_new(entry)
         self.last_yielded.key = None
+        if entry.disk_seq >= 0:
+            self.deleted.add(entry.disk_seq)
         entry.exists = False
         entry.relocated = False
         entry.seq = ABSENT
@@ -1043,6 +1064,9 @@ cdef class WriteCache:
             self.untrack_new(entry)
             if entry.dirty:
                 self.cache_version += 1
+            if entry.exists and entry.seq != entry.disk_seq:
+                # Another cache (clone=False) may have added later records, which were deleted here.
+                self.runs.remove(entry.seq)
             entry.disk_seq = entry.seq if entry.exists else ABSENT
             entry.dirty = entry.relocated = entry.status_dirty = False
             self.dirty_count -= entry.counts_as_dirty
@@ -1078,8 +1102,8 @@ cdef class WriteCache:
         self.pinned.add(older)
         self.borrowed = set()
         self.unresolved = []
-        self.new_entries = {}
-        self.new_seqs = []
+        self.forget_new()
+        self.forget_deleted()
         self.len_delta = 0
         self.dirty_count = left
         for item in kept:
@@ -1107,8 +1131,8 @@ cdef class WriteCache:
         self.entries = {}
         self.pinned.by_key = {}
         self.unresolved = []
-        self.new_seqs = []
-        self.new_entries = {}
+        self.forget_new()
+        self.forget_deleted()
         self.borrowed = set()
         self.len_delta = self.dirty_count = 0
         self.cache_version += 1
@@ -1123,6 +1147,7 @@ cdef class WriteCache:
         """Look up all keys in the cache on disk again, because another cache has written the store."""
         cdef Entry entry
         cdef list held = self.drop_unchanged()
+        self.forget_deleted()
         self.disk_version = self.store.disk_version
         self.snapshot_id = -1
         self.disk_count = -1

@@ -29,6 +29,7 @@ cdef class ClaimIterator:
     the tasks that were claimed and not yielded, and subtract their tries. Threads may share an iterator.
     """
 
+    # None after the end, as ``store`` and ``transaction`` are.
     cdef SharedPodHandle tracker
     # The SharedStore.
     cdef object store
@@ -54,6 +55,8 @@ cdef class ClaimIterator:
     # How many iterators of the worker had ended when ``own`` was read.
     cdef long long ended_iterators
     cdef bint finished
+    # How many threads are in a step.
+    cdef int running
 
     def __cinit__(self):
         # An object that is collected before __init__() has ended has nothing to release.
@@ -79,6 +82,18 @@ cdef class ClaimIterator:
         return self
 
     def __next__(self):
+        if self.finished:
+            raise StopIteration
+        self.running += 1
+        try:
+            return self.step()
+        finally:
+            self.running -= 1
+            if self.finished:
+                self.release()
+
+    cdef object step(self):
+        """Return what to yield next. Raises StopIteration at the end."""
         while not self.finished:
             view = self.tracker.read_handle()
             if self.worker is not self.store.worker:
@@ -221,6 +236,18 @@ cdef class ClaimIterator:
         if not self.finished and self.slot is not None and self.worker is self.store.worker:
             self.transaction.perform(OPERATION, self._close)
         self.finished = True
+        self.release()
+
+    cdef int release(self) except -1:
+        """Let go of the store after the end, as the iterator of a dict does, unless another thread is in a step."""
+        if self.running == 0:
+            # Clear the fields first, because the end of the last reference to a store runs its finalizers.
+            _ended = self.tracker, self.store, self.transaction, self.worker, self.slot, self.worker_slots
+            self.tracker = None
+            self.transaction = None
+            self.worker_slots = None
+            self.store = self.worker = self.slot = None
+        return 0
 
     def _close(self):
         if self.slot is not None:

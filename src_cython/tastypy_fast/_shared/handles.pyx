@@ -540,6 +540,7 @@ cdef class LiveIterator:
     ``make`` makes the iterator over one handle. No transaction stays open between two steps.
     """
 
+    # All are None after the end.
     cdef SharedPodHandle store
     cdef object make
     cdef StoreHandle handle
@@ -555,18 +556,28 @@ cdef class LiveIterator:
         return self
 
     def __next__(self):
+        cdef SharedPodHandle store = self.store
+        cdef StoreIterator iterator = self.iterator
         cdef StoreHandle handle
-        if self.iterator is None:
+        make = self.make
+        if iterator is None:
             raise StopIteration
-        handle = self.store.read_handle()
+        handle = store.read_handle()
         if handle is not self.handle:
-            iterator = self.make(handle)
-            iterator.seek(self.iterator.position)
+            position = iterator.position
+            iterator = make(handle)
+            iterator.seek(position)
+            if self.iterator is None:
+                raise StopIteration  # another thread has come to the end
             self.handle = handle
             self.iterator = iterator
         try:
-            return next(self.iterator)
+            return next(iterator)
         except StopIteration:
-            # End for good, even if the other handle would have more items.
+            # End for good, even if the other handle would have more items, and let go of the store. ``store`` keeps it
+            # until this method ends, because the end of its last reference runs finalizers.
             self.iterator = None
+            self.handle = None
+            self.store = None
+            self.make = None
             raise
