@@ -6,6 +6,7 @@ The module is not called ``main``, because a submodule of that name would hide t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -27,7 +28,7 @@ from tastypy_fast.cli.exit_codes import (
     print_error,
 )
 from tastypy_fast.cli.failures import errors
-from tastypy_fast.cli.formatting import accept_any_text
+from tastypy_fast.cli.formatting import set_up_output
 from tastypy_fast.cli.import_export import export, import_
 from tastypy_fast.cli.maintain import compact, copy, repair, verify
 from tastypy_fast.cli.read import get, ls
@@ -110,7 +111,7 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 
 def run(arguments: list[str]) -> int:
     """Run the command with these arguments, and return its exit code. Each error and warning is one line on stderr."""
-    accept_any_text(sys.stdout)
+    set_up_output(sys.stdout)
     try:
         with warnings.catch_warnings():
             # Print warnings without a line of source code, because it is of no use to a user of the command.
@@ -118,9 +119,7 @@ def run(arguments: list[str]) -> int:
             result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()
     except CommandStopped as stopped:
-        # Send the rest of the output to /dev/null, because the interpreter flushes it at exit and would fail.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return stopped.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -133,6 +132,20 @@ def run(arguments: list[str]) -> int:
         print_error(error.format_message())
         return OTHER_ERROR
     except (CommandError, PersistentOrderedDictException, OSError) as error:
+        if _is_of_stdout(error):
+            _discard_output()
+            error = CommandError(f"stdout cannot be written: {error.args[1]}", OTHER_ERROR)
         print_error(format_error(error))
         return exit_code_of(error)
     return result if isinstance(result, int) else OK
+
+
+def _is_of_stdout(error: BaseException) -> bool:
+    """Return whether an error is that of writing stdout. Files have names, and a store has errors of its own."""
+    return type(error) is OSError and error.filename is None and error.errno not in (None, errno.EIO)
+
+
+def _discard_output() -> None:
+    """Send the rest of the output to /dev/null, because the interpreter flushes it at exit and would fail."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,17 @@ from tastypy_fast._inspect.task_counts import ActiveClaim, StatusCounts, TaskCou
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
 from tastypy_fast._shared.claims import key_at
-from tastypy_fast.cli.formatting import as_json, console, duration, key_text, print_line, printable, quantity, size_text
+from tastypy_fast.cli.formatting import (
+    as_json,
+    console,
+    duration,
+    key_text,
+    print_line,
+    printable,
+    quantity,
+    size_text,
+    write_line,
+)
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 from tastypy_fast.pipeline.worker import parse_time
@@ -161,4 +171,4 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
     to = console()
     with to.capture() as capture:
         to.print(table)
-    print_line("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    write_line("\n".join(line.rstrip() for line in capture.get().splitlines()))
