@@ -30,7 +30,7 @@ def test_add_adds_missing_tasks(path, tmp_path):
     assert json.loads(run("add", path, "-", "--json", "--json-keys", stdin='1\n["x",2]\n')) == {"added": 2, "there": 0}
     with Tracker(path) as tracker:
         assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
-    out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=2)
+    out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=4)
     assert "stdin, line 2" in error
     assert out == "added 0 tasks, 0 existed already\n"
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
@@ -59,7 +59,7 @@ def test_add_reads_json_keys_that_null_characters_end(path):
         "added 3 tasks, 0 existed already\n")
     with Tracker(path) as tracker:
         assert tracker.keys() == [1, ("x", 2), "a"]
-    _, error = run("add", path, "-0", "--json-keys", "-", stdin='"new"\0nonsense\0', code=2)
+    _, error = run("add", path, "-0", "--json-keys", "-", stdin='"new"\0nonsense\0', code=4)
     assert "stdin, key 2" in error
 
 
