@@ -31,6 +31,7 @@ from tastypy_fast.cli.failures import errors
 from tastypy_fast.cli.formatting import set_up_output
 from tastypy_fast.cli.import_export import export, import_
 from tastypy_fast.cli.maintain import compact, copy, repair, verify
+from tastypy_fast.cli.man_page import man
 from tastypy_fast.cli.read import get, ls
 from tastypy_fast.cli.run import run as run_command
 from tastypy_fast.cli.status import status
@@ -74,14 +75,16 @@ Exit codes:
        not installed
   2    invalid arguments
   3    the store cannot be opened: it does not exist, is not a store,
-       is damaged, has a newer format, or a private process has it open
-  4    any other error: disk full, input that cannot be read, ...
+       is damaged, has a newer format, may not be read, or a private
+       process has it open; or TARGET exists, or may not be written
+  4    any other error: a file or stdin that cannot be read or is not
+       valid, output that cannot be written, a full disk, ...
   130  stopped by Ctrl-C
   141  the reader of the output exited (as with | head)
   143  stopped by SIGTERM
 
 \b
-To complete commands, options and paths with the Tab key:
+To complete commands, options, stores and keys with the Tab key:
   bash   eval "$(_TASTYPY_FAST_COMPLETE=bash_source tastypy-fast)"    in ~/.bashrc
   zsh    eval "$(_TASTYPY_FAST_COMPLETE=zsh_source tastypy-fast)"     in ~/.zshrc
   fish   _TASTYPY_FAST_COMPLETE=fish_source tastypy-fast | source     in ~/.config/fish/config.fish
@@ -100,7 +103,9 @@ def tastypy_fast() -> None:
 
 
 for command in (status, watch, run_command, errors, ls, get, set_value, rm, add, done, reset, abort, export, import_,
-                copy, compact, verify, repair):
+                copy, compact, verify, repair, man):
+    # The help of all commands shows the whole first sentence of each. By default click cuts it.
+    command.short_help = " ".join((command.help or "").split("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
     tastypy_fast.add_command(command)
 
 

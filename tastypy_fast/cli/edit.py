@@ -12,6 +12,7 @@ from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker, Uns
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast._formats.json_text import parse_json
+from tastypy_fast.cli.completion import complete_keys
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError
 from tastypy_fast.cli.formatting import as_json, key_as_json, parse_key, print_line, quantity
 from tastypy_fast.cli.key_filters import (
@@ -46,7 +47,7 @@ def print_report(as_object: bool, sentence: str, **numbers: Any) -> None:
 
 @click.command(name="set")
 @store_argument
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.argument("value")
 @json_keys_option
 @click.option("--text", is_flag=True, help="Store VALUE as a string instead of parsing it as JSON.")

@@ -55,7 +55,7 @@ def terminal_text(text: str, encoding: str) -> str:
     >>> terminal_text('{"a":"\\x9b31m\\u202e"}', "utf-8"), terminal_text("é", "ascii")
     ('{"a":"\\\\u009b31m\\\\u202e"}', '\\\\u00e9')
     """
-    if text.isprintable() and (text.isascii() or _has_all(encoding, text)):
+    if text.isprintable() and _has_all(encoding, text):
         return text
     return "".join(char if char in "\n\t" or (char.isprintable() and _has_all(encoding, char)) else
                    json.dumps(char)[1:-1] for char in text)
@@ -181,7 +181,8 @@ def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
 
 def print_line(text: str) -> None:
     """Print one line on stdout. On a terminal, what it would interpret is escaped."""
-    write_line(terminal_text(text, sys.stdout.encoding) if sys.stdout.isatty() else text)
+    is_plain = text.isascii() and text.isprintable()
+    write_line(text if is_plain or not sys.stdout.isatty() else terminal_text(text, sys.stdout.encoding))
 
 
 def write_line(text: str) -> None:

@@ -17,6 +17,7 @@ from tastypy_fast._inspect.store_info import find_seq
 from tastypy_fast._inspect.task_counts import ActiveClaim, FailureRule, active_claims, read_claims
 from tastypy_fast._paths import checked
 from tastypy_fast._shared.claims import key_at
+from tastypy_fast.cli.completion import complete_keys, complete_store
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, INCOMPLETE, OTHER_ERROR, USAGE, CommandError
 from tastypy_fast.cli.fields import FieldCondition, FieldConditionType
 from tastypy_fast.cli.formatting import as_json, parse_key, read_lines
@@ -110,7 +111,7 @@ class PathType(click.Path):
             self.fail(str(error.strerror), param, ctx)
 
 
-store_argument = click.argument("store", type=PathType())
+store_argument = click.argument("store", type=PathType(), shell_complete=complete_store)
 json_keys_option = click.option(
     "--json-keys", is_flag=True,
     help='Read and print keys as JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. Without it, keys are strings.',
@@ -137,8 +138,10 @@ FILTERS = (
     click.option("--where", type=FieldConditionType(), multiple=True, metavar="FIELD=VALUE",
                  help="Keys whose value has this field with this value. FIELD is a name, or a.b for the field b in the "
                       "field a. VALUE is JSON, or else a string. Can be given several times; then all must match."),
-    click.option("--from", "first", metavar="KEY", help="Start at this key, in the order in which keys were added."),
-    click.option("--to", "last", metavar="KEY", help="Stop after this key, in the order in which keys were added."),
+    click.option("--from", "first", metavar="KEY", shell_complete=complete_keys,
+                 help="Start at this key, in the order in which keys were added."),
+    click.option("--to", "last", metavar="KEY", shell_complete=complete_keys,
+                 help="Stop after this key, in the order in which keys were added."),
     click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N",
                  help="Skip the first N matching keys."),
     click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Select at most N keys."),
@@ -173,7 +176,7 @@ def key_options(command: F) -> F:
         "--file", "file", metavar="FILE", type=PathType(allow_dash=True),
         help="Read keys from a file, one per line; - is stdin. A key that is - also reads stdin.",
     )(command)
-    return click.argument("keys", nargs=-1)(command)
+    return click.argument("keys", nargs=-1, shell_complete=complete_keys)(command)
 
 
 # Given keys
@@ -239,8 +242,9 @@ def iter_matching(store: Reader, key_filter: KeyFilter, json_keys: bool, values:
     values = values or bool(key_filter.where)
     walk = _claimed(store) if key_filter.statuses == {"claimed"} else _walk(store, key_filter, values, start)
     fits = _fits(key_filter.match)
-    found = (match for match in _between(walk, start, end)
-             if fits(match.key) and key_filter.has_fields(match.value))
+    found = (match for match in _between(walk, start, end) if fits(match.key))
+    if key_filter.where:
+        found = (match for match in found if key_filter.has_fields(match.value))
     return islice(found, key_filter.offset, None if key_filter.limit is None else key_filter.offset + key_filter.limit)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -142,8 +143,9 @@ def print_missing_key(store: Reader | Any, text: str, json_keys: bool) -> None:
     hint = ""
     if not json_keys and text.removeprefix("-").isdecimal() and len(text) < 4000 and int(text) in store:
         hint = f"; the integer {text} exists, use --json-keys to select it"
-    elif not json_keys and _is_json_of_key(text, store):
-        hint = "; ls prints a key with a line break as JSON, so use --json-keys or -0 with both commands"
+    elif not json_keys and (key := _key_in_json(text)) is not None and key in store:
+        hint = ("; ls prints a key with a line break or a null character as JSON, so use --json-keys"
+                f"{'' if chr(0) in key else ' or -0'} with both commands")
     elif "\0" in text:
         hint = "; use -0 if null characters separate the keys"
     elif json_keys and text in store:
@@ -151,11 +153,9 @@ def print_missing_key(store: Reader | Any, text: str, json_keys: bool) -> None:
     print_error(f"no such key: {as_json(text) if not json_keys else text}{hint}")
 
 
-def _is_json_of_key(text: str, store: Reader | Any) -> bool:
-    """Return whether a text is the JSON of a string that is a key."""
-    if not text.startswith('"'):
-        return False
-    try:
-        return parse_key(text, True) in store
-    except ValueError:
-        return False
+def _key_in_json(text: str) -> str | None:
+    """Return the string of which a text is the JSON, or None."""
+    if text.startswith('"'):
+        with suppress(ValueError):
+            return str(parse_key(text, True))
+    return None
