@@ -12,12 +12,14 @@ from typing import Any
 from benchmarks import measure, published, report, system
 from benchmarks.inputs import KEY_KINDS
 from benchmarks.measure import ALL_WORKLOADS
+from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS
 from benchmarks.results import Result, SavedResults
 from benchmarks.runner import Runner, Step
 from benchmarks.shared_stores import SHARED_STORES
 from benchmarks.stores import STORES
 
-ALL_STORES = list(dict.fromkeys([*STORES, *SHARED_STORES]))
+WAYS = [name for workload in PIPELINE_WORKLOADS.values() for name in workload.stores()]
+ALL_STORES = list(dict.fromkeys([*STORES, *SHARED_STORES, *WAYS]))
 
 
 def main() -> str | None:
@@ -36,7 +38,7 @@ def main() -> str | None:
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         facts: dict[str, dict[str, Any]] = {
             "machine": system.machine(Path(folder)),
-            "stores": {name: info.facts() for name, info in measure.store_infos(workloads).items()},
+            "stores": measure.store_facts(workloads),
             "left out": measure.not_installed(workloads),
         }
         for name, why in facts["left out"].items():
@@ -62,7 +64,7 @@ def _steps(options: argparse.Namespace) -> list[Step]:
     if not options.published:
         return [
             Step(
-                options.only or list(ALL_WORKLOADS),
+                options.only or [name for name in ALL_WORKLOADS if name not in PIPELINE_WORKLOADS],
                 options.n or [100_000],
                 options.keys or ["url"],
                 options.processes or [2],
@@ -86,6 +88,7 @@ def _steps(options: argparse.Namespace) -> list[Step]:
             options.rounds or step.rounds,
             selected(options.stores, step.stores or ALL_STORES),
             options.limit or step.limit,
+            step.repeat_slow,
         )
         for step in published.PUBLISHED
     ]
@@ -105,13 +108,14 @@ def _parser() -> argparse.ArgumentParser:
         "To compare two installations of tastypy_fast: python -m benchmarks.compare --help.",
     )
     add = parser.add_argument
-    add("-n", type=positive, nargs="+", metavar="N", help="numbers of keys in the store (100,000)")
+    add("-n", type=positive, nargs="+", metavar="N", help="numbers of keys in the store, or of tasks (100,000)")
     add("--rounds", type=positive, metavar="R", help="measurements of each workload and store (3)")
-    add("--only", nargs="+", choices=list(ALL_WORKLOADS), metavar="WORKLOAD", help="run only these workloads (all)")
+    add("--only", nargs="+", choices=list(ALL_WORKLOADS), metavar="WORKLOAD", help="run only these (all but pipelines)")
     add("--stores", nargs="+", choices=ALL_STORES, metavar="STORE",
-        help=f"measure only these stores, of {', '.join(ALL_STORES)}")
+        help=f"measure only these stores, or ways to run tasks, of {', '.join(ALL_STORES)}")
     add("--keys", nargs="+", choices=KEY_KINDS, help="kinds of keys, for workloads of one process (url)")
-    add("--processes", type=positive, nargs="+", metavar="P", help="numbers of processes on a shared store (2)")
+    add("--processes", type=positive, nargs="+", metavar="P",
+        help="numbers of processes on a shared store, or of workers of a pipeline (2)")
     add("--batches", type=positive, nargs="+", metavar="B", help="changes per operation on a shared store (1)")
     add("--limit", type=float, metavar="SECONDS",
         help="longest time of one measurement of another store; a slower store is measured with fewer keys (20)")

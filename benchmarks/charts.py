@@ -34,10 +34,15 @@ TEXT, FRAME, GRID = "#1f2328", "#8c959f", "#dfe3e8"
 # label: (stores, fill, hatch). The packages are the other stores.
 PACKAGES = "packages"
 BARS = {
-    OURS: ((OURS,), BLUE, ""),
+    OURS: ((OURS, "run shared", "run marks", "run workers"), BLUE, ""),
     "LMDB by hand": (("lmdb",), "#e69f00", "//"),
     "sqlite3 by hand": (("sqlite3",), "#7fd1b9", "\\\\"),
     PACKAGES: ((), "#c3cad1", ""),
+    "other ways to run tasks, which keep no results": (
+        ("futures", "futures 100", "multiprocessing", "joblib", "joblib auto", "xargs", "parallel", "client.map"),
+        "#c3cad1", "",
+    ),
+    "a loop in one process, a reference": (("loop",), "#ffffff", "xx"),
     "bare LMDB put (a reference, not a store)": (("bare lmdb",), "#ffffff", "xx"),
 }
 # store: (colour, marker, dashes)
@@ -89,6 +94,7 @@ def charts(measured: Measured) -> dict[str, Chart]:
         "dict": Chart(f"A dict on disk, {n:,} keys, one process", False, _bars(measured.private(DICT))),
         "tracker": Chart(f"A task tracker, {n:,} tasks, one process", False, _bars(measured.private(TRACKER))),
         "shared": Chart("Two processes on one store", False, _bars(measured.shared(2, MAIN_BATCHES))),
+        "pipelines": Chart("Ways to run tasks", False, _bars(measured.pipelines())),
     }
     return {f"{name}.svg": chart for name, chart in found.items() if chart.panels}
 

@@ -132,6 +132,7 @@ def _compare(options: argparse.Namespace, installations: list[Installation]) -> 
 
 def _steps(options: argparse.Namespace, names: list[str]) -> list[Any]:
     from benchmarks.measure import stores_of
+    from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS
     from benchmarks.runner import Step
     from benchmarks.shared_workloads import SHARED_WORKLOADS
     from benchmarks.stores import OURS
@@ -145,7 +146,7 @@ def _steps(options: argparse.Namespace, names: list[str]) -> list[Any]:
 
     chosen = options.only or [*WORKLOADS, *SHARED_WORKLOADS]
     private = [name for name in chosen if name in WORKLOADS]
-    shared = [name for name in chosen if name in SHARED_WORKLOADS]
+    shared = [name for name in chosen if name in SHARED_WORKLOADS or name in PIPELINE_WORKLOADS]
     # A slow installation is measured in full, because both must do the same work.
     common = {"rounds": options.rounds, "limit": inf}
     steps = [
@@ -246,11 +247,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--python", action="append", default=[], metavar="[NAME=]PATH",
         help="an interpreter with tastypy_fast installed; repeat it, the first is the base of the ratios")
     add("--rounds", type=_positive, default=5, metavar="R", help="measurements of each workload (5)")
-    add("--only", nargs="+", metavar="WORKLOAD", help="run only these workloads (all)")
+    add("--only", nargs="+", metavar="WORKLOAD", help="run only these workloads (all but pipelines)")
     add("-n", type=_positive, nargs="+", default=[300_000], metavar="N", help="keys in private stores (300,000)")
-    add("--shared-n", type=_positive, nargs="+", default=[20_000], metavar="N", help="keys in shared stores (20,000)")
+    add("--shared-n", type=_positive, nargs="+", default=[20_000], metavar="N",
+        help="keys in shared stores, and tasks of a pipeline (20,000)")
     add("--keys", nargs="+", choices=("url", "digest"), default=["url"], help="kinds of keys in private stores (url)")
-    add("--processes", type=_positive, nargs="+", default=[2], metavar="P", help="processes on a shared store (2)")
+    add("--processes", type=_positive, nargs="+", default=[2], metavar="P",
+        help="processes on a shared store, and workers of a pipeline (2)")
     add("--batches", type=_positive, nargs="+", default=[1], metavar="B",
         help="changes per operation on a shared store (1)")
     add("--at-least", type=float, default=0.0, metavar="RATIO",

@@ -18,16 +18,18 @@ from typing import Any
 from benchmarks import parallel_run
 from benchmarks.clock import Clock
 from benchmarks.inputs import Content
+from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS, PipelineWorkload
 from benchmarks.results import Case, Sample
 from benchmarks.shared_stores import NOT_INSTALLED as SHARED_NOT_INSTALLED
 from benchmarks.shared_stores import SHARED_STORES
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, SharedWorkload
 from benchmarks.stores import NOT_INSTALLED, STORES
-from benchmarks.stores.base import StoreInfo
-from benchmarks.system import anonymous_memory, disk_use
+from benchmarks.system import anonymous_memory, disk_use, processor_seconds
 from benchmarks.workloads import PREPARATIONS, WORKLOADS, Workload
 
-ALL_WORKLOADS: dict[str, Workload | SharedWorkload] = {**WORKLOADS, **SHARED_WORKLOADS}
+ALL_WORKLOADS: dict[str, Workload | SharedWorkload | PipelineWorkload] = {
+    **WORKLOADS, **SHARED_WORKLOADS, **PIPELINE_WORKLOADS
+}  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.005
 
@@ -38,14 +40,16 @@ def stores_of(workload: str, batch: int = 1) -> list[str]:
     return list(about.stores(batch) if isinstance(about, SharedWorkload) else about.stores())
 
 
-def store_infos(workloads: Sequence[str]) -> dict[str, StoreInfo]:
-    """Return the stores that take part in these workloads."""
-    found: dict[str, StoreInfo] = {}
+def store_facts(workloads: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what the results file stores about the stores and ways that take part in these workloads."""
+    found: dict[str, Any] = {}
     if not WORKLOADS.keys().isdisjoint(workloads):
         found |= STORES
     if not SHARED_WORKLOADS.keys().isdisjoint(workloads):
         found |= {f"shared {name}": info for name, info in SHARED_STORES.items()}
-    return found
+    for workload in PIPELINE_WORKLOADS.keys() & workloads:
+        found |= {f"{workload} {name}": way for name, way in PIPELINE_WORKLOADS[workload].stores().items()}
+    return {name: info.facts() for name, info in found.items()}
 
 
 def not_installed(workloads: Sequence[str]) -> dict[str, str]:
@@ -53,6 +57,9 @@ def not_installed(workloads: Sequence[str]) -> dict[str, str]:
     found = {} if WORKLOADS.keys().isdisjoint(workloads) else dict(NOT_INSTALLED)
     if not SHARED_WORKLOADS.keys().isdisjoint(workloads):
         found |= {f"shared {name}": why for name, why in SHARED_NOT_INSTALLED.items()}
+    for workload in PIPELINE_WORKLOADS.keys() & workloads:
+        found |= {f"{workload} {name}": f"skipped, because {way.needs} is not installed"
+                  for name, way in PIPELINE_WORKLOADS[workload].ways.items() if not way.is_installed()}  # fmt: skip
     return found
 
 
@@ -64,7 +71,9 @@ def _say(**facts: Any) -> None:
 
 
 def _child(store: str, path: str, case: Case) -> None:
-    if case.workload in SHARED_WORKLOADS:
+    if case.workload in PIPELINE_WORKLOADS:
+        _run_pipeline(PIPELINE_WORKLOADS[case.workload], store, Path(path), case)
+    elif case.workload in SHARED_WORKLOADS:
         shared = SHARED_WORKLOADS[case.workload]
         _run_parallel(shared, shared.stores(case.batch)[store](path), path, case)
     else:
@@ -97,11 +106,28 @@ def _run_parallel(workload: SharedWorkload, store: Any, path: str, case: Case) -
     _say(verified=True)
 
 
+def _run_pipeline(workload: PipelineWorkload, way: str, path: Path, case: Case) -> None:
+    path.mkdir()
+    keys = workload.keys(case.n)
+    execution = workload.ways[way].execution(path, keys, case.processes)
+    memory = anonymous_memory() if execution.driver else None
+    _say(memory=memory)
+    cpu = processor_seconds()
+    seconds = execution.seconds()
+    memory = anonymous_memory()
+    cpu = processor_seconds() - cpu
+    items = 1 if workload.unit == "ms" else len(keys)
+    _say(seconds=seconds, cpu_seconds=cpu, items=items, memory=memory, disk=disk_use(path))
+    execution.close()
+    execution.verify()
+    _say(verified=True)
+
+
 # The parent
 
 
 def measure(store: str, case: Case, path: Path, python: str = sys.executable) -> Sample:
-    """Run one workload on the store at ``path`` in a new process, which starts further ones for a shared workload.
+    """Run one workload on the store at ``path`` in a new process, which may start further ones.
 
     Raises:
         RuntimeError: The workload failed, or its result was wrong.

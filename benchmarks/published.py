@@ -14,6 +14,14 @@ BATCHED = ("shared_set", "shared_locked_increment", "shared_done", "shared_claim
 SHARED_N = 20_000
 # The workloads whose speed is plotted against the number of keys.
 CURVES = ("fill", "overwrite", "update", "read", "iterate", "tracker_fill", "tracker_loop")
+# The number of tasks of each pipeline, and the limit. A total time can be compared only with the same number of tasks.
+PIPELINES = {
+    "pipeline_nothing": (100_000, 15),
+    "pipeline_commands": (2000, 15),
+    "pipeline_dask": (50_000, 15),
+    "pipeline_tail": (20_000, 60),
+    "pipeline_resume": (200_000, 60),
+}
 
 PUBLISHED = (
     Step(SHARED, (SHARED_N,), processes=(1, 2, 4), rounds=2),
@@ -26,4 +34,10 @@ PUBLISHED = (
     # One round, because each measurement takes minutes.
     Step(("fill", "read", "iterate", "open_count"), (10 * MILLION,), rounds=1, stores=(OURS, "lmdb"), limit=240),
     Step(("tracker_fill", "tracker_loop", "tracker_todo", "tracker_counts"), (10 * MILLION,), rounds=1, stores=(OURS,)),
+    *(
+        Step((name,), (n,), processes=(2,), rounds=3, limit=limit, repeat_slow=True)
+        for name, (n, limit) in PIPELINES.items()
+    ),
+    # For the memory of the driver.
+    Step(("pipeline_nothing",), (MILLION,), processes=(2,), rounds=1, stores=(OURS,)),
 )

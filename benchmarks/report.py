@@ -34,7 +34,8 @@ def as_text(facts: dict[str, Any], results: Sequence[Result]) -> str:
         "median: items per second, or milliseconds (ms) for the whole workload. tastypy_fast: its speed divided by\n"
         "that of this store. CPU: processor time per item, without waiting. memory: the peak growth of anonymous\n"
         "memory. disk: the size of the files after the workload. With several processes, all values are sums over\n"
-        "the processes and their server. (at n keys): measured with fewer keys, because larger runs were too slow."
+        "the processes and their server; of a pipeline, memory is that of the driver. (at n keys): measured with\n"
+        "fewer keys, because larger runs were too slow."
     )
     return "\n\n".join(parts)
 

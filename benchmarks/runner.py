@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import ALL_WORKLOADS, measure, stores_of
 from benchmarks.results import Case, Result, Sample
+from benchmarks.shared_workloads import SHARED_WORKLOADS
 from benchmarks.stores import OURS
 from benchmarks.workloads import PREPARATIONS, WORKLOADS, Workload
 
@@ -23,9 +24,10 @@ PROBE_SIZES = sorted(digit * 10**power for digit in (1, 2, 5) for power in range
 class Step(NamedTuple):
     """A part of a run: every combination of its fields, in ``rounds`` rounds.
 
-    ``stores`` is None for all stores. ``processes`` and ``batches`` apply to shared workloads only. ``limit`` is the
-    longest time of a measurement of another store, in seconds: a slower store is measured with fewer keys. A
-    measurement of more than half the limit is not repeated.
+    ``stores`` is None for all stores. ``keys`` apply to workloads of one process, ``processes`` to the others (they are
+    the workers of a pipeline), ``batches`` to shared workloads. ``limit`` is the longest time of a measurement of
+    another store, in seconds: a slower store is measured with fewer keys. A measurement of more than half the limit is
+    not repeated, unless ``repeat_slow``.
     """
 
     workloads: Sequence[str]
@@ -36,6 +38,7 @@ class Step(NamedTuple):
     rounds: int = 3
     stores: Sequence[str] | None = None
     limit: float = 20
+    repeat_slow: bool = False
 
     def tables(self, n: int) -> list[list[Result]]:
         """Return the results to measure at one size: a list of all stores for each case."""
@@ -58,7 +61,7 @@ class Step(NamedTuple):
                 yield from (
                     Case(workload, n, "url", processes, batch)
                     for processes in self.processes
-                    for batch in self.batches
+                    for batch in (self.batches if workload in SHARED_WORKLOADS else (1,))
                 )
 
     def measurements(self) -> int:
@@ -86,6 +89,7 @@ class Runner:
         self._measure_store = measure
         self._required = required
         self._limit = inf
+        self._repeat_slow = False
         self._prepared: set[Path] = set()
         # Seconds by store and case, then by n.
         self._seconds: dict[tuple[str, Case], dict[int, float]] = {}
@@ -103,7 +107,7 @@ class Runner:
         count = 0
         results: list[Result] = []
         for step in steps:
-            self._limit = step.limit
+            self._limit, self._repeat_slow = step.limit, step.repeat_slow
             for n in step.sizes:
                 tables = step.tables(n)
                 results += [result for table in tables for result in table]
@@ -130,7 +134,8 @@ class Runner:
         if any(failure.startswith(f"{title(result.case)}, {result.store}:") for failure in self.failures):
             return "skipped"
         required = result.store in self._required
-        if not required and result.samples and result.samples[0].seconds > self._limit / 2:
+        is_slow = result.samples and result.samples[0].seconds > self._limit / 2
+        if is_slow and not required and not self._repeat_slow:
             return "slow, measured once"
         try:
             if not result.samples:

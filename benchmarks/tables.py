@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 from typing import NamedTuple
 
+from benchmarks.pipeline_ways import LONG_SECONDS
+from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS, long_tasks
 from benchmarks.published import DICT, MILLION, TRACKER
 from benchmarks.results import Case, Result, SavedResults
 from benchmarks.shared_stores import ALL_SHARED_STORES
@@ -16,14 +20,19 @@ from benchmarks.workloads import WORKLOADS
 
 # The order of the columns.
 COLUMNS = (OURS, "lmdb", "lmdb layout", "sqlite3", "sqlite3 full", "rocksdict", "rocksdict flushed", "lmdbm",
-           "sqlitedict", "diskcache", "persist-queue", "litequeue", "huey", "Manager", "bare lmdb")  # fmt: skip
+           "sqlitedict", "diskcache", "persist-queue", "litequeue", "huey", "Manager", "bare lmdb",
+           *dict.fromkeys(name for workload in PIPELINE_WORKLOADS.values() for name in workload.ways
+                          if name != OURS))  # fmt: skip
 # Variants of other stores. They are only in the details.
 VARIANTS = ("lmdb layout", "sqlite3 full", "rocksdict flushed")
-# Limits that no store with these promises can reach. They are never the best value of a row.
-REFERENCES = ("lmdb layout", "bare lmdb")
+# Limits that no store, or driver of workers, with these promises can reach. They are never the best value of a row.
+REFERENCES = ("lmdb layout", "bare lmdb", "loop")
 NAMES = {"lmdb": "LMDB by hand", "lmdb layout": "LMDB upper bound", "sqlite3": "sqlite3 by hand",
          "sqlite3 full": "sqlite3 by hand, flushed", "Manager": "`Manager` dict",
-         "bare lmdb": "bare LMDB put"}  # fmt: skip
+         "bare lmdb": "bare LMDB put", "run shared": "shared tracker", "run marks": "without results",
+         "run workers": "`run()` workers", "loop": "plain loop", "futures": "concurrent.futures",
+         "futures 100": "futures, by 100", "joblib auto": "joblib, auto",
+         "parallel": "GNU parallel", "client.map": "Dask"}  # fmt: skip
 # A title in a table is broken into lines of this length.
 TITLE_WIDTH = 24
 # Batches that the main page shows. The details have all of them.
@@ -88,22 +97,46 @@ class Measured:
                 rows += [row] if row else []
         return rows
 
+    def pipelines(self) -> list[Row]:
+        """Return a row for each pipeline: the case with the most ways, at its largest number of tasks."""
+        rows: dict[str, Row] = {}
+        for row in self.all_pipelines():
+            earlier = rows.get(row.case.workload)
+            if earlier is None or (len(row.results), row.case.n) >= (len(earlier.results), earlier.case.n):
+                rows[row.case.workload] = row
+        return list(rows.values())
+
+    def all_pipelines(self) -> list[Row]:
+        """Return the rows of all pipelines."""
+        order = list(PIPELINE_WORKLOADS)
+        cases = sorted(
+            (case for case in self._cases if case.workload in PIPELINE_WORKLOADS),
+            key=lambda case: (order.index(case.workload), case.n, case.processes),
+        )
+        titles = (f"{PIPELINE_WORKLOADS[case.workload].about}, {case.n:,} tasks" for case in cases)
+        return [row for title, case in zip(titles, cases, strict=True) if (row := self.row(title, case))]
+
     def versions(self, shared: bool = False) -> dict[str, str]:
         """Return the version of each store in the last run that measured it."""
         found: dict[str, str] = {}
         for result in self.saved.results:
-            if (result.case.workload in SHARED_WORKLOADS) == shared:
+            if result.case.workload in (SHARED_WORKLOADS if shared else WORKLOADS):
                 facts = self.saved.runs[result.run]["stores"]
                 found[result.store] = facts[f"shared {result.store}" if shared else result.store]["version"]
         return {store: found[store] for store in COLUMNS if store in found}
 
-    def machine(self) -> str:
-        """Return where all runs were measured, with all versions."""
+    def machine(self, pipelines: bool = False) -> str:
+        """Return where all stores, or all pipelines, were measured, with all versions."""
+        numbers = {result.run for result in self.saved.results
+                   if (result.case.workload in PIPELINE_WORKLOADS) == pipelines}  # fmt: skip
+        runs = [self.saved.runs[number] for number in sorted(numbers)]
         machines = {f"{facts['processor']}, {facts['cores']} cores, {facts['memory']} of memory, {facts['system']}, "
                     f"{facts['file system']}, {facts['Python']}": None
-                    for facts in (run["machine"] for run in self.saved.runs)}  # fmt: skip
-        stores = (about["version"].split(", ") for run in self.saved.runs for about in run["stores"].values())
-        versions = sorted({version for several in stores for version in several if "Manager" not in version})
+                    for facts in (run["machine"] for run in runs)}  # fmt: skip
+        stores = (about["version"].split(", ") for run in runs for name, about in run["stores"].items()
+                  if (name.split(" ")[0] in PIPELINE_WORKLOADS) == pipelines)  # fmt: skip
+        # What is a part of Python has no version of its own.
+        versions = sorted({version for several in stores for version in several if re.search(r"\d", version)})
         # A version that is also listed with its engine is left out.
         versions = [name for name in versions if not any(other.startswith(f"{name} (") for other in versions)]
         return f"Measured on {'; and on '.join(machines)}. Versions: {', '.join(versions)}."
@@ -181,6 +214,16 @@ def main_page(measured: Measured) -> str:
             _table(shared, ALL_SHARED_STORES),
             _image("Two processes on one store: one bar per store", "shared"),
         ]
+    pipelines = measured.pipelines()
+    if pipelines:
+        parts += [
+            f"## Pipelines, {pipelines[0].case.processes} workers",
+            _PIPELINES,
+            _image("Pipelines: one bar per way to run tasks", "pipelines"),
+            _paragraph(measured.machine(pipelines=True)),
+        ]
+        for row in pipelines:
+            parts += [f"### {_capital(row.title)}", _paragraph(_about_pipeline(row, measured)), _ways(row)]
     parts += ["## Run the benchmark", _RUN, _TOCTREE]
     return "\n\n".join(parts) + "\n"
 
@@ -222,6 +265,9 @@ def details_page(measured: Measured) -> str:
     if shared:
         parts += [f"## Several processes on one store, {_n(shared):,} keys",
                   _table(shared, ALL_SHARED_STORES, spread=True)]  # fmt: skip
+    for row in measured.all_pipelines():
+        workers = f"{row.case.processes} worker{'s' * (row.case.processes > 1)}"
+        parts += [f"## {_capital(row.title)}, {workers}", _ways(row, spread=True)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -302,20 +348,37 @@ _DETAILS_LEGEND = _list(
     "With several processes, the rate is that of all processes together.",
     _EMPTY,
 )
+_PIPELINES = "\n\n".join((
+    _paragraph(
+        "[`run()`](../guide/running.md) calls a function, or runs a command, for each task of a tracker. It keeps "
+        "marks, results, tries and errors. The pools keep nothing, so a program that is killed starts again from the "
+        "first task. The tasks here do nothing: the tables show what a way to run tasks adds to each of them."
+    ),
+    _list(
+        "*Relative time* is the time of this way, divided by that of tastypy_fast.",
+        "*Processor time* is that of the driver and its workers together: for each task, or for the whole workload in "
+        "*ms*.",
+        "*Driver's memory* is the largest growth of the anonymous memory of the process that hands out tasks. It is "
+        "not measured where that process is a program of its own.",
+        "*Keeps* is what is on disk after a kill.",
+    ),
+))
 _RUN = """\
 Machines differ, so measure on yours. From a checkout:
 
 ```bash
 python3 -m venv .venv && .venv/bin/pip install -e '.[bench]'
-.venv/bin/python -m benchmarks -n 100000                        # all workloads, with 100,000 keys
+.venv/bin/python -m benchmarks -n 100000                        # all workloads of stores, with 100,000 keys
 .venv/bin/python -m benchmarks --list                           # the names of the workloads
 .venv/bin/python -m benchmarks -n 100000 --only fill read       # some of them
 .venv/bin/python -m benchmarks --only shared_set --processes 4  # four processes on one store
+.venv/bin/python -m benchmarks --only pipeline_nothing          # run(), pools of processes, joblib, with 100,000 tasks
 ```
 
 Each measurement runs in a process of its own. The stores are measured in turn, in several rounds, so that a noisy
-minute affects all of them. The result of each workload is verified after the measurement. Packages that are not
-installed are skipped. Create the stores on a real disk (`--folder`), because a file system in memory never flushes.
+minute affects all of them. The result of each workload is verified after the measurement. Packages and programs that
+are not installed are skipped. GNU parallel is not part of `bench`. Create the stores on a real disk (`--folder`),
+because a file system in memory never flushes.
 
 To compare two installations of tastypy_fast, for example before and after a change:
 
@@ -330,7 +393,7 @@ To measure what a kill takes from a private tracker, and what the durability lev
 .venv/bin/python -m benchmarks.flush_cost   # operations per second and bytes written, level by level
 ```
 
-This page and its charts are generated. To measure again and to update them, which takes about 40 minutes:
+This page and its charts are generated. To measure again and to update them, which takes about 50 minutes:
 
 ```bash
 .venv/bin/python -m benchmarks --published --json benchmarks/results.json
@@ -428,6 +491,60 @@ def _table(
         table.append(_row("peak memory", [_peak_memory(rows, store) for store in stores]))
         table.append(_row("disk after filling", [_disk(fill.results.get(store)) for store in stores]))
     table.append(["safe from power loss", *(infos[store].durable for store in stores)])
+    return markdown(table)
+
+
+def _capital(title: str) -> str:
+    return title[0].upper() + title[1:]
+
+
+def _about_pipeline(row: Row, measured: Measured) -> str:
+    """Return what a table of a pipeline shows."""
+    case = row.case
+    if case.workload == "pipeline_tail":
+        ideal = ceil(long_tasks(case.n) / case.processes) * LONG_SECONDS * 1000
+        return (f"{case.n:,} functions that do nothing, then {long_tasks(case.n)} that sleep for {LONG_SECONDS} s. "
+                f"The ideal is {ideal:,.0f} ms, if all workers share the long ones. tastypy_fast takes "
+                f"{row.results[OURS].value() / ideal:.2f} times as long.")  # fmt: skip
+    text = _PIPELINE_TEXTS[case.workload]
+    largest = max((other for other in measured.all_pipelines() if other.case.workload == case.workload),
+                  key=lambda other: other.case.n)  # fmt: skip
+    memory = largest.results[OURS].memory
+    if largest.case.n > case.n and memory is not None:
+        text += f" With {largest.case.n:,} tasks, the memory of tastypy_fast's driver grows by {megabytes(memory)}."
+    return text
+
+
+_PIPELINE_TEXTS = {
+    "pipeline_nothing": "The time includes the start and the end of the workers. Those of joblib are started before, "
+    "because joblib keeps them from call to call. tastypy_fast and joblib's \"auto\" choose the number of tasks in a "
+    "message at run time. The plain loop is a reference: one process, without workers, and what its tracker takes.",
+    "pipeline_commands": "The time includes the start of the program that runs the commands.",
+    "pipeline_dask": "A local cluster, started before the measurement, whose workers are processes with one thread.",
+    "pipeline_resume": "All tasks are done but one. The time ends when this one begins. It starts when the tracker is "
+    "opened, or when the program starts.",
+}
+
+
+def _ways(row: Row, spread: bool = False) -> str:
+    """Return the table of a pipeline, with a line for each way. The best speed is bold."""
+    ours, ways = row.results[OURS], PIPELINE_WORKLOADS[row.case.workload].ways
+    cells = {name: _cell(result, spread) for name, result in row.results.items()}
+    best = best_texts(cells.values(), not ours.in_milliseconds)
+    table = [["way", "time" if ours.in_milliseconds else "tasks per second", "relative time", "processor time",
+              "driver's memory", "keeps"]]  # fmt: skip
+    for name, result in row.results.items():
+        cell = cells[name]
+        assert cell is not None
+        cpu = result.cpu_microseconds
+        table.append([
+            f"{NAMES.get(name, name)}: {ways[name].call}",
+            cell.markdown(cell.comparable and cell.text in best),
+            f"{ours.times_faster(result):.3g}",
+            rate(cpu / 1000, True) if ours.in_milliseconds else f"{float(f'{cpu:.3g}'):,g} µs",
+            "" if result.memory is None else megabytes(result.memory),
+            ways[name].keeps,
+        ])  # fmt: skip
     return markdown(table)
 
 

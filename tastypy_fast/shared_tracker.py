@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -11,8 +12,8 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.task_cache import TaskCache
 from tastypy_fast._core.write_cache import WriteCache
-from tastypy_fast._inspect.store_info import RUN, pack_run
-from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress, read_claims_in
+from tastypy_fast._inspect.claims import ClaimReader, one_snapshot
+from tastypy_fast._inspect.store_info import LIMIT, RUN, pack_limit, pack_run, read_limit
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.examples import show_own_examples
@@ -27,6 +28,7 @@ from tastypy_fast._shared.handles import SharedTrackerHandle
 from tastypy_fast._shared.write_transaction import OPERATION, SAVEPOINT
 from tastypy_fast._store.options import at_least
 from tastypy_fast._type_parameters import K
+from tastypy_fast.exceptions import StorageError
 from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
 from tastypy_fast.shared_pod import SharedPersistentOrderedDict
 from tastypy_fast.types import Claim, ClaimIterator, Durability, Pairs, StoreIterator
@@ -57,7 +59,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     Args:
         path: The folder of the store, as for SharedPersistentOrderedDict.
-        max_tries: The number of tries after which gates and iterators skip a task. 0 means no limit.
+        max_tries: The number of tries after which gates and iterators skip a task. 0 means no limit. A limit is kept
+            with the tracker, see ``kept_max_tries``.
         init: Tasks, which are added or updated as by ``update(init)``.
         gzipped: As for SharedPersistentOrderedDict.
         file_size: As for SharedPersistentOrderedDict.
@@ -100,12 +103,10 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     ) -> None:
         self._max_tries = at_least("max_tries", max_tries, 0)
         super().__init__(path, init, gzipped, file_size, sync_at, durability=durability)
+        self._keep_limit()
 
     def _arguments(self) -> dict[str, Any]:
         return {"max_tries": self._max_tries, **super()._arguments()}
-
-    def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
-        return count_progress(self._read_handle(), self._store, self._max_tries, allow_aborted)
 
     # What run() needs
 
@@ -445,12 +446,38 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
 
     def _save_run(self, info: dict[str, Any]) -> None:
         """Keep the facts of a run in the store, for ``read_run()``."""
-        self._perform(OPERATION, self._put_run, pack_run(info))
+        self._perform(OPERATION, self._put_meta, RUN, pack_run(info))
 
-    def _put_run(self, raw: bytes) -> None:
+    def _put_meta(self, name: bytes, raw: bytes) -> None:
         transaction = self._store.transaction
-        transaction.snapshot.put(RUN, raw, db=transaction.meta)
+        transaction.snapshot.put(name, raw, db=transaction.meta)
         transaction.wrote = True
+
+    def _put_limit(self, max_tries: int, waits: bool = False) -> bool:
+        """Keep the limit of tries in the store, if it has another one.
+
+        Unless it ``waits``, returns False if another thread or process is in a block.
+        """
+        if read_limit(self._store) == max_tries:
+            return True
+        if waits:
+            self._perform(OPERATION, self._put_meta, LIMIT, pack_limit(max_tries))
+            return True
+        transaction = self._store.transaction
+        # Do not wait, because that thread or process may wait for this one, which only opens the tracker.
+        if not transaction.lock.try_acquire():
+            return False
+        transaction.is_patient = False
+        try:
+            self._perform(OPERATION, self._put_meta, LIMIT, pack_limit(max_tries))
+        except StorageError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        finally:
+            transaction.is_patient = True
+            transaction.lock.release()
+        return True
 
     # Claims
 
@@ -487,8 +514,8 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
     def claimed_keys(self) -> list[K]:
         """Return the keys of all tasks that workers have claimed, in order.
 
-        This includes failed tasks, which stay claimed for the worker's next iterator, and tasks that wait in a batch.
-        ``claims()`` shows the state of each:
+        This includes unfinished tasks, which stay claimed for the worker's next iterator, and those that wait in a
+        batch. ``claims()`` shows the state of each:
         ``[key for key, claim in tracker.claims().items() if claim.state == "running"]``.
 
         Returns:
@@ -506,7 +533,7 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
         return list(self.claims())
 
     def claims(self) -> dict[K, Claim]:
-        """Return the claims of all workers, with their states: running, failed or waiting.
+        """Return the claims of all workers, with their states: running, unfinished or waiting.
 
         Claims of dead workers are left out.
 
@@ -523,18 +550,15 @@ class SharedProgressTracker(  # type: ignore[misc]  # keys() and its like return
             >>> next(loop), next(loop)
             ('a', 'b')
             >>> {key: claim.state for key, claim in tracker.claims().items()}
-            {'a': 'failed', 'b': 'running', 'c': 'waiting'}
+            {'a': 'unfinished', 'b': 'running', 'c': 'waiting'}
             >>> tracker.claims()["a"].process == os.getpid()
             True
         """
-        handle = self._read_handle()
-        cache = handle._open_cache
-        worker = self._store.worker
-        with handle._one_step:
-            cache.sync(False)
-            store = cache.store
-            held, _ = read_claims_in(store.snapshot, store.claims, self.path, worker.number if worker else 0)
-            return {key_at(cache, hand.seq): Claim(hand.process, hand.host, hand.since, hand.state) for hand in held}
+        reader = ClaimReader(self._store)
+        with one_snapshot(self) as (store, txn):
+            cache = self._read_handle()._open_cache
+            return {key_at(cache, claim.seq): Claim(claim.process, claim.host, claim.since, claim.state)
+                    for claim in reader.read(txn, store).active}
 
 
 SharedTracker = SharedProgressTracker

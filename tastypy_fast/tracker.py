@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from tastypy_fast._core.handles import TrackerHandle
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.task_cache import TaskCache
-from tastypy_fast._inspect.store_info import RUN, pack_run
-from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress
+from tastypy_fast._inspect.store_info import LIMIT, RUN, pack_limit, pack_run, read_limit
 from tastypy_fast._mixins.counting import CountingMixin
 from tastypy_fast._mixins.display import TrackerDisplayMixin
 from tastypy_fast._mixins.mapping import merge_tasks
@@ -43,7 +42,8 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
 
     Args:
         path: The folder of the store, as for PersistentOrderedDict.
-        max_tries: The number of tries after which gates and iterators skip a task. 0 means no limit.
+        max_tries: The number of tries after which gates and iterators skip a task. 0 means no limit. A limit is kept
+            with the tracker, see ``kept_max_tries``.
         init: Tasks, which are added or updated as by ``update(init)``.
         gzipped: As for PersistentOrderedDict.
         file_size: As for PersistentOrderedDict.
@@ -93,35 +93,55 @@ class ProgressTracker(  # type: ignore[misc]  # keys() and its like return lists
         self._max_tries = at_least("max_tries", max_tries, 0)
         super().__init__(path, init, gzipped, file_size, sync_at, clone, mode=mode, durability=durability,
                          sync_every=sync_every)
+        self._keep_limit()
 
     @staticmethod
     def _make_cache(store: Store) -> TaskCache:
         return TaskCache(store)
 
-    def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
-        return count_progress(self, self._store, self._max_tries, allow_aborted)
+    def _read_handle(self) -> Any:
+        """Return what reads this tracker: itself. A shared tracker has a handle for that."""
+        return self
+
+    def _put_limit(self, max_tries: int) -> bool:
+        """Keep the limit of tries in the store, if it has another one.
+
+        Returns False if another thread is in an operation or a block.
+        """
+        # Do not wait, because that thread may wait for this one, which only opens the tracker.
+        if not self._store.lock.try_acquire():
+            return False
+        try:
+            if read_limit(self._store) != max_tries:
+                self._store.write(lambda txn: txn.put(LIMIT, pack_limit(max_tries), db=self._store.meta))
+        finally:
+            self._store.lock.release()
+        return True
 
     # What run() needs
 
     def _begin_run(self) -> None:
         """Suspend the automatic sync, because a run commits by itself. Only one thread may run a private tracker."""
-        if self._store.is_running:
-            raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
-                                     f"SharedTracker for several runs at once")
+        if not self._open_cache.writable:
+            raise self._store.refuse_write()
         # What was changed before must not wait for the first result, which may come in an hour.
         self.sync()
+        if not self._store.run_lock.acquire(blocking=False):
+            raise RunInProgressError(f"run() is in progress on the tracker at {self.path}; wait for its end, or use a "
+                                     f"SharedTracker for several runs at once")
         self._was_held = self._is_held
         self.hold()
-        self._store.is_running = True
 
     def _commit_run(self) -> None:
         """Put the results of a run on disk."""
         self.sync()
 
     def _end_run(self) -> None:
-        self._store.is_running = False
-        if not self._was_held and not self.closed:
-            self.unhold()
+        try:
+            if not self._was_held and not self.closed:
+                self.unhold()
+        finally:
+            self._store.run_lock.release()
 
     def _save_run(self, info: dict[str, Any]) -> None:
         """Keep the facts of a run in the store, for ``read_run()``."""

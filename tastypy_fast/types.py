@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar, Union, overload, runtime_checkable
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar, Union, get_args, overload, runtime_checkable
 
 from tastypy_fast._type_parameters import K, Key, T, T_co, V
 
@@ -21,11 +21,13 @@ __all__ = [
     "Mode",
     "Pairs",
     "ProgressBar",
+    "StatusCounts",
     "StoreIterator",
     "StoreLike",
     "SupportsItems",
     "SupportsKeysAndGetItem",
     "SupportsSubmit",
+    "TaskStatus",
     "TrackerLike",
 ]
 
@@ -36,7 +38,12 @@ Durability = Literal["full", "normal", "process", "unsafe"]
 """What a power cut can undo. ``full``: nothing. ``normal``: the last commit. ``process``: all since the last flush.
 With ``unsafe`` it may damage the store."""
 
-ClaimState = Literal["running", "failed", "waiting"]
+TaskStatus = Literal["new", "running", "to retry", "failed", "aborted", "done"]
+"""The status of a task. Each task has exactly one, the first of these that is true. ``done``: it is marked done.
+``running``: a living process has claimed it, or is trying it. ``aborted``: it is marked aborted. ``failed``: it has no
+tries left. ``to retry``: it was tried, and has tries left, or there is no limit. ``new``: it was never tried."""
+
+ClaimState = Literal["running", "unfinished", "waiting"]
 """The state of a claimed task. ``Claim`` defines the states."""
 
 Self = TypeVar("Self")
@@ -72,6 +79,40 @@ Pairs = Union[  # noqa: UP007  (Python 3.10 cannot subscript a union of protocol
 """An argument of ``update()`` and ``init``: a mapping or an iterable of pairs."""
 
 
+class StatusCounts(NamedTuple):
+    """The number of tasks of each ``TaskStatus``, read in one snapshot. The six numbers add up to ``tasks``.
+
+    Example:
+        >>> tracker = ProgressTracker(path, max_tries=3, init={"a": {"_done": True}, "b": {"_tries": 1}})
+        >>> counts = tracker.count_by_status()
+        >>> counts.done, counts.to_retry, counts.tasks
+        (1, 1, 2)
+        >>> counts.by_word()["to retry"]
+        1
+    """
+
+    new: int = 0
+    running: int = 0
+    to_retry: int = 0
+    failed: int = 0
+    aborted: int = 0
+    done: int = 0
+
+    @property
+    def tasks(self) -> int:
+        """The number of all tasks."""
+        return sum(self)
+
+    @property
+    def left(self) -> int:
+        """The number of tasks that are new, running or to retry."""
+        return self.new + self.running + self.to_retry
+
+    def by_word(self) -> dict[TaskStatus, int]:
+        """Return a dict from each status, such as ``"to retry"``, to its number of tasks."""
+        return dict(zip(get_args(TaskStatus), self, strict=True))
+
+
 class Claim(NamedTuple):
     """The claim of a worker on a task of a shared tracker.
 
@@ -80,9 +121,9 @@ class Claim(NamedTuple):
         host: The name of the worker's host.
         since: When the task was claimed, in UTC.
         state: ``"running"``: the worker works on the task. A task that ``should_try()`` has claimed is running until
-            it is finished or released. ``"failed"``: the worker's iterator has ended or yielded another task, and left
-            this task unfinished. It stays claimed for the worker's next iterator. ``"waiting"``: the task was claimed
-            in a batch, and was not yielded yet.
+            it is finished or released. ``"unfinished"``: the worker's iterator has ended or yielded another task, and
+            did not finish this one. It stays claimed for the worker's next iterator, so its status is "to retry" or
+            "failed". ``"waiting"``: the task was claimed in a batch, and was not yielded yet.
     """
 
     process: int
@@ -122,6 +163,7 @@ class ProgressBar(Protocol[T_co]):
     n: Any
     total: Any
     failed: int
+    aborted: int
 
     def __iter__(self) -> Iterator[T_co]: ...
     def __enter__(self: Self) -> Self: ...
@@ -235,6 +277,8 @@ class TrackerLike(StoreLike[K, dict[str, Any]], Protocol[K]):
 
     @property
     def max_tries(self) -> int: ...
+    @property
+    def kept_max_tries(self) -> int: ...
 
     def add(self, key: K) -> None: ...
     def add_if_absent(self, key: K) -> None: ...
@@ -255,6 +299,8 @@ class TrackerLike(StoreLike[K, dict[str, Any]], Protocol[K]):
     def done(self, key: K) -> bool: ...
     def aborted(self, key: K) -> bool: ...
     def tries(self, key: K) -> int: ...
+    def status(self, key: K) -> TaskStatus: ...
+    def count_by_status(self) -> StatusCounts: ...
     def should_do(self, key: K, allow_aborted: bool = False) -> bool: ...
     def should_do_add(self, key: K, allow_aborted: bool = False) -> bool: ...
     def should_try(self, key: K, allow_aborted: bool = False) -> bool: ...

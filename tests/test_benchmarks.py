@@ -9,10 +9,12 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, command_cost, compare, flush_cost, kill_loss, pages, pool_cost, tables
+from benchmarks import charts, compare, flush_cost, kill_loss, pages, pipeline_ways, system, tables
+from benchmarks import measure as measuring
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
+from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS
 from benchmarks.results import Case, Result, Sample, SavedResults
 from benchmarks.runner import Runner, Step, starts_from
 from benchmarks.shared_stores import SHARED_BY_HAND
@@ -84,6 +86,60 @@ def test_shared_workload_runs_in_several_processes(tmp_path):
     assert sample.seconds > 0
 
 
+# Pipelines
+
+# These run in a subprocess, because they start threads. The cluster of Dask takes seconds, so it is started once.
+WITH_THREADS = ("joblib", "distributed")
+PIPELINES = [
+    (name, way)
+    for name, workload in PIPELINE_WORKLOADS.items()
+    for way in workload.ways
+    if (name, way) != ("pipeline_dask", "client.map")
+]
+
+
+@pytest.mark.parametrize(("name", "way"), PIPELINES)
+def test_way_to_run_tasks_passes_its_check(name, way, tmp_path, monkeypatch):
+    workload = PIPELINE_WORKLOADS[name]
+    if not workload.ways[way].is_installed():
+        pytest.skip("it is not installed")
+    if workload.ways[way].needs in WITH_THREADS:
+        assert measure(way, Case(name, 20, processes=2), tmp_path / "store").seconds > 0
+        return
+    monkeypatch.setattr(pipeline_ways, "LONG_SECONDS", 0.01)
+    execution = workload.ways[way].execution(tmp_path, workload.keys(20), 2)
+    assert execution.seconds() > 0
+    execution.close()
+    execution.verify()
+
+
+def test_pipeline_is_measured_with_its_workers(tmp_path):
+    sample = measure(OURS, Case("pipeline_nothing", 20, processes=2), tmp_path / "store")
+    assert sample.items == 20
+    assert sample.cpu_seconds > 0
+    assert sample.disk > 0
+
+
+def test_way_that_is_not_installed_is_left_out(monkeypatch):
+    monkeypatch.setattr(pipeline_ways.shutil, "which", lambda name: None)
+    assert set(measuring.not_installed(["pipeline_commands"])) == {
+        "pipeline_commands xargs", "pipeline_commands parallel"}
+    assert measuring.stores_of("pipeline_commands") == [OURS]
+    assert set(measuring.store_facts(["pipeline_commands"])) == {f"pipeline_commands {OURS}"}
+
+
+def test_processor_time_has_that_of_processes_which_run_and_which_ended():
+    before = system.processor_seconds()
+    busy = "import time\nwhile time.process_time() < 0.1: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        running = system.processor_seconds()
+        child.communicate(b"\n")
+    if sys.platform == "linux":
+        assert running - before >= 0.09
+    assert system.processor_seconds() - before >= 0.09
+
+
 @pytest.mark.parametrize("name", ["fill", "tracker_fill"])
 def test_check_fails_if_a_key_is_missing(name, tmp_path):
     run_alone(name, Content(N), OURS, str(tmp_path / "store"))
@@ -116,6 +172,17 @@ def test_slow_store_is_measured_with_fewer_keys(seconds, measured_n, tmp_path):
     assert (ours.measured_n, other.measured_n) == (1_000_000, measured_n)
     assert len(ours.samples) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_slow_store_can_be_measured_in_all_rounds(tmp_path):
+    def fake_measure(_store, case, path):
+        path.mkdir()
+        return Sample(15, 0.0, case.n, None, 0)
+
+    for repeat_slow in (False, True):
+        step = Step(["fill"], [100], rounds=3, stores=[OURS, "lmdb"], limit=20, repeat_slow=repeat_slow)
+        _, other = Runner(tmp_path, lambda line: None, fake_measure).run([step], lambda results: None)
+        assert len(other.samples) == (3 if repeat_slow else 1)
 
 
 # The results file
@@ -242,28 +309,37 @@ def test_chart_is_stale_if_its_content_or_its_drawing_changed(monkeypatch):
     assert set(pages.stale_files()) == set(charts.charts(measured))
 
 
+def test_pipelines_have_a_table_for_each_and_one_chart():
+    measured = []
+    for name, workload in PIPELINE_WORKLOADS.items():
+        samples = [Sample(2.0, 1.0, 1000, 4096, 8192)]
+        measured += [Result(Case(name, 1000, processes=2), way, 1000, workload.unit == "ms", samples)
+                     for way in workload.ways]  # fmt: skip
+    larger = Case("pipeline_nothing", 5000, processes=2)
+    measured.append(Result(larger, OURS, 5000, False, [Sample(2.0, 1.0, 5000, 7_000_000, 8192)]))
+    facts = {
+        "machine": dict.fromkeys(("processor", "cores", "memory", "system", "file system", "Python"), "some"),
+        "stores": {"pipeline_nothing joblib": {"version": "joblib 9"}, "lmdb": {"version": "lmdb 9"}},
+    }
+    saved = SavedResults.load(pages.RESULTS)
+    stores = [result for result in saved.results if result.case.workload not in PIPELINE_WORKLOADS]
+    found = tables.Measured(saved._replace(results=stores).with_run(facts, measured))
+    page = tables.main_page(found)
+    for name, workload in PIPELINE_WORKLOADS.items():
+        title = f"{workload.about}, 1,000 tasks"
+        table = page.partition(title[0].upper() + title[1:])[2].partition("\n#")[0]
+        assert all(f": {way.call} |" in table for way in workload.ways.values()), name
+    assert "With 5,000 tasks, the memory of tastypy_fast's driver grows by 7.0 MB." in " ".join(page.split())
+    assert "Versions: joblib 9." in page
+    assert "lmdb 9" not in page
+    assert len(charts.charts(found)["pipelines.svg"].panels) == len(PIPELINE_WORKLOADS)
+
+
 def test_a_kill_loses_finished_tasks_only_and_gives_no_wrong_try(tmp_path):
     for number in range(3):
         loss = kill_loss.lose_by_a_kill(tmp_path / str(number), 0.001, 0.2, 1000)
         assert loss.wrong_tries == 0
         assert (loss.seconds > 0) == (loss.tasks > 0)
-
-
-@pytest.mark.parametrize("name", pool_cost.POOLS)
-def test_cost_of_a_pool_is_measured(name):
-    assert pool_cost.measure(name, 20, 2, "fork") > 0
-
-
-def test_heavy_tail_is_measured(monkeypatch):
-    monkeypatch.setattr(pool_cost, "LONG_SECONDS", 0.01)
-    assert pool_cost.tail(2, "fork") >= 1
-
-
-@pytest.mark.parametrize("name", command_cost.WAYS)
-def test_cost_of_a_command_is_measured(name):
-    if shutil.which(command_cost.PROGRAMS.get(name, sys.executable)) is None:
-        pytest.skip("it is not installed")
-    assert command_cost.measure(command_cost.WAYS[name], 5, 2) > 0
 
 
 @pytest.mark.parametrize("name", flush_cost.OPERATIONS)

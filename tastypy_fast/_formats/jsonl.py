@@ -19,6 +19,10 @@ __all__ = ["JsonlReader", "write_jsonl"]
 # Some editors write it before UTF-8 text.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# The fields of a line. tastypy-fast ls --json also prints the last two, which follow from the value.
+_NEEDED = {"key", "value"}
+_KNOWN = {*_NEEDED, "status", "claim"}
+
 
 def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str, compression: str | None = None,
                 replace: bool = False) -> int:
@@ -126,6 +130,6 @@ def _pair(line: bytes) -> tuple[Any, Any]:
         found = parse_json(line)
     except ValueError as error:
         raise ValueError(f"this is not valid JSON: {error}") from None
-    if not isinstance(found, dict) or found.keys() != {"key", "value"}:
+    if not isinstance(found, dict) or not _NEEDED <= found.keys() <= _KNOWN:
         raise ValueError(f'each line must be {{"key": ..., "value": ...}}, but this one is {line.strip()[:80]!r:.80}')
     return key_from_json(found["key"]), found["value"]

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tastypy_fast._core.iterators import ITEMS
-from tastypy_fast._core.status_block import HEAD, TASKS_PER_BLOCK
-from tastypy_fast._inspect.task_counts import FailureRule
+from tastypy_fast._core.status_block import DONE, HEAD, PRESENT, TASKS_PER_BLOCK, failed_in
 from tastypy_fast._shared.claims import key_at
 
 __all__ = ["iter_failures", "iter_own_errors"]
@@ -31,14 +30,13 @@ def iter_own_errors(tracker: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     This field is the user's own. Cost: 16 bytes for every 500 tasks, and the values of the tasks that were tried.
     """
     store = tracker._store
-    rule = FailureRule(1, allow_aborted=True)
     with store.lock, store.begin_reading() as txn:
         numbers = [bytes(raw) for raw, block in txn.cursor(store.status) if _may_have_failed(block)]
     for raw in numbers:
         with store.lock, store.begin_reading() as txn:
             block = txn.get(raw, db=store.status)
         first = int.from_bytes(raw, sys.byteorder) * TASKS_PER_BLOCK
-        for position in rule.tries_of_failed(block) if block is not None else ():
+        for position in failed_in(block, 1, PRESENT | DONE) if block is not None else ():
             key = key_at(tracker._open_cache, first + position)
             task = tracker.get(key) if key is not None else None
             if task is not None and not task["_done"] and "_error" not in task and "error" in task:

@@ -13,10 +13,12 @@ from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._lmdb.store_dir import DATA, DATABASES
 from tastypy_fast._store.store import Store
 
-__all__ = ["RUN", "StoreInfo", "find_seq", "pack_run", "read_run", "read_store_info"]
+__all__ = ["LIMIT", "RUN", "StoreInfo", "find_seq", "limit_in", "limit_to_show", "pack_limit", "pack_run", "read_limit",
+           "read_run", "read_store_info"]
 
-# The name of the facts of the last run in the database meta.
+# The names in the database meta of the facts of the last run, and of the limit of tries.
 RUN = b"run"
+LIMIT = b"max_tries"
 
 
 class StoreInfo(NamedTuple):
@@ -90,3 +92,29 @@ def read_run(store: Store) -> dict[str, Any] | None:
     except ValueError:
         return None
     return info if isinstance(info, dict) else None
+
+
+def pack_limit(max_tries: int) -> bytes:
+    """Return a limit of tries as ``meta`` holds it."""
+    return str(max_tries).encode()
+
+
+def read_limit(store: Store) -> int:
+    """Return the limit of tries that is kept with an open tracker, or 0. Cost: O(1)."""
+    with store.lock, store.begin_reading() as txn:
+        return limit_in(txn, store)
+
+
+def limit_in(txn: Any, store: Any) -> int:
+    """Return the limit of tries that a snapshot of a tracker has, or 0.
+
+    One that cannot be read counts as none, because it is for display only.
+    """
+    raw = txn.get(LIMIT, db=store.meta) or b""
+    return int(raw) if raw.isdigit() and len(raw) < 20 else 0
+
+
+def limit_to_show(tracker: Any, txn: Any, store: Any) -> int:
+    """Return the limit of tries by which a tracker shows statuses: its own, or the kept one if it only reads."""
+    limit: int = tracker.max_tries
+    return limit if limit or tracker.mode != "r" else limit_in(txn, store)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tastypy_fast._inspect.task_counts import ProgressCounts, count_progress, count_tasks
+from tastypy_fast.types import StatusCounts
+
 __all__ = ["CountingMixin"]
 
 
@@ -18,6 +21,30 @@ class CountingMixin:
     def _fraction(self, which: int) -> float:
         totals = self._totals()
         return totals[which] / totals[0] if totals[0] else 0.0
+
+    def count_by_status(self) -> StatusCounts:
+        """Return how many tasks are new, running, to retry, failed, aborted and done, all from one snapshot.
+
+        The six numbers add up to the number of tasks. ``types.TaskStatus`` defines the words. A task has failed if it
+        has no tries left. Without a limit of tries, a failed try leaves it "to retry". An instance with ``mode="r"``
+        and without a limit uses ``kept_max_tries``.
+
+        Returns:
+            The numbers.
+
+        Cost:
+            O(n) over 16 bytes for every 500 tasks, and over 2 kB for every 500 of which some were tried and are not
+            done: 3 to 20 ms for a million tasks. And one lookup for each unsynced key and each claim.
+
+        Example:
+            >>> tracker = ProgressTracker(path, max_tries=1, init={"a": {"_done": True}, "b": {"_tries": 1}, "c": {}})
+            >>> tracker.count_by_status()
+            StatusCounts(new=1, running=0, to_retry=0, failed=1, aborted=0, done=1)
+        """
+        return count_tasks(self).counts
+
+    def _count_progress(self, allow_aborted: bool) -> ProgressCounts:
+        return count_progress(self, allow_aborted)
 
     def num_done(self) -> int:
         """Return how many tasks are done.

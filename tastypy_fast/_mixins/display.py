@@ -10,6 +10,7 @@ from tastypy_fast._mixins.dataframes import DataFrameMixin
 from tastypy_fast._mixins.progress_bar import ProgressBarMixin
 from tastypy_fast._type_parameters import K
 from tastypy_fast.exceptions import PersistentOrderedDictException
+from tastypy_fast.types import StatusCounts
 
 __all__ = ["DisplayMixin", "TrackerDisplayMixin"]
 
@@ -40,26 +41,29 @@ class TrackerDisplayMixin(DisplayMixin, DataFrameMixin, ProgressBarMixin[K]):
     """The part of a tracker that shows it as text, in a notebook, as a bar or as a table."""
 
     def _facts(self) -> str:
-        tasks, done, *_ = self._totals()  # type: ignore[attr-defined]
-        return f"{super()._facts()}, {done} of {tasks} done ({percent(done / tasks if tasks else 0.0, 2)})"
+        """Return the numbers of tasks by status. Cost: 3 to 20 ms for a million tasks."""
+        counts: StatusCounts = self.count_by_status()  # type: ignore[attr-defined]
+        text = f"{counts.tasks} task{'s' if counts.tasks != 1 else ''}"
+        numbers = ", ".join(f"{number} {word}" for word, number in counts.by_word().items() if number)
+        return f"{text}: {numbers}" if numbers else text
 
     def _repr_html_(self) -> str:
         """Return a small table with a bar, for notebooks. Cost: 3 to 20 ms for a million tasks."""
         store: Any = self
         head = f"{escape(type(self).__name__)} <code>{escape(repr(store.path))}</code>"
         try:
-            found = None if store.closed else store._count_progress(False)
+            found: StatusCounts | None = None if store.closed else store.count_by_status()
         except PersistentOrderedDictException:
             found = None
         if found is None:
             return f"<div><p>{head}: {escape(self._state())}</p></div>"
-        tasks, done, failed = found
+        tasks = found.tasks
         rows = "".join(
             f'<tr><th style="text-align: left">{name}</th><td style="text-align: right">{count:,}</td>'
             f'<td style="text-align: right">{percent(count / tasks if tasks else 0.0, 2)}</td></tr>'
-            for name, count in (("done", done), ("failed", failed), ("left", tasks - done - failed), ("tasks", tasks))
+            for name, count in (*found.by_word().items(), ("tasks", tasks))
         )
-        bar = f'<progress value="{done + failed}" max="{max(tasks, 1)}" style="width: 100%"></progress>'
+        bar = f'<progress value="{tasks - found.left}" max="{max(tasks, 1)}" style="width: 100%"></progress>'
         return (
             f"<div><p>{head}</p><table>{rows}"
             f'<tr><td colspan="3">{bar}</td></tr></table></div>'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import sys
 from collections.abc import Iterable, Iterator
 from math import inf
 from time import perf_counter
@@ -30,9 +32,9 @@ class ProgressBarMixin(Generic[K]):
     def progress(self, iterable: Iterable[Any] | None = None, *, allow_aborted: bool = False, **options: Any) -> Any:
         """Wrap a loop over tasks in a tqdm bar, on a terminal or in a notebook.
 
-        The bar's total is the number of tasks, and grows with it. The bar shows the finished tasks. These are the done
-        tasks, and the failed tasks, which are aborted or have no tries left. So the bar begins where the last run
-        stopped, and counts the work of all workers. Rate and remaining time are computed for this run only.
+        The bar's total is the number of tasks, and grows with it. The bar shows the finished tasks, which are done,
+        aborted or failed: they have no tries left by ``max_tries``. So the bar begins where the last run stopped, and
+        counts the work of all workers. Rate and remaining time are computed for this run only.
 
         The bar counts the tasks after a step of the loop, at most once in ``mininterval`` seconds (0.1 by default). If
         that is 0, it counts after each step. ``update()`` counts, too. Use ``with tracker.progress() as bar:`` for your
@@ -41,9 +43,10 @@ class ProgressBarMixin(Generic[K]):
         Args:
             iterable: A ``todo_*`` or ``try_*`` iterator, or an iterable that wraps one. The default is
                 ``self.try_keys()``.
-            allow_aborted: Whether the iterator also yields aborted tasks, which then do not count as finished.
+            allow_aborted: Whether the iterator also yields aborted tasks. Then only those without a try left count as
+                finished, and as aborted.
             **options: Options of tqdm: ``desc``, ``unit``, ``disable``, ``mininterval``, ``postfix`` and so on. A
-                ``bar_format`` may use ``{failed}``.
+                ``bar_format`` may use ``{failed}`` and ``{aborted}``.
 
         Returns:
             A tqdm bar. Iterate over it.
@@ -77,6 +80,8 @@ class Bar:
     # tqdm's monitor thread is off, because this class reads the clock itself.
     monitor_interval = 0
     disable: bool
+    # Whether it writes text, and is not a widget of a notebook.
+    _is_text = True
 
     def __init__(
         self, tracker: Any, tasks: Iterable[Any] | None, allow_aborted: bool, found: ProgressCounts,
@@ -85,13 +90,17 @@ class Bar:
         self._tracker = tracker
         self._tasks = tasks
         self._allow_aborted = allow_aborted
-        self.failed = found.given_up
+        self.failed, self.aborted = found.failed, found.aborted
         self._interval = options.get("mininterval", 0.1) or 0.0
-        # The times of the next count of the tasks, and of the next count of the failed tasks.
+        # The times of the next count of the tasks, and of the next count of the failed and aborted ones.
         self._next = self._next_count = 0.0
         # Do not pass the iterable to tqdm, because tqdm would keep it, and with it the claims of its iterator.
         settings = {"unit": "task", "miniters": 1, **options, "mininterval": 0}
-        super().__init__(None, total=found.tasks, initial=found.done + found.given_up, **settings)  # type: ignore[call-arg]
+        if self._is_text:
+            stream = options.get("file") or sys.stderr
+            # A program without a standard error has no bar.
+            settings |= {"disable": True} if stream is None else {"file": QuietStream(stream)}
+        super().__init__(None, total=found.tasks, initial=found.finished, **settings)  # type: ignore[call-arg]
         self._next = inf if self.disable else perf_counter() + self._interval
 
     def __iter__(self) -> Iterator[Any]:
@@ -148,45 +157,45 @@ class Bar:
 
     @property
     def format_dict(self) -> Any:
-        """Return the values that tqdm shows, with the number of failed tasks."""
+        """Return the values that tqdm shows, with the numbers of failed and aborted tasks."""
         facts = super().format_dict  # type: ignore[misc]
-        facts["failed"] = self.failed
-        if self.failed:
-            facts["postfix"] = ", ".join(filter(None, [facts["postfix"], f"failed={self.failed}"]))
+        numbers = {"failed": self.failed, "aborted": self.aborted}
+        facts.update(numbers)
+        more = (f"{name}={number}" for name, number in numbers.items() if number)
+        facts["postfix"] = ", ".join(filter(None, [facts["postfix"], *more])) or None
         return facts
 
     def _count(self) -> bool:
-        """Count the tasks, and draw the bar if a number has changed. Returns whether it was drawn.
-
-        The failed tasks are counted in ``_inspect.task_counts``.
-        """
+        """Count the tasks, and draw the bar if a number has changed. Returns whether it was drawn."""
         began = perf_counter()
         tracker = self._tracker
         try:
             tasks, done, aborted, tried = tracker._totals()
             if not ((aborted and not self._allow_aborted) or (tracker.max_tries and tried)):
-                failed = 0
+                counts = ProgressCounts(tasks, done)
             elif began >= self._next_count:
-                tasks, done, failed = tracker._count_progress(self._allow_aborted)
+                counts = tracker._count_progress(self._allow_aborted)
                 self._next_count = perf_counter() + self._pause(began)
             else:
-                failed = self.failed
+                counts = ProgressCounts(tasks, done, self.failed, self.aborted)
         except PersistentOrderedDictException:
             # Ignore the error, because a bar must not end a loop. The next step of the loop or the next sync raises it.
             return False
         finally:
             self._next = perf_counter() + self._pause(began)
-        return self._show(tasks, min(done + failed, tasks), failed)
+        return self._show(counts)
 
     def _pause(self, began: float) -> float:
         """Return the pause, in seconds, after a count that began at ``began``."""
         return max(self._interval, PART * (perf_counter() - began)) if self._interval else 0.0
 
-    def _show(self, tasks: int, finished: int, failed: int) -> bool:
+    def _show(self, counts: ProgressCounts) -> bool:
         bar: Any = self
-        change = finished - bar.n
-        is_new = change < 0 or tasks != bar.total or failed != self.failed
-        self.failed = failed
+        tasks = counts.tasks
+        # The numbers of an earlier count may be too large by now.
+        change = min(counts.finished, tasks) - bar.n
+        is_new = change < 0 or tasks != bar.total or counts[2:] != (self.failed, self.aborted)
+        self.failed, self.aborted = counts.failed, counts.aborted
         if tasks != bar.total:
             if hasattr(bar, "container"):
                 self._stretch(bar.container.children[-2], tasks)
@@ -218,4 +227,42 @@ class Bar:
 @functools.cache
 def bar_class(tqdm: Any) -> type[Any]:
     """Return the class of the bars, a subclass of tqdm's class for a terminal or a notebook."""
-    return type("ProgressBar", (Bar, tqdm), {})
+    notebook = sys.modules.get("tqdm.notebook")
+    is_text = notebook is None or not issubclass(tqdm, notebook.tqdm_notebook)
+    return type("ProgressBar", (Bar, tqdm), {"_is_text": is_text})
+
+
+class QuietStream:
+    """A stream whose errors end the bar, and not the loop.
+
+    tqdm does that for EIO only, the error of a terminal that is gone. A pipe that nobody reads or a full disk raise
+    others.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:
+        # tqdm asks whether this is sys.stderr.
+        return bool(self._stream == other)
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+    def write(self, text: str) -> Any:
+        """Write a text. Every error of the system becomes EIO."""
+        return self._call(self._stream.write, text)
+
+    def flush(self) -> None:
+        """Flush the stream. Every error of the system becomes EIO."""
+        self._call(getattr(self._stream, "flush", int))
+
+    @staticmethod
+    def _call(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except OSError as error:
+            raise OSError(errno.EIO, str(error)) from error

@@ -5,16 +5,25 @@ The statuses themselves are in ``_core.status_table``. What counts as failed is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic
 
 from tastypy_fast._core.iterators import ITEMS, KEYS, VALUES
 from tastypy_fast._core.key_codec import describe
+from tastypy_fast._inspect.claims import one_snapshot
+from tastypy_fast._inspect.statuses import StatusReader
+from tastypy_fast._inspect.store_info import limit_in
 from tastypy_fast._type_parameters import K
+from tastypy_fast.exceptions import StorageError
 from tastypy_fast.pipeline.worker import describe_error
-from tastypy_fast.types import StoreIterator
+from tastypy_fast.types import StoreIterator, TaskStatus
 
 __all__ = ["TaskStatusMixin"]
+
+# How often, and after how many seconds, a process that opens a tracker tries again to keep its limit of tries.
+KEEP_ATTEMPTS, KEEP_PAUSE_S = 10, 0.002
 
 
 class TaskStatusMixin(Generic[K]):
@@ -26,6 +35,7 @@ class TaskStatusMixin(Generic[K]):
     """
 
     _max_tries: int
+    _put_limit: Callable[[int], bool]
     _status_of: Callable[[object], tuple[bool, bool, int]]
     _add_one: Callable[[Any, bool], None]
     _gate: Callable[[object, bool, bool, bool], bool]
@@ -34,8 +44,31 @@ class TaskStatusMixin(Generic[K]):
 
     @property
     def max_tries(self) -> int:
-        """The number of tries after which gates and iterators skip a task. 0 means no limit."""
+        """The number of tries after which gates and iterators of this instance skip a task. 0 means no limit."""
         return self._max_tries
+
+    @property
+    def kept_max_tries(self) -> int:
+        """The limit of tries that is kept with the tracker, or 0. Each process that opens it with one to write sets it.
+
+        It is for display: the command, and an instance with ``mode="r"`` and no limit of its own, show statuses by it.
+        Gates, iterators and ``run()`` use ``max_tries``. ``tastypy-fast set-max-tries`` changes or clears it.
+        """
+        tracker: Any = self
+        with one_snapshot(tracker) as (store, txn):
+            return limit_in(txn, store)
+
+    def _keep_limit(self) -> None:
+        """Keep the limit of this instance with the tracker, if it writes and has another one."""
+        tracker: Any = self
+        if tracker.mode == "r" or not self._max_tries or tracker._store.forked_from:
+            return
+        # It is for display only, so a full disk or a block of another process does not prevent opening.
+        with suppress(StorageError):
+            for _ in range(KEEP_ATTEMPTS):
+                if self._put_limit(self._max_tries):
+                    return
+                time.sleep(KEEP_PAUSE_S)
 
     # Adding one task
 
@@ -144,6 +177,37 @@ class TaskStatusMixin(Generic[K]):
             2
         """
         return self._status_of(key)[2]
+
+    def status(self, key: K) -> TaskStatus:
+        """Return the status of a task in one word: new, running, to retry, failed, aborted or done.
+
+        ``types.TaskStatus`` defines the words. A task has failed if it has no tries left. Without a limit of tries, a
+        failed try leaves it "to retry". An instance with ``mode="r"`` and without a limit uses ``kept_max_tries``.
+
+        Args:
+            key: The key of the task.
+
+        Returns:
+            One of the six words.
+
+        Raises:
+            KeyError: The task does not exist.
+
+        Cost:
+            One lookup in the index, and O(c) for c claims.
+
+        Example:
+            >>> tracker = ProgressTracker(path, max_tries=2, init={"a": {}, "b": {"_tries": 2}})
+            >>> for key in tracker.try_keys():
+            ...     print(key, tracker.status(key))
+            a running
+            >>> tracker.status("a"), tracker.status("b")
+            ('to retry', 'failed')
+        """
+        (state,) = StatusReader(self).read([key])
+        if state is None:
+            raise KeyError(key)
+        return state.status
 
     # Its error
 

@@ -55,18 +55,18 @@ class WorkerFacts(NamedTuple):
         """Return the state of a task that this worker has claimed.
 
         "waiting" means that the iterator has not yielded it yet. "running" means that the iterator yielded it last, or
-        that ``should_try()`` or a queue claimed it. "failed" means that the iterator has ended or yielded another task
-        since, and left it unfinished. A failed task stays claimed for the worker's next iterator.
+        that ``should_try()`` or a queue claimed it. "unfinished" means that the iterator has ended or yielded another
+        task since, and did not finish this one. It stays claimed for the worker's next iterator.
         """
         if claim.slot == FAILED_SLOT:
-            return "failed"
+            return "unfinished"
         if claim.slot == 0 or claim.slot > FAILED_SLOT:
             return "running"
         slot = self.slots[claim.slot]
         count = count_of(slot)
         if claim.position >= count:
             return "waiting"
-        return "failed" if claim.position + 1 < count or has_ended(slot) else "running"
+        return "unfinished" if claim.position + 1 < count or has_ended(slot) else "running"
 
 
 class WorkerFile:

@@ -21,6 +21,7 @@ import errno
 import functools
 import os
 import struct
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -106,8 +107,8 @@ class Store(StoreBase):
         self.save_at_exit: Callable[[], None] = do_nothing
         self.wake_background = do_nothing
         self._running_file: RunningFile | None = None
-        # Whether a thread is in run() on this store.
-        self.is_running = False
+        # Held by the thread that is in run() on this store.
+        self.run_lock = threading.Lock()
         self._files = OpenFiles(path, options)
         self._open()
 

@@ -15,7 +15,7 @@ from typing import TextIO
 import click
 
 from tastypy_fast import PersistentOrderedDictException, __version__
-from tastypy_fast.cli.edit import abort, add, done, reset, rm, set_value
+from tastypy_fast.cli.edit import abort, add, done, reset, rm, set_max_tries, set_value
 from tastypy_fast.cli.exit_codes import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -102,8 +102,8 @@ def tastypy_fast() -> None:
     """
 
 
-for command in (status, watch, run_command, errors, ls, get, set_value, rm, add, done, reset, abort, export, import_,
-                copy, compact, verify, repair, man):
+for command in (status, watch, run_command, errors, ls, get, set_value, rm, add, done, reset, abort, set_max_tries,
+                export, import_, copy, compact, verify, repair, man):
     # The help of all commands shows the whole first sentence of each. By default click cuts it.
     command.short_help = " ".join((command.help or "").split("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
     tastypy_fast.add_command(command)

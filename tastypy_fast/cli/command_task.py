@@ -7,6 +7,7 @@ or the end of the program, also kills the command and its children.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import tempfile
@@ -22,13 +23,19 @@ from tastypy_fast.pipeline.worker import (
     MAX_MESSAGE,
     MAX_RESULT,
     Abort,
+    Retry,
     TaskResult,
     current_task,
     exit_facts,
     exit_text,
 )
 
-__all__ = ["CommandFailed", "CommandTask"]
+__all__ = ["OUTPUT_LOGGER", "CommandFailed", "CommandTask"]
+
+# The logger of errors for which no task is to blame. The program's handler for it ends the run.
+OUTPUT_LOGGER = logging.getLogger("tastypy_fast.cli.output")
+# When a task is tried again whose output could not be written, in seconds. By then the run hands out no more tasks.
+RETRY_SECONDS = 1.0
 
 
 class CommandFailed(Exception):
@@ -69,7 +76,16 @@ class CommandTask:
         return self.template.needs_data or self.stdin == "json"
 
     def __call__(self, key: Any, data: dict[str, Any] | None = None) -> Any:
-        """Run the command for a task. Raises CommandFailed or Abort."""
+        """Run the command for a task. Raises CommandFailed, Abort, or Retry if its output cannot be written."""
+        try:
+            return self._run(key, data)
+        except OSError as error:
+            # A full disk would use up all tries of all tasks.
+            text = f"the output of commands cannot be written: {error.strerror or error}"
+            OUTPUT_LOGGER.error("%s", text)
+            raise Retry(RETRY_SECONDS, reason=text) from error
+
+    def _run(self, key: Any, data: dict[str, Any] | None) -> Any:
         task = current_task()
         values = TaskValues(key, data, task.tries, task.slot)
         try:

@@ -12,6 +12,7 @@ from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker, Uns
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast._formats.json_text import parse_json
+from tastypy_fast._inspect.statuses import StatusReader
 from tastypy_fast.cli.completion import complete_keys
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError
 from tastypy_fast.cli.formatting import as_json, key_as_json, parse_key, print_line, quantity
@@ -19,7 +20,6 @@ from tastypy_fast.cli.key_filters import (
     KeyFilter,
     chunks,
     filter_options,
-    find_claimed_keys,
     iter_given_keys,
     iter_matching,
     json_keys_option,
@@ -28,9 +28,10 @@ from tastypy_fast.cli.key_filters import (
     store_argument,
 )
 from tastypy_fast.cli.open_store import Reader, Writer, is_tracker, open_reader, open_writer, require_tracker
+from tastypy_fast.cli.option_types import TriesLimit
 from tastypy_fast.cli.read import print_missing_key
 
-__all__ = ["abort", "add", "done", "reset", "rm", "set_value"]
+__all__ = ["abort", "add", "done", "reset", "rm", "set_max_tries", "set_value"]
 
 # The number of keys in one transaction. Other writers wait while it runs, and its keys change together or not at all.
 CHUNK = 1000
@@ -193,7 +194,7 @@ class BulkChange:
         with open_reader(self._store.path) as reader:
             found = (match.key for match in iter_matching(reader, self._key_filter, self._json_keys, False))
             for chunk in chunks(found, CHUNK):
-                self._apply(lambda chunk=chunk: self._with_fields(self._still_matching(reader, chunk)))  # type: ignore[misc]
+                self._apply(lambda chunk=chunk: self._with_fields(self._still_matching(chunk)))  # type: ignore[misc]
 
     def _with_fields(self, keys: list[Any]) -> list[Any]:
         """Return the keys whose values meet the conditions of the filter now."""
@@ -212,23 +213,19 @@ class BulkChange:
                 self._action(self._store, keys)
         self._changed += len(keys)
 
-    def _still_matching(self, reader: Reader, keys: list[Any]) -> list[Any]:
+    def _still_matching(self, keys: list[Any]) -> list[Any]:
         """Return the keys that match the filter now.
 
-        Tasks that are running in a worker are left out, unless the filter selects claimed tasks.
+        Tasks that are running are left out, unless the filter selects running tasks.
         """
         if not is_tracker(self._store):
             return [key for key in keys if key in self._store]
-        claims = find_claimed_keys(reader)
-        wants_claimed = "claimed" in self._key_filter.statuses
-        matching = []
-        for key in keys:
-            task = self._store.get(key)
-            is_running = claims.get(key, False)
-            if task is not None and (wants_claimed or not is_running) and self._key_filter.has_status(
-                    task, is_running, key in claims):
-                matching.append(key)
-        return matching
+        limit = self._key_filter.limit_of(self._store)
+        states = StatusReader(self._store, limit).read(keys)
+        wants_running = "running" in self._key_filter.statuses
+        return [key for key, state in zip(keys, states, strict=True)
+                if state is not None and (wants_running or state.status != "running")
+                and self._key_filter.has_status(state, limit)]
 
 
 CHANGE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -309,3 +306,23 @@ def abort(**given: Any) -> int:
             store.abort(key)
 
     return run_change(**given, verb="aborted", action=abort_all)
+
+
+@click.command(name="set-max-tries")
+@store_argument
+@click.argument("limit", type=TriesLimit())
+@json_option
+def set_max_tries(store: str, limit: int, as_object: bool) -> None:
+    """Set the limit of tries that is kept with a tracker, or clear it with none.
+
+    Each process that opens the tracker to write with max_tries sets it, too. It is for display: status, watch, ls and
+    errors show tasks that were tried as often as failed. A pipeline uses the limit that it gives itself.
+
+    \b
+    tastypy-fast set-max-tries crawl 3
+    tastypy-fast set-max-tries crawl none
+    """
+    with open_writer(store) as writer:
+        require_tracker(writer)._put_limit(limit, waits=True)
+    print_report(as_object, f"the limit is {limit:,} {'try' if limit == 1 else 'tries'}" if limit else
+                 "there is no limit of tries", max_tries=limit or None)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tastypy_fast._inspect.failures import iter_failures, iter_own_errors
+from tastypy_fast._inspect.store_info import read_limit
 from tastypy_fast.cli.formatting import as_json, error_text, key_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import json_keys_option, max_tries_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, require_tracker
@@ -108,22 +109,22 @@ def _common_part(message: str, key: Any) -> str:
 @json_keys_option
 @click.option("--traceback", "with_traceback", is_flag=True, help="Print the traceback of each example.")
 @click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
-def errors(store: str, max_tries: int, json_keys: bool, with_traceback: bool, as_object: bool) -> None:
+def errors(store: str, max_tries: int | None, json_keys: bool, with_traceback: bool, as_object: bool) -> None:
     """Show why tasks failed, the most frequent error first.
 
     Tasks with the same type of error and the same first line of its message are one group, and a key in a message is
     shown as {key}. Each group has the number of its tasks and the first of them. The errors are those that
     tracker.run() and tastypy-fast run keep. A task without one is shown with the "error" in its data, if there is one.
-    Aborted tasks are final. With --max-tries, so are the tasks that have no tries left. Memory use is constant, and
-    only values of failed tasks are read.
+    Aborted and failed tasks are final: those have no tries left. Memory use is constant, and only values of tasks with
+    an error are read.
 
     \b
     tastypy-fast errors papers --max-tries 3
     tastypy-fast errors papers --traceback
     """
     with open_reader(store) as reader:
-        counter = FailureCounter(max_tries)
         tracker = require_tracker(reader)
+        counter = FailureCounter(read_limit(tracker._store) if max_tries is None else max_tries)
         for key, task in chain(iter_failures(tracker), iter_own_errors(tracker)):
             counter.add(key, task)
     groups = counter.groups()

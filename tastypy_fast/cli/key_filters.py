@@ -13,10 +13,9 @@ import click
 
 from tastypy_fast import ProgressTracker, StorePathError
 from tastypy_fast._core.iterators import ITEMS, KEYS, StoreIterator
-from tastypy_fast._inspect.store_info import find_seq
-from tastypy_fast._inspect.task_counts import ActiveClaim, FailureRule, active_claims, read_claims
+from tastypy_fast._inspect.statuses import STATUSES, StatusReader, TaskState
+from tastypy_fast._inspect.store_info import find_seq, read_limit
 from tastypy_fast._paths import checked
-from tastypy_fast._shared.claims import key_at
 from tastypy_fast.cli.completion import complete_keys, complete_store
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, INCOMPLETE, OTHER_ERROR, USAGE, CommandError
 from tastypy_fast.cli.fields import FieldCondition, FieldConditionType
@@ -29,7 +28,6 @@ __all__ = [
     "PathType",
     "chunks",
     "filter_options",
-    "find_claimed_keys",
     "iter_given_keys",
     "iter_matching",
     "json_keys_option",
@@ -41,13 +39,15 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-STATUSES = ("todo", "done", "aborted", "failed", "claimed")
-# How many tasks are matched against one read of the claims.
+# How many tasks are matched in one snapshot, which includes the claims.
 BATCH = 100
 
 
 class KeyFilter(NamedTuple):
-    """The options of a filter, as the user gave them."""
+    """The options of a filter, as the user gave them.
+
+    ``statuses`` are words of ``TaskStatus``, and "todo". ``max_tries`` is None if it is not given.
+    """
 
     statuses: frozenset[str]
     first: str | None
@@ -55,7 +55,7 @@ class KeyFilter(NamedTuple):
     match: str | None
     offset: int
     limit: int | None
-    max_tries: int
+    max_tries: int | None
     tail: int | None = None
     where: tuple[FieldCondition, ...] = ()
 
@@ -67,29 +67,22 @@ class KeyFilter(NamedTuple):
         """Return whether a value meets all conditions on its fields."""
         return all(condition.is_met(value) for condition in self.where)
 
-    def has_status(self, task: dict[str, Any], is_running: bool, claimed: bool) -> bool:
-        """Return whether a task has one of the selected statuses.
+    def limit_of(self, store: Any) -> int:
+        """Return the limit of tries: the one that was given, or the one that is kept with the tracker."""
+        return read_limit(store._store) if self.max_tries is None else self.max_tries
 
-        ``is_running`` says that the task is running in a worker. ``claimed`` says that a worker has claimed it, and may
-        have failed at it.
-        """
-        is_open = not (task["_done"] or task["_aborted"])
-        failed, used_up = FailureRule.of_limit(self.max_tries), FailureRule(self.max_tries)
-        return not self.statuses or (
-            ("todo" in self.statuses and is_open and not used_up.has_task_failed(task))
-            or ("done" in self.statuses and task["_done"])
-            or ("aborted" in self.statuses and task["_aborted"])
-            or ("failed" in self.statuses and not is_running and failed.has_task_failed(task))
-            or ("claimed" in self.statuses and claimed)
-        )
+    def has_status(self, state: TaskState, max_tries: int) -> bool:
+        """Return whether a task has one of the selected statuses."""
+        is_todo = not (state.done or state.aborted or 0 < max_tries <= state.tries)
+        return not self.statuses or state.status in self.statuses or ("todo" in self.statuses and is_todo)
 
 
 class Match(NamedTuple):
-    """A key that matches a filter, with its value and the claim on the task. Both are None unless they were read."""
+    """A key that matches a filter, with its value and the state of the task. Both are None unless they were read."""
 
     key: Any
     value: Any
-    claim: ActiveClaim | None = None
+    state: TaskState | None = None
 
 
 # Options
@@ -118,20 +111,22 @@ json_keys_option = click.option(
 )
 json_option = click.option("--json", "as_object", is_flag=True, help="Print the result as one JSON object.")
 max_tries_option = click.option(
-    "--max-tries", type=click.IntRange(min=0), default=0, metavar="N",
-    help="The limit of tries per task that the pipeline uses, because a store does not record it.",
+    "--max-tries", type=click.IntRange(min=0), metavar="N",
+    help="The limit of tries by which tasks count as failed. 0 is no limit.  [default: the last one with which the "
+         "tracker was opened to write]",
 )
+STATUS_HELP = {
+    "new": "Tasks that were never tried.",
+    "running": "Tasks that a living process has claimed or is trying.",
+    "to retry": "Tasks of which a try has failed, and that have tries left.",
+    "failed": "Tasks that have no tries left.",
+    "aborted": "Tasks that are aborted.",
+    "done": "Tasks that are done.",
+}
 
 FILTERS = (
-    click.option("--todo", is_flag=True,
-                 help="Tasks that are neither done nor aborted (with --max-tries: and have tries left)."),
-    click.option("--done", is_flag=True, help="Tasks that are done."),
-    click.option("--aborted", is_flag=True, help="Tasks that are aborted."),
-    click.option("--failed", is_flag=True,
-                 help="Tasks that were tried (with --max-tries N: at least N times), are neither done nor aborted, "
-                      "and are not running."),
-    click.option("--claimed", is_flag=True,
-                 help="Tasks that a living worker has claimed, also those at which it failed."),
+    *(click.option(f"--{status.replace(' ', '-')}", is_flag=True, help=STATUS_HELP[status]) for status in STATUSES),
+    click.option("--todo", is_flag=True, help="Tasks that are neither done nor aborted, and have tries left."),
     max_tries_option,
     click.option("--match", metavar="GLOB",
                  help="Keys that match: * is any text, ? one character, [ab] one of these characters."),
@@ -154,7 +149,7 @@ def filter_options(command: F) -> F:
     """Add the filter options to a command, which gets them as ``key_filter``."""
 
     def with_filter(*args: Any, **given: Any) -> Any:
-        statuses = frozenset(name for name in STATUSES if given.pop(name))
+        statuses = frozenset(name for name in (*STATUSES, "todo") if given.pop(name.replace(" ", "_")))
         rest = {name: given.pop(name) for name in KeyFilter._fields if name != "statuses"}
         return command(*args, key_filter=KeyFilter(statuses, **rest), **given)
 
@@ -240,7 +235,7 @@ def iter_matching(store: Reader, key_filter: KeyFilter, json_keys: bool, values:
             return iter(())
         key_filter = key_filter._replace(limit=key_filter.tail)
     values = values or bool(key_filter.where)
-    walk = _claimed(store) if key_filter.statuses == {"claimed"} else _walk(store, key_filter, values, start)
+    walk = _walk(store, key_filter, values, start)
     fits = _fits(key_filter.match)
     found = (match for match in _between(walk, start, end) if fits(match.key))
     if key_filter.where:
@@ -261,15 +256,15 @@ def _find_tail(store: Reader, key_filter: KeyFilter, start: int | None, end: int
 
     Reads backwards from the end, until it has found them.
     """
-    kind = ITEMS if key_filter.statuses or key_filter.where else KEYS
-    source = StoreIterator(store, kind, True)
+    values = bool(key_filter.where)
+    source = StoreIterator(store, ITEMS if values else KEYS, True)
     if end is not None:
         source.seek(end + 1)
-    found = takewhile(lambda entry: start is None or entry[0] >= start,
-                      ((source.position, *(item if kind == ITEMS else (item, None))) for item in source))
-    walk: Iterator[tuple[int, Match]] = ((seq, Match(key, value)) for seq, key, value in found)
+    walk: Iterator[tuple[int, Match]] = takewhile(lambda entry: start is None or entry[0] >= start,
+                                                  _positions(source, values))
     if key_filter.statuses:
-        walk = _with_claims(store, key_filter, found)
+        limit = key_filter.limit_of(store)
+        walk = _with_status(store, key_filter, StatusReader(store, limit), limit, walk, values)
     fits = _fits(key_filter.match)
     seqs = (seq for seq, match in walk if fits(match.key) and key_filter.has_fields(match.value))
     return next(iter(deque(islice(seqs, key_filter.tail), 1)), None)
@@ -292,76 +287,60 @@ def _fits(match: str | None) -> Callable[[Any], bool]:
 
 
 def _walk(store: Reader, key_filter: KeyFilter, values: bool, start: int | None) -> Iterator[tuple[int, Match]]:
-    """Yield sequence numbers and keys, with their values only if ``values`` or the statuses need them."""
-    statuses = key_filter.statuses
-    kind = ITEMS if values or (not statuses <= {"todo"} and statuses != {"aborted"}) else KEYS
-    source: Any
-    if not isinstance(store, ProgressTracker) or not statuses:
-        source = StoreIterator(store, kind)
-    elif statuses == {"aborted"}:
-        source = store._aborted_tasks(kind)
-    elif statuses <= {"todo", "failed"}:
-        # This iterator has no limit of tries, so it also yields the failed tasks.
-        source = store._tasks(kind, False, attempt=False)
+    """Yield sequence numbers and keys, with values if ``values``, and with the states of tasks if something needs them.
+
+    A task that is todo by the limit of the store itself needs none.
+    """
+    if not isinstance(store, ProgressTracker):
+        yield from _positions(_seek(StoreIterator(store, ITEMS if values else KEYS), start), values)
+        return
+    statuses, limit = key_filter.statuses, key_filter.limit_of(store)
+    reader = StatusReader(store, limit)
+    if statuses == {"running"}:
+        keys = reader.running_keys()
+        found: Iterator[tuple[int, Match]] = ((find_seq(store._store, key) or 0, Match(key, None)) for key in keys)
     else:
-        source = StoreIterator(store, kind)
+        found = _positions(_seek(_source(store, statuses, ITEMS if values else KEYS), start), values)
+    if not values and (not statuses or (statuses == {"todo"} and limit in (0, store.max_tries))):
+        yield from found
+        return
+    yield from _with_status(store, key_filter, reader, limit, found, values)
+
+
+def _with_status(store: Reader, key_filter: KeyFilter, reader: StatusReader, limit: int,
+                 found: Iterator[tuple[int, Match]], values: bool) -> Iterator[tuple[int, Match]]:
+    """Yield the tasks that have a selected status, with their states."""
+    for chunk in chunks(found, BATCH):
+        states = reader.read(match.key for _, match in chunk)
+        for (seq, match), state in zip(chunk, states, strict=True):
+            if state is not None and key_filter.has_status(state, limit):
+                yield seq, Match(match.key, _value_of(store, match, state) if values else None, state)
+
+
+def _source(store: ProgressTracker, statuses: frozenset[str], kind: int) -> Any:
+    """Return the iterator that skips most of the tasks that do not have these statuses."""
+    if statuses == {"aborted"}:
+        return store._aborted_tasks(kind)
+    if statuses and statuses <= {"new", "to retry", "failed", "todo"}:
+        # If the store has no limit of tries, this iterator also yields the failed tasks.
+        return store._tasks(kind, False, attempt=False)
+    return StoreIterator(store, kind)
+
+
+def _seek(source: Any, start: int | None) -> Any:
     if start is not None:
         source.seek(start - 1)
-    if kind == KEYS:
-        for key in source:
-            yield source.position, Match(key, None)
-        return
-    found = ((source.position, key, value) for key, value in source)
-    if statuses & {"failed", "claimed"}:
-        yield from _with_claims(store, key_filter, found)
-    else:
-        for seq, key, value in found:
-            if not statuses or key_filter.has_status(value, False, False):
-                yield seq, Match(key, value)
+    return source
 
 
-def _with_claims(
-    store: Reader, key_filter: KeyFilter, found: Iterator[tuple[int, Any, Any]]
-) -> Iterator[tuple[int, Match]]:
-    """Yield the tasks that have a selected status, with their claims.
-
-    The claims are read after the task, and then the task is read again. Otherwise a task that was begun or done in
-    between would count as failed.
-    """
-    for chunk in chunks(found, BATCH):
-        active, never_yielded = read_claims(store._store)
-        claims = {claim.seq: claim for claim in active}
-        for seq, key, value in chunk:
-            claim = claims.get(seq)
-            is_running = _is_untried(never_yielded, seq, value) if claim is None else not claim.failed
-            task = store.get(key) if value["_tries"] and not value["_done"] else value
-            if task is not None and key_filter.has_status(task, is_running, claim is not None):
-                yield seq, Match(key, task, claim)
+def _positions(source: Any, values: bool) -> Iterator[tuple[int, Match]]:
+    for found in source:
+        yield source.position, Match(*found) if values else Match(found, None)
 
 
-def _is_untried(never_yielded: dict[int, int], seq: int, task: dict[str, Any]) -> bool:
-    """Return whether a task's last try does not count, because the dead worker that claimed the task never began it."""
-    return seq in never_yielded and never_yielded[seq] <= task["_tries"]
-
-
-def _claimed(store: Reader) -> Iterator[tuple[int, Match]]:
-    for claim in active_claims(store._store):
-        key = key_at(store._open_cache, claim.seq)  # type: ignore[arg-type]
-        if key is not None:
-            yield claim.seq, Match(key, store.get(key), claim)
-
-
-def find_claimed_keys(store: Reader) -> dict[Any, bool]:
-    """Return a dict of the claimed keys, and whether each is running in a worker.
-
-    A claim that a dead worker never began counts as running, because its try has not ended.
-    """
-    active, never_yielded = read_claims(store._store)
-    seqs = {**dict.fromkeys(never_yielded, True), **{claim.seq: not claim.failed for claim in active}}
-    found: dict[Any, bool] = {}
-    for seq, is_running in seqs.items():
-        key = key_at(store._open_cache, seq)  # type: ignore[arg-type]
-        task = None if key is None else store.get(key)
-        if task is not None and (seq not in never_yielded or _is_untried(never_yielded, seq, task)):
-            found[key] = is_running
-    return found
+def _value_of(store: Reader, match: Match, state: TaskState) -> Any:
+    """Return the value of a task. It is read again if the task has changed before its state was read."""
+    value = match.value
+    if value is not None and (value["_done"], value["_aborted"]) == (state.done, state.aborted):
+        return value
+    return store.get(match.key)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Duration", "ExecutorName", "FailureLimit"]
+__all__ = ["Duration", "ExecutorName", "FailureLimit", "TriesLimit"]
 
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?", re.ASCII)
@@ -59,6 +59,24 @@ class FailureLimit(click.ParamType):  # type: ignore[type-arg]  # which click 8.
         if limit is None or limit < 0 or (isinstance(limit, float) and not 0 < limit < 1):
             self.fail(f"{value!r} is neither a number of tasks nor a share such as 5%", param, ctx)
         return limit
+
+
+class TriesLimit(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 does not have
+    """A limit of tries, or none, which is 0.
+
+    >>> TriesLimit().convert("3", None, None), TriesLimit().convert("none", None, None)
+    (3, 0)
+    """
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the limit."""
+        if value == "none":
+            return 0
+        if isinstance(value, str) and (not value.isdecimal() or not 0 < len(value) < 19):
+            self.fail(f"{value!r} is neither a number of tries nor none", param, ctx)
+        return int(value)
 
 
 class ExecutorName(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 does not have

@@ -19,6 +19,7 @@ from tastypy_fast.cli.formatting import (
     print_null_ended,
     printable,
 )
+from tastypy_fast.cli.json_schema import task_line
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
     Match,
@@ -64,8 +65,9 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: boo
     """
     if null and (long or as_lines):
         raise CommandError("-0 is for keys alone, so it cannot be combined with --long or --json", USAGE)
-    # To list failed tasks, open without a limit, because a tracker skips tasks that have no tries left.
-    with open_reader(store, 0 if "failed" in key_filter.statuses else key_filter.max_tries) as reader:
+    # To list other tasks, open without a limit, because a tracker skips tasks that have no tries left.
+    limit = key_filter.max_tries if key_filter.statuses == {"todo"} else None
+    with open_reader(store, limit or 0) as reader:
         found = iter_matching(reader, key_filter, json_keys, long or as_lines)
         if long:
             names = ("STATUS", "TRIES", "KEY", "DATA") if is_tracker(reader) else ("KEY", "VALUE")
@@ -73,18 +75,11 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: boo
             return
         for match in found:
             if as_lines:
-                print_line(_json_line(match, "claimed" in key_filter.statuses))
+                print_line(task_line(match.key, match.value, match.state))
             elif null:
                 print_null_ended(match.key, json_keys)
             else:
                 print_line(key_text(match.key, json_keys))
-
-
-def _json_line(match: Match, with_claim: bool) -> str:
-    line = pair_as_json(match.key, match.value)
-    if with_claim and match.claim:
-        line = f'{line[:-1]},"claim":{as_json(match.claim.as_dict())}}}'
-    return line
 
 
 def _long_row(match: Match, tracker: bool, json_keys: bool) -> tuple[str, ...]:
@@ -97,12 +92,8 @@ def _long_row(match: Match, tracker: bool, json_keys: bool) -> tuple[str, ...]:
     data = {name: value for name, value in task.items() if name not in TASK_FIELDS}
     if "_error" in data:
         data["_error"] = error_text(task)
-    status = "done" if task["_done"] else "aborted" if task["_aborted"] else _open_status(match)
+    status = match.state.status if match.state else "new"
     return status, str(task["_tries"]), key, printable(as_json(data)) if data else ""
-
-
-def _open_status(match: Match) -> str:
-    return "open" if match.claim is None else "failed" if match.claim.failed else "running"
 
 
 @click.command()

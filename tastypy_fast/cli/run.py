@@ -6,6 +6,7 @@ What only this command needs is imported when it runs, because the other command
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shlex
@@ -18,8 +19,8 @@ from typing import Any
 
 import click
 
-from tastypy_fast._inspect.task_counts import TaskCounter
-from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
+from tastypy_fast._inspect.task_counts import count_tasks
+from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
@@ -244,24 +245,44 @@ def _selected_keys(stack: contextlib.ExitStack, tracker: Any, given: dict[str, A
 # Running
 
 
-class OutputWatch:
-    """Stops a run when nobody reads stdout any more, as after ``| head``."""
+class OutputWatch(logging.Handler):
+    """Stops a run when nobody reads stdout any more, as after ``| head``, or when output cannot be written.
+
+    It handles the log records of CommandTask. ``failure`` is the text of the last one.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.is_closed = False
-        self.stop: threading.Event | None = None
+        self.failure: str | None = None
+        self.stop = threading.Event()
         self._poll: Any = None
         mode = os.fstat(1).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-            self.stop = threading.Event()
             self._poll = select.poll()
             self._poll.register(1, 0)
 
     def check(self, *_: Any) -> None:
         """Set ``stop`` if stdout is closed. It is called after each task."""
-        if self.stop is not None and self._poll.poll(0):
+        if self._poll is not None and self._poll.poll(0):
             self.is_closed = True
             self.stop.set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Set ``stop``, because output cannot be written."""
+        self.failure = record.getMessage()
+        self.stop.set()
+
+    @contextlib.contextmanager
+    def added(self) -> Iterator[None]:
+        """Handle log records meanwhile."""
+        from tastypy_fast.cli.command_task import OUTPUT_LOGGER
+
+        OUTPUT_LOGGER.addHandler(self)
+        try:
+            yield
+        finally:
+            OUTPUT_LOGGER.removeHandler(self)
 
 
 def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[..., Any], **options: Any) -> int:
@@ -283,7 +304,8 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
             options["tasks"] = _selected_keys(stack, tracker, given)
         report = RunReport()
         try:
-            run_tasks(tracker, work, RunOptions(**options), report)
+            with output.added():
+                run_tasks(tracker, work, RunOptions(**options), report)
         except KeyError as error:
             raise CommandError(f"the task {as_json(error.args[0])} was removed while it was chosen; the run has ended, "
                                f"and the same command continues it", INCOMPLETE) from None
@@ -293,13 +315,16 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
             raise
         if output.is_closed:
             raise BrokenPipeError
-        return _finish(store, tracker, given, report, began, as_object)
+        code = _finish(store, tracker, given, report, began, as_object)
+        if output.failure:
+            raise CommandError(output.failure, OTHER_ERROR)
+        return code
 
 
 def _finish(store: str, tracker: Any, given: dict[str, Any], report: RunReport, began: float, as_object: bool) -> int:
     """Print the numbers of a run, and return the exit code."""
     seconds = round(time.monotonic() - began, 3)
-    counts = TaskCounter(tracker, given["max_tries"]).count()
+    counts = count_tasks(tracker, given["max_tries"]).counts
     if as_object:
         errors = [{"key": key, "error": error_text({"_error": error})} for key, error in report.errors]
         print_line(as_json({"done": report.done, "failed": report.failed, "aborted": report.aborted,

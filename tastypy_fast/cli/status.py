@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from tastypy_fast import ProgressTracker
 from tastypy_fast._core.iterators import KEYS
+from tastypy_fast._inspect.claims import ClaimReader, one_snapshot
 from tastypy_fast._inspect.lock_holders import LockHolders, find_lock_holders
-from tastypy_fast._inspect.store_info import read_run, read_store_info
-from tastypy_fast._inspect.task_counts import ActiveClaim, StatusCounts, TaskCounter, active_claims
+from tastypy_fast._inspect.statuses import StatusReader, TaskState
+from tastypy_fast._inspect.store_info import StoreInfo, read_run, read_store_info
+from tastypy_fast._inspect.task_counts import count_tasks
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
 from tastypy_fast._shared.claims import key_at
@@ -28,9 +29,11 @@ from tastypy_fast.cli.formatting import (
     size_text,
     write_line,
 )
+from tastypy_fast.cli.json_schema import store_object, task_object
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
 from tastypy_fast.pipeline.worker import parse_time
+from tastypy_fast.types import StatusCounts
 
 __all__ = ["status"]
 
@@ -49,37 +52,33 @@ LOST_IN_A_POWER_CUT = {
 @store_argument
 @max_tries_option
 @click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
-def status(store: str, max_tries: int, as_object: bool) -> None:
+def status(store: str, max_tries: int | None, as_object: bool) -> None:
     """Show the state of a store.
 
-    The command prints its kind, its size, and its numbers of tasks. It also prints the processes that have it open to
-    write, and the tasks that workers have claimed. The numbers are those of the last sync.
+    The command prints its kind, its size, and how many tasks are new, running, to retry, failed, aborted and done. It
+    also prints the processes that have it open to write, and the tasks that workers have claimed. The numbers are those
+    of the last sync, and add up.
 
-    A task counts as failed if it was tried N times (with --max-tries N), is neither done nor aborted, and no worker is
-    running it. Without --max-tries one try is enough, and failed tasks also count as left. Tasks that are not done and
-    have a kept error are counted as errors. The last run is that of tracker.run() or tastypy-fast run.
+    A task is running if a living process has claimed it or is trying it. It has failed if it has no tries left; without
+    a limit of tries, it is to retry. Tasks that are not done and have a kept error are counted as errors. The last run
+    is that of tracker.run() or tastypy-fast run.
 
     The command reads 16 bytes for every 500 tasks, and 2 kB for every 500 of which some were tried and are not done.
     """
     holders = find_lock_holders(resolved(store))  # before this process opens the store
     with open_reader(store) as reader:
+        tasks = TaskFacts(reader, max_tries) if is_tracker(reader) else None
         info = read_store_info(reader._store)
-        counts = TaskCounter(reader, max_tries).count() if is_tracker(reader) else None
-        claims = [(key_at(reader._open_cache, claim.seq), claim)  # type: ignore[arg-type]
-                  for claim in active_claims(reader._store)] if counts else []
-        errors = sum(1 for _ in reader._tasks_with_error(KEYS)) if isinstance(reader, ProgressTracker) else 0
-        last_run = read_run(reader._store) if counts else None
         if as_object:
-            print_line(as_json({**_as_dict(reader, info._asdict(), counts, holders, claims, max_tries),
-                                **({"errors": errors, "last_run": last_run} if counts else {})}))
+            print_line(as_json(_as_dict(reader, tasks, info, holders)))
             return
         rows = [("store", printable(reader.path)),
-                ("kind", f"a {'tracker' if counts else 'dict'}, format {info.format}")]
-        rows += _count_lines(counts) if counts else [("keys", f"{len(reader):,}")]
-        if errors:
-            rows.append(("errors", f"{quantity(errors, 'task')} (tastypy-fast errors shows them)"))
-        if last_run:
-            rows.append(("last run", printable(_describe_run(last_run))))
+                ("kind", f"a {'tracker' if tasks else 'dict'}, format {info.format}")]
+        rows += _count_lines(tasks.counts, tasks.max_tries) if tasks else [("keys", f"{len(reader):,}")]
+        if tasks and tasks.errors:
+            rows.append(("errors", f"{quantity(tasks.errors, 'task')} (tastypy-fast errors shows them)"))
+        if tasks and tasks.last_run:
+            rows.append(("last run", printable(_describe_run(tasks.last_run))))
         rows += [
             ("disk", f"{size_text(info.bytes)}, {size_text(info.free)} of it free"),
             ("open", printable(_describe_holders(holders))),
@@ -88,36 +87,51 @@ def status(store: str, max_tries: int, as_object: bool) -> None:
             when = ", when it was last opened to write" if holders.how == "nobody" else ""
             lost = LOST_IN_A_POWER_CUT.get(holders.durability, "unknown data")
             rows.append(("durability", f"{holders.durability} (a power cut can lose {lost}){when}"))
-        if claims:
-            rows += _claim_lines(claims)
+        if tasks and tasks.claims:
+            rows += _claim_lines(tasks.claims)
         _print_rows(rows)
 
 
-def _as_dict(reader: Reader, info: dict[str, int], counts: StatusCounts | None, holders: LockHolders,
-             claims: list[tuple[Any, ActiveClaim]], max_tries: int) -> dict[str, Any]:
-    return {
-        "path": reader.path,
-        "kind": "tracker" if counts else "dict",
-        "keys": counts.tasks if counts else len(reader),
-        **({**{name: value for name, value in counts._asdict().items() if name != "tasks"},
-            "max_tries": max_tries or None} if counts else {}),
-        "format": info["format"],
-        "file_size": info["file_size"],
-        "disk": {"bytes": info["bytes"], "free": info["free"]},
-        "open": {"how": holders.how, "processes": holders.processes, "owner": holders.text or None},
-        "durability": holders.durability or None,
-        **({"claims": [{"key": key, **claim.as_dict()} for key, claim in claims]} if counts else {}),
+class TaskFacts:
+    """The facts about the tasks of a tracker, all from one snapshot, and the last run."""
+
+    def __init__(self, reader: Any, max_tries: int | None) -> None:
+        claims = ClaimReader(reader._store)
+        with one_snapshot(reader):
+            found = count_tasks(reader, max_tries, claims)
+            self.counts, self.max_tries = found.counts, found.max_tries
+            self.errors = sum(1 for _ in reader._tasks_with_error(KEYS))
+            keys = [key_at(reader._open_cache, claim.seq) for claim in found.claims.active]
+            states = StatusReader(reader, found.max_tries).read(keys, claims)
+            self.claims = [(key, state) for key, state in zip(keys, states, strict=True) if state]
+        self.last_run = read_run(reader._store)
+
+
+def _as_dict(reader: Reader, tasks: TaskFacts | None, info: StoreInfo, holders: LockHolders) -> dict[str, Any]:
+    of_tasks = {} if tasks is None else {
+        "max_tries": tasks.max_tries or None,
+        "errors": tasks.errors,
+        "last_run": tasks.last_run,
+        "claims": [task_object(key, state) for key, state in tasks.claims],
     }
+    return store_object(
+        "status", tasks.counts if tasks else None, **of_tasks,
+        path=reader.path,
+        kind="tracker" if tasks else "dict",
+        keys=len(reader),
+        open={"how": holders.how, "processes": holders.processes, "owner": holders.text or None},
+        durability=holders.durability or None,
+        format=info.format,
+        file_size=info.file_size,
+        disk={"bytes": info.bytes, "free": info.free},
+    )
 
 
-def _count_lines(counts: StatusCounts) -> list[tuple[str, str]]:
+def _count_lines(counts: StatusCounts, max_tries: int) -> list[tuple[str, str]]:
     """Return the rows with the numbers of tasks."""
     share = max(counts.tasks, 1)
-    return [("tasks", f"{counts.tasks:,}")] + [
-        (name, f"{number:,}  {percent(number / share, 2)}")
-        for name, number in (("done", counts.done), ("failed", counts.failed), ("aborted", counts.aborted),
-                             ("left", counts.left))
-    ]
+    rows = [(word, f"{number:,}  {percent(number / share, 2)}") for word, number in counts.by_word().items()]
+    return [("tasks", f"{counts.tasks:,}"), *rows, ("max tries", f"{max_tries:,}" if max_tries else "no limit")]
 
 
 def _describe_run(info: dict[str, Any]) -> str:
@@ -137,25 +151,31 @@ def _describe_holders(holders: LockHolders) -> str:
     if holders.how == "nobody":
         return "no process has it open to write"
     numbers = ", ".join(map(str, holders.processes))
-    if holders.how == "private":
-        return f"{holders.text or f'process {numbers}' if numbers else 'a process'} has it open privately"
-    named = "process" if len(holders.processes) == 1 else "processes"
-    return f"shared by {named} {numbers} (and possibly their child processes)" if numbers else "shared"
+    named = f"process{'' if len(holders.processes) == 1 else 'es'} {numbers}"
+    if holders.how == "shared":
+        return f"shared by {named}" if numbers else "shared (this system does not tell by which processes)"
+    if not holders.text:
+        has = "have" if len(holders.processes) > 1 else "has"
+        return f"{named if numbers else 'a process'} {has} it open privately"
+    others = [number for number in holders.processes if f"process {number} " not in f"{holders.text} "]
+    more = f", and so has {'process' if len(others) == 1 else 'processes'} {', '.join(map(str, others))}"
+    return f"{holders.text} has it open privately{more if others else ''}"
 
 
-def _claim_lines(claims: list[tuple[Any, ActiveClaim]]) -> list[tuple[str, str]]:
-    running = [(key, claim) for key, claim in claims if not claim.failed]
-    failed = len(claims) - len(running)
+def _claim_lines(claims: list[tuple[Any, TaskState]]) -> list[tuple[str, str]]:
+    """Return the rows with the claims of living workers."""
+    running = [(key, state.claim) for key, state in claims if state.claim is not None and state.claim.is_running]
+    left = len(claims) - len(running)
     workers = {(claim.process, claim.host) for _, claim in running}
-    lines = [("claimed", f"{quantity(len(running), 'task')} of {quantity(len(workers), 'worker')}")]
+    lines = [("claims", f"{quantity(len(running), 'running task')} of {quantity(len(workers), 'worker')}")]
     now = datetime.now(timezone.utc)
     for key, claim in running[:MAX_CLAIMS]:
         age = duration(max((now - claim.since).total_seconds(), 0))
         lines.append(("", f"{printable(key_text(key))}  process {claim.process} on {printable(claim.host)}, for {age}"))
     if len(running) > MAX_CLAIMS:
-        lines.append(("", f"and {len(running) - MAX_CLAIMS:,} more (use ls --claimed)"))
-    if failed:
-        lines.append(("", f"({failed:,} more, which failed and stay claimed for another try)"))
+        lines.append(("", f"and {len(running) - MAX_CLAIMS:,} more (use ls --running)"))
+    if left:
+        lines.append(("", f"({left:,} more, whose try has failed, and which stay claimed for another one)"))
     return lines
 
 

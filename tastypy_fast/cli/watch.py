@@ -21,27 +21,27 @@ __all__ = ["watch"]
 @max_tries_option
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
               help="Time between two counts.")
-@click.option("--until-done", is_flag=True, help="Exit when no task is left to do.")
+@click.option("--until-done", is_flag=True,
+              help="Exit when nothing is left that anybody will try: no task is new or running, and none is to retry "
+                   "while a process has the store open to write.")
 @click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per count, each on its own line.")
-def watch(store: str, max_tries: int, interval: float, until_done: bool, as_lines: bool) -> None:
+def watch(store: str, max_tries: int | None, interval: float, until_done: bool, as_lines: bool) -> None:
     """Show the progress of a running pipeline, until Ctrl-C.
 
-    The view has the number of tasks by status, the rate, the time left and the recent failures. The command only reads,
-    and does not slow the pipeline down. Rate and time left are measured over the last minute of this command, so they
-    are also right after a pipeline was resumed. "Failed" means the same as in status. A failed task is shown with the
-    error that tracker.run() keeps, or with the "error" in its data. Changes of a private pipeline appear when it syncs.
-    If the output is not a terminal, the command prints one line per count.
+    The view has the number of tasks by status, the rate, the time left and the recent failures. Or it says that no
+    process has the store open to write. The command only reads, and opens the store for each count, so it neither slows
+    the pipeline down nor keeps a command such as compact out. Rate and time left are measured over the last minute of
+    this command, so they are also right after a pipeline was resumed. A failed try is shown with the error that
+    tracker.run() keeps, or with the "error" in the task's data. Changes of a private pipeline appear when it syncs. If
+    the output is not a terminal, the command prints one line per count.
     """
     state = WatchState(store, max_tries)
-    try:
-        if as_lines or not can_redraw(sys.stdout):
-            for _ in _updates(state, interval, until_done):
-                print_line(as_json(state.as_dict()) if as_lines else printable(state.line()))
-                sys.stdout.flush()
-        else:
-            _show_live(state, interval, until_done)
-    finally:
-        state.close()
+    if as_lines or not can_redraw(sys.stdout):
+        for _ in _updates(state, interval, until_done):
+            print_line(as_json(state.as_dict()) if as_lines else printable(state.line()))
+            sys.stdout.flush()
+    else:
+        _show_live(state, interval, until_done)
 
 
 def _updates(state: WatchState, interval: float, until_done: bool) -> Iterator[None]:
@@ -50,7 +50,7 @@ def _updates(state: WatchState, interval: float, until_done: bool) -> Iterator[N
         began = time.monotonic()
         state.update(began)
         yield
-        if until_done and state.is_tracker and not state.counts.left:
+        if until_done and state.is_finished():
             return
         time.sleep(max(interval - (time.monotonic() - began), 0.05))
 
@@ -61,5 +61,6 @@ def _show_live(state: WatchState, interval: float, until_done: bool) -> None:
     terminal = console()
     with Live(console=terminal, screen=True, auto_refresh=False) as live:
         for _ in _updates(state, interval, until_done):
-            live.update(render(state, terminal.size.width, terminal.size.height, terminal.no_color), refresh=True)
-    print_line(printable(f"{state.reader.path}: {state.line()}"))
+            live.update(render(state, terminal.size.width, terminal.size.height, terminal.no_color, terminal.encoding),
+                        refresh=True)
+    print_line(printable(f"{state.path}: {state.line()}"))

@@ -5,50 +5,91 @@ from __future__ import annotations
 from typing import Any
 
 from tastypy_fast._mixins.counting import percent
-from tastypy_fast.cli.formatting import printable
+from tastypy_fast.cli.formatting import printable, quantity
 from tastypy_fast.cli.watch_state import WatchState
+from tastypy_fast.types import StatusCounts
 
 __all__ = ["render"]
 
 # The smallest chart that is worth drawing.
 MIN_LINES, MIN_COLUMNS = 5, 30
 MINUTE = 60
+# From how many lines on the numbers are a table.
+LARGE_LINES = 16
+COLORS = {"done": "green", "failed": "red", "aborted": "yellow", "running": "cyan"}
+# The characters of the finished and of the other part of the bar.
+BAR, PLAIN_BAR = ("\u2588", "\u2591"), ("#", "-")
 
 
-def render(state: WatchState, width: int, height: int, no_color: bool) -> Any:
-    """Return the whole screen as an object that rich can print."""
-    from rich.bar import Bar
+def render(state: WatchState, width: int, height: int, no_color: bool, encoding: str) -> Any:
+    """Return the whole screen as an object that rich can print. A small one has the numbers in as few lines as fit."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    counts = state.counts
-    lines: list[Any] = [_cut(f"{state.reader.path}   (Ctrl-C to exit)", width, "bold"), Text()]
+    rate = _cut(state.rate_text() if len(state.rate_text()) <= width else state.rate_text(short=True), width, "bold")
+    lines: list[Any] = [_cut(f"{state.path}   (Ctrl-C to exit)", width, "bold")]
     if state.is_tracker:
-        share = max(counts.tasks, 1)
-        bar = Bar(share, 0, counts.done, width=width - 2, color="default" if no_color else "green")
-        table = Table.grid(padding=(0, 2))
-        table.add_column()
-        table.add_column(justify="right")
-        table.add_column(justify="right")
-        colors = {"done": "green", "failed": "red", "aborted": "yellow", "left": "default"}
-        for name, number in (("done", counts.done), ("failed", counts.failed), ("aborted", counts.aborted),
-                             ("left", counts.left), ("claimed", counts.claimed)):
-            if name != "claimed" or number:
-                table.add_row(Text(name, colors.get(name, "default")), f"{number:,}",
-                              percent(number / share, 2) if name != "claimed" else "")
-        table.add_row("tasks", f"{counts.tasks:,}", "")
-        lines += [bar, Text(), table]
+        lines.append(_bar(state.counts, width - 1, no_color, encoding))
+    if state.is_tracker and height >= LARGE_LINES:
+        lines += [Text(), _table(state.counts), Text(), rate]
+        used = len(lines) + len(StatusCounts._fields)  # the table has one more line
     else:
-        lines.append(Text(f"{counts.tasks:,} keys"))
-    lines += [Text(), _cut(state.rate_text() + state.left_text(", "), width, "bold")]
-    failures = [Text(), Text("recent failures:")] if state.failures else []
-    failures += [_cut(f"  {key}  {error}", width, "red") for key, error in reversed(state.failures)]
-    used = 4 + (9 if state.is_tracker else 1) + bool(counts.claimed) + len(failures)
-    room = min(height - used - 1, 20)
+        # The rate comes before the numbers, because a very small window cuts the end off.
+        lines += [rate, *_numbers(state, width)]
+        used = len(lines)
+    failures = [_cut(f"  {failure.text()}", width, "red") for failure in reversed(state.failures)]
+    if height - used > MIN_LINES:
+        failures = [Text(), Text("recent failures:"), *failures] if failures else []
+    failures = failures[:max(height - used - 1, 0)]
+    room = min(height - used - len(failures) - 2, 20)
     if room >= MIN_LINES and width >= MIN_COLUMNS and len(state.samples) > 2:
         lines += [Text(), Text.from_ansi(_chart(state.rates(), width, room))]
     return Group(*lines, *failures)
+
+
+def _bar(counts: StatusCounts, width: int, no_color: bool, encoding: str) -> Any:
+    """Return a bar of the finished tasks, with the whole length of all tasks behind them."""
+    from rich.text import Text
+
+    full, empty = BAR if encoding.startswith("utf") else PLAIN_BAR
+    bar = Text(no_wrap=True)
+    share, so_far, used = max(counts.tasks, 1), 0, 0
+    for status in ("done", "aborted", "failed"):
+        so_far += counts.by_word()[status]
+        cells = so_far * width // share - used
+        bar.append(full * cells, "" if no_color else COLORS[status])
+        used += cells
+    bar.append(empty * (width - used), "" if no_color else "dim")
+    return bar
+
+
+def _table(counts: StatusCounts) -> Any:
+    """Return the numbers as a table with a line for each status."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    for status, number in counts.by_word().items():
+        table.add_row(Text(status, COLORS.get(status, "default")), f"{number:,}",
+                      percent(number / max(counts.tasks, 1), 2))
+    table.add_row("tasks", f"{counts.tasks:,}", "")
+    return table
+
+
+def _numbers(state: WatchState, width: int) -> list[Any]:
+    """Return the numbers as lines of text, as few as the width allows."""
+    words = [f"{number:,} {status}" for status, number in state.counts.by_word().items()]
+    parts = [*words, quantity(state.keys, "task")] if state.is_tracker else [quantity(state.keys, "key")]
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return [_cut(line, width, "default") for line in lines]
 
 
 def _cut(text: str, width: int, style: str) -> Any:

@@ -17,8 +17,9 @@ __all__ = ["compact_store", "copy_store", "remove_leftovers"]
 
 # The new data file, before it replaces the old one in the same folder.
 COMPACTED = "data.compacted"
-# Seconds to wait for a process that has the store open for a moment, to read it.
-LOCK_TIMEOUT_S = 5
+# Seconds to wait for a process that has the store open for a moment, to read it: at the beginning, and before the file
+# is replaced.
+FIRST_TIMEOUT_S, LOCK_TIMEOUT_S = 1, 5
 
 
 def copy_store(path: str, folder: str) -> Iterator[None]:
@@ -40,7 +41,7 @@ def compact_store(path: str) -> Iterator[tuple[int, int]]:
     before = os.stat(name).st_size
     owner = OwnerLock(path)
     try:
-        EngineLock(path).release()
+        EngineLock(path, FIRST_TIMEOUT_S).release()
     finally:
         owner.release()
     # Open the store to write, which checkpoints the log and removes the leftovers of dead processes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import os
 import pickle
 import random
@@ -36,6 +37,8 @@ from tastypy_fast.pipeline.task_source import RESERVED, TaskSource
 from tastypy_fast.pipeline.worker import Outcome, TaskFunction, describe_error, now_text, task_failure
 
 __all__ = ["EXECUTORS", "RunOptions", "run_tasks"]
+
+LOGGER = logging.getLogger("tastypy_fast")
 
 EXECUTORS = ("processes", "threads", "async", "inline")
 # The longest delay before a retry, in seconds.
@@ -90,6 +93,9 @@ class RunOptions:
         if self.max_failures is not None and not is_share and not _is_count(self.max_failures, 0):
             raise ValueError("max_failures= takes a number of tasks, or a share between 0.0 and 1.0, not "
                              f"{self.max_failures!r}")
+        if getattr(self.tasks, "counts_tries", False):
+            raise TypeError("tasks= takes keys of which no try has been counted, and run() counts their tries; use "
+                            "todo_keys() instead of try_keys()")
         kind = self.executor_name(function)
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise ValueError(f"executor= takes one of {', '.join(map(repr, EXECUTORS))}, not {self.executor!r}")
@@ -230,8 +236,8 @@ def run_tasks(tracker: Any, function: Callable[..., Any], options: RunOptions,
 
 
 def _count_left(tracker: Any, allow_aborted: bool) -> int:
-    tasks, done, given_up = tracker._count_progress(allow_aborted)
-    return int(tasks - done - given_up)
+    counts = tracker._count_progress(allow_aborted)
+    return int(counts.tasks - counts.finished)
 
 
 class _Run:
@@ -323,6 +329,8 @@ class _Run:
                 continue
             for event in events:
                 self._handle(event)
+            # What workers have sent is not needed during the commit.
+            events = []
             if not executor.prefetch:
                 # A kill of the program costs tasks their only try until they are finished in the tracker.
                 recorder.flush()
@@ -400,7 +408,10 @@ class _Run:
         signals.suspend_if_wanted(self._executor.suspend, self._executor.resume)
         if signals.count:
             # Ctrl-C waits for what is running, because a person can press it again.
-            grace = float("inf") if signals.count == 1 and signals.number == signal.SIGINT else GRACE
+            is_patient = signals.count == 1 and signals.number == signal.SIGINT
+            if is_patient and not self._is_draining and self._executor.is_busy():
+                LOGGER.warning("run() waits for the tasks that are running; Ctrl-C again ends them")
+            grace = float("inf") if is_patient else GRACE
             self._drain("stopped", 0.0 if signals.count > 1 else grace)
         elif self._options.stop is not None and self._options.stop.is_set():
             self._drain("stopped", GRACE)

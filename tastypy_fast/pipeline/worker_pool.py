@@ -270,8 +270,8 @@ class ProcessPool(TaskExecutor):
                 self._update_interest(worker)
             if mask & selectors.EVENT_READ and not self._read(worker, READS):
                 # The end of the process follows, unless a task has closed all files of its worker.
-                multiprocessing_connection.wait([worker.end.fileno()], END_SECONDS)
-                self._bury(worker)
+                has_ended = multiprocessing_connection.wait([worker.end.fileno()], END_SECONDS)
+                self._bury(worker, is_cut=not has_ended)
         if self._timeout is not None and self._in_flight:
             self._kill_late(time.monotonic())
         if self._vacant and time.monotonic() >= self._next_start:
@@ -378,8 +378,8 @@ class ProcessPool(TaskExecutor):
                     worker.is_ready = False
                     worker.kill()
 
-    def _bury(self, worker: _Worker) -> None:
-        """Account for a worker that has ended, or can be of no use."""
+    def _bury(self, worker: _Worker, is_cut: bool = False) -> None:
+        """Account for a worker that has ended, or can be of no use. ``is_cut``: it lives, and its socket was closed."""
         assert self._selector is not None
         assert self._heartbeats is not None
         worker.is_buried = True
@@ -402,6 +402,9 @@ class ProcessPool(TaskExecutor):
         elif self._error is None:
             self.workers_lost += 1
             failure = _describe_death(exit_code)
+            if is_cut and not worker.is_first(position):
+                # Any of the tasks before this one may have closed the socket.
+                position = 0
             if not position:
                 # If a task has closed the worker's socket, it is found when it runs alone. The tasks that are given
                 # back are nearly the next ones.
@@ -666,6 +669,10 @@ class _Worker:
             if 0 < position - chunk.before <= len(chunk.tasks):
                 return chunk.tasks[position - chunk.before - 1]
         return None
+
+    def is_first(self, position: int) -> bool:
+        """Return whether the task at a position is the first one without an outcome."""
+        return bool(self.chunks) and position == self.chunks[0].before + 1
 
     def waiting(self, position: int) -> bool:
         """Return whether it has any task after this position; with 0, any task but one."""

@@ -136,8 +136,12 @@ class _DriverWatch:
         self._reader, self._writer = os.pipe()
         self._thread: threading.Thread | None = None
         self._is_registered = False
-        # Called in the thread at each interval.
+        driver = multiprocessing.parent_process()
+        self._sentinel = driver.sentinel if driver is not None else None
+        self._pipe = _identity(self._sentinel)
+        # Called in the thread: at each interval, and before it kills this process because a task has closed its files.
         self.on_interval: Callable[[], object] | None = None
+        self.on_closed: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Start the thread. Without one, the worker ends when it next reads from the driver."""
@@ -156,22 +160,35 @@ class _DriverWatch:
             os.register_at_fork(after_in_parent=_call_later(self.start))
         thread, self._thread = self._thread, None
         if thread is not None:
-            os.write(self._writer, b"\0")
-            thread.join()
-            os.read(self._reader, 1)
+            # A task may have closed the descriptors. The thread finds that out by itself.
+            with contextlib.suppress(OSError):
+                os.write(self._writer, b"\0")
+                thread.join()
+                os.read(self._reader, 1)
 
     def _wait(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        driver = multiprocessing.parent_process()
-        while driver is not None and os.getppid() == self._parent:
-            ready = wait([driver.sentinel, self._reader], WATCH_INTERVAL)
-            if driver.sentinel in ready:
+        while self._sentinel is not None and os.getppid() == self._parent:
+            ready = wait([self._sentinel, self._reader], WATCH_INTERVAL)
+            if self._sentinel in ready:
+                # A closed descriptor counts as ready, and its number may be that of another file now.
+                if _identity(self._sentinel) != self._pipe and self.on_closed is not None:
+                    self.on_closed()
                 break
             if ready:
                 return
             if self.on_interval is not None:
                 self.on_interval()
         kill_own_group()
+
+
+def _identity(descriptor: int | None) -> tuple[int, int] | None:
+    """Return what tells an open file from others, or None."""
+    with contextlib.suppress(OSError):
+        if descriptor is not None:
+            found = os.fstat(descriptor)
+            return found.st_dev, found.st_ino
+    return None
 
 
 def _call_later(function: Callable[[], object]) -> Callable[[], object]:
@@ -258,6 +275,7 @@ class _Worker:
         self._sending = threading.Lock()
         self._chunk_began = 0.0
         watch.on_interval = self._send_waiting
+        watch.on_closed = self._accuse_one_or_none
         # The number of tasks in all chunks before this one, and the position of a task whose chunk had no other one.
         self._before = 0
         self._last = 0.0
@@ -342,6 +360,11 @@ class _Worker:
         if not self._heartbeat[POSITION]:
             self._heartbeat[POSITION] = self._last
 
+    def _accuse_one_or_none(self) -> None:
+        """Say which task is to blame if files of this process were closed: that in progress, if it can be no other."""
+        if int(self._heartbeat[POSITION]) - self._before - 1 > self._sent:
+            self._heartbeat[POSITION] = 0.0
+
     def _run_task(self, task: tuple[Any, int, Any], slot: int) -> Outcome:
         try:
             return self._function(task, slot)
@@ -368,7 +391,8 @@ class _Worker:
         # Not close(), because the main thread of the worker may have been reading: its lock is never released here.
         descriptor = self._connection.detach()
         if descriptor >= 0:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # a task has closed it
+                os.close(descriptor)
 
 
 def _no_function(key: Any) -> None:

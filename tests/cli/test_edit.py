@@ -89,7 +89,7 @@ def test_done_reset_abort_and_rm_on_keys(tasks):
 
 def test_done_reset_abort_and_rm_on_keys_that_match_a_filter(tasks):
     before = run("ls", tasks, "--json")
-    assert run("reset", tasks, "--failed", "-n") == "1 task would be reset\n"
+    assert run("reset", tasks, "--to-retry", "-n") == "1 task would be reset\n"
     assert run("ls", tasks, "--json") == before
     assert run("reset", tasks, "--failed", "--max-tries", "3") == "1 task reset\n"
     assert json.loads(run("get", tasks, "c")) == {"_done": False, "_aborted": False, "_tries": 0,
@@ -97,7 +97,8 @@ def test_done_reset_abort_and_rm_on_keys_that_match_a_filter(tasks):
     assert run("abort", tasks, "--todo", "--match", "[ef]") == "2 tasks aborted\n"
     assert run("done", tasks, "--from", "c", "--to", "d") == "2 tasks marked done\n"
     assert run("rm", tasks, "--aborted", "--limit", "1") == "1 task removed\n"
-    assert lines("ls", tasks) == [*"abcefg"]
+    # A task that is done and aborted is done.
+    assert lines("ls", tasks) == [*"abcdfg"]
 
 
 def test_bulk_changes_apply_to_all_matching_keys(path):

@@ -122,6 +122,6 @@ def test_status_counts_errors(failed, path, tmp_path):
 
 def test_ls_shows_errors_in_one_line(failed):
     long = lines("ls", failed, "-l")
-    assert 'open\t1\tpage-0\t{"_error":"OSError: page-0 is gone x"}' in long
-    assert 'open\t1\town\t{"error":"no answer"}' in long
+    assert 'to retry\t1\tpage-0\t{"_error":"OSError: page-0 is gone x"}' in long
+    assert 'to retry\t1\town\t{"error":"no answer"}' in long
     assert json.loads(run("get", failed, "a.pdf"))["_error"]["traceback"]

@@ -15,9 +15,10 @@ from tests.support.command import HOSTILE, lines, refused, run
 
 
 @pytest.mark.parametrize(("options", "keys"), [
-    ("", "abcdefg"), ("--done", "ab"), ("--todo", "cefg"), ("--aborted", "d"), ("--failed", "c"), ("--claimed", ""),
+    ("", "abcdefg"), ("--done", "ab"), ("--todo", "cefg"), ("--aborted", "d"), ("--failed", ""), ("--running", ""),
+    ("--new", "efg"), ("--to-retry", "c"), ("--to-retry --max-tries 3", ""),
     ("--failed --max-tries 3", "c"), ("--failed --max-tries 4", ""), ("--todo --max-tries 3", "efg"),
-    ("--done --aborted", "abd"), ("--failed --done", "abc"), ("--match [a-c]", "abc"), ("--todo --match [a-c]", "c"),
+    ("--done --aborted", "abd"), ("--to-retry --done", "abc"), ("--match [a-c]", "abc"), ("--todo --match [a-c]", "c"),
     ("--from c", "cdefg"), ("--to c", "abc"), ("--from b --to d", "bcd"), ("--from c --todo", "cefg"),
     ("--to e --todo", "ce"), ("--offset 2 --limit 3", "cde"), ("--limit 0", ""), ("--todo --offset 1 --limit 2", "ef"),
     ("--from d --to b", ""),
@@ -29,9 +30,10 @@ def test_ls_filters(tasks, options, keys, capsys):
 
 def test_ls_long_and_json_print_values(tasks):
     assert lines("ls", tasks, "-l", "--limit", "5")[2:] == [
-        'open\t3\tc\t{"error":"OSError: gone"}', "aborted\t0\td", 'open\t0\te\t{"size":7}']
-    assert json.loads(lines("ls", tasks, "--json", "--failed")[0]) == {
-        "key": "c", "value": {"_done": False, "_aborted": False, "_tries": 3, "error": "OSError: gone"}}
+        'to retry\t3\tc\t{"error":"OSError: gone"}', "aborted\t0\td", 'new\t0\te\t{"size":7}']
+    assert json.loads(lines("ls", tasks, "--json", "--failed", "--max-tries", "3")[0]) == {
+        "key": "c", "value": {"_done": False, "_aborted": False, "_tries": 3, "error": "OSError: gone"},
+        "status": "failed"}
     assert "no key" in refused("ls", tasks, "--from", "nobody", code=1)
 
 

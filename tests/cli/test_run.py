@@ -189,6 +189,19 @@ def test_output_goes_to_a_file_or_nowhere(store, tmp_path):
     assert "No such file" in run_tasks(store, "--output", tmp_path / "no" / "file", "--", *noisy, code=4)[1]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("options", [[], ["--output", "/dev/full"]])
+def test_output_that_cannot_be_written_ends_the_run_and_costs_no_try(store, options):
+    """A log on a full disk used up all tries of all tasks."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COMMAND, "run", store, "-j", "1", "--max-tries", "3", *options, "--", "echo"],
+                              env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert "the output of commands cannot be written: No space left on device" in done.stderr
+    assert [(task["_done"], task["_tries"]) for task in Tracker(store, mode="r").values()] == [(False, 0)] * 3
+    assert "3 done" in run_tasks(store, "--", "echo")[1]
+
+
 def test_report_as_json_has_stdout_for_itself(store):
     out, error = run_tasks(store, "--json", "--", "sh", "-c", "echo out; test $0 != b", code=1)
     report = json.loads(out)
@@ -376,7 +389,7 @@ def test_other_processes_add_and_run_tasks_meanwhile(path, tmp_path):
     with running(path, "-j", "1", "--", slow) as first, running(path, "-j", "1", "--", slow) as second:
         wait_until(lambda: len(numbers_in(tmp_path / "begun")) == 2)
         assert run("add", path, "100") == "added 1 task, 0 existed already\n"
-        assert "2 tasks of 2 workers" in run("status", path)
+        assert "2 running tasks of 2 workers" in run("status", path)
         run("abort", path, "3", "--json-keys")
         (tmp_path / "go").touch()
         first.communicate(timeout=30)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastypy_fast import POD, SharedTracker, Tracker
+from tastypy_fast._inspect.statuses import STATUSES, classify
 from tastypy_fast._inspect.task_counts import TaskCounter
+from tastypy_fast.types import StatusCounts
 from tests.support.children import Child
 from tests.support.command import lines, run
 
@@ -19,14 +22,15 @@ from tests.support.command import lines, run
 
 def test_status_prints_counts(tasks):
     status = json.loads(run("status", tasks, "--json"))
-    assert {name: status[name] for name in ("kind", "keys", "done", "failed", "aborted", "left", "tried")} == {
-        "kind": "tracker", "keys": 7, "done": 2, "failed": 1, "aborted": 1, "left": 4, "tried": 3}
+    assert {name: status[name] for name in ("kind", "keys", *StatusCounts._fields)} == {
+        "kind": "tracker", "keys": 7, "new": 3, "running": 0, "to_retry": 1, "failed": 0, "aborted": 1, "done": 2}
+    assert status["max_tries"] is None
     assert status["disk"]["bytes"] > status["disk"]["free"] >= 0
     assert status["path"] == str(tasks)
     status = json.loads(run("status", tasks, "--max-tries", "3", "--json"))
-    assert (status["failed"], status["left"]) == (1, 3)
+    assert (status["failed"], status["to_retry"], status["max_tries"]) == (1, 0, 3)
     status = json.loads(run("status", tasks, "--max-tries", "4", "--json"))
-    assert (status["failed"], status["left"]) == (0, 4)
+    assert (status["failed"], status["to_retry"]) == (0, 1)
     text = run("status", tasks)
     assert "28.57 %" in text
     assert "normal" in text
@@ -53,18 +57,17 @@ def test_task_counter_agrees_with_a_scan_of_all_tasks(tmp_path_factory, statuses
     with Tracker(path, init=[(n, {"_done": d, "_aborted": a, "_tries": t}) for n, (d, a, t) in enumerate(statuses)]):
         pass
     with Tracker(path, mode="r") as tracker:
-        counts = TaskCounter(tracker, max_tries).count()
-    is_open = [tries for done, aborted, tries in statuses if not done and not aborted]
-    failed = sum(tries >= max(max_tries, 1) for tries in is_open)
-    assert counts == (len(statuses), sum(done for done, _, _ in statuses),
-                      sum(aborted and not done for done, aborted, _ in statuses), failed,
-                      len(is_open) - (failed if max_tries else 0), 0, sum(tries > 0 for _, _, tries in statuses))
+        counter = TaskCounter(max_tries)
+        counts = counter.count(tracker).counts
+    words = Counter(classify(*status, max_tries) for status in statuses)
+    assert counts == tuple(words[status] for status in STATUSES)
+    assert len(counter.newly_failed) == counts.to_retry + counts.failed
 
 
 # ls and get
 
 
-def test_claimed_tasks_are_not_counted_as_failed(path):
+def test_running_tasks_are_not_counted_as_failed(path):
     with SharedTracker(path) as tracker:
         tracker.add_many(range(1700))
         with tracker.locked():
@@ -72,12 +75,13 @@ def test_claimed_tasks_are_not_counted_as_failed(path):
                 tracker.increment_tries(key)
         loop = tracker.try_keys(batch=1200)
         assert next(loop) == 0
-        status = json.loads(run("status", path, "--json"))
-        assert (status["claimed"], status["failed"], status["left"], status["tried"]) == (1200, 250, 1700, 1450)
-        assert [int(key) for key in lines("ls", path, "--failed")] == list(range(1200, 1700, 2))
+        status = json.loads(run("status", path, "--max-tries", "1", "--json"))
+        assert [status[name] for name in StatusCounts._fields] == [250, 1200, 0, 250, 0, 0]
+        assert [int(key) for key in lines("ls", path, "--failed", "--max-tries", "1")] == list(range(1200, 1700, 2))
+        assert [int(key) for key in lines("ls", path, "--running")] == list(range(1200))
         loop.close()
     status = json.loads(run("status", path, "--json"))
-    assert (status["claimed"], status["failed"]) == (0, 850)
+    assert [status[name] for name in StatusCounts._fields] == [850, 0, 850, 0, 0, 0]
 
 
 def test_unstarted_tasks_of_a_killed_worker_are_not_failed(path):
@@ -96,9 +100,9 @@ def test_unstarted_tasks_of_a_killed_worker_are_not_failed(path):
             assert child.wait() == -signal.SIGKILL
         for _ in range(2):
             # The result is the same before and after a worker looks for dead workers.
-            for max_tries, failed in ((0, 10), (1, 10), (2, 1)):
+            for max_tries, failed in ((0, 0), (1, 10), (2, 1)):
                 status = json.loads(run("status", path, "--max-tries", str(max_tries), "--json"))
-                assert (status["claimed"], status["failed"], status["tried"]) == (0, failed, 10)
+                assert [status[name] for name in StatusCounts._fields] == [1190, 0, 10 - failed, failed, 0, 0]
                 assert len(lines("ls", path, "--failed", "--max-tries", str(max_tries))) == failed
             with SharedTracker(path) as other:
                 other.release(0)

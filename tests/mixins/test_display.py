@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tastypy_fast import POD, ProgressTracker, SharedPOD, SharedProgressTracker
+from tastypy_fast._inspect.statuses import STATUSES
 
 CLASSES = [POD, ProgressTracker, SharedPOD, SharedProgressTracker]
 TRACKERS = [ProgressTracker, SharedProgressTracker]
@@ -40,18 +41,19 @@ class Table(HTMLParser):
     def rows(self):
         """The number and the percentage after each word."""
         return {name: tuple(self.texts[at + 1:at + 3]) for at, name in enumerate(self.texts)
-                if name in ("done", "failed", "left", "tasks")}
+                if name in (*STATUSES, "tasks")}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_repr_shows_class_path_and_number_of_keys(path, cls):
+    noun = "task" if cls in TRACKERS else "key"
     with cls(path) as store:
-        assert repr(store).startswith(f"<{cls.__name__} at '{path}': 0 keys")
+        assert repr(store) == f"<{cls.__name__} at '{path}': 0 {noun}s>"
         store["a"] = {"x": 1}
-        assert f"'{path}': 1 key" in repr(store)
-        assert "1 keys" not in repr(store)
+        assert f"'{path}': 1 {noun}" in repr(store)
+        assert f"1 {noun}s" not in repr(store)
         store.update({1: {}, (2, "x"): {}})
-        assert f"'{path}': 3 keys" in repr(store)
+        assert f"'{path}': 3 {noun}s" in repr(store)
         assert repr(store) == str(store)
     assert repr(store) == f"<{cls.__name__} at '{path}': closed>"
 
@@ -59,9 +61,8 @@ def test_repr_shows_class_path_and_number_of_keys(path, cls):
 @pytest.mark.parametrize("cls", TRACKERS)
 def test_repr_of_a_tracker_shows_its_progress(path, cls):
     with cls(path) as tracker:
-        assert repr(tracker).endswith(": 0 keys, 0 of 0 done (0.00 %)>")
-        tracker.update({"a": {"_done": True}, "b": {"_aborted": True}, "c": {}})
-        assert repr(tracker).endswith(": 3 keys, 1 of 3 done (33.33 %)>")
+        tracker.update({"a": {"_done": True}, "b": {"_aborted": True}, "c": {}, "d": {"_tries": 1}})
+        assert repr(tracker).endswith(": 4 tasks: 1 new, 1 to retry, 1 aborted, 1 done>")
 
 
 def test_repr_of_a_subclass_has_its_name(path):
@@ -69,7 +70,7 @@ def test_repr_of_a_subclass_has_its_name(path):
         pass
 
     with Crawl(path, init={"a": {}}) as crawl:
-        assert repr(crawl) == f"<Crawl at '{path}': 1 key, 0 of 1 done (0.00 %)>"
+        assert repr(crawl) == f"<Crawl at '{path}': 1 task: 1 new>"
         assert "Crawl" in Table(crawl._repr_html_()).texts[0]
 
 
@@ -79,7 +80,7 @@ def test_repr_of_a_tracker_with_an_invalid_status_does_not_raise(path):
         assert "cannot be counted (UnstorableValueError" in repr(tracker)
         assert "cannot be counted (UnstorableValueError" in "".join(Table(tracker._repr_html_()).texts)
         tracker["a"]["_done"] = True
-        assert "1 of 1 done" in repr(tracker)
+        assert "1 task: 1 done" in repr(tracker)
 
 
 @pytest.mark.parametrize("cls", TRACKERS)
@@ -91,7 +92,8 @@ def test_html_is_a_table_with_a_bar(path, cls):
         })
         table = Table(tracker._repr_html_())
         assert table.rows == {
-            "done": ("1,200", "99.67 %"), "failed": ("2", "0.17 %"), "left": ("2", "0.17 %"),
+            "new": ("1", "0.08 %"), "running": ("0", "0.00 %"), "to retry": ("1", "0.08 %"),
+            "failed": ("1", "0.08 %"), "aborted": ("1", "0.08 %"), "done": ("1,200", "99.67 %"),
             "tasks": ("1,204", "100.00 %"),
         }
         assert table.bar == {"value": "1202", "max": "1204", "style": "width: 100%"}

@@ -104,7 +104,7 @@ def test_failed_tasks_are_shown_and_count_as_finished(make, screen):
             continue
         (tracker.abort if number == 4 else tracker.mark_done)(key)
     assert screen.states[-1] == (6, 6, 3)
-    assert "note, failed=3]" in screen.getvalue()
+    assert "note, failed=2, aborted=1]" in screen.getvalue()
 
 
 def test_task_with_tries_left_does_not_count_as_failed(make, screen):
@@ -133,10 +133,10 @@ def test_reopened_tasks_are_shown(make, screen):
     assert screen.states[-1] == (1, 2, 0)
 
 
-def test_bar_format_may_use_failed(make, screen):
-    tracker = make(init={"a": {"_aborted": True}})
-    tracker.progress(file=screen, bar_format="{n} {failed}").close()
-    assert screen.getvalue().endswith("\r1 1\n")
+def test_bar_format_may_use_failed_and_aborted(make, screen):
+    tracker = make(max_tries=1, init={"a": {"_aborted": True}, "b": {"_tries": 1}, "c": {"_tries": 2}})
+    tracker.progress(file=screen, bar_format="{n} {failed} {aborted}").close()
+    assert screen.getvalue().endswith("\r3 2 1\n")
 
 
 def test_options_go_to_tqdm(make, screen):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
+import io
 import os
 import pty
 import re
@@ -254,6 +256,48 @@ def test_bar_on_a_terminal_continues_after_a_kill(path, cls):
     assert re.match(r"pages: 100%\|█+\| 400/400 \[.*task/s, failed=4\]", lines[-1]), lines[-1]
     assert all(len(line) <= 80 for line in lines)
     assert second.shown.endswith("\r\n")
+
+
+# A stream that cannot be written
+
+
+class Broken(io.StringIO):
+    """A stream that fails from one of its writes on."""
+
+    def __init__(self, error, works):
+        super().__init__()
+        self.error = error
+        self.works = works
+
+    def write(self, text):
+        if self.works <= 0:
+            raise OSError(self.error, os.strerror(self.error))
+        self.works -= 1
+        return super().write(text)
+
+
+@pytest.mark.parametrize("error", [errno.EPIPE, errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("works", [0, 3])
+@pytest.mark.parametrize("given", [True, False])
+def test_bar_that_cannot_be_written_ends_neither_a_loop_nor_a_run(make, monkeypatch, error, works, given):
+    tracker = make(init=[(key, {}) for key in range(20)])
+    stream = Broken(error, works)
+    options = {"mininterval": 0}
+    if given:
+        options["file"] = stream
+    else:
+        monkeypatch.setattr(sys, "stderr", stream)
+    for key in tracker.progress(**options):
+        tracker.mark_done(key)
+    tracker.add_many(range(20, 30))
+    assert tracker.run(lambda key: None, executor="inline", progress=options).done == 10
+    assert stream.works == 0
+
+
+def test_program_without_a_standard_error_has_no_bar(make, monkeypatch):
+    tracker = make(init={"a": {}})
+    monkeypatch.setattr(sys, "stderr", None)
+    assert tracker.run(lambda key: None, executor="inline", progress=True).done == 1
 
 
 # In a notebook

@@ -67,11 +67,11 @@ def test_task_in_its_last_try_does_not_count_as_failed_while_its_worker_lives(pa
 
     with Child(work) as child:
         assert child.pipe.recv() == 1
-        assert tracker._count_progress(False) == (4, 0, 0)
+        assert tracker._count_progress(False) == (4, 0, 0, 0)
         child.pipe.send(None)
         assert child.pipe.recv() == 2
         # The first task has failed, although its worker still has the claim.
-        assert tracker._count_progress(False) == (4, 0, 1)
+        assert tracker._count_progress(False) == (4, 0, 1, 0)
         if end == "kill":
             child.kill()
             child.wait()
@@ -81,18 +81,18 @@ def test_task_in_its_last_try_does_not_count_as_failed_while_its_worker_lives(pa
         # The third task was claimed and not yielded. The next loop uses its try again.
         loop = tracker.try_keys()
         assert next(loop) == "task 2"
-        assert tracker._count_progress(False) == (4, 0, 2)
+        assert tracker._count_progress(False) == (4, 0, 2, 0)
         loop.close()
-        assert tracker._count_progress(False) == (4, 0, 3)
+        assert tracker._count_progress(False) == (4, 0, 3, 0)
     tracker.close()
 
 
 def test_task_in_its_last_try_from_a_gate_counts_as_failed_for_its_own_thread_only(path):
     tracker = SharedProgressTracker(path, max_tries=1, init=tasks(2))
     assert tracker.should_try("task 0")
-    assert tracker._count_progress(False).given_up == 1  # This thread asks, so it is not running the task.
+    assert tracker._count_progress(False).failed == 1  # This thread asks, so it is not running the task.
     found = []
-    thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).given_up))
+    thread = threading.Thread(target=lambda: found.append(tracker._count_progress(False).failed))
     thread.start()
     thread.join()
     assert found == [0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from tastypy_fast import (
     ProgressTracker,
     SharedProgressTracker,
 )
+from tastypy_fast._inspect.statuses import STATUSES, classify
+from tastypy_fast._inspect.task_counts import TaskCounter
 from tastypy_fast._mixins import progress_bar
 from tests.support.progress import tasks
 
@@ -24,14 +28,17 @@ STATES = st.fixed_dictionaries({
 KEYS = st.sampled_from(["a", "b", "c", 1, (1, "x"), "x" * 600, *range(100, 104)])
 
 
-def expected_outcome(model, max_tries, allow_aborted):
+def expected_progress(model, max_tries, allow_aborted):
     done = sum(task["_done"] for task in model.values())
-    failed = sum(
-        not task["_done"]
-        and ((task["_aborted"] and not allow_aborted) or bool(max_tries and task["_tries"] >= max_tries))
-        for task in model.values()
-    )
-    return len(model), done, failed
+    unfinished = [(task["_aborted"], 0 < max_tries <= task["_tries"]) for task in model.values() if not task["_done"]]
+    failed = sum(used_up and not aborted for aborted, used_up in unfinished)
+    aborted = sum(aborted and (used_up or not allow_aborted) for aborted, used_up in unfinished)
+    return len(model), done, failed, aborted
+
+
+def expected_counts(model, max_tries):
+    words = Counter(classify(task["_done"], task["_aborted"], task["_tries"], max_tries) for task in model.values())
+    return tuple(words[status] for status in STATUSES)
 
 
 @settings(max_examples=40)
@@ -60,12 +67,21 @@ def test_counts_agree_with_a_scan_of_all_tasks(tmp_path_factory, place, before, 
                 model[key] = state
                 tracker[key] = state
         for allow_aborted in (False, True):
-            assert tracker._count_progress(allow_aborted) == expected_outcome(model, max_tries, allow_aborted)
+            assert tracker._count_progress(allow_aborted) == expected_progress(model, max_tries, allow_aborted)
+        counts = tracker.count_by_status()
+        assert counts == expected_counts(model, max_tries)
+        assert counts == tuple(list(map(tracker.status, tracker)).count(status) for status in STATUSES)
         if "block" in place:
             tracker.unlock()
         left = list(tracker.todo_keys())
-        total, done, failed = tracker._count_progress(False)
-        assert len(left) == total - done - failed
+        progress = tracker._count_progress(False)
+        assert len(left) == progress.tasks - progress.finished == counts.left
+    with ProgressTracker(tracker.path, mode="r") as reader:
+        # The limit is kept with the tracker.
+        assert (reader.max_tries, reader.kept_max_tries) == (0, max_tries)
+        assert reader.count_by_status() == counts
+        assert TaskCounter().count(reader).counts == counts
+        assert reader._count_progress(False) == expected_progress(model, 0, False)
 
 
 def test_counts_include_statuses_changed_in_task_dicts(path):
@@ -73,8 +89,9 @@ def test_counts_include_statuses_changed_in_task_dicts(path):
         tracker.sync()
         tracker["task 0"]["_tries"] = 2
         tracker["task 1"]["_aborted"] = True
-        assert tracker._count_progress(False) == (3, 0, 2)
-        assert tracker._count_progress(True) == (3, 0, 1)
+        assert tracker._count_progress(False) == (3, 0, 1, 1)
+        assert tracker._count_progress(True) == (3, 0, 1, 0)
+        assert tracker.count_by_status() == (1, 0, 0, 1, 1, 0)
 
 
 def test_bar_reads_the_store_rarely(make, screen, monkeypatch):

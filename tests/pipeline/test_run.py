@@ -12,6 +12,7 @@ import pytest
 from tastypy_fast import RunInProgressError, SharedTracker, TasksFailedError, Tracker
 from tastypy_fast._inspect.store_info import read_run
 from tastypy_fast.pipeline import Abort, Retry, RunReport, TaskResult, current_task, task_source
+from tests.support.children import Child
 
 
 def status(tracker, key):
@@ -515,6 +516,17 @@ def test_empty_tracker_and_report_texts(make, run):
     assert text == "1,000 done, 2 failed, 1 timed out, 3 left in 1.2 s (stopped)"
 
 
+@pytest.mark.parametrize("name", ["try_keys", "try_items"])
+def test_iterators_that_count_tries_are_refused_as_tasks(make, name):
+    """With max_tries=1, no task would have had a try left."""
+    tracker = make(max_tries=1)
+    tracker.add_many("ab")
+    with pytest.raises(TypeError, match=r"use todo_keys\(\) instead"):
+        tracker.run(print, tasks=getattr(tracker, name)(), executor="inline")
+    assert [tracker.tries(key) for key in "ab"] == [0, 0]
+    assert tracker.run(lambda key: None, tasks=tracker.todo_keys(), executor="inline").done == 2
+
+
 # The state of the store
 
 
@@ -531,6 +543,44 @@ def test_second_run_on_a_private_tracker_is_refused(path):
         tracker.run(lambda key: None, executor="inline", on_result=nested)
         assert len(refused) == 1
         assert tracker.run(lambda key: None, executor="inline").done == 0
+
+
+def test_second_run_is_refused_while_the_first_one_begins(path):
+    """Both ran every task, and the automatic sync stayed off."""
+    refused = []
+
+    class Second(Tracker):
+        def hold(self):
+            if not refused:
+                refused.append(None)
+                with pytest.raises(RunInProgressError) as caught:
+                    self.run(print, executor="inline")
+                refused.append(caught.value)
+            super().hold()
+
+    with Second(path, init={"a": {}}) as tracker:
+        assert tracker.run(lambda key: None, executor="inline").done == 1
+        assert len(refused) == 2
+        assert not tracker._is_held
+
+
+def test_forked_child_is_told_that_it_may_not_use_the_store(path):
+    with Tracker(path, init={"a": {}}) as tracker:
+        found = []
+
+        def in_child(pipe):
+            try:
+                tracker.run(print, executor="inline")
+            except BaseException as error:
+                pipe.send(type(error).__name__)
+
+        def fork(key, data):
+            with Child(in_child) as child:
+                found.append(child.pipe.recv())
+                child.wait()
+
+        tracker.run(lambda key: None, executor="inline", on_result=fork)
+    assert found == ["ForkedStoreError"]
 
 
 def test_hold_of_the_user_stays(path):

@@ -152,6 +152,7 @@ def test_signal_waits_for_running_tasks_and_commits_them(kind, path, waiting, nu
     assert process.returncode in ((-signal.SIGINT, 130, 1) if number == signal.SIGINT else (-number,))
     assert "finished" not in output
     assert "Traceback" not in errors or number == signal.SIGINT
+    assert ("Ctrl-C again" in errors) == (number == signal.SIGINT)
     with opened(kind, path) as tracker:
         done = [key for key in tracker if tracker.done(key)]
         assert sorted(map(str, done)) == sorted(key for key, _ in begun(folder))
@@ -163,7 +164,7 @@ def test_signal_waits_for_running_tasks_and_commits_them(kind, path, waiting, nu
 def test_second_ctrl_c_ends_running_tasks_with_their_children_and_gives_their_tries_back(kind, path, waiting):
     process, folder = waiting()
     process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
+    assert "waits for the tasks that are running; Ctrl-C again ends them" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert all(has_ended(pid) for _, pid in begun(folder))

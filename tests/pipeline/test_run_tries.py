@@ -10,7 +10,8 @@ import time
 import pytest
 
 from tastypy_fast import SharedTracker, Tracker
-from tastypy_fast._inspect.task_counts import TaskCounter
+from tastypy_fast._inspect.task_counts import count_tasks
+from tastypy_fast.types import StatusCounts
 from tests.support.children import start
 from tests.support.command import run as command
 
@@ -108,7 +109,7 @@ def killed_now_and_then(program, executor, keys, path, seed, kills):
             wait_for(lambda wanted=wanted: len(noted(program)) >= wanted, process)
             process.kill()
         with reader(path) as tracker:
-            yield TaskCounter(tracker, 1).count()
+            yield count_tasks(tracker, 1).counts
     with program(executor, 1, keys=keys) as process:
         assert end(process) == 0
 
@@ -118,7 +119,8 @@ def test_kill_of_the_driver_counts_no_try_of_tasks_in_other_processes(program, p
         assert counts.failed == 0
         # The command counts the same.
         status = json.loads(command("status", path, "--max-tries", "1", "--json"))
-        assert (status["failed"], status["done"], status["left"]) == (0, counts.done, 400 - counts.done)
+        assert [status[name] for name in StatusCounts._fields] == [*counts]
+        assert counts.left == 400 - counts.done
         assert command("ls", path, "--failed") == ""
     with reader(path) as tracker:
         assert tracker.num_done() == 400
@@ -144,11 +146,11 @@ def test_task_that_waits_for_its_retry_keeps_its_try(program, executor, kind, pa
         process.kill()
     with reader(path) as tracker:
         assert tracker.tries(0) == 1
-        counts = TaskCounter(tracker).count()
+        counts = tracker.count_by_status()
         # On a shared tracker, tasks that were running in this process have had a try.
-        assert counts.failed == (3 if (executor, kind) == ("threads", "SharedTracker") else 1)
-        assert command("ls", path, "--failed").count("\n") == counts.failed
-        assert "0\n" in command("ls", path, "--failed")
+        assert counts.to_retry == (3 if (executor, kind) == ("threads", "SharedTracker") else 1)
+        assert command("ls", path, "--to-retry").count("\n") == counts.to_retry
+        assert "0\n" in command("ls", path, "--to-retry")
     with (Tracker if kind == "Tracker" else SharedTracker)(path, max_tries=2) as tracker:
         assert tracker.tries(0) == 1
         assert sum(tracker.tries(key) for key in tracker) == (3 if executor == "threads" else 1)

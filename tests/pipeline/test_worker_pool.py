@@ -75,7 +75,8 @@ def test_death_fails_the_task_in_progress_only(fault, error):
     keys = [*KEYS[:20], fault, *KEYS[20:]]
     with pool_of(functions.fault, start_method="fork") as pool:
         outcomes = drive(pool, keys)
-        assert pool.workers_lost == 1
+        # Any task of a chunk may have closed the files of its worker, so its tasks run again, one by one.
+        assert 1 <= pool.workers_lost <= (3 if fault == "closes its files" else 1)
         pool.close()
     assert len(outcomes) == 41
     failed = failures(outcomes)
@@ -99,6 +100,18 @@ def test_deaths_in_one_chunk(method):
         "killed": "SIGKILL", "segfault": "SIGSEGV", "_exit 3": 3, "killed with a child": "SIGKILL",
         "closes its files": "SIGKILL"}
     assert {error["type"] for error in failed.values()} == {"WorkerDied"}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_tasks_that_fork_after_one_that_closes_files_are_not_blamed(method, capfd):
+    """The watching thread of the worker, which a fork restarts, took the closed pipe for the end of the driver."""
+    keys = ["before", "closes its files", *range(5)]
+    with pool_of(functions.fork_or_close, 1, start_method=method) as pool:
+        until_room(pool)
+        pool.put([Task(key, 1) for key in keys])
+        outcomes = drive(pool, [])
+    assert {key for key, outcome in outcomes.items() if outcome.kind != DONE} == {"closes its files"}
+    assert "Exception ignored" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -87,7 +87,7 @@ def test_closed_queue_leaves_unfinished_tasks_to_the_next_one_of_the_thread(trac
     queue.take(3)
     tracker.mark_done("a")
     queue.close()
-    assert states(tracker) == {"b": "failed", "c": "failed"}
+    assert states(tracker) == {"b": "unfinished", "c": "unfinished"}
     with Worker(path, max_tries=3) as worker:
         assert worker.ask(take) == ["d", "e", "f"]
         again = tracker._open_queue(False)
@@ -103,7 +103,7 @@ def test_collected_queue_is_closed(tracker):
     queue.take(2)
     del queue
     gc.collect()
-    assert states(tracker) == {"a": "failed", "b": "failed"}
+    assert states(tracker) == {"a": "unfinished", "b": "unfinished"}
 
 
 def test_iterators_gates_and_queues_of_this_process_leave_its_tasks_alone(tracker):
@@ -335,4 +335,4 @@ def test_tasks_that_were_claimed_and_not_returned_come_next_or_are_released(trac
     tracker._perform(OPERATION, queue._take, 2)
     assert tracker.tries("c") == 1
     queue.close()
-    assert (states(tracker), tracker.tries("c")) == ({"a": "failed", "b": "failed"}, 0)
+    assert (states(tracker), tracker.tries("c")) == ({"a": "unfinished", "b": "unfinished"}, 0)

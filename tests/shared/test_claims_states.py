@@ -1,4 +1,4 @@
-"""claims() distinguishes running, failed and waiting tasks."""
+"""claims() distinguishes running, unfinished and waiting tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tastypy_fast import (
     Claim,
 )
-from tastypy_fast._inspect.task_counts import active_claims
+from tastypy_fast._inspect.task_counts import count_tasks
 from tests.support.claims import Worker, call, close_loop, drop_loop, take
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -26,7 +26,7 @@ def states_of(state):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_claims_distinguish_running_failed_and_waiting_tasks(path, tracker, batch):
+def test_claims_distinguish_running_unfinished_and_waiting_tasks(path, tracker, batch):
     tracker.add_many(range(6))
     with Worker(path) as worker:
 
@@ -35,41 +35,40 @@ def test_claims_distinguish_running_failed_and_waiting_tasks(path, tracker, batc
             assert worker.ask(states_of) == found
             with tracker.locked():
                 assert states(tracker) == found
-            assert [state for _, state in sorted((hand.seq, hand.state) for hand in active_claims(tracker._store))] \
-                == list(found.values())
+            assert [claim.state for claim in count_tasks(tracker).claims.active] == list(found.values())
             return "".join(f"{key}{state[0]}" for key, state in found.items())
 
         assert worker.ask(take, 2, batch) == [0, 1]
-        assert everywhere() == {1: "0f1r", 4: "0f1r2w3w"}[batch]
+        assert everywhere() == {1: "0u1r", 4: "0u1r2w3w"}[batch]
         worker.ask(call, "mark_done", 1)
-        assert everywhere() == {1: "0f", 4: "0f2w3w"}[batch]
+        assert everywhere() == {1: "0u", 4: "0u2w3w"}[batch]
         assert worker.ask(take, 1) == [2]
-        assert everywhere() == {1: "0f2r", 4: "0f2r3w"}[batch]
+        assert everywhere() == {1: "0u2r", 4: "0u2r3w"}[batch]
         worker.ask(close_loop)
-        # The last task has failed now, too.
-        assert everywhere() == "0f2f"
+        # The last task is unfinished now, too.
+        assert everywhere() == "0u2u"
         assert worker.ask(call, "should_try", 5)
-        assert everywhere() == "0f2f5r"
+        assert everywhere() == "0u2u5r"
         worker.ask(drop_loop)
         assert worker.ask(take, 1, 3) == [0]
         # These are claimed again, and wait for their next try.
         assert everywhere() == "0r2w3w5r"
         worker.ask(drop_loop)
-        assert everywhere() == "0f2f5r"
+        assert everywhere() == "0u2u5r"
         assert next(tracker.try_keys()) == 3
         gc.collect()
-        assert everywhere() == "0f2f3f5r"
+        assert everywhere() == "0u2u3u5r"
         assert tracker.claimed_keys() == list(tracker.claims()) == [0, 2, 3, 5]
         worker.end("SIGKILL")
-    assert states(tracker) == {3: "failed"}
+    assert states(tracker) == {3: "unfinished"}
     assert sorted(tracker.try_keys()) == [0, 2, 3, 4, 5]
 
 
 def test_exhausted_loop_has_no_waiting_claims(tracker):
     tracker.add_many("abc")
     assert list(tracker.try_keys(batch=2)) == ["a", "b", "c"]
-    assert states(tracker) == dict.fromkeys("abc", "failed")
+    assert states(tracker) == dict.fromkeys("abc", "unfinished")
     loop = tracker.try_keys()
     assert next(loop) == "a"
-    assert states(tracker) == {"a": "running", "b": "failed", "c": "failed"}
+    assert states(tracker) == {"a": "running", "b": "unfinished", "c": "unfinished"}
     assert tracker.claims()["a"] == Claim(os.getpid(), socket.gethostname(), tracker.claims()["a"].since, "running")

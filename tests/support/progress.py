@@ -11,9 +11,10 @@ class Screen(io.StringIO):
 
     @property
     def states(self):
-        """The states that were shown, in order: (finished, total, failed)."""
-        found = re.findall(r"(\d+)/(\d+) \[[^\]]*?(?:failed=(\d+))?\]", self.getvalue())
-        return [tuple(int(number or 0) for number in numbers) for numbers in found]
+        """The states that were shown, in order: (finished, total, failed and aborted)."""
+        found = re.findall(r"(\d+)/(\d+) \[[^\]]*?(?:failed=(\d+))?(?:, )?(?:aborted=(\d+))?\]", self.getvalue())
+        states = [[int(number or 0) for number in numbers] for numbers in found]
+        return [(finished, total, failed + aborted) for finished, total, failed, aborted in states]
 
     @property
     def has_ended(self):

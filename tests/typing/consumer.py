@@ -37,8 +37,10 @@ from tastypy_fast.types import (
     Mode,
     Pairs,
     ProgressBar,
+    StatusCounts,
     StoreIterator,
     StoreLike,
+    TaskStatus,
     TrackerLike,
 )
 
@@ -267,6 +269,7 @@ def tracker(tracker: ProgressTracker[str]) -> None:
     with tracker.locked() as locked:
         assert_type(locked, ProgressTracker[str])
     assert_type(tracker.max_tries, int)
+    assert_type(tracker.kept_max_tries, int)
 
     # Adding
     tracker.add("a")
@@ -290,6 +293,9 @@ def tracker(tracker: ProgressTracker[str]) -> None:
     assert_type(tracker.done("a"), bool)
     assert_type(tracker.aborted("a"), bool)
     assert_type(tracker.tries("a"), int)
+    assert_type(tracker.status("a"), TaskStatus)
+    assert_type(tracker.count_by_status(), StatusCounts)
+    assert_type(tracker.count_by_status().to_retry + tracker.count_by_status().tasks, int)
     assert_type(tracker.should_do("a"), bool)
     assert_type(tracker.should_do_add("a", allow_aborted=True), bool)
     assert_type(tracker.should_try("a"), bool)
@@ -364,6 +370,7 @@ def shared_tracker(tracker: SharedProgressTracker[str]) -> None:
     with tracker.locked() as locked:
         assert_type(locked, SharedProgressTracker[str])
     assert_type(tracker.max_tries, int)
+    assert_type(tracker.kept_max_tries, int)
 
     # Adding
     tracker.add("a")
@@ -387,6 +394,9 @@ def shared_tracker(tracker: SharedProgressTracker[str]) -> None:
     assert_type(tracker.done("a"), bool)
     assert_type(tracker.aborted("a"), bool)
     assert_type(tracker.tries("a"), int)
+    assert_type(tracker.status("a"), TaskStatus)
+    assert_type(tracker.count_by_status(), StatusCounts)
+    assert_type(tracker.count_by_status().to_retry + tracker.count_by_status().tasks, int)
     assert_type(tracker.should_do("a"), bool)
     assert_type(tracker.should_do_add("a", allow_aborted=True), bool)
     assert_type(tracker.should_try("a"), bool)

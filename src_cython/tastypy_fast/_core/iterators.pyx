@@ -400,6 +400,11 @@ cdef class TaskIterator(StoreIterator):
         if attempt and not self.cache.writable:
             raise self.cache.store.refuse_write()
 
+    @property
+    def counts_tries(self):
+        """Whether it counts a try of each task that it yields."""
+        return self.attempt
+
     def close(self):
         """End the iteration. A try is counted when its task is yielded, so no task that lies ahead has one."""
         # The task that was yielded last may still be running.

@@ -211,6 +211,11 @@ cdef class ClaimIterator:
         number = self.transaction.snapshot.id() if self.transaction.is_single() else -1
         return read_task(tasks, seqs[0], self.kind, NULL), number
 
+    @property
+    def counts_tries(self):
+        """Whether it counts a try of each task that it yields."""
+        return True
+
     def close(self):
         """End the iteration, release the claimed tasks that were not yielded, and subtract their tries."""
         if not self.finished and self.slot is not None and self.worker is self.store.worker:
