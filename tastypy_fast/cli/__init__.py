@@ -16,11 +16,13 @@ def _replace_closed_streams() -> None:
     Otherwise the files of the store would get their descriptors, which are the lowest free ones.
     """
     missing = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
-    for name in missing:
-        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    streams = {name: os.open(os.devnull, os.O_RDWR) for name in missing}
     if "stdout" in missing:
         # What this command prints must not be lost unnoticed. Writing to a descriptor that is only for reading fails.
-        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
+        streams["stdout"] = os.open(os.devnull, os.O_RDONLY)
+    for name, descriptor in streams.items():
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def main() -> int:

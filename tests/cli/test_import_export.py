@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import pytest
 
 from tastypy_fast import POD, SharedPOD, Tracker
+from tastypy_fast.cli import app
 from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, lines, refused, run
 
 
@@ -34,6 +36,47 @@ def test_export_and_import_through_a_pipe(path, tmp_path):
         "lines": len(HOSTILE) + 1, "kind": "dict", "new": True}
     assert run("export", copy, "-") == text
     assert json.loads(run("import", "-", copy, "--json", stdin=text))["new"] is False
+
+
+def test_export_force_replaces_a_file_atomically(tasks, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "lines.jsonl"
+    target.write_text("old")
+    target.chmod(0o640)
+    (tmp_path / "link.jsonl").symlink_to(target)
+    assert "use --force to replace it" in refused("export", tasks, target, code=3)
+    # A failed export leaves the old file.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        assert app.run(["export", str(tasks), str(target), "--force"]) == 4
+    assert target.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} <= {"lines.jsonl", "link.jsonl", "store"}
+    assert app.run(["export", str(tasks), str(tmp_path / "link.jsonl"), "-f"]) == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert target.read_text() == run("export", tasks, "-")
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert {path.name for path in tmp_path.iterdir()} <= {"lines.jsonl", "link.jsonl", "store"}
+    capsys.readouterr()
+    assert app.run(["export", str(tasks), str(tasks / "data.mdb"), "--format", "jsonl", "--force"]) == 3
+    assert app.run(["export", str(tasks), f"{tmp_path}/folder/", "--force"]) == 2
+    assert app.run(["export", str(tasks), "/dev/full", "--format", "jsonl"]) == 4
+    assert "'/dev/full'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["jsonl", "jsonl.gz", "jsonl.zst", "tastypy"])
+def test_format_option_is_for_names_without_a_known_ending(tasks, tmp_path, name):
+    target = tmp_path / "export"
+    assert "give --format (jsonl, jsonl.gz, jsonl.zst, tastypy)" in refused("export", tasks, target, code=2)
+    run("export", tasks, target, "--format", name)
+    begin = b"" if target.is_dir() else target.read_bytes()[:4]
+    assert begin == {"jsonl": b'{"ke', "jsonl.gz": b"\x1f\x8b\x08\0", "jsonl.zst": b"\x28\xb5\x2f\xfd", "tastypy": b""}[
+        name]
+    if name != "tastypy":  # a folder needs none
+        assert "does not select a format" in refused("import", target, tmp_path / "copy", code=2)
+        for _ in range(2):  # into a new store, and into an existing one
+            run("import", target, tmp_path / "copy", "--format", name)
+        assert run("export", tmp_path / "copy", "-") == run("export", tasks, "-")
+        assert ("only be jsonl" in refused("export", tasks, "-", "--format", name, code=2)) if name != "jsonl" else (
+            run("export", tasks, "-", "--format", name))
 
 
 def test_import_names_the_damaged_line(path):
