@@ -64,7 +64,8 @@ class ClaimReader:
     """
 
     def __init__(self, store: Store) -> None:
-        worker = getattr(store, "worker", None)
+        shared: Any = store
+        worker = shared.worker if store.options.shared else None
         self._path = store.path
         self._own = worker.number if worker else 0
         # A private store that is open to write has no living worker.

@@ -8,17 +8,17 @@ has exactly one of them, so the numbers of tasks with each add up. Everything th
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 from tastypy_fast._core.key_codec import encode_key, index_key
-from tastypy_fast._core.status_block import ABORTED, DONE, PRESENT, tries_in
+from tastypy_fast._core.status_block import ABORTED, DONE, HEAD, PRESENT, TASKS_PER_BLOCK, tries_in
 from tastypy_fast._inspect.claims import ActiveClaim, ClaimReader, Claims, one_snapshot
 from tastypy_fast._inspect.store_info import limit_to_show
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast.types import TaskStatus
 
-__all__ = ["STATUSES", "StatusReader", "TaskState", "classify", "classify_entry"]
+__all__ = ["STATUSES", "StatusEntries", "StatusReader", "TaskState", "classify", "classify_entry"]
 
 STATUSES: tuple[TaskStatus, ...] = get_args(TaskStatus)
 
@@ -60,6 +60,33 @@ class TaskState(NamedTuple):
     claim: ActiveClaim | None
 
 
+class StatusEntries:
+    """The status entries on disk of single tasks, in one snapshot."""
+
+    def __init__(self, txn: Any, store: Any) -> None:
+        self._txn = txn
+        self._store = store
+        self._number, self._block = -1, None
+
+    def at(self, seq: int) -> int:
+        """Return the entry of the task with this sequence number, or 0 if it does not exist."""
+        number, slot = divmod(seq, TASKS_PER_BLOCK)
+        if number != self._number:  # claims come in the order of their tasks
+            self._number, self._block = number, self._txn.get(number.to_bytes(8, sys.byteorder), db=self._store.status)
+        start = HEAD.size + slot * 4
+        return 0 if self._block is None else int.from_bytes(self._block[start:start + 4], sys.byteorder)
+
+    def find(self, raw_key: bytes) -> int | None:
+        """Return the sequence number of a key in the index, or None."""
+        raw_id = self._txn.get(raw_key, db=self._store.order)
+        return None if raw_id is None else int.from_bytes(raw_id, sys.byteorder)
+
+    def of(self, raw_key: bytes) -> int:
+        """Return the entry of the task with this key in the index, or 0 if it does not exist."""
+        seq = self.find(raw_key)
+        return 0 if seq is None else self.at(seq)
+
+
 class StatusReader:
     """Return the states of single tasks of a tracker, private or shared."""
 
@@ -70,12 +97,15 @@ class StatusReader:
         # The keys of the claimed tasks, because most claims are there at the next call, too.
         self._keys: dict[int, Any] = {}
 
-    def read(self, keys: Iterable[Any], claims: ClaimReader | None = None) -> list[TaskState | None]:
+    def read(self, keys: Sequence[Any], claims: ClaimReader | None = None,
+             seqs: Sequence[int] = ()) -> list[TaskState | None]:
         """Return the states of tasks in one snapshot. It is None for a key that does not exist.
 
-        ``claims`` is needed inside an operation only, see ``ClaimReader``.
+        ``claims`` is needed inside an operation only, see ``ClaimReader``. ``seqs`` are the sequence numbers of the
+        tasks, if they are known.
 
-        Cost: one lookup in the index for each key and each new claim, and the state of each worker.
+        Cost: one lookup in the index for each key without a sequence number and for each new claim, and the state of
+        each worker.
         """
         claims = claims or ClaimReader(self._tracker._store)
         with one_snapshot(self._tracker) as (store, txn):
@@ -83,7 +113,13 @@ class StatusReader:
             limit = limit_to_show(self._tracker, txn, store) if self._max_tries is None else self._max_tries
             by_key = dict(zip(self._keys_of(found), found.active, strict=True))
             untried = {self._key_at(seq): tries for seq, tries in found.never_yielded.items()}
-            return [self._state_of(key, limit, by_key.get(key), untried, found.tried_keys) for key in keys]
+            if seqs and not store.writable:  # a private tracker that writes has statuses that are not on disk
+                entries = StatusEntries(txn, store)
+                statuses: Iterable[Any] = map(_status_in, map(entries.at, seqs))
+            else:
+                statuses = map(self._status_of, keys)
+            return [status and self._state_of(key, status, limit, by_key.get(key), untried, found.tried_keys)
+                    for key, status in zip(keys, statuses, strict=True)]
 
     def running_keys(self) -> list[Any]:
         """Return the keys of the tasks that are claimed or tried, in order. Cost: O(claims)."""
@@ -104,15 +140,25 @@ class StatusReader:
     def _key_at(self, seq: int) -> Any:
         return key_at(self._tracker._read_handle()._open_cache, seq)
 
-    def _state_of(self, key: Any, max_tries: int, claim: ActiveClaim | None, untried: dict[Any, int],
-                  tried_keys: Collection[bytes]) -> TaskState | None:
+    def _status_of(self, key: Any) -> tuple[bool, bool, int] | None:
         try:
-            done, aborted, tries = self._tracker._read_handle()._status_of(key)
+            status: tuple[bool, bool, int] = self._tracker._read_handle()._status_of(key)
         except KeyError:
             return None
+        return status
+
+    @staticmethod
+    def _state_of(key: Any, status: tuple[bool, bool, int], max_tries: int, claim: ActiveClaim | None,
+                  untried: dict[Any, int], tried_keys: Collection[bytes]) -> TaskState:
+        done, aborted, tries = status
         if untried.get(key, tries + 1) <= tries:
             tries -= 1  # the try never began
         is_running = claim is not None and claim.is_running
         if tried_keys and not is_running:
             is_running = index_key(encode_key(key)) in tried_keys
         return TaskState(classify(done, aborted, tries, max_tries, is_running), done, aborted, tries, claim)
+
+
+def _status_in(entry: int) -> tuple[bool, bool, int] | None:
+    """Return (done, aborted, tries) of an entry, or None if the task does not exist."""
+    return (bool(entry & DONE), bool(entry & ABORTED), tries_in(entry)) if entry & PRESENT else None

@@ -1,7 +1,8 @@
 """Count the tasks of a tracker by their status.
 
-``statuses`` defines the words. No count of them is stored but that of done tasks, so they are counted from the status
-blocks. The header of a block shows whether it can contain failed tasks. Only the entries of these blocks are read.
+``statuses`` defines the words. No count of them is stored, because they depend on the limit of tries and on claims. So
+tasks are counted from the status blocks. The header of a block shows whether it can contain open tasks that were tried.
+Only the entries of these blocks are read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tastypy_fast._core.status_block import (
     tries_in,
 )
 from tastypy_fast._inspect.claims import ClaimReader, Claims, one_snapshot
-from tastypy_fast._inspect.statuses import STATUSES, classify_entry
+from tastypy_fast._inspect.statuses import STATUSES, StatusEntries, classify_entry
 from tastypy_fast._inspect.store_info import limit_to_show
 from tastypy_fast._shared.claims import key_at
 from tastypy_fast.types import StatusCounts, TaskStatus
@@ -117,33 +118,6 @@ class _Tally:
         return StatusCounts(*self.numbers.values())
 
 
-class _Entries:
-    """The status entries on disk of single tasks, in one snapshot."""
-
-    def __init__(self, txn: Any, store: Any) -> None:
-        self._txn = txn
-        self._store = store
-        self._number, self._block = -1, None
-
-    def at(self, seq: int) -> int:
-        """Return the entry of the task with this sequence number, or 0 if it does not exist."""
-        number, slot = divmod(seq, TASKS_PER_BLOCK)
-        if number != self._number:  # claims come in the order of their tasks
-            self._number, self._block = number, self._txn.get(number.to_bytes(8, sys.byteorder), db=self._store.status)
-        start = HEAD.size + slot * 4
-        return 0 if self._block is None else int.from_bytes(self._block[start:start + 4], sys.byteorder)
-
-    def find(self, raw_key: bytes) -> int | None:
-        """Return the sequence number of a key in the index, or None."""
-        raw_id = self._txn.get(raw_key, db=self._store.order)
-        return None if raw_id is None else int.from_bytes(raw_id, sys.byteorder)
-
-    def of(self, raw_key: bytes) -> int:
-        """Return the entry of the task with this key in the index, or 0 if it does not exist."""
-        seq = self.find(raw_key)
-        return 0 if seq is None else self.at(seq)
-
-
 def count_tasks(tracker: Any, max_tries: int | None = None, claims: ClaimReader | None = None,
                 on_block: Callable[[int, bytes, int], None] | None = None) -> CountedTasks:
     """Count the tasks of a tracker, with the changes that are not on disk yet.
@@ -163,7 +137,7 @@ def count_tasks(tracker: Any, max_tries: int | None = None, claims: ClaimReader 
             tried = tally.add_block(block)
             if on_block is not None:
                 on_block(int.from_bytes(raw_number, sys.byteorder), block, tried)
-        entries = _Entries(txn, store)
+        entries = StatusEntries(txn, store)
         unsynced = _count_unsynced(tally, tracker, entries)
         found = claims.read(txn, store)
         for raw_key in found.tried_keys:
@@ -177,7 +151,7 @@ def count_tasks(tracker: Any, max_tries: int | None = None, claims: ClaimReader 
     return CountedTasks(tally.result(), found, limit)
 
 
-def _count_unsynced(tally: _Tally, tracker: Any, entries: _Entries) -> dict[bytes, int]:
+def _count_unsynced(tally: _Tally, tracker: Any, entries: StatusEntries) -> dict[bytes, int]:
     """Correct a tally by the tasks of a private tracker that differ from the disk. Return their entries by key."""
     if not tracker._store.writable:
         return {}
@@ -218,7 +192,7 @@ def count_progress(tracker: Any, allow_aborted: bool) -> ProgressCounts:
             return ProgressCounts(tasks, done)
         for _, block in txn.cursor(store.status):
             tally.add_block(block)
-        entries = _Entries(txn, store)
+        entries = StatusEntries(txn, store)
         _count_unsynced(tally, tracker, entries)
         worker = tracker._store.worker if tracker._store.options.shared else None
         for seq in sorted(claims.read(txn, store, worker and worker.is_free).running()):
@@ -274,7 +248,7 @@ class TaskCounter:
         if claims.tried_keys:
             with one_snapshot(tracker) as (store, txn):
                 for raw_key in claims.tried_keys:
-                    seq = _Entries(txn, store).find(raw_key)
+                    seq = StatusEntries(txn, store).find(raw_key)
                     if seq is not None:
                         yield seq
 

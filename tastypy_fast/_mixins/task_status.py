@@ -31,7 +31,7 @@ class TaskStatusMixin(Generic[K]):
 
     A handle has ``_status_of(key)``, which returns (done, aborted, tries), and ``_add_one(key, if_absent)``. It also
     has ``_gate(key, allow_aborted, add, attempt)``, in which ``attempt`` counts a try. In a shared tracker it also
-    claims the task. ``_aborted_tasks(kind)`` returns an iterator.
+    claims the task. ``_aborted_tasks(kind)`` returns an iterator. ``_put_limit(max_tries)`` keeps a limit in the store.
     """
 
     _max_tries: int

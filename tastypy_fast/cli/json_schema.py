@@ -95,21 +95,19 @@ def store_object(command: str, counts: StatusCounts | None, **facts: Any) -> dic
     return {name: given[name] for name in names}
 
 
-def task_object(key: Any, state: TaskState | None, **facts: Any) -> dict[str, Any]:
+def task_object(key: Any, state: TaskState, **facts: Any) -> dict[str, Any]:
     """Return the object for a task in ``claims`` and ``failures``."""
-    return {"key": key, **_state_fields(state), **facts}
+    claim = {"claim": claim_object(state.claim)} if state.claim else {}
+    return {"key": key, "status": state.status, **claim, **facts}
 
 
 def task_line(key: Any, value: Any, state: TaskState | None) -> str:
     """Return the line that ``ls`` prints for a key, which ``import`` reads. ``state`` is None for a dict."""
     line = pair_as_json(key, value)
-    return line if state is None else f"{line[:-1]},{as_json(_state_fields(state))[1:]}"
-
-
-def _state_fields(state: TaskState | None) -> dict[str, Any]:
     if state is None:
-        return {}
-    return {"status": state.status, **({"claim": claim_object(state.claim)} if state.claim else {})}
+        return line
+    claim = f',"claim":{as_json(claim_object(state.claim))}' if state.claim else ""
+    return f'{line[:-1]},"status":"{state.status}"{claim}}}'
 
 
 def claim_object(claim: ActiveClaim) -> dict[str, Any]:

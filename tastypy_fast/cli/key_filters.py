@@ -311,7 +311,7 @@ def _with_status(store: Reader, key_filter: KeyFilter, reader: StatusReader, lim
                  found: Iterator[tuple[int, Match]], values: bool) -> Iterator[tuple[int, Match]]:
     """Yield the tasks that have a selected status, with their states."""
     for chunk in chunks(found, BATCH):
-        states = reader.read(match.key for _, match in chunk)
+        states = reader.read([match.key for _, match in chunk], seqs=[seq for seq, _ in chunk])
         for (seq, match), state in zip(chunk, states, strict=True):
             if state is not None and key_filter.has_status(state, limit):
                 yield seq, Match(match.key, _value_of(store, match, state) if values else None, state)

