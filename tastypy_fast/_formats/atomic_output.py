@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +24,8 @@ _MARK = ".tastypy_fast-"
 _RANDOM = re.compile("[a-z0-9_]{8}")
 
 
-def resolve_new_path(path: Path, verb: str, source: str | None = None, role: str = "") -> str:
-    """Resolve the path of a target, which must not exist yet or be an empty folder.
+def resolve_new_path(path: Path, verb: str, source: str | None = None, role: str = "", replace: bool = False) -> str:
+    """Resolve the path of a target, which must not exist yet or be an empty folder. With ``replace``, it may be a file.
 
     ``verb`` is for the error texts, as in "copy to". Raises NotAStoreError if the target exists and is not empty.
     Raises StorePathError if the path is inside the folder ``source``, which the text calls ``role``.
@@ -39,6 +40,8 @@ def resolve_new_path(path: Path, verb: str, source: str | None = None, role: str
         pass
     except NotADirectoryError:
         if os.path.lexists(real):
+            if replace:
+                return real
             raise NotAStoreError(errno.EEXIST, f"there is already a file at this path; {verb} a new path", real
                                  ) from None
         raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", real) from None
@@ -61,11 +64,12 @@ def translate_os_errors(target: str) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_output(target: str) -> Iterator[str]:
+def atomic_output(target: str, replace: bool = False) -> Iterator[str]:
     """Yield a path at which to make a file or folder, and rename it to ``target`` when the block ends.
 
-    The result is then on disk. If the block raises, its result and the new parent folders are removed. If the process
-    is killed, a folder ``NAME.tastypy_fast-...`` is left, which the next call for ``target`` removes.
+    The result is then on disk. With ``replace``, it replaces a file at ``target``, whose permissions it gets. If the
+    block raises, its result and the new parent folders are removed. If the process is killed, a folder
+    ``NAME.tastypy_fast-...`` is left, which the next call for ``target`` removes.
     """
     parent, name = os.path.split(target)
     missing = _missing_folders(parent)
@@ -78,7 +82,7 @@ def atomic_output(target: str) -> Iterator[str]:
             made = os.path.join(place, name)
             yield made
             with translate_os_errors(target):
-                _rename(made, target)
+                _rename(made, target, replace)
                 flush_folder(target if os.path.isdir(target) else parent)
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -100,7 +104,13 @@ def _missing_folders(folder: str) -> list[str]:
     return missing
 
 
-def _rename(made: str, target: str) -> None:
+def _rename(made: str, target: str, replace: bool) -> None:
+    if replace and os.path.isfile(target):
+        with open(made, "rb") as file:
+            os.fchmod(file.fileno(), stat.S_IMODE(os.stat(target).st_mode))
+            os.fsync(file.fileno())
+        os.rename(made, target)
+        return
     try:
         # A folder can replace only an empty folder. A file would replace any file, so check that there is none.
         if os.path.isdir(made) or not os.path.lexists(target):

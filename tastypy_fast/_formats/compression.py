@@ -34,9 +34,12 @@ def join_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 @contextmanager
-def create_file(path: str) -> Iterator[Any]:
-    """Create a binary file, compressed according to its name, and yield it. It is on disk when the block ends."""
-    kind = os.path.splitext(path)[1]
+def create_file(path: str, compression: str | None = None) -> Iterator[Any]:
+    """Create a binary file, and yield it. It is on disk when the block ends.
+
+    ``compression`` is ".gz", ".zst" or "". If it is None, the name of the file selects it.
+    """
+    kind = os.path.splitext(path)[1] if compression is None else compression
     compressor: Any = None
     with open(path, "xb") as file:
         if kind == ".gz":
@@ -54,12 +57,13 @@ def create_file(path: str) -> Iterator[Any]:
 
 
 @contextmanager
-def open_lines(path: str) -> Iterator[Iterator[bytes]]:
+def open_lines(path: str, compression: str | None = None) -> Iterator[Iterator[bytes]]:
     """Open a file, and yield an iterator over its decompressed lines, including line ends.
 
+    ``compression`` is ".gz", ".zst" or "". If it is None, the name of the file selects it.
     The iterator raises DamagedInputError if the file cannot be decompressed, or if a line is longer than LONGEST_LINE.
     """
-    kind = os.path.splitext(path)[1]
+    kind = os.path.splitext(path)[1] if compression is None else compression
     with open(path, "rb") as file:
         if kind == ".gz":
             yield _decompressed(_gzip_lines(file), (zlib.error, gzip.BadGzipFile))

@@ -24,8 +24,13 @@ _NEEDED = {"key", "value"}
 _KNOWN = {*_NEEDED, "status", "claim"}
 
 
-def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> int:
-    """Write the pairs of the store at ``source`` to a path or an open file. Returns the number of lines."""
+def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str, compression: str | None = None,
+                replace: bool = False) -> int:
+    """Write the pairs of the store at ``source`` to a path or an open file. Returns the number of lines.
+
+    ``compression`` is ".gz", ".zst" or "". If it is None, the name of the file selects it. With ``replace``, a file at
+    the path is replaced when the new one is on disk.
+    """
     lines = (b'{"key":%s,"value":%s}\n' % (compact_json(key), compact_json(value)) for key, value in pairs)
     if not isinstance(target, (str, bytes, os.PathLike)):
         if not hasattr(target, "write"):
@@ -33,10 +38,15 @@ def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str) -> i
         return _write(target, lines)
     path = checked(target, "target")
     if _is_special(path):
-        with open(path, "wb") as file:
-            return _write(file, lines)
-    path = resolve_new_path(path, "write to", source, "the store that is exported")
-    with translate_os_errors(path), atomic_output(path) as made, create_file(made) as file:
+        try:
+            with open(path, "wb") as file:
+                return _write(file, lines)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = path
+            raise
+    path = resolve_new_path(path, "write to", source, "the store that is exported", replace)
+    with translate_os_errors(path), atomic_output(path, replace) as made, create_file(made, compression) as file:
         return _write(file, lines)
 
 
@@ -68,15 +78,16 @@ def _is_special(path: str) -> bool:
 class JsonlReader:
     """Reader of JSON Lines from a path, an open file or an iterable of lines.
 
-    It yields (line number, key, value), and raises DamagedInputError with the number of the line.
+    It yields (line number, key, value), and raises DamagedInputError with the number of the line. ``compression`` is
+    that of a path: ".gz", ".zst" or "". If it is None, the name of the file selects it.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, compression: str | None = None) -> None:
         # The context in which the lines can be read.
         self._lines: AbstractContextManager[Iterable[str | bytes]]
         if isinstance(source, (str, bytes, os.PathLike)):
             self._name = checked(source, "source")
-            self._lines = open_lines(self._name)
+            self._lines = open_lines(self._name, compression)
         elif not isinstance(source, Iterable):
             raise TypeError(f"the source must be a path, an open file or an iterable of lines, not "
                             f"{type(source).__name__}")

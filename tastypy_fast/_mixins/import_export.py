@@ -191,7 +191,7 @@ class ImportExportMixin:
             >>> pod.items()
             [('a', 1), (('b', 2), [])]
         """
-        lines = JsonlReader(source)
+        lines = source if isinstance(source, JsonlReader) else JsonlReader(source)
         # Close the generator, because an error must not leave the file open.
         with closing(iter(lines)) as entries:
             return _fill(self, entries, lines.where)

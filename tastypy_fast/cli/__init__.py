@@ -10,13 +10,24 @@ __all__ = ["main"]
 _EXTRA = ("click", "rich", "plotext", "tqdm", "zstandard")
 
 
+def _replace_closed_streams() -> None:
+    """Open /dev/null in the place of standard streams that the parent has closed.
+
+    Otherwise the files of the store would get their descriptors, which are the lowest free ones.
+    """
+    missing = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    streams = {name: os.open(os.devnull, os.O_RDWR) for name in missing}
+    if "stdout" in missing:
+        # What this command prints must not be lost unnoticed. Writing to a descriptor that is only for reading fails.
+        streams["stdout"] = os.open(os.devnull, os.O_RDONLY)
+    for name, descriptor in streams.items():
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def main() -> int:
     """Run the command with the arguments of this process, and return its exit code."""
-    # A detached program may have closed its standard streams. Opening files gives them the lowest free descriptors, so
-    # open /dev/null in their places.
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open until the process ends)
+    _replace_closed_streams()
     try:
         from tastypy_fast.cli.app import run
 

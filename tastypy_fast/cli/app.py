@@ -6,6 +6,7 @@ The module is not called ``main``, because a submodule of that name would hide t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -27,9 +28,10 @@ from tastypy_fast.cli.exit_codes import (
     print_error,
 )
 from tastypy_fast.cli.failures import errors
-from tastypy_fast.cli.formatting import accept_any_text
+from tastypy_fast.cli.formatting import set_up_output
 from tastypy_fast.cli.import_export import export, import_
 from tastypy_fast.cli.maintain import compact, copy, repair, verify
+from tastypy_fast.cli.man_page import man
 from tastypy_fast.cli.read import get, ls
 from tastypy_fast.cli.run import run as run_command
 from tastypy_fast.cli.status import status
@@ -73,14 +75,16 @@ Exit codes:
        not installed
   2    invalid arguments
   3    the store cannot be opened: it does not exist, is not a store,
-       is damaged, has a newer format, or a private process has it open
-  4    any other error: disk full, input that cannot be read, ...
+       is damaged, has a newer format, may not be read, or a private
+       process has it open; or TARGET exists, or may not be written
+  4    any other error: a file or stdin that cannot be read or is not
+       valid, output that cannot be written, a full disk, ...
   130  stopped by Ctrl-C
   141  the reader of the output exited (as with | head)
   143  stopped by SIGTERM
 
 \b
-To complete commands, options and paths with the Tab key:
+To complete commands, options, stores and keys with the Tab key:
   bash   eval "$(_TASTYPY_FAST_COMPLETE=bash_source tastypy-fast)"    in ~/.bashrc
   zsh    eval "$(_TASTYPY_FAST_COMPLETE=zsh_source tastypy-fast)"     in ~/.zshrc
   fish   _TASTYPY_FAST_COMPLETE=fish_source tastypy-fast | source     in ~/.config/fish/config.fish
@@ -99,7 +103,9 @@ def tastypy_fast() -> None:
 
 
 for command in (status, watch, run_command, errors, ls, get, set_value, rm, add, done, reset, abort, set_max_tries,
-                export, import_, copy, compact, verify, repair):
+                export, import_, copy, compact, verify, repair, man):
+    # The help of all commands shows the whole first sentence of each. By default click cuts it.
+    command.short_help = " ".join((command.help or "").split("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
     tastypy_fast.add_command(command)
 
 
@@ -110,7 +116,7 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 
 def run(arguments: list[str]) -> int:
     """Run the command with these arguments, and return its exit code. Each error and warning is one line on stderr."""
-    accept_any_text(sys.stdout)
+    set_up_output(sys.stdout)
     try:
         with warnings.catch_warnings():
             # Print warnings without a line of source code, because it is of no use to a user of the command.
@@ -118,9 +124,7 @@ def run(arguments: list[str]) -> int:
             result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()
     except CommandStopped as stopped:
-        # Send the rest of the output to /dev/null, because the interpreter flushes it at exit and would fail.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return stopped.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -133,6 +137,20 @@ def run(arguments: list[str]) -> int:
         print_error(error.format_message())
         return OTHER_ERROR
     except (CommandError, PersistentOrderedDictException, OSError) as error:
+        if _is_of_stdout(error):
+            _discard_output()
+            error = CommandError(f"stdout cannot be written: {error.args[1]}", OTHER_ERROR)
         print_error(format_error(error))
         return exit_code_of(error)
     return result if isinstance(result, int) else OK
+
+
+def _is_of_stdout(error: BaseException) -> bool:
+    """Return whether an error is that of writing stdout. Files have names, and a store has errors of its own."""
+    return type(error) is OSError and error.filename is None and error.errno not in (None, errno.EIO)
+
+
+def _discard_output() -> None:
+    """Send the rest of the output to /dev/null, because the interpreter flushes it at exit and would fail."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

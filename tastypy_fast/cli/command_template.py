@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tastypy_fast.cli.fields import find_field
 from tastypy_fast.cli.formatting import key_as_json
 
 __all__ = ["CommandTemplate", "TaskValues", "ValueMissing"]
@@ -56,14 +57,10 @@ class TaskValues(NamedTuple):
         return value if isinstance(value, str) else key_as_json(value)
 
     def _field(self, path: str) -> Any:
-        data: Any = self.data or {}
-        if path in data:
-            return data[path]
-        for name in path.split("."):
-            if not isinstance(data, dict) or name not in data:
-                raise ValueMissing(f"the task has no field {path!r}")
-            data = data[name]
-        return data
+        try:
+            return find_field(self.data or {}, path)
+        except KeyError:
+            raise ValueMissing(f"the task has no field {path!r}") from None
 
 
 class CommandTemplate:

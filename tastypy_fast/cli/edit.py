@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker
+from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker, UnstorableValueError
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast._formats.json_text import parse_json
 from tastypy_fast._inspect.statuses import StatusReader
-from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError
+from tastypy_fast.cli.completion import complete_keys
+from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError
 from tastypy_fast.cli.formatting import as_json, key_as_json, parse_key, print_line, quantity
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
@@ -47,7 +48,7 @@ def print_report(as_object: bool, sentence: str, **numbers: Any) -> None:
 
 @click.command(name="set")
 @store_argument
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.argument("value")
 @json_keys_option
 @click.option("--text", is_flag=True, help="Store VALUE as a string instead of parsing it as JSON.")
@@ -67,13 +68,14 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
         parsed_key = parse_key(key, json_keys)
     except ValueError as error:
         raise CommandError(str(error), USAGE) from None
-    if value == "-":
+    is_input = value == "-"
+    if is_input:
         value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     try:
         parsed: Any = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise CommandError(f"the value is not valid JSON ({error}); put a string in double quotes, or use --text",
-        USAGE) from None
+                           OTHER_ERROR if is_input else USAGE) from None
     # Check both before a store is created, so that an error leaves none behind.
     encode_key(parsed_key)
     encode_value(parsed)
@@ -81,7 +83,10 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
         if is_tracker(writer) and not isinstance(parsed, dict):
             raise CommandError("the value of a task must be a JSON object", USAGE)
         was_there = parsed_key in writer
-        writer[parsed_key] = parsed
+        try:
+            writer[parsed_key] = parsed
+        except UnstorableValueError as error:  # a status such as "_done": 5
+            raise CommandError(str(error), OTHER_ERROR if is_input else USAGE) from None
     verb = "changed" if was_there else "added"
     print_report(as_object, f"{verb} {key_as_json(parsed_key)}", key=parsed_key, added=not was_there)
 
@@ -96,8 +101,9 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     """Add tasks to a tracker. Tasks that exist already are not changed.
 
     Keys can be given as arguments, in a file, or on stdin, one per line. Lines end with LF or CRLF, and empty lines are
-    skipped. With -0, null characters separate the keys, so that any file name can be a key. Memory use is constant.
-    Every 10,000 keys are one transaction.
+    skipped. With -0, null characters separate the keys, so that any file name can be a key. Without it, a line with a
+    null character is an error. Memory use is constant. Every 10,000 keys are one transaction, and are added together or
+    not at all.
 
     \b
     tastypy-fast add crawl https://example.org/ https://example.net/
@@ -109,7 +115,7 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     with open_writer(store, SharedProgressTracker if create else None) as writer:
         tracker = require_tracker(writer)
         try:
-            for chunk in chunks((key for key, _ in iter_given_keys(keys, file, json_keys, null)), 10_000):
+            for chunk in chunks((key for key, _ in iter_given_keys(keys, file, json_keys, null, False)), 10_000):
                 with tracker.transaction():
                     before = len(tracker)
                     tracker.add_many_if_absent(chunk)
@@ -188,7 +194,13 @@ class BulkChange:
         with open_reader(self._store.path) as reader:
             found = (match.key for match in iter_matching(reader, self._key_filter, self._json_keys, False))
             for chunk in chunks(found, CHUNK):
-                self._apply(lambda chunk=chunk: self._still_matching(chunk))  # type: ignore[misc]
+                self._apply(lambda chunk=chunk: self._with_fields(self._still_matching(chunk)))  # type: ignore[misc]
+
+    def _with_fields(self, keys: list[Any]) -> list[Any]:
+        """Return the keys whose values meet the conditions of the filter now."""
+        if not self._key_filter.where:
+            return keys
+        return [key for key in keys if self._key_filter.has_fields(self._store.get(key))]
 
     def _apply(self, find_keys: Callable[[], list[Any]]) -> None:
         """Find the keys and change them in one transaction, so that no other process writes in between."""

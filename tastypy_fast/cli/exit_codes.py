@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from contextlib import suppress
 
 from tastypy_fast import (
     DamagedInputError,
@@ -11,6 +13,7 @@ from tastypy_fast import (
     NotAStoreError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
+    StorageError,
     StoreAccessError,
     StoreConflictError,
     StoreInUseError,
@@ -56,6 +59,8 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, CommandError):
         return error.code
     cannot_open = isinstance(error, _CANNOT_OPEN) and not isinstance(error, DamagedInputError)
+    if isinstance(error, StorageError) and error.errno in (errno.EACCES, errno.EPERM):
+        cannot_open = True
     return CANNOT_OPEN if cannot_open else OTHER_ERROR
 
 
@@ -77,5 +82,6 @@ def _name(error: OSError) -> str:
 
 def print_error(message: str) -> None:
     """Print one line on stderr."""
-    sys.stdout.flush()
+    with suppress(OSError):  # which the end of the command reports
+        sys.stdout.flush()
     print(f"tastypy-fast: {printable(' '.join(message.split()), sys.stderr)}", file=sys.stderr, flush=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +15,9 @@ from typing import Any, BinaryIO, TextIO
 from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 
 __all__ = [
-    "accept_any_text",
+    "TerminalWriter",
     "as_json",
+    "can_redraw",
     "console",
     "duration",
     "error_text",
@@ -23,10 +26,14 @@ __all__ = [
     "pair_as_json",
     "parse_key",
     "print_line",
+    "print_null_ended",
     "printable",
     "quantity",
     "read_lines",
+    "set_up_output",
     "size_text",
+    "terminal_text",
+    "write_line",
 ]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -38,6 +45,29 @@ def printable(text: str, stream: TextIO | None = None) -> str:
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     encoding = stream.encoding or "utf-8"
     return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def terminal_text(text: str, encoding: str) -> str:
+    """Escape what a terminal would interpret, or what its encoding lacks, as JSON does. Keeps line breaks and tabs.
+
+    So JSON stays JSON, and no key or value moves the cursor, changes colours or reverses the direction of text.
+
+    >>> terminal_text('{"a":"\\x9b31m\\u202e"}', "utf-8"), terminal_text("é", "ascii")
+    ('{"a":"\\\\u009b31m\\\\u202e"}', '\\\\u00e9')
+    """
+    if text.isprintable() and _has_all(encoding, text):
+        return text
+    return "".join(char if char in "\n\t" or (char.isprintable() and _has_all(encoding, char)) else
+                   json.dumps(char)[1:-1] for char in text)
+
+
+def _has_all(encoding: str, text: str) -> bool:
+    """Return whether an encoding has all characters of a text."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
@@ -78,14 +108,14 @@ def error_text(task: dict[str, Any]) -> str:
 def key_text(key: Any, json_keys: bool = False) -> str:
     """Return a key as one line: a string unchanged (escaped on a terminal), any other key as JSON.
 
-    A string with a line break, or with characters that the output's encoding lacks, is also returned as JSON.
+    A string with a line break, or with a lone surrogate that stands for no byte, is also returned as JSON.
     """
     if not isinstance(key, str) or json_keys:
         return key_as_json(key)
     if sys.stdout.isatty():
         return printable(key)
     try:
-        key.encode(sys.stdout.encoding or "utf-8", "surrogateescape")
+        key.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return key_as_json(key)
     return key_as_json(key) if "\n" in key or "\r" in key else key
@@ -150,8 +180,34 @@ def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
 
 
 def print_line(text: str) -> None:
-    """Print one line on stdout."""
+    """Print one line on stdout. On a terminal, what it would interpret is escaped."""
+    is_plain = text.isascii() and text.isprintable()
+    write_line(text if is_plain or not sys.stdout.isatty() else terminal_text(text, sys.stdout.encoding))
+
+
+def write_line(text: str) -> None:
+    """Print one line on stdout that has escape sequences of its own. Keys and values in it must be escaped already."""
     sys.stdout.write(text + "\n")
+
+
+def print_null_ended(key: Any, json_keys: bool) -> None:
+    """Print a key and a null character: a string unchanged if the commands can read it like that, otherwise as JSON."""
+    text = key if isinstance(key, str) and not json_keys and "\0" not in key else key_as_json(key)
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        text = key_as_json(key)
+    sys.stdout.write((terminal_text(text, sys.stdout.encoding) if sys.stdout.isatty() else text) + "\0")
+
+
+class TerminalWriter:
+    """A text file that writes lines to a terminal as ``print_line()`` does."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        """Write lines."""
+        sys.stdout.write(terminal_text(text, sys.stdout.encoding))
 
 
 def quantity(number: int, name: str) -> str:
@@ -188,10 +244,24 @@ def console(stream: TextIO | None = None) -> Any:
 
     stream = stream or sys.stdout
     width = None if stream.isatty() else 1000
+    if stream.isatty() and not can_redraw(stream):
+        width = shutil.get_terminal_size().columns  # rich takes 80
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def accept_any_text(stream: Any) -> None:
-    """Set the error handler of a stream to accept every string. Surrogates of file names are written as their bytes."""
+def set_up_output(stream: Any) -> None:
+    """Let a stream accept every string.
+
+    A terminal gets its own encoding, and escapes for other characters. A pipe or a file gets UTF-8 whatever the locale
+    says, and surrogates of file names as their bytes, because the commands that read keys expect these bytes.
+    """
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace" if stream.isatty() else "surrogateescape")
+        if stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def can_redraw(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal on which text can be drawn again in place. TERM=dumb is none."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")

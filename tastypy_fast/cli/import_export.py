@@ -18,19 +18,19 @@ from tastypy_fast import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from tastypy_fast._formats.jsonl import JsonlReader
+from tastypy_fast._formats.jsonl import JsonlReader, write_jsonl
 from tastypy_fast._formats.tastypy_json import TastypyJsonReader
 from tastypy_fast._mixins.import_export import make_store
-from tastypy_fast.cli.exit_codes import USAGE, CommandError
-from tastypy_fast.cli.formatting import as_json, print_line, quantity
+from tastypy_fast.cli.exit_codes import CANNOT_OPEN, USAGE, CommandError
+from tastypy_fast.cli.formatting import TerminalWriter, as_json, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import PathType, json_option, store_argument
 from tastypy_fast.cli.open_store import TASK_FIELDS, StoreIdentity, identify_store, open_reader, open_writer
 
 __all__ = ["export", "import_"]
 
-JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-FORMATS = ("use NAME.jsonl, NAME.jsonl.gz or NAME.jsonl.zst for JSON Lines, - for JSON Lines on stdin or stdout, or a "
-           "folder for the files of the original tastypy")
+FILES = "tastypy"
+# The formats, and the endings of file names by which JSON Lines are compressed.
+FORMATS = {"jsonl": "", "jsonl.gz": ".gz", "jsonl.zst": ".zst", FILES: ""}
 Input = TastypyJsonReader | JsonlReader
 # Yields (number of the line, key, value).
 Lines = Iterator[tuple[int, Any, Any]]
@@ -38,55 +38,84 @@ Lines = Iterator[tuple[int, Any, Any]]
 CLASSES: dict[str, Any] = {"tracker": ProgressTracker, "dict": PersistentOrderedDict}
 
 
-def is_json_lines(name: str) -> bool:
-    """Return whether a path names JSON Lines. Otherwise it names a folder. Raises CommandError for other files."""
-    if name.endswith(JSON_LINES):
-        return True
-    suffix = os.path.splitext(name)[1]
-    if suffix and not os.path.isdir(name) and not name.endswith(os.sep):
-        raise CommandError(f"the name {name!r} does not select a format; {FORMATS} (end the name of a folder that has "
-                           f"a dot with {os.sep})", USAGE)
-    return False
+format_option = click.option(
+    "--format", "chosen", type=click.Choice(list(FORMATS)),
+    help="JSON Lines, the same compressed by gzip or Zstandard, or a folder with the files of the original tastypy.  "
+         "[default: by the name]",
+)
+
+
+def find_format(name: str, chosen: str | None) -> str:
+    """Return the format of a path: the chosen one, or the one that the name selects. Otherwise raises CommandError."""
+    if name == "-":
+        if chosen not in (None, "jsonl"):
+            raise CommandError("- is JSON Lines, so --format can only be jsonl", USAGE)
+        return "jsonl"
+    if chosen is not None:
+        return chosen
+    for known in FORMATS:
+        if known != FILES and name.endswith(f".{known}"):
+            return known
+    if name.endswith(os.sep) or os.path.isdir(name):
+        return FILES
+    raise CommandError(f"the name {name!r} does not select a format; give --format ({', '.join(FORMATS)}), use a name "
+                       f"that ends with .jsonl, .jsonl.gz or .jsonl.zst, or end the name of a folder with {os.sep}",
+                       USAGE)
 
 
 @click.command()
 @store_argument
 @click.argument("target", type=PathType(allow_dash=True))
-def export(store: str, target: str) -> None:
-    """Export a store to other formats, in the order of its keys. Other processes may write during the export.
+@format_option
+@click.option("-f", "--force", is_flag=True,
+              help="Replace TARGET if it is a file. A failed export leaves it unchanged.")
+def export(store: str, target: str, chosen: str | None, force: bool) -> None:
+    """Export a store to other formats, in the order of its keys.
 
     The name of TARGET selects the format. NAME.jsonl is JSON Lines ({"key": ..., "value": ...}), .jsonl.gz and
-    .jsonl.zst are the same compressed, and - is the same on stdout. A folder, which must be new or empty, gets the
-    numbered JSON files of the original tastypy. An existing file is not replaced.
+    .jsonl.zst are the same compressed, and - is the same on stdout. NAME/ is a folder, which must be new or empty. It
+    gets the numbered JSON files of the original tastypy. For other names, give --format.
+
+    TARGET appears when it is complete and on disk, or not at all. With --force, it then replaces a file of this name,
+    whose permissions it keeps. Other processes may write the store during the export.
 
     \b
     tastypy-fast export crawl crawl.jsonl.zst
     tastypy-fast export crawl - | jq .value.size
     tastypy-fast export crawl crawl-2017/
     """
-    lines = target == "-" or is_json_lines(target)
+    kind = find_format(target, chosen)
+    if kind == FILES and force:
+        raise CommandError("--force replaces a file, but the files of the original tastypy need a new or empty folder",
+                           USAGE)
+    if kind != FILES and os.path.isfile(target) and not force:
+        raise CommandError(f"the file {target} exists already; use --force to replace it", CANNOT_OPEN)
     with open_reader(store) as reader:
         source: Any = reader
         if target == "-":
-            source.export_jsonl(sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            source.export_jsonl(TerminalWriter() if sys.stdout.isatty() else sys.stdout.buffer)
+            sys.stdout.flush()
             return
-        count = source.export_jsonl(target) if lines else source.export_json(target)
-    print_line(f"wrote {quantity(count, 'line')} to {target}")
+        if kind == FILES:
+            count = source.export_json(target)
+        else:
+            count = write_jsonl(target, source.iteritems(), source.path, FORMATS[kind], force)
+    print_line(f"wrote {quantity(count, 'line')} to {printable(target)}")
 
 
 @click.command(name="import")
-@click.argument("source", type=PathType(exists=True, allow_dash=True))
+@click.argument("source", type=PathType(allow_dash=True))
 @store_argument
+@format_option
 @click.option("--tracker", "kind", flag_value="tracker", help="If a new store is made, make it a tracker.")
 @click.option("--dict", "kind", flag_value="dict", help="If a new store is made, make it a dict.")
 @json_option
-def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
+def import_(source: str, store: str, chosen: str | None, kind: str | None, as_object: bool) -> None:
     """Import the output of export into a store, in order.
 
-    The name of SOURCE selects the format, as TARGET does for export. JSON Lines can be imported into a new store or an
-    existing one, where keys get their new values. The files of the original tastypy always make a new store. A new
-    store appears complete or not at all.
+    The name of SOURCE selects the format, as TARGET does for export, unless --format is given. JSON Lines can be
+    imported into a new store or an existing one, where keys get their new values. The files of the original tastypy
+    always make a new store. A new store appears complete or not at all.
 
     Without --tracker or --dict, a new store is a tracker if the first value is a task, which has _done, _aborted and
     _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options.
@@ -96,10 +125,13 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
     tastypy-fast import crawl-2017 crawl --tracker
     """
     given: Input
-    if source == "-" or is_json_lines(source):
-        given = JsonlReader(sys.stdin.buffer if source == "-" else source)
-    else:
+    if source != "-":
+        os.stat(source)  # a file that does not exist has no format
+    selected = find_format(source, chosen)
+    if selected == FILES:
         given = TastypyJsonReader(source, None)
+    else:
+        given = JsonlReader(sys.stdin.buffer if source == "-" else source, FORMATS[selected])
     there = _found_at(store)
     found = None if there is None else "tracker" if there.is_tracker else "dict"
     if found and kind not in (None, found):
@@ -110,10 +142,10 @@ def import_(source: str, store: str, kind: str | None, as_object: bool) -> None:
         count, kind = _import_new(given, store, kind)
     else:
         with _open(store, there) as target:
-            count = target.import_jsonl(sys.stdin.buffer if source == "-" else source)
+            count = target.import_jsonl(given)
     new = f", a new {kind}" if there is None else ""
     result = {"lines": count, "kind": kind, "new": there is None}
-    print_line(as_json(result) if as_object else f"read {quantity(count, 'line')} into {store}{new}")
+    print_line(as_json(result) if as_object else f"read {quantity(count, 'line')} into {printable(store)}{new}")
 
 
 def _found_at(store: str) -> StoreIdentity | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -15,7 +16,9 @@ from tastypy_fast._core.iterators import ITEMS, KEYS, StoreIterator
 from tastypy_fast._inspect.statuses import STATUSES, StatusReader, TaskState
 from tastypy_fast._inspect.store_info import find_seq, read_limit
 from tastypy_fast._paths import checked
-from tastypy_fast.cli.exit_codes import CANNOT_OPEN, INCOMPLETE, USAGE, CommandError
+from tastypy_fast.cli.completion import complete_keys, complete_store
+from tastypy_fast.cli.exit_codes import CANNOT_OPEN, INCOMPLETE, OTHER_ERROR, USAGE, CommandError
+from tastypy_fast.cli.fields import FieldCondition, FieldConditionType
 from tastypy_fast.cli.formatting import as_json, parse_key, read_lines
 from tastypy_fast.cli.open_store import Reader, is_tracker
 
@@ -53,10 +56,16 @@ class KeyFilter(NamedTuple):
     offset: int
     limit: int | None
     max_tries: int | None
+    tail: int | None = None
+    where: tuple[FieldCondition, ...] = ()
 
     def is_set(self) -> bool:
         """Return whether any filter option was given."""
         return self != KeyFilter(frozenset(), None, None, None, 0, None, self.max_tries)
+
+    def has_fields(self, value: Any) -> bool:
+        """Return whether a value meets all conditions on its fields."""
+        return all(condition.is_met(value) for condition in self.where)
 
     def limit_of(self, store: Any) -> int:
         """Return the limit of tries: the one that was given, or the one that is kept with the tracker."""
@@ -80,19 +89,22 @@ class Match(NamedTuple):
 
 
 class PathType(click.Path):
-    """The type of path arguments. Expands ``~``, and reports an invalid path as a usage error."""
+    """The type of path arguments. Expands ``~``, and reports a path that no file can have as a usage error.
+
+    It does not look at the file. Opening the file reports what is wrong with it, with the exit code for that.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Validate a path, and return it for the command."""
-        if not (self.allow_dash and value == "-"):
-            try:
-                value = checked(value)
-            except StorePathError as error:
-                self.fail(str(error.strerror), param, ctx)
-        return super().convert(value, param, ctx)
+        if self.allow_dash and value == "-":
+            return value
+        try:
+            return checked(value)
+        except StorePathError as error:
+            self.fail(str(error.strerror), param, ctx)
 
 
-store_argument = click.argument("store", type=PathType())
+store_argument = click.argument("store", type=PathType(), shell_complete=complete_store)
 json_keys_option = click.option(
     "--json-keys", is_flag=True,
     help='Read and print keys as JSON: "a" is a string, 1 an integer, ["a", 1] a tuple. Without it, keys are strings.',
@@ -118,11 +130,18 @@ FILTERS = (
     max_tries_option,
     click.option("--match", metavar="GLOB",
                  help="Keys that match: * is any text, ? one character, [ab] one of these characters."),
-    click.option("--from", "first", metavar="KEY", help="Start at this key, in the order in which keys were added."),
-    click.option("--to", "last", metavar="KEY", help="Stop after this key, in the order in which keys were added."),
+    click.option("--where", type=FieldConditionType(), multiple=True, metavar="FIELD=VALUE",
+                 help="Keys whose value has this field with this value. FIELD is a name, or a.b for the field b in the "
+                      "field a. VALUE is JSON, or else a string. Can be given several times; then all must match."),
+    click.option("--from", "first", metavar="KEY", shell_complete=complete_keys,
+                 help="Start at this key, in the order in which keys were added."),
+    click.option("--to", "last", metavar="KEY", shell_complete=complete_keys,
+                 help="Stop after this key, in the order in which keys were added."),
     click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N",
                  help="Skip the first N matching keys."),
     click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Select at most N keys."),
+    click.option("--tail", type=click.IntRange(min=0), metavar="N",
+                 help="Select the last N matching keys. They are found from the end, without reading the others."),
 )
 
 
@@ -149,42 +168,47 @@ def key_options(command: F) -> F:
         help="A null character ends each key in a file or on stdin, as find -print0 writes them, instead of a line.",
     )(command)
     command = click.option(
-        "--file", "file", metavar="FILE", type=PathType(dir_okay=False, allow_dash=True),
+        "--file", "file", metavar="FILE", type=PathType(allow_dash=True),
         help="Read keys from a file, one per line; - is stdin. A key that is - also reads stdin.",
     )(command)
-    return click.argument("keys", nargs=-1)(command)
+    return click.argument("keys", nargs=-1, shell_complete=complete_keys)(command)
 
 
 # Given keys
 
 
 def iter_given_keys(
-    keys: Iterable[str], file: str | None, json_keys: bool, null: bool = False
+    keys: Iterable[str], file: str | None, json_keys: bool, null: bool = False, nulls_allowed: bool = True
 ) -> Iterator[tuple[Any, str]]:
     """Yield each key of the arguments, the file and stdin, with its text. The input is read as needed.
 
-    With ``null``, a null character ends each key in the file and on stdin.
+    With ``null``, a null character ends each key in the file and on stdin. Unless ``nulls_allowed``, such a character
+    in a line raises CommandError.
     """
     for text in keys:
         if text == "-":
-            yield from _keys_in("-", json_keys, null)
+            yield from _keys_in("-", json_keys, null, nulls_allowed)
         else:
-            yield _parsed(text, json_keys, ""), text
+            yield _parsed(text, json_keys), text
     if file is not None:
-        yield from _keys_in(file, json_keys, null)
+        yield from _keys_in(file, json_keys, null, nulls_allowed)
 
 
-def _keys_in(name: str, json_keys: bool, null: bool) -> Iterator[tuple[Any, str]]:
+def _keys_in(name: str, json_keys: bool, null: bool, nulls_allowed: bool) -> Iterator[tuple[Any, str]]:
     what = f"{'stdin' if name == '-' else name}, {'key' if null else 'line'}"
     for number, text in read_lines(name, null):
+        if "\0" in text and not nulls_allowed:
+            raise CommandError(f"{what} {number} has a null character; use -0 if null characters separate the keys, as "
+                               f"find -print0 writes them", USAGE)
         yield _parsed(text, json_keys, f"{what} {number}: "), text
 
 
-def _parsed(text: str, json_keys: bool, where: str) -> Any:
+def _parsed(text: str, json_keys: bool, where: str = "") -> Any:
+    """Parse a key in an argument, or in the input if ``where`` is given."""
     try:
         return parse_key(text, json_keys)
     except ValueError as error:
-        raise CommandError(f"{where}{error}", USAGE) from None
+        raise CommandError(f"{where}{error}", OTHER_ERROR if where else USAGE) from None
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -201,11 +225,21 @@ def iter_matching(store: Reader, key_filter: KeyFilter, json_keys: bool, values:
     if key_filter.statuses and not is_tracker(store):
         raise CommandError(f"the store at {store.path} is a plain dict, whose keys have no status; leave the status "
                            f"options out", CANNOT_OPEN)
+    if key_filter.tail is not None and (key_filter.offset or key_filter.limit is not None):
+        raise CommandError("--tail selects keys from the end, so it cannot be combined with --offset or --limit", USAGE)
     start = _find_bound(store, key_filter.first, json_keys)
     end = _find_bound(store, key_filter.last, json_keys)
+    if key_filter.tail is not None:
+        start = _find_tail(store, key_filter, start, end)
+        if start is None:
+            return iter(())
+        key_filter = key_filter._replace(limit=key_filter.tail)
+    values = values or bool(key_filter.where)
     walk = _walk(store, key_filter, values, start)
     fits = _fits(key_filter.match)
     found = (match for match in _between(walk, start, end) if fits(match.key))
+    if key_filter.where:
+        found = (match for match in found if key_filter.has_fields(match.value))
     return islice(found, key_filter.offset, None if key_filter.limit is None else key_filter.offset + key_filter.limit)
 
 
@@ -217,10 +251,29 @@ def _between(walk: Iterator[tuple[int, Match]], start: int | None, end: int | No
             yield match
 
 
+def _find_tail(store: Reader, key_filter: KeyFilter, start: int | None, end: int | None) -> int | None:
+    """Return the sequence number with which the last ``tail`` matching keys begin, or None if nothing matches.
+
+    Reads backwards from the end, until it has found them.
+    """
+    values = bool(key_filter.where)
+    source = StoreIterator(store, ITEMS if values else KEYS, True)
+    if end is not None:
+        source.seek(end + 1)
+    walk: Iterator[tuple[int, Match]] = takewhile(lambda entry: start is None or entry[0] >= start,
+                                                  _positions(source, values))
+    if key_filter.statuses:
+        limit = key_filter.limit_of(store)
+        walk = _with_status(store, key_filter, StatusReader(store, limit), limit, walk, values)
+    fits = _fits(key_filter.match)
+    seqs = (seq for seq, match in walk if fits(match.key) and key_filter.has_fields(match.value))
+    return next(iter(deque(islice(seqs, key_filter.tail), 1)), None)
+
+
 def _find_bound(store: Reader, text: str | None, json_keys: bool) -> int | None:
     if text is None:
         return None
-    seq = find_seq(store._store, _parsed(text, json_keys, ""))
+    seq = find_seq(store._store, _parsed(text, json_keys))
     if seq is None:
         raise CommandError(f"there is no key {text!r} to start or stop at", INCOMPLETE)
     return seq
@@ -251,6 +304,12 @@ def _walk(store: Reader, key_filter: KeyFilter, values: bool, start: int | None)
     if not values and (not statuses or (statuses == {"todo"} and limit in (0, store.max_tries))):
         yield from found
         return
+    yield from _with_status(store, key_filter, reader, limit, found, values)
+
+
+def _with_status(store: Reader, key_filter: KeyFilter, reader: StatusReader, limit: int,
+                 found: Iterator[tuple[int, Match]], values: bool) -> Iterator[tuple[int, Match]]:
+    """Yield the tasks that have a selected status, with their states."""
     for chunk in chunks(found, BATCH):
         states = reader.read([match.key for _, match in chunk], seqs=[seq for seq, _ in chunk])
         for (seq, match), state in zip(chunk, states, strict=True):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, print_error
-from tastypy_fast.cli.formatting import as_json, error_text, key_text, pair_as_json, print_line, printable
+from tastypy_fast.cli.formatting import (
+    as_json,
+    error_text,
+    key_as_json,
+    key_text,
+    pair_as_json,
+    parse_key,
+    print_line,
+    print_null_ended,
+    printable,
+)
 from tastypy_fast.cli.json_schema import task_line
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
@@ -21,6 +30,7 @@ from tastypy_fast.cli.key_filters import (
     key_options,
     store_argument,
 )
+from tastypy_fast.cli.long_listing import print_rows
 from tastypy_fast.cli.open_store import TASK_FIELDS, Reader, is_tracker, open_reader
 
 __all__ = ["get", "ls", "print_missing_key"]
@@ -31,46 +41,59 @@ __all__ = ["get", "ls", "print_missing_key"]
 @filter_options
 @json_keys_option
 @click.option("-l", "--long", is_flag=True,
-              help="Print status, tries, key and data, separated by tabs (for a dict: key and value).")
+              help="Print status, tries, key and data (for a dict: key and value), as a table or between tabs.")
+@click.option("-0", "--null", is_flag=True,
+              help="End each key with a null character instead of a line break. Other commands read this with -0.")
 @click.option("--json", "as_lines", is_flag=True,
               help='Print a line {"key": ..., "value": ...} per key, as export writes and import reads it.')
-def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, as_lines: bool) -> None:
+def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: bool, as_lines: bool) -> None:
     """List keys, one per line, in the order in which they were added.
 
     With several status options, a task needs to match only one of them. The other commands accept the output with
     --file: strings are printed unchanged, other keys as JSON. With --json-keys on both sides every key is JSON, so the
-    string "1" and the integer 1 cannot be confused. Memory use is constant.
+    string "1" and the integer 1 cannot be confused. A string with a line break is printed as JSON, too. So use
+    --json-keys or -0 on both sides if keys may have line breaks. Memory use is constant.
+
+    On a terminal, --long prints a table with a header, and cuts what does not fit, with a mark. In a pipe or a file, it
+    prints a line for each key, with tabs between the fields, without a header, and uncut. A key with a tab is JSON.
 
     \b
     tastypy-fast ls crawl --failed --max-tries 3 -l
     tastypy-fast ls crawl --match 'https://*.org/*' --limit 20
+    tastypy-fast ls crawl --where size=1256 --where _error.type=OSError --tail 10
     tastypy-fast ls crawl --todo --json-keys | tastypy-fast abort crawl --json-keys -
     """
+    if null and (long or as_lines):
+        raise CommandError("-0 is for keys alone, so it cannot be combined with --long or --json", USAGE)
     # To list other tasks, open without a limit, because a tracker skips tasks that have no tries left.
     limit = key_filter.max_tries if key_filter.statuses == {"todo"} else None
     with open_reader(store, limit or 0) as reader:
-        with_values = long or as_lines
-        width = shutil.get_terminal_size().columns if long and sys.stdout.isatty() else None
-        for match in iter_matching(reader, key_filter, json_keys, with_values):
+        found = iter_matching(reader, key_filter, json_keys, long or as_lines)
+        if long:
+            names = ("STATUS", "TRIES", "KEY", "DATA") if is_tracker(reader) else ("KEY", "VALUE")
+            print_rows(names, (_long_row(match, is_tracker(reader), json_keys) for match in found))
+            return
+        for match in found:
             if as_lines:
                 print_line(task_line(match.key, match.value, match.state))
-            elif long:
-                line = _long_line(match, is_tracker(reader), json_keys)
-                print_line(line.expandtabs()[:width] if width else line)
+            elif null:
+                print_null_ended(match.key, json_keys)
             else:
                 print_line(key_text(match.key, json_keys))
 
 
-def _long_line(match: Match, tracker: bool, json_keys: bool) -> str:
+def _long_row(match: Match, tracker: bool, json_keys: bool) -> tuple[str, ...]:
     key = key_text(match.key, json_keys)
+    if "\t" in key:
+        key = key_as_json(match.key)
     if not tracker:
-        return f"{key}\t{printable(as_json(match.value))}"
+        return key, printable(as_json(match.value))
     task = match.value
     data = {name: value for name, value in task.items() if name not in TASK_FIELDS}
     if "_error" in data:
         data["_error"] = error_text(task)
     status = match.state.status if match.state else "new"
-    return f"{status}\t{task['_tries']}\t{key}\t{printable(as_json(data)) if data else ''}".rstrip("\t")
+    return status, str(task["_tries"]), key, printable(as_json(data)) if data else ""
 
 
 @click.command()
@@ -111,6 +134,19 @@ def print_missing_key(store: Reader | Any, text: str, json_keys: bool) -> None:
     hint = ""
     if not json_keys and text.removeprefix("-").isdecimal() and len(text) < 4000 and int(text) in store:
         hint = f"; the integer {text} exists, use --json-keys to select it"
+    elif not json_keys and (key := _key_in_json(text)) is not None and key in store:
+        hint = ("; ls prints a key with a line break or a null character as JSON, so use --json-keys"
+                f"{'' if chr(0) in key else ' or -0'} with both commands")
+    elif "\0" in text:
+        hint = "; use -0 if null characters separate the keys"
     elif json_keys and text in store:
         hint = f"; the string {as_json(text)} exists, put it in double quotes"
     print_error(f"no such key: {as_json(text) if not json_keys else text}{hint}")
+
+
+def _key_in_json(text: str) -> str | None:
+    """Return the string of which a text is the JSON, or None."""
+    if text.startswith('"'):
+        with suppress(ValueError):
+            return str(parse_key(text, True))
+    return None

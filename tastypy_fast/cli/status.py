@@ -18,7 +18,17 @@ from tastypy_fast._inspect.task_counts import count_tasks
 from tastypy_fast._mixins.counting import percent
 from tastypy_fast._paths import resolved
 from tastypy_fast._shared.claims import key_at
-from tastypy_fast.cli.formatting import as_json, console, duration, key_text, print_line, printable, quantity, size_text
+from tastypy_fast.cli.formatting import (
+    as_json,
+    console,
+    duration,
+    key_text,
+    print_line,
+    printable,
+    quantity,
+    size_text,
+    write_line,
+)
 from tastypy_fast.cli.json_schema import store_object, task_object
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.open_store import Reader, is_tracker, open_reader
@@ -181,4 +191,4 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
     to = console()
     with to.capture() as capture:
         to.print(table)
-    print_line("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    write_line("\n".join(line.rstrip() for line in capture.get().splitlines()))

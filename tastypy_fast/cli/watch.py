@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from tastypy_fast.cli.formatting import as_json, console, print_line, printable
+from tastypy_fast.cli.formatting import as_json, can_redraw, console, print_line, printable
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import WatchState
@@ -36,7 +36,7 @@ def watch(store: str, max_tries: int | None, interval: float, until_done: bool, 
     the output is not a terminal, the command prints one line per count.
     """
     state = WatchState(store, max_tries)
-    if as_lines or not sys.stdout.isatty():
+    if as_lines or not can_redraw(sys.stdout):
         for _ in _updates(state, interval, until_done):
             print_line(as_json(state.as_dict()) if as_lines else printable(state.line()))
             sys.stdout.flush()

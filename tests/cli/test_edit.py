@@ -30,7 +30,7 @@ def test_add_adds_missing_tasks(path, tmp_path):
     assert json.loads(run("add", path, "-", "--json", "--json-keys", stdin='1\n["x",2]\n')) == {"added": 2, "there": 0}
     with Tracker(path) as tracker:
         assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
-    out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=2)
+    out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=4)
     assert "stdin, line 2" in error
     assert out == "added 0 tasks, 0 existed already\n"
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
@@ -54,12 +54,28 @@ def test_add_reads_keys_that_null_characters_end(path, tmp_path):
     assert json.loads(run("get", path, "--null", "--json", "-", stdin="a\nb"))["value"]["_done"]
 
 
+def test_add_refuses_null_characters_in_lines(path, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_bytes(b"a\nb\nc\0d\n")  # as find -print0 writes names with line breaks
+    Tracker(path).close()
+    for arguments in (("-",), ("--file", keys), ("--json-keys", "-")):
+        text = "[1]\n2\n\0" if "--json-keys" in arguments else keys.read_text()
+        out, error = run("add", path, *arguments, stdin=text, code=2)
+        assert out == "added 0 tasks, 0 existed already\n"
+        assert "line 3 has a null character; use -0" in error
+    with Tracker(path) as tracker:
+        assert tracker.keys() == []
+        tracker.add("x\0y")
+    # Other commands find nothing, and name the option.
+    assert "use -0" in run("done", path, "-", stdin="a\0b\0", code=1)[1]
+
+
 def test_add_reads_json_keys_that_null_characters_end(path):
     assert run("add", path, "--create", "-0", "--json-keys", "-", stdin='1\0["x",\n2]\0"a"\0') == (
         "added 3 tasks, 0 existed already\n")
     with Tracker(path) as tracker:
         assert tracker.keys() == [1, ("x", 2), "a"]
-    _, error = run("add", path, "-0", "--json-keys", "-", stdin='"new"\0nonsense\0', code=2)
+    _, error = run("add", path, "-0", "--json-keys", "-", stdin='"new"\0nonsense\0', code=4)
     assert "stdin, key 2" in error
 
 
@@ -99,6 +115,25 @@ def test_done_reset_abort_and_rm_on_keys_that_match_a_filter(tasks):
     assert run("rm", tasks, "--aborted", "--limit", "1") == "1 task removed\n"
     # A task that is done and aborted is done.
     assert lines("ls", tasks) == [*"abcdfg"]
+
+
+def test_fields_and_the_end_select_what_is_changed(path):
+    Tracker(path, init=[(number, {"size": number % 3, "of": {"site": "a" if number < 5 else 1}}) for number in range(9)]
+            ).close()
+    assert run("done", path, "--where", "of.site=a", "--where", "size=0") == "2 tasks marked done\n"
+    assert run("abort", path, "--tail", "2", "--where", "of.site=1") == "2 tasks aborted\n"
+    assert run("rm", path, "--where", "_done=true", "-n") == "2 tasks would be removed\n"
+    assert run("reset", path, "--where", "nothing=null") == "0 tasks reset\n"
+    assert lines("ls", path, "--done") == ["0", "3"]
+    assert lines("ls", path, "--aborted") == ["7", "8"]
+
+
+def test_statuses_that_a_task_cannot_have_are_invalid_arguments(tasks):
+    value = '{"_done": 5}'
+    assert "_done" in run("set", tasks, "a", value, code=2)[1]
+    assert "_done" in run("set", tasks, "a", "-", stdin=value, code=4)[1]
+    assert "not valid JSON" in run("set", tasks, "a", "{", code=2)[1]
+    assert "not valid JSON" in run("set", tasks, "a", "-", stdin="{", code=4)[1]
 
 
 def test_bulk_changes_apply_to_all_matching_keys(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,14 +12,15 @@ import subprocess
 import pytest
 
 from tastypy_fast import POD, SharedPOD, Tracker
+from tastypy_fast.cli import app
 from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, lines, refused, run
 
 
-@pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.jsonl.gz", "tasks.jsonl.zst", "folder"])
+@pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.jsonl.gz", "tasks.jsonl.zst", "folder/"])
 def test_export_and_import_select_the_format_by_file_name(tasks, tmp_path, name):
-    target = tmp_path / name
+    target = f"{tmp_path}/{name}"
     assert run("export", tasks, target) == f"wrote 7 lines to {target}\n"
-    assert "already" in run("export", tasks, target, code=3)[1] or name == "folder"
+    assert "already" in run("export", tasks, target, code=3)[1] or name == "folder/"
     copy = tmp_path / "copy"
     assert run("import", target, copy) == f"read 7 lines into {copy}, a new tracker\n"
     assert run("ls", copy, "--json") == run("ls", tasks, "--json")
@@ -34,6 +36,47 @@ def test_export_and_import_through_a_pipe(path, tmp_path):
         "lines": len(HOSTILE) + 1, "kind": "dict", "new": True}
     assert run("export", copy, "-") == text
     assert json.loads(run("import", "-", copy, "--json", stdin=text))["new"] is False
+
+
+def test_export_force_replaces_a_file_atomically(tasks, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "lines.jsonl"
+    target.write_text("old")
+    target.chmod(0o640)
+    (tmp_path / "link.jsonl").symlink_to(target)
+    assert "use --force to replace it" in refused("export", tasks, target, code=3)
+    # A failed export leaves the old file.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        assert app.run(["export", str(tasks), str(target), "--force"]) == 4
+    assert target.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} <= {"lines.jsonl", "link.jsonl", "store"}
+    assert app.run(["export", str(tasks), str(tmp_path / "link.jsonl"), "-f"]) == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert target.read_text() == run("export", tasks, "-")
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert {path.name for path in tmp_path.iterdir()} <= {"lines.jsonl", "link.jsonl", "store"}
+    capsys.readouterr()
+    assert app.run(["export", str(tasks), str(tasks / "data.mdb"), "--format", "jsonl", "--force"]) == 3
+    assert app.run(["export", str(tasks), f"{tmp_path}/folder/", "--force"]) == 2
+    assert app.run(["export", str(tasks), "/dev/full", "--format", "jsonl"]) == 4
+    assert "'/dev/full'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["jsonl", "jsonl.gz", "jsonl.zst", "tastypy"])
+def test_format_option_is_for_names_without_a_known_ending(tasks, tmp_path, name):
+    target = tmp_path / "export"
+    assert "give --format (jsonl, jsonl.gz, jsonl.zst, tastypy)" in refused("export", tasks, target, code=2)
+    run("export", tasks, target, "--format", name)
+    begin = b"" if target.is_dir() else target.read_bytes()[:4]
+    assert begin == {"jsonl": b'{"ke', "jsonl.gz": b"\x1f\x8b\x08\0", "jsonl.zst": b"\x28\xb5\x2f\xfd", "tastypy": b""}[
+        name]
+    if name != "tastypy":  # a folder needs none
+        assert "does not select a format" in refused("import", target, tmp_path / "copy", code=2)
+        for _ in range(2):  # into a new store, and into an existing one
+            run("import", target, tmp_path / "copy", "--format", name)
+        assert run("export", tmp_path / "copy", "-") == run("export", tasks, "-")
+        assert ("only be jsonl" in refused("export", tasks, "-", "--format", name, code=2)) if name != "jsonl" else (
+            run("export", tasks, "-", "--format", name))
 
 
 def test_import_names_the_damaged_line(path):
@@ -80,12 +123,12 @@ def test_failed_import_into_a_new_store_leaves_nothing(tmp_path, case, place):
         "lines": 1, "kind": "tracker", "new": True}
 
 
-@pytest.mark.parametrize("name", ["lines.jsonl", "lines.jsonl.gz", "lines.jsonl.zst", "files"])
+@pytest.mark.parametrize("name", ["lines.jsonl", "lines.jsonl.gz", "lines.jsonl.zst", "files/"])
 def test_new_store_gets_the_kind_of_its_input(tmp_path, name):
     for kind, cls, init in (("tracker", Tracker, {"a": {}}), ("dict", POD, {"a": {}, "b": {"_done": True}})):
         with cls(tmp_path / kind, init=init) as store:
             store.sync()
-        source, empty = tmp_path / f"{kind}-{name}", tmp_path / f"{kind}-empty-{name}"
+        source, empty = f"{tmp_path}/{kind}-{name}", f"{tmp_path}/{kind}-empty-{name}"
         run("export", tmp_path / kind, source)
         copy = tmp_path / f"{kind}-copy"
         assert run("import", source, copy).endswith(f"a new {kind}\n")

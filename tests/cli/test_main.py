@@ -9,10 +9,11 @@ import pytest
 
 import tastypy_fast
 from tastypy_fast import POD
+from tastypy_fast.cli import app
 from tests.support.command import COMMAND, ENVIRONMENT, refused, run
 
 COMMANDS = """
-    abort add compact copy done errors export get import ls repair reset rm run set status verify watch
+    abort add compact copy done errors export get import ls man repair reset rm run set status verify watch
 """.split()  # noqa: SIM905
 
 
@@ -54,6 +55,23 @@ def test_missing_extra_is_reported_in_one_line(tmp_path):
     assert done.stderr == "tastypy-fast: this needs click: pip install 'tastypy_fast[cli]'\n"
 
 
+def test_help_shows_whole_summaries(capsys):
+    assert app.run(["--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2].partition("Exit codes:")[0]
+
+
+def test_manual_page_has_the_help_of_every_command(capsys):
+    assert app.run(["man"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith('.TH "TASTYPY\\-FAST" "1"')
+    page = page.replace("\\-", "-")
+    for name, command in app.tastypy_fast.commands.items():
+        assert f'.SS "tastypy-fast {name} ' in page
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.opts[0] in page
+    assert all(not line.startswith("'") for line in page.splitlines())
+
+
 # Errors at opening
 
 
@@ -71,6 +89,29 @@ def test_exit_codes_for_no_store_and_for_damage(tmp_path, tasks):
     with open(tasks / "data.mdb", "r+b") as file:
         file.write(b"\xff" * 9000)
     assert "damaged" in refused("status", tasks, code=3)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_exit_codes_for_what_may_not_be_read(tasks, tmp_path):
+    keys = tmp_path / "keys.jsonl"
+    keys.write_text("a\n")
+    for path in (tasks, keys):
+        path.chmod(0)
+    try:
+        assert "permissions" in refused("status", tasks, code=3)
+        assert "Permission denied" in refused("import", keys, tmp_path / "new", code=4)
+    finally:
+        tasks.chmod(0o700)
+    assert "Permission denied" in run("add", tasks, "--file", keys, code=4)[1]
+
+
+def test_exit_codes_for_input_that_cannot_be_read(tasks, tmp_path):
+    assert "No such file" in refused("import", tmp_path / "nothing.jsonl", tmp_path / "new", code=4)
+    assert "No such file" in refused("import", tmp_path / "nothing", tmp_path / "new", code=4)
+    assert "directory" in run("add", tasks, "--file", tmp_path, code=4)[1]
+    assert "No such file" in run("reset", tasks, "--file", tmp_path / "nothing", code=4)[1]
+    assert "line 1" in run("reset", tasks, "--json-keys", "-", stdin="{", code=4)[1]
+    assert "is empty" in refused("status", "", code=2)
 
 
 def test_invalid_arguments_exit_with_2(tasks):
