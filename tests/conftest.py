@@ -61,7 +61,8 @@ def seed(request):
 
 # Files with many similar cases that take long. The ordinary run has half of them, always the same, the storm has all.
 HALVED = (
-    "cli/test_import_export.py", "core/test_record_codec_in_stores.py", "formats/test_json_text_round_trips.py",
+    "cli/test_completion.py", "cli/test_import_export.py", "cli/test_output.py", "cli/test_run.py",
+    "core/test_deleted_runs.py", "core/test_record_codec_in_stores.py", "formats/test_json_text_round_trips.py",
     "lmdb/test_file_locks_removed.py", "lmdb/test_safe_files.py", "maintenance/test_compact.py",
     "maintenance/test_page_check.py", "maintenance/test_repair.py", "maintenance/test_verify.py",
     "mixins/test_progress_bar.py", "mixins/test_progress_bar_end.py", "pipeline/test_run.py",

@@ -334,8 +334,8 @@ def test_command_expands_home(home):
 def test_command_refuses_a_target_inside_the_store(path):
     POD(path, init={"a": 1}).close()
     before = everything(path.parent)
-    for command in ("copy", "repair", "export"):
-        assert "inside the store" in refused(command, path, path / "inner", code=3)
+    for command, name in ("copy", "inner"), ("repair", "inner"), ("export", "inner.jsonl"):
+        assert "inside the store" in refused(command, path, path / name, code=3)
     assert everything(path.parent) == before
 
 

@@ -130,6 +130,8 @@ def errors_in_use(cls, path):
     with cls(path) as store:
         for wrong in (1.5, None):
             with pytest.raises(InvalidKeyError):
+                store[wrong] = {}
+            with pytest.raises(KeyError):
                 store[wrong]
         with pytest.raises(UnstorableValueError):
             store["a"] = {"x": {1}}
@@ -332,6 +334,8 @@ def test_memory_does_not_grow_over_many_operations(any_class, path):
                 with suppress(KeyError):
                     store["never", number]
                 with suppress(InvalidKeyError):
+                    store[None] = {}
+                with suppress(KeyError):
                     store[None]
                 with suppress(UnstorableValueError):
                     store[key] = {"x": {number}}
