@@ -9,6 +9,7 @@ from struct import Struct
 from tastypy_fast._core.key_codec import decode_key
 from tastypy_fast._core.record_codec import decode_record, decode_value
 from tastypy_fast._core.status_block import STATUSES, TASKS_PER_BLOCK, block_facts
+from tastypy_fast._inspect.store_info import LIMIT, RUN
 from tastypy_fast._lmdb.page_format import MAX_KEY_SIZE, NUMBER
 from tastypy_fast._store.options import FORMAT, KINDS
 from tastypy_fast.exceptions import NewerFormatError, PersistentOrderedDictIntegrityError
@@ -48,6 +49,8 @@ class DamagedStore:
         size = meta.get(b"file_size", b"")
         self.file_size = int(size) if size.isdigit() and 0 < int(size) < _END else 1000
         self.next = decode_number(meta.get(b"next", b"")) or 0
+        # Facts for display, whose readers ignore what they cannot read.
+        self.facts = {name: meta[name] for name in (LIMIT, RUN) if name in meta}
         self._records: dict[int, bytes | None] = {}
         self._index: dict[bytes, bytes | None] = {}
         # The logged changes of each status block, as position to entry.

@@ -125,7 +125,8 @@ class _StoreRepair:
             self._rebuild_statuses()
         self._name_the_lost()
         following = max(self._last + 1, self._source.next)
-        self._new.write(lambda txn: txn.put(b"next", NUMBER.pack(following), db=self._new.meta))
+        facts = {b"next": NUMBER.pack(following), **(self._source.facts if self._tracks else {})}
+        self._new.write(lambda txn: txn.cursor(self._new.meta).putmulti(facts.items()))
         self._new.flush()
         return Repair(self._new.count(), self._losses.sentences(), self._undone)
 

@@ -11,10 +11,12 @@ import pytest
 from tastypy_fast import (
     POD,
     NotAStoreError,
+    SharedTracker,
     StoreInUseError,
     Tracker,
     maintenance,
 )
+from tastypy_fast._inspect.store_info import read_run
 from tastypy_fast._lmdb.data_file import find_databases
 from tastypy_fast.maintenance._repair import repair_store
 from tastypy_fast.maintenance._verify import verify_store
@@ -37,6 +39,16 @@ def test_repair_of_an_undamaged_store_loses_nothing(stores, cls, victim, target)
 def test_repair_includes_the_changes_in_the_log(path, target, logged):
     assert maintenance.repair(path, target) == (len(logged), [], 0)
     assert state_of(POD, target) == logged
+
+
+@pytest.mark.parametrize("kind", [Tracker, SharedTracker])
+def test_repair_keeps_the_limit_of_tries_and_the_facts_of_the_last_run(kind, path, target):
+    with kind(path, max_tries=7, init={"a": {}}) as tracker:
+        tracker.run(len, executor="inline")
+    assert maintenance.repair(path, target) == (1, [], 0)
+    with kind(target) as tracker:
+        assert tracker.kept_max_tries == 7
+        assert read_run(tracker._store)["reason"] == "finished"
 
 
 def test_repair_finds_the_errors_of_tasks_whose_status_is_lost(path, target):
