@@ -199,7 +199,7 @@ def _keys_in(name: str, json_keys: bool, null: bool, nulls_allowed: bool) -> Ite
     for number, text in read_lines(name, null):
         if "\0" in text and not nulls_allowed:
             raise CommandError(f"{what} {number} has a null character; use -0 if null characters separate the keys, as "
-                               f"find -print0 writes them", USAGE)
+                               f"find -print0 writes them", OTHER_ERROR)
         yield _parsed(text, json_keys, f"{what} {number}: "), text
 
 

@@ -6,6 +6,7 @@ What only this command needs is imported when it runs, because the other command
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
@@ -289,6 +290,9 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
     """Run the tasks, print what became of them, and return the exit code."""
     from tastypy_fast.pipeline.runner import RunOptions, run_tasks
 
+    if fcntl.fcntl(sys.stdout.fileno(), fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) == os.O_RDONLY:
+        # This command has replaced a closed stdout. What commands and functions print would be lost.
+        raise CommandError("stdout cannot be written: it is closed; use > /dev/null to discard it", OTHER_ERROR)
     output = OutputWatch()
     options |= {name: given[name] for name in ("workers", "timeout", "retries", "backoff", "deadline", "start_method",
                                                "max_failures")}

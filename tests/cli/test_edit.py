@@ -60,7 +60,7 @@ def test_add_refuses_null_characters_in_lines(path, tmp_path):
     Tracker(path).close()
     for arguments in (("-",), ("--file", keys), ("--json-keys", "-")):
         text = "[1]\n2\n\0" if "--json-keys" in arguments else keys.read_text()
-        out, error = run("add", path, *arguments, stdin=text, code=2)
+        out, error = run("add", path, *arguments, stdin=text, code=4)
         assert out == "added 0 tasks, 0 existed already\n"
         assert "line 3 has a null character; use -0" in error
     with Tracker(path) as tracker:

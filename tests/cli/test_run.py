@@ -202,6 +202,15 @@ def test_output_that_cannot_be_written_ends_the_run_and_costs_no_try(store, opti
     assert "3 done" in run_tasks(store, "--", "echo")[1]
 
 
+@pytest.mark.parametrize("work", [["--", "echo"], ["builtins:print"]])
+def test_closed_stdout_is_found_before_anything_is_run(store, work):
+    """The output of all commands was lost, and their tasks were done."""
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "-", *COMMAND, "run", str(store), *work], env=ENVIRONMENT,
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("stdout cannot be written")) == (4, 1)
+    assert set(statuses(store).values()) == {0}
+
+
 def test_report_as_json_has_stdout_for_itself(store):
     out, error = run_tasks(store, "--json", "--", "sh", "-c", "echo out; test $0 != b", code=1)
     report = json.loads(out)
