@@ -27,6 +27,10 @@ STANDARD_JSON = 2
 
 # sys.set_int_max_str_digits() may limit Python to 640 digits.
 _LONG = 640
+# The depth to which values nest. With the default limit of Python's recursion they can be read in any thread. A program
+# may have another limit, but its readers have not.
+MAX_DEPTH = 490
+_TOO_DEEP = f"the value is nested too deeply, or contains itself; values nest up to {MAX_DEPTH} levels"
 _patient = json.JSONDecoder(parse_int=int_of)
 _INT64 = range(-(2**63), 2**63)
 
@@ -39,7 +43,7 @@ def encode_unusual(value: object) -> tuple[int, bytes]:
         try:
             return on_fresh_stack(_encode, value)
         except RecursionError:
-            raise UnstorableValueError("the value is nested too deeply, or contains itself") from None
+            raise UnstorableValueError(_TOO_DEEP) from None
 
 
 def _encode(value: object) -> tuple[int, bytes]:
@@ -71,7 +75,7 @@ def decode_standard(payload: bytes) -> Any:
         return on_fresh_stack(decode, text)
 
 
-def _plain(value: object, where: str) -> tuple[Any, bool]:
+def _plain(value: object, where: str, depth: int = 0) -> tuple[Any, bool]:
     """Return the value in exact JSON types, and whether orjson writes it exactly."""
     if value is None or value is True or value is False:
         return value, True
@@ -86,17 +90,19 @@ def _plain(value: object, where: str) -> tuple[Any, bool]:
     if isinstance(value, float):
         real = float.__float__(value)
         return real, math.isfinite(real)
+    if depth >= MAX_DEPTH and isinstance(value, (dict, list, tuple)):
+        raise UnstorableValueError(_TOO_DEEP)
     if isinstance(value, dict):
-        return _plain_dict(value, where)
+        return _plain_dict(value, where, depth)
     # list() copies in one step, because another thread may change the value meanwhile.
     if isinstance(value, (list, tuple)):
-        parts = [_plain(part, f"{where}[{index}]") for index, part in enumerate(list(value))]
+        parts = [_plain(part, f"{where}[{index}]", depth + 1) for index, part in enumerate(list(value))]
         return [part for part, _ in parts], all(exact for _, exact in parts)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
             _refuse_kind(value.dtype, where)
-            return _plain(value.tolist(), where)
+            return _plain(value.tolist(), where, depth)
         # A timedelta64 is an integer to numpy, and .item() would drop its unit.
         if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)) and value.dtype.kind != "m":
             number = value.item()
@@ -128,7 +134,7 @@ def _refuse_kind(dtype: Any, where: str) -> None:
     raise UnstorableValueError(f"JSON cannot hold {what}, and there is one at {where}; {instead}")
 
 
-def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool]:
+def _plain_dict(value: dict[Any, Any], where: str, depth: int) -> tuple[dict[str, Any], bool]:
     plain: dict[str, Any] = {}
     all_exact = True
     for key, item in list(value.items()):
@@ -138,7 +144,7 @@ def _plain_dict(value: dict[Any, Any], where: str) -> tuple[dict[str, Any], bool
                 f"two keys of the dict at {where} are both {name[:80]!r} in JSON, where every key is a str; "
                 f"one of the values would be lost"
             )
-        plain[name], exact = _plain(item, f"{where}.{name:.80}")
+        plain[name], exact = _plain(item, f"{where}.{name:.80}", depth + 1)
         all_exact = all_exact and exact
     return plain, all_exact
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tastypy_fast import UnstorableValueError
+from tastypy_fast._core.json_fallback import MAX_DEPTH
 
 pytestmark = pytest.mark.all_classes
 
@@ -50,6 +51,22 @@ def called_deeply(function):
     while frame is not None:
         depth, frame = depth + 1, frame.f_back
     return descend(sys.getrecursionlimit() - depth - 100)
+
+
+def test_what_one_program_can_store_all_programs_can_read(kit, store):
+    """With a higher limit of recursion, deeper values were stored. Readers took them for damage."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    try:
+        depth = deepest(kit, store, 1)
+    finally:
+        sys.setrecursionlimit(limit)
+    store.sync()
+    assert innermost_of(kit.plain(store["k"])) == (depth, 1)
+    assert store.export_jsonl(kit.folder / "k.jsonl") == 1
+    assert MAX_DEPTH - 2 <= depth <= MAX_DEPTH
+    with pytest.raises(UnstorableValueError, match=f"values nest up to {MAX_DEPTH} levels"):
+        store["k"] = kit.value(nested(MAX_DEPTH + 1, 1))
 
 
 @pytest.mark.parametrize("innermost", [1, 0.5, float("inf"), "\ud800", 2**80], ids=ascii)
