@@ -54,6 +54,8 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     change_status_by_reference = change_what_a_walk_hands_out = None
     # Whether a change of tries is relative, so that it also applies to the tries of a claim.
     adds_tries = False
+    # The key of a task whose claim the operation ends, although its status may stay the same.
+    ended = None
 
     def open(self):
         self.claims = {}
@@ -75,6 +77,9 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
         before_claims = dict(self.claims)
         with super().step(which, *changed, marks=marks) as store:
             yield store
+            if self.ended is not None:
+                # Now, because the operation may sync at its end.
+                self.end_claim(self.ended)
             for key, facts in before.items():
                 # A claim ends when its task is finished or deleted.
                 place, done, aborted, tries = self.facts_of(key) or (None, None, None, None)
@@ -135,12 +140,11 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     def change_status(self, which, key, method):
         added = {"increment_tries": 1, "decrement_tries": -1}.get(method, 0)
         self.adds_tries = added != 0
+        self.ended = key if method in ("mark_done", "mark_not_done", "abort") else None
         super().change_status(which, key, method)
-        self.adds_tries = False
+        self.adds_tries, self.ended = False, None
         if key in self.claims:
             self.claims[key].tries += added
-        if method in ("mark_done", "mark_not_done", "abort"):
-            self.end_claim(key)
 
     @rule(which=instances, key=keys, name=st.sampled_from(STATUS), flag=st.booleans(), tries=st.integers(-2, 5))
     def change_status_by_keying(self, which, key, name, flag, tries):
