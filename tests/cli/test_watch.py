@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -35,11 +36,13 @@ PIPELINE = """
 def test_watch_until_done_measures_the_rate_from_its_own_start(path):
     # Most tasks were done before this view began, so the view must not count them in its rate.
     Tracker(path, init=[(number, {"_done": number < 900}) for number in range(1000)]).close()
-    with start(PIPELINE, "private", path) as pipeline, subprocess.Popen(
-        [*COMMAND, "watch", str(path), "--interval", "0.1", "--json"], stdout=subprocess.PIPE, text=True,
-        env=ENVIRONMENT,
-    ) as view:
+    with contextlib.ExitStack() as stack:
+        pipeline = stack.enter_context(start(PIPELINE, "private", path))
+        # Before the view, because nobody has the store open until then, and the rate is 0.
         pipeline.stdout.readline()
+        view = stack.enter_context(subprocess.Popen(
+            [*COMMAND, "watch", str(path), "--interval", "0.1", "--json"], stdout=subprocess.PIPE, text=True,
+            env=ENVIRONMENT))
         first = json.loads(view.stdout.readline())
         assert first["per_second"] is None
         assert first["done"] >= 900
