@@ -199,24 +199,11 @@ def pairs_of(
         flags = task_statuses.flags_of(task_statuses.STATUSES if statuses is None else statuses)
         pairs = tracker._tasks_with(COPIES if has_data else STATUSES, *flags)
     if statuses is not None:
-        pairs = _with_status(tracker, pairs, statuses)
+        status_of = task_statuses.StatusReader(tracker).classifier()
+        pairs = ((key, task) for key, task in pairs if status_of(key, task) in statuses)
     if fields is not None:
         pairs = ((key, {name: task[name] for name in fields if name in task}) for key, task in pairs)
     return pairs
-
-
-def _with_status(
-    tracker: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], statuses: Collection[str]
-) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Return the pairs of the tasks with one of these statuses."""
-    status_of_claimed = task_statuses.StatusReader(tracker).status_of_claimed()
-    limit = tracker.max_tries or (tracker.kept_max_tries if tracker.mode == "r" else 0)
-
-    def status_of(key: Any, task: dict[str, Any]) -> str:
-        return (not task["_done"] and status_of_claimed(key)) or task_statuses.classify(
-            task["_done"], task["_aborted"], task["_tries"], limit)
-
-    return ((key, task) for key, task in pairs if status_of(key, task) in statuses)
 
 
 def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: Collection[str],

@@ -53,6 +53,15 @@ class TaskStatusMixin(Generic[K]):
 
         It is for display: the command, and an instance with ``mode="r"`` and no limit of its own, show statuses by it.
         Gates, iterators and ``run()`` use ``max_tries``. ``tastypy-fast set-max-tries`` changes or clears it.
+
+        Cost:
+            One lookup.
+
+        Example:
+            >>> ProgressTracker(path, max_tries=3).close()
+            >>> tracker = ProgressTracker(path)
+            >>> tracker.max_tries, tracker.kept_max_tries
+            (0, 3)
         """
         tracker: Any = self
         with one_snapshot(tracker) as (store, txn):

@@ -111,6 +111,8 @@ cdef class WriteCache:
     cdef Entry put_new(self, bytes key, int codec, bytes payload)
     cdef int put(self, bytes key, object value, long long sync_at) except -1
     cdef int delete(self, bytes key, object original, long long sync_at) except -1
+    cdef int check_change(self, bytes key, object original) except -1
+    cdef Entry existing(self, bytes key, object original)
     cdef int remove_entry(self, Entry entry) except -1
     cdef int relocate(self, Entry entry) except -1
     # Copies of values

@@ -615,13 +615,32 @@ cdef class WriteCache:
                 self.schedule.begin(self.store)
         return 0
 
-    cdef int delete(self, bytes key, object original, long long sync_at) except -1:
-        cdef Entry entry
-        cdef long long seq
+    cdef int check_change(self, bytes key, object original) except -1:
+        """Raise if the store cannot be written, or if no store has this object as a key."""
         if not self.writable:
             raise self.store.refuse_write()
         if key is None:
             raise KeyError(original)
+        return 0
+
+    cdef Entry existing(self, bytes key, object original):
+        """Return the entry of an existing key. One that is read from disk is not in the cache. Raises KeyError."""
+        cdef Entry entry = self.entry_of(key)
+        cdef long long seq = 0
+        cdef bytes raw
+        if entry is None:
+            raw = self.find_record(key, &seq)
+            if raw is None:
+                raise KeyError(original)
+            return self.entry_from_record(key, seq, raw)
+        if not entry.exists:
+            raise KeyError(original)
+        return entry
+
+    cdef int delete(self, bytes key, object original, long long sync_at) except -1:
+        cdef Entry entry
+        cdef long long seq
+        self.check_change(key, original)
         self.begin_op()
         try:
             entry = self.entry_of(key)
@@ -667,23 +686,11 @@ cdef class WriteCache:
     def move_to_end(self, bytes key, original, long long sync_at):
         """Move a key behind all others, as if it was deleted and added again with its value and its status."""
         cdef Entry entry
-        cdef long long seq = 0
-        cdef bytes raw
-        if not self.writable:
-            raise self.store.refuse_write()
-        if key is None:
-            raise KeyError(original)
+        self.check_change(key, original)
         self.begin_op()
         try:
             self.resolve()
-            entry = self.entry_of(key)
-            if entry is None:
-                raw = self.find_record(key, &seq)
-                if raw is None:
-                    raise KeyError(original)
-                entry = self.entry_from_record(key, seq, raw)
-            elif not entry.exists:
-                raise KeyError(original)
+            entry = self.existing(key, original)
             # The last key stays where it is.
             if entry.seq < self.store.next_free() - 1:
                 self.relocate(entry)
@@ -717,23 +724,12 @@ cdef class WriteCache:
     def mark(self, bytes key, original, long long sync_at):
         """Mark a key dirty, so that the next sync writes its value even if it is unchanged."""
         cdef Entry entry
-        cdef long long seq = 0
-        cdef bytes raw
-        if not self.writable:
-            raise self.store.refuse_write()
-        if key is None:
-            raise KeyError(original)
+        self.check_change(key, original)
         self.begin_op()
         try:
-            entry = self.entry_of(key)
-            if entry is None:
-                raw = self.find_record(key, &seq)
-                if raw is None:
-                    raise KeyError(original)
-                entry = self.entry_from_record(key, seq, raw)
+            entry = self.existing(key, original)
+            if self.entry_of(key) is not entry:
                 self.adopt(entry)
-            elif not entry.exists:
-                raise KeyError(original)
             self.count_as_dirty(entry)
             if not self.copies:
                 self.take_copy(entry, original)
@@ -911,10 +907,7 @@ cdef class WriteCache:
         """Write one key. Raises KeyError if it neither exists nor was deleted since the last sync."""
         cdef Entry entry
         cdef long long seq = ABSENT
-        if not self.writable:
-            raise self.store.refuse_write()
-        if key is None:
-            raise KeyError(original)
+        self.check_change(key, original)
         self.begin_op()
         try:
             self.resolve()
