@@ -17,7 +17,7 @@ import pytest
 from tastypy_fast import POD, SharedTracker, Tracker
 from tastypy_fast.cli.option_types import Duration, FailureLimit
 from tests.support.children import Child
-from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, hold_private, lines, run
+from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, call, hold_private, lines, run
 from tests.support.terminal import Terminal, needs_terminal
 
 # A failed task is tried again at once.
@@ -33,11 +33,10 @@ def store(path):
 
 def run_tasks(*arguments, code=0, cwd=None, stdin="", **environment):
     """Run ``tastypy-fast run``, check its exit code, and return its output and its errors."""
-    done = subprocess.run([*COMMAND, "run", *map(str, arguments)], input=stdin, capture_output=True, text=True,
-                          timeout=60, cwd=cwd, env={**ENVIRONMENT, **environment}, errors="surrogateescape")
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
+    found, out, error = call("run", *arguments, cwd=cwd, stdin=stdin, **environment)
+    assert found == code, error
+    assert "Traceback" not in error
+    return out, error
 
 
 @contextmanager
