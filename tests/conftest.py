@@ -90,9 +90,21 @@ def pytest_collection_modifyitems(config, items):
             if is_left_to_the_storm(item):
                 item.add_marker("storm")
     else:
-        storms = [item for item in items if is_left_to_the_storm(item)]
-        items[:] = [item for item in items if item not in storms]
+        storms = []
+        ordinary = []
+        for item in items:
+            (storms if is_left_to_the_storm(item) else ordinary).append(item)
+        items[:] = ordinary
         config.hook.pytest_deselected(items=storms)
+
+
+def pytest_collection_finish():
+    """Exempt the collected tests from garbage collection, which otherwise goes over all of them each time.
+
+    It would also write to their pages, which every forked child would have to copy.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
