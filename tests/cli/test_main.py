@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -65,12 +68,34 @@ def test_manual_page_has_the_help_of_every_command(capsys):
     assert app.run(["man"]) == 0
     page = capsys.readouterr().out
     assert page.startswith('.TH "TASTYPY\\-FAST" "1"')
-    page = page.replace("\\-", "-")
+    page = page.replace("\\-", "-").replace("\\(aq", "'")
     for name, command in app.tastypy_fast.commands.items():
         assert f'.SS "tastypy-fast {name} ' in page
         for parameter in command.params:
             assert parameter.param_type_name == "argument" or parameter.opts[0] in page
     assert all(not line.startswith("'") for line in page.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
+def test_manual_page_is_ascii_on_every_terminal(capsys):
+    app.run(["man"])
+    page = capsys.readouterr().out
+    shown = subprocess.run(["groff", "-man", "-Tutf8", "-P-c"], input=page.encode(), capture_output=True, check=True)
+    assert not shown.stderr
+    assert shown.stdout.isascii()
+    assert b"find . -name '*.pdf' -print0" in shown.stdout
+
+
+@pytest.mark.parametrize(("encoding", "options"), [("utf-8", ""), ("ascii", "-E ascii "), ("latin-1", "-E ascii ")])
+def test_man_gets_the_encoding_of_the_terminal(tmp_path, monkeypatch, capfd, encoding, options):
+    program = tmp_path / "man"
+    program.write_text('#!/bin/sh\necho "$@"\ncat >/dev/null\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert app.run(["man"]) == 0
+    assert capfd.readouterr().out == f"{options}-l -\n"
 
 
 # Errors at opening
