@@ -432,7 +432,21 @@ def test_options_select_tasks(path):
     assert sorted(run_some("--from", "a4", "--to", "b1")) == ["a4", "b0", "b1"]
     assert run_some("--limit", "2", "-j", "1") == ["a0", "a1"]
     assert sorted(run_some("--match", "b*", "--limit", "2", "--from", "b2")) == ["b2", "b3"]
+    assert sorted(run_some("--tail", "2")) == ["b3", "b4"]
+    assert run_some("--match", "a*", "--tail", "1") == ["a4"]
+    assert "--tail" in run_tasks(path, "--tail", "1", "--limit", "1", "--", "echo", code=2)[1]
     assert "no key 'nobody'" in run_tasks(path, "--from", "nobody", "--", "echo", code=1)[1]
+
+
+@pytest.mark.parametrize("private", [(), ("--private",)], ids=["shared", "private"])
+def test_run_selects_tasks_by_their_fields(path, private):
+    with Tracker(path, init=[(str(size), {"size": size % 2, "_tries": 1}) for size in range(6)]) as tracker:
+        for key in "014":
+            tracker.record_error(key, OSError("gone"))
+    out, error = run_tasks(path, *private, "--where", "_error.type=OSError", "--where", "size=0", "--", "echo")
+    assert sorted(out.split()) == ["0", "4"]
+    assert "2 done, 0 failed, 0 aborted, 4 left" in error
+    assert lines("run", path, "--where", "size=1", "-n", "--", "echo") == ["echo 1", "echo 3", "echo 5"]
 
 
 def test_dry_run_prints_commands_and_changes_nothing(store):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tastypy_fast
 from tastypy_fast import Tracker
+from tests.support.privileges import RESTRICTED
 
 SEARCH = [str(Path(tastypy_fast.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(SEARCH), "COLUMNS": "100"}
@@ -123,17 +124,27 @@ def call(*arguments, stdin="", cwd=None, **environment):
     return server().call([*map(str, arguments)], {**ENVIRONMENT, **environment}, str(cwd or os.getcwd()), stdin)
 
 
-def run(*arguments, stdin="", code=0, **environment):
-    """Run the command, check its exit code, and return its output. On success, nothing is on stderr."""
-    found, out, error = call(*arguments, stdin=stdin, **environment)
+def run(*arguments, stdin="", code=0, restricted=False, **environment):
+    """Run the command, check its exit code, and return its output. On success, nothing is on stderr.
+
+    With ``restricted``, it has to respect the permissions of files, also if the tests are run by root.
+    """
+    if restricted and RESTRICTED:
+        done = subprocess.run(
+            [*RESTRICTED, *COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60,
+            env={**ENVIRONMENT, **environment}, errors="surrogateescape",
+        )
+        found, out, error = done.returncode, done.stdout, done.stderr
+    else:
+        found, out, error = call(*arguments, stdin=stdin, **environment)
     assert found == code, error
     assert code or not error
     return out if not code else (out, error)
 
 
-def refused(*arguments, code, stdin=""):
+def refused(*arguments, code, **options):
     """The one line on stderr of a command that refuses to run."""
-    out, error = run(*arguments, code=code, stdin=stdin)
+    out, error = run(*arguments, code=code, **options)
     assert error.startswith("tastypy-fast: ")
     assert error.count("\n") == 1
     assert "Traceback" not in error
