@@ -5,7 +5,49 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from collections.abc import Iterable
 from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+
+class Usage(NamedTuple):
+    """What this process, all its threads included, has used since it began: see ``usage()``.
+
+    ``seconds`` is elapsed time. ``user`` and ``system`` are processor seconds. ``calls`` is the number of write calls,
+    and ``written`` their bytes. ``flushed`` is the number of bytes that were sent to the disk. These three are zero if
+    the system does not report them.
+    """
+
+    seconds: float
+    user: float
+    system: float
+    calls: int
+    written: int
+    flushed: int
+
+    def since(self, before: Usage) -> Usage:
+        """Return what was used after ``before``."""
+        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+def usage() -> Usage:
+    """Return what this process has used. Cost: about 10 microseconds."""
+    found = resource.getrusage(resource.RUSAGE_SELF)
+    counts: dict[str, int] = {}
+    try:
+        for line in Path("/proc/self/io").read_text().splitlines():
+            name, _, number = line.partition(": ")
+            counts[name] = int(number)
+    except OSError:
+        pass
+    written = (counts.get(name, 0) for name in ("syscw", "wchar", "write_bytes"))
+    return Usage(perf_counter(), found.ru_utime, found.ru_stime, *written)
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return the sum of what several processes, or several parts of one, have used."""
+    return Usage(*(sum(column) for column in zip(*usages, strict=True)))
 
 
 def anonymous_memory(process: int | str = "self") -> int | None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, compare, flush_cost, kill_loss, pages, pipeline_ways, system, tables
+from benchmarks import charts, commit_cost, compare, flush_cost, kill_loss, pages, pipeline_ways, system, tables
 from benchmarks import measure as measuring
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
@@ -350,3 +350,40 @@ def test_cost_of_a_level_is_measured_in_processes_and_leaves_no_files(tmp_path, 
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="durability"):
         flush_cost._work(name, str(tmp_path / "store"), "fastest", 0, 0.01)
+
+
+@pytest.mark.parametrize("name", commit_cost.OPERATIONS)
+def test_cost_of_a_commit_is_measured_for_each_store(tmp_path, name):
+    operation = commit_cost.OPERATIONS[name]
+    workload, scale = SHARED_WORKLOADS[operation.workload], Scale(N, operation.batch)
+    stores = commit_cost.stores(name, ["process"])
+    assert len(stores) > 1
+    for number, make in enumerate(stores.values()):
+        store = make(str(tmp_path / str(number)))
+        workload.prepare(store, N)
+        if operation.parts:
+            returned, used = commit_cost._claim_and_end(store)
+            assert used.keys() == set(operation.parts)
+        else:
+            returned = getattr(store, workload.method(operation.batch))(workload.argument(Share(scale, 0, 1)))
+        store.sync()
+        workload.verify(store, scale, [returned])
+        store.close()
+
+
+def test_commit_costs_of_two_processes_are_saved_and_shown(tmp_path):
+    options = commit_cost.parser().parse_args(
+        ["--only", "delete", "--levels", "unsafe", "--processes", "2", "--keys", str(N), "--rounds", "1",
+         "--folder", str(tmp_path)])  # fmt: skip
+    found = list(commit_cost.measure_all(options))
+    assert not list(tmp_path.iterdir())
+    assert [(cost.operation, cost.processes, cost.items) for cost in found] == [("delete", 2, N // 2)] * 2
+    if sys.platform == "linux":
+        assert all(cost.each(lambda sample: sample.written) > 2 * 4096 for cost in found)
+    costs = commit_cost.CommitCosts(system.machine(tmp_path), N, 4096, found)
+    costs.save(tmp_path / "costs.json")
+    loaded = commit_cost.CommitCosts.load(tmp_path / "costs.json")
+    assert loaded.tables() == costs.tables()
+    page = tables.details_page(tables.Measured(SavedResults.load(pages.RESULTS)), loaded)
+    assert "### Commits, 2 processes" in page
+    assert all(f"| {cost.store} |" in page for cost in found)
