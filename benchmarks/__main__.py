@@ -19,6 +19,8 @@ from benchmarks.shared_stores import SHARED_STORES
 from benchmarks.stores import STORES
 
 WAYS = [name for workload in PIPELINE_WORKLOADS.values() for name in workload.stores()]
+# The highest load, in the last minute, at which a published run starts.
+MAX_LOAD = 1.0
 ALL_STORES = list(dict.fromkeys([*STORES, *SHARED_STORES, *WAYS]))
 
 
@@ -29,6 +31,14 @@ def main() -> str | None:
         for name, workload in ALL_WORKLOADS.items():
             print(f"{name:25}{workload.about} ({workload.unit})")
         return None
+    load = system.load()
+    _log(f"load before: {load[0]:.2f} in the last minute")
+    if options.published and load[0] > MAX_LOAD:
+        return (
+            f"A published run needs a quiet machine. The load is {load[0]:.2f}, and may be {MAX_LOAD:.1f} at most. End "
+            "what else runs on this machine, wait until the first number of uptime is lower, and start the run again. "
+            "Nothing was measured. Runs without --published have no limit."
+        )
     # An exception, so that the temporary folder with the stores is removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     steps = _steps(options)
@@ -37,7 +47,7 @@ def main() -> str | None:
     earlier = SavedResults.load(file) if file else SavedResults([], [])
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         facts: dict[str, dict[str, Any]] = {
-            "machine": system.machine(Path(folder)),
+            "machine": system.machine(Path(folder), load),
             "stores": measure.store_facts(workloads),
             "left out": measure.not_installed(workloads),
         }

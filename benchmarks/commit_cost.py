@@ -30,7 +30,7 @@ from benchmarks.shared_stores.by_hand import BareLmdbDict
 from benchmarks.shared_stores.claim_layouts import LAYOUTS
 from benchmarks.shared_stores.tastypy import TastypyDict, TastypyTasks
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
-from benchmarks.system import Usage, machine, total, usage
+from benchmarks.system import Usage, load, machine, total, usage
 
 __all__ = ["OPERATIONS", "CommitCosts", "Cost", "main", "measure", "stores"]
 
@@ -235,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Print a table, and return the exit status."""
     options = parser().parse_args()
-    facts = machine(Path(options.folder or tempfile.gettempdir()))
+    facts = machine(Path(options.folder or tempfile.gettempdir()), load())
     print("\n".join(f"{name}  {value}" for name, value in facts.items()), end="\n\n", flush=True)
     costs = CommitCosts(facts, options.keys, getpagesize(), list(measure_all(options)))
     if options.json:

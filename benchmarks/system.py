@@ -89,7 +89,12 @@ def disk_use(path: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
 
 
-def machine(folder: Path) -> dict[str, str]:
+def load() -> tuple[float, float, float]:
+    """Return how many processes ran or wanted to run, on average in the last 1, 5 and 15 minutes."""
+    return os.getloadavg()
+
+
+def machine(folder: Path, load_before: Iterable[float]) -> dict[str, str]:
     """Return the facts of the machine that affect the results."""
     return {
         "processor": _first_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
@@ -97,7 +102,7 @@ def machine(folder: Path) -> dict[str, str]:
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()}",
         "file system": _file_system(folder),
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load before": " ".join(f"{average:.2f}" for average in load_before),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
     }
 

@@ -398,7 +398,8 @@ operation of it writes:
 .venv/bin/python -m benchmarks.commit_cost  # pages, write calls and processor time of each operation
 ```
 
-This page and its charts are generated. To measure again and to update them, which takes about 50 minutes:
+This page and its charts are generated. To measure again and to update them, which takes about 50 minutes (the run
+refuses to start when the load of the machine is above 1):
 
 ```bash
 .venv/bin/python -m benchmarks --published --json benchmarks/results.json

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import tastypy_fast
+from benchmarks import __main__ as command
 from benchmarks import charts, commit_cost, compare, flush_cost, kill_loss, pages, pipeline_ways, system, tables
 from benchmarks import measure as measuring
 from benchmarks.clock import Clock
@@ -208,6 +209,28 @@ def test_new_results_replace_older_ones_of_the_same_case(tmp_path):
     assert third.runs == [{"run": 2}, {"run": 4}]
 
 
+# The load of the machine
+
+
+@pytest.mark.parametrize(("load", "starts"), [(1.01, False), (1.0, True)])
+@pytest.mark.parametrize("published", [True, False])
+def test_published_run_needs_a_quiet_machine(load, starts, published, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(system, "load", lambda: (load, 2.0, 3.0))
+    monkeypatch.setattr(command.Runner, "run", lambda self, steps, save: results([OURS], 1.0))
+    file = tmp_path / "results.json"
+    arguments = ["--json", str(file), "--folder", str(tmp_path), *["--published"] * published]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    error = command.main()
+    assert f"load before: {load:.2f}" in capsys.readouterr().err
+    if starts or not published:
+        assert error is None
+        (run,) = SavedResults.load(file).runs
+        assert run["machine"]["load before"] == f"{load:.2f} 2.00 3.00"
+    else:
+        assert f"The load is {load:.2f}" in error
+        assert not file.exists()
+
+
 # Comparing two installations
 
 
@@ -380,7 +403,7 @@ def test_commit_costs_of_two_processes_are_saved_and_shown(tmp_path):
     assert [(cost.operation, cost.processes, cost.items) for cost in found] == [("delete", 2, N // 2)] * 2
     if sys.platform == "linux":
         assert all(cost.each(lambda sample: sample.written) > 2 * 4096 for cost in found)
-    costs = commit_cost.CommitCosts(system.machine(tmp_path), N, 4096, found)
+    costs = commit_cost.CommitCosts(system.machine(tmp_path, system.load()), N, 4096, found)
     costs.save(tmp_path / "costs.json")
     loaded = commit_cost.CommitCosts.load(tmp_path / "costs.json")
     assert loaded.tables() == costs.tables()
