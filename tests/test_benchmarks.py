@@ -10,7 +10,19 @@ import pytest
 
 import tastypy_fast
 from benchmarks import __main__ as command
-from benchmarks import charts, commit_cost, compare, flush_cost, kill_loss, pages, pipeline_ways, system, tables
+from benchmarks import (
+    charts,
+    commit_cost,
+    compare,
+    flush_cost,
+    instructions,
+    kill_loss,
+    pages,
+    pipeline_ways,
+    single_operations,
+    system,
+    tables,
+)
 from benchmarks import measure as measuring
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
@@ -410,3 +422,28 @@ def test_commit_costs_of_two_processes_are_saved_and_shown(tmp_path):
     page = tables.details_page(tables.Measured(SavedResults.load(pages.RESULTS)), loaded)
     assert "### Commits, 2 processes" in page
     assert all(f"| {cost.store} |" in page for cost in found)
+
+
+# The instructions of single operations
+
+
+@pytest.mark.parametrize("name", single_operations.OPERATIONS)
+def test_single_operation_runs(name, tmp_path):
+    try:
+        store, work = single_operations.prepared(name, str(tmp_path / "store"))
+    except AttributeError:
+        pytest.skip("the store lacks it")
+    work()
+    store.close()
+
+
+def test_more_instructions_than_the_limit_are_found():
+    first, second, third, *_ = single_operations.OPERATIONS
+    table, slower = instructions.compare({first: 1000, second: 1000}, {first: 1100, second: 1101, third: 5}, 1.10)
+    assert table[1:] == [(first, "1,000", "1,100", "1.100"), (second, "1,000", "1,101", "1.101")]
+    assert slower == [second]
+
+
+def test_missing_programs_are_named(monkeypatch):
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
+    assert "apt-get install valgrind" in instructions.missing()
