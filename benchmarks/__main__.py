@@ -19,8 +19,6 @@ from benchmarks.shared_stores import SHARED_STORES
 from benchmarks.stores import STORES
 
 WAYS = [name for workload in PIPELINE_WORKLOADS.values() for name in workload.stores()]
-# The highest load, in the last minute, at which a published run starts.
-MAX_LOAD = 1.0
 ALL_STORES = list(dict.fromkeys([*STORES, *SHARED_STORES, *WAYS]))
 
 
@@ -33,12 +31,8 @@ def main() -> str | None:
         return None
     load = system.load()
     _log(f"load before: {load[0]:.2f} in the last minute")
-    if options.published and load[0] > MAX_LOAD:
-        return (
-            f"A published run needs a quiet machine. The load is {load[0]:.2f}, and may be {MAX_LOAD:.1f} at most. End "
-            "what else runs on this machine, wait until the first number of uptime is lower, and start the run again. "
-            "Nothing was measured. Runs without --published have no limit."
-        )
+    if options.published and (refusal := system.refusal(load)):
+        return refusal
     # An exception, so that the temporary folder with the stores is removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     steps = _steps(options)

@@ -30,11 +30,13 @@ from benchmarks.shared_stores.by_hand import BareLmdbDict
 from benchmarks.shared_stores.claim_layouts import LAYOUTS
 from benchmarks.shared_stores.tastypy import TastypyDict, TastypyTasks
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
-from benchmarks.system import Usage, load, machine, total, usage
+from benchmarks.system import Usage, load, machine, refusal, total, usage
 
-__all__ = ["OPERATIONS", "CommitCosts", "Cost", "main", "measure", "stores"]
+__all__ = ["OPERATIONS", "PUBLISHED", "CommitCosts", "Cost", "main", "measure", "stores"]
 
 KEYS = 20_000
+# The file that the documentation is made of.
+PUBLISHED = Path(__file__).with_name("commit_cost.json")
 LEVELS = ("unsafe", "process")
 BARE_PUT = "py-lmdb, one database"
 # Claims and ends of claims are measured apart in groups of this many tasks, whose claims are in one page.
@@ -227,22 +229,26 @@ def parser() -> argparse.ArgumentParser:
     add("--keys", type=int, default=KEYS, metavar="N", help="keys in the store (20,000)")
     add("--rounds", type=int, default=3, metavar="R", help="measurements of each, for the median (3)")
     add("--folder", help="where to create the stores, on a real disk")
-    add("--json", type=Path, metavar="FILE",
-        help="save the samples to a file. python -m benchmarks.pages reads benchmarks/commit_cost.json")
+    add("--json", type=Path, metavar="FILE", help="save the samples to a file")
+    add("--published", dest="json", action="store_const", const=PUBLISHED,
+        help="save them to benchmarks/commit_cost.json, which the documentation shows (python -m benchmarks.pages)")
     return parser
 
 
-def main() -> int:
-    """Print a table, and return the exit status."""
+def main() -> str | None:
+    """Print a table, or return an error."""
     options = parser().parse_args()
-    facts = machine(Path(options.folder or tempfile.gettempdir()), load())
+    load_before = load()
+    if options.json == PUBLISHED and (refused := refusal(load_before)):
+        return refused
+    facts = machine(Path(options.folder or tempfile.gettempdir()), load_before)
     print("\n".join(f"{name}  {value}" for name, value in facts.items()), end="\n\n", flush=True)
     costs = CommitCosts(facts, options.keys, getpagesize(), list(measure_all(options)))
     if options.json:
         costs.save(options.json)
     for processes, table in costs.tables().items():
         print(f"{processes}\n\n{aligned([tuple(row) for row in table])}\n")
-    return 0
+    return None
 
 
 if __name__ == "__main__":

@@ -214,9 +214,9 @@ def main() -> str | None:
         before, now = (each.result() for each in running)
     table, slower = compare(before.instructions, now.instructions, options.limit)
     print(f"instructions of one operation, {_git('rev-parse', '--short', commit)} and now\n\n{aligned(table, left=1)}")
-    for which, found in ((options.base, before), ("the working tree", now)):
-        if found.lacking:
-            print(f"\nNot compared, because {which} lacks it: {', '.join(found.lacking)}")
+    for name in dict.fromkeys([*before.lacking, *now.lacking]):
+        lacks = [which for which, found in ((options.base, before), ("the working tree", now)) if name in found.lacking]
+        print(f"\nNot compared, because it is missing in {' and in '.join(lacks)}: {name}")
     if not slower:
         return None
     lines = [f"\nAbove {options.limit} times the instructions of {options.base}. The profiles:"]

@@ -13,12 +13,11 @@ import sys
 from pathlib import Path
 
 from benchmarks import charts, tables
-from benchmarks.commit_cost import CommitCosts
+from benchmarks.commit_cost import PUBLISHED, CommitCosts
 from benchmarks.results import SavedResults
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
-COMMIT_COSTS = HERE / "commit_cost.json"
 PAGES = HERE.parent / "docs" / "benchmarks"
 
 
@@ -45,7 +44,7 @@ def main() -> str | None:
 
 def pages(measured: tables.Measured) -> dict[str, str]:
     """Return the text of each page by file name."""
-    commits = CommitCosts.load(COMMIT_COSTS) if COMMIT_COSTS.exists() else None
+    commits = CommitCosts.load(PUBLISHED) if PUBLISHED.exists() else None
     return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured, commits)}
 
 

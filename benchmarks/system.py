@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
+
+# The highest load, in the last minute, at which a published run starts.
+MAX_LOAD = 1.0
 
 
 class Usage(NamedTuple):
@@ -92,6 +95,17 @@ def disk_use(path: Path) -> int:
 def load() -> tuple[float, float, float]:
     """Return how many processes ran or wanted to run, on average in the last 1, 5 and 15 minutes."""
     return os.getloadavg()
+
+
+def refusal(load_before: Sequence[float]) -> str | None:
+    """Return why nothing that is published can be measured under this load, or None."""
+    if load_before[0] <= MAX_LOAD:
+        return None
+    return (
+        f"A published run needs a quiet machine. The load is {load_before[0]:.2f}, and may be {MAX_LOAD:.1f} at most. "
+        "End what else runs on this machine, wait until the first number of uptime is lower, and start the run again. "
+        "Nothing was measured. Runs without --published have no limit."
+    )
 
 
 def machine(folder: Path, load_before: Iterable[float]) -> dict[str, str]:

@@ -398,12 +398,12 @@ operation of it writes:
 .venv/bin/python -m benchmarks.commit_cost  # pages, write calls and processor time of each operation
 ```
 
-This page and its charts are generated. To measure again and to update them, which takes about 50 minutes (the run
-refuses to start when the load of the machine is above 1):
+This page and its charts are generated. To measure again and to update them, which takes about 50 minutes (a run
+with `--published` refuses to start when the load of the machine is above 1):
 
 ```bash
 .venv/bin/python -m benchmarks --published --json benchmarks/results.json
-.venv/bin/python -m benchmarks.commit_cost --json benchmarks/commit_cost.json
+.venv/bin/python -m benchmarks.commit_cost --published
 .venv/bin/python -m benchmarks.pages
 ```"""
 # Sphinx takes the details into its navigation. On GitHub the link in the first paragraph leads to them.

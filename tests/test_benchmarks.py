@@ -243,6 +243,12 @@ def test_published_run_needs_a_quiet_machine(load, starts, published, tmp_path, 
         assert not file.exists()
 
 
+def test_published_cost_of_commits_needs_a_quiet_machine(monkeypatch):
+    monkeypatch.setattr(commit_cost, "load", lambda: (1.01, 2.0, 3.0))
+    monkeypatch.setattr(sys, "argv", ["commit_cost", "--published"])
+    assert "The load is 1.01" in commit_cost.main()
+
+
 # Comparing two installations
 
 
