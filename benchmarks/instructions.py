@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,12 @@ from benchmarks.single_operations import COUNT, OPERATIONS
 __all__ = ["Counts", "compare", "count", "main", "missing"]
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "build" / "instructions"
+try:
+    CYTHON = version("cython")
+except PackageNotFoundError:
+    CYTHON = None
+# Another Python or Cython makes other builds.
+FOLDER = ROOT / "build" / "instructions" / f"{sys.implementation.cache_tag}-cython-{CYTHON}"
 FLAGS = "-O2 -g"
 # How many builds are kept, that of the working tree included.
 KEPT = 4
@@ -54,9 +60,7 @@ def missing() -> str | None:
         return "valgrind is not installed. Install it: apt-get install valgrind, or dnf install valgrind-devel"
     if not (shutil.which("cc") or shutil.which("gcc")):
         return "there is no C compiler. Install it: apt-get install gcc, or dnf install gcc"
-    try:
-        import Cython  # noqa: F401
-    except ImportError:
+    if CYTHON is None:
         return f"Cython is not installed. Install it: {sys.executable} -m pip install 'cython>=3.1' 'setuptools>=77'"
     return None
 
