@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastypy_fast._core.memtable import Memtable, MergedTransaction, sorted_items
+from tastypy_fast._core.key_order import sorted_items
+from tastypy_fast._core.memtable import Memtable, MergedTransaction
 from tastypy_fast._core.status_block import block_facts, patched
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
