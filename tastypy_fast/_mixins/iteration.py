@@ -88,7 +88,7 @@ class IterationMixin(Generic[K, V]):
 
         A thousand keys are looked up at a time, each thousand in one snapshot. Changes that are not synced yet are in
         it. A change that is made during the loop is seen from the next thousand on. ``keys`` is read a thousand keys
-        at a time, too, and may use the store. If it raises an exception, the pairs of the keys before are yielded first.
+        at a time, too, and may use the store. If it raises an exception, the pairs before are yielded first.
 
         Args:
             keys: The keys, for example a list, a generator, a dict or another store. An integer of numpy is yielded as

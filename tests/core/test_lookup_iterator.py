@@ -1,4 +1,4 @@
-"""``get_many()``: pairs in the order of the keys, copies, a thousand looked up at a time, each thousand in one snapshot."""
+"""``get_many()`` yields pairs in the order of the keys, as copies, and looks up each thousand in one snapshot."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from tests.support.keys import as_stored, keys
 from tests.support.stores import changing, is_tracker, value_for
 
 pytestmark = [
-    pytest.mark.all_classes, pytest.mark.with_log("pod"), pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]  # fmt: skip
+    pytest.mark.all_classes,
+    pytest.mark.with_log("pod"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 CHUNK = 1000
 
@@ -212,7 +214,7 @@ def test_loop_may_change_the_store_in_any_way(kit, many):
 def test_loop_continues_after_a_sync_and_a_revert(kit, ends):
     store = numbered(kit, 2500, True)
     store.hold()
-    store.update(kit.pairs({number: "new" for number in range(2500)}))
+    store.update(kit.pairs(dict.fromkeys(range(2500), "new")))
     loop = store.get_many(range(2500))
     assert [kit.plain(next(loop)[1]) for _ in range(500)] == ["new"] * 500
     getattr(store, ends)()
@@ -333,11 +335,11 @@ def test_value_that_cannot_be_stored_is_copied(private_kit):
 def test_large_values_are_looked_up_in_smaller_groups(path):
     """64 MB at a time, so that memory does not hold a thousand of them."""
     size = 1 << 22
-    with POD(path, init={number: "x" * size for number in range(18)}, durability="unsafe") as pod:
+    with POD(path, init=dict.fromkeys(range(18), "x" * size), durability="unsafe") as pod:
         pod.sync()
         loop = pod.get_many(range(18))
         next(loop)
-        pod.update({number: "changed" for number in range(18)})
+        pod.update(dict.fromkeys(range(18), "changed"))
         lengths = [len(value) for _, value in loop]
     assert lengths[:10] == [size] * 10
     assert lengths[-1] == len("changed")
@@ -447,7 +449,7 @@ def test_threads_may_share_an_iterator(kit, many):
     assert all(kit.plain(value) == key for part in seen for key, value in part)
 
 
-@settings(max_examples=settings().max_examples // 2)
+@settings(max_examples=settings().max_examples // 5)
 @given(
     st.dictionaries(keys, st.integers(), max_size=20), st.lists(keys, max_size=20),
     st.lists(st.integers(0, 19), max_size=20), st.randoms(use_true_random=False),

@@ -193,7 +193,8 @@ def in_a_thread(cls, path):
 
 USES = [
     open_and_close, read_only, instances_of_one_path, lost, lost_in_a_cycle, loops_left_half_way,
-    lookups_left_half_way, loops_that_outlive_their_store, errors_in_use, error_in_init, error_in_with, conflicts, refused, in_a_thread,
+    lookups_left_half_way, loops_that_outlive_their_store, errors_in_use, error_in_init, error_in_with, conflicts,
+    refused, in_a_thread,
 ]  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 
-# One key to sort, and what belongs to it. Both references are borrowed.
+# One key to sort, as bytes or as the number ``rank``, and what belongs to it. Both references are borrowed.
 cdef struct SortItem:
     uint64_t rank
     PyObject* key
     PyObject* item
 
-cdef void sort(SortItem* items, Py_ssize_t size, bint integer_keys) noexcept
+cdef void sort_by_rank(SortItem* items, Py_ssize_t size) noexcept
+cdef void sort_by_key(SortItem* items, Py_ssize_t size) noexcept
 cpdef list sorted_items(dict changes, bint integer_keys)

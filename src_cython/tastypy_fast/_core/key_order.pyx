@@ -59,17 +59,17 @@ cdef Py_ssize_t common_prefix(SortItem* items, Py_ssize_t size) noexcept:
     return shared
 
 
-cdef void sort(SortItem* items, Py_ssize_t size, bint integer_keys) noexcept:
-    """Sort items by their keys, which are bytes or integer keys. Their ranks need not be set."""
-    cdef Py_ssize_t at, start
-    if integer_keys:
-        for at in range(size):
-            memcpy(&items[at].rank, bytes_of(items[at].key), 8)
-    else:
-        start = common_prefix(items, size)
-        for at in range(size):
-            items[at].rank = rank_of(bytes_of(items[at].key), size_of(items[at].key), start)
-    qsort(items, size, sizeof(SortItem), compare_ranks if integer_keys else compare_keys)
+cdef void sort_by_rank(SortItem* items, Py_ssize_t size) noexcept:
+    """Sort items by ``rank``."""
+    qsort(items, size, sizeof(SortItem), compare_ranks)
+
+
+cdef void sort_by_key(SortItem* items, Py_ssize_t size) noexcept:
+    """Sort items by ``key``. Their ranks are set here."""
+    cdef Py_ssize_t at, start = common_prefix(items, size)
+    for at in range(size):
+        items[at].rank = rank_of(bytes_of(items[at].key), size_of(items[at].key), start)
+    qsort(items, size, sizeof(SortItem), compare_keys)
 
 
 cpdef list sorted_items(dict changes, bint integer_keys):
@@ -81,8 +81,13 @@ cpdef list sorted_items(dict changes, bint integer_keys):
         raise MemoryError
     try:
         while PyDict_Next(<PyObject*>changes, &position, &items[at].key, &items[at].item):
+            if integer_keys:
+                memcpy(&items[at].rank, bytes_of(items[at].key), 8)
             at += 1
-        sort(items, size, integer_keys)
+        if integer_keys:
+            sort_by_rank(items, size)
+        else:
+            sort_by_key(items, size)
         for at in range(size):
             pairs.append((<object>items[at].key, <object>items[at].item))
     finally:

@@ -5,7 +5,7 @@ from tastypy_fast._core.iterators cimport StoreHandle
 from tastypy_fast._core.write_cache cimport WriteCache
 
 cdef enum:
-    # What ``content`` of a Lookup is: nothing, because the key does not exist; a record; a value; an exception to raise.
+    # What ``content`` of a Lookup is: nothing, as its key does not exist; a record; a value; an exception to raise.
     NOTHING
     RECORD
     VALUE
@@ -15,8 +15,8 @@ cdef class Lookup:
     # The key as the store has it, or None if it has to be decoded.
     cdef object key
     cdef bytes encoded
-    # The key under which LMDB is searched next: in the index, then among the records.
-    cdef bytes place
+    # The key in the index.
+    cdef bytes index
     cdef int kind
     cdef object content
     # The status of the task of a record, read in the same snapshot.

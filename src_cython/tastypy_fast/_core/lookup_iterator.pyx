@@ -11,12 +11,11 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint32_t
 
-from tastypy_fast._core.cache_entry cimport Entry
+from tastypy_fast._core.cache_entry cimport Entry, pack
 from tastypy_fast._core.iterators cimport StoreHandle
-from tastypy_fast._core.key_codec cimport decode_key, index_key, wanted_key
-from tastypy_fast._core.key_order cimport SortItem, sort
+from tastypy_fast._core.key_codec cimport index_key, wanted_key
+from tastypy_fast._core.key_order cimport SortItem, sort_by_key, sort_by_rank
 from tastypy_fast._core.record_codec cimport Record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_writer cimport unpack_seq
@@ -80,6 +79,7 @@ cdef Lookup make_lookup(object key, bytes encoded):
     # The caller's object, if nobody can see that it is not the store's.
     lookup.key = key if type(key) is str or type(key) is int else None
     lookup.encoded = encoded
+    lookup.index = index_key(encoded)
     return lookup
 
 
@@ -164,7 +164,6 @@ cdef class LookupIterator:
             # Another step looks them up, for example after an interrupt.
             self.pending[:0] = wanted
             raise
-        found.reverse()
         # Another thread may have found pairs meanwhile.
         self.found[:0] = found
         return 0
@@ -178,7 +177,7 @@ cdef class LookupIterator:
 
 
 cdef list look_up(WriteCache cache, list wanted, list later):
-    """Return the lookups whose keys exist, in order, all from one snapshot.
+    """Return the lookups whose keys exist, the last one first, all from one snapshot.
 
     If values are large, the last lookups are left, and put at the beginning of ``later``.
     """
@@ -187,6 +186,7 @@ cdef list look_up(WriteCache cache, list wanted, list later):
     cdef Entry entry
     cdef list now, on_disk = []
     cdef Py_ssize_t most
+    cdef bint in_memory
     cache.begin_op()
     try:
         if cache.tracks:
@@ -194,13 +194,13 @@ cdef list look_up(WriteCache cache, list wanted, list later):
             cache.resolve()
         most = count_that_fit(store)
         now = wanted[:most]
+        in_memory = len(cache.entries) > 0 or len(cache.pinned.by_key) > 0
         for lookup in now:
             lookup.kind = NOTHING
-            entry = cache.entry_of(lookup.encoded)
+            entry = cache.entry_of(lookup.encoded) if in_memory else None
             if entry is not None:
                 lookup.copy_value(cache, entry)
             else:
-                lookup.place = index_key(lookup.encoded)
                 on_disk.append(lookup)
         if on_disk:
             read_records(cache, on_disk)
@@ -209,7 +209,7 @@ cdef list look_up(WriteCache cache, list wanted, list later):
     finally:
         cache.end_op()
     later[:0] = wanted[most:]
-    return [lookup for lookup in now if lookup.kind != NOTHING]
+    return [lookup for lookup in reversed(now) if lookup.kind != NOTHING]
 
 
 cdef Py_ssize_t count_that_fit(StoreBase store) except -1:
@@ -222,60 +222,41 @@ cdef Py_ssize_t count_that_fit(StoreBase store) except -1:
 cdef int read_records(WriteCache cache, list wanted) except -1:
     """Read the records of the keys that the index has, and the statuses of their tasks."""
     cdef StoreBase store = cache.store
+    cdef Py_ssize_t count = len(wanted), indexed = 0, at
+    cdef SortItem* items = <SortItem*>PyMem_Malloc(count * sizeof(SortItem) + 1)
     cdef Lookup lookup
-    cdef list indexed = []
-    for lookup in read_places(wanted, cache, store.order, False):
-        if lookup.content is None:
-            continue
-        lookup.place = lookup.content
-        try:
-            unpack_seq(store, lookup.place)
-        except PersistentOrderedDictIntegrityError as error:
-            lookup.fail(error)
-            continue
-        indexed.append(lookup)
-    for lookup in read_places(indexed, cache, store.values, True):
-        # A record that does not exist is a failure when the pair is yielded.
-        lookup.kind = RECORD
-        if cache.tracks:
-            try:
-                lookup.status = cache.status_of_seq(unpack_seq(store, lookup.place))
-            except PersistentOrderedDictIntegrityError as error:
-                lookup.fail(error)
-    return 0
-
-
-cdef list read_places(list lookups, WriteCache cache, object database, bint integer_keys):
-    """Set ``content`` of each lookup to what a database has at its place, or None. Returns them in the order of places.
-    """
-    cdef list ordered = in_order(lookups, integer_keys)
-    cdef list pairs = cache.pairs_of([(<Lookup>item).place for item in ordered], database)
-    cdef Lookup lookup
-    cdef tuple pair
-    cdef Py_ssize_t at = 0, count = len(pairs)
-    for lookup in ordered:
-        lookup.content = None
-        if at < count:
-            pair = pairs[at]
-            if <bytes>pair[0] == lookup.place:
-                lookup.content = pair[1]
-                at += 1
-    return ordered
-
-
-cdef list in_order(list lookups, bint integer_keys):
-    """Return the lookups in the order of their places in a database."""
-    cdef Py_ssize_t size = len(lookups), at
-    cdef SortItem* items = <SortItem*>PyMem_Malloc(size * sizeof(SortItem) + 1)
-    cdef Lookup lookup
+    cdef object get = store.reader().get, order = store.order, values = store.values
     if items == NULL:
         raise MemoryError
     try:
-        for at in range(size):
-            lookup = lookups[at]
-            items[at].key = <PyObject*>lookup.place
+        for at in range(count):
+            lookup = wanted[at]
+            items[at].key = <PyObject*>lookup.index
             items[at].item = <PyObject*>lookup
-        sort(items, size, integer_keys)
-        return [<object>items[at].item for at in range(size)]
+        sort_by_key(items, count)
+        for at in range(count):
+            lookup = <Lookup>items[at].item
+            number = get(lookup.index, None, order)
+            if number is None:
+                continue
+            try:
+                items[indexed].rank = unpack_seq(store, number)
+            except PersistentOrderedDictIntegrityError as error:
+                lookup.fail(error)
+                continue
+            items[indexed].item = items[at].item
+            indexed += 1
+        sort_by_rank(items, indexed)
+        for at in range(indexed):
+            lookup = <Lookup>items[at].item
+            # A record that does not exist is an error when the pair is yielded.
+            lookup.kind = RECORD
+            lookup.content = get(pack(items[at].rank), None, values)
+            if cache.tracks:
+                try:
+                    lookup.status = cache.status_of_seq(items[at].rank)
+                except PersistentOrderedDictIntegrityError as error:
+                    lookup.fail(error)
     finally:
         PyMem_Free(items)
+    return 0

@@ -361,24 +361,17 @@ cdef class MergedCursor:
             return self.cursor.last()
         return (included and bytes(self.cursor.key()) == start) or self.cursor.prev()
 
-    def getmulti(self, list keys not None):
-        """Return the pairs of the ``keys`` that exist, in the order of ``keys``, as LMDB's cursor does."""
-        cdef dict changes = self.memtable.changes
-        cdef list below, pairs = []
-        cdef Py_ssize_t at = 0
-        wanted = [key for key in keys if key not in changes]
-        below = self.cursor.getmulti(wanted)
-        if len(wanted) == len(keys):
-            return below
+    def getmulti(self, keys):
+        """Return the pairs of the ``keys`` that exist, in any order."""
+        cdef list wanted = [], found = [], patches = []
         for key in keys:
-            value = changes.get(key, MISSING)
+            value = self.memtable.changes.get(key, MISSING)
             if value is MISSING:
-                if at < len(below) and (<tuple>below[at])[0] == key:
-                    pairs.append(below[at])
-                    at += 1
-                continue
-            if type(value) is bytearray:
-                value = patched_if(value, self.cursor.get(key))
-            if value is not None:
-                pairs.append((key, value))
-        return pairs
+                wanted.append(key)
+            elif type(value) is bytearray:
+                patches.append((key, patched_if(value, self.cursor.get(key))))
+            elif value is not None:
+                found.append((key, value))
+        if wanted:
+            found += self.cursor.getmulti(wanted)
+        return found + patches

@@ -84,7 +84,6 @@ cdef class WriteCache:
     cdef object damaged(self, object key, object what)
     cdef object key_of(self, bytes key)
     cdef object get(self, bytes key, object database)
-    cdef list pairs_of(self, list keys, object database)
     cdef dict get_many(self, list keys, object database)
     cdef bytes record_at(self, long long seq)
     cdef Entry entry_of(self, bytes key)

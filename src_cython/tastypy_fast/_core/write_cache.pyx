@@ -222,15 +222,11 @@ cdef class WriteCache:
         except Exception as error:
             self.store.reraise(error)
 
-    cdef list pairs_of(self, list keys, object database):
-        """Read the pairs of the keys that LMDB has, in the order of ``keys``. This is fastest if they are sorted."""
+    cdef dict get_many(self, list keys, object database):
         try:
-            return self.store.reader().cursor(database).getmulti(keys)
+            return dict(self.store.reader().cursor(database).getmulti(keys))
         except Exception as error:
             self.store.reraise(error)
-
-    cdef dict get_many(self, list keys, object database):
-        return dict(self.pairs_of(keys, database))
 
     cdef bytes record_at(self, long long seq):
         return self.get(pack(seq), self.store.values)
