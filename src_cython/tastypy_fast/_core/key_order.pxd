@@ -7,6 +7,6 @@ cdef struct SortItem:
     PyObject* key
     PyObject* item
 
-cdef void sort_by_rank(SortItem* items, Py_ssize_t size) noexcept
-cdef void sort_by_key(SortItem* items, Py_ssize_t size) noexcept
+cdef int sort_by_rank(SortItem* items, Py_ssize_t size) except -1
+cdef int sort_by_key(SortItem* items, Py_ssize_t size) except -1
 cpdef list sorted_items(dict changes, bint integer_keys)
