@@ -101,8 +101,8 @@ class IterationMixin(Generic[K, V]):
             InvalidKeyError: A key is an unhashable object or a path. The iterator raises it, after the pairs before it.
 
         Cost:
-            Two lookups for each key, O(log n), as for ``get()``. They take less time, because LMDB gets a thousand
-            sorted keys at once. Memory holds the values of a thousand keys, or of fewer if they are about 64 MB.
+            Two lookups for each key, O(log n), as for ``get()``. They take less time, because they are made in the
+            order of the index. Memory holds the JSON of a thousand values, or of fewer that have about 64 MB.
 
         Example:
             >>> pod = PersistentOrderedDict(path, init={"a": 1, "b": 2, "c": 3})

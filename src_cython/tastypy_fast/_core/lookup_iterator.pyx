@@ -1,10 +1,11 @@
 """Look up many keys: a thousand at a time, in the order of the index, each thousand in one snapshot.
 
-The index and the records are each read with one call of LMDB, for sorted keys, because these share pages that are in
-the processor's caches by then. A pair is decoded when it is yielded. So at most one value is decoded too many, and a
-damaged record raises only after the pairs before it.
+Neighbours in the index share pages that are in the processor's caches by then. The same holds for the records, which
+are read in the order of their seqs. Each is read by ``get()`` of the transaction. ``Cursor.getmulti()`` takes longer,
+because it copies the keys, makes a tuple for each pair, and releases the interpreter lock three times for each.
 
-No operation is open while the caller's code runs, which are the iterator over the keys and the body of the loop.
+A record is decoded when its pair is yielded. So memory holds one decoded value, and a damaged record raises only after
+the pairs before it. No operation is open while code of the caller runs: the iterator over the keys, and the loop.
 """
 
 cimport cython
