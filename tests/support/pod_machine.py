@@ -382,6 +382,12 @@ class PodMachine(MachineOnDisk):
                 with pytest.raises(KeyError):
                     store[key]
 
+    @rule(which=instances, some=st.lists(keys, max_size=6))
+    def read_many(self, which, some):
+        with self.step(which) as store:
+            found = [(key, text_of(value)) for key, value in store.get_many(some)]
+            assert found == [(key, text_of(self.now[key].value)) for key in some if key in self.now]
+
     @rule(which=instances)
     def count(self, which):
         with self.step(which) as store:

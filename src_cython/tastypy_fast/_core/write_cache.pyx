@@ -14,6 +14,7 @@ JSON while the caller references it.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
+from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from tastypy_fast._core.cache_entry cimport (
@@ -151,6 +152,14 @@ cdef class WriteCache:
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
 
+    cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff:
+        """Return the status that ``decode_with()`` needs."""
+        return 0
+
+    cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload):
+        """Decode a value with a status that was read before. The caller need not hold the lock."""
+        return self.decode(key, ABSENT, codec, payload)
+
     cdef bytes serialise(self, Entry entry, int* codec):
         """Encode the value of an entry, which the caller may have changed, as JSON."""
         return self.dump(entry.value, codec)
@@ -246,7 +255,6 @@ cdef class WriteCache:
     cdef bytes find_record(self, bytes key, long long* seq):
         """Return the record of a key on disk and set ``seq``, or return None. The caller holds the lock."""
         cdef Record record
-        cdef bytes raw
         if self.is_last_yielded(key):
             seq[0] = self.last_yielded.record_seq
             return self.last_yielded.record
@@ -255,15 +263,20 @@ cdef class WriteCache:
             return None
         seq[0] = unpack_seq(self.store, number)
         raw = self.get(number, self.store.values)
+        self.parse_found(key, raw, &record)
+        return raw
+
+    cdef int parse_found(self, bytes key, bytes raw, Record* record) except -1:
+        """Parse the record to which the index refers for a key. ``raw`` is None if there is none."""
         if raw is None:
             raise self.damaged(self.key_of(key), "the index refers to a record that does not exist")
         try:
-            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), record)
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
-        if record.key[:record.key_size] != key:
+        if record.key_size != PyBytes_GET_SIZE(key) or memcmp(record.key, PyBytes_AS_STRING(key), record.key_size):
             raise self.damaged(self.key_of(key), "the index refers to the record of another key")
-        return raw
+        return 0
 
     cdef long long find_seq(self, bytes key) except? -3:
         """Return the seq of a key in the cache or on disk, or ABSENT."""
@@ -739,6 +752,12 @@ cdef class WriteCache:
             self.end_op()
 
     # Copies that iterators yield
+
+    cdef object copy_of_entry(self, Entry entry):
+        """Return a copy of the value of an entry, which ``mark_dirty()`` does not save."""
+        if entry.value is not None:
+            return self.copy_of(entry, YieldedCopy.__new__(YieldedCopy))
+        return self.decode(entry.key, entry.seq, entry.codec, entry.payload)
 
     cdef object copy_of(self, Entry entry, YieldedCopy copied):
         """Return a copy of a value that ``pod[key]`` returned before, with the caller's changes since."""
