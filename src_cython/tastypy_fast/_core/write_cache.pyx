@@ -28,7 +28,7 @@ from tastypy_fast._core.cache_entry cimport (
     make_entry,
     pack,
 )
-from tastypy_fast._core.deleted_runs cimport DeletedRuns
+from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
@@ -368,6 +368,8 @@ cdef class WriteCache:
                 # Another cache on this store (clone=False) has also deleted the key.
                 self.drop(entry)
                 continue
+            else:
+                self.deleted.add(entry.disk_seq)
             if entry.exists and entry.disk_seq == ABSENT and not entry.dirty and not entry.relocated:
                 # The key was only read here, and another cache has deleted it since.
                 self.drop(entry)
@@ -704,8 +706,7 @@ cdef class WriteCache:
         try:
             self.resolve()
             entry = self.existing(key, original)
-            # The last key stays where it is.
-            if entry.seq < self.store.next_free() - 1:
+            if not is_last(self, entry.seq):
                 self.relocate(entry)
                 self.sync_if_due(sync_at)
         finally:
@@ -1248,6 +1249,34 @@ cdef class WriteCache:
             ensure(self.new_seqs == sorted(self.new_seqs), "new entries are out of order")
         finally:
             self.end_op()
+
+
+cdef bint is_last(WriteCache cache, long long seq) except -1:
+    """Return whether no key follows the one at a seq. Deleted keys may, and numbers that no key has.
+
+    The caller holds the lock, and no entry is unresolved.
+    """
+    cdef StoreBase store = cache.store
+    cdef DeletedStretch stretch
+    cdef long long found = seq, first
+    if seq == store.next_free() - 1:
+        return True
+    # A relocated key has its new seq here, so its record on disk is not reached below.
+    if cache.new_entries and cache.new_seqs[len(cache.new_seqs) - 1] > seq:
+        return False
+    stretch = DeletedStretch(cache.runs, True)
+    cursor = store.reader().cursor(store.values)
+    there = cursor.last()
+    while there:
+        found = unpack_seq(store, cursor.key())
+        if found <= seq or found not in cache.deleted:
+            break
+        first = stretch.skip(found)
+        if first != found:
+            cursor.set_range(pack(first))
+        there = cursor.prev()
+    stretch.stop()
+    return not there or found <= seq
 
 
 cdef int ensure(bint holds, str what) except -1:
