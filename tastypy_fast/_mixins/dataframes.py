@@ -23,6 +23,8 @@ __all__ = ["DataFrameMixin"]
 
 # The number of tasks that are in memory at once, in addition to the table.
 BATCH = 10_000
+# The number of columns that an error names, and of tasks in which it looks for them.
+MAX_NAMED, MAX_SEARCHED = 20, 1000
 STATUS = {"_done": "done", "_aborted": "aborted", "_tries": "tries"}
 COLUMNS = ("key", *STATUS.values())
 
@@ -50,8 +52,8 @@ class DataFrameMixin:
 
         Args:
             columns: The names of the columns to return, in this order. No others are made, and with ``key``, ``done``,
-                ``aborted`` and ``tries`` alone no data are decoded. A field that no task has is a column of nulls. None
-                returns all columns.
+                ``aborted`` and ``tries`` alone no data are decoded. A name that no row has a value for raises
+                ValueError, but a table without rows has all of them. None returns all columns.
             status: One or more of the statuses ``new``, ``running``, ``to retry``, ``failed``, ``aborted`` and
                 ``done`` (``types.TaskStatus``). Only tasks with one of them are returned, and the data of few others
                 are read. Without ``max_tries``, no task is ``failed``. None returns all tasks.
@@ -65,7 +67,7 @@ class DataFrameMixin:
             UnstorableValueError: One column cannot hold the values of a field, for example text and numbers, ints
                 beyond 64 bits or lone surrogates. The message names the field.
             ImportError: pyarrow is not installed; it comes with the extra ``frames``.
-            ValueError: ``status`` or ``columns`` has a name that does not exist.
+            ValueError: ``status`` or ``columns`` has a name that does not exist. The message names the columns.
 
         Cost:
             O(n) time for n tasks; memory for the table and 10,000 tasks. With ``done`` or ``aborted`` alone, or without
@@ -80,8 +82,11 @@ class DataFrameMixin:
         """
         arrow = optional_import("pyarrow", "frames", "to_arrow()")
         wanted = None if columns is None else names_of_fields(columns)
-        pairs = pairs_of(self, wanted, None if status is None else task_statuses.status_words(status))
-        return table_of(arrow, pairs, as_json, columns)
+        words = None if status is None else task_statuses.status_words(status)
+        try:
+            return table_of(arrow, pairs_of(self, wanted, words), as_json, columns)
+        except MissingColumnError as error:
+            raise error.as_value_error(pairs_of(self, None, words)) from None
 
     def to_pandas(
         self,
@@ -208,7 +213,10 @@ def pairs_of(
 
 def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: Collection[str],
              columns: Collection[str] | None = None) -> Any:
-    """Convert pairs of keys and tasks to a table of all columns, or of these. A column without a field is null."""
+    """Convert pairs of keys and tasks to a table of all columns, or of these.
+
+    Raises MissingColumnError if no task has the field of a column. Without tasks, such a column is of nulls.
+    """
     if isinstance(as_json, str):
         raise TypeError(f"as_json must be a collection of field names, not the text {as_json!r}; use [{as_json!r}]")
     fields = Fields(arrow)
@@ -230,8 +238,23 @@ def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: C
         kinds = {"key": arrow.string(), "done": arrow.bool_(), "aborted": arrow.bool_(), "tries": arrow.int64()}
         found = {name: arrow.array([], kind) for name, kind in kinds.items()}
     if columns is not None:
-        found = {name: found[name] if name in found else arrow.nulls(rows) for name in columns}
+        missing = [name for name in columns if name not in found]
+        if rows and missing:
+            raise MissingColumnError(missing[0])
+        found = {name: found[name] if name in found else arrow.nulls(0) for name in columns}
     return arrow.table(found)
+
+
+class MissingColumnError(Exception):
+    """Raised if no task has the field of a column."""
+
+    def as_value_error(self, pairs: Iterable[tuple[Any, dict[str, Any]]]) -> ValueError:
+        """Return the error for the caller, which names the columns of the first of these tasks."""
+        fields = dict.fromkeys(chain.from_iterable(task for _, task in islice(pairs, MAX_SEARCHED)))
+        known = ["key", *names_of_columns([*STATUS, *(name for name in fields if name not in STATUS)])]
+        more = f" and {len(known) - MAX_NAMED:,} more" if len(known) > MAX_NAMED else ""
+        return ValueError(f"there is no column {self.args[0]!r}, because no task of the table has such a field; the "
+                          f"columns are {', '.join(map(repr, known[:MAX_NAMED]))}{more}")
 
 
 def frame_of(arrow: Any, pandas: Any, table: Any, options: dict[str, Any]) -> Any:

@@ -43,7 +43,8 @@ def complete_keys(ctx: click.Context, param: click.Parameter, incomplete: str) -
     if isinstance(store, str) and not ctx.params.get("json_keys"):
         with suppress(Exception), open_reader(store) as reader:
             found = find_keys(reader._store, incomplete, MAX_KEYS)
-    return [CompletionItem(key) for key in found if key.isprintable()]
+    # The function for zsh skips empty lines, so an empty key would disturb the others.
+    return [CompletionItem(key) for key in found if key and key.isprintable()]
 
 
 # The shells

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 import click
 
-from tastypy_fast import SharedPersistentOrderedDict, SharedProgressTracker, UnstorableValueError
+from tastypy_fast import (
+    SharedPersistentOrderedDict,
+    SharedProgressTracker,
+    StoreNotFoundError,
+    UnstorableValueError,
+)
 from tastypy_fast._core.key_codec import encode_key
 from tastypy_fast._core.record_codec import encode_value
 from tastypy_fast._formats.json_text import parse_json
@@ -103,7 +109,8 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     Keys can be given as arguments, in a file, or on stdin, one per line. Lines end with LF or CRLF, and empty lines are
     skipped. With -0, null characters separate the keys, so that any file name can be a key. Without it, a line with a
     null character is an error. Memory use is constant. Every 10,000 keys are one transaction, and are added together or
-    not at all.
+    not at all. After an error, the tasks of earlier transactions stay, and are counted. If there are none, --create has
+    made no store. Without an error it makes one, also if the input is empty.
 
     \b
     tastypy-fast add crawl https://example.org/ https://example.net/
@@ -111,20 +118,39 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     """
     if not keys and file is None:
         raise CommandError("add needs a key or --file", USAGE)
+    rest = chunks((key for key, _ in iter_given_keys(keys, file, json_keys, null, False)), 10_000)
+    begun: list[list[Any]] = []
+    try:
+        writer = open_writer(store)
+    except StoreNotFoundError:
+        if not create:
+            raise
+        # Read and check the first keys before the store is created, so that an error leaves none behind.
+        begun = list(islice(rest, 1))
+        for key in chain(*begun):
+            encode_key(key)
+        writer = open_writer(store, SharedProgressTracker)
     added = given = 0
-    with open_writer(store, SharedProgressTracker if create else None) as writer:
+
+    def report() -> None:
+        print_report(as_object, f"added {quantity(added, 'task')}, {given - added:,} existed already",
+                     added=added, there=given - added)
+
+    with writer:
         tracker = require_tracker(writer)
         try:
-            for chunk in chunks((key for key, _ in iter_given_keys(keys, file, json_keys, null, False)), 10_000):
+            for chunk in chain(begun, rest):
                 with tracker.transaction():
                     before = len(tracker)
                     tracker.add_many_if_absent(chunk)
                     more = len(tracker) - before
                 added += more
                 given += len(chunk)
-        finally:
-            print_report(as_object, f"added {quantity(added, 'task')}, {given - added:,} existed already",
-                         added=added, there=given - added)
+        except BaseException:
+            if given:
+                report()
+            raise
+        report()
 
 
 # Commands on given keys, or on the keys that match a filter

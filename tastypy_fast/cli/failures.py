@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import chain
 from typing import Any
 
@@ -12,6 +11,7 @@ from tastypy_fast._inspect.failures import iter_failures, iter_own_errors
 from tastypy_fast._inspect.store_info import read_limit
 from tastypy_fast.cli.formatting import as_json, error_text, key_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import json_keys_option, max_tries_option, store_argument
+from tastypy_fast.cli.key_in_message import replace_key
 from tastypy_fast.cli.open_store import open_reader, require_tracker
 
 __all__ = ["FailureCounter", "FailureGroup", "errors"]
@@ -22,8 +22,6 @@ MAX_GROUPS = 5000
 MAX_PRINTED = 30
 # The length, in characters, of a message in a group.
 MAX_MESSAGE = 300
-# A key of fewer characters may be in a message by chance.
-MIN_KEY = 3
 
 
 class FailureGroup:
@@ -94,13 +92,7 @@ def _cause_of(key: Any, task: dict[str, Any]) -> tuple[str, str, str | None]:
 
 def _common_part(message: str, key: Any) -> str:
     """Return the first line of a message, in which ``{key}`` stands for the key, so that similar messages are equal."""
-    text = key if isinstance(key, str) else key_text(key)
-    if len(text) >= MIN_KEY:
-        # Not inside of a longer word or number.
-        before = r"(?<!\w)" if text[0].isalnum() else ""
-        after = r"(?!\w)" if text[-1].isalnum() else ""
-        message = re.sub(before + re.escape(text) + after, "{key}", message)
-    return message.strip().partition("\n")[0].rstrip()[:MAX_MESSAGE]
+    return replace_key(message, key).strip().partition("\n")[0].rstrip()[:MAX_MESSAGE]
 
 
 @click.command()

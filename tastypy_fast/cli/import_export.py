@@ -21,7 +21,7 @@ from tastypy_fast import (
 from tastypy_fast._formats.jsonl import JsonlReader, write_jsonl
 from tastypy_fast._formats.tastypy_json import TastypyJsonReader
 from tastypy_fast._mixins.import_export import make_store
-from tastypy_fast.cli.exit_codes import CANNOT_OPEN, USAGE, CommandError
+from tastypy_fast.cli.exit_codes import CANNOT_OPEN, OTHER_ERROR, USAGE, CommandError
 from tastypy_fast.cli.formatting import TerminalWriter, as_json, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import PathType, json_option, store_argument
 from tastypy_fast.cli.open_store import TASK_FIELDS, StoreIdentity, identify_store, open_reader, open_writer
@@ -76,8 +76,8 @@ def export(store: str, target: str, chosen: str | None, force: bool) -> None:
     .jsonl.zst are the same compressed, and - is the same on stdout. NAME/ is a folder, which must be new or empty. It
     gets the numbered JSON files of the original tastypy. For other names, give --format.
 
-    TARGET appears when it is complete and on disk, or not at all. With --force, it then replaces a file of this name,
-    whose permissions it keeps. Other processes may write the store during the export.
+    TARGET appears when it is complete and on disk, or not at all. The folder that it is in must exist. With --force, it
+    replaces a file of this name, whose permissions it keeps. Other processes may write the store during the export.
 
     \b
     tastypy-fast export crawl crawl.jsonl.zst
@@ -96,11 +96,24 @@ def export(store: str, target: str, chosen: str | None, force: bool) -> None:
             source.export_jsonl(TerminalWriter() if sys.stdout.isatty() else sys.stdout.buffer)
             sys.stdout.flush()
             return
+        _require_folder(target)
         if kind == FILES:
             count = source.export_json(target)
         else:
             count = write_jsonl(target, source.iteritems(), source.path, FORMATS[kind], force)
     print_line(f"wrote {quantity(count, 'line')} to {printable(target)}")
+
+
+def _require_folder(target: str) -> None:
+    """Raise CommandError if the folder in which the target shall be does not exist."""
+    folder = os.path.dirname(target.rstrip(os.sep)) or os.curdir
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
+        raise CommandError(f"there is no folder {folder!r} to write {target!r} in; make it first (mkdir -p)",
+                           OTHER_ERROR) from None
+    except OSError:
+        pass  # reported when the target is made
 
 
 @click.command(name="import")

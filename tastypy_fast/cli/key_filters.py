@@ -33,6 +33,7 @@ __all__ = [
     "json_keys_option",
     "json_option",
     "key_options",
+    "match_options",
     "max_tries_option",
     "store_argument",
 ]
@@ -124,10 +125,7 @@ STATUS_HELP = {
     "done": "Tasks that are done.",
 }
 
-FILTERS = (
-    *(click.option(f"--{status.replace(' ', '-')}", is_flag=True, help=STATUS_HELP[status]) for status in STATUSES),
-    click.option("--todo", is_flag=True, help="Tasks that are neither done nor aborted, and have tries left."),
-    max_tries_option,
+MATCH_OPTIONS = (
     click.option("--match", metavar="GLOB",
                  help="Keys that match: * is any text, ? one character, [ab] one of these characters."),
     click.option("--where", type=FieldConditionType(), multiple=True, metavar="FIELD=VALUE",
@@ -137,11 +135,20 @@ FILTERS = (
                  help="Start at this key, in the order in which keys were added."),
     click.option("--to", "last", metavar="KEY", shell_complete=complete_keys,
                  help="Stop after this key, in the order in which keys were added."),
+)
+TAIL_OPTION = click.option(
+    "--tail", type=click.IntRange(min=0), metavar="N",
+    help="Select the last N matching keys. They are found from the end, without reading the others.",
+)
+FILTERS = (
+    *(click.option(f"--{status.replace(' ', '-')}", is_flag=True, help=STATUS_HELP[status]) for status in STATUSES),
+    click.option("--todo", is_flag=True, help="Tasks that are neither done nor aborted, and have tries left."),
+    max_tries_option,
+    *MATCH_OPTIONS,
     click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N",
                  help="Skip the first N matching keys."),
     click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Select at most N keys."),
-    click.option("--tail", type=click.IntRange(min=0), metavar="N",
-                 help="Select the last N matching keys. They are found from the end, without reading the others."),
+    TAIL_OPTION,
 )
 
 
@@ -158,6 +165,13 @@ def filter_options(command: F) -> F:
     for option in reversed(FILTERS):
         option(with_filter)
     return with_filter  # type: ignore[return-value]
+
+
+def match_options(command: F) -> F:
+    """Add the filter options that select keys without regard to their status, except ``--limit`` and ``--offset``."""
+    for option in reversed((*MATCH_OPTIONS, TAIL_OPTION)):
+        command = option(command)
+    return command
 
 
 def key_options(command: F) -> F:

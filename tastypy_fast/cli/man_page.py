@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import shutil
 import subprocess
@@ -29,8 +30,13 @@ def man(ctx: click.Context) -> None:
     assert ctx.parent is not None
     page = manual_page(ctx.parent)
     program = shutil.which("man") if sys.stdout.isatty() else None
-    if program is None or subprocess.run([program, "-l", "-"], input=page.encode()).returncode:
+    if program is None or subprocess.run([program, *_encoding(), "-l", "-"], input=page.encode()).returncode:
         print_line(page.rstrip("\n"))
+
+
+def _encoding() -> list[str]:
+    """Return the option that makes the program man print ASCII, unless stdout can express what it prints by default."""
+    return [] if codecs.lookup(sys.stdout.encoding).name == "utf-8" else ["-E", "ascii"]
 
 
 def manual_page(ctx: click.Context) -> str:
@@ -39,6 +45,7 @@ def manual_page(ctx: click.Context) -> str:
     assert isinstance(group, click.Group)
     name = ctx.info_name or ""
     lines = [f'.TH "{_escaped(name.upper())}" "1" "" "{_escaped(name)} {_escaped(__version__)}" "User Commands"',
+             ".nh", ".ad l",  # no hyphens at the ends of lines, because names and commands are copied from the page
              ".SH NAME", f"{_escaped(name)} \\- {_escaped(_paragraphs(group.help)[0].rstrip('.'))}",
              ".SH SYNOPSIS", f".B {_escaped(name)}", "COMMAND [OPTIONS] [ARGS]...",
              ".SH DESCRIPTION", *_text(_paragraphs(group.help)[1:]), *_options(group, ctx), ".SH COMMANDS"]
@@ -71,11 +78,15 @@ def _options(command: click.Command, ctx: click.Context) -> Iterator[str]:
             yield from (".TP", f".B {_escaped(record[0])}", _escaped(" ".join(record[1].split())))
 
 
-def _escaped(text: str) -> str:
-    """Escape what roff would interpret.
+# What roff interprets, or prints as another character than that of ASCII.
+_ESCAPES = {"\\": "\\e", "-": "\\-", '"': "\\(dq", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
 
-    >>> _escaped(".a-b\\\\c")
-    '\\\\&.a\\\\-b\\\\ec'
+
+def _escaped(text: str) -> str:
+    """Escape what roff would interpret, or replace by typographic characters.
+
+    >>> _escaped(".a-'b'\\\\c")
+    '\\\\&.a\\\\-\\\\(aqb\\\\(aq\\\\ec'
     """
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
-    return f"\\&{text}" if text.startswith((".", "'")) else text
+    text = "".join(_ESCAPES.get(char, char) for char in text)
+    return f"\\&{text}" if text.startswith(".") else text

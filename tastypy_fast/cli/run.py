@@ -23,7 +23,14 @@ import click
 from tastypy_fast._inspect.task_counts import count_tasks
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError, print_error
 from tastypy_fast.cli.formatting import as_json, error_text, print_line, printable, quantity
-from tastypy_fast.cli.key_filters import KeyFilter, Match, iter_matching, json_keys_option, store_argument
+from tastypy_fast.cli.key_filters import (
+    KeyFilter,
+    Match,
+    iter_matching,
+    json_keys_option,
+    match_options,
+    store_argument,
+)
 from tastypy_fast.cli.open_store import open_reader, open_tracker, require_tracker
 from tastypy_fast.cli.option_types import Duration, ExecutorName, FailureLimit
 from tastypy_fast.pipeline.report import RunReport
@@ -79,10 +86,7 @@ class RunCommand(click.Command):
 @click.option("--deadline", type=Duration(), metavar="TIME", help="Start no more tasks after this time.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Run at most N tasks.")
 @click.option("--max-failures", type=FailureLimit(), metavar="N|N%", help="Stop when more tasks than this have failed.")
-@click.option("--match", metavar="GLOB",
-              help="Only keys that match: * is any text, ? one character, [ab] one of these characters.")
-@click.option("--from", "first", metavar="KEY", help="Start at this key, in the order in which keys were added.")
-@click.option("--to", "last", metavar="KEY", help="Stop after this key, in the order in which keys were added.")
+@match_options
 @click.option("--aborted", is_flag=True, help="Also run aborted tasks.")
 @json_keys_option
 @click.option("--stdin", type=click.Choice(["none", "key", "json"]), default="none", show_default=True,
@@ -128,6 +132,7 @@ def run(ctx: click.Context, /, store: str, function: str | None, dry_run: bool, 
     tastypy-fast run papers -j 8 --timeout 5m --max-tries 3 -- pdftotext {key} {key}.txt
     tastypy-fast run papers --shell --result text -- 'pdftotext {key} - | wc -w'
     tastypy-fast run crawl -j 40 crawler:fetch_page
+    tastypy-fast run crawl --where _error.type=TimeoutError crawler:fetch_page
     """
     from tastypy_fast.cli.run_target import load_function
 
@@ -229,12 +234,12 @@ def _select(store: Any, given: dict[str, Any], values: bool) -> Iterator[Match]:
     """Yield the tasks that the options select, in order."""
     statuses = frozenset({"todo", "aborted"} if given["aborted"] else {"todo"})
     key_filter = KeyFilter(statuses, given["first"], given["last"], given["match"], 0, given["limit"],
-                           given["max_tries"])
+                           given["max_tries"], given["tail"], given["where"])
     return iter_matching(store, key_filter, given["json_keys"], values)
 
 
 def _is_selection(given: dict[str, Any]) -> bool:
-    return any(given[name] is not None for name in ("first", "last", "match", "limit"))
+    return any(given[name] not in (None, ()) for name in ("first", "last", "match", "where", "limit", "tail"))
 
 
 def _selected_keys(stack: contextlib.ExitStack, tracker: Any, given: dict[str, Any]) -> Iterator[Any]:

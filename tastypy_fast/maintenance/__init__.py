@@ -21,13 +21,14 @@ from contextlib import closing, contextmanager
 from typing import TypeVar
 
 from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path
-from tastypy_fast._lmdb.store_dir import no_store_error
+from tastypy_fast._lmdb.store_dir import no_store_error, opening_error
 from tastypy_fast._paths import Path, resolved
 from tastypy_fast.exceptions import (
     DiskFullError,
     PersistentOrderedDictException,
     PersistentOrderedDictIntegrityError,
     StorageError,
+    StoreAccessError,
 )
 from tastypy_fast.maintenance._compact import compact_store, copy_store, remove_leftovers
 from tastypy_fast.maintenance._repair import Repair, repair_store
@@ -59,7 +60,7 @@ def copy(path: Path, target: Path) -> None:
         StorePathError: A path is invalid, or ``target`` is inside the store.
         PersistentOrderedDictIntegrityError: The store is damaged.
         DiskFullError: There is no room for the copy.
-        StorageError: The system refuses to read or write a file.
+        StorageError: The system refuses to read or write a file. A missing permission is a ``StoreAccessError``.
 
     Example:
         >>> pod = PersistentOrderedDict(path, init={"a": 1})
@@ -93,7 +94,7 @@ def compact(path: Path) -> tuple[int, int]:
         StorePathError: The path is invalid.
         PersistentOrderedDictIntegrityError: The store is damaged.
         DiskFullError: There is no room for the copy.
-        StorageError: The system refuses to read or write a file.
+        StorageError: The system refuses to read or write a file. A missing permission is a ``StoreAccessError``.
 
     Example:
         >>> with PersistentOrderedDict(path, init={number: "x" * 1000 for number in range(1000)}) as pod:
@@ -136,7 +137,7 @@ def verify(path: Path) -> list[str]:
         StoreNotFoundError: ``path`` does not exist.
         StorePathError: The path is invalid.
         NewerFormatError: A newer version of the package has written the store.
-        StorageError: The store cannot be read.
+        StorageError: The store cannot be read. A missing permission is a ``StoreAccessError``.
 
     Example:
         >>> PersistentOrderedDict(path, init={"a": 1}).close()
@@ -182,7 +183,7 @@ def repair(path: Path, target: Path) -> Repair:
         NotAStoreError: ``path`` is not a store, or ``target`` exists and is not empty.
         StorePathError: A path is invalid, or ``target`` is inside the store.
         DiskFullError: There is no room for the new store.
-        StorageError: The system refuses to read or write a file.
+        StorageError: The system refuses to read or write a file. A missing permission is a ``StoreAccessError``.
 
     Example:
         >>> PersistentOrderedDict(path, init={"a": 1, "b": 2}).close()
@@ -202,10 +203,14 @@ def _make_from(path: Path, target: Path, verb: str, role: str, work: Callable[[s
 
 
 def _found(path: Path) -> str:
-    """Return the resolved path of an existing file or folder. Raises StoreNotFoundError and StorePathError."""
+    """Return the resolved path of an existing file or folder. Raises the errors of opening a store."""
     real = resolved(path)
-    if not os.path.lexists(real):
-        raise no_store_error(real)
+    try:
+        os.lstat(real)
+    except (FileNotFoundError, NotADirectoryError):
+        raise no_store_error(real) from None
+    except OSError as error:
+        raise opening_error(error, real, False) from error
     return real
 
 
@@ -232,8 +237,8 @@ def _translate_errors(path: str, crash: bool = True) -> Iterator[None]:
         number, text = error.errno or errno.EIO, error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(number, f"there is no room ({text}); the store is unchanged", path) from error
-        raise StorageError(number, f"the system refuses to read or write this file ({text})", error.filename or path
-                           ) from error
+        kind = StoreAccessError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
+        raise kind(number, f"the system refuses to read or write this file ({text})", error.filename or path) from error
 
 
 def _describe_crash(end: SubprocessDied) -> str:

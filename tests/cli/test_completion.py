@@ -69,20 +69,70 @@ def test_number_of_completions_is_bounded(store, monkeypatch, capsysbinary):
     assert found[-1] == "plain,https://example.org/299"
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_a_url(store, tmp_path):
+def complete_in(shell, script, tmp_path, *arguments):
+    """Run a script of a shell, in which the program tastypy-fast is there, and return what it prints."""
     program = tmp_path / "tastypy-fast"
     program.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
     program.chmod(0o755)
+    done = subprocess.run([*shell, script, *map(str, arguments)], capture_output=True, text=True, env={
+        **ENVIRONMENT, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)})
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_a_url(store, tmp_path):
     script = """
         eval "$(_TASTYPY_FAST_COMPLETE=bash_source tastypy-fast)"
         COMP_LINE="tastypy-fast get $1 https://example.org/0" COMP_POINT=1000
         _tastypy_fast_completion tastypy-fast
         echo "${#COMPREPLY[@]} ${COMPREPLY[0]}"
     """
-    done = subprocess.run(["bash", "-c", script, "bash", store], capture_output=True, text=True, env={
-        **ENVIRONMENT, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
-    assert done.stdout == f"{MAX_KEYS} //example.org/000\n", done.stderr
+    assert complete_in(["bash", "-c"], script, tmp_path, "bash", store) == [f"{MAX_KEYS} //example.org/000"]
+
+
+# Words of a command line after "get STORE", and the keys that complete the last of them.
+IN_SHELLS = {
+    "https://example.org/29": KEYS[290:300], "c": ["c,d"], "a": ["a b", "a$x"], "a\\ ": ["a b"], "'a ": ["a b"],
+    "it": ["it's"], "--json-keys a": [],
+}
+COMPLETED = [key for keys in IN_SHELLS.values() for key in keys]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+def test_zsh_completes_keys(store, tmp_path):
+    script = """
+        compdef() {}
+        compadd() { print -rl -- "${completions[@]}" }
+        _path_files() { print "paths $*" }
+        eval "$(_TASTYPY_FAST_COMPLETE=zsh_source tastypy-fast)"
+        for line in "${@:2}"; do
+            words=(tastypy-fast get "$1" ${(s: :)line}) CURRENT=${#words}
+            [[ $line == *" " ]] && words[-1]+=" "
+            _tastypy_fast_completion
+        done
+        words=(tastypy-fast get "") CURRENT=3
+        _tastypy_fast_completion
+    """
+    found = complete_in(["zsh", "-f", "-c"], script, tmp_path, "zsh", store, *IN_SHELLS)
+    assert found == [*COMPLETED, "paths -/"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes_keys(store, tmp_path):
+    script = """
+        _TASTYPY_FAST_COMPLETE=fish_source tastypy-fast | source
+        for line in $argv[2..]
+            complete -C "tastypy-fast get $argv[1] $line"
+        end
+    """
+    assert complete_in(["fish", "--no-config", "-c"], script, tmp_path, store, *IN_SHELLS) == COMPLETED
+
+
+def test_empty_key_is_not_offered(path):
+    POD(path, init={"": 1, "a": 1}).close()
+    words = {"COMP_WORDS": f"tastypy-fast get {path} ''", "COMP_CWORD": "3"}
+    assert run(_TASTYPY_FAST_COMPLETE="zsh_complete", **words) == "plain\na\n_\n"
 
 
 def test_fish_and_zsh_get_keys_unchanged(store):

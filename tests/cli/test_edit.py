@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tastypy_fast import POD, Tracker
-from tests.support.command import lines, run
+from tests.support.command import lines, refused, run
 
 
 def test_set_assigns_values(path):
@@ -32,7 +34,7 @@ def test_add_adds_missing_tasks(path, tmp_path):
         assert tracker.keys() == ["a", "b", "c", " d\udcff ", 1, ("x", 2)]
     out, error = run("add", path, "--json-keys", "-", stdin='"new"\nnonsense\n', code=4)
     assert "stdin, line 2" in error
-    assert out == "added 0 tasks, 0 existed already\n"
+    assert out == ""
     assert "No such file" in run("add", path, "--file", tmp_path / "nothing", code=4)[1]
 
 
@@ -61,13 +63,40 @@ def test_add_refuses_null_characters_in_lines(path, tmp_path):
     for arguments in (("-",), ("--file", keys), ("--json-keys", "-")):
         text = "[1]\n2\n\0" if "--json-keys" in arguments else keys.read_text()
         out, error = run("add", path, *arguments, stdin=text, code=4)
-        assert out == "added 0 tasks, 0 existed already\n"
+        assert out == ""
         assert "line 3 has a null character; use -0" in error
     with Tracker(path) as tracker:
         assert tracker.keys() == []
         tracker.add("x\0y")
     # Other commands find nothing, and name the option.
     assert "use -0" in run("done", path, "-", stdin="a\0b\0", code=1)[1]
+
+
+@pytest.mark.parametrize("case", [
+    ("a --file MISSING", "", 4), ("a --file FOLDER", "", 4), ("a -", "b\nc\0d\n", 4),
+    ("--json-keys -", "1\nx\n", 4), ("--json-keys -- 1 x", "", 2), ("--json-keys -", "[null]", 4),
+], ids=lambda case: case[0])
+def test_add_that_fails_before_it_adds_anything_makes_no_store(tmp_path, case):
+    arguments, text, code = case
+    words = [word.replace("MISSING", str(tmp_path / "missing")).replace("FOLDER", str(tmp_path))
+             for word in arguments.split()]
+    refused("add", tmp_path / "new/store", "--create", *words, stdin=text, code=code)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_add_keeps_and_counts_what_it_added_before_an_error(path):
+    text = "".join(f"{number}\n" for number in range(10_001)) + "x\n"
+    for added in (10_000, 0):
+        out, error = run("add", path, "--create", "--json-keys", "--json", "-", stdin=text, code=4)
+        assert json.loads(out) == {"added": added, "there": 10_000 - added}
+        assert "line 10002: 'x' is not valid JSON" in error
+    with Tracker(path) as tracker:
+        assert tracker.keys() == list(range(10_000))
+
+
+def test_add_makes_a_store_also_from_empty_input(path):
+    assert run("add", path, "--create", "-") == "added 0 tasks, 0 existed already\n"
+    assert run("ls", path) == ""
 
 
 def test_add_reads_json_keys_that_null_characters_end(path):

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from tastypy_fast import POD, Tracker
-from tastypy_fast.cli import failures
+from tastypy_fast._formats.json_text import spaced_json
+from tastypy_fast.cli import app, failures
 from tastypy_fast.cli.failures import MAX_MESSAGE, FailureCounter
+from tastypy_fast.cli.formatting import key_as_json
+from tastypy_fast.cli.key_in_message import replace_key
 from tests.support.command import lines, run
 
 
@@ -93,11 +96,47 @@ def test_errors_keeps_the_largest_groups_in_bounded_memory(monkeypatch):
     ("res", "the result of res", "the result of {key}"), (123, "1234 of 123, 0123", "1234 of {key}, 0123"),
     ("/page/1", "no http://host/page/1 but /page/10", "no http://host{key} but /page/10"),
     ("a.*b", "axxb, a.*b", "axxb, {key}"), ("\\1", "(\\1)", "(\\1)"),
+    ("key\n", "bad key\n", "bad {key}"), ("key\n", "bad key, bad 'key\\n'", "bad {key}, bad '{key}'"),
 ])
 def test_keys_in_messages_are_not_parts_of_words(key, message, shown):
     counter = FailureCounter()
     counter.add(key, {"_aborted": False, "_tries": 1, "_error": error("E", message)})
     assert counter.groups()[0].message == shown
+
+
+ODD = ["a\udcffb", "\udcff\udcfea", "aa\udcff", "é\udce2\udc82b", "tab\t\x01", "a\nb", "it's", "it's\udcff",
+       "C:\\é", 'q"é']
+
+
+@pytest.mark.parametrize("spell", [str, repr, ascii, json.dumps, key_as_json])
+def test_keys_with_any_character_are_one_group(path, spell, capsys):
+    with Tracker(path) as tracker:
+        for key in [*ODD, "plain", "x\ud800y"] if spell is str else [*ODD, "x\ud800y"]:
+            tracker.add(key)
+            tracker.record_error(key, ValueError(f"bad {spell(key)}!"))
+    shown = "{key}" if spell is str else "'{key}'"
+    assert app.run(["errors", str(path)]) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if "for example" not in line]
+    assert found == [f"{len(ODD) + 1 + (spell is str)}  ValueError: bad {shown}!"]
+
+
+@pytest.mark.parametrize("key", [10**5000, ("a\udcff", "é", 1), ("a", 10**5000)], ids=["int", "tuple", "both"])
+def test_keys_that_are_not_strings_are_found(key):
+    assert replace_key(f"bad {key_as_json(key)}!", key) == "bad {key}!"
+    assert replace_key(f"bad {spaced_json(key).decode()}!", key) == "bad {key}!"
+    assert key == 10**5000 or 10**5000 in key or replace_key(f"bad {key!r}!", key) == "bad {key}!"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_file_names_in_the_messages_of_commands_are_one_group(path, locale, capsys):
+    # "./" lets GNU programs write the name between quotes.
+    names = [f"./{key} {number}" for key in ODD for number in range(2)]
+    Tracker(path, init=[(name, {}) for name in names]).close()
+    run("run", path, "--no-progress", "-j", "2", "--output", "none", "--", "cat", code=1, LC_ALL=locale)
+    assert app.run(["errors", str(path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(f"{len(names)}  CommandFailed (exit code 1): cat: ")
+    assert len(shown) == 2
 
 
 def test_errors_are_found_in_all_blocks_of_a_large_store(path):

@@ -38,6 +38,16 @@ def test_export_and_import_through_a_pipe(path, tmp_path):
     assert json.loads(run("import", "-", copy, "--json", stdin=text))["new"] is False
 
 
+@pytest.mark.parametrize("name", ["missing/x.jsonl", "missing/a/x.jsonl.gz", "missing/files/"])
+def test_export_makes_no_folder_for_its_target(tasks, tmp_path, name):
+    target = f"{tmp_path}/{name}"
+    folder = os.path.dirname(target.rstrip("/"))
+    assert f"there is no folder {folder!r} to write" in refused("export", tasks, target, code=4)
+    assert not (tmp_path / "missing").exists()
+    os.makedirs(folder)
+    assert run("export", tasks, target) == f"wrote 7 lines to {target}\n"
+
+
 def test_export_force_replaces_a_file_atomically(tasks, tmp_path, monkeypatch, capsys):
     target = tmp_path / "lines.jsonl"
     target.write_text("old")

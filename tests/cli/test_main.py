@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +14,7 @@ import tastypy_fast
 from tastypy_fast import POD
 from tastypy_fast.cli import app
 from tests.support.command import COMMAND, ENVIRONMENT, refused, run
+from tests.support.privileges import HAS_PERMISSIONS
 
 COMMANDS = """
     abort add compact copy done errors export get import ls man repair reset rm run set status verify watch
@@ -64,12 +68,34 @@ def test_manual_page_has_the_help_of_every_command(capsys):
     assert app.run(["man"]) == 0
     page = capsys.readouterr().out
     assert page.startswith('.TH "TASTYPY\\-FAST" "1"')
-    page = page.replace("\\-", "-")
+    page = page.replace("\\-", "-").replace("\\(aq", "'")
     for name, command in app.tastypy_fast.commands.items():
         assert f'.SS "tastypy-fast {name} ' in page
         for parameter in command.params:
             assert parameter.param_type_name == "argument" or parameter.opts[0] in page
     assert all(not line.startswith("'") for line in page.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
+def test_manual_page_is_ascii_on_every_terminal(capsys):
+    app.run(["man"])
+    page = capsys.readouterr().out
+    shown = subprocess.run(["groff", "-man", "-Tutf8", "-P-c"], input=page.encode(), capture_output=True, check=True)
+    assert not shown.stderr
+    assert shown.stdout.isascii()
+    assert b"find . -name '*.pdf' -print0" in shown.stdout
+
+
+@pytest.mark.parametrize(("encoding", "options"), [("utf-8", ""), ("ascii", "-E ascii "), ("latin-1", "-E ascii ")])
+def test_man_gets_the_encoding_of_the_terminal(tmp_path, monkeypatch, capfd, encoding, options):
+    program = tmp_path / "man"
+    program.write_text('#!/bin/sh\necho "$@"\ncat >/dev/null\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert app.run(["man"]) == 0
+    assert capfd.readouterr().out == f"{options}-l -\n"
 
 
 # Errors at opening
@@ -91,18 +117,37 @@ def test_exit_codes_for_no_store_and_for_damage(tmp_path, tasks):
     assert "damaged" in refused("status", tasks, code=3)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(not HAS_PERMISSIONS, reason="root may read everything")
 def test_exit_codes_for_what_may_not_be_read(tasks, tmp_path):
     keys = tmp_path / "keys.jsonl"
     keys.write_text("a\n")
     for path in (tasks, keys):
         path.chmod(0)
     try:
-        assert "permissions" in refused("status", tasks, code=3)
-        assert "Permission denied" in refused("import", keys, tmp_path / "new", code=4)
+        assert "permissions" in refused("status", tasks, code=3, restricted=True)
+        assert "Permission denied" in refused("import", keys, tmp_path / "new", code=4, restricted=True)
     finally:
         tasks.chmod(0o700)
-    assert "Permission denied" in run("add", tasks, "--file", keys, code=4)[1]
+    assert "Permission denied" in run("add", tasks, "--file", keys, code=4, restricted=True)[1]
+
+
+@pytest.mark.skipif(not HAS_PERMISSIONS, reason="root may read everything")
+@pytest.mark.parametrize("command", ["ls STORE", "copy STORE NEW", "compact STORE", "verify STORE", "repair STORE NEW"])
+def test_store_in_a_folder_that_may_not_be_read_is_not_missing(tasks, tmp_path, command):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    tasks.rename(closed / "tasks")
+    closed.chmod(0)
+    name, *rest = command.replace("STORE", str(closed / "tasks")).replace("NEW", str(tmp_path / "new")).split()
+    try:
+        assert "cannot be opened (Permission denied); change" in refused(name, *rest, code=3, restricted=True)
+        closed.chmod(0o700)
+        (closed / "tasks").chmod(0)
+        assert "(Permission denied)" in refused(name, *rest, code=3, restricted=True)
+    finally:
+        closed.chmod(0o700)
+        (closed / "tasks").chmod(0o700)
+    assert not (tmp_path / "new").exists()
 
 
 def test_exit_codes_for_input_that_cannot_be_read(tasks, tmp_path):

@@ -17,7 +17,7 @@ import pytest
 from tastypy_fast import POD, SharedTracker, Tracker
 from tastypy_fast.cli.option_types import Duration, FailureLimit
 from tests.support.children import Child
-from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, hold_private, lines, run
+from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, call, hold_private, lines, run
 from tests.support.terminal import Terminal, needs_terminal
 
 # A failed task is tried again at once.
@@ -33,11 +33,10 @@ def store(path):
 
 def run_tasks(*arguments, code=0, cwd=None, stdin="", **environment):
     """Run ``tastypy-fast run``, check its exit code, and return its output and its errors."""
-    done = subprocess.run([*COMMAND, "run", *map(str, arguments)], input=stdin, capture_output=True, text=True,
-                          timeout=60, cwd=cwd, env={**ENVIRONMENT, **environment}, errors="surrogateescape")
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
+    found, out, error = call("run", *arguments, cwd=cwd, stdin=stdin, **environment)
+    assert found == code, error
+    assert "Traceback" not in error
+    return out, error
 
 
 @contextmanager
@@ -433,7 +432,21 @@ def test_options_select_tasks(path):
     assert sorted(run_some("--from", "a4", "--to", "b1")) == ["a4", "b0", "b1"]
     assert run_some("--limit", "2", "-j", "1") == ["a0", "a1"]
     assert sorted(run_some("--match", "b*", "--limit", "2", "--from", "b2")) == ["b2", "b3"]
+    assert sorted(run_some("--tail", "2")) == ["b3", "b4"]
+    assert run_some("--match", "a*", "--tail", "1") == ["a4"]
+    assert "--tail" in run_tasks(path, "--tail", "1", "--limit", "1", "--", "echo", code=2)[1]
     assert "no key 'nobody'" in run_tasks(path, "--from", "nobody", "--", "echo", code=1)[1]
+
+
+@pytest.mark.parametrize("private", [(), ("--private",)], ids=["shared", "private"])
+def test_run_selects_tasks_by_their_fields(path, private):
+    with Tracker(path, init=[(str(size), {"size": size % 2, "_tries": 1}) for size in range(6)]) as tracker:
+        for key in "014":
+            tracker.record_error(key, OSError("gone"))
+    out, error = run_tasks(path, *private, "--where", "_error.type=OSError", "--where", "size=0", "--", "echo")
+    assert sorted(out.split()) == ["0", "4"]
+    assert "2 done, 0 failed, 0 aborted, 4 left" in error
+    assert lines("run", path, "--where", "size=1", "-n", "--", "echo") == ["echo 1", "echo 3", "echo 5"]
 
 
 def test_dry_run_prints_commands_and_changes_nothing(store):

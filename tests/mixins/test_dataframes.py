@@ -204,8 +204,7 @@ COLUMNS = ["key", "done", "aborted", "tries", "size", "name", "links", "deep"]
 
 
 @pytest.mark.parametrize("columns", [
-    COLUMNS, ["size"], ["deep", "key"], ["tries"], ["key"], ["done", "aborted"], ["links", "nowhere", "key"],
-    ["nowhere"], [],
+    COLUMNS, ["size"], ["deep", "key"], ["tries"], ["key"], ["done", "aborted"], ["links", "key"], [],
 ], ids=str)
 def test_chosen_columns_are_those_of_the_whole_table(make, batch, columns):
     pytest.importorskip("pandas")
@@ -213,10 +212,10 @@ def test_chosen_columns_are_those_of_the_whole_table(make, batch, columns):
     tracker = make(DATA)
     table = tracker.to_arrow(columns=columns)
     assert table.column_names == columns
-    expected = {name: [row.get(name) for row in ROWS] for name in columns}
+    expected = {name: [row[name] for row in ROWS] for name in columns}
     assert table.to_pydict() == expected
     whole = tracker.to_arrow()
-    assert all(table[name].type == whole[name].type for name in columns if name in whole.column_names)
+    assert all(table[name].type == whole[name].type for name in columns)
     frame = tracker.to_pandas(columns=columns)
     assert list(frame.columns) == columns
     assert len(frame) == (5 if columns else 0)
@@ -258,6 +257,28 @@ def test_columns_that_were_not_chosen_are_not_built(make, batch, monkeypatch):
         built.clear()
         tracker.to_arrow(columns=columns)
         assert built == expected
+
+
+@pytest.mark.parametrize("name", ["status", "nowhere", "data.size", "data.key"])
+def test_column_that_no_row_has_is_refused(make, batch, name):
+    tracker = make(DATA)
+    for convert in (tracker.to_arrow, tracker.to_pandas, tracker.to_polars):
+        with pytest.raises(ValueError, match=f"there is no column '{name}'") as caught:
+            convert(columns=["key", name])
+        assert str(caught.value).endswith(", ".join(map(repr, COLUMNS)))
+
+
+def test_column_of_other_rows_is_refused_unless_there_is_no_row(make):
+    tracker = make({"a": {"_done": True, "size": 1}, "b": {"error": "x"}})
+    assert tracker.to_arrow(columns=["size"]).to_pydict() == {"size": [1, None]}
+    with pytest.raises(ValueError, match=r"no column 'size', .* are 'key', 'done', 'aborted', 'tries', 'error'$"):
+        tracker.to_arrow(columns=["size"], status="new")
+    assert tracker.to_arrow(columns=["size", "nowhere"], status="aborted").to_pydict() == {"size": [], "nowhere": []}
+
+
+def test_error_for_a_column_names_few_others(make):
+    with pytest.raises(ValueError, match=r"'tries', '0', .*, '15' and 84 more$"):
+        make({"a": {str(number): 1 for number in range(100)}}).to_arrow(columns=["100"])
 
 
 @pytest.fixture

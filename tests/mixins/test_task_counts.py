@@ -41,7 +41,7 @@ def expected_counts(model, max_tries):
     return tuple(words[status] for status in STATUSES)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     before=st.dictionaries(KEYS, STATES, max_size=8),
     changes=st.lists(st.tuples(KEYS, st.none() | STATES), max_size=8),

@@ -43,6 +43,14 @@ def test_every_task_is_done_once_and_results_are_kept(make, run, calls):
     assert run(tracker, work).done == 0
 
 
+# What is made of a result or of the number of tries is decided in the process of the run. The ordinary run takes those
+# that come from another process and those that do not.
+far_and_near = pytest.mark.parametrize("run", [
+    "processes", "inline", *(pytest.param(kind, marks=pytest.mark.storm) for kind in ("threads", "async")),
+], indirect=True)
+
+
+@far_and_near
 @pytest.mark.parametrize(("result", "kept"), [
     (None, {"old": 1}),
     ({}, {"old": 1}),
@@ -89,6 +97,7 @@ def test_tasks_that_another_thread_adds_during_the_run_are_run(make, run):
     assert tracker["second"]["key"] == "second"
 
 
+@far_and_near
 @pytest.mark.parametrize("result", [{1, 2}, b"bytes", {"a": {1}}, object, {1: 2, "_done": False}, {"_tries": 5},
                                     TaskResult(add=[1.5])])
 def test_result_that_cannot_be_kept_fails_its_task_only(make, run, result):
@@ -156,6 +165,7 @@ def test_without_max_tries_a_task_is_tried_once_in_a_run(make, run):
         assert (report.failed, report.left, tracker.tries("a")) == (2, 2, number)
 
 
+@far_and_near
 @pytest.mark.parametrize(("max_tries", "retries", "tries"), [(0, 2, 3), (2, 5, 2), (5, 0, 1), (5, 1, 2)])
 def test_retries_are_tried_again_within_max_tries(make, run, max_tries, retries, tries):
     tracker = make(max_tries=max_tries, init={"a": {}})
@@ -450,14 +460,14 @@ def test_max_failures_ends_the_run(make, run, limit, failed):
 
 def test_share_of_failures_ends_the_run(make, run):
     tracker = make(max_tries=1)
-    tracker.add_many(range(5_000))
+    tracker.add_many(range(1_000))
 
     def work(key):
         if key % 2:
             raise ValueError(key)
 
     assert run(tracker, work, max_failures=0.75).reason == "finished"
-    tracker.add_many(range(5_000, 10_000))
+    tracker.add_many(range(1_000, 2_000))
     assert run(tracker, work, max_failures=0.25).reason == "max_failures"
 
 
