@@ -5,6 +5,9 @@ PYTHON ?= python3
 CFLAGS ?= -O0
 export CFLAGS
 
+# The commit that "make instructions" compares with.
+BASE ?= HEAD^
+
 VENV := .venv-dev
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -12,10 +15,10 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 EDITABLE := TASTYPY_FAST_PURE=1 $(PIP) install --no-build-isolation --editable
 BUILD := setup.py build_ext --inplace
 
-.PHONY: help build test t lint docs bench storm clean
+.PHONY: help build test t lint docs bench instructions storm clean
 
 help: ## list these tasks
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make t M=wal: the module wal; M=core: a package; M=anything: all tests with that word in their name."
 	@echo "              Options for pytest: make t M=wal ARGS='-x -n 0'. Another Python: make build PYTHON=python3.13"
 
@@ -70,6 +73,9 @@ docs: build $(VENV)/.docs ## build the documentation into docs/_build/html
 bench: $(VENV)/.bench ## compile with optimization and run the benchmarks (ARGS="-n 100000")
 	mkdir -p build && CFLAGS= $(PY) $(BUILD) >build/log 2>&1 || { cat build/log; exit 1; }
 	$(PY) -m benchmarks $(if $(ARGS),$(ARGS),-n 100000)
+
+instructions: build ## compare the instructions of single operations with the parent commit (BASE=v1.0)
+	$(PY) -m benchmarks.instructions --base '$(BASE)' $(ARGS)
 
 storm: build ## run the long tests: thousands of kills, long random histories
 	$(PY) -m pytest -m storm $(ARGS)

@@ -29,6 +29,10 @@ def main() -> str | None:
         for name, workload in ALL_WORKLOADS.items():
             print(f"{name:25}{workload.about} ({workload.unit})")
         return None
+    load = system.load()
+    _log(f"load before: {load[0]:.2f} in the last minute")
+    if options.published and (refusal := system.refusal(load)):
+        return refusal
     # An exception, so that the temporary folder with the stores is removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     steps = _steps(options)
@@ -37,7 +41,7 @@ def main() -> str | None:
     earlier = SavedResults.load(file) if file else SavedResults([], [])
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         facts: dict[str, dict[str, Any]] = {
-            "machine": system.machine(Path(folder)),
+            "machine": system.machine(Path(folder), load),
             "stores": measure.store_facts(workloads),
             "left out": measure.not_installed(workloads),
         }

@@ -112,7 +112,7 @@ def _compare(options: argparse.Namespace, installations: list[Installation]) -> 
         return measure(OURS, case, path, pythons[name])
 
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
-        facts = {"machine": system.machine(Path(folder)), "stores": about}
+        facts = {"machine": system.machine(Path(folder), system.load()), "stores": about}
 
         def save(results: list[Result]) -> None:
             if options.json:

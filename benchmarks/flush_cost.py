@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.system import usage
 from tastypy_fast import SharedPOD, SharedTracker
 from tastypy_fast.types import Durability
 
@@ -58,18 +59,10 @@ OPERATIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def _written() -> int:
-    try:
-        lines = Path("/proc/self/io").read_text().splitlines()
-    except OSError:
-        return 0
-    return int(next(line.split()[1] for line in lines if line.startswith("write_bytes")))
-
-
 def _work(name: str, path: str, level: Durability, worker: int, seconds: float) -> tuple[int, int]:
-    before = _written()
+    before = usage()
     done = OPERATIONS[name][1](path, level, worker, seconds)
-    return done, _written() - before
+    return done, usage().since(before).flushed
 
 
 def measure(name: str, level: Durability, seconds: float, processes: int, folder: str | None) -> tuple[float, float]:

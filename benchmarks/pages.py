@@ -1,4 +1,6 @@
-"""Generate the benchmark pages and charts of the documentation from ``benchmarks/results.json``.
+"""Generate the benchmark pages and charts of the documentation from the results.
+
+They are in ``benchmarks/results.json`` and ``benchmarks/commit_cost.json``.
 
 Usage: ``python -m benchmarks.pages``. With ``--check`` nothing is written, and the command fails if a file differs from
 what it would generate.
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import charts, tables
+from benchmarks.commit_cost import PUBLISHED, CommitCosts
 from benchmarks.results import SavedResults
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +44,8 @@ def main() -> str | None:
 
 def pages(measured: tables.Measured) -> dict[str, str]:
     """Return the text of each page by file name."""
-    return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured)}
+    commits = CommitCosts.load(PUBLISHED) if PUBLISHED.exists() else None
+    return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured, commits)}
 
 
 def stale_files() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from time import perf_counter, process_time
@@ -32,34 +33,56 @@ class TotalResult(NamedTuple):
     returned: list[Any]
 
 
+class Workers:
+    """Processes that begin at the same moment.
+
+    Each runs ``work(pipe, *arguments, share)``. It sends any message when its input is ready, receives one that tells
+    it to begin, and sends its result. The constructor returns when all are ready.
+
+    Raises:
+        EOFError: A process failed.
+    """
+
+    def __init__(self, work: Callable[..., None], arguments: tuple[Any, ...], scale: Scale, processes: int) -> None:
+        # "spawn", because a forked process would inherit the memory of the preparation.
+        context = get_context("spawn")
+        self._workers, self._pipes = [], []
+        for number in range(processes):
+            pipe, child_end = context.Pipe()
+            share = Share(scale, number, processes)
+            worker = context.Process(target=work, args=(child_end, *arguments, share), daemon=True)
+            worker.start()
+            child_end.close()
+            self._workers.append(worker)
+            self._pipes.append(pipe)
+        for pipe in self._pipes:
+            pipe.recv()
+        # Without this the system would write the prepared data to disk during the measurement.
+        os.sync()
+
+    def results(self) -> list[Any]:
+        """Let all processes begin, and return their results."""
+        for pipe in self._pipes:
+            pipe.send("begin")
+        return [pipe.recv() for pipe in self._pipes]
+
+    def join(self) -> None:
+        """Wait until all processes have ended."""
+        for worker in self._workers:
+            worker.join()
+
+
 def run(workload: str, store: Any, scale: Scale, processes: int) -> TotalResult:
     """Run a workload on a prepared store.
 
     Raises:
         EOFError: A process failed.
     """
-    # "spawn", because a forked process would inherit the memory of the preparation.
-    context = get_context("spawn")
-    workers, pipes = [], []
-    for number in range(processes):
-        pipe, child_end = context.Pipe()
-        arguments = (child_end, workload, store, Share(scale, number, processes))
-        worker = context.Process(target=_work, args=arguments, daemon=True)
-        worker.start()
-        child_end.close()
-        workers.append(worker)
-        pipes.append(pipe)
-    for pipe in pipes:
-        pipe.recv()
-    # Without this the system would write the prepared data to disk during the measurement.
-    os.sync()
+    workers = Workers(_work, (workload, store), scale, processes)
     cpu_before, memory_before = store.server_usage()
-    for pipe in pipes:
-        pipe.send("begin")
-    results: list[WorkerResult] = [pipe.recv() for pipe in pipes]
+    results: list[WorkerResult] = workers.results()
     cpu_after, memory_after = store.server_usage()
-    for worker in workers:
-        worker.join()
+    workers.join()
     return TotalResult(
         # perf_counter() is the same clock in all processes.
         max(each.end for each in results) - min(each.begin for each in results),

@@ -81,6 +81,11 @@ def existing_keys(share: Share) -> list[Any]:
     return in_batches([url_of(number) for number in random_existing(share)], share.scale.batch)
 
 
+def half_of_existing_keys(share: Share) -> list[Any]:
+    keys = existing_keys(share)
+    return keys[: len(keys) // 2]
+
+
 def random_keys(share: Share) -> list[str]:
     choose = random.Random(share.number).randrange
     return [url_of(choose(share.scale.n)) for _ in share.of(share.scale.reads)]
@@ -123,6 +128,14 @@ def _expect_statuses(store: Any, total: int, changed: int) -> None:
     for number in range(total):
         value = found[url_of(number)]
         expect(value, {**value_of(number), "status": value["status"]}, f"value {number}")
+
+
+def is_half_deleted(store: Any, scale: Scale, returned: list[Any]) -> None:
+    deleted = sum(len(half_of_existing_keys(Share(scale, number, len(returned)))) for number in range(len(returned)))
+    found = dict(store.items())
+    expect(len(found), scale.n - deleted, "the number of keys")
+    for key in half_of_existing_keys(Share(scale, 0, len(returned))):
+        expect(key in found, False, f"the deleted key {key}")
 
 
 def is_read(_store: Any, scale: Scale, returned: list[Any]) -> None:
@@ -191,6 +204,10 @@ def _reads(scale: Scale) -> int:
     return scale.reads
 
 
+def _half(scale: Scale) -> int:
+    return scale.changes // 2
+
+
 def _all(scale: Scale) -> int:
     return scale.n
 
@@ -205,6 +222,9 @@ SHARED_WORKLOADS = {
     ),
     "shared_set_new": SharedWorkload(
         "several processes: assign new keys", filled, "set_each", "set_many", new_pairs, _changes, is_set_new
+    ),
+    "shared_delete": SharedWorkload(
+        "several processes: delete keys", filled, "delete_each", None, half_of_existing_keys, _half, is_half_deleted
     ),
     "shared_increment": SharedWorkload(
         "several processes: increment one counter", with_counter, "increment", None, increments, _changes, is_counted

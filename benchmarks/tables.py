@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
 
+from benchmarks.commit_cost import CommitCosts
 from benchmarks.pipeline_ways import LONG_SECONDS
 from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS, long_tasks
 from benchmarks.published import DICT, MILLION, TRACKER
@@ -228,7 +229,7 @@ def main_page(measured: Measured) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def details_page(measured: Measured) -> str:
+def details_page(measured: Measured, commits: CommitCosts | None) -> str:
     """Return ``details.md``."""
     sizes = sorted({n for name in WORKLOADS for n in measured.sizes(name)})
     parts = [
@@ -268,6 +269,8 @@ def details_page(measured: Measured) -> str:
     for row in measured.all_pipelines():
         workers = f"{row.case.processes} worker{'s' * (row.case.processes > 1)}"
         parts += [f"## {_capital(row.title)}, {workers}", _ways(row, spread=True)]
+    if commits:
+        parts += ["## The cost of a commit of a shared store", _commits(commits)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -386,17 +389,21 @@ To compare two installations of tastypy_fast, for example before and after a cha
 .venv/bin/python -m benchmarks.compare --python before=/path/to/before/bin/python --python after=.venv/bin/python
 ```
 
-To measure what a kill takes from a private tracker, and what the durability levels of a shared store cost:
+To measure what a kill takes from a private tracker, what the durability levels of a shared store cost, and what each
+operation of it writes:
 
 ```bash
 .venv/bin/python -m benchmarks.kill_loss    # the lost seconds, for tasks of three durations
 .venv/bin/python -m benchmarks.flush_cost   # operations per second and bytes written, level by level
+.venv/bin/python -m benchmarks.commit_cost  # pages, write calls and processor time of each operation
 ```
 
-This page and its charts are generated. To measure again and to update them, which takes about 50 minutes:
+This page and its charts are generated. To measure again and to update them, which takes about 50 minutes (a run
+with `--published` refuses to start when the load of the machine is above 1):
 
 ```bash
 .venv/bin/python -m benchmarks --published --json benchmarks/results.json
+.venv/bin/python -m benchmarks.commit_cost --published
 .venv/bin/python -m benchmarks.pages
 ```"""
 # Sphinx takes the details into its navigation. On GitHub the link in the first paragraph leads to them.
@@ -579,8 +586,34 @@ def _settings(info: StoreInfo) -> str:
     return ", ".join(f"`{part}`" if "=" in part else part for part in info.settings.split(", "))
 
 
-def markdown(rows: Sequence[Sequence[str]], column: str = "--:|") -> str:
-    """Return a table. The first row is its header; ``column`` aligns all columns but the first."""
+def _commits(commits: CommitCosts) -> str:
+    """Return what the operations of shared stores cost, with a table for each number of processes."""
+    machine = "{processor}, {cores} cores, {system}, {file system}, {Python}".format(**commits.machine)
+    parts = [
+        _paragraph(_COMMITS.format(keys=commits.keys)),
+        _list(*_COMMIT_COLUMNS),
+        _paragraph(f"Measured on {machine}. Load before: {commits.machine['load before']}."),
+    ]
+    for processes, table in commits.tables().items():
+        parts += [f"### Commits, {processes}", markdown(table, left=2)]
+    return "\n\n".join(parts)
+
+
+_COMMITS = (
+    "Each operation, or batch, is one commit, on a store of {keys:,} keys. The numbers are those of one change. "
+    "`\"process\"` has flush points, and `\"unsafe\"` has none. The rows of py-lmdb are limits: loops without checks, "
+    "without flush points and without recovery. They put keys and values into one database, or make the accesses of a "
+    "claim with several layouts on disk."
+)
+_COMMIT_COLUMNS = (
+    "*Pages* are the written bytes, divided by the size of a page. *Write calls* are the system calls that wrote them.",
+    "*User* and *system* are the processor time of all processes, in the program and in the kernel.",
+    "*Claim* and *done* are the two halves of *claim and done*, measured apart in groups of 50 tasks.",
+)
+
+
+def markdown(rows: Sequence[Sequence[str]], column: str = "--:|", left: int = 1) -> str:
+    """Return a table. The first row is its header; ``column`` aligns all columns but the first ``left``."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---|" + column * (len(rows[0]) - 1))
+    lines.insert(1, "|" + "---|" * left + column * (len(rows[0]) - left))
     return "\n".join(lines)

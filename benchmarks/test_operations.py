@@ -121,6 +121,11 @@ def test_get_from_disk(benchmark, pod, some):
     assert values[1] == value_of(7919)
 
 
+def test_get_many_from_disk(benchmark, pod, some):
+    pairs = run(benchmark, lambda: list(pod.get_many(some)))
+    assert pairs[1] == (url_of(7919), value_of(7919))
+
+
 def test_contains(benchmark, pod, some):
     assert run(benchmark, lambda: all(key in pod for key in some))
 

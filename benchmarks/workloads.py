@@ -89,11 +89,19 @@ def _changes(content: Content, clock: Clock) -> Batches:
 
 
 def read(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _read(open_store, content, clock, "read")
+
+
+def read_many(open_store: OpenStore, content: Content, clock: Clock) -> int:
+    return _read(open_store, content, clock, "read_many")
+
+
+def _read(open_store: OpenStore, content: Content, clock: Clock, method: str) -> int:
     reads = min(content.n, MAX_RANDOM)
     choose = random.Random(content.n).randrange
     store = open_store()
     clock.start()
-    total = store.read(clock.batches(content.keys(choose(content.n) for _ in range(reads))))
+    total = getattr(store, method)(clock.batches(content.keys(choose(content.n) for _ in range(reads))))
     clock.stop()
     store.close()
     expect(total, 200 * reads, "the sum of the values")
@@ -268,6 +276,7 @@ WORKLOADS = {
     ),
     "update": _dict_writes("update a field of each value, in key order", update, verify.is_updated, "update"),
     "read": _dict_reads("read values of random keys", read, "read"),
+    "read_many": _dict_reads("read values of random keys, 1,000 at a time", read_many, "read_many"),
     "read_only": _dict_reads("read values of random keys, read-only mode", read, "for_reading", read_only=True),
     "iterate": _dict_reads("iterate over all items", iterate, "items"),
     "keys": _dict_reads("iterate over all keys", keys, "keys"),

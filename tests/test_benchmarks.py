@@ -9,7 +9,20 @@ import sys
 import pytest
 
 import tastypy_fast
-from benchmarks import charts, compare, flush_cost, kill_loss, pages, pipeline_ways, system, tables
+from benchmarks import __main__ as command
+from benchmarks import (
+    charts,
+    commit_cost,
+    compare,
+    flush_cost,
+    instructions,
+    kill_loss,
+    pages,
+    pipeline_ways,
+    single_operations,
+    system,
+    tables,
+)
 from benchmarks import measure as measuring
 from benchmarks.clock import Clock
 from benchmarks.inputs import KEY_KINDS, Content
@@ -208,6 +221,34 @@ def test_new_results_replace_older_ones_of_the_same_case(tmp_path):
     assert third.runs == [{"run": 2}, {"run": 4}]
 
 
+# The load of the machine
+
+
+@pytest.mark.parametrize(("load", "starts"), [(1.01, False), (1.0, True)])
+@pytest.mark.parametrize("published", [True, False])
+def test_published_run_needs_a_quiet_machine(load, starts, published, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(system, "load", lambda: (load, 2.0, 3.0))
+    monkeypatch.setattr(command.Runner, "run", lambda self, steps, save: results([OURS], 1.0))
+    file = tmp_path / "results.json"
+    arguments = ["--json", str(file), "--folder", str(tmp_path), *["--published"] * published]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    error = command.main()
+    assert f"load before: {load:.2f}" in capsys.readouterr().err
+    if starts or not published:
+        assert error is None
+        (run,) = SavedResults.load(file).runs
+        assert run["machine"]["load before"] == f"{load:.2f} 2.00 3.00"
+    else:
+        assert f"The load is {load:.2f}" in error
+        assert not file.exists()
+
+
+def test_published_cost_of_commits_needs_a_quiet_machine(monkeypatch):
+    monkeypatch.setattr(commit_cost, "load", lambda: (1.01, 2.0, 3.0))
+    monkeypatch.setattr(sys, "argv", ["commit_cost", "--published"])
+    assert "The load is 1.01" in commit_cost.main()
+
+
 # Comparing two installations
 
 
@@ -350,3 +391,65 @@ def test_cost_of_a_level_is_measured_in_processes_and_leaves_no_files(tmp_path, 
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="durability"):
         flush_cost._work(name, str(tmp_path / "store"), "fastest", 0, 0.01)
+
+
+@pytest.mark.parametrize("name", commit_cost.OPERATIONS)
+def test_cost_of_a_commit_is_measured_for_each_store(tmp_path, name):
+    operation = commit_cost.OPERATIONS[name]
+    workload, scale = SHARED_WORKLOADS[operation.workload], Scale(N, operation.batch)
+    stores = commit_cost.stores(name, ["process"])
+    assert len(stores) > 1
+    for number, make in enumerate(stores.values()):
+        store = make(str(tmp_path / str(number)))
+        workload.prepare(store, N)
+        if operation.parts:
+            returned, used = commit_cost._claim_and_end(store)
+            assert used.keys() == set(operation.parts)
+        else:
+            returned = getattr(store, workload.method(operation.batch))(workload.argument(Share(scale, 0, 1)))
+        store.sync()
+        workload.verify(store, scale, [returned])
+        store.close()
+
+
+def test_commit_costs_of_two_processes_are_saved_and_shown(tmp_path):
+    options = commit_cost.parser().parse_args(
+        ["--only", "delete", "--levels", "unsafe", "--processes", "2", "--keys", str(N), "--rounds", "1",
+         "--folder", str(tmp_path)])  # fmt: skip
+    found = list(commit_cost.measure_all(options))
+    assert not list(tmp_path.iterdir())
+    assert [(cost.operation, cost.processes, cost.items) for cost in found] == [("delete", 2, N // 2)] * 2
+    if sys.platform == "linux":
+        assert all(cost.each(lambda sample: sample.written) > 2 * 4096 for cost in found)
+    costs = commit_cost.CommitCosts(system.machine(tmp_path, system.load()), N, 4096, found)
+    costs.save(tmp_path / "costs.json")
+    loaded = commit_cost.CommitCosts.load(tmp_path / "costs.json")
+    assert loaded.tables() == costs.tables()
+    page = tables.details_page(tables.Measured(SavedResults.load(pages.RESULTS)), loaded)
+    assert "### Commits, 2 processes" in page
+    assert all(f"| {cost.store} |" in page for cost in found)
+
+
+# The instructions of single operations
+
+
+@pytest.mark.parametrize("name", single_operations.OPERATIONS)
+def test_single_operation_runs(name, tmp_path):
+    try:
+        store, work = single_operations.prepared(name, str(tmp_path / "store"))
+    except AttributeError:
+        pytest.skip("the store lacks it")
+    work()
+    store.close()
+
+
+def test_more_instructions_than_the_limit_are_found():
+    first, second, third, *_ = single_operations.OPERATIONS
+    table, slower = instructions.compare({first: 1000, second: 1000}, {first: 1100, second: 1101, third: 5}, 1.10)
+    assert table[1:] == [(first, "1,000", "1,100", "1.100"), (second, "1,000", "1,101", "1.101")]
+    assert slower == [second]
+
+
+def test_missing_programs_are_named(monkeypatch):
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
+    assert "apt-get install valgrind" in instructions.missing()

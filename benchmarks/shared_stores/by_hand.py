@@ -121,6 +121,9 @@ class BareLmdb(Shared):
         with self._env.begin() as txn:
             return orjson.loads(txn.get(key.encode(), b""))
 
+    def sync(self) -> None:
+        self._env.sync(True)
+
     def close(self) -> None:
         self._env.close()
 
@@ -139,6 +142,12 @@ class BareLmdbDict(BareLmdb):
                 txn.put(key.encode(), dumps(value))
 
     set_many = fill
+
+    def delete_each(self, keys: list[str]) -> None:
+        begin = self._env.begin
+        for key in keys:
+            with begin(write=True) as txn:
+                txn.delete(key.encode())
 
     def get_each(self, keys: list[str]) -> int:
         value = self._value

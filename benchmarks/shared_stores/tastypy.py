@@ -1,20 +1,21 @@
-"""tastypy_fast's shared classes, with their default settings."""
+"""tastypy_fast's shared classes, with their default settings or another durability."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tastypy_fast
 from benchmarks.shared_stores.base import COUNTER, Blocks, Shared
 from benchmarks.stores.base import Batches, Tasks
+from tastypy_fast.types import Durability
 
 
 class TastypyDict(Shared):
     """A SharedPersistentOrderedDict."""
 
-    def __init__(self, path: str) -> None:
-        self._pod = tastypy_fast.SharedPersistentOrderedDict(path)
+    def __init__(self, path: str, durability: Durability = "process") -> None:
+        self._pod = tastypy_fast.SharedPersistentOrderedDict(path, durability=durability)
 
     def __len__(self) -> int:
         return len(self._pod)
@@ -48,6 +49,11 @@ class TastypyDict(Shared):
                 for _ in block:
                     pod.set[COUNTER] += 1
 
+    def delete_each(self, keys: list[str]) -> None:
+        pod = self._pod
+        for key in keys:
+            del pod[key]
+
     def items(self) -> Iterable[tuple[str, Any]]:
         return self._pod.iteritems()
 
@@ -57,6 +63,9 @@ class TastypyDict(Shared):
     def counter(self) -> Any:
         return self._pod[COUNTER]
 
+    def sync(self) -> None:
+        self._pod.sync()
+
     def close(self) -> None:
         self._pod.close()
 
@@ -64,8 +73,8 @@ class TastypyDict(Shared):
 class TastypyTasks(Shared, Tasks):
     """A SharedProgressTracker."""
 
-    def __init__(self, path: str) -> None:
-        self._tracker = tastypy_fast.SharedProgressTracker(path)
+    def __init__(self, path: str, durability: Durability = "process") -> None:
+        self._tracker = tastypy_fast.SharedProgressTracker(path, durability=durability)
 
     def __len__(self) -> int:
         return len(self._tracker)
@@ -91,6 +100,9 @@ class TastypyTasks(Shared, Tasks):
     def count_done_each(self, keys: list[str]) -> int:
         tracker = self._tracker
         return sum(tracker.done(key) for key in keys)
+
+    def claim_each(self) -> Iterator[str]:
+        return iter(self._tracker.try_keys())
 
     def claim_done(self, _batch: int = 1) -> int:
         tracker = self._tracker
@@ -118,6 +130,9 @@ class TastypyTasks(Shared, Tasks):
 
     def num_aborted(self) -> int:
         return self._tracker.num_aborted()
+
+    def sync(self) -> None:
+        self._tracker.sync()
 
     def close(self) -> None:
         self._tracker.close()

@@ -93,6 +93,19 @@ class LmdbDict(LmdbStore, OrderedDict):
             get = txn.get
             return sum(loads(get(key.encode()))["status"] for batch in batches for key in batch)
 
+    def read_many(self, batches: Batches) -> int:
+        """Read the values in the order of the index, because LMDB finds neighbours faster."""
+        loads = orjson.loads
+        total = 0
+        with self._env.begin(db=self._values) as txn:
+            getmulti = txn.cursor().getmulti
+            for batch in batches:
+                keys = [key.encode() for key in batch]
+                found = dict(getmulti(sorted(keys)))
+                for key in keys:
+                    total += loads(found[key])["status"]
+        return total
+
     def items(self) -> Iterator[tuple[str, Any]]:
         loads = orjson.loads
         with self._env.begin() as txn:

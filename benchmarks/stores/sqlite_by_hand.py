@@ -82,6 +82,16 @@ class SqliteDict(SqliteConnection, OrderedDict):
         self._db.execute("COMMIT")
         return total
 
+    def read_many(self, batches: Batches) -> int:
+        loads = orjson.loads
+        total = 0
+        for batch in batches:
+            marks = ", ".join("?" * len(batch))
+            found = dict(self._db.execute(f"SELECT key, value FROM items WHERE key IN ({marks})", batch))
+            for key in batch:
+                total += loads(found[key])["status"]
+        return total
+
     def items(self) -> Iterator[tuple[str, Any]]:
         loads = orjson.loads
         for key, value in self._db.execute("SELECT key, value FROM items ORDER BY number"):

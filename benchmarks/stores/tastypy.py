@@ -47,6 +47,10 @@ class TastypyDict(OrderedDict):
         pod = self._pod
         return sum(pod[key]["status"] for batch in batches for key in batch)
 
+    def read_many(self, batches: Batches) -> int:
+        pod = self._pod
+        return sum(value["status"] for batch in batches for _, value in pod.get_many(batch))
+
     def update(self) -> None:
         pod = self._pod
         for key in pod:

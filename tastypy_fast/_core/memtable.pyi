@@ -3,9 +3,7 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["Memtable", "MergedCursor", "MergedTransaction", "sorted_items"]
-
-def sorted_items(changes: dict[bytes, Any], integer_keys: bool) -> list[tuple[bytes, Any]]: ...
+__all__ = ["Memtable", "MergedCursor", "MergedTransaction"]
 
 @final
 class Memtable:

@@ -100,11 +100,11 @@ def require_store(path: str) -> None:
     except FileNotFoundError:
         raise no_store_error(path) from None
     _refuse_foreign(path)
-    # Another process may have created it since the names were read.
     if DATA not in names and not os.path.lexists(os.path.join(path, DATA)):
-        if was_complete(path):
-            raise _damaged(path, f"{DATA} is missing")
-        raise no_store_error(path)
+        _require_new(path)
+        # Another process may have created it since the names were read.
+        if not os.path.lexists(os.path.join(path, DATA)):
+            raise no_store_error(path)
 
 
 def no_store_error(path: str) -> StoreNotFoundError:
@@ -154,9 +154,18 @@ def begin_data_file(path: str) -> None:
     """Create an empty data file for a new store. Raises an error if a store has lost its data file."""
     name = os.path.join(path, DATA)
     if not os.path.lexists(name):
-        if was_complete(path):
-            raise _damaged(path, f"{DATA} is missing")
+        _require_new(path)
         os.close(open_regular(name, os.O_RDWR | os.O_CREAT))
+
+
+def _require_new(path: str) -> None:
+    """Raise an error if a store has lost its data file, which was missing a moment ago.
+
+    A complete store has a data file. So the file is looked for again, because another process may have created the
+    whole store in this moment.
+    """
+    if was_complete(path) and not os.path.lexists(os.path.join(path, DATA)):
+        raise _damaged(path, f"{DATA} is missing")
 
 
 def check_data_file(path: str, owned: bool) -> None:

@@ -4,12 +4,13 @@ from typing import Any, Final, Generic, TypeVar, final, overload
 from typing_extensions import TypeVarTuple, Unpack, disjoint_base
 
 from tastypy_fast._core.iterators import StoreHandle
+from tastypy_fast._core.lookup_iterator import LookupIterator
 from tastypy_fast._core.set_proxy import Operation, SetProxy
 from tastypy_fast._shared.write_transaction import WriteTransaction
 from tastypy_fast._type_parameters import K, T, V
 from tastypy_fast.types import StoreIterator
 
-__all__ = ["IN_MEMORY", "LiveIterator", "SharedPodHandle", "SharedTrackerHandle"]
+__all__ = ["IN_MEMORY", "LiveIterator", "SharedLookupIterator", "SharedPodHandle", "SharedTrackerHandle"]
 
 IN_MEMORY: Final[int]
 
@@ -35,6 +36,7 @@ class SharedPodHandle(Generic[K, V]):
     def _apply(self, operation: Operation) -> Any: ...
     def _iterate(self, kind: int, backwards: bool = False) -> StoreIterator[Any]: ...
     def _list(self, kind: int) -> list[Any]: ...
+    def _get_many(self, keys: Iterable[Any]) -> SharedLookupIterator: ...
     @property
     def set(self) -> SetProxy: ...
     @set.setter
@@ -70,6 +72,9 @@ class SharedTrackerHandle(SharedPodHandle[K, dict[str, Any]]):
     def _aborted_tasks(self, kind: int) -> StoreIterator[Any]: ...
     def _tasks_with_error(self, kind: int) -> StoreIterator[Any]: ...
     def _tasks_with(self, kind: int, wanted: int, unwanted: int) -> StoreIterator[Any]: ...
+
+@final
+class SharedLookupIterator(LookupIterator): ...
 
 @final
 class LiveIterator:

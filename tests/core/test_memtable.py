@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import struct
 
 import lmdb
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastypy_fast._core.memtable import Memtable, MergedTransaction, sorted_items
+from tastypy_fast._core.key_order import sorted_items
+from tastypy_fast._core.memtable import Memtable, MergedTransaction
 from tastypy_fast._core.status_block import block_facts, patched
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -95,6 +97,17 @@ def test_changes_merged_over_a_database_read_as_if_stored(databases, content, la
 
 def sorted_before(one, other, number):
     return one < other if number else struct.unpack("=q", one) < struct.unpack("=q", other)
+
+
+@pytest.mark.parametrize("size", [99, 100, 101, 5000])
+@pytest.mark.parametrize("make", [lambda number: number % 7, lambda number: number, lambda number: number << 40])
+def test_any_number_of_changes_is_sorted(size, make):
+    """Many are sorted byte by byte. Keys that agree in eight bytes are compared."""
+    numbers = random.Random(size).sample(range(2**20), size)
+    by_key = {b"same" * 3 + packed(make(number)) + packed(number)[:3]: number for number in numbers}
+    assert sorted_items(by_key, False) == sorted(by_key.items())
+    by_number = {packed(make(number)): number for number in numbers}
+    assert sorted_items(by_number, True) == sorted(by_number.items(), key=lambda pair: struct.unpack("=q", pair[0]))
 
 
 @given(st.lists(st.tuples(st.binary(max_size=12), st.integers()), max_size=200), st.binary(max_size=12))

@@ -12,6 +12,7 @@ from tastypy_fast import (
     NotAStoreError,
     StorePathError,
 )
+from tastypy_fast._lmdb import store_dir
 from tests.support.opening import tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -139,3 +140,20 @@ def test_lmdb_environment_of_another_program_is_refused_and_kept(any_class, path
     after = tree(path)
     assert after.keys() == before.keys()
     assert after["data.mdb"] == before["data.mdb"]
+
+
+@pytest.mark.parametrize("opens", [store_dir.begin_data_file, store_dir.require_store])
+def test_store_that_appears_while_it_is_opened_is_not_damaged(any_class, path, monkeypatch, opens):
+    path.mkdir()
+    was_complete = store_dir.was_complete
+
+    def create_first(folder):
+        monkeypatch.setattr(store_dir, "was_complete", was_complete)
+        any_class(folder, init={"a": {}}).close()
+        return was_complete(folder)
+
+    monkeypatch.setattr(store_dir, "was_complete", create_first)
+    opens(str(path))
+    assert store_dir.was_complete is was_complete
+    with any_class(path) as store:
+        assert list(store) == ["a"]

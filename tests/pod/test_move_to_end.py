@@ -34,6 +34,52 @@ def test_last_key_stays_where_it_is_and_is_not_dirty(kit, abc):
     assert abc.keys() == ["a", "b", "c"]
 
 
+def test_last_key_stays_where_it_is_after_others_were_assigned(kit, abc):
+    # The sync of an assignment without a lookup uses a number that no key has.
+    abc.sync()
+    loop = iter(abc)
+    assert list(islice(loop, 3)) == ["a", "b", "c"]
+    abc["a"] = kit.value(7)
+    abc.sync()
+    abc.move_to_end("c")
+    assert abc.dirty() == set()
+    assert list(loop) == []
+
+
+@pytest.mark.parametrize("is_synced", [False, True])
+@pytest.mark.parametrize("count", [1, 40])
+def test_last_key_stays_where_it_is_before_deleted_keys(kit, abc, count, is_synced):
+    later = [f"later {number}" for number in range(count)]
+    abc.update(kit.pairs(dict.fromkeys(later, 1)))
+    abc.sync()
+    loop = iter(abc)
+    assert list(islice(loop, 3)) == ["a", "b", "c"]
+    for key in later:
+        del abc[key]
+    if is_synced:
+        abc.sync()
+    for _ in range(2):
+        abc.move_to_end("c")
+        assert abc.dirty() == set() if is_synced else set(later)
+        assert abc.keys() == ["a", "b", "c"]
+    assert list(loop) == []
+    abc.move_to_end("b")
+    for state in kit.states(abc):
+        assert state.keys() == ["a", "c", "b"]
+
+
+def test_last_key_stays_where_it_is_before_a_deleted_key_when_another_cache_has_written(private_kit):
+    store = private_kit.open(init=private_kit.pairs(ABC))
+    store.sync()
+    other = private_kit.open(clone=False)
+    del store["c"]
+    other["a"] = private_kit.value(7)
+    other.sync()
+    store.move_to_end("b")
+    assert store.dirty() == {"c"}
+    assert store.keys() == ["a", "b"]
+
+
 def test_moved_key_is_dirty_and_counts_towards_sync_at(kit):
     # In a shared store the old place and the new one count, as for a key that is deleted and added again.
     store = kit.open(init=kit.pairs(ABC), sync_at=4 if kit.is_shared else 2)

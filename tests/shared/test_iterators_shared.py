@@ -221,3 +221,71 @@ def test_keys_values_and_items_are_snapshots(kit, switching_often):
             assert len(store.keys()) in (600, 601, 602)
 
     run_concurrently(write, read, read)
+
+
+# get_many()
+
+
+def looked_up(kit, store, wanted):
+    return {key: kit.plain(value) for key, value in store.get_many(wanted)}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_lookups_in_a_block_see_its_changes_and_others_do_not(kit, block, in_other_thread):
+    store = kit.open(init=kit.pairs(ABC))
+    loop = store.get_many(["a"] * 1000 + ["d", "a", "b"])
+    next(loop)
+    with block_of(store, block):
+        store["d"] = kit.value(4)
+        store.set.pop("a")
+        seen = looked_up(kit, store, "dcba")
+        assert seen == {"d": 4, "c": 3, "b": 2}
+        committed = seen if block == "alone" else {"c": 3, "b": 2, "a": 1}
+        assert in_other_thread(looked_up, kit, store, "dcba") == committed
+        # The first thousand was looked up before the block, the next one is looked up in it.
+        assert [key for key, _ in loop] == ["a"] * 999 + ["d", "b"]
+    assert looked_up(kit, store, "dcba") == seen
+
+
+def test_lookups_begun_in_a_block_continue_after_it(kit):
+    store = kit.open(init=kit.pairs(ABC))
+    with contextlib.suppress(Boom), store.transaction():
+        store["a"] = kit.value("undone")
+        loop = store.get_many(["a"] * 1001)
+        assert kit.plain(next(loop)[1]) == "undone"
+        raise Boom
+    assert [kit.plain(value) for _, value in loop] == ["undone"] * 999 + [1]
+
+
+def test_each_thousand_is_one_snapshot_while_another_process_writes(kit):
+    """The other process changes all values at once, while keys are read and while pairs are yielded."""
+    count = 2500
+    store = kit.open(init=kit.pairs(dict.fromkeys(range(count), 0)))
+
+    def write(pipe):
+        with kit.cls(store.path) as other:
+            while (number := pipe.recv()) is not None:
+                with other.locked():
+                    for key in range(count):
+                        other[key] = kit.value(number)
+                pipe.send("written")
+
+    with Child(write) as child:
+        def change(number):
+            child.pipe.send(number)
+            assert child.pipe.recv() == "written"
+
+        def wanted():
+            for key in range(count):
+                if key == 500:
+                    change(1)
+                yield key
+
+        seen = []
+        for key, value in store.get_many(wanted()):
+            seen.append(kit.plain(value))
+            if key in (300, 1700):
+                change(2 if key == 300 else 3)
+        child.pipe.send(None)
+        assert child.wait() == 0
+    assert seen == [1] * 1000 + [2] * 1000 + [3] * 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 # As a dict of one small store. The tests say which part of it is on disk.
 ABC = {"a": 1, "b": 2, "c": 3}
 
@@ -24,13 +26,17 @@ def freeing(cls, freed):
 
 
 def assert_freed_at_the_end(cls, path, count, make):
-    """Check that an iterator frees its store at its end, as CPython's ``test_free_after_iterating`` does for dicts."""
+    """Check that an iterator frees its store at its end, as CPython's ``test_free_after_iterating`` does for dicts.
+
+    ``make`` is the name of the method that makes the iterator, or a function of the store.
+    """
     freed = []
 
     def use_iterator(store):
         freed.append(next(iterator, None))
 
-    iterator = getattr(freeing(cls, use_iterator)(path, init={key: {} for key in range(count)}), make)()
+    call = operator.methodcaller(make) if isinstance(make, str) else make
+    iterator = call(freeing(cls, use_iterator)(path, init={key: {} for key in range(count)}))
     for _ in iterator:
         assert not freed
     assert freed == [None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from tastypy_fast import (
     PersistentOrderedDictException,
 )
 from tests.support.stores import logging
+from tests.support.storm import LENGTH
 
 STATUS = ("_done", "_aborted", "_tries")
 
@@ -144,4 +144,4 @@ class MachineOnDisk(RuleBasedStateMachine):
 
 # Shrinking one failure at a time takes long enough.
 ORDINARY = settings(max_examples=40, stateful_step_count=40, report_multiple_bugs=False)
-STORM = settings(ORDINARY, max_examples=int(os.environ.get("TASTYPY_FAST_STORM", "3000")), stateful_step_count=80)
+STORM = settings(ORDINARY, max_examples=round(3000 * LENGTH), stateful_step_count=80)

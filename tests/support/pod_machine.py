@@ -184,16 +184,15 @@ class PodMachine(MachineOnDisk):
 
     @rule(which=instances, key=keys)
     def move_to_end(self, which, key):
-        if key in self.now and self.now[key].place == max(item.place for item in self.now.values()) < self.places:
-            # Deleted keys lie behind the last key. It may stay or move, which only their deletions on disk show.
-            return
-        with self.step(which, *self.if_there(key)) as store:
+        # The last key stays where it is, so it does not become dirty, and nothing is synced.
+        is_moved = key in self.now and self.now[key].place < max(item.place for item in self.now.values())
+        with self.step(which, *[key] * is_moved) as store:
             if key not in self.now:
                 with pytest.raises(KeyError):
                     store.move_to_end(key)
             else:
                 store.move_to_end(key)
-                if self.now[key].place < max(item.place for item in self.now.values()):
+                if is_moved:
                     self.places += 1
                     self.now[key].place = self.places
 
@@ -381,6 +380,12 @@ class PodMachine(MachineOnDisk):
                 assert store.get(key, self) is self
                 with pytest.raises(KeyError):
                     store[key]
+
+    @rule(which=instances, some=st.lists(keys, max_size=6))
+    def read_many(self, which, some):
+        with self.step(which) as store:
+            found = [(key, text_of(value)) for key, value in store.get_many(some)]
+            assert found == [(key, text_of(self.now[key].value)) for key in some if key in self.now]
 
     @rule(which=instances)
     def count(self, which):

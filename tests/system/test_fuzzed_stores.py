@@ -162,8 +162,9 @@ def check_case(lives, path, seed):
     context = seed, name, damage.__name__
     was = [rows for _, rows in history]
 
-    assert not isinstance(faults, Exception) or isinstance(faults, NewerFormatError), (context, faults)
-    assert not any("read to its end" in fault for fault in faults), (context, faults)
+    if not isinstance(faults, NewerFormatError):
+        assert isinstance(faults, list), (context, faults)
+        assert not any("read to its end" in fault for fault in faults), (context, faults)
     if isinstance(repaired, Exception):
         assert isinstance(repaired, (NewerFormatError, NotAStoreError, PersistentOrderedDictIntegrityError)), context
         assert "read through" not in str(repaired), (context, repaired)
@@ -199,6 +200,7 @@ def test_damaged_pages_are_reported_and_readable_records_are_kept(lives, path, f
 
 
 @pytest.mark.storm
+@pytest.mark.timeout(3600)
 def test_storm_of_damaged_pages(lives, path, seed):
     for number in range(1500):
         check_case(lives, path, seed + number)

@@ -118,6 +118,17 @@ def loops_left_half_way(cls, path):
         store.revert()
 
 
+def lookups_left_half_way(cls, path):
+    with cls(path) as store:
+        for steps in (0, 1, 300, 1200):
+            loop = store.get_many(("k", number % 700) for number in range(2000))
+            for _ in range(steps):
+                next(loop)
+        assert len(list(store.get_many([("k", 1), None, "absent"]))) == 1
+        with pytest.raises(InvalidKeyError):
+            list(store.get_many([("k", 1), []]))
+
+
 def loops_that_outlive_their_store(cls, path):
     with reader_of(cls, path) as store:
         loop = store.iteritems()
@@ -182,7 +193,8 @@ def in_a_thread(cls, path):
 
 USES = [
     open_and_close, read_only, instances_of_one_path, lost, lost_in_a_cycle, loops_left_half_way,
-    loops_that_outlive_their_store, errors_in_use, error_in_init, error_in_with, conflicts, refused, in_a_thread,
+    lookups_left_half_way, loops_that_outlive_their_store, errors_in_use, error_in_init, error_in_with, conflicts,
+    refused, in_a_thread,
 ]  # fmt: skip
 
 

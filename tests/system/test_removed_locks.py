@@ -14,10 +14,11 @@ import pytest
 
 from tastypy_fast import POD, SharedPOD, StorageError, StoreInUseError, StoreNotFoundError, maintenance
 from tests.support.children import Child
+from tests.support.storm import LENGTH
 
 pytestmark = [pytest.mark.storm, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
-SECONDS = float(os.environ.get("TASTYPY_FAST_STORM", "60"))
+SECONDS = 60 * LENGTH
 # The errors that a process may get when it opens a store, or continues to use it.
 REFUSED = (StoreInUseError, StorageError, StoreNotFoundError)
 

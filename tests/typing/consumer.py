@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -73,6 +73,9 @@ def pod(pod: PersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.iteritems(), StoreIterator[tuple[str, Page]])
     assert_type(next(pod.iteritems()), tuple[str, Page])
     assert_type(next(iter(pod)), str)
+    assert_type(pod.get_many(["a", "b"]), Iterator[tuple[str, Page]])
+    assert_type(dict(pod.get_many(key for key in pod)), dict[str, Page])
+    assert_type(list(pod.get_many(pod)), list[tuple[str, Page]])
 
     # Changing
     pod["a"] = {"n": 1}
@@ -172,6 +175,9 @@ def shared_pod(pod: SharedPersistentOrderedDict[str, Page]) -> None:
     assert_type(pod.iteritems(), StoreIterator[tuple[str, Page]])
     assert_type(next(pod.iteritems()), tuple[str, Page])
     assert_type(next(iter(pod)), str)
+    assert_type(pod.get_many(["a", "b"]), Iterator[tuple[str, Page]])
+    assert_type(dict(pod.get_many(key for key in pod)), dict[str, Page])
+    assert_type(list(pod.get_many(pod)), list[tuple[str, Page]])
 
     # Changing
     pod["a"] = {"n": 1}

@@ -9,6 +9,7 @@ from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, Task
 from tastypy_fast._core.key_codec cimport describe, encode_key, wanted_key
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.locks cimport Lock
+from tastypy_fast._core.lookup_iterator cimport LookupIterator
 from tastypy_fast._core.set_proxy cimport Operation
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.task_queue cimport TaskQueue, TaskSlot
@@ -280,6 +281,10 @@ cdef class PodHandle(StoreHandle):
     def _list(self, int kind):
         """Return a list of everything that _iterate() yields."""
         return list(StoreIterator(self, kind))
+
+    def _get_many(self, keys):
+        """Iterate over pairs of the keys that exist."""
+        return LookupIterator(self, keys)
 
     def get(self, key, default=None):
         """Return the value of a key, or ``default`` if the key does not exist.

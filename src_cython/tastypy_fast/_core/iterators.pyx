@@ -559,9 +559,7 @@ cdef class TaskIterator(StoreIterator):
             return {"_done": (status & DONE) != 0, "_aborted": (status & ABORTED) != 0, "_tries": tries_of(status)}
         if entry is None:
             entry = tasks.entry_from_record(record.key[:record.key_size], seq, item)
-        elif entry.value is not None:
-            return tasks.copy_of(entry, YieldedCopy.__new__(YieldedCopy))
-        return tasks.decode(entry.key, seq, entry.codec, entry.payload)
+        return tasks.copy_of_entry(entry)
 
     cdef int refill(self) except -1:
         cdef TaskCache tasks = self.tasks

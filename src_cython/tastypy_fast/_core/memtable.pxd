@@ -1,7 +1,6 @@
 from tastypy_fast._core.deleted_runs cimport DeletedRuns
 
 cdef object patched_if(object change, object below)
-cpdef list sorted_items(dict changes, bint integer_keys)
 
 cdef class Memtable:
     cdef dict changes

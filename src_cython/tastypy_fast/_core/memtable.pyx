@@ -10,25 +10,17 @@ applied when the block is read, because most blocks are patched many times befor
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.ref cimport PyObject
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport qsort
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 from tastypy_fast._core.cache_entry cimport pack
 from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
+from tastypy_fast._core.key_order cimport sorted_items
 from tastypy_fast._core.status_block cimport latest, patched
 
 from bisect import bisect_left, bisect_right, insort
 from itertools import islice
 
-__all__ = ["Memtable", "MergedCursor", "MergedTransaction", "sorted_items"]
-
-cdef extern from "Python.h":
-    int PyDict_Next(PyObject* value, Py_ssize_t* position, PyObject** key, PyObject** item)
-    const char* bytes_of "PyBytes_AS_STRING"(PyObject* value) nogil
-    Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject* value) nogil
+__all__ = ["Memtable", "MergedCursor", "MergedTransaction"]
 
 # Stands for a key that a memtable does not have.
 MISSING = object()
@@ -147,90 +139,6 @@ cdef class Memtable:
                 held = 0
         if start < at:
             yield pairs[start:]
-
-
-# Sorting
-
-# Pairs are sorted by 8 bytes of each key, and whole keys are compared only if these bytes are equal. For 50,000 pairs
-# this takes half as long as sorting the keys and then reading their values, because memory latency dominates.
-
-cdef struct SortItem:
-    uint64_t rank
-    PyObject* key
-    PyObject* change
-
-
-cdef int compare_ranks(const void* left, const void* right) noexcept nogil:
-    cdef uint64_t a = (<const SortItem*>left).rank, b = (<const SortItem*>right).rank
-    return (a > b) - (a < b)
-
-
-cdef int compare_keys(const void* left, const void* right) noexcept nogil:
-    cdef int found = compare_ranks(left, right)
-    cdef PyObject* a = (<const SortItem*>left).key
-    cdef PyObject* b = (<const SortItem*>right).key
-    cdef Py_ssize_t size_a, size_b
-    if found:
-        return found
-    size_a = size_of(a)
-    size_b = size_of(b)
-    found = memcmp(bytes_of(a), bytes_of(b), min(size_a, size_b))
-    return found if found else (size_a > size_b) - (size_a < size_b)
-
-
-cdef uint64_t rank_of(const char* key, Py_ssize_t size, Py_ssize_t start) noexcept:
-    """Return the 8 bytes of a key from ``start`` on as a number. Bytes after the end of the key are 0."""
-    cdef uint64_t rank = 0
-    cdef Py_ssize_t at
-    for at in range(start, start + 8):
-        rank = rank << 8 | (<unsigned char>key[at] if at < size else 0)
-    return rank
-
-
-cdef Py_ssize_t common_prefix(dict changes) noexcept:
-    """Return the length of the prefix that all keys share."""
-    cdef Py_ssize_t position = 0, shared = -1, at
-    cdef PyObject* key
-    cdef PyObject* change
-    cdef const char* first = NULL
-    while PyDict_Next(<PyObject*>changes, &position, &key, &change):
-        if first == NULL:
-            first = bytes_of(key)
-            shared = size_of(key)
-        shared = min(shared, size_of(key))
-        at = 0
-        while at < shared and bytes_of(key)[at] == first[at]:
-            at += 1
-        shared = at
-    return shared
-
-
-cpdef list sorted_items(dict changes, bint integer_keys):
-    """Return the pairs of a dict in the order of its keys, which are bytes or integer keys."""
-    cdef Py_ssize_t size = len(changes), position = 0, at = 0, start = 0
-    cdef PyObject* key
-    cdef PyObject* change
-    cdef SortItem* items = <SortItem*>PyMem_Malloc(size * sizeof(SortItem) + 1)
-    cdef list pairs = []
-    if items == NULL:
-        raise MemoryError
-    try:
-        if not integer_keys:
-            start = common_prefix(changes)
-        while PyDict_Next(<PyObject*>changes, &position, &key, &change):
-            items[at].key = key
-            items[at].change = change
-            if integer_keys:
-                memcpy(&items[at].rank, bytes_of(key), 8)
-            else:
-                items[at].rank = rank_of(bytes_of(key), size_of(key), start)
-            at += 1
-        qsort(items, size, sizeof(SortItem), compare_ranks if integer_keys else compare_keys)
-        for at in range(size):
-            pairs.append((<object>items[at].key, <object>items[at].change))
-    finally:
-        PyMem_Free(items)
-    return pairs
 
 
 # Reading through memtables

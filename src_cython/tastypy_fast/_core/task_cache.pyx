@@ -81,18 +81,25 @@ cdef class TaskCache(WriteCache):
 
     cdef object decode(self, bytes key, long long seq, int codec, bytes payload):
         cdef uint32_t status = self.status.get(seq)
+        cdef dict value = self.decode_with(key, status, codec, payload)
+        self.decoded_status = status & ~(CLAIMED | ERROR)
+        if codec != NO_PAYLOAD and "_error" in value:
+            self.decoded_status |= ERROR
+        return value
+
+    cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff:
+        return self.status.get(seq)
+
+    cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload):
         cdef dict value = {}
         if not status & PRESENT:
             raise self.damaged(self.key_of(key), "the task has no status")
         write_status_to_dict(value, status)
-        self.decoded_status = status & ~(CLAIMED | ERROR)
         if codec != NO_PAYLOAD:
             try:
                 value.update(load_value(codec, payload))
             except (PersistentOrderedDictIntegrityError, TypeError, ValueError) as error:
                 raise self.damaged(self.key_of(key), error) from error
-            if "_error" in value:
-                self.decoded_status |= ERROR
         return value
 
     cdef bytes serialise(self, Entry entry, int* codec):

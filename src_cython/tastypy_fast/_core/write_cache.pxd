@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t
 from tastypy_fast._core.cache_entry cimport Entry, LastYielded, YieldedCopy
 from tastypy_fast._core.deleted_runs cimport DeletedRuns
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
+from tastypy_fast._core.record_codec cimport Record
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule
 
@@ -65,6 +66,8 @@ cdef class WriteCache:
     cdef long long pending(self) except -1
     # Hooks that TaskCache overrides
     cdef object decode(self, bytes key, long long seq, int codec, bytes payload)
+    cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff
+    cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload)
     cdef bytes serialise(self, Entry entry, int* codec)
     cdef bytes dump(self, object value, int* codec)
     cdef int write_status_to_value(self, object value, long long seq) except -1
@@ -86,6 +89,7 @@ cdef class WriteCache:
     cdef Entry entry_of(self, bytes key)
     cdef bint is_last_yielded(self, bytes key) except -1
     cdef bytes find_record(self, bytes key, long long* seq)
+    cdef int parse_found(self, bytes key, bytes raw, Record* record) except -1
     cdef long long find_seq(self, bytes key) except? -3
     cdef list find_seqs(self, list keys)
     cdef Entry entry_from_record(self, bytes key, long long seq, bytes record)
@@ -116,6 +120,7 @@ cdef class WriteCache:
     cdef int remove_entry(self, Entry entry) except -1
     cdef int relocate(self, Entry entry) except -1
     # Copies of values
+    cdef object copy_of_entry(self, Entry entry)
     cdef object copy_of(self, Entry entry, YieldedCopy copied)
     cdef bint is_changed(self, Entry entry, YieldedCopy copied) except -1
     cdef list running_copies(self)

@@ -29,7 +29,7 @@ from tastypy_fast._core.cache_entry cimport (
     make_entry,
     pack,
 )
-from tastypy_fast._core.deleted_runs cimport DeletedRuns
+from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
@@ -153,6 +153,14 @@ cdef class WriteCache:
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
 
+    cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff:
+        """Return the status that ``decode_with()`` needs."""
+        return 0
+
+    cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload):
+        """Decode a value with a status that was read before. The caller need not hold the lock."""
+        return self.decode(key, ABSENT, codec, payload)
+
     cdef bytes serialise(self, Entry entry, int* codec):
         """Encode the value of an entry, which the caller may have changed, as JSON."""
         return self.dump(entry.value, codec)
@@ -248,7 +256,6 @@ cdef class WriteCache:
     cdef bytes find_record(self, bytes key, long long* seq):
         """Return the record of a key on disk and set ``seq``, or return None. The caller holds the lock."""
         cdef Record record
-        cdef bytes raw
         if self.is_last_yielded(key):
             seq[0] = self.last_yielded.record_seq
             return self.last_yielded.record
@@ -257,15 +264,20 @@ cdef class WriteCache:
             return None
         seq[0] = unpack_seq(self.store, number)
         raw = self.get(number, self.store.values)
+        self.parse_found(key, raw, &record)
+        return raw
+
+    cdef int parse_found(self, bytes key, bytes raw, Record* record) except -1:
+        """Parse the record to which the index refers for a key. ``raw`` is None if there is none."""
         if raw is None:
             raise self.damaged(self.key_of(key), "the index refers to a record that does not exist")
         try:
-            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), record)
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
-        if record.key[:record.key_size] != key:
+        if record.key_size != PyBytes_GET_SIZE(key) or memcmp(record.key, PyBytes_AS_STRING(key), record.key_size):
             raise self.damaged(self.key_of(key), "the index refers to the record of another key")
-        return raw
+        return 0
 
     cdef long long find_seq(self, bytes key) except? -3:
         """Return the seq of a key in the cache or on disk, or ABSENT."""
@@ -357,6 +369,8 @@ cdef class WriteCache:
                 # Another cache on this store (clone=False) has also deleted the key.
                 self.drop(entry)
                 continue
+            else:
+                self.deleted.add(entry.disk_seq)
             if entry.exists and entry.disk_seq == ABSENT and not entry.dirty and not entry.relocated:
                 # The key was only read here, and another cache has deleted it since.
                 self.drop(entry)
@@ -693,8 +707,7 @@ cdef class WriteCache:
         try:
             self.resolve()
             entry = self.existing(key, original)
-            # The last key stays where it is.
-            if entry.seq < self.store.next_free() - 1:
+            if not is_last(self, entry.seq):
                 self.relocate(entry)
                 self.sync_if_due(sync_at)
         finally:
@@ -741,6 +754,12 @@ cdef class WriteCache:
             self.end_op()
 
     # Copies that iterators yield
+
+    cdef object copy_of_entry(self, Entry entry):
+        """Return a copy of the value of an entry, which ``mark_dirty()`` does not save."""
+        if entry.value is not None:
+            return self.copy_of(entry, YieldedCopy.__new__(YieldedCopy))
+        return self.decode(entry.key, entry.seq, entry.codec, entry.payload)
 
     cdef object copy_of(self, Entry entry, YieldedCopy copied):
         """Return a copy of a value that ``pod[key]`` returned before, with the caller's changes since."""
@@ -1225,6 +1244,34 @@ cdef class WriteCache:
             ensure(self.new_seqs == sorted(self.new_seqs), "new entries are out of order")
         finally:
             self.end_op()
+
+
+cdef bint is_last(WriteCache cache, long long seq) except -1:
+    """Return whether no key follows the one at a seq. Deleted keys may, and numbers that no key has.
+
+    The caller holds the lock, and no entry is unresolved.
+    """
+    cdef StoreBase store = cache.store
+    cdef DeletedStretch stretch
+    cdef long long found = seq, first
+    if seq == store.next_free() - 1:
+        return True
+    # A relocated key has its new seq here, so its record on disk is not reached below.
+    if cache.new_entries and cache.new_seqs[len(cache.new_seqs) - 1] > seq:
+        return False
+    stretch = DeletedStretch(cache.runs, True)
+    cursor = store.reader().cursor(store.values)
+    there = cursor.last()
+    while there:
+        found = unpack_seq(store, cursor.key())
+        if found <= seq or found not in cache.deleted:
+            break
+        first = stretch.skip(found)
+        if first != found:
+            cursor.set_range(pack(first))
+        there = cursor.prev()
+    stretch.stop()
+    return not there or found <= seq
 
 
 cdef int ensure(bint holds, str what) except -1:

@@ -7,6 +7,7 @@ from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._shared.direct_writes cimport assign_directly, change_directly, record_of, reset_tries_directly
 from tastypy_fast._core.iterators cimport KEYS, StoreHandle, StoreIterator, TaskIterator
 from tastypy_fast._core.key_codec cimport encode_key, wanted_key
+from tastypy_fast._core.lookup_iterator cimport LookupIterator
 from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.task_cache cimport TaskCache
@@ -19,7 +20,7 @@ from tastypy_fast._shared.direct_writes import finish_many
 from tastypy_fast._lmdb.engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
-__all__ = ["IN_MEMORY", "LiveIterator", "SharedPodHandle", "SharedTrackerHandle"]
+__all__ = ["IN_MEMORY", "LiveIterator", "SharedLookupIterator", "SharedPodHandle", "SharedTrackerHandle"]
 
 # The number of changes of a block that stay in memory before they are written into its transaction.
 IN_MEMORY = 10_000
@@ -117,6 +118,10 @@ cdef class SharedPodHandle:
             return list(StoreIterator(handle, kind))
         finally:
             cache.end_op()
+
+    def _get_many(self, keys):
+        """Iterate over pairs of the keys that exist."""
+        return SharedLookupIterator(self, keys)
 
     # One change
 
@@ -531,6 +536,14 @@ cdef class SharedTrackerHandle(SharedPodHandle):
     def _tasks_with(self, int kind, uint32_t wanted, uint32_t unwanted):
         """Iterate over the tasks whose status has the flags ``wanted`` and not the flags ``unwanted``."""
         return LiveIterator(self, lambda handle: TaskIterator(handle, kind, wanted, unwanted, False, False))
+
+
+@cython.final
+cdef class SharedLookupIterator(LookupIterator):
+    """Look up many keys of a shared store: inside a block of this thread in its transaction, otherwise as committed."""
+
+    cdef StoreHandle handle(self):
+        return (<SharedPodHandle?>self.store).read_handle()
 
 
 @cython.final

@@ -171,9 +171,9 @@ class SharedTrackerMachine(SharedPodMachine, TrackerMachine):
     @rule(which=instances, key=keys)
     def move_to_end(self, which, key):
         claim = self.claims.get(key)
-        if claim is None:
+        if claim is None or self.in_order()[-1][0] == key:
             super().move_to_end(which, key)
-        elif self.in_order()[-1][0] != key:
+        else:
             is_released = self.waits(claim)
             with self.step(which, key) as store:
                 store.move_to_end(key)

@@ -279,6 +279,6 @@ class TestTwoProcesses(TwoProcesses.TestCase):
 
 
 @pytest.mark.storm
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(0)
 class TestTwoProcessesStorm(TwoProcesses.TestCase):
     settings = STORM

@@ -340,6 +340,6 @@ class TestTwoWorkers(TwoWorkers.TestCase):
 
 
 @pytest.mark.storm
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(0)
 class TestTwoWorkersStorm(TwoWorkers.TestCase):
     settings = STORM
