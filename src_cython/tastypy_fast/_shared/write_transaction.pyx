@@ -39,8 +39,9 @@ cdef enum:
     # Without it, the map could become full inside the block, which cannot be run again.
     ROOM = 1 << 30
     LEAST_ROOM = 1 << 18
-    # About how many bytes a small transaction writes, because it changes four or five pages.
-    COMMIT_SIZE = 20 << 10
+    # About how many bytes a small transaction writes: four or five pages, and two more of the list of free pages, which
+    # is long while a slot protects a flush point.
+    COMMIT_SIZE = 24 << 10
     # The background thread flushes when so many bytes are waiting. At the limit the commit flushes itself, because
     # writers must not outrun the disk.
     FLUSH_SIZE = 4 << 20
