@@ -50,32 +50,36 @@ def acquire(path: str | os.PathLike[str], options: Options, store_type: type[Sto
     """Open a store as ``store_type``, or join the open instances on its path. Each call needs one ``release()``."""
     real = resolved(path)
     with _registry_lock:
-        store = _registry.get(real)
-        if store is not None:
-            for lost in [cache for cache in store.caches if cache.closed]:
-                # An interrupt came while this cache was closed.
-                _forget(store, lost)
-            if not store.caches:
-                _let_go(store)
-                store = None
-        if store is None:
-            store = _registry[real] = store_type(real, options)
-            shutdown.save_at_exit(_save_at_exit)
-            store.save_at_exit = functools.partial(shutdown.save_at_exit, _save_at_exit)
-            store.wake_background = _background.wake
-            if options.mode == "w" and not _exiting:
-                shutdown.watch_signals(_end_by_signal, _background.wake)
-        else:
-            store.check_options(options)
-        cache = store.shared_cache if clone else None
-        if cache is None:
-            cache = make_cache(store)
-            cache.writes_through = _exiting
-            store.caches[cache] = 0
-            if clone:
-                store.shared_cache = cache
-        store.caches[cache] += 1
-        return store, cache
+        while True:
+            store = _registry.get(real)
+            if store is not None:
+                for lost in [cache for cache in store.caches if cache.closed]:
+                    # An interrupt came while this cache was closed.
+                    _forget(store, lost)
+                if not store.caches:
+                    _let_go(store)
+                    store = None
+            if store is None:
+                store = _registry[real] = store_type(real, options)
+                shutdown.save_at_exit(_save_at_exit)
+                store.save_at_exit = functools.partial(shutdown.save_at_exit, _save_at_exit)
+                store.wake_background = _background.wake
+                if options.mode == "w" and not _exiting:
+                    shutdown.watch_signals(_end_by_signal, _background.wake)
+            else:
+                store.check_options(options)
+            cache = store.shared_cache if clone else None
+            if cache is None:
+                cache = make_cache(store)
+                cache.writes_through = _exiting
+                store.caches[cache] = 0
+                if clone:
+                    store.shared_cache = cache
+            # The garbage collector may have run at any line above. If it released the last instance, which was lost in
+            # a reference cycle, the store is closed now. It does not run between this test and the count.
+            if _registry.get(real) is store and cache in store.caches:
+                store.caches[cache] += 1
+                return store, cache
 
 
 def release(store: Store, cache: WriteCache) -> None:

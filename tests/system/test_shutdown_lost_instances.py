@@ -7,6 +7,7 @@ import gc
 import pytest
 
 from tastypy_fast import UnstorableValueError
+from tastypy_fast._store.store import Store
 from tests.support.stores import changing
 
 pytestmark = [
@@ -34,6 +35,27 @@ def test_instance_in_a_reference_cycle_is_saved_by_the_garbage_collector(any_cla
     gc.collect()
     with any_class(path, gzipped=True) as again:
         assert "a" in again
+
+
+def test_instance_that_is_collected_while_another_one_opens_leaves_that_one_open(any_class, path, monkeypatch):
+    check_options = Store.check_options
+
+    def collect(store, options):
+        gc.collect()
+        check_options(store, options)
+
+    lost = any_class(path)
+    lost["a"] = {}
+    lost.me = lost
+    monkeypatch.setattr(Store, "check_options", collect)
+    gc.disable()
+    try:
+        del lost
+        with any_class(path) as store:
+            store["b"] = {}
+            assert store.keys() == ["a", "b"]
+    finally:
+        gc.enable()
 
 
 def test_iterator_keeps_its_store_open(any_class, path):
