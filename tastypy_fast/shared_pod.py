@@ -6,7 +6,7 @@ import builtins
 import os
 from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, cast, overload
 
 from tastypy_fast._core.handles import PodHandle
 from tastypy_fast._core.key_codec import lookup_key
@@ -35,6 +35,9 @@ from tastypy_fast.pod import DEFAULT_FILE_SIZE, DEFAULT_SYNC_AT
 from tastypy_fast.types import Durability, Pairs
 
 __all__ = ["SharedPOD", "SharedPersistentOrderedDict"]
+
+# How many snapshots dirty() begins before it waits for the writer lock.
+SNAPSHOTS = 10
 
 Self = TypeVar("Self", bound="SharedPersistentOrderedDict[Any, Any]")
 
@@ -515,11 +518,17 @@ class SharedPersistentOrderedDict(  # type: ignore[misc]  # keys() and its like 
             >>> pod.dirty()
             {'a'}
         """
-        handle = self._read_handle()
-        with handle._one_step:
-            cache = handle._open_cache
-            cache.sync(False)
-            return builtins.set(cache.store.undo_log.changed_keys())
+        for _ in range(SNAPSHOTS):
+            handle = self._read_handle()
+            with handle._one_step:
+                cache = handle._open_cache
+                cache.sync(False)
+                found = cache.store.undo_log.changed_keys()
+            if found is not None:
+                return cast("builtins.set[K]", found)
+        # Others commit and sync faster than this process reads.
+        with self.locked():
+            return self.dirty()
 
     def hold(self) -> None:
         """Suspend the automatic sync for all processes.

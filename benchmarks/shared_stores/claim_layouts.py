@@ -30,13 +30,14 @@ SYNC_AT = 1000
 
 
 class BareClaims(Shared, Tasks):
-    """The layout of tastypy_fast: claims and before-images are databases of their own."""
+    """The layout of tastypy_fast up to format 4: claims and before-images are databases of their own."""
 
     layout = "claims and undo log in databases"
     # The bytes of a status, and how many of them a block has. Two blocks fill a page.
     entry_size = 4
     tasks_per_block = 500
-    # The places of a claim and of a before-image: "database", "file", "status" or "" for nowhere.
+    # The places of a claim and of a before-image: "database", "main" (LMDB's main database), "file", "status" or "" for
+    # nowhere.
     claim: ClassVar[str] = "database"
     image: ClassVar[str] = "database"
 
@@ -47,6 +48,8 @@ class BareClaims(Shared, Tasks):
         self._values, self._order, self._status, self._claims, self._images = (
             self._env.open_db(name.encode()) for name in names
         )
+        if self.claim == "main":
+            self._claims = self._env.open_db(None)
         self._log = os.open(os.path.join(path, "images"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
         # The tasks with an image, and the images that the next commit appends to the file.
         self._logged: set[int] = set()
@@ -113,7 +116,7 @@ class BareClaims(Shared, Tasks):
                     self._next = seq + 1
                     if not status & (DONE | CLAIMED):
                         self._record_image(txn, seq, status)
-                        if self.claim == "database":
+                        if self.claim in ("database", "main"):
                             txn.put(SEQ.pack(seq), CLAIM, db=self._claims)
                         NUMBER.pack_into(block, self._at(seq), (status | CLAIMED) + ONE_TRY)
                         keys.append(txn.get(SEQ.pack(seq), db=self._values).partition(b"\0")[0].decode())
@@ -141,7 +144,7 @@ class BareClaims(Shared, Tasks):
                     blocks[number] = self._block(txn, number)
                 (status,) = NUMBER.unpack_from(blocks[number], self._at(seq))
                 self._record_image(txn, seq, status)
-                if self.claim == "database":
+                if self.claim in ("database", "main"):
                     txn.delete(packed, db=self._claims)
                 NUMBER.pack_into(blocks[number], self._at(seq), (status | DONE) & ~CLAIMED)
             for number, block in blocks.items():
@@ -190,6 +193,13 @@ class ImagesInFile(BareClaims):
     image = "file"
 
 
+class ClaimsInMainImagesInFile(ImagesInFile):
+    """The layout of tastypy_fast: claims are in the main database, whose page each commit writes anyway."""
+
+    layout = "claims in the main database, undo log in a file"
+    claim = "main"
+
+
 class ClaimsInStatus(BareClaims):
     """A status has room for its claim, so that a block has fewer of them."""
 
@@ -214,5 +224,5 @@ class NoClaims(BareClaims):
 
 
 LAYOUTS: tuple[type[BareClaims], ...] = (
-    BareClaims, ImagesInFile, ClaimsInStatus, ClaimsInStatusImagesInFile, NoClaims,
+    BareClaims, ImagesInFile, ClaimsInMainImagesInFile, ClaimsInStatus, ClaimsInStatusImagesInFile, NoClaims,
 )  # fmt: skip

@@ -3,6 +3,7 @@ from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import disjoint_base
 
+from tastypy_fast._core.before_images import BeforeImages
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.running_tasks import RunningTasks
 from tastypy_fast._core.worker_slots import WorkerSlots
@@ -28,14 +29,13 @@ class StoreBase:
     order: Any
     status: Any
     meta: Any
-    images: Any
+    images: BeforeImages | None
     claims: Any
     wal: Any
     worker_number: int
     worker_slots: WorkerSlots | None
     summary: Any
     wrote: bool
-    before_image_count: int
     files_checked: int
     running_tasks: RunningTasks | None
     waiting_tries: dict[bytes, int]

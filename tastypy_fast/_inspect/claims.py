@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from tastypy_fast._core.claim_record import ClaimRecord, read_claim
-from tastypy_fast._core.memtable import MergedTransaction
+from tastypy_fast._core.claim_record import ClaimRecord
 from tastypy_fast._inspect.lock_holders import how_is_open
-from tastypy_fast._lmdb.engine import NotFound
 from tastypy_fast._store.live_workers import WorkerFacts, counts_as_tried, read_worker_files
 from tastypy_fast._store.running_file import read_running
 from tastypy_fast._store.store import Store
+from tastypy_fast._store.stored_claims import read_stored_claims
 from tastypy_fast.types import ClaimState
 
 __all__ = ["ActiveClaim", "ClaimReader", "Claims", "one_snapshot"]
@@ -117,18 +115,11 @@ def _read_tried(store: Store) -> Iterator[bytes]:
     return (key for key, _ in running if is_alive)
 
 
-def _stored_claims(txn: Any, store: Any) -> list[tuple[int, ClaimRecord]]:
-    database = store.claims
-    if database is None:
-        if store.writable or isinstance(txn, MergedTransaction):
-            # The process that wrote the log, or this one, has dropped all claims when it opened the store.
-            return []
-        try:
-            # Open the database in a read transaction, because outside one LMDB would wait for the writer lock.
-            database = store.db.open_db(b"claims", txn=txn, create=False, integerkey=True)
-        except NotFound:  # the store was never shared
-            return []
-    return [(int.from_bytes(raw_id, sys.byteorder), read_claim(raw)) for raw_id, raw in txn.cursor(database)]
+def _stored_claims(txn: Any, store: Any) -> Iterable[tuple[int, ClaimRecord]]:
+    if store.claims is None and store.writable:
+        # A private store has released all claims when it was opened.
+        return []
+    return read_stored_claims(store.db, txn)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from struct import error as struct_error
 from struct import unpack_from
 
 from tastypy_fast._lmdb.page_format import (
+    DEEPEST,
     FILE_FORMAT,
     INTEGER_KEY,
     MAGIC,
@@ -72,9 +73,9 @@ def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
 
 
 def find_databases(name: str) -> list[bytes]:
-    """Return the names of the databases in a data file, read from one page. Empty if the page cannot be read.
+    """Return the first keys of the main database in a data file, which name databases. Empty if they cannot be read.
 
-    This is safe while another process writes, because the page counts only if there was no commit in between. The
+    This is safe while another process writes, because the pages count only if there was no commit in between. The
     result is also empty if there was a commit during each attempt.
     """
     descriptor = open_regular(name, os.O_RDONLY)
@@ -85,7 +86,10 @@ def find_databases(name: str) -> list[bytes]:
                 if meta.main.root == NO_ROOT:
                     return []
                 reader = PageReader(descriptor, meta)
-                nodes = reader.nodes(meta.main.root, meta.main.depth == 1, "the list of databases")
+                page = meta.main.root
+                for level in range(1, min(meta.main.depth, DEEPEST) + 1):
+                    nodes = reader.nodes(page, level == meta.main.depth, "the list of databases")
+                    page = nodes[0][0]
                 names = [key for _, key, _, _ in nodes]
                 if newest_meta(descriptor) == meta:
                     return names

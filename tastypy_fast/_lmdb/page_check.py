@@ -36,6 +36,7 @@ from tastypy_fast._lmdb.page_format import (
     read_meta,
 )
 from tastypy_fast._lmdb.safe_files import open_regular
+from tastypy_fast._lmdb.store_dir import CLAIM_PREFIX
 
 __all__ = ["find_page_faults"]
 
@@ -173,9 +174,10 @@ class _PageCheck:
                     count = self._reader.overflow(at, size, where)
                     self._use(at, count, where)
                     overflows += count
-                if bool(flags & SUB_DATA) != has_databases or (has_databases and len(data) != RECORD.size):
+                is_database = has_databases and not key.startswith(CLAIM_PREFIX)
+                if bool(flags & SUB_DATA) != is_database or (is_database and len(data) != RECORD.size):
                     raise Damage(f"{where} has an entry that does not belong there")
-                if has_databases:
+                if is_database:
                     found.append((key, Record(*RECORD.unpack(data))))
                 elif where is _FREE_LIST:
                     self._newest_free = key

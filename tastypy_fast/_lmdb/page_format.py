@@ -19,6 +19,8 @@ from struct import Struct, unpack_from
 from sys import byteorder
 from typing import NamedTuple
 
+from tastypy_fast._lmdb.page_nodes import read_nodes
+
 __all__ = [
     "BIG_DATA",
     "BRANCH",
@@ -48,7 +50,6 @@ __all__ = [
 _PAGE = Struct("=QHHHH")
 _META = Struct("=16x II QQ 48s 48s QQ")
 RECORD = Struct("=IHHQQQQQ")
-_NODE = Struct("=HHHH")
 MAGIC, FILE_FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8  # page flags
 BIG_DATA, SUB_DATA = 1, 2  # node flags
@@ -255,35 +256,10 @@ class PageReader:
         page = os.pread(self._descriptor, meta.page_size, number * meta.page_size)
         if len(page) < meta.page_size:
             raise Damage(f"it is truncated: page {number} of {where} is missing")
-        own_number, _, flags, lower, upper = _PAGE.unpack_from(page)
-        sound = own_number == number and flags == (LEAF if is_leaf else BRANCH)
-        if not sound or not 16 < lower <= upper <= meta.page_size or lower & 1:
-            raise Damage(f"page {number} of {where} is overwritten")
-        offsets = unpack_from(f"={(lower - 16) // 2}H", page, 16)
-        if min(offsets) < upper or max(offsets) + 8 > meta.page_size:
-            raise Damage(f"page {number} of {where} has a node outside")
-        found, used, odd, unpack = [], 0, 0, _NODE.unpack_from
-        for offset in offsets:
-            low, high, flags, key_size = unpack(page, offset)
-            start = offset + 8 + key_size
-            first = low | high << 16
-            if is_leaf:
-                end = start + (8 if flags & BIG_DATA else first)
-                odd |= flags
-            else:
-                first |= flags << 32
-                end = start
-            if end > meta.page_size or key_size > MAX_KEY_SIZE or (key_size == 0 and is_leaf):
-                raise Damage(f"page {number} of {where} has a node that cannot be read")
-            # Each node begins at an even offset.
-            used += end - offset + (end - offset & 1)
-            odd |= (offset & 1) << 16
-            found.append((first, page[offset + 8 : start], page[start:end], flags))
-        if odd & ~(0xFFFF if any_flags else BIG_DATA | SUB_DATA):
-            raise Damage(f"page {number} of {where} has a node that cannot be read")
-        if used != meta.page_size - upper:
-            raise Damage(f"page {number} of {where} has nodes that overlap")
-        return found
+        try:
+            return read_nodes(page, number, is_leaf, any_flags)
+        except ValueError as reason:
+            raise Damage(f"page {number} of {where} {reason}") from reason
 
     def overflow(self, number: int, size: int, where: str) -> int:
         """Check the first page of a large value, and return how many pages the value has.

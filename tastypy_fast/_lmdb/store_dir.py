@@ -61,7 +61,7 @@ __all__ = [
 Identity = tuple[int, int]
 
 DATA, LMDB_LOCK, OWNER, TURN, WORKERS = "data.mdb", "lock.mdb", "owner.lock", "turn.lock", "workers"
-FLUSHED, RUNNING = "flushed", "running"
+FLUSHED, RUNNING, UNDO = "flushed", "running", "undo"
 
 # Errors of the system for a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,6 +70,8 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # The databases of a store, with LMDB's flags (8: integer keys).
 DATABASES = {b"values": 8, b"order": 0, b"status": 8, b"meta": 0, b"images": 8, b"claims": 8, b"log": 8}
+# The first byte of the keys in the main database that are no names of databases. All names are less.
+CLAIM_PREFIX = b"~"
 
 
 def prepare_folder(path: str) -> None:
@@ -123,7 +125,7 @@ def _refuse_foreign(path: str) -> None:
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not part of a store; use another path",
                                  path)
         return
-    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, FLUSHED, RUNNING}:
+    if names <= {LMDB_LOCK, OWNER, TURN, WORKERS, FLUSHED, RUNNING, UNDO}:
         return
     if names & {"0.json", "0.json.gz"}:
         text = (
@@ -319,7 +321,7 @@ def file_identities(path: str) -> dict[str, Identity | None]:
 
 def find_unsafe_files(path: str) -> Iterator[UnsafeFileError]:
     """Yield an error for each file of a store that is no regular file, including worker files."""
-    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, FLUSHED, RUNNING)]
+    names = [os.path.join(path, name) for name in (DATA, LMDB_LOCK, OWNER, TURN, FLUSHED, RUNNING, UNDO)]
     folder = os.path.join(path, WORKERS)
     try:
         os.close(open_folder(folder))

@@ -1,11 +1,9 @@
 """Open a store that several processes read and write at once.
 
 Each read operation uses its own snapshot, because any process may have written since the last one. Writes go through
-``transaction``, the write transaction of this process. Only one process at a time has its transaction open. A shared
-store has two more databases than a private one:
-
-    images   sequence number  ->  the before-image of a row that changed since the last sync (see ``undo_log``)
-    claims   sequence number  ->  the claim of a worker on the task (see ``claim_record``)
+``transaction``, the write transaction of this process. Only one process at a time has its transaction open. Two
+things are there only in a shared store: the claims of workers on tasks, in LMDB's main database (see ``claim_record``),
+and the file ``undo``, with what the changed keys held at the last sync (see ``before_images``).
 
 A thread that needs both locks acquires the lock of the transaction first, and then the lock of the store. The opposite
 order in another thread would be a deadlock.
@@ -19,6 +17,7 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+from tastypy_fast._core.before_images import BeforeImages
 from tastypy_fast._core.interrupts import call_undisturbed
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.status_summary import SUMMARY_KEY
@@ -36,7 +35,7 @@ from tastypy_fast._shared.worker import Worker
 from tastypy_fast._shared.write_transaction import OPERATION, WriteTransaction
 from tastypy_fast._shared.writer_lock import WriterLock
 from tastypy_fast._store.live_workers import stop_slot
-from tastypy_fast._store.options import Options
+from tastypy_fast._store.options import FORMAT, Options
 from tastypy_fast._store.store import Store, do_nothing
 from tastypy_fast.exceptions import (
     PersistentOrderedDictException,
@@ -63,7 +62,7 @@ class SharedStore(Store):
 
     def __init__(self, path: str, options: Options) -> None:
         self.transaction = WriteTransaction(path, options.gzipped, self)
-        # The undo log in the current snapshot. Writes go to ``transaction.undo_log``.
+        # The undo log in the current snapshot. ``transaction.undo_log`` is the one of the write transaction.
         self.undo_log = UndoLog(self)
         # Set by the first claim or hold.
         self.worker: Worker | None = None
@@ -119,6 +118,11 @@ class SharedStore(Store):
         super()._check_meta()
         if not self._alone:
             with self.db.begin(db=self.meta) as txn:
+                if int(txn.get(b"format")) < FORMAT:
+                    raise StoreConflictError(
+                        f"other processes have {self.path} open with an older version of tastypy_fast, which keeps the "
+                        f"claims and the undo log elsewhere; close them, or use the same version in all of them"
+                    )
                 self._join_level((txn.get(LEVEL) or b"").decode("ascii", "replace"))
 
     def _join_level(self, noted: str) -> None:
@@ -240,7 +244,12 @@ class SharedStore(Store):
             self._attach_databases()
 
     def _attach_databases(self) -> None:
-        self.images, self.claims = self._open_shared_databases()
+        self.claims = self.db.open_db(None)
+        if self._alone and self.images is not None:
+            self.images.close()
+            self.images = None
+        if self.images is None:
+            self.images = BeforeImages(self.path, self._alone)
         self.transaction.attach_databases(self, self._opened_to_write)
         points = self._points if self._level == "process" else None
         if points is not None:
@@ -298,6 +307,8 @@ class SharedStore(Store):
                 self.save(dying=True)
         self._drop_worker()
         self.transaction.close()
+        if self.images is not None:
+            self.images.close()
         super()._close_files()
 
     # Fork: the registry acquires the locks of all transactions before it, and releases them after it.

@@ -11,12 +11,11 @@ When the thread has ended, they belong to all threads of the process.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tastypy_fast._core.claim_record import ClaimRecord, pack_claim, read_claim
+from tastypy_fast._core.claim_record import ClaimRecord, claim_key, has_claims, pack_claim, read_claim, read_claims
 from tastypy_fast._core.locks import is_alive, this_thread
 from tastypy_fast._core.status_writer import release_claims
 from tastypy_fast._core.worker_slots import FAILED_SLOT, REMOTE_SLOTS
@@ -57,7 +56,7 @@ class Worker:
         self.recovered_at = 0.0
         # The file of a dead worker shows which of its claims were yielded, so it is kept until these claims have ended.
         snapshot, claims = transaction.snapshot, transaction.claims
-        self._file = WorkerFile(transaction.path, {read_claim(raw).worker for _, raw in snapshot.cursor(claims)})
+        self._file = WorkerFile(transaction.path, {claim.worker for _, claim in read_claims(snapshot, claims)})
         self.number = self._file.number
         self.worker_slots = self._file.worker_slots
 
@@ -208,7 +207,7 @@ class Worker:
         """Release the claims of dead workers. Whether there were any."""
         self.recovered_at = time.monotonic()
         transaction = self._transaction
-        if not transaction.snapshot.stat(transaction.claims)["entries"]:
+        if not has_claims(transaction.snapshot, transaction.claims):
             return False
         if all(worker.is_alive for worker in read_worker_files(transaction.path, self.number)):
             return False
@@ -225,12 +224,11 @@ class Worker:
             transaction.written_directly()
 
     def _record(self, seq: int) -> ClaimRecord | None:
-        raw = self._transaction.snapshot.get(seq.to_bytes(8, sys.byteorder), db=self._transaction.claims)
+        raw = self._transaction.snapshot.get(claim_key(seq), db=self._transaction.claims)
         return None if raw is None else read_claim(raw)
 
     def _records(self) -> Iterable[tuple[int, ClaimRecord]]:
         """Yield all claims of this worker, by ascending sequence number."""
-        for seq, raw in self._transaction.snapshot.cursor(self._transaction.claims):
-            record = read_claim(raw)
+        for seq, record in read_claims(self._transaction.snapshot, self._transaction.claims):
             if record.worker == self.number:
-                yield int.from_bytes(seq, sys.byteorder), record
+                yield seq, record

@@ -17,12 +17,12 @@ from tastypy_fast._core.status_block import HEAD, TASKS_PER_BLOCK, block_facts
 from tastypy_fast._core.status_summary import SUMMARY_KEY, StatusSummary
 from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._store.store import Store
+from tastypy_fast._store.stored_claims import read_stored_claims
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
 __all__ = ["find_violations"]
 
 _NO_PAYLOAD = 0
-_STATUS = 4
 # The kinds of sets of sequence numbers that are compared block by block.
 RECORDS, TASKS, CLAIMED, CLAIMS, UNREADABLE = range(5)
 
@@ -57,8 +57,6 @@ def _violations(store: Store, txn: Any) -> Iterator[str]:
             yield "the stored next sequence number is larger than the one in memory"
     if store.status is not None:
         yield from _status_violations(store, txn)
-    if store.images is not None:
-        yield from _image_violations(store, txn)
 
 
 def _record_violations(store: Store, txn: Any, number: int, raw_number: bytes, record: bytes) -> Iterator[str]:
@@ -101,9 +99,10 @@ def _status_violations(store: Store, txn: Any) -> Iterator[str]:
         if store.summary is not None and store.summary.is_current():
             yield from _summary_violations(store.summary, summary, "in memory")
     # Merge in the order of LMDB, in which negative sequence numbers, which only damaged files have, are the last.
-    parts = [_in_blocks(RECORDS, txn.cursor(store.values)), _in_status(txn.cursor(store.status))]
+    records = (NUMBER.unpack(raw_number)[0] for raw_number, _ in txn.cursor(store.values))
+    parts = [_in_blocks(RECORDS, records), _in_status(txn.cursor(store.status))]
     if store.claims is not None:
-        parts.append(_in_blocks(CLAIMS, txn.cursor(store.claims)))
+        parts.append(_in_blocks(CLAIMS, (seq for seq, _ in read_stored_claims(store.db, txn))))
     for _, part in groupby(merge(*parts, key=itemgetter(0)), key=itemgetter(0)):
         found = {what: numbers for _, what, numbers in part}
         if UNREADABLE in found:
@@ -116,8 +115,7 @@ def _summary_violations(summary: StatusSummary, expected: dict[int, bytes], wher
         yield f"the status summary {where} differs from the status blocks"
 
 
-def _in_blocks(what: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, set[int]]]:
-    numbers = (NUMBER.unpack(raw_number)[0] for raw_number, _ in pairs)
+def _in_blocks(what: int, numbers: Iterable[int]) -> Iterator[tuple[int, int, set[int]]]:
     for block, found in groupby(numbers, key=lambda number: number // TASKS_PER_BLOCK):
         yield block % 2**64, what, set(found)
 
@@ -142,14 +140,3 @@ def _differences(found: dict[int, set[int]], has_claims: bool) -> Iterator[str]:
         yield f"task {number} " + (
             "has a claim, but is not marked as claimed" if number in noted else "is marked as claimed, but has no claim"
         )
-
-
-def _image_violations(store: Store, txn: Any) -> Iterator[str]:
-    for raw_number, image in txn.cursor(store.images):
-        try:
-            if len(image) in range(1, _STATUS):
-                raise PersistentOrderedDictIntegrityError("it is cut short")
-            if len(image) > _STATUS:
-                decode_key(decode_record(image[_STATUS:])[1])
-        except PersistentOrderedDictIntegrityError as error:
-            yield f"the before-image of record {NUMBER.unpack(raw_number)[0]}: {error}"

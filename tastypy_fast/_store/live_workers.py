@@ -26,7 +26,7 @@ import struct
 import time
 from typing import Any, NamedTuple
 
-from tastypy_fast._core.claim_record import ClaimRecord, read_claim
+from tastypy_fast._core.claim_record import ClaimRecord, read_claims
 from tastypy_fast._core.worker_slots import FAILED_SLOT, REMOTE_SLOTS, SLOTS, WorkerSlots, count_of, has_ended
 from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import make_folder, open_folder, open_regular, standard_descriptors_taken
@@ -221,11 +221,10 @@ def find_orphaned_claims(txn: Any, claims: Any, path: str, own: int = 0) -> dict
     """
     workers = {worker.number: worker for worker in read_worker_files(path, own)}
     lost: dict[int, int | None] = {}
-    for order, raw in txn.cursor(claims):
-        claim = read_claim(raw)
+    for seq, claim in read_claims(txn, claims):
         worker = workers.get(claim.worker)
         if worker is None or not worker.is_alive:
-            lost[NUMBER.unpack(order)[0]] = None if counts_as_tried(claim, worker) else claim.tries
+            lost[seq] = None if counts_as_tried(claim, worker) else claim.tries
     return lost
 
 

@@ -11,7 +11,7 @@ from tastypy_fast.exceptions import NewerFormatError, StoreConflictError, StoreK
 __all__ = ["FORMAT", "KINDS", "Options", "at_least", "check_meta", "seconds_or_none"]
 
 # The format on disk that this version writes. It reads all formats up to this one.
-FORMAT = 4
+FORMAT = 5
 # The longest time in seconds that sync_every may be: more than a century, and what every clock can count.
 LONGEST = 1e10
 KINDS = {b"dict": "a plain PersistentOrderedDict", b"tracker": "a ProgressTracker"}

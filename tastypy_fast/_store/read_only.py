@@ -12,16 +12,11 @@ __all__ = ["ReadOnlyStore", "open_for_inspection"]
 
 
 class ReadOnlyStore(Store):
-    """A store that is open only for reading. It has the databases of a shared store if these exist."""
+    """A store that is open only for reading. It reads the claims of a shared store, too."""
 
     def _open_databases(self) -> None:
         super()._open_databases()
-        with self.db.begin() as txn:
-            names = {bytes(name) for name, _ in txn.cursor()}
-        self.images, self.claims = (
-            self.db.open_db(name, create=False, integerkey=True) if name in names else None
-            for name in (b"images", b"claims")
-        )
+        self.claims = self.db.open_db(None)
 
     def file_size(self) -> Any:
         """Return the option ``file_size`` that is stored on disk."""

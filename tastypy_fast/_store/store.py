@@ -7,9 +7,8 @@ All instances on one path in this process share one Store. On disk a store has t
     status   block number              ->  the statuses of 500 tasks (trackers, see _core.status_block)
     meta     name                      ->  b"format", b"kind", b"file_size", b"next", b"heads" (_core.status_summary)
     log      number                    ->  write-ahead log of the first three (private stores, see _core.wal)
-    images   sequence number           ->  before-image (shared stores, see _shared.undo_log)
     meta     b"tries"                  ->  tries of tasks that killed a process before their first sync
-    claims   sequence number           ->  claim of a worker (shared stores, see _core.claim_record)
+    (main)   "~", sequence number      ->  claim of a worker (shared stores, see _core.claim_record)
 
 A sequence number is never reused. ``next`` is written when the last rows are deleted, because the next number can then
 no longer be derived from the largest number on disk.
@@ -24,8 +23,10 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, TypeVar
 
+from tastypy_fast._core.claim_record import has_claims
 from tastypy_fast._core.locks import Lock
 from tastypy_fast._core.running_tasks import WAITING_TRIES, pack_tries, unpack_tries
 from tastypy_fast._core.status_summary import SUMMARY_KEY
@@ -38,10 +39,12 @@ from tastypy_fast._lmdb.engine import EngineBroken, EngineError, MapFull, MapRes
 from tastypy_fast._lmdb.file_locks import OwnerLock, SharedLock
 from tastypy_fast._lmdb.page_format import NUMBER
 from tastypy_fast._lmdb.safe_files import open_regular
+from tastypy_fast._lmdb.store_dir import CLAIM_PREFIX, UNDO
 from tastypy_fast._store.live_workers import find_orphaned_claims
 from tastypy_fast._store.open_files import OpenFiles
 from tastypy_fast._store.options import FORMAT, KINDS, Options, check_meta
 from tastypy_fast._store.running_file import RunningFile, read_running, remove_running
+from tastypy_fast._store.stored_claims import OLD_DATABASES, move_old_claims
 from tastypy_fast.exceptions import (
     ForkedStoreError,
     PersistentOrderedDictException,
@@ -177,9 +180,15 @@ class Store(StoreBase):
     def _remove_leftovers(self) -> None:
         """Remove what processes that shared the store have left. SharedStore does more."""
         with self.db.begin() as txn:
-            was_shared = txn.get(b"images") is not None
+            was_shared = (
+                has_claims(txn, self.db.open_db(None))
+                or txn.get(b"held", db=self.meta) is not None
+                or any(txn.get(name) is not None for name in OLD_DATABASES)
+            )
         if was_shared:
             self.write(self._drop_leftovers)
+        with suppress(OSError):
+            os.unlink(os.path.join(self.path, UNDO))
 
     def _count_tries_of_killed(self) -> None:
         """Count the tries of the tasks that a killed process was running, and read those that wait for their tasks."""
@@ -215,18 +224,12 @@ class Store(StoreBase):
         self.running_tasks = self._running_file.tasks
 
     def _drop_leftovers(self, txn: Any) -> None:
-        """Drop the claims of dead workers, and the before-images, because opening a store counts as a sync."""
-        images, claims = self._open_shared_databases(txn)
-        if txn.stat(claims)["entries"]:
+        """Release the claims of dead workers, and end the holds."""
+        claims = self.db.open_db(None, txn=txn)
+        move_old_claims(self.db, txn, claims)
+        if has_claims(txn, claims):
             release_claims(txn, self.status, claims, find_orphaned_claims(txn, claims, self.path))
-        if txn.stat(images)["entries"]:
-            txn.drop(images, delete=False)
         txn.delete(b"held", db=self.meta)
-
-    def _open_shared_databases(self, txn: Any = None) -> tuple[Any, Any]:
-        """Open the databases that only shared stores have. Creates missing ones if a transaction is given."""
-        return tuple(self.db.open_db(name, txn=txn, create=txn is not None, integerkey=True)
-                     for name in (b"images", b"claims"))
 
     def _open_database_files(self, readonly: bool) -> None:
         try:
@@ -248,7 +251,8 @@ class Store(StoreBase):
     def _open_databases(self) -> None:
         try:
             with self.db.begin() as txn:
-                names = {bytes(key) for key, _ in txn.cursor()}
+                # Their names are the first keys of the main database. Claims come after them.
+                names = set(takewhile(CLAIM_PREFIX.__gt__, txn.cursor().iternext(values=False)))
             if not names:
                 if not self._may_write:
                     raise store_dir.no_store_error(self.path)

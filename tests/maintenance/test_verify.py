@@ -21,12 +21,12 @@ from tastypy_fast import (
     Tracker,
     maintenance,
 )
+from tastypy_fast._core.claim_record import claim_key
 from tastypy_fast.maintenance import _verify
 from tastypy_fast.maintenance._verify import verify_store
 from tests.support.damage import (
     INSIDE,
     INSIDE_TRACKER,
-    NUMBER,
     PAGE,
     WHOLE_FILE,
     Inside,
@@ -93,14 +93,17 @@ def test_claim_without_an_owner_is_found(path):
         tracker.add_many(range(1000))
         tracker.sync()
     with lmdb.open(str(path), max_dbs=8) as db, db.begin(write=True) as txn:
-        claims = db.open_db(b"claims", txn=txn, integerkey=True)
-        txn.put(NUMBER.pack(700), bytes(40), db=claims)
-        images = db.open_db(b"images", txn=txn, integerkey=True)
-        txn.put(NUMBER.pack(3), b"ab", db=images)
-    assert maintenance.verify(path) == [
-        "task 700 has a claim, but is not marked as claimed",
-        "the before-image of record 3: it is cut short",
-    ]
+        txn.put(claim_key(700), bytes(40))
+    assert maintenance.verify(path) == ["task 700 has a claim, but is not marked as claimed"]
+
+
+def test_unknown_entry_of_the_main_database_is_found(path):
+    with SharedTracker(path) as tracker:
+        tracker.add("a")
+    with lmdb.open(str(path), max_dbs=8) as db, db.begin(write=True) as txn:
+        txn.put(b"entry", b"of another program")
+    (fault,) = maintenance.verify(path)
+    assert "the list of databases has an entry that does not belong there" in fault
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])

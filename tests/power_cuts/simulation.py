@@ -27,7 +27,7 @@ AGAIN, READER_FIRST = 0.4, 0.2
 
 def is_mapped(path: Path) -> bool:
     """Whether a store writes this file through a memory map."""
-    return path.name == "lock.mdb" or path.parent.name == "workers"
+    return path.name in ("lock.mdb", "undo") or path.parent.name == "workers"
 
 
 @dataclass

@@ -740,7 +740,7 @@ def test_the_format_is_taken_over_by_a_writer(path):
     with lmdb.open(str(path), max_dbs=8) as db:
         meta = db.open_db(b"meta", create=False)
         with db.begin(write=True) as txn:
-            assert txn.get(b"format", db=meta) == b"4"
+            assert txn.get(b"format", db=meta) == b"5"
             txn.put(b"format", b"2", db=meta)
     before = data_of(path)
     with POD(path, mode="r") as store:
@@ -749,7 +749,7 @@ def test_the_format_is_taken_over_by_a_writer(path):
     with SharedPOD(path) as store:
         assert store["a"] == 1
     with lmdb.open(str(path), max_dbs=8) as db, db.begin() as txn:
-        assert txn.get(b"format", db=db.open_db(b"meta", create=False, txn=txn)) == b"4"
+        assert txn.get(b"format", db=db.open_db(b"meta", create=False, txn=txn)) == b"5"
 
 
 def test_the_slot_is_compiled_into_each_transaction(path):

@@ -35,7 +35,7 @@ def classes_for(pairs):
 
 
 def test_there_are_stores_of_every_format_since_the_second():
-    assert len(STORES) == 14
+    assert len(STORES) == 21
 
 
 @pytest.mark.parametrize("old", STORES, indirect=True)

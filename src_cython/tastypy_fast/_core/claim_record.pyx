@@ -1,6 +1,10 @@
-"""Encode and decode the claim of a worker on a task, which the database ``claims`` maps from the task's seq.
+"""Store the claims of workers on tasks, each in an entry of LMDB's main database.
 
-    worker 8, slot 8, position 8, since 8 (seconds since 1970, double), tries 8 bytes
+    key:    "~", then the seq of the task, 8 bytes, big-endian, so that claims are in the order of their tasks
+    value:  worker 8, slot 8, position 8, since 8 (seconds since 1970, double), tries 8 bytes
+
+The main database also has the records of the other databases. Each commit writes their page, so up to about 60 claims
+cost no page of their own. Their names sort before "~".
 
 The claim of an iterator has the number of its slot and a position. The task was yielded if the position is below the
 count in this slot (see worker_slots). A claim with slot 0 was made by ``should_try()``, and its task was yielded when
@@ -22,11 +26,18 @@ from tastypy_fast._core.status_block cimport MAX_TRIES, tries_of
 
 from collections import namedtuple
 
+from tastypy_fast._lmdb.store_dir import CLAIM_PREFIX
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError
 
-__all__ = ["ClaimRecord", "pack_claim", "read_claim"]
+__all__ = ["ClaimRecord", "claim_key", "has_claims", "pack_claim", "read_claim", "read_claims"]
 
 ClaimRecord = namedtuple("ClaimRecord", ("worker", "slot", "position", "since", "tries"), defaults=(0,))
+
+
+cdef enum:
+    KEY_SIZE = 9
+cdef bytes FIRST_KEY = CLAIM_PREFIX
+cdef unsigned char PREFIX = FIRST_KEY[0]
 
 
 cdef int decode_claim(object raw, Claim* claim) except -1:
@@ -40,28 +51,54 @@ cdef bytes encode_claim(const Claim* claim):
     return PyBytes_FromStringAndSize(<const char*>claim, sizeof(Claim))
 
 
+cpdef bytes claim_key(long long seq):
+    """Return the key of the claim on a task in the main database."""
+    cdef unsigned char key[9]
+    cdef unsigned long long rest = seq
+    cdef int at
+    key[0] = PREFIX
+    for at in range(8, 0, -1):
+        key[at] = rest & 0xFF
+        rest >>= 8
+    return PyBytes_FromStringAndSize(<const char*>key, sizeof(key))
+
+
+def read_claims(txn, claims):
+    """Yield each claim as a pair of seq and ClaimRecord, in the order of the tasks. ``claims`` is LMDB's handle."""
+    cursor = txn.cursor(claims)
+    if cursor.set_range(FIRST_KEY):
+        for key, raw in cursor:
+            if len(key) != KEY_SIZE or key[0] != PREFIX:
+                raise PersistentOrderedDictIntegrityError("the main database has an unknown entry after the claims")
+            yield int.from_bytes(key[1:], "big"), read_claim(raw)
+
+
+def has_claims(txn, claims):
+    """Return whether any task has a claim."""
+    return txn.cursor(claims).set_range(FIRST_KEY)
+
+
 def read_claim(bytes raw):
-    """Decode an entry of the database ``claims`` into a ClaimRecord."""
+    """Decode the value of a claim into a ClaimRecord."""
     cdef Claim claim
     decode_claim(raw, &claim)
     return ClaimRecord(claim.worker, claim.slot, claim.position, claim.since, claim.tries)
 
 
 def pack_claim(record not None):
-    """Encode a ClaimRecord as an entry of the database ``claims``."""
+    """Encode a ClaimRecord as the value of a claim."""
     cdef Claim claim
     claim.worker, claim.slot, claim.position, claim.since, claim.tries = record
     return encode_claim(&claim)
 
 
-cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except -1:
+cdef bint try_comes_back(StoreBase store, long long seq, uint32_t status) except -1:
     """Return whether the claim that ends in this write transaction has counted a try that never began.
 
-    A try never began if the iterator that claimed the task did not yield it. ``status`` is the task's entry, ``number``
-    its packed seq.
+    A try never began if the iterator that claimed the task did not yield it. ``status`` is the task's entry.
     """
     cdef Claim claim
-    raw = store.snapshot.get(number, None, store.claims)
+    raw = store.snapshot.get(claim_key(seq), None, store.claims)
     if raw is None:
         return False
     decode_claim(raw, &claim)
@@ -72,9 +109,9 @@ cdef bint try_comes_back(StoreBase store, bytes number, uint32_t status) except 
     return store.stop_slot_of(claim.worker, claim.slot, claim.position)
 
 
-cdef bint is_own(StoreBase store, bytes number, Claim* claim) except -1:
+cdef bint is_own(StoreBase store, long long seq, Claim* claim) except -1:
     """Read the claim of a task, and return whether this worker has it. A claim that is missing counts as its own."""
-    raw = store.snapshot.get(number, None, store.claims)
+    raw = store.snapshot.get(claim_key(seq), None, store.claims)
     if raw is None:
         claim.tries = MAX_TRIES + 1
         return True
@@ -82,39 +119,39 @@ cdef bint is_own(StoreBase store, bytes number, Claim* claim) except -1:
     return claim.worker == store.worker_number
 
 
-cdef int move_claim(StoreBase store, bytes number, bytes new_number) except -1:
+cdef int move_claim(StoreBase store, long long seq, long long new_seq) except -1:
     """Let the worker keep the claim of a task whose seq changes in this write transaction."""
-    raw = store.snapshot.get(number, None, store.claims)
+    raw = store.snapshot.get(claim_key(seq), None, store.claims)
     if raw is not None:
-        store.snapshot.delete(number, b"", store.claims)
-        store.snapshot.put(new_number, raw, True, True, False, store.claims)
+        store.snapshot.delete(claim_key(seq), b"", store.claims)
+        store.snapshot.put(claim_key(new_seq), raw, True, True, False, store.claims)
         store.wrote = True
     return 0
 
 
-cdef int note_tries_added(StoreBase store, bytes number, int added) except -1:
+cdef int note_tries_added(StoreBase store, long long seq, int added) except -1:
     """Update the claim of a task to whose tries ``added`` is added."""
     cdef Claim claim
-    raw = store.snapshot.get(number, None, store.claims)
+    raw = store.snapshot.get(claim_key(seq), None, store.claims)
     if raw is None:
         return 0
     decode_claim(raw, &claim)
     claim.tries += added
-    return put_changed(store, number, &claim)
+    return put_changed(store, seq, &claim)
 
 
-cdef int note_tries_assigned(StoreBase store, bytes number, int tries) except -1:
+cdef int note_tries_assigned(StoreBase store, long long seq, int tries) except -1:
     """Update the claim of a task whose tries become ``tries``, so that the claim's try is not among them."""
     cdef Claim claim
-    raw = store.snapshot.get(number, None, store.claims)
+    raw = store.snapshot.get(claim_key(seq), None, store.claims)
     if raw is None:
         return 0
     decode_claim(raw, &claim)
     claim.tries = tries + 1
-    return put_changed(store, number, &claim)
+    return put_changed(store, seq, &claim)
 
 
-cdef int put_changed(StoreBase store, bytes number, const Claim* claim) except -1:
-    store.snapshot.put(number, encode_claim(claim), True, True, False, store.claims)
+cdef int put_changed(StoreBase store, long long seq, const Claim* claim) except -1:
+    store.snapshot.put(claim_key(seq), encode_claim(claim), True, True, False, store.claims)
     store.wrote = True
     return 0

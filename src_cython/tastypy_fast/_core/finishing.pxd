@@ -15,5 +15,5 @@ cpdef enum:
 cdef bint sets_status(dict data) except -1
 cdef dict data_in(int codec, bytes payload)
 cdef bytes finished_data(dict value, int kind, dict data, int* codec)
-cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind, bint has_data,
+cdef uint32_t finished_status(StoreBase store, long long seq, uint32_t status, int kind, bint has_data,
                               int32_t number_of_try) except? 0xffffffff

@@ -51,9 +51,9 @@ cdef bytes finished_data(dict value, int kind, dict data, int* codec):
     return None
 
 
-cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, int kind, bint has_data,
+cdef uint32_t finished_status(StoreBase store, long long seq, uint32_t status, int kind, bint has_data,
                               int32_t number_of_try) except? 0xffffffff:
-    """Return the status of a finished task. ``number`` is its packed sequence number.
+    """Return the status of a finished task with this sequence number.
 
     ``has_data`` says that data were given, and stored. ``number_of_try`` is 0 if it is unknown. The tries in the claim
     are updated.
@@ -70,9 +70,9 @@ cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, in
             tries = min(tries + 1, MAX_TRIES)
     if claimed:
         if kind == FINISH_DONE or kind == FINISH_ABORTED:
-            tries -= try_comes_back(store, number, status)
+            tries -= try_comes_back(store, seq, status)
         else:
-            is_ours = is_own(store, number, &claim)
+            is_ours = is_own(store, seq, &claim)
     if kind == FINISH_DONE:
         return make_entry((flags & ~(CLAIMED | ERROR)) | DONE, tries)
     if status & DONE:
@@ -88,7 +88,7 @@ cdef uint32_t finished_status(StoreBase store, bytes number, uint32_t status, in
                 tries -= 1
         if claimed and (kind == FINISH_RETRY or kind == FINISH_POSTPONED):
             # The try of this claim has ended, so nothing is subtracted if this process dies while the task waits.
-            note_tries_assigned(store, number, tries)
+            note_tries_assigned(store, seq, tries)
         if kind == FINISH_FAILED or kind == FINISH_GIVEN_BACK or kind == FINISH_RELEASED:
             flags &= ~<uint32_t>CLAIMED
     return make_entry(flags, tries)

@@ -35,7 +35,7 @@ cdef class StatusTable:
     cdef bint differs(self) except -1
     cdef int check(self) except -1
     cdef list touched_seqs(self)
-    cdef bytes on_disk(self, object txn, long long seq)
+    cdef uint32_t on_disk(self, object txn, long long seq) except? 0xffffffff
     cdef int record_before_images(self, object txn, long long number, Block block) except -1
     cdef Block load(self, long long number)
     cdef Block read(self, object txn, long long number)

@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcmp, memcpy, memset
 
 from tastypy_fast._core.cache_entry cimport pack
+from tastypy_fast._core.claim_record cimport claim_key
 from tastypy_fast._core.status_summary cimport StatusSummary, begin_writing, stored_summary, current_summary, publish
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
@@ -66,10 +67,10 @@ cdef class StatusTable:
             self.store.reraise(error)
         return block
 
-    cdef bytes on_disk(self, object txn, long long seq):
-        """Return the entry of a seq on disk, as four bytes."""
+    cdef uint32_t on_disk(self, object txn, long long seq) except? 0xffffffff:
+        """Return the entry of a seq on disk."""
         cdef Block block = self.read(txn, seq // TASKS_PER_BLOCK)
-        return PyBytes_FromStringAndSize(<const char*>&block.data.entry[seq % TASKS_PER_BLOCK], 4)
+        return block.data.entry[seq % TASKS_PER_BLOCK]
 
     cdef Block load(self, long long number):
         cdef Block block
@@ -311,19 +312,22 @@ cdef class StatusTable:
     cdef int record_before_images(self, object txn, long long number, Block block) except -1:
         """Record the before-images of statuses that are about to change, and delete the claims that end.
 
-        WriteCache.record_before_images() describes the images.
+        ``before_images`` describes the images.
         """
         cdef Block before = self.read(txn, number)
         cdef uint32_t old
+        cdef long long seq
         cdef int slot
         for slot in range(TASKS_PER_BLOCK):
             old = before.data.entry[slot]
             if old != block.data.entry[slot]:
-                seq = pack(number * TASKS_PER_BLOCK + slot)
-                image = PyBytes_FromStringAndSize(<const char*>&old, 4) if old & PRESENT else b""
-                self.store.before_image_count += txn.put(seq, image, overwrite=False, db=self.store.images)
+                seq = number * TASKS_PER_BLOCK + slot
+                if old & PRESENT:
+                    self.store.images.note_status(seq, old)
+                else:
+                    self.store.images.note_added(seq)
                 if old & ~block.data.entry[slot] & CLAIMED:
-                    txn.delete(seq, db=self.store.claims)
+                    txn.delete(claim_key(seq), db=self.store.claims)
         return 0
 
     cdef int written(self, set only, set skip) except -1:

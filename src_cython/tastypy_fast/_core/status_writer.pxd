@@ -8,7 +8,6 @@ cdef class StatusWriter:
     cdef Layout data
     cdef long long number
     cdef int index
-    cdef list images
     cdef list claims
 
     cdef uint32_t get(self, long long seq) except? 0xffffffff

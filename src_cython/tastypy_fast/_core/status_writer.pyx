@@ -8,7 +8,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
+from tastypy_fast._core.before_images cimport BeforeImages
 from tastypy_fast._core.cache_entry cimport pack
+from tastypy_fast._core.claim_record cimport claim_key
 from tastypy_fast._core.status_block cimport (
     ABORTED,
     CLAIMED,
@@ -26,29 +28,28 @@ from tastypy_fast._core.status_block cimport (
 __all__ = ["raise_tries", "release_claims", "restore_status"]
 
 
-def release_claims(txn, status, claims, dict lost not None, images=None, dict kept=None):
+def release_claims(txn, status, claims, dict lost not None, BeforeImages images=None, dict kept=None):
     """Release claims.
 
     ``lost`` maps a sequence number to the tries of the claim if its task was never yielded, and to None otherwise. The
-    try of a task that was never yielded is subtracted, unless its tries were reset since. ``status``, ``claims`` and
-    ``images`` are LMDB's handles. With ``images`` the change can be reverted. ``kept`` maps a sequence number to a new
-    entry of the database ``claims``, for tasks that stay claimed. No cache may hold any of the blocks.
+    try of a task that was never yielded is subtracted, unless its tries were reset since. ``status`` and ``claims``
+    are LMDB's handles. With ``images`` the change can be reverted. ``kept`` maps a sequence number to the new value of
+    its claim, for tasks that stay claimed. No cache may hold any of the blocks.
     """
     cdef StatusWriter blocks = StatusWriter(txn, status)
     cdef uint32_t old, flags
     for seq in sorted(lost):
-        number = pack(seq)
         old = blocks.get(seq)
         if old & CLAIMED:
             flags = old & FLAGS if kept and seq in kept else old & FLAGS & ~<uint32_t>CLAIMED
             counted = lost[seq]
             blocks.set(make_entry(flags, tries_of(old) - (counted is not None and counted <= tries_of(old))))
             if images is not None:
-                txn.put(number, PyBytes_FromStringAndSize(<const char*>&old, 4), overwrite=False, db=images)
+                images.note_status(seq, old)
         if kept and seq in kept and old & CLAIMED:
-            txn.put(number, kept[seq], db=claims)
+            txn.put(claim_key(seq), kept[seq], db=claims)
         else:
-            txn.delete(number, db=claims)
+            txn.delete(claim_key(seq), db=claims)
     blocks.flush()
 
 
@@ -71,7 +72,7 @@ def restore_status(txn, status, claims, list images not None):
             if new & PRESENT and not new & (DONE | ABORTED):
                 new |= CLAIMED
             else:
-                txn.delete(number, db=claims)
+                txn.delete(claim_key(seq), db=claims)
         blocks.set(new)
     blocks.flush()
 
@@ -92,13 +93,12 @@ def raise_tries(txn, status, dict tries not None):
 
 @cython.final
 cdef class StatusWriter:
-    """The status block that a transaction changes, and the before-images and claims to write with it."""
+    """The status block that a transaction changes, and the claims to write with it."""
 
     def __cinit__(self, txn, status):
         self.txn = txn
         self.status = status
         self.number = -1
-        self.images = []
         self.claims = []
 
     cdef uint32_t get(self, long long seq) except? 0xffffffff:

@@ -1,3 +1,4 @@
+from tastypy_fast._core.before_images cimport BeforeImages
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.running_tasks cimport RunningTasks
 from tastypy_fast._core.worker_slots cimport WorkerSlots
@@ -19,15 +20,15 @@ cdef class StoreBase:
     cdef public object order
     cdef public object status
     cdef public object meta
-    cdef public object images
+    # The main database, which has the claims; None where the store has none.
     cdef public object claims
+    cdef public BeforeImages images
     cdef public object wal
     cdef public unsigned long long worker_number
     cdef public WorkerSlots worker_slots
     # A StatusSummary, or None while the summary is not known.
     cdef public object summary
     cdef public bint wrote
-    cdef public long long before_image_count
     cdef bint is_next_seq_stale
     # The second of the monotonic clock in which the files were checked last.
     cdef public long long files_checked

@@ -14,8 +14,8 @@ Fields that only some of them have are None elsewhere:
     snapshot       while reading            while reading        while reading LMDB's write transaction, while open
     status         None in a plain dict     (the same in all)
     wal            set                      set if there is one  None          None
-    images         None                     set if there         set           set
-    claims         None                     set if there         set           set
+    images         None                     None                 set           set
+    claims         None                     set                  set           set
     summary        while known              None                 None          None
     worker_slots   None                     None                 None          while this process is a worker
 
@@ -32,9 +32,8 @@ cdef class StoreBase:
 
     ``snapshot_per_op`` means that another process may write, so each operation reads its own snapshot. ``disk_version``
     increases when a write transaction begins. A cache that remembers an older version reads the disk again.
-    ``next_seq`` is the next sequence number. ``wrote`` and ``before_image_count`` belong to a write transaction:
-    whether it has changes to commit, and how many before-images it knows of. ``worker_number`` is valid while
-    ``worker_slots`` is set.
+    ``next_seq`` is the next sequence number. ``wrote`` belongs to a write transaction: whether it has changes to
+    commit. ``worker_number`` is valid while ``worker_slots`` is set.
     """
 
     def __cinit__(self):

@@ -135,18 +135,17 @@ cdef class TaskCache(WriteCache):
 
     cdef int relocate(self, Entry entry) except -1:
         cdef long long before = entry.seq
-        cdef bytes number = pack(before)
         cdef uint32_t status
         # Do everything that can fail first, because a task must never have data without a status.
         status = self.status_at(before, entry)
         self.status.load(self.store.next_free() // TASKS_PER_BLOCK)
         WriteCache.relocate(self, entry)
         if status & CLAIMED:  # only in the transaction of a shared store
-            if try_comes_back(self.store, number, status):
+            if try_comes_back(self.store, before, status):
                 # A loop has claimed the task and not yielded it, and would not find it at its new place.
                 status = make_entry(status & FLAGS & ~<uint32_t>CLAIMED, tries_of(status) - 1)
             else:
-                move_claim(self.store, number, pack(entry.seq))
+                move_claim(self.store, before, entry.seq)
         if self.store.running_tasks is not None:
             self.store.running_tasks.move(before, entry.seq)
         self.status.set(before, 0, False)
@@ -176,7 +175,7 @@ cdef class TaskCache(WriteCache):
             self.given_tries = set()
         return self.status.written(only, skip)
 
-    cdef bytes status_on_disk(self, object txn, long long seq):
+    cdef uint32_t status_on_disk(self, object txn, long long seq) except? 0xffffffff:
         return self.status.on_disk(txn, seq)
 
     cdef int forget_status(self) except -1:
@@ -279,11 +278,11 @@ cdef class TaskCache(WriteCache):
         if not before & CLAIMED:
             return status
         if status & ~before & (DONE | ABORTED):
-            if same and try_comes_back(self.store, pack(seq), before):
+            if same and try_comes_back(self.store, seq, before):
                 return make_entry(status & FLAGS, tries_of(status) - 1)
             return status
         if not same:
-            note_tries_assigned(self.store, pack(seq), tries_of(status))
+            note_tries_assigned(self.store, seq, tries_of(status))
         return status | CLAIMED
 
     # Statuses
@@ -402,9 +401,9 @@ cdef class TaskCache(WriteCache):
                 raise UnstorableValueError(f"the tries of task {describe(key)} must lie within +-{MAX_TRIES}")
             if status & CLAIMED:  # only in the transaction of a shared store
                 if drop & CLAIMED:
-                    tries -= added_tries == 0 and try_comes_back(self.store, pack(seq), status)
+                    tries -= added_tries == 0 and try_comes_back(self.store, seq, status)
                 elif added_tries:
-                    note_tries_added(self.store, pack(seq), added_tries)
+                    note_tries_added(self.store, seq, added_tries)
             if status & drop & ERROR:
                 entry = self.without_error(key, seq, entry)
             self.set_status(seq, entry, make_entry((status & FLAGS & ~drop) | add, tries))
@@ -585,7 +584,7 @@ cdef class TaskCache(WriteCache):
                     self.adopt(entry)
                     self.add_len_delta(entry)
                 self.put_payload(entry, encoded, codec, payload)
-        changed = finished_status(self.store, pack(seq), status, kind, data is not None, number)
+        changed = finished_status(self.store, seq, status, kind, data is not None, number)
         if changed != status:
             self.set_status(seq, entry, changed)
         return 0
@@ -605,7 +604,7 @@ cdef class TaskCache(WriteCache):
             entry = self.found
             status = self.status_at(seq, entry)
             if status & CLAIMED:  # only in the transaction of a shared store
-                note_tries_assigned(self.store, pack(seq), 0)
+                note_tries_assigned(self.store, seq, 0)
             if status & ERROR:
                 entry = self.without_error(key, seq, entry)
             self.set_status(seq, entry, make_entry(status & FLAGS & ~<uint32_t>ERROR, 0))

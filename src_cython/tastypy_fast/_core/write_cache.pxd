@@ -77,7 +77,7 @@ cdef class WriteCache:
     cdef Py_ssize_t status_places(self) except -1
     cdef int write_status(self, object txn, set only, set skip) except -1
     cdef int status_written(self, set only, set skip) except -1
-    cdef bytes status_on_disk(self, object txn, long long seq)
+    cdef uint32_t status_on_disk(self, object txn, long long seq) except? 0xffffffff
     cdef int forget_status(self) except -1
     cdef list dirty_status_seqs(self)
     # Finding

@@ -17,6 +17,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
+from tastypy_fast._core.before_images cimport BeforeImages
 from tastypy_fast._core.cache_entry cimport (
     ABSENT,
     UNKNOWN,
@@ -190,8 +191,8 @@ cdef class WriteCache:
     cdef int status_written(self, set only, set skip) except -1:
         return 0
 
-    cdef bytes status_on_disk(self, object txn, long long seq):
-        return bytes(4)
+    cdef uint32_t status_on_disk(self, object txn, long long seq) except? 0xffffffff:
+        return 0
 
     cdef int forget_status(self) except -1:
         return 0
@@ -1054,20 +1055,14 @@ cdef class WriteCache:
         empty if the seq is new.
         """
         cdef Entry entry
-        cdef bytes number
-        images = self.store.images
+        cdef BeforeImages images = self.store.images
         for item in changes:
             entry = item
-            if entry.disk_seq >= 0:
-                number = pack(entry.disk_seq)
-                image = txn.get(number, None, images)
-                if image is None:
-                    self.store.before_image_count += 1
-                    image = self.status_on_disk(txn, entry.disk_seq)
-                if PyBytes_GET_SIZE(image) == 4:
-                    txn.put(number, image + txn.get(number, b"", self.store.values), db=images)
+            if entry.disk_seq >= 0 and not images.has_record(entry.disk_seq):
+                images.note_record(entry.disk_seq, self.status_on_disk(txn, entry.disk_seq),
+                                   txn.get(pack(entry.disk_seq), b"", self.store.values))
             if entry.exists and entry.seq != entry.disk_seq:
-                self.store.before_image_count += txn.put(pack(entry.seq), b"", overwrite=False, db=images)
+                images.note_added(entry.seq)
         return 0
 
     cdef int one_written(self, Entry entry) except -1:

@@ -1,6 +1,6 @@
 """Claim tasks of a shared tracker for this process's worker, so that no other worker gets them.
 
-A claimed task has the flag CLAIMED in its status, which scans read. It also has an entry in the database ``claims``,
+A claimed task has the flag CLAIMED in its status, which scans read. It also has a claim in the main database,
 which names the worker (see ``claim_record``). Both are written in one transaction.
 """
 
@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, pack
-from tastypy_fast._core.claim_record cimport Claim, decode_claim, encode_claim
+from tastypy_fast._core.claim_record cimport Claim, claim_key, decode_claim, encode_claim
 from tastypy_fast._core.iterators cimport KEYS, VALUES
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.record_codec cimport Record, parse_record
@@ -39,17 +39,16 @@ __all__ = ["claim_one", "key_at", "order_of"]
 
 cdef object claim_at(TaskCache tasks, long long seq):
     """Return the ClaimRecord of a task, or None."""
-    raw = tasks.get(pack(seq), tasks.store.claims)
+    raw = tasks.get(claim_key(seq), tasks.store.claims)
     return None if raw is None else read_claim(raw)
 
 
 cdef int put_claim(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t entry, int tries,
                    Claim* claim) except -1:
     """Claim a task whose status is ``entry``, and set its ``tries``. finish() writes it."""
-    cdef bytes packed = pack(seq)
-    put_status(tasks, blocks, packed, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
+    put_status(tasks, blocks, seq, entry, make_entry((entry & FLAGS) | CLAIMED, tries))
     claim.tries = tries
-    blocks.claims.append((packed, encode_claim(claim)))
+    blocks.claims.append((claim_key(seq), encode_claim(claim)))
     return 0
 
 
@@ -230,7 +229,7 @@ cdef object read_task(TaskCache tasks, long long seq, int kind, Claim* claim):
 
 cdef bint is_claimed_as(TaskCache tasks, long long seq, Claim* claim) except -1:
     cdef Claim found
-    raw = tasks.get(pack(seq), tasks.store.claims)
+    raw = tasks.get(claim_key(seq), tasks.store.claims)
     if raw is None:
         return False
     decode_claim(raw, &found)

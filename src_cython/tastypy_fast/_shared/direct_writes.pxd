@@ -7,7 +7,7 @@ from tastypy_fast._core.task_cache cimport TaskCache
 cdef bytes record_of(WriteCache cache, bytes key, object value)
 cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1
 cdef int begin_directly(TaskCache tasks) except -1
-cdef int put_status(TaskCache tasks, StatusWriter blocks, bytes seq, uint32_t old, uint32_t new) except -1
+cdef int put_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1
 cdef int finish(TaskCache tasks, StatusWriter blocks) except -1
 cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t drop, uint32_t add,
                           int added_tries) except -1

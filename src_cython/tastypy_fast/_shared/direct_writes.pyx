@@ -4,11 +4,11 @@ This is faster for a transaction of one change, because the work of filling the 
 Each function leaves the cache without entries and status blocks, because these would overwrite the change.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.write_cache cimport WriteCache
-from tastypy_fast._core.claim_record cimport note_tries_added, note_tries_assigned, try_comes_back
+from tastypy_fast._core.claim_record cimport claim_key, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.cache_entry cimport ABSENT, pack
 from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, encode_key, wanted_key
@@ -25,6 +25,7 @@ from tastypy_fast._core.status_block cimport (
     tries_of,
 )
 from tastypy_fast._core.status_writer cimport StatusWriter
+from tastypy_fast._core.sync_writer cimport unpack_seq
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
@@ -49,7 +50,8 @@ cdef bytes record_of(WriteCache cache, bytes key, object value):
 cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
     """Write a record, as WriteCache.put() and a sync do. Returns False, and writes nothing, if only the cache can."""
     cdef WriteTransaction transaction = <WriteTransaction?>cache.store
-    cdef bytes seq, image
+    cdef bytes seq
+    cdef long long number
     if record is None or cache.has_changes() or transaction.wrote:
         return False
     cache.begin_op()
@@ -57,16 +59,16 @@ cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
         txn = transaction.snapshot
         seq = txn.get(key, None, transaction.order)
         if seq is None:
-            seq = pack(transaction.allocate())
+            number = transaction.allocate()
+            seq = pack(number)
             txn.put(key, seq, True, False, False, transaction.order)
             txn.put(seq, record, True, True, False, transaction.values)
-            image = b""
+            transaction.images.note_added(number)
         else:
             before = txn.replace(seq, record, transaction.values)
             if before is None:
                 raise cache.damaged(cache.key_of(key), "the index refers to a record that does not exist")
-            image = bytes(4) + before
-        transaction.undo_log.record(seq, image)
+            transaction.images.note_record(unpack_seq(transaction, seq), 0, before)
         transaction.wrote = True
         transaction.written += len(record)
         cache.disk_count = -1
@@ -86,32 +88,26 @@ cdef int begin_directly(TaskCache tasks) except -1:
     return 0
 
 
-cdef int put_status(TaskCache tasks, StatusWriter blocks, bytes seq, uint32_t old, uint32_t new) except -1:
-    """Change the status that ``blocks`` read last from ``old`` to ``new``. finish() writes it. ``seq`` is packed."""
+cdef int put_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1:
+    """Change the status that ``blocks`` read last from ``old`` to ``new``. finish() writes it."""
     cdef StoreBase store = tasks.store
     blocks.set(new)
-    blocks.images.append((seq, PyBytes_FromStringAndSize(<const char*>&old, 4)))
+    store.images.note_status(seq, old)
+    store.wrote = True
     if old & ~new & CLAIMED:
-        store.snapshot.delete(seq, b"", store.claims)
+        store.snapshot.delete(claim_key(seq), b"", store.claims)
     return 0
 
 
 cdef int finish(TaskCache tasks, StatusWriter blocks) except -1:
-    """Write the changed statuses, their before-images and the new claims."""
-    cdef WriteTransaction transaction = <WriteTransaction?>tasks.store
+    """Write the changed statuses and the new claims."""
+    cdef StoreBase store = tasks.store
     blocks.flush()
-    transaction.undo_log.record_many(blocks.images)
-    put_claims(transaction, blocks.claims)
-    transaction.wrote = transaction.wrote or len(blocks.images) > 0
-    return 0
-
-
-cdef int put_claims(WriteTransaction transaction, list claims) except -1:
-    if len(claims) == 1:
-        seq, claim = claims[0]
-        transaction.snapshot.put(seq, claim, True, True, False, transaction.claims)
-    elif claims:
-        transaction.snapshot.cursor(transaction.claims).putmulti(claims, True, True)
+    if len(blocks.claims) == 1:
+        key, claim = blocks.claims[0]
+        store.snapshot.put(key, claim, True, True, False, store.claims)
+    elif blocks.claims:
+        store.snapshot.cursor(store.claims).putmulti(blocks.claims, True, True)
     return 0
 
 
@@ -125,7 +121,6 @@ cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t 
     cdef long long seq
     cdef uint32_t old
     cdef int32_t tries
-    cdef bytes packed
     tasks.begin_op()
     try:
         begin_directly(tasks)
@@ -136,11 +131,10 @@ cdef bint change_directly(TaskCache tasks, bytes key, object original, uint32_t 
         if not old & PRESENT or not -MAX_TRIES <= tries <= MAX_TRIES or old & drop & ERROR:
             return False
         if old & CLAIMED:
-            packed = pack(seq)
             if drop & CLAIMED:
-                tries -= added_tries == 0 and try_comes_back(tasks.store, packed, old)
+                tries -= added_tries == 0 and try_comes_back(tasks.store, seq, old)
             elif added_tries:
-                note_tries_added(tasks.store, packed, added_tries)
+                note_tries_added(tasks.store, seq, added_tries)
         replace_status(tasks, blocks, seq, old, make_entry((old & FLAGS & ~drop) | add, tries))
         return True
     finally:
@@ -164,7 +158,7 @@ cdef bint reset_tries_directly(TaskCache tasks, bytes key, object original) exce
         if not old & PRESENT or old & ERROR:
             return False
         if old & CLAIMED:
-            note_tries_assigned(tasks.store, pack(seq), 0)
+            note_tries_assigned(tasks.store, seq, 0)
         replace_status(tasks, blocks, seq, old, make_entry(old & FLAGS, 0))
         return True
     finally:
@@ -182,7 +176,7 @@ cdef long long find_task(TaskCache tasks, bytes key, object original) except -1:
 cdef int replace_status(TaskCache tasks, StatusWriter blocks, long long seq, uint32_t old, uint32_t new) except -1:
     """Replace the status that ``blocks`` read last, if ``new`` differs from it."""
     if new != old:
-        put_status(tasks, blocks, pack(seq), old, new)
+        put_status(tasks, blocks, seq, old, new)
         finish(tasks, blocks)
     return 0
 
@@ -214,7 +208,6 @@ def mark_done_many(TaskCache tasks not None, list keys not None, list encoded no
     cdef long long seq
     cdef uint32_t old
     cdef int32_t count
-    cdef bytes packed
     cdef list with_error = []
     tasks.begin_op()
     try:
@@ -234,11 +227,10 @@ def mark_done_many(TaskCache tasks not None, list keys not None, list encoded no
                 # Its data change, too.
                 with_error.append(keys[index])
             elif old & (DONE | CLAIMED) != DONE:
-                packed = pack(seq)
                 count = tries_of(old)
                 if old & CLAIMED:
-                    count -= try_comes_back(store, packed, old)
-                put_status(tasks, blocks, packed, old, make_entry((old & FLAGS & ~<uint32_t>CLAIMED) | DONE, count))
+                    count -= try_comes_back(store, seq, old)
+                put_status(tasks, blocks, seq, old, make_entry((old & FLAGS & ~<uint32_t>CLAIMED) | DONE, count))
         finish(tasks, blocks)
         for key in with_error:
             tasks.change(key, CLAIMED | ERROR, DONE, 0, 0)
@@ -288,11 +280,11 @@ cdef int finish_some(TaskCache tasks, list changes, Py_ssize_t first, Py_ssize_t
     cdef WriteTransaction transaction = <WriteTransaction?>tasks.store
     cdef StatusWriter blocks = StatusWriter(transaction.snapshot, transaction.status)
     cdef list encoded = [], numbers = [], order = [], seqs
-    cdef list records = [], larger = []
-    cdef dict values, images
+    cdef list records = []
+    cdef dict values
     cdef tuple change
     cdef dict data
-    cdef bytes number, before, image, record, payload
+    cdef bytes number, before, record, payload
     cdef Py_ssize_t index
     cdef long long seq
     cdef uint32_t old, new
@@ -316,7 +308,6 @@ cdef int finish_some(TaskCache tasks, list changes, Py_ssize_t first, Py_ssize_t
         if change[2] is not None or blocks.get(seq) & ERROR:
             numbers.append(pack(seq))
     values = tasks.get_many(numbers, transaction.values) if numbers else {}
-    images = tasks.get_many(numbers, transaction.images) if numbers else {}
     for index in order:
         seq = seqs[index]
         number = pack(seq)
@@ -324,7 +315,7 @@ cdef int finish_some(TaskCache tasks, list changes, Py_ssize_t first, Py_ssize_t
         kind = change[1]
         data = change[2]
         old = blocks.get(seq)
-        record = image = None
+        record = None
         try:
             if not old & PRESENT:
                 raise tasks.damaged(change[0], "the task has no status")
@@ -346,24 +337,14 @@ cdef int finish_some(TaskCache tasks, list changes, Py_ssize_t first, Py_ssize_t
         except (UnstorableValueError, PersistentOrderedDictIntegrityError) as error:
             failures.append((first + index, error))
             continue
-        new = finished_status(transaction, number, old, kind, data is not None, 0)
+        new = finished_status(transaction, seq, old, kind, data is not None, 0)
         if record is not None:
             records.append((number, record))
             transaction.written += PyBytes_GET_SIZE(record)
-            image = images.get(number)
-            if image is None:
-                blocks.images.append((number, PyBytes_FromStringAndSize(<const char*>&old, 4) + before))
-            elif PyBytes_GET_SIZE(image) == 4:
-                larger.append((number, image + before))
+            transaction.images.note_record(seq, old, before)
         if new != old:
-            blocks.set(new)
-            if record is None:
-                blocks.images.append((number, PyBytes_FromStringAndSize(<const char*>&old, 4)))
-            if old & ~new & CLAIMED:
-                transaction.snapshot.delete(number, b"", transaction.claims)
+            put_status(tasks, blocks, seq, old, new)
     if records:
         transaction.wrote = True
         transaction.snapshot.cursor(transaction.values).putmulti(records, True, True)
-    if larger:
-        transaction.snapshot.cursor(transaction.images).putmulti(larger, True, True)
     return finish(tasks, blocks)

@@ -1,18 +1,12 @@
-"""Record the before-images of changes in a shared store, so that ``revert()`` can restore the last sync.
+"""Restore the last sync of a shared store from the before-images of its changes (see ``_core.before_images``).
 
-The database ``images`` has one entry for each sequence number that any process changed since the last sync:
-
-    empty                 the key was added after the last sync
-    status                4 bytes: only the status of the task changed
-    status and record     the record before its first change; the status is zero in a store without tasks
-
-Only the first change of a key after a sync records an image. A sync clears the log, and ``revert()`` writes the images
-back. A cache records the images of its own records in ``WriteCache.record_before_images()``.
+Every transaction records the images of what it changes. A sync clears them, and ``revert()`` writes them back.
 """
 
 cimport cython
 
 from tastypy_fast._core.store_base cimport StoreBase
+from tastypy_fast._core.sync_writer cimport unpack_seq
 
 from tastypy_fast._core.iterators import REVERTS
 from tastypy_fast._core.key_codec import decode_key, index_key
@@ -33,80 +27,45 @@ cdef bytes key_in(bytes record):
 
 @cython.final
 cdef class UndoLog:
-    """The undo log of one store, in the transaction or snapshot that ``store`` has open.
+    """The undo log of one store, in the write transaction or snapshot that ``store`` has open.
 
-    ``store.before_image_count`` is the number of images. It is correct without a recount while only this process
-    writes.
+    Only ``changed_keys()`` is for a snapshot.
     """
 
     def __init__(self, StoreBase store not None):
         self.store = store
-        self.is_count_lost = True
 
-    # Recording
-
-    cdef int record(self, bytes seq, bytes image) except -1:
-        """Record the before-image of a packed sequence number, unless it has one."""
+    cdef dict images(self):
+        """Return the images of packed sequence numbers. Returns None if this snapshot is too old to see them."""
         cdef StoreBase store = self.store
-        store.before_image_count += store.snapshot.put(seq, image, True, False, False, store.images)
-        return 0
-
-    cdef int record_many(self, list images) except -1:
-        """Record pairs of packed sequence number and before-image. See record()."""
-        cdef StoreBase store = self.store
-        if len(images) == 1:
-            seq, image = images[0]
-            return self.record(seq, image)
-        if images:
-            store.before_image_count += store.snapshot.cursor(store.images).putmulti(images, True, False)[1]
-        return 0
-
-    cpdef int clear(self) except -1:
-        """Clear the log, so that ``revert()`` restores the current state."""
-        self.store.snapshot.drop(self.store.images, False)
-        self.store.before_image_count = self.counted = 0
-        return 0
-
-    # Counting
+        if store.writable:
+            return store.images.images()
+        return store.images.images_at(store.snapshot.id())
 
     def count(self):
         """Return how many sequence numbers differ from the last sync."""
-        return self.store.snapshot.stat(self.store.images)["entries"]
+        return self.store.images.count()
 
-    cdef int note_other_writer(self) noexcept:
-        """Mark the count as a lower bound, because another process may have recorded images since."""
-        self.may_be_outdated = True
-        return 0
-
-    cdef int mark_count_unknown(self) noexcept:
-        """Mark the count as unknown, because a part of the transaction was rolled back. is_full() counts again."""
-        self.is_count_lost = True
-        return 0
-
-    cdef bint is_full(self, long long sync_at) except -1:
-        """Return whether ``sync_at`` keys differ from the last sync, so that the automatic sync is due.
-
-        While other processes write, the images are counted only after this process recorded a sixteenth of ``sync_at``.
-        Counting them at each commit would take a third of the time of a small transaction.
-        """
-        cdef StoreBase store = self.store
-        if self.is_count_lost or (self.may_be_outdated and (
-                store.before_image_count >= sync_at
-                or store.before_image_count - self.counted >= max(1, sync_at >> 4))):
-            store.before_image_count = self.counted = self.count()
-            self.may_be_outdated = self.is_count_lost = False
-        return store.before_image_count >= sync_at
-
-    # Restoring
+    def clear(self):
+        """Clear the log, so that ``revert()`` restores the current state."""
+        self.store.images.clear()
 
     def changed_keys(self):
-        """Yield the keys that differ from the last sync. It may yield a key twice. Cost: one read for each image."""
+        """Return the keys that differ from the last sync. Returns None if a newer snapshot is needed.
+
+        Cost: one read for each image.
+        """
         cdef StoreBase store = self.store
+        cdef dict images = self.images()
+        cdef set found = set()
+        if images is None:
+            return None
         txn = store.snapshot
-        for seq, image in txn.cursor(store.images):
+        for seq, image in images.items():
             record = image[STATUS_SIZE:] or txn.get(seq, db=store.values)
             if record:  # else the key was added and deleted again
-                yield decode_key(key_in(record))
+                found.add(decode_key(key_in(record)))
+        return found
 
     def forget_key(self, bytes key not None):
         """Make the current state of a key its restore point. Returns whether it exists, or existed at the last sync.
@@ -115,14 +74,13 @@ cdef class UndoLog:
         number.
         """
         cdef StoreBase store = self.store
-        txn = store.snapshot
-        seq = txn.get(index_key(key), db=store.order)
-        if seq is not None:
-            txn.delete(seq, db=store.images)
-        earlier = [number for number, image in txn.cursor(store.images)
+        seq = store.snapshot.get(index_key(key), db=store.order)
+        earlier = [number for number, image in self.images().items()
                    if len(image) > STATUS_SIZE and key_in(image[STATUS_SIZE:]) == key]
         for number in earlier:
-            txn.delete(number, db=store.images)
+            store.images.forget(unpack_seq(store, number))
+        if seq is not None:
+            store.images.forget(unpack_seq(store, seq))
         return seq is not None or bool(earlier)
 
     def restore(self):
@@ -132,11 +90,11 @@ cdef class UndoLog:
         passed them already, and would skip a new key with this number.
         """
         cdef StoreBase store = self.store
-        cdef list images
+        cdef dict images
         txn = store.snapshot
         next_seq = store.next_free()
-        images = list(txn.cursor(store.images))
-        for seq, image in images:
+        images = self.images()
+        for seq, image in images.items():
             if not image:
                 record = txn.get(seq, db=store.values)
                 if record is not None:
@@ -144,7 +102,7 @@ cdef class UndoLog:
                     if txn.get(index, db=store.order) == seq:
                         txn.delete(index, db=store.order)
                     txn.delete(seq, db=store.values)
-        for seq, image in images:
+        for seq, image in images.items():
             record = image[STATUS_SIZE:]
             if record:
                 # Delete the value first. If a small value replaced a large one of the same transaction, LMDB would
@@ -153,7 +111,8 @@ cdef class UndoLog:
                 txn.put(seq, record, db=store.values)
                 txn.put(index_key(key_in(record)), seq, db=store.order)
         if store.status is not None:
-            restore_status(txn, store.status, store.claims, [(seq, image[:STATUS_SIZE]) for seq, image in images])
+            statuses = [(seq, image[:STATUS_SIZE]) for seq, image in images.items()]
+            restore_status(txn, store.status, store.claims, statuses)
         self.clear()
         # Increase this number, because the iterators of all processes seek again when it changes. Otherwise they would
         # skip restored keys.

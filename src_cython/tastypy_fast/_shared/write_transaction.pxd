@@ -44,6 +44,8 @@ cdef class WriteTransaction(StoreBase):
     cdef list blocks
     # LMDB's transactions around the current one, outermost first.
     cdef list parents
+    # The state of the before-images at the beginning of each savepoint.
+    cdef list marks
     # Why nothing of the open blocks can be committed, or None.
     cdef object failure
     # Whether a block waits for the block of another process, and does not raise StorageError (EBUSY).
@@ -68,5 +70,7 @@ cdef class WriteTransaction(StoreBase):
     cdef int protect_flush_point(self) except -1
     cdef int commit(self) except -1
     cdef int count_waiting(self, long long number) except -1
+    cdef int clear_images(self) except -1
+    cdef int use_number(self) except -1
     cdef int roll_back(self) except -1
     cdef int end_savepoint(self, bint failed) except -1

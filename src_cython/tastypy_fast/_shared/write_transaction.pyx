@@ -19,6 +19,7 @@ cimport cython
 from cpython.ref cimport Py_INCREF
 from posix.unistd cimport close as close_file
 
+from tastypy_fast._core.cache_entry cimport pack
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
@@ -38,12 +39,16 @@ cdef enum:
     # Without it, the map could become full inside the block, which cannot be run again.
     ROOM = 1 << 30
     LEAST_ROOM = 1 << 18
-    # About how many bytes a small transaction writes, because it changes five to seven pages.
+    # About how many bytes a small transaction writes: four or five pages, and two more of the list of free pages, which
+    # is long while a slot protects a flush point.
     COMMIT_SIZE = 24 << 10
     # The background thread flushes when so many bytes are waiting. At the limit the commit flushes itself, because
     # writers must not outrun the disk.
     FLUSH_SIZE = 4 << 20
     FLUSH_LIMIT = 16 << 20
+
+# The entry of ``meta`` with the number of the transaction of the last sync.
+cdef bytes LAST_SYNC = b"sync"
 
 cdef long long PAGE = sysconf("SC_PAGE_SIZE")
 
@@ -77,10 +82,12 @@ cdef class WriteTransaction(StoreBase):
         self.snapshot = None
         self.blocks = []
         self.parents = []
+        self.marks = []
         self.failure = None
         self.flushes = False
         self.expected_id = -1
-        self.undo_log.mark_count_unknown()
+        if self.images is not None:
+            self.images.abandon()
         self.epoch += 1
         self.writer_lock = None
         self.slot = None
@@ -203,7 +210,9 @@ cdef class WriteTransaction(StoreBase):
                 raise self.store.aborted_earlier(self.failure)
             elif kind == SAVEPOINT:
                 self.cache.sync(False)
+                mark = self.images.mark()
                 child = self.db.begin(None, self.snapshot, True)
+                self.marks.append(mark)
                 self.parents.append(self.snapshot)
                 self.snapshot = child
             self.blocks.append(kind)
@@ -286,7 +295,6 @@ cdef class WriteTransaction(StoreBase):
         """
         self.cache.revert()
         self.disk_version += 1
-        self.undo_log.mark_count_unknown()
         self.wrote = True
 
     cdef int begin(self, int kind) except -1:
@@ -323,7 +331,7 @@ cdef class WriteTransaction(StoreBase):
             # Another process has written since the last transaction of this one.
             self.disk_version += 1
             self.is_next_seq_stale = True
-            self.undo_log.note_other_writer()
+        self.images.begin(number)
         self.wrote = False
         self.written = 0
         return 0
@@ -395,7 +403,7 @@ cdef class WriteTransaction(StoreBase):
                     self.cache.sync(False)
                 if self.failure is not None:
                     raise self.store.aborted_earlier(self.failure)
-                if is_asked or not self.wrote or not self.undo_log.is_full(self.sync_at):
+                if is_asked or not self.wrote or self.images.count() < self.sync_at:
                     break
                 # This runs Python code, and so may run a signal handler that changes something, which must be written
                 # whether the sync is due or not.
@@ -403,8 +411,9 @@ cdef class WriteTransaction(StoreBase):
                 is_due = not self.store.is_sync_held()
             flush = self.flushes or is_due
             if is_due:
-                self.undo_log.clear()
+                self.clear_images()
             number = self.snapshot.id()
+            self.images.publish()
             self.snapshot.commit()
         except BaseException as error:
             self.needs_larger_map = isinstance(error, MapFull)
@@ -451,14 +460,15 @@ cdef class WriteTransaction(StoreBase):
         try:
             self.cache.revert()
         finally:
+            self.images.abandon()
             self.snapshot = None
             self.parents = []
+            self.marks = []
             self.blocks = []
             self.needs_larger_map = self.needs_larger_map or isinstance(self.failure, MapFull)
             self.failure = None
             self.flushes = False
             self.expected_id = -1
-            self.undo_log.mark_count_unknown()
             try:
                 for txn in reversed(open_ones):
                     txn.abort()
@@ -481,8 +491,9 @@ cdef class WriteTransaction(StoreBase):
                 self.cache.revert()
                 # Make the cache read again, because it may have read changes that are rolled back.
                 self.disk_version += 1
-                self.undo_log.mark_count_unknown()
+                self.images.roll_back(self.marks[len(self.marks) - 1])
                 child.abort()
+            self.marks.pop()
             self.snapshot = self.parents.pop()
             self.blocks.pop()
         return 0
@@ -492,10 +503,22 @@ cdef class WriteTransaction(StoreBase):
     def sync(self):
         """Make the current state the restore point of ``revert()``, and flush it with the commit."""
         self.cache.sync(False)
-        if self.undo_log.count():
-            self.undo_log.clear()
-            self.wrote = True
+        if self.images.count():
+            self.clear_images()
         self.flushes = True
+
+    cdef int clear_images(self) except -1:
+        self.images.clear()
+        return self.use_number()
+
+    cdef int use_number(self) except -1:
+        """Change something, because LMDB gives the number of a transaction without changes to the next one.
+
+        What was recorded in the undo log under this number would then not count.
+        """
+        self.snapshot.put(LAST_SYNC, pack(self.snapshot.id()), True, True, False, self.meta)
+        self.wrote = True
+        return 0
 
     def sync_key(self, bytes key not None):
         """Make the current state of one encoded key its restore point, and flush it with the commit.
@@ -504,6 +527,7 @@ cdef class WriteTransaction(StoreBase):
         """
         self.cache.sync(False)
         found = self.undo_log.forget_key(key)
+        self.use_number()
         self.written_directly()
         self.flushes = True
         return found
