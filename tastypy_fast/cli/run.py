@@ -322,6 +322,8 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
             report.reason = "stopped"
             _finish(store, tracker, given, report, began, as_object)
             raise
+        if output.failure:
+            output.check()  # its reader may be what ended it, and then the error needs no message
         if output.is_closed:
             raise BrokenPipeError
         code = _finish(store, tracker, given, report, began, as_object)

@@ -370,6 +370,18 @@ def test_run_ends_when_nobody_reads_its_output(path):
     assert 0 < list(statuses(path).values()).count("d") < 10_000
 
 
+def test_task_whose_output_has_no_reader_is_not_done(path):
+    """All tasks of the last chunk were done, and their output was lost."""
+    Tracker(path, init=[(number, {}) for number in range(20)]).close()
+    # More than a pipe holds, so the first task is done only when its output was read.
+    large = "head -c 100000 /dev/zero; true {key}"
+    script = f"$COMMAND run $STORE -j 1 --shell -- '{large}' | head -c 100001 | wc -c; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], env={**ENVIRONMENT, "COMMAND": " ".join(COMMAND), "STORE": str(path)},
+                          capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == (["100001", "141"], "")
+    assert statuses(path) == {0: "d", **dict.fromkeys(range(1, 20), 0)}
+
+
 def test_status_shows_the_last_run(store, tmp_path, folder):
     def last_run():
         return json.loads(run("status", store, "--json"))["last_run"]
