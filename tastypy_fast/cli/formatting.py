@@ -19,6 +19,7 @@ __all__ = [
     "as_json",
     "can_redraw",
     "console",
+    "cut_text",
     "duration",
     "error_text",
     "key_as_json",
@@ -59,6 +60,22 @@ def terminal_text(text: str, encoding: str) -> str:
         return text
     return "".join(char if char in "\n\t" or (char.isprintable() and _has_all(encoding, char)) else
                    json.dumps(char)[1:-1] for char in text)
+
+
+def cut_text(text: str, width: int, encoding: str) -> str:
+    """Return a text that covers at most ``width`` cells of a terminal. Where it is cut, it ends with a mark.
+
+    >>> cut_text("a long text", 7, "utf-8"), cut_text("a long text", 7, "latin-1"), cut_text("short", 7, "utf-8")
+    ('a long…', 'a long~', 'short')
+    """
+    if text.isascii() and len(text) <= width:
+        return text
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    # The escape of a mark that the encoding lacks would be longer than the line.
+    return set_cell_size(text, width - 1) + ("\u2026" if _has_all(encoding, "\u2026") else "~")
 
 
 def _has_all(encoding: str, text: str) -> bool:
