@@ -10,6 +10,7 @@ import click
 
 from tastypy_fast.cli.formatting import as_json, can_redraw, console, print_line, printable
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
+from tastypy_fast.cli.option_types import Duration
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import WatchState
 
@@ -19,8 +20,8 @@ __all__ = ["watch"]
 @click.command()
 @store_argument
 @max_tries_option
-@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
-              help="Time between two counts.")
+@click.option("--interval", type=Duration(least=0.1, most=86400.0), default="1s", show_default=True, metavar="TIME",
+              help="Time between two counts: 0.1s to 1d.")
 @click.option("--until-done", is_flag=True,
               help="Exit when nothing is left that anybody will try: no task is new or running, and none is to retry "
                    "while a process has the store open to write.")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tastypy_fast import POD, SharedTracker, Tracker
+from tastypy_fast.cli import app
 from tastypy_fast.cli.option_types import Duration, FailureLimit
 from tests.support.children import Child
 from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, hold_private, lines, run
@@ -620,6 +621,18 @@ def test_duration(text, seconds):
 def test_duration_that_is_none(text):
     with pytest.raises(Exception, match="is not a time"):
         Duration().convert(text, None, None)
+
+
+@pytest.mark.parametrize("command", [
+    "watch STORE --interval nan", "watch STORE --interval inf", "watch STORE --interval 1e10",
+    "watch STORE --interval 9999999999", "watch STORE --interval 0.01", "run STORE -j 99999999999999999999 -- true",
+    "set-max-tries STORE 99999999999999999999"])
+def test_numbers_beyond_all_bounds_are_refused(store, command, capsys):
+    """They ended in a traceback."""
+    assert app.run([word.replace("STORE", str(store)) for word in command.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert command.split()[-1] in error or "99999999999999999999" in error
 
 
 def test_limit_of_failures():
