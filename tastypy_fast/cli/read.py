@@ -65,6 +65,8 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: boo
     """
     if null and (long or as_lines):
         raise CommandError("-0 is for keys alone, so it cannot be combined with --long or --json", USAGE)
+    if long and as_lines:
+        raise CommandError("--long and --json are two forms of the same lines, so they cannot be combined", USAGE)
     # To list other tasks, open without a limit, because a tracker skips tasks that have no tries left.
     limit = key_filter.max_tries if key_filter.statuses == {"todo"} else None
     with open_reader(store, limit or 0) as reader:

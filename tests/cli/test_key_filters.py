@@ -52,6 +52,14 @@ def test_ls_long_and_json_print_values(tasks):
     assert "no key" in refused("ls", tasks, "--from", "nobody", code=1)
 
 
+@pytest.mark.parametrize("options", [("-l", "--json"), ("-0", "-l"), ("-0", "--json")])
+def test_forms_of_output_exclude_each_other(tasks, options, capsys):
+    """--json was ignored next to --long."""
+    assert app.run(["ls", str(tasks), *options]) == 2
+    out, error = capsys.readouterr()
+    assert (out, "cannot be combined" in error) == ("", True)
+
+
 def test_fields_are_compared_as_json(path, capsys):
     POD(path, init={"a": {"x": {"y": [1, {"z": None}]}}, "b": {"x.y": "text"}, "c": 5, "d": {"x": {"y": True}},
                     "e": {"x": {"y": "1=2"}}}).close()
