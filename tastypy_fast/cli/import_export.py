@@ -120,10 +120,10 @@ def _require_folder(target: str) -> None:
 @click.argument("source", type=PathType(allow_dash=True))
 @store_argument
 @format_option
-@click.option("--tracker", "kind", flag_value="tracker", help="If a new store is made, make it a tracker.")
-@click.option("--dict", "kind", flag_value="dict", help="If a new store is made, make it a dict.")
+@click.option("--tracker", "as_tracker", is_flag=True, help="If a new store is made, make it a tracker.")
+@click.option("--dict", "as_dict", is_flag=True, help="If a new store is made, make it a dict.")
 @json_option
-def import_(source: str, store: str, chosen: str | None, kind: str | None, as_object: bool) -> None:
+def import_(source: str, store: str, chosen: str | None, as_tracker: bool, as_dict: bool, as_object: bool) -> None:
     """Import the output of export into a store, in order.
 
     The name of SOURCE selects the format, as TARGET does for export, unless --format is given. JSON Lines can be
@@ -138,6 +138,9 @@ def import_(source: str, store: str, chosen: str | None, kind: str | None, as_ob
     tastypy-fast import crawl-2017 crawl --tracker
     """
     given: Input
+    if as_tracker and as_dict:
+        raise CommandError("a store is either a tracker or a dict, so --tracker and --dict cannot be combined", USAGE)
+    kind = "tracker" if as_tracker else "dict" if as_dict else None
     if source != "-":
         os.stat(source)  # a file that does not exist has no format
     selected = find_format(source, chosen)

@@ -161,6 +161,8 @@ def test_new_store_gets_the_kind_of_the_option(tmp_path):
         assert "line 3" in error
         assert not (tmp_path / "new").exists()
     assert json.loads(run("get", tmp_path / "tracker", "b")) == {"_done": False, "_aborted": False, "_tries": 0, "x": 1}
+    # The last one of the two options won.
+    assert "cannot be combined" in refused("import", "-", tmp_path / "both", "--tracker", "--dict", stdin=GOOD, code=2)
     # The input begins with a byte order mark and empty lines.
     assert json.loads(run("import", "-", tmp_path / "marked", "--json", stdin="\ufeff" + GOOD))["kind"] == "tracker"
     assert json.loads(run("import", "-", tmp_path / "blank", "--json", stdin="\n" + GOOD))["kind"] == "tracker"
