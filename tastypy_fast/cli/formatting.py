@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TextIO
 from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 
 __all__ = [
+    "StdinError",
     "TerminalWriter",
     "as_json",
     "can_redraw",
@@ -24,6 +25,7 @@ __all__ = [
     "error_text",
     "key_as_json",
     "key_text",
+    "open_stdin",
     "pair_as_json",
     "parse_key",
     "print_line",
@@ -161,13 +163,37 @@ def _check_key(key: Any) -> None:
         raise ValueError(f"a key must be a string, an integer or an array of these, not {as_json(key)}")
 
 
+class StdinError(OSError):
+    """Raised if stdin cannot be read, for example because it is closed."""
+
+
+class _Stdin(io.RawIOBase):
+    """The bytes of stdin. An error says that it is one of stdin, because its own text does not."""
+
+    name = "<stdin>"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(sys.stdin.buffer.readinto1(buffer))  # type: ignore[union-attr]
+        except OSError as error:
+            raise StdinError(error.errno, f"stdin cannot be read: {error.strerror}") from None
+
+
+def open_stdin() -> BinaryIO:
+    """Return a binary file that reads stdin, and raises StdinError if that fails."""
+    return io.BufferedReader(_Stdin(), 1 << 16)
+
+
 def read_lines(name: str, null: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the number and the text of each line of a file, or of stdin if ``name`` is ``-``. Skips empty lines.
 
     With ``null``, the input has no lines, and a null character ends each text. Bytes that are not UTF-8 become
     surrogates, as in arguments on the command line.
     """
-    source: BinaryIO = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
+    source: BinaryIO = open_stdin() if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
     try:
         for number, raw in enumerate(_split_at_nulls(source) if null else _split_at_newlines(source), 1):
             if raw:

@@ -22,7 +22,7 @@ from tastypy_fast._formats.jsonl import JsonlReader, write_jsonl
 from tastypy_fast._formats.tastypy_json import TastypyJsonReader
 from tastypy_fast._mixins.import_export import make_store
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, OTHER_ERROR, USAGE, CommandError
-from tastypy_fast.cli.formatting import TerminalWriter, as_json, print_line, printable, quantity
+from tastypy_fast.cli.formatting import TerminalWriter, as_json, open_stdin, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import PathType, json_option, store_argument
 from tastypy_fast.cli.open_store import TASK_FIELDS, StoreIdentity, identify_store, open_reader, open_writer
 
@@ -147,7 +147,7 @@ def import_(source: str, store: str, chosen: str | None, as_tracker: bool, as_di
     if selected == FILES:
         given = TastypyJsonReader(source, None)
     else:
-        given = JsonlReader(sys.stdin.buffer if source == "-" else source, FORMATS[selected])
+        given = JsonlReader(open_stdin() if source == "-" else source, FORMATS[selected])
     there = _found_at(store)
     found = None if there is None else "tracker" if there.is_tracker else "dict"
     if found and kind not in (None, found):

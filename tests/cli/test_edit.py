@@ -24,6 +24,11 @@ def test_set_of_a_task_adds_its_missing_status_keys(tasks):
     assert json.loads(run("get", tasks, "a")) == {"_done": False, "_aborted": False, "_tries": 2, "n": 1}
 
 
+def test_value_of_a_task_that_is_no_object_is_invalid_where_it_stands(tasks):
+    assert "must be a JSON object" in refused("set", tasks, "a", "5", code=2)
+    assert "must be a JSON object" in refused("set", tasks, "a", "-", stdin="[5]", code=4)
+
+
 def test_add_adds_missing_tasks(path, tmp_path):
     assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 existed already\n"
     keys = tmp_path / "keys"

@@ -163,7 +163,18 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path, command):
 
 def test_closed_stderr_and_stdin_are_replaced(tasks):
     shell = " ".join(COMMAND)
-    for command, code in ((f"ls {tasks}", 0), ("ls nothing", 3), (f"add {tasks} -", 0), ("ls", 2)):
+    for command, code in ((f"ls {tasks}", 0), ("ls nothing", 3), (f"add {tasks} new", 0), ("ls", 2)):
         done = subprocess.run(["sh", "-c", f"exec {shell} {command} <&- 2>&-"], stdout=subprocess.PIPE, text=True,
                               env=ENVIRONMENT, cwd=os.path.dirname(tasks))
         assert done.returncode == code
+
+
+def test_closed_stdin_is_no_empty_input(tasks):
+    """import made an empty store of it, and add added nothing."""
+    shell = " ".join(COMMAND)
+    commands = (f"add {tasks} -", f"reset {tasks} -0 -", f"set {tasks} a -", f"import - {tasks}-new --dict")
+    script = "; ".join(f"{shell} {command} <&-; echo $?" for command in commands)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert [line for line in done.stdout.split("\n") if line.isdecimal()] == ["4"] * 4
+    assert done.stderr == "tastypy-fast: stdin cannot be read: Bad file descriptor\n" * 4
+    assert not os.path.exists(f"{tasks}-new")
