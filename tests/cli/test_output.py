@@ -161,6 +161,14 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path, command):
         assert run("ls", store) == "new\n"
 
 
+def test_stderr_that_cannot_be_written_leaves_the_exit_code(tasks):
+    """The exit code was 1 or 120, which means something else."""
+    shell = " ".join(COMMAND)
+    script = "; ".join(f"{shell} {command} 2>/dev/full; echo $?" for command in ("ls nothing", f"get {tasks} nothing"))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.stdout, done.stderr) == ("3\n1\n", "")
+
+
 def test_closed_stderr_and_stdin_are_replaced(tasks):
     shell = " ".join(COMMAND)
     for command, code in ((f"ls {tasks}", 0), ("ls nothing", 3), (f"add {tasks} new", 0), ("ls", 2)):
