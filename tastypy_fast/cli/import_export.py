@@ -45,18 +45,24 @@ format_option = click.option(
 )
 
 
-def find_format(name: str, chosen: str | None) -> str:
-    """Return the format of a path: the chosen one, or the one that the name selects. Otherwise raises CommandError."""
+def find_format(name: str, chosen: str | None, is_source: bool) -> str:
+    """Return the format of a path: the chosen one, or the one that the name selects. Otherwise raises CommandError.
+
+    A source that is a folder has the files of the original tastypy. The folder of a target may be there by chance.
+    """
     if name == "-":
         if chosen not in (None, "jsonl"):
             raise CommandError("- is JSON Lines, so --format can only be jsonl", USAGE)
         return "jsonl"
     if chosen is not None:
+        if chosen != FILES and name.endswith(os.sep):
+            raise CommandError(f"{name!r} is the name of a folder, and {chosen} is a file; leave the {os.sep} at its "
+                               f"end out", USAGE)
         return chosen
     for known in FORMATS:
         if known != FILES and name.endswith(f".{known}"):
             return known
-    if name.endswith(os.sep) or os.path.isdir(name):
+    if name.endswith(os.sep) or (is_source and os.path.isdir(name)):
         return FILES
     raise CommandError(f"the name {name!r} does not select a format; give --format ({', '.join(FORMATS)}), use a name "
                        f"that ends with .jsonl, .jsonl.gz or .jsonl.zst, or end the name of a folder with {os.sep}",
@@ -84,7 +90,7 @@ def export(store: str, target: str, chosen: str | None, force: bool) -> None:
     tastypy-fast export crawl - | jq .value.size
     tastypy-fast export crawl crawl-2017/
     """
-    kind = find_format(target, chosen)
+    kind = find_format(target, chosen, False)
     if kind == FILES and force:
         raise CommandError("--force replaces a file, but the files of the original tastypy need a new or empty folder",
                            USAGE)
@@ -143,7 +149,7 @@ def import_(source: str, store: str, chosen: str | None, as_tracker: bool, as_di
     kind = "tracker" if as_tracker else "dict" if as_dict else None
     if source != "-":
         os.stat(source)  # a file that does not exist has no format
-    selected = find_format(source, chosen)
+    selected = find_format(source, chosen, True)
     if selected == FILES:
         given = TastypyJsonReader(source, None)
     else:
