@@ -10,6 +10,7 @@ import click
 
 from tastypy_fast.cli.formatting import as_json, can_redraw, console, print_line, printable
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
+from tastypy_fast.cli.open_store import open_reader, require_tracker
 from tastypy_fast.cli.option_types import Duration
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import WatchState
@@ -36,6 +37,9 @@ def watch(store: str, max_tries: int | None, interval: float, until_done: bool, 
     tracker.run() keeps, or with the "error" in the task's data. Changes of a private pipeline appear when it syncs. If
     the output is not a terminal, the command prints one line per count.
     """
+    if until_done:
+        with open_reader(store) as reader:
+            require_tracker(reader)  # a dict is never done
     state = WatchState(store, max_tries)
     if as_lines or not can_redraw(sys.stdout):
         for _ in _updates(state, interval, until_done):

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tastypy_fast import POD, SharedTracker, Tracker, maintenance
+from tastypy_fast.cli import app
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import SETTLED_SECONDS, WatchState
 from tests.support.children import Child, start
@@ -242,6 +243,13 @@ def test_watch_counts_the_keys_of_a_dict(path):
     assert state.line() == "1 key  no process has it open"
     assert screen_of(state, 40, 8)[1:] == ["no process has it open", "1 key"]
     assert not state.is_finished()
+
+
+def test_watch_until_done_refuses_a_dict(path, capsys):
+    """It never ended."""
+    POD(path, init={"a": 1}).close()
+    assert app.run(["watch", str(path), "--until-done"]) == 3
+    assert "is a plain dict, which has no tasks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 8), (20, 5), (80, 16), (80, 40), (20, 40), (10, 3)])
