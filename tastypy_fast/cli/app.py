@@ -75,7 +75,8 @@ Exit codes:
   2    invalid arguments
   3    the store cannot be opened: it does not exist, is not a store,
        is damaged, has a newer format, may not be read, or a private
-       process has it open; or TARGET exists, or may not be written
+       process has it open; or it is a dict, and the command or option
+       is for tasks; or TARGET exists, or may not be written
   4    any other error: a file or stdin that cannot be read or is not
        valid, output that cannot be written, a full disk, ...
   130  stopped by Ctrl-C
