@@ -24,6 +24,7 @@ __all__ = [
     "duration",
     "error_text",
     "key_as_json",
+    "key_field",
     "key_text",
     "open_stdin",
     "pair_as_json",
@@ -138,6 +139,12 @@ def key_text(key: Any, json_keys: bool = False) -> str:
     except UnicodeEncodeError:
         return key_as_json(key)
     return key_as_json(key) if "\n" in key or "\r" in key else key
+
+
+def key_field(key: Any, json_keys: bool = False) -> str:
+    """Return a key for a line with tabs between its fields: as ``key_text()``, but as JSON if it has a tab itself."""
+    text = key_text(key, json_keys)
+    return key_as_json(key) if "\t" in text else text
 
 
 def parse_key(text: str, json_keys: bool) -> Any:

@@ -11,7 +11,7 @@ from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, pri
 from tastypy_fast.cli.formatting import (
     as_json,
     error_text,
-    key_as_json,
+    key_field,
     key_text,
     pair_as_json,
     parse_key,
@@ -85,9 +85,7 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: boo
 
 
 def _long_row(match: Match, tracker: bool, json_keys: bool) -> tuple[str, ...]:
-    key = key_text(match.key, json_keys)
-    if "\t" in key:
-        key = key_as_json(match.key)
+    key = key_field(match.key, json_keys)
     if not tracker:
         return key, printable(as_json(match.value))
     task = match.value
@@ -106,7 +104,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     """Print the values of keys as JSON.
 
     For a single key, the value is printed over several lines. For several keys, each line has the key, a tab and the
-    value. If a key does not exist, the exit code is 1.
+    value. A key that contains a tab or a line break is printed as JSON. If a key does not exist, the exit code is 1.
 
     \b
     tastypy-fast get crawl https://example.org/
@@ -127,7 +125,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
             if as_lines:
                 print_line(pair_as_json(key, value))
             else:
-                print_line(as_json(value, indent=2) if alone else f"{key_text(key, json_keys)}\t{as_json(value)}")
+                print_line(as_json(value, indent=2) if alone else f"{key_field(key, json_keys)}\t{as_json(value)}")
     return code
 
 
