@@ -106,10 +106,10 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     """Add tasks to a tracker. Tasks that exist already are not changed.
 
     Keys can be given as arguments, in a file, or on stdin, one per line. Lines end with LF or CRLF, and empty lines are
-    skipped. With -0, null characters separate the keys, so that any file name can be a key. Without it, a line with a
-    null character is an error. Memory use is constant. Every 10,000 keys are one transaction, and are added together or
-    not at all. After an error, the tasks of earlier transactions stay, and are counted. If there are none, --create has
-    made no store. Without an error it makes one, also if the input is empty.
+    skipped. With -0, a null character ends each key, so that any file name can be a key, and the empty string, too.
+    Without it, a line with a null character is an error. Memory use is constant. Every 10,000 keys are one transaction,
+    and are added together or not at all. After an error, the tasks of earlier transactions stay, and are counted. If
+    there are none, --create has made no store. Without an error it makes one, also if the input is empty.
 
     \b
     tastypy-fast add crawl https://example.org/ https://example.net/

@@ -197,13 +197,13 @@ def open_stdin() -> BinaryIO:
 def read_lines(name: str, null: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the number and the text of each line of a file, or of stdin if ``name`` is ``-``. Skips empty lines.
 
-    With ``null``, the input has no lines, and a null character ends each text. Bytes that are not UTF-8 become
-    surrogates, as in arguments on the command line.
+    With ``null``, the input has no lines, and a null character ends each text, also an empty one. Bytes that are not
+    UTF-8 become surrogates, as in arguments on the command line.
     """
     source: BinaryIO = open_stdin() if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
     try:
         for number, raw in enumerate(_split_at_nulls(source) if null else _split_at_newlines(source), 1):
-            if raw:
+            if raw or null:
                 yield number, raw.decode("utf-8", "surrogateescape")
     finally:
         if name != "-":
@@ -217,7 +217,10 @@ def _split_at_newlines(source: BinaryIO) -> Iterator[bytes]:
 
 
 def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the parts of a file that null characters end. Memory use is that of the longest part."""
+    """Yield the parts of a file that null characters end, and what is after the last one, unless that is empty.
+
+    Memory use is that of the longest part.
+    """
     begun: list[bytes] = []
     while block := source.read1(1 << 16):  # type: ignore[attr-defined]
         first, *others = block.split(b"\0")
@@ -226,7 +229,8 @@ def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
             yield b"".join(begun)
             begun = [others.pop()]
             yield from others
-    yield b"".join(begun)
+    if last := b"".join(begun):
+        yield last
 
 
 def print_line(text: str) -> None:

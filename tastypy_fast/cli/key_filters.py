@@ -180,7 +180,8 @@ def key_options(command: F) -> F:
     command = json_keys_option(command)
     command = click.option(
         "-0", "--null", is_flag=True,
-        help="A null character ends each key in a file or on stdin, as find -print0 writes them, instead of a line.",
+        help="A null character ends each key in a file or on stdin, as find -print0 writes them, instead of a line. "
+             "An empty key counts, but an empty line does not.",
     )(command)
     command = click.option(
         "--file", "file", metavar="FILE", type=PathType(allow_dash=True),

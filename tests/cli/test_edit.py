@@ -48,15 +48,15 @@ HOSTILE_NAMES = [b"a\nb", b"\n", b"c\r", b"it's", b'"', b"$(rm -r .)", b"-rf", b
 
 
 def test_add_reads_keys_that_null_characters_end(path, tmp_path):
-    # The last name has no null character after it, and an empty name is skipped like an empty line.
+    # The last name has no null character after it. An empty name is a key, because a null character ends it.
     text = b"\0".join([*HOSTILE_NAMES, b"", b"last"])
     keys = tmp_path / "keys"
     keys.write_bytes(text)
     assert run("add", path, "--create", "-0", "-", stdin=text.decode("utf-8", "surrogateescape")) == (
-        "added 12 tasks, 0 existed already\n")
-    assert run("add", path, "--null", "--file", keys) == "added 0 tasks, 12 existed already\n"
+        "added 13 tasks, 0 existed already\n")
+    assert run("add", path, "--null", "--file", keys) == "added 0 tasks, 13 existed already\n"
     with Tracker(path) as tracker:
-        assert [key.encode("utf-8", "surrogateescape") for key in tracker] == [*HOSTILE_NAMES, b"last"]
+        assert [key.encode("utf-8", "surrogateescape") for key in tracker] == [*HOSTILE_NAMES, b"", b"last"]
     assert run("done", path, "-0", "-", stdin="a\nb\0") == "1 task marked done\n"
     assert json.loads(run("get", path, "--null", "--json", "-", stdin="a\nb"))["value"]["_done"]
 

@@ -127,9 +127,9 @@ def test_keys_round_trip_through_ls(path):
     Tracker(path, init=[(key, {}) for key in keys]).close()
     listed = run("ls", path, "-0")
     assert listed.split("\0")[:-1] == keys
-    assert run("done", path, "-0", "-", stdin=listed) == "8 tasks marked done\n"  # an empty key is an empty line
+    assert run("done", path, "-0", "-", stdin=listed) == "9 tasks marked done\n"
     out, error = run("reset", path, "-", stdin=run("ls", path), code=1)
-    assert out == "7 tasks reset\n"
+    assert out == "7 tasks reset\n"  # an empty line is no key
     assert error.count("ls prints a key with a line break or a null character as JSON, so use --json-keys or -0") == 1
     assert run("abort", path, "--json-keys", "-", stdin=run("ls", path, "--json-keys")) == "9 tasks aborted\n"
 
