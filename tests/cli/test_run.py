@@ -399,7 +399,21 @@ def test_status_shows_the_last_run(store, tmp_path, folder):
     with running(store, "-j", "1", "--", script(tmp_path, HANG)) as process:
         wait_until(lambda: len(numbers_in(tmp_path / "pids")) == 2)
         process.kill()
-    assert "ago, not ended (it runs, or was killed)" in run("status", store)
+    wait_until(lambda: "ago, killed before its end" in run("status", store))
+
+
+def test_status_of_a_run_that_has_not_ended(store, capsys):
+    facts = {"function": "work", "begun": "2026-01-31T12:00:00.000Z", "workers": 2}
+    with SharedTracker(store) as tracker:
+        tracker._save_run(facts)
+        tracker.sync()
+        assert app.run(["status", str(store)]) == 0
+        assert "ago, not ended (it runs, or was killed)" in " ".join(capsys.readouterr().out.split())
+    # No process has the store open, so nothing runs.
+    assert app.run(["status", str(store)]) == 0
+    assert "ago, killed before its end" in " ".join(capsys.readouterr().out.split())
+    assert app.run(["status", str(store), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["last_run"] == {"ended": None, "reason": None, **facts}
 
 
 # With other processes
