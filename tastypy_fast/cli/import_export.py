@@ -137,7 +137,8 @@ def import_(source: str, store: str, chosen: str | None, as_tracker: bool, as_di
     always make a new store. A new store appears complete or not at all.
 
     Without --tracker or --dict, a new store is a tracker if the first value is a task, which has _done, _aborted and
-    _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options.
+    _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options. An
+    export has no limit of tries, so set it with set-max-tries. To copy a store with its limit, use copy.
 
     \b
     tastypy-fast import crawl.jsonl.gz crawl
