@@ -137,5 +137,6 @@ def _pair(line: bytes) -> tuple[Any, Any]:
     except ValueError as error:
         raise ValueError(f"this is not valid JSON: {error}") from None
     if not isinstance(found, dict) or not _NEEDED <= found.keys() <= _KNOWN:
-        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, but this one is {line.strip()[:80]!r:.80}')
+        text = line.strip()[:80].decode("utf-8", "backslashreplace")
+        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, but this one is {text}')
     return key_from_json(found["key"]), found["value"]
