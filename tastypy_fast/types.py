@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar, Union, get_args, overload, runtime_checkable
@@ -368,22 +368,22 @@ class TrackerLike(StoreLike[K, dict[str, Any]], Protocol[K]):
     def to_arrow(
         self,
         *,
-        columns: Collection[str] | None = None,
-        status: TaskStatus | Collection[TaskStatus] | None = None,
-        as_json: Collection[str] = (),
+        columns: Iterable[str] | None = None,
+        status: TaskStatus | Iterable[TaskStatus] | None = None,
+        as_json: Iterable[str] = (),
     ) -> Any: ...
     def to_pandas(
         self,
         *,
-        columns: Collection[str] | None = None,
-        status: TaskStatus | Collection[TaskStatus] | None = None,
-        as_json: Collection[str] = (),
+        columns: Iterable[str] | None = None,
+        status: TaskStatus | Iterable[TaskStatus] | None = None,
+        as_json: Iterable[str] = (),
         **options: Any,
     ) -> Any: ...
     def to_polars(
         self,
         *,
-        columns: Collection[str] | None = None,
-        status: TaskStatus | Collection[TaskStatus] | None = None,
-        as_json: Collection[str] = (),
+        columns: Iterable[str] | None = None,
+        status: TaskStatus | Iterable[TaskStatus] | None = None,
+        as_json: Iterable[str] = (),
     ) -> Any: ...

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -31,6 +33,8 @@ _LONG = 640
 # may have another limit, but its readers have not.
 MAX_DEPTH = 490
 _TOO_DEEP = f"the value is nested too deeply, or contains itself; values nest up to {MAX_DEPTH} levels"
+# A bracket, or a string, which may have brackets that are none.
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _patient = json.JSONDecoder(parse_int=int_of)
 _INT64 = range(-(2**63), 2**63)
 
@@ -42,8 +46,8 @@ def encode_unusual(value: object) -> tuple[int, bytes]:
     except RecursionError:
         try:
             return on_fresh_stack(_encode, value)
-        except RecursionError:
-            raise UnstorableValueError(_TOO_DEEP) from None
+        except RecursionError as error:
+            raise UnstorableValueError(f"{_TOO_DEEP} ({error})") from None
 
 
 def _encode(value: object) -> tuple[int, bytes]:
@@ -65,14 +69,26 @@ def encode_standard(plain: object) -> bytes:
 def decode_standard(payload: bytes) -> Any:
     """Decode what ``encode_unusual()`` wrote with the standard module.
 
-    Reads ints of any size, because another process may have stored one with a higher limit on digits.
+    Reads ints of any size, because another process may have stored one with a higher limit on digits. Raises
+    RuntimeError if this process has a limit of recursion that is too low, because the value is not damaged then.
     """
     text = payload.decode("utf-8", "surrogatepass")
     decode = _patient.decode if has_digits(payload, _LONG) else json.loads
     try:
         return decode(text)
     except RecursionError:
-        return on_fresh_stack(decode, text)
+        try:
+            return on_fresh_stack(decode, text)
+        except RecursionError as error:
+            if _depth_of(text) > MAX_DEPTH:
+                raise
+            raise RuntimeError(str(error)) from None
+
+
+def _depth_of(text: str) -> int:
+    """Return how deeply the parts of a JSON text are nested."""
+    steps = (1 if found[0] in "[{" else -1 if found[0] in "]}" else 0 for found in _BRACKET.finditer(text))
+    return max(accumulate(steps), default=0)
 
 
 def _plain(value: object, where: str, depth: int = 0) -> tuple[Any, bool]:

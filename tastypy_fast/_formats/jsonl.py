@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
@@ -11,8 +12,8 @@ from typing import Any
 from tastypy_fast._formats.atomic_output import atomic_output, resolve_new_path, translate_os_errors
 from tastypy_fast._formats.compression import create_file, join_lines, line_too_large, open_lines
 from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
-from tastypy_fast._paths import checked
-from tastypy_fast.exceptions import DamagedInputError, UnstorableValueError
+from tastypy_fast._paths import checked, refuse_inside, resolved
+from tastypy_fast.exceptions import DamagedInputError, NotAStoreError, UnstorableValueError
 
 __all__ = ["JsonlReader", "write_jsonl"]
 
@@ -45,7 +46,12 @@ def write_jsonl(target: Any, pairs: Iterator[tuple[Any, Any]], source: str, comp
             if error.filename is None:
                 error.filename = path
             raise
-    path = resolve_new_path(path, "write to", source, "the store that is exported", replace)
+    role = "the store that is exported"
+    if os.path.isdir(path) or path.endswith(os.sep):
+        refuse_inside(resolved(path, "target"), source, role)
+        raise NotAStoreError(errno.EEXIST, "this is the path of a folder, but JSON Lines are a file; use another path",
+                             path)
+    path = resolve_new_path(path, "write to", source, role, replace)
     with translate_os_errors(path), atomic_output(path, replace) as made, create_file(made, compression) as file:
         return _write(file, lines)
 
@@ -131,5 +137,6 @@ def _pair(line: bytes) -> tuple[Any, Any]:
     except ValueError as error:
         raise ValueError(f"this is not valid JSON: {error}") from None
     if not isinstance(found, dict) or not _NEEDED <= found.keys() <= _KNOWN:
-        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, but this one is {line.strip()[:80]!r:.80}')
+        text = line.strip()[:80].decode("utf-8", "backslashreplace")
+        raise ValueError(f'each line must be {{"key": ..., "value": ...}}, but this one is {text}')
     return key_from_json(found["key"]), found["value"]

@@ -51,9 +51,9 @@ def classify_entry(entry: int, max_tries: int, is_running: bool = False) -> Task
     return classify(bool(entry & DONE), bool(entry & ABORTED), tries_in(entry), max_tries, is_running)
 
 
-def status_words(status: str | Collection[str]) -> frozenset[str]:
+def status_words(status: str | Iterable[str]) -> frozenset[str]:
     """Return the words in an argument ``status``. Raises TypeError or ValueError for anything else."""
-    words = [status] if isinstance(status, str) else list(status)
+    words = [status] if isinstance(status, str) or not isinstance(status, Iterable) else list(status)
     for word in words:
         if word not in STATUSES:
             error = ValueError if isinstance(word, str) else TypeError

@@ -272,7 +272,7 @@ def opening_error(error: OSError, path: str, writes: bool) -> PersistentOrderedD
     if number in _FORBIDDEN:
         way_out = "change the permissions of its files"
         if writes and os.path.lexists(path):
-            way_out = 'open it with mode="r" if reading is enough, or change the permissions of its files'
+            way_out = 'reading may be possible (mode="r" in Python); to write, change the permissions of its files'
         return StoreAccessError(number, f"the store cannot be opened ({reason}); {way_out}", path)
     way_out = {
         errno.EMFILE: "; this process has too many files open: close some, or raise the limit (ulimit -n)",

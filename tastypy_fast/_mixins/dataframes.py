@@ -35,9 +35,9 @@ class DataFrameMixin:
     def to_arrow(
         self,
         *,
-        columns: Collection[str] | None = None,
-        status: TaskStatus | Collection[TaskStatus] | None = None,
-        as_json: Collection[str] = (),
+        columns: Iterable[str] | None = None,
+        status: TaskStatus | Iterable[TaskStatus] | None = None,
+        as_json: Iterable[str] = (),
     ) -> Any:
         """Return the tasks as a ``pyarrow.Table``, in order.
 
@@ -81,19 +81,20 @@ class DataFrameMixin:
             [{'key': 'a', 'size': 1}]
         """
         arrow = optional_import("pyarrow", "frames", "to_arrow()")
-        wanted = None if columns is None else names_of_fields(columns)
+        names = None if columns is None else names_in("columns", columns)
+        wanted = None if names is None else names_of_fields(names)
         words = None if status is None else task_statuses.status_words(status)
         try:
-            return table_of(arrow, pairs_of(self, wanted, words), as_json, columns)
+            return table_of(arrow, pairs_of(self, wanted, words), names_in("as_json", as_json), names)
         except MissingColumnError as error:
             raise error.as_value_error(pairs_of(self, None, words)) from None
 
     def to_pandas(
         self,
         *,
-        columns: Collection[str] | None = None,
-        status: TaskStatus | Collection[TaskStatus] | None = None,
-        as_json: Collection[str] = (),
+        columns: Iterable[str] | None = None,
+        status: TaskStatus | Iterable[TaskStatus] | None = None,
+        as_json: Iterable[str] = (),
         **options: Any,
     ) -> Any:
         """Return the tasks as a ``pandas.DataFrame``, with the columns of ``to_arrow()``.
@@ -134,9 +135,9 @@ class DataFrameMixin:
     def to_polars(
         self,
         *,
-        columns: Collection[str] | None = None,
-        status: TaskStatus | Collection[TaskStatus] | None = None,
-        as_json: Collection[str] = (),
+        columns: Iterable[str] | None = None,
+        status: TaskStatus | Iterable[TaskStatus] | None = None,
+        as_json: Iterable[str] = (),
     ) -> Any:
         """Return the tasks as a ``polars.DataFrame``, with the columns of ``to_arrow()``.
 
@@ -167,10 +168,17 @@ class DataFrameMixin:
 # Rows and columns
 
 
+def names_in(argument: str, given: Iterable[str]) -> list[str]:
+    """Return the names in an argument, which may be an iterator. Raises TypeError for anything else."""
+    if isinstance(given, str):
+        raise TypeError(f"{argument} must be a collection of names, not the text {given!r}; use [{given!r}]")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{argument} must be a collection of names, not {given!r:.80}")
+    return list(given)
+
+
 def names_of_fields(columns: Collection[str]) -> list[str]:
     """Return the names of the fields in tasks' dicts from which these columns are made."""
-    if isinstance(columns, str):
-        raise TypeError(f"columns must be a collection of names, not the text {columns!r}; use [{columns!r}]")
     fields: dict[str, None] = {}
     for column in columns:
         if not isinstance(column, str):
@@ -217,8 +225,6 @@ def table_of(arrow: Any, pairs: Iterable[tuple[Any, dict[str, Any]]], as_json: C
 
     Raises MissingColumnError if no task has the field of a column. Without tasks, such a column is of nulls.
     """
-    if isinstance(as_json, str):
-        raise TypeError(f"as_json must be a collection of field names, not the text {as_json!r}; use [{as_json!r}]")
     fields = Fields(arrow)
     keys: list[Any] = []
     tables = []

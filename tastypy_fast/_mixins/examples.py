@@ -1,4 +1,4 @@
-"""Give the methods that a shared class inherits from a mixin their own examples."""
+"""Give the methods and properties that a shared class inherits from a mixin their own examples."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ PRIVATE = ("PersistentOrderedDict", "ProgressTracker")
 
 
 def show_own_examples(cls: C) -> C:
-    """Copy each method whose example makes a private store, and change the example to a shared store.
+    """Copy each method or property whose example makes a private store, and change the example to a shared store.
 
     Only the docstring differs. Both kinds share the mixins, and ``help()`` of each kind shows its own use.
     """
     for name in dir(cls):
         member = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
         function = member.__func__ if isinstance(member, classmethod) else member
+        if isinstance(member, property):
+            function = member.fget
         text = getattr(function, "__doc__", None)
         if not isinstance(function, types.FunctionType) or not text or name.startswith("__"):
             continue
@@ -33,5 +35,8 @@ def show_own_examples(cls: C) -> C:
             copy.__annotations__ = function.__annotations__
             copy.__qualname__ = f"{cls.__qualname__}.{name}"
             copy.__doc__ = own
-            setattr(cls, name, classmethod(copy) if isinstance(member, classmethod) else copy)
+            if isinstance(member, property):
+                setattr(cls, name, property(copy, member.fset, member.fdel))
+            else:
+                setattr(cls, name, classmethod(copy) if isinstance(member, classmethod) else copy)
     return cls

@@ -161,6 +161,11 @@ class Store(StoreBase):
         """Remove the flush points of a shared store, which are not kept up here. Nothing was written yet."""
         flush_points.remove_notes(self.path)
 
+    def forget_durability(self) -> None:
+        """Show no durability for this store until it is opened again, because everything in it is on disk."""
+        assert isinstance(self._files.owner_lock, OwnerLock)
+        self._files.owner_lock.write_name("")
+
     def _after_opening_engine(self) -> None:
         """Do what comes after the opening of LMDB, and before the first transaction."""
 

@@ -15,14 +15,12 @@ def _replace_closed_streams() -> None:
 
     Otherwise the files of the store would get their descriptors, which are the lowest free ones.
     """
-    missing = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
-    streams = {name: os.open(os.devnull, os.O_RDWR) for name in missing}
-    if "stdout" in missing:
-        # What this command prints must not be lost unnoticed. Writing to a descriptor that is only for reading fails.
-        streams["stdout"] = os.open(os.devnull, os.O_RDONLY)
-    for name, descriptor in streams.items():
-        mode = "r" if name == "stdin" else "w"
-        setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    # What this command prints must not be lost unnoticed, and a closed stdin is no empty input. So both fail: writing
+    # to a descriptor that is only for reading, and the reverse.
+    for name, access, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, access)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def main() -> int:

@@ -5,9 +5,7 @@ The module is not called ``main``, because a submodule of that name would hide t
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import sys
 import warnings
 from typing import TextIO
@@ -23,6 +21,7 @@ from tastypy_fast.cli.exit_codes import (
     OTHER_ERROR,
     USAGE,
     CommandError,
+    discard,
     exit_code_of,
     format_error,
     print_error,
@@ -76,7 +75,8 @@ Exit codes:
   2    invalid arguments
   3    the store cannot be opened: it does not exist, is not a store,
        is damaged, has a newer format, may not be read, or a private
-       process has it open; or TARGET exists, or may not be written
+       process has it open; or it is a dict, and the command or option
+       is for tasks; or TARGET exists, or may not be written
   4    any other error: a file or stdin that cannot be read or is not
        valid, output that cannot be written, a full disk, ...
   130  stopped by Ctrl-C
@@ -124,7 +124,7 @@ def run(arguments: list[str]) -> int:
             result = tastypy_fast.main(arguments, prog_name="tastypy-fast", standalone_mode=False)
         sys.stdout.flush()
     except CommandStopped as stopped:
-        _discard_output()
+        discard(sys.stdout)
         return stopped.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -138,7 +138,7 @@ def run(arguments: list[str]) -> int:
         return OTHER_ERROR
     except (CommandError, PersistentOrderedDictException, OSError) as error:
         if _is_of_stdout(error):
-            _discard_output()
+            discard(sys.stdout)
             error = CommandError(f"stdout cannot be written: {error.args[1]}", OTHER_ERROR)
         print_error(format_error(error))
         return exit_code_of(error)
@@ -148,9 +148,3 @@ def run(arguments: list[str]) -> int:
 def _is_of_stdout(error: BaseException) -> bool:
     """Return whether an error is that of writing stdout. Files have names, and a store has errors of its own."""
     return type(error) is OSError and error.filename is None and error.errno not in (None, errno.EIO)
-
-
-def _discard_output() -> None:
-    """Send the rest of the output to /dev/null, because the interpreter flushes it at exit and would fail."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ import fcntl
 import os
 import select
 import signal
+import stat
 from collections.abc import Iterator
 from typing import IO, Any, TextIO
 
@@ -61,7 +62,10 @@ class Output:
         self._fds = self._lock_fd = None
 
     def write(self, *files: IO[bytes] | None) -> None:
-        """Copy what a command wrote to stdout and stderr, in one piece. None stands for no output."""
+        """Copy what a command wrote to stdout and stderr, in one piece. None stands for no output.
+
+        Raises OSError if it cannot be written, also if the reader of a pipe has exited.
+        """
         sizes = [os.fstat(file.fileno()).st_size if file is not None else 0 for file in files]
         if not any(sizes):
             return
@@ -101,8 +105,8 @@ class Output:
                 bar = os.pread(self._lock_fd, _MAX_BAR, 0) if self._lock_fd is not None else b""
                 _write_all(to, bar if block.endswith(b"\n") else b"\n" + bar)
         except OSError as error:
-            # Nobody reads it, or the terminal is gone. The program finds out by itself.
-            if error.errno not in (errno.EPIPE, errno.EIO):
+            # A run in the background goes on without the terminal that it was started from. On a disk, EIO is a fault.
+            if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(to).st_mode):
                 raise
 
 

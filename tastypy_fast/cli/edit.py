@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
@@ -21,7 +20,7 @@ from tastypy_fast._formats.json_text import parse_json
 from tastypy_fast._inspect.statuses import StatusReader
 from tastypy_fast.cli.completion import complete_keys
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, OTHER_ERROR, USAGE, CommandError
-from tastypy_fast.cli.formatting import as_json, key_as_json, parse_key, print_line, quantity
+from tastypy_fast.cli.formatting import as_json, key_as_json, open_stdin, parse_key, print_line, quantity
 from tastypy_fast.cli.key_filters import (
     KeyFilter,
     chunks,
@@ -76,7 +75,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
         raise CommandError(str(error), USAGE) from None
     is_input = value == "-"
     if is_input:
-        value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+        value = open_stdin().read().decode("utf-8", "surrogateescape")
     try:
         parsed: Any = value if text else parse_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
@@ -87,7 +86,7 @@ def set_value(store: str, key: str, value: str, json_keys: bool, text: bool, cre
     encode_value(parsed)
     with open_writer(store, SharedPersistentOrderedDict if create else None) as writer, writer.transaction():
         if is_tracker(writer) and not isinstance(parsed, dict):
-            raise CommandError("the value of a task must be a JSON object", USAGE)
+            raise CommandError("the value of a task must be a JSON object", OTHER_ERROR if is_input else USAGE)
         was_there = parsed_key in writer
         try:
             writer[parsed_key] = parsed
@@ -107,10 +106,10 @@ def add(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     """Add tasks to a tracker. Tasks that exist already are not changed.
 
     Keys can be given as arguments, in a file, or on stdin, one per line. Lines end with LF or CRLF, and empty lines are
-    skipped. With -0, null characters separate the keys, so that any file name can be a key. Without it, a line with a
-    null character is an error. Memory use is constant. Every 10,000 keys are one transaction, and are added together or
-    not at all. After an error, the tasks of earlier transactions stay, and are counted. If there are none, --create has
-    made no store. Without an error it makes one, also if the input is empty.
+    skipped. With -0, a null character ends each key, so that any file name can be a key, and the empty string, too.
+    Without it, a line with a null character is an error. Memory use is constant. Every 10,000 keys are one transaction,
+    and are added together or not at all. After an error, the tasks of earlier transactions stay, and are counted. If
+    there are none, --create has made no store. Without an error it makes one, also if the input is empty.
 
     \b
     tastypy-fast add crawl https://example.org/ https://example.net/

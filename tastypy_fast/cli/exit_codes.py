@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 from tastypy_fast import (
     DamagedInputError,
@@ -33,6 +34,7 @@ __all__ = [
     "OTHER_ERROR",
     "USAGE",
     "CommandError",
+    "discard",
     "exit_code_of",
     "format_error",
     "print_error",
@@ -81,7 +83,16 @@ def _name(error: OSError) -> str:
 
 
 def print_error(message: str) -> None:
-    """Print one line on stderr."""
+    """Print one line on stderr. If that fails, the exit code is all that is left to tell."""
     with suppress(OSError):  # which the end of the command reports
         sys.stdout.flush()
-    print(f"tastypy-fast: {printable(' '.join(message.split()), sys.stderr)}", file=sys.stderr, flush=True)
+    try:
+        print(f"tastypy-fast: {printable(' '.join(message.split()), sys.stderr)}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Send the rest of a stream to /dev/null, because the interpreter flushes it at exit and would fail."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

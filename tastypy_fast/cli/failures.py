@@ -9,7 +9,7 @@ import click
 
 from tastypy_fast._inspect.failures import iter_failures, iter_own_errors
 from tastypy_fast._inspect.store_info import read_limit
-from tastypy_fast.cli.formatting import as_json, error_text, key_text, print_line, printable, quantity
+from tastypy_fast.cli.formatting import as_json, error_text, key_as_json, key_text, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import json_keys_option, max_tries_option, store_argument
 from tastypy_fast.cli.key_in_message import replace_key
 from tastypy_fast.cli.open_store import open_reader, require_tracker
@@ -45,7 +45,7 @@ class FailureGroup:
 
     def text(self) -> str:
         """Return what the tasks have in common, in one line."""
-        return ": ".join(filter(None, (self.kind, self.message)))
+        return ": ".join(filter(None, (self.kind, self.message))) or "(no message)"
 
 
 class FailureCounter:
@@ -140,7 +140,8 @@ def _print_groups(groups: list[FailureGroup], json_keys: bool, with_traceback: b
         final = "" if not group.final else "; all are final" if group.final == group.tasks else \
             f"; {group.final:,} of them {'is' if group.final == 1 else 'are'} final"
         print_line(f"{group.tasks:>{width},}  {printable(group.text())}")
-        print_line(f"{indent}for example {printable(key_text(group.key, json_keys))}{final}")
+        key = printable(key_text(group.key, json_keys)) or key_as_json(group.key)
+        print_line(f"{indent}for example {key}{final}")
         if with_traceback and group.traceback:
             for line in group.traceback.rstrip().split("\n"):
                 print_line(f"{indent}  {printable(line)}")

@@ -15,14 +15,18 @@ from typing import Any, BinaryIO, TextIO
 from tastypy_fast._formats.json_text import compact_json, key_from_json, parse_json
 
 __all__ = [
+    "StdinError",
     "TerminalWriter",
     "as_json",
     "can_redraw",
     "console",
+    "cut_text",
     "duration",
     "error_text",
     "key_as_json",
+    "key_field",
     "key_text",
+    "open_stdin",
     "pair_as_json",
     "parse_key",
     "print_line",
@@ -59,6 +63,22 @@ def terminal_text(text: str, encoding: str) -> str:
         return text
     return "".join(char if char in "\n\t" or (char.isprintable() and _has_all(encoding, char)) else
                    json.dumps(char)[1:-1] for char in text)
+
+
+def cut_text(text: str, width: int, encoding: str) -> str:
+    """Return a text that covers at most ``width`` cells of a terminal. Where it is cut, it ends with a mark.
+
+    >>> cut_text("a long text", 7, "utf-8"), cut_text("a long text", 7, "latin-1"), cut_text("short", 7, "utf-8")
+    ('a long…', 'a long~', 'short')
+    """
+    if text.isascii() and len(text) <= width:
+        return text
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    # The escape of a mark that the encoding lacks would be longer than the line.
+    return set_cell_size(text, width - 1) + ("\u2026" if _has_all(encoding, "\u2026") else "~")
 
 
 def _has_all(encoding: str, text: str) -> bool:
@@ -121,6 +141,12 @@ def key_text(key: Any, json_keys: bool = False) -> str:
     return key_as_json(key) if "\n" in key or "\r" in key else key
 
 
+def key_field(key: Any, json_keys: bool = False) -> str:
+    """Return a key for a line with tabs between its fields: as ``key_text()``, but as JSON if it has a tab itself."""
+    text = key_text(key, json_keys)
+    return key_as_json(key) if "\t" in text else text
+
+
 def parse_key(text: str, json_keys: bool) -> Any:
     """Parse the key in an argument or a line. Raises ValueError if it is no key."""
     if not json_keys:
@@ -144,16 +170,40 @@ def _check_key(key: Any) -> None:
         raise ValueError(f"a key must be a string, an integer or an array of these, not {as_json(key)}")
 
 
+class StdinError(OSError):
+    """Raised if stdin cannot be read, for example because it is closed."""
+
+
+class _Stdin(io.RawIOBase):
+    """The bytes of stdin. An error says that it is one of stdin, because its own text does not."""
+
+    name = "<stdin>"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(sys.stdin.buffer.readinto1(buffer))  # type: ignore[union-attr]
+        except OSError as error:
+            raise StdinError(error.errno, f"stdin cannot be read: {error.strerror}") from None
+
+
+def open_stdin() -> BinaryIO:
+    """Return a binary file that reads stdin, and raises StdinError if that fails."""
+    return io.BufferedReader(_Stdin(), 1 << 16)
+
+
 def read_lines(name: str, null: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the number and the text of each line of a file, or of stdin if ``name`` is ``-``. Skips empty lines.
 
-    With ``null``, the input has no lines, and a null character ends each text. Bytes that are not UTF-8 become
-    surrogates, as in arguments on the command line.
+    With ``null``, the input has no lines, and a null character ends each text, also an empty one. Bytes that are not
+    UTF-8 become surrogates, as in arguments on the command line.
     """
-    source: BinaryIO = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
+    source: BinaryIO = open_stdin() if name == "-" else open(name, "rb")  # noqa: SIM115  (closed below)
     try:
         for number, raw in enumerate(_split_at_nulls(source) if null else _split_at_newlines(source), 1):
-            if raw:
+            if raw or null:
                 yield number, raw.decode("utf-8", "surrogateescape")
     finally:
         if name != "-":
@@ -167,7 +217,10 @@ def _split_at_newlines(source: BinaryIO) -> Iterator[bytes]:
 
 
 def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the parts of a file that null characters end. Memory use is that of the longest part."""
+    """Yield the parts of a file that null characters end, and what is after the last one, unless that is empty.
+
+    Memory use is that of the longest part.
+    """
     begun: list[bytes] = []
     while block := source.read1(1 << 16):  # type: ignore[attr-defined]
         first, *others = block.split(b"\0")
@@ -176,7 +229,8 @@ def _split_at_nulls(source: BinaryIO) -> Iterator[bytes]:
             yield b"".join(begun)
             begun = [others.pop()]
             yield from others
-    yield b"".join(begun)
+    if last := b"".join(begun):
+        yield last
 
 
 def print_line(text: str) -> None:

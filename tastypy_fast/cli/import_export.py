@@ -22,7 +22,7 @@ from tastypy_fast._formats.jsonl import JsonlReader, write_jsonl
 from tastypy_fast._formats.tastypy_json import TastypyJsonReader
 from tastypy_fast._mixins.import_export import make_store
 from tastypy_fast.cli.exit_codes import CANNOT_OPEN, OTHER_ERROR, USAGE, CommandError
-from tastypy_fast.cli.formatting import TerminalWriter, as_json, print_line, printable, quantity
+from tastypy_fast.cli.formatting import TerminalWriter, as_json, open_stdin, print_line, printable, quantity
 from tastypy_fast.cli.key_filters import PathType, json_option, store_argument
 from tastypy_fast.cli.open_store import TASK_FIELDS, StoreIdentity, identify_store, open_reader, open_writer
 
@@ -45,18 +45,24 @@ format_option = click.option(
 )
 
 
-def find_format(name: str, chosen: str | None) -> str:
-    """Return the format of a path: the chosen one, or the one that the name selects. Otherwise raises CommandError."""
+def find_format(name: str, chosen: str | None, is_source: bool) -> str:
+    """Return the format of a path: the chosen one, or the one that the name selects. Otherwise raises CommandError.
+
+    A source that is a folder has the files of the original tastypy. The folder of a target may be there by chance.
+    """
     if name == "-":
         if chosen not in (None, "jsonl"):
             raise CommandError("- is JSON Lines, so --format can only be jsonl", USAGE)
         return "jsonl"
     if chosen is not None:
+        if chosen != FILES and name.endswith(os.sep):
+            raise CommandError(f"{name!r} is the name of a folder, and {chosen} is a file; leave the {os.sep} at its "
+                               f"end out", USAGE)
         return chosen
     for known in FORMATS:
         if known != FILES and name.endswith(f".{known}"):
             return known
-    if name.endswith(os.sep) or os.path.isdir(name):
+    if name.endswith(os.sep) or (is_source and os.path.isdir(name)):
         return FILES
     raise CommandError(f"the name {name!r} does not select a format; give --format ({', '.join(FORMATS)}), use a name "
                        f"that ends with .jsonl, .jsonl.gz or .jsonl.zst, or end the name of a folder with {os.sep}",
@@ -84,7 +90,7 @@ def export(store: str, target: str, chosen: str | None, force: bool) -> None:
     tastypy-fast export crawl - | jq .value.size
     tastypy-fast export crawl crawl-2017/
     """
-    kind = find_format(target, chosen)
+    kind = find_format(target, chosen, False)
     if kind == FILES and force:
         raise CommandError("--force replaces a file, but the files of the original tastypy need a new or empty folder",
                            USAGE)
@@ -120,10 +126,10 @@ def _require_folder(target: str) -> None:
 @click.argument("source", type=PathType(allow_dash=True))
 @store_argument
 @format_option
-@click.option("--tracker", "kind", flag_value="tracker", help="If a new store is made, make it a tracker.")
-@click.option("--dict", "kind", flag_value="dict", help="If a new store is made, make it a dict.")
+@click.option("--tracker", "as_tracker", is_flag=True, help="If a new store is made, make it a tracker.")
+@click.option("--dict", "as_dict", is_flag=True, help="If a new store is made, make it a dict.")
 @json_option
-def import_(source: str, store: str, chosen: str | None, kind: str | None, as_object: bool) -> None:
+def import_(source: str, store: str, chosen: str | None, as_tracker: bool, as_dict: bool, as_object: bool) -> None:
     """Import the output of export into a store, in order.
 
     The name of SOURCE selects the format, as TARGET does for export, unless --format is given. JSON Lines can be
@@ -131,20 +137,24 @@ def import_(source: str, store: str, chosen: str | None, kind: str | None, as_ob
     always make a new store. A new store appears complete or not at all.
 
     Without --tracker or --dict, a new store is a tracker if the first value is a task, which has _done, _aborted and
-    _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options.
+    _tries. Then all values must be tasks. Otherwise it is a dict. For an empty input, give one of the two options. An
+    export has no limit of tries, so set it with set-max-tries. To copy a store with its limit, use copy.
 
     \b
     tastypy-fast import crawl.jsonl.gz crawl
     tastypy-fast import crawl-2017 crawl --tracker
     """
     given: Input
+    if as_tracker and as_dict:
+        raise CommandError("a store is either a tracker or a dict, so --tracker and --dict cannot be combined", USAGE)
+    kind = "tracker" if as_tracker else "dict" if as_dict else None
     if source != "-":
         os.stat(source)  # a file that does not exist has no format
-    selected = find_format(source, chosen)
+    selected = find_format(source, chosen, True)
     if selected == FILES:
         given = TastypyJsonReader(source, None)
     else:
-        given = JsonlReader(sys.stdin.buffer if source == "-" else source, FORMATS[selected])
+        given = JsonlReader(open_stdin() if source == "-" else source, FORMATS[selected])
     there = _found_at(store)
     found = None if there is None else "tracker" if there.is_tracker else "dict"
     if found and kind not in (None, found):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tastypy_fast._inspect.claims import ActiveClaim
 from tastypy_fast._inspect.statuses import TaskState
 from tastypy_fast.cli.formatting import as_json, pair_as_json
+from tastypy_fast.pipeline.worker import now_text
 from tastypy_fast.types import StatusCounts
 
 __all__ = ["FIELDS", "JSON_TYPES", "Field", "claim_object", "store_object", "task_line", "task_object"]
@@ -59,7 +60,8 @@ FIELDS = (
     Field("disk.bytes", _STATUS, ("integer",), "the size of all files, in bytes", False),
     Field("disk.free", _STATUS, ("integer",), "the unused part of the data file, in bytes", False),
     Field("errors", _STATUS, ("integer",), "tasks that are not done and have a kept error"),
-    Field("last_run", _STATUS, ("object", "null"), "the last run: function, workers, begun, ended and reason"),
+    Field("last_run", _STATUS, ("object", "null"), "the last run: function, workers, begun, ended and reason. "
+                                                      "The last two are null while it runs, and if it was killed"),
     Field("claims", _STATUS, ("array",), "the claimed tasks, as objects with the fields claims.*"),
     Field("per_second", _WATCH, ("number", "null"), "finished tasks a second in the last minute; in a dict, new keys",
           False),
@@ -79,7 +81,7 @@ FIELDS = (
     Field("claim", _LS, ("object",), "the claim of a living worker, if there is one", optional=True),
     Field("claim.process", _LS, ("integer",), "the id of the worker's process"),
     Field("claim.host", _LS, ("string",), "the name of its host"),
-    Field("claim.since", _LS, ("string",), "when the task was claimed"),
+    Field("claim.since", _LS, ("string",), "when the task was claimed, in UTC, as in 2026-01-31T12:00:00.000Z"),
     Field("claim.state", _LS, ("string",), '"running", "waiting" or "unfinished"'),
 )
 
@@ -112,4 +114,5 @@ def task_line(key: Any, value: Any, state: TaskState | None) -> str:
 
 def claim_object(claim: ActiveClaim) -> dict[str, Any]:
     """Return the object for a claim."""
-    return {"process": claim.process, "host": claim.host, "since": claim.since.isoformat(), "state": claim.state}
+    since = now_text(claim.since.timestamp())  # in the form of all other times
+    return {"process": claim.process, "host": claim.host, "since": since, "state": claim.state}

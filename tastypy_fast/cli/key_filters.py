@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
@@ -179,7 +180,8 @@ def key_options(command: F) -> F:
     command = json_keys_option(command)
     command = click.option(
         "-0", "--null", is_flag=True,
-        help="A null character ends each key in a file or on stdin, as find -print0 writes them, instead of a line.",
+        help="A null character ends each key in a file or on stdin, as find -print0 writes them, instead of a line. "
+             "An empty key counts, but an empty line does not.",
     )(command)
     command = click.option(
         "--file", "file", metavar="FILE", type=PathType(allow_dash=True),
@@ -254,7 +256,8 @@ def iter_matching(store: Reader, key_filter: KeyFilter, json_keys: bool, values:
     found = (match for match in _between(walk, start, end) if fits(match.key))
     if key_filter.where:
         found = (match for match in found if key_filter.has_fields(match.value))
-    return islice(found, key_filter.offset, None if key_filter.limit is None else key_filter.offset + key_filter.limit)
+    stop = None if key_filter.limit is None else min(key_filter.offset + key_filter.limit, sys.maxsize)
+    return islice(found, min(key_filter.offset, sys.maxsize), stop)
 
 
 def _between(walk: Iterator[tuple[int, Match]], start: int | None, end: int | None) -> Iterator[Match]:
@@ -281,7 +284,7 @@ def _find_tail(store: Reader, key_filter: KeyFilter, start: int | None, end: int
         walk = _with_status(store, key_filter, StatusReader(store, limit), limit, walk, values)
     fits = _fits(key_filter.match)
     seqs = (seq for seq, match in walk if fits(match.key) and key_filter.has_fields(match.value))
-    return next(iter(deque(islice(seqs, key_filter.tail), 1)), None)
+    return next(iter(deque(islice(seqs, min(key_filter.tail or 0, sys.maxsize)), 1)), None)
 
 
 def _find_bound(store: Reader, text: str | None, json_keys: bool) -> int | None:

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
-from tastypy_fast.cli.formatting import print_line
+from tastypy_fast.cli.formatting import cut_text, print_line
 from tastypy_fast.cli.key_filters import chunks
 
 __all__ = ["print_rows"]
@@ -35,12 +35,7 @@ def print_rows(names: Row, rows: Iterator[Row]) -> None:
 
 
 def _print_table(names: Row, rows: Iterator[Row]) -> None:
-    width = shutil.get_terminal_size().columns
-    mark = "…"
-    try:
-        mark.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        mark = "~"
+    width, encoding = shutil.get_terminal_size().columns, sys.stdout.encoding
     needed = [0] * len(names)
     for number, chunk in enumerate(chunks(rows, ALIGNED)):
         lines = [names, *chunk] if not number else chunk
@@ -48,7 +43,7 @@ def _print_table(names: Row, rows: Iterator[Row]) -> None:
             needed[column] = max(needed[column], *(_cells(row[column]) for row in lines))
         widths = _fit(needed, width)
         for row in lines:
-            cells = (_pad(text, cells, mark) for text, cells in zip(row, widths, strict=True))
+            cells = (_pad(cut_text(text, cells, encoding), cells) for text, cells in zip(row, widths, strict=True))
             print_line(GAP.join(cells).rstrip())
 
 
@@ -70,10 +65,6 @@ def _cells(text: str) -> int:
     return cell_len(text)
 
 
-def _pad(text: str, width: int, mark: str) -> str:
-    """Return a text with this width, filled with spaces, or cut and marked."""
-    if text.isascii() and len(text) <= width:
-        return text.ljust(width)
-    from rich.cells import cell_len, set_cell_size
-
-    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + mark
+def _pad(text: str, width: int) -> str:
+    """Return a text with spaces after it, as wide as ``width``."""
+    return text + " " * (width - _cells(text))

@@ -6,6 +6,14 @@ from typing import Any
 
 import click
 
+from tastypy_fast import (
+    NotAStoreError,
+    PersistentOrderedDictException,
+    StoreNotFoundError,
+    StorePathError,
+)
+from tastypy_fast._lmdb.store_dir import require_store, was_complete
+from tastypy_fast._paths import resolved
 from tastypy_fast.cli.exit_codes import INCOMPLETE, OK
 from tastypy_fast.cli.formatting import as_json, print_line, printable, quantity, size_text
 from tastypy_fast.cli.key_filters import PathType, json_option, store_argument
@@ -58,6 +66,7 @@ def verify(store: str, as_object: bool) -> int:
     """
     from tastypy_fast import maintenance
 
+    _refuse_what_is_no_store(resolved(store))
     faults = maintenance.verify(store)
     if as_object:
         print_line(as_json({"sound": not faults, "faults": faults}))
@@ -67,6 +76,19 @@ def verify(store: str, as_object: bool) -> int:
         print_line(f"{quantity(len(faults), 'fault')} in {printable(store)}; use repair to save what can be read"
                    if faults else f"{printable(store)} is sound")
     return INCOMPLETE if faults else OK
+
+
+def _refuse_what_is_no_store(path: str) -> None:
+    """Raise the error of opening a path that is no store. A store that was complete once is a damaged one."""
+    try:
+        require_store(path)
+    except NotAStoreError:
+        if not was_complete(path):
+            raise
+    except (StoreNotFoundError, StorePathError):
+        raise
+    except (OSError, PersistentOrderedDictException):
+        pass  # a fault, or an error of reading
 
 
 @click.command()

@@ -12,6 +12,8 @@ __all__ = ["Duration", "ExecutorName", "FailureLimit", "TriesLimit"]
 
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?", re.ASCII)
+# A longer number may not fit into the store.
+MAX_DIGITS = 18
 _SECONDS = (86400.0, 3600.0, 60.0, 1.0)
 
 
@@ -24,8 +26,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 do
 
     name = "duration"
 
-    def __init__(self, zero: bool = False) -> None:
+    def __init__(self, zero: bool = False, least: float = 0.0, most: float = float("inf")) -> None:
         self._zero = zero
+        self._least = least
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number of seconds."""
@@ -37,6 +41,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 do
             seconds = sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number)
         if not found or not value or not (seconds or self._zero) or seconds == float("inf"):
             self.fail(f"{value!r} is not a time such as 30s, 5m or 2h", param, ctx)
+        if not self._least <= seconds <= self._most:
+            self.fail(f"{value!r} is not a time from {self._least:g} to {self._most:g} seconds", param, ctx)
         return seconds
 
 
@@ -74,8 +80,11 @@ class TriesLimit(click.ParamType):  # type: ignore[type-arg]  # which click 8.2 
         """Return the limit."""
         if value == "none":
             return 0
-        if isinstance(value, str) and (not value.isdecimal() or not 0 < len(value) < 19):
-            self.fail(f"{value!r} is neither a number of tries nor none", param, ctx)
+        if isinstance(value, str):
+            if not value.isdecimal():
+                self.fail(f"{value!r} is neither a number of tries nor none", param, ctx)
+            if len(value) > MAX_DIGITS:
+                self.fail(f"{value[:80]!r} is too large for a limit of tries; use none for no limit", param, ctx)
         return int(value)
 
 

@@ -11,7 +11,7 @@ from tastypy_fast.cli.exit_codes import INCOMPLETE, OK, USAGE, CommandError, pri
 from tastypy_fast.cli.formatting import (
     as_json,
     error_text,
-    key_as_json,
+    key_field,
     key_text,
     pair_as_json,
     parse_key,
@@ -65,6 +65,8 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: boo
     """
     if null and (long or as_lines):
         raise CommandError("-0 is for keys alone, so it cannot be combined with --long or --json", USAGE)
+    if long and as_lines:
+        raise CommandError("--long and --json are two forms of the same lines, so they cannot be combined", USAGE)
     # To list other tasks, open without a limit, because a tracker skips tasks that have no tries left.
     limit = key_filter.max_tries if key_filter.statuses == {"todo"} else None
     with open_reader(store, limit or 0) as reader:
@@ -83,9 +85,7 @@ def ls(store: str, key_filter: KeyFilter, json_keys: bool, long: bool, null: boo
 
 
 def _long_row(match: Match, tracker: bool, json_keys: bool) -> tuple[str, ...]:
-    key = key_text(match.key, json_keys)
-    if "\t" in key:
-        key = key_as_json(match.key)
+    key = key_field(match.key, json_keys)
     if not tracker:
         return key, printable(as_json(match.value))
     task = match.value
@@ -104,7 +104,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
     """Print the values of keys as JSON.
 
     For a single key, the value is printed over several lines. For several keys, each line has the key, a tab and the
-    value. If a key does not exist, the exit code is 1.
+    value. A key that contains a tab or a line break is printed as JSON. If a key does not exist, the exit code is 1.
 
     \b
     tastypy-fast get crawl https://example.org/
@@ -125,7 +125,7 @@ def get(store: str, keys: tuple[str, ...], file: str | None, json_keys: bool, nu
             if as_lines:
                 print_line(pair_as_json(key, value))
             else:
-                print_line(as_json(value, indent=2) if alone else f"{key_text(key, json_keys)}\t{as_json(value)}")
+                print_line(as_json(value, indent=2) if alone else f"{key_field(key, json_keys)}\t{as_json(value)}")
     return code
 
 

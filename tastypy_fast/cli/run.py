@@ -39,6 +39,8 @@ __all__ = ["run"]
 
 # How many commands --dry-run prints.
 MAX_SHOWN = 10
+# Coroutines may be many. The operating system runs far fewer processes and threads.
+MAX_WORKERS = 1_000_000
 # The parameters that are for commands only, and for functions only.
 COMMAND_ONLY = ("stdin", "result", "add_lines", "output", "abort_codes", "shell")
 FUNCTION_ONLY = ("executor", "initializer", "with_data")
@@ -73,7 +75,7 @@ class RunCommand(click.Command):
 @click.command(cls=RunCommand)
 @store_argument
 @click.argument("function", required=False)
-@click.option("-j", "--workers", type=click.IntRange(min=1), metavar="N",
+@click.option("-j", "--workers", type=click.IntRange(1, MAX_WORKERS), metavar="N",
               help="How many tasks run at once.  [default: the number of processors; 100 for async]")
 @click.option("--timeout", type=Duration(), metavar="TIME",
               help="Kill a task that takes longer, with all that it has started: 30s, 5m, 2h.")
@@ -322,6 +324,8 @@ def _run(store: str, given: dict[str, Any], as_object: bool, work: Callable[...,
             report.reason = "stopped"
             _finish(store, tracker, given, report, began, as_object)
             raise
+        if output.failure:
+            output.check()  # its reader may be what ended it, and then the error needs no message
         if output.is_closed:
             raise BrokenPipeError
         code = _finish(store, tracker, given, report, began, as_object)

@@ -78,7 +78,7 @@ def status(store: str, max_tries: int | None, as_object: bool) -> None:
         if tasks and tasks.errors:
             rows.append(("errors", f"{quantity(tasks.errors, 'task')} (tastypy-fast errors shows them)"))
         if tasks and tasks.last_run:
-            rows.append(("last run", printable(_describe_run(tasks.last_run))))
+            rows.append(("last run", printable(_describe_run(tasks.last_run, holders.how))))
         rows += [
             ("disk", f"{size_text(info.bytes)}, {size_text(info.free)} of it free"),
             ("open", printable(_describe_holders(holders))),
@@ -111,7 +111,8 @@ def _as_dict(reader: Reader, tasks: TaskFacts | None, info: StoreInfo, holders: 
     of_tasks = {} if tasks is None else {
         "max_tries": tasks.max_tries or None,
         "errors": tasks.errors,
-        "last_run": tasks.last_run,
+        "last_run": tasks.last_run and {**tasks.last_run, **{name: tasks.last_run.get(name)
+                                                             for name in ("ended", "reason")}},
         "claims": [task_object(key, state) for key, state in tasks.claims],
     }
     return store_object(
@@ -134,14 +135,14 @@ def _count_lines(counts: StatusCounts, max_tries: int) -> list[tuple[str, str]]:
     return [("tasks", f"{counts.tasks:,}"), *rows, ("max tries", f"{max_tries:,}" if max_tries else "no limit")]
 
 
-def _describe_run(info: dict[str, Any]) -> str:
-    """Return what was run last, when, and why it ended."""
+def _describe_run(info: dict[str, Any], how: str) -> str:
+    """Return what was run last, when, and why it ended. ``how`` says how processes have the store open."""
     text = str(info.get("function", "unknown"))
     with suppress(TypeError, ValueError):
         begun: Any = parse_time(info.get("begun"))
         text += f", begun {duration(max(time.time() - begun, 0))} ago"
         if "ended" not in info:
-            return f"{text}, not ended (it runs, or was killed)"
+            return f"{text}, {'killed before its end' if how == 'nobody' else 'not ended (it runs, or was killed)'}"
         ended: Any = parse_time(info["ended"])
         return f"{text}, ended after {duration(ended - begun)}: {info['reason']}"
     return text

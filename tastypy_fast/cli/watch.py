@@ -10,6 +10,8 @@ import click
 
 from tastypy_fast.cli.formatting import as_json, can_redraw, console, print_line, printable
 from tastypy_fast.cli.key_filters import max_tries_option, store_argument
+from tastypy_fast.cli.open_store import open_reader, require_tracker
+from tastypy_fast.cli.option_types import Duration
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import WatchState
 
@@ -19,8 +21,8 @@ __all__ = ["watch"]
 @click.command()
 @store_argument
 @max_tries_option
-@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
-              help="Time between two counts.")
+@click.option("--interval", type=Duration(least=0.1, most=86400.0), default="1s", show_default=True, metavar="TIME",
+              help="Time between two counts: 0.1s to 1d.")
 @click.option("--until-done", is_flag=True,
               help="Exit when nothing is left that anybody will try: no task is new or running, and none is to retry "
                    "while a process has the store open to write.")
@@ -35,6 +37,9 @@ def watch(store: str, max_tries: int | None, interval: float, until_done: bool, 
     tracker.run() keeps, or with the "error" in the task's data. Changes of a private pipeline appear when it syncs. If
     the output is not a terminal, the command prints one line per count.
     """
+    if until_done:
+        with open_reader(store) as reader:
+            require_tracker(reader)  # a dict is never done
     state = WatchState(store, max_tries)
     if as_lines or not can_redraw(sys.stdout):
         for _ in _updates(state, interval, until_done):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tastypy_fast._mixins.counting import percent
-from tastypy_fast.cli.formatting import printable, quantity
+from tastypy_fast.cli.formatting import cut_text, printable, quantity
 from tastypy_fast.cli.watch_state import WatchState
 from tastypy_fast.types import StatusCounts
 
 __all__ = ["render"]
 
-# The smallest chart that is worth drawing.
+# The smallest chart that is worth drawing. It needs Unicode. A table of the numbers has the same width.
 MIN_LINES, MIN_COLUMNS = 5, 30
 MINUTE = 60
 # From how many lines on the numbers are a table.
@@ -26,23 +26,28 @@ def render(state: WatchState, width: int, height: int, no_color: bool, encoding:
     from rich.console import Group
     from rich.text import Text
 
-    rate = _cut(state.rate_text() if len(state.rate_text()) <= width else state.rate_text(short=True), width, "bold")
-    lines: list[Any] = [_cut(f"{state.path}   (Ctrl-C to exit)", width, "bold")]
+    def cut(text: str, style: str) -> Text:
+        """Return text as one line of the screen."""
+        text = printable(" ".join(text.split()) if "\n" in text else text)
+        return Text(cut_text(text, width, encoding), style, no_wrap=True)
+
+    rate = cut(state.rate_text() if len(state.rate_text()) <= width else state.rate_text(short=True), "bold")
+    lines: list[Any] = [cut(f"{state.path}   (Ctrl-C to exit)", "bold")]
     if state.is_tracker:
         lines.append(_bar(state.counts, width - 1, no_color, encoding))
-    if state.is_tracker and height >= LARGE_LINES:
+    if state.is_tracker and height >= LARGE_LINES and width >= MIN_COLUMNS:
         lines += [Text(), _table(state.counts), Text(), rate]
         used = len(lines) + len(StatusCounts._fields)  # the table has one more line
     else:
         # The rate comes before the numbers, because a very small window cuts the end off.
-        lines += [rate, *_numbers(state, width)]
+        lines += [rate, *(cut(line, "default") for line in _numbers(state, width))]
         used = len(lines)
-    failures = [_cut(f"  {failure.text()}", width, "red") for failure in reversed(state.failures)]
+    failures = [cut(f"  {failure.text()}", "red") for failure in reversed(state.failures)]
     if height - used > MIN_LINES:
         failures = [Text(), Text("recent failures:"), *failures] if failures else []
     failures = failures[:max(height - used - 1, 0)]
     room = min(height - used - len(failures) - 2, 20)
-    if room >= MIN_LINES and width >= MIN_COLUMNS and len(state.samples) > 2:
+    if room >= MIN_LINES and width >= MIN_COLUMNS and len(state.samples) > 2 and encoding.startswith("utf"):
         lines += [Text(), Text.from_ansi(_chart(state.rates(), width, room))]
     return Group(*lines, *failures)
 
@@ -79,7 +84,7 @@ def _table(counts: StatusCounts) -> Any:
     return table
 
 
-def _numbers(state: WatchState, width: int) -> list[Any]:
+def _numbers(state: WatchState, width: int) -> list[str]:
     """Return the numbers as lines of text, as few as the width allows."""
     words = [f"{number:,} {status}" for status, number in state.counts.by_word().items()]
     parts = [*words, quantity(state.keys, "task")] if state.is_tracker else [quantity(state.keys, "key")]
@@ -89,16 +94,7 @@ def _numbers(state: WatchState, width: int) -> list[Any]:
             lines[-1] += f"  {part}"
         else:
             lines.append(part)
-    return [_cut(line, width, "default") for line in lines]
-
-
-def _cut(text: str, width: int, style: str) -> Any:
-    """Return text as one line of the screen, shortened to ``width``."""
-    from rich.text import Text
-
-    line = Text(printable(" ".join(text.split())) if "\n" in text else printable(text), style, no_wrap=True)
-    line.truncate(width, overflow="ellipsis")
-    return line
+    return lines
 
 
 def _chart(rates: list[tuple[float, float]], width: int, height: int) -> str:

@@ -74,7 +74,10 @@ def _repaired(path: str, folder: str) -> Repair:
         source = DamagedStore(path, descriptor, losses)
         new = Store(folder, Options(source.kind, "w", "unsafe", False, source.file_size))
         try:
-            return _StoreRepair(source, new, losses).run()
+            result = _StoreRepair(source, new, losses).run()
+            # All is flushed, so a power cut can lose nothing of it. How the store is used decides the durability.
+            new.forget_durability()
+            return result
         finally:
             new.close()
     except PersistentOrderedDictIntegrityError as error:

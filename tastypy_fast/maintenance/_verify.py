@@ -49,9 +49,11 @@ def _faults(path: str) -> Iterator[str]:
         yield str(error)
         return
     except (NotAStoreError, PersistentOrderedDictIntegrityError, StoreNotFoundError, StorePathError) as error:
-        yield str(error)
+        text = str(error)
+        yield text
         if os.path.isfile(os.path.join(path, DATA)):
-            yield from _page_faults(path)[0]
+            # The error has the first fault that opening a store finds.
+            yield from (fault for fault in _page_faults(path)[0] if fault.removeprefix(f"{DATA}: ") not in text)
         return
     found, is_certain = _page_faults(path)
     if found and is_certain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ from tastypy_fast import Tracker
 from tastypy_fast.cli.command_output import Output
 from tastypy_fast.cli.command_task import CommandTask
 from tastypy_fast.cli.command_template import CommandTemplate, TaskValues
-from tastypy_fast.pipeline.worker import ABORTED, DONE, FAILED, MAX_RESULT, TaskFunction
+from tastypy_fast.pipeline.worker import ABORTED, DONE, FAILED, MAX_RESULT, RETRY, TaskFunction
 from tests.support.children import Child
 from tests.support.command import ENVIRONMENT, HOSTILE
 
@@ -265,15 +266,34 @@ def test_output_can_all_go_to_stderr_and_be_discarded(capfd):
     assert capfd.readouterr() == ("", "error\n")
 
 
-def test_output_without_a_reader_does_not_fail_the_task():
+@pytest.mark.parametrize(("command", "kind"), [("echo", RETRY), ("true", DONE)])
+def test_output_without_a_reader_is_not_done_and_costs_no_try(command, kind):
+    """Tasks were done whose output was lost."""
     def work(pipe, task):
         reader, writer = os.pipe()
         os.dup2(writer, 1)
         os.close(reader)
-        pipe.send(TaskFunction(task)(("k", 1, None), 0).kind)
+        outcome = TaskFunction(task)(("k", 1, None), 0)
+        pipe.send((outcome.kind, outcome.counted))
 
-    with Child(work, CommandTask(CommandTemplate(["echo"]), output=Output())) as child:
-        assert child.receive_all() == [DONE]
+    with Child(work, CommandTask(CommandTemplate([command]), output=Output())) as child:
+        assert child.receive_all() == [(kind, kind == DONE)]
+
+
+def test_terminal_that_is_gone_takes_the_output_and_ends_nothing(monkeypatch, tmp_path):
+    """A run in the background outlives its terminal. A disk that gives the same error is a fault."""
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    main, terminal = os.openpty()
+    monkeypatch.setattr("tastypy_fast.cli.command_output._write_all", fail)
+    (tmp_path / "file").write_bytes(b"x")
+    with open(tmp_path / "file", "rb") as file:
+        Output()._copy(terminal, file.fileno(), 1)
+        with pytest.raises(OSError, match="Input/output error"):
+            Output()._copy(file.fileno(), file.fileno(), 1)
+    os.close(main)
+    os.close(terminal)
 
 
 def test_worker_that_is_killed_leaves_no_lock(tmp_path):

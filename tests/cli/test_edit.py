@@ -24,6 +24,11 @@ def test_set_of_a_task_adds_its_missing_status_keys(tasks):
     assert json.loads(run("get", tasks, "a")) == {"_done": False, "_aborted": False, "_tries": 2, "n": 1}
 
 
+def test_value_of_a_task_that_is_no_object_is_invalid_where_it_stands(tasks):
+    assert "must be a JSON object" in refused("set", tasks, "a", "5", code=2)
+    assert "must be a JSON object" in refused("set", tasks, "a", "-", stdin="[5]", code=4)
+
+
 def test_add_adds_missing_tasks(path, tmp_path):
     assert run("add", path, "a", "b", "a", "--create") == "added 2 tasks, 1 existed already\n"
     keys = tmp_path / "keys"
@@ -43,15 +48,15 @@ HOSTILE_NAMES = [b"a\nb", b"\n", b"c\r", b"it's", b'"', b"$(rm -r .)", b"-rf", b
 
 
 def test_add_reads_keys_that_null_characters_end(path, tmp_path):
-    # The last name has no null character after it, and an empty name is skipped like an empty line.
+    # The last name has no null character after it. An empty name is a key, because a null character ends it.
     text = b"\0".join([*HOSTILE_NAMES, b"", b"last"])
     keys = tmp_path / "keys"
     keys.write_bytes(text)
     assert run("add", path, "--create", "-0", "-", stdin=text.decode("utf-8", "surrogateescape")) == (
-        "added 12 tasks, 0 existed already\n")
-    assert run("add", path, "--null", "--file", keys) == "added 0 tasks, 12 existed already\n"
+        "added 13 tasks, 0 existed already\n")
+    assert run("add", path, "--null", "--file", keys) == "added 0 tasks, 13 existed already\n"
     with Tracker(path) as tracker:
-        assert [key.encode("utf-8", "surrogateescape") for key in tracker] == [*HOSTILE_NAMES, b"last"]
+        assert [key.encode("utf-8", "surrogateescape") for key in tracker] == [*HOSTILE_NAMES, b"", b"last"]
     assert run("done", path, "-0", "-", stdin="a\nb\0") == "1 task marked done\n"
     assert json.loads(run("get", path, "--null", "--json", "-", stdin="a\nb"))["value"]["_done"]
 

@@ -48,6 +48,12 @@ def test_errors_groups_failures_by_type_and_message(failed):
     assert lines("errors", failed)[1] == "   for example page-0"
 
 
+def test_error_without_a_message_is_named(path, capsys):
+    Tracker(path, init={"a": {"_tries": 1, "_error": ""}, "b": {"_tries": 1, "_error": {"type": "E"}}}).close()
+    assert app.run(["errors", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["1  (no message)", "   for example a", "1  E", "   for example b"]
+
+
 def test_errors_prints_the_traceback_of_each_example(failed):
     text = run("errors", failed, "--traceback")
     assert "for example page-0\n     Traceback of page-0 is gone\n     x\n     OSError\n1  " in text
@@ -76,7 +82,8 @@ def test_errors_prints_any_key_and_message_in_one_line(path):
     Tracker(path, init=[(hostile, {"_tries": 1, "_error": error("E", f"bad\x1b[2J {hostile}")}),
                         ((), {"_tries": 1, "_error": "text"}), ("", {"_tries": 1, "_error": {"at": "2026"}})]).close()
     assert lines("errors", path) == ["1  E: bad\\x1b[2J {key}", '   for example "\\udcff\\n\\u001b[31m"',
-                                     "1  text", "   for example []", "1  ", "   for example "]
+                                     "1  text", "   for example []", "1  (no message)",
+                                     '   for example ""']
 
 
 def test_errors_keeps_the_largest_groups_in_bounded_memory(monkeypatch):

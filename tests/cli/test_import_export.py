@@ -72,6 +72,25 @@ def test_export_force_replaces_a_file_atomically(tasks, tmp_path, monkeypatch, c
     assert "'/dev/full'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("target", "options", "code", "text"), [
+    # It said that another process had made the folder, after it had written everything.
+    ("there.jsonl", (), 3, "is the path of a folder"), ("there.jsonl", ("--force",), 3, "is the path of a folder"),
+    # It wrote the files of the original tastypy.
+    ("there", (), 2, "does not select a format"), ("store", ("-f",), 2, "does not select a format"),
+    # It made a file, and called it by the name of a folder.
+    ("new/", ("--format", "jsonl"), 2, "is the name of a folder"),
+])
+def test_export_to_the_name_of_a_folder(tasks, tmp_path, capsys, target, options, code, text):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there.jsonl").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert app.run(["export", str(tasks), f"{tmp_path}/{target}", *options]) == code
+    out, error = capsys.readouterr()
+    assert (out, text in error) == ("", True)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert app.run(["export", str(tasks), str(tmp_path / "there"), "--format", "tastypy"]) == 0
+
+
 @pytest.mark.parametrize("name", ["jsonl", "jsonl.gz", "jsonl.zst", "tastypy"])
 def test_format_option_is_for_names_without_a_known_ending(tasks, tmp_path, name):
     target = tmp_path / "export"
@@ -161,6 +180,8 @@ def test_new_store_gets_the_kind_of_the_option(tmp_path):
         assert "line 3" in error
         assert not (tmp_path / "new").exists()
     assert json.loads(run("get", tmp_path / "tracker", "b")) == {"_done": False, "_aborted": False, "_tries": 0, "x": 1}
+    # The last one of the two options won.
+    assert "cannot be combined" in refused("import", "-", tmp_path / "both", "--tracker", "--dict", stdin=GOOD, code=2)
     # The input begins with a byte order mark and empty lines.
     assert json.loads(run("import", "-", tmp_path / "marked", "--json", stdin="\ufeff" + GOOD))["kind"] == "tracker"
     assert json.loads(run("import", "-", tmp_path / "blank", "--json", stdin="\n" + GOOD))["kind"] == "tracker"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def test_commands_follow_the_schema_for_a_tracker(path, answers):
         assert [(line["key"], line["status"], "claim" in line) for line in lines] == [
             ("a", "done", False), (["t", 1], "running", True), ("c", "new", False)]
         assert lines[1]["claim"] == status["claims"][0]["claim"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[1]["claim"]["since"])
         tracker.abort("c")
     (watched,) = answers("watch", "--until-done")
     check(watched, fields_of("watch"))

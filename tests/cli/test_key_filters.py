@@ -16,6 +16,9 @@ from tastypy_fast.cli.formatting import key_as_json, key_text, parse_key
 from tastypy_fast.cli.key_filters import KeyFilter, iter_matching
 from tests.support.command import HOSTILE, lines, refused, run
 
+# More than any counter of the machine holds.
+HUGE = 10**20
+
 
 @pytest.mark.parametrize(("options", "keys"), [
     ("", "abcdefg"), ("--done", "ab"), ("--todo", "cefg"), ("--aborted", "d"), ("--failed", ""), ("--running", ""),
@@ -26,6 +29,8 @@ from tests.support.command import HOSTILE, lines, refused, run
     ("--to e --todo", "ce"), ("--offset 2 --limit 3", "cde"), ("--limit 0", ""), ("--todo --offset 1 --limit 2", "ef"),
     ("--from d --to b", ""),
     ("--tail 2", "fg"), ("--tail 0", ""), ("--tail 99", "abcdefg"), ("--tail 2 --to d", "cd"),
+    (f"--tail {HUGE}", "abcdefg"), (f"--limit {HUGE} --offset 5", "fg"), (f"--offset {HUGE}", ""),
+    (f"--offset {HUGE} --limit {HUGE}", ""),
     ("--tail 9 --from e", "efg"), ("--tail 1 --done", "b"), ("--tail 2 --todo --to f", "ef"),
     ("--tail 2 --match [a-c]", "bc"), ("--tail 1 --running", ""),
     ("--where size=7", "e"), ('--where size="7"', ""), ("--where _done=true", "ab"), ("--where _tries=1.0", "ab"),
@@ -45,6 +50,14 @@ def test_ls_long_and_json_print_values(tasks):
         "key": "c", "value": {"_done": False, "_aborted": False, "_tries": 3, "error": "OSError: gone"},
         "status": "failed"}
     assert "no key" in refused("ls", tasks, "--from", "nobody", code=1)
+
+
+@pytest.mark.parametrize("options", [("-l", "--json"), ("-0", "-l"), ("-0", "--json")])
+def test_forms_of_output_exclude_each_other(tasks, options, capsys):
+    """--json was ignored next to --long."""
+    assert app.run(["ls", str(tasks), *options]) == 2
+    out, error = capsys.readouterr()
+    assert (out, "cannot be combined" in error) == ("", True)
 
 
 def test_fields_are_compared_as_json(path, capsys):

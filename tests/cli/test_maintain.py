@@ -6,9 +6,11 @@ import json
 import signal
 import subprocess
 
+import lmdb
 import pytest
 
 from tastypy_fast import POD
+from tastypy_fast.cli import app
 from tests.support.children import Child
 from tests.support.command import COMMAND, ENVIRONMENT, hold_private, lines, refused, run
 
@@ -55,6 +57,26 @@ def test_verify_and_repair_of_a_damaged_store(maintenance, tasks, tmp_path):
     assert "sound" in run("verify", tmp_path / "new")
     assert "what was lost is listed above" in run("repair", tasks, tmp_path / "other", code=1)[0]
     assert data.read_bytes() == before
+
+
+def test_verify_refuses_what_is_no_store(maintenance, tasks, tmp_path, capsys):
+    """It said that a folder without a store has a fault which repair mends."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "note.txt").touch()
+    with lmdb.open(str(tmp_path / "lmdb"), max_dbs=2) as db:
+        db.open_db(b"other")
+    for name in ("file", "empty", "foreign", "lmdb", "missing"):
+        codes = [app.run([command, str(tmp_path / name)]) for command in ("status", "verify")]
+        out, error = capsys.readouterr()
+        assert (codes, out) == ([3, 3], "")
+        first, second = error.splitlines()
+        assert first == second
+    # The rest of a store is damaged.
+    (tasks / "data.mdb").unlink()
+    assert app.run(["verify", str(tasks)]) == 1
+    assert "data.mdb is missing" in capsys.readouterr().out
 
 
 # Ctrl-C

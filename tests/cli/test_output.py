@@ -127,9 +127,9 @@ def test_keys_round_trip_through_ls(path):
     Tracker(path, init=[(key, {}) for key in keys]).close()
     listed = run("ls", path, "-0")
     assert listed.split("\0")[:-1] == keys
-    assert run("done", path, "-0", "-", stdin=listed) == "8 tasks marked done\n"  # an empty key is an empty line
+    assert run("done", path, "-0", "-", stdin=listed) == "9 tasks marked done\n"
     out, error = run("reset", path, "-", stdin=run("ls", path), code=1)
-    assert out == "7 tasks reset\n"
+    assert out == "7 tasks reset\n"  # an empty line is no key
     assert error.count("ls prints a key with a line break or a null character as JSON, so use --json-keys or -0") == 1
     assert run("abort", path, "--json-keys", "-", stdin=run("ls", path, "--json-keys")) == "9 tasks aborted\n"
 
@@ -161,9 +161,28 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path, command):
         assert run("ls", store) == "new\n"
 
 
+def test_stderr_that_cannot_be_written_leaves_the_exit_code(tasks):
+    """The exit code was 1 or 120, which means something else."""
+    shell = " ".join(COMMAND)
+    script = "; ".join(f"{shell} {command} 2>/dev/full; echo $?" for command in ("ls nothing", f"get {tasks} nothing"))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.stdout, done.stderr) == ("3\n1\n", "")
+
+
 def test_closed_stderr_and_stdin_are_replaced(tasks):
     shell = " ".join(COMMAND)
-    for command, code in ((f"ls {tasks}", 0), ("ls nothing", 3), (f"add {tasks} -", 0), ("ls", 2)):
+    for command, code in ((f"ls {tasks}", 0), ("ls nothing", 3), (f"add {tasks} new", 0), ("ls", 2)):
         done = subprocess.run(["sh", "-c", f"exec {shell} {command} <&- 2>&-"], stdout=subprocess.PIPE, text=True,
                               env=ENVIRONMENT, cwd=os.path.dirname(tasks))
         assert done.returncode == code
+
+
+def test_closed_stdin_is_no_empty_input(tasks):
+    """import made an empty store of it, and add added nothing."""
+    shell = " ".join(COMMAND)
+    commands = (f"add {tasks} -", f"reset {tasks} -0 -", f"set {tasks} a -", f"import - {tasks}-new --dict")
+    script = "; ".join(f"{shell} {command} <&-; echo $?" for command in commands)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert [line for line in done.stdout.split("\n") if line.isdecimal()] == ["4"] * 4
+    assert done.stderr == "tastypy-fast: stdin cannot be read: Bad file descriptor\n" * 4
+    assert not os.path.exists(f"{tasks}-new")

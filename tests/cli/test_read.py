@@ -6,6 +6,7 @@ import json
 import subprocess
 
 from tastypy_fast import POD, Tracker
+from tastypy_fast.cli import app
 from tests.support.command import COMMAND, ENVIRONMENT, lines, refused, run
 
 
@@ -16,6 +17,13 @@ def test_get_prints_values(tasks):
     out, error = run("get", tasks, "nobody", "e", code=1)
     assert out.startswith("e\t")
     assert error == 'tastypy-fast: no such key: "nobody"\n'
+
+
+def test_get_prints_keys_with_tabs_as_json(path, capsys):
+    POD(path, init={"a\tb": 1, "a\nb": 2, "c": 3, ("t\t",): 4}).close()
+    assert app.run(["get", str(path), "a\tb", "a\nb", "c"]) == 0
+    assert app.run(["get", str(path), "--json-keys", '["t\\t"]', '"a\\tb"']) == 0
+    assert capsys.readouterr().out.splitlines() == ['"a\\tb"\t1', '"a\\nb"\t2', "c\t3", '["t\\t"]\t4', '"a\\tb"\t1']
 
 
 def test_missing_key_hints_at_a_key_of_the_other_type(path):

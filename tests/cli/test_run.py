@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tastypy_fast import POD, SharedTracker, Tracker
+from tastypy_fast.cli import app
 from tastypy_fast.cli.option_types import Duration, FailureLimit
 from tests.support.children import Child
 from tests.support.command import COMMAND, ENVIRONMENT, HOSTILE, call, hold_private, lines, run
@@ -369,6 +370,18 @@ def test_run_ends_when_nobody_reads_its_output(path):
     assert 0 < list(statuses(path).values()).count("d") < 10_000
 
 
+def test_task_whose_output_has_no_reader_is_not_done(path):
+    """All tasks of the last chunk were done, and their output was lost."""
+    Tracker(path, init=[(number, {}) for number in range(20)]).close()
+    # More than a pipe holds, so the first task is done only when its output was read.
+    large = "head -c 100000 /dev/zero; true {key}"
+    script = f"$COMMAND run $STORE -j 1 --shell -- '{large}' | head -c 100001 | wc -c; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], env={**ENVIRONMENT, "COMMAND": " ".join(COMMAND), "STORE": str(path)},
+                          capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == (["100001", "141"], "")
+    assert statuses(path) == {0: "d", **dict.fromkeys(range(1, 20), 0)}
+
+
 def test_status_shows_the_last_run(store, tmp_path, folder):
     def last_run():
         return json.loads(run("status", store, "--json"))["last_run"]
@@ -385,7 +398,21 @@ def test_status_shows_the_last_run(store, tmp_path, folder):
     with running(store, "-j", "1", "--", script(tmp_path, HANG)) as process:
         wait_until(lambda: len(numbers_in(tmp_path / "pids")) == 2)
         process.kill()
-    assert "ago, not ended (it runs, or was killed)" in run("status", store)
+    wait_until(lambda: "ago, killed before its end" in run("status", store))
+
+
+def test_status_of_a_run_that_has_not_ended(store, capsys):
+    facts = {"function": "work", "begun": "2026-01-31T12:00:00.000Z", "workers": 2}
+    with SharedTracker(store) as tracker:
+        tracker._save_run(facts)
+        tracker.sync()
+        assert app.run(["status", str(store)]) == 0
+        assert "ago, not ended (it runs, or was killed)" in " ".join(capsys.readouterr().out.split())
+    # No process has the store open, so nothing runs.
+    assert app.run(["status", str(store)]) == 0
+    assert "ago, killed before its end" in " ".join(capsys.readouterr().out.split())
+    assert app.run(["status", str(store), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["last_run"] == {"ended": None, "reason": None, **facts}
 
 
 # With other processes
@@ -607,6 +634,18 @@ def test_duration(text, seconds):
 def test_duration_that_is_none(text):
     with pytest.raises(Exception, match="is not a time"):
         Duration().convert(text, None, None)
+
+
+@pytest.mark.parametrize("command", [
+    "watch STORE --interval nan", "watch STORE --interval inf", "watch STORE --interval 1e10",
+    "watch STORE --interval 9999999999", "watch STORE --interval 0.01", "run STORE -j 99999999999999999999 -- true",
+    "set-max-tries STORE 99999999999999999999"])
+def test_numbers_beyond_all_bounds_are_refused(store, command, capsys):
+    """They ended in a traceback."""
+    assert app.run([word.replace("STORE", str(store)) for word in command.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert command.split()[-1] in error or "99999999999999999999" in error
 
 
 def test_limit_of_failures():

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tastypy_fast import POD, SharedTracker, Tracker, maintenance
+from tastypy_fast.cli import app
 from tastypy_fast.cli.watch_screen import render
 from tastypy_fast.cli.watch_state import SETTLED_SECONDS, WatchState
 from tests.support.children import Child, start
@@ -244,7 +245,14 @@ def test_watch_counts_the_keys_of_a_dict(path):
     assert not state.is_finished()
 
 
-@pytest.mark.parametrize(("width", "height"), [(40, 8), (20, 5), (80, 16), (80, 40), (10, 3)])
+def test_watch_until_done_refuses_a_dict(path, capsys):
+    """It never ended."""
+    POD(path, init={"a": 1}).close()
+    assert app.run(["watch", str(path), "--until-done"]) == 3
+    assert "is a plain dict, which has no tasks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 8), (20, 5), (80, 16), (80, 40), (20, 40), (10, 3)])
 def test_every_window_shows_the_rate_and_the_whole_bar(path, width, height):
     with SharedTracker(path, max_tries=1, init=[(number, {"_done": number < 5}) for number in range(10)]) as tracker:
         state = WatchState(path, None)
@@ -258,5 +266,7 @@ def test_every_window_shows_the_rate_and_the_whole_bar(path, width, height):
             (bar,) = [line for line in screen if line and not line.strip(full + empty)]
             assert len(bar) == width - 1
             assert bar.count(full) == 9 * (width - 1) // 10
+            # The escape of a character that the terminal lacks would make lines too long.
+            assert encoding == "utf-8" or all(map(str.isascii, screen))
         assert any(line.startswith("2.0 a second"[:width - 1]) for line in lines)
         assert len(lines) <= height

@@ -8,6 +8,7 @@ import pytest
 
 from tastypy_fast import UnstorableValueError
 from tastypy_fast._core.json_fallback import MAX_DEPTH
+from tastypy_fast._formats.json_text import compact_json, spaced_json
 
 pytestmark = pytest.mark.all_classes
 
@@ -67,6 +68,29 @@ def test_what_one_program_can_store_all_programs_can_read(kit, store):
     assert MAX_DEPTH - 2 <= depth <= MAX_DEPTH
     with pytest.raises(UnstorableValueError, match=f"values nest up to {MAX_DEPTH} levels"):
         store["k"] = kit.value(nested(MAX_DEPTH + 1, 1))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the limit of recursion is for functions of Python only")
+def test_limit_of_recursion_that_is_too_low_is_no_damage(kit, store):
+    """Readers called the store damaged, and an export started threads until there was no memory for more."""
+    store["k"] = kit.value(nested(480, 1))
+    store.close()
+    store = kit.open()
+    limit = sys.getrecursionlimit()
+    value = kit.value(nested(480, 1))
+    said = r"the recursion limit of Python is 400, .*setrecursionlimit\(1000\)"
+    sys.setrecursionlimit(400)
+    try:
+        for use in (lambda: store["k"], store.values, lambda: store.export_jsonl(kit.folder / "k.jsonl"),
+                    lambda: spaced_json(value), lambda: compact_json(value)):
+            with pytest.raises(RuntimeError, match=said):
+                use()
+        with pytest.raises(UnstorableValueError, match=said):
+            store["j"] = value
+    finally:
+        sys.setrecursionlimit(limit)
+    assert innermost_of(kit.plain(store["k"]))[1] == 1
+    store["j"] = value
 
 
 @pytest.mark.parametrize("innermost", [1, 0.5, float("inf"), "\ud800", 2**80], ids=ascii)

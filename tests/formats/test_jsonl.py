@@ -157,7 +157,7 @@ def test_import_works_like_update(tmp_path, cls):
 @pytest.mark.parametrize(("bad", "error", "match"), [
     ('{"key": "x", "val', DamagedInputError, "this is not valid JSON"),
     ("\x00\n", DamagedInputError, "this is not valid JSON"),
-    ("5\n", DamagedInputError, "each line must be"),
+    ("5\n", DamagedInputError, "each line must be .*, but this one is 5(;|$)"),
     ('{"key": "x"}\n', DamagedInputError, "each line must be"),
     ('{"key": "x", "value": {}, "more": 1}\n', DamagedInputError, "each line must be"),
     ('{"key": 1.5, "value": {}}\n', InvalidKeyError, "a key must be"),

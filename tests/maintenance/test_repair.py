@@ -16,6 +16,7 @@ from tastypy_fast import (
     Tracker,
     maintenance,
 )
+from tastypy_fast._inspect.lock_holders import find_lock_holders
 from tastypy_fast._inspect.store_info import read_run
 from tastypy_fast._lmdb.data_file import find_databases
 from tastypy_fast.maintenance._repair import repair_store
@@ -131,6 +132,13 @@ def test_damaged_records_are_repaired(stores, path, target, one, damage):
 
 def dict_of(rows):
     return {row[0]: row for row in rows if row[0] != "key 5"}
+
+
+def test_rescued_store_has_no_durability_until_it_is_opened(victim, target):
+    """It was called unsafe, because the repair itself does not need to survive a power cut."""
+    maintenance.repair(victim, target)
+    holders = find_lock_holders(str(target))
+    assert (holders.how, holders.durability) == ("nobody", "")
 
 
 def repair_on(pipe, path, folder):

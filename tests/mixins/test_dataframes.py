@@ -319,7 +319,25 @@ def test_column_that_one_type_cannot_hold_disturbs_no_other(make, batch):
     assert table.to_pydict() == {"bad": ["1", '"x"', "[1]"]}
 
 
-@pytest.mark.parametrize(("columns", "error"), [("key", TypeError), (["key", 1], TypeError), (["_done"], ValueError)])
+def test_arguments_may_be_iterators(make):
+    """A table without columns was returned, because the second use of an iterator finds nothing."""
+    tracker = make({"a": {"n": 1, "m": [2]}, "b": {"_done": True, "n": 3}})
+    table = tracker.to_arrow(columns=(name for name in ("n", "m")), status=iter(["new"]), as_json=iter(["n", "m"]))
+    assert table.to_pydict() == {"n": ["1"], "m": ["[2]"]}
+    for convert in (tracker.to_pandas, tracker.to_polars):
+        assert list(convert(columns=iter(("key", "n"))).columns) == ["key", "n"]
+    with pytest.raises(ValueError, match="there is no column 'x'"):
+        tracker.to_arrow(columns=iter(["x"]))
+
+
+@pytest.mark.parametrize("columns", [1, "n"])
+def test_as_json_that_is_no_collection_is_refused(make, columns):
+    with pytest.raises(TypeError, match="as_json must be a collection of names"):
+        make({"a": {"n": 1}}).to_arrow(as_json=columns)
+
+
+@pytest.mark.parametrize(("columns", "error"), [("key", TypeError), (["key", 1], TypeError), (["_done"], ValueError),
+                                                (1, TypeError)])
 def test_wrong_columns_are_refused(make, columns, error):
     with pytest.raises(error, match="column"):
         make(DATA).to_arrow(columns=columns)
