@@ -25,8 +25,7 @@ from benchmarks.workloads import WORKLOADS
 DRAWING_VERSION = 2
 MARK = "drawn from "
 # The panels of the summary: workloads of one process, and one of two processes.
-SUMMARY = ("fill", "overwrite", "update", "read", "tracker_loop")
-SUMMARY_SHARED = "shared_claim_done"
+SUMMARY = ("fill", "overwrite", "update", "read", "tracker_loop", "shared_claim_done")
 
 # Colours of Okabe and Ito, which colour-blind readers can tell apart. Bars also differ in their hatch.
 BLUE, ORANGE, GREEN, SKY, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#aa4499", "#6b6b6b"
@@ -84,12 +83,9 @@ class Chart(NamedTuple):
 def charts(measured: Measured) -> dict[str, Chart]:
     """Return all charts by file name."""
     private = measured.private([*DICT, *TRACKER])
-    summary = [row for row in private if row.case.workload in SUMMARY]
-    claims = [row for row in measured.shared(2, [1]) if row.case.workload == SUMMARY_SHARED]
-    claims = [row._replace(title=f"2 processes, {row.case.n:,} tasks: {row.title}") for row in claims]
     n = max((row.case.n for row in private), default=0)
     found = {
-        "summary": Chart(f"Speed with {n:,} keys", False, _bars([*summary, *claims])),
+        "summary": Chart(f"Speed with {n:,} keys", False, _bars(measured.summary(SUMMARY))),
         "sizes": Chart("Speed by number of keys in the store", True, _curves(measured)),
         "dict": Chart(f"A dict on disk, {n:,} keys, one process", False, _bars(measured.private(DICT))),
         "tracker": Chart(f"A task tracker, {n:,} tasks, one process", False, _bars(measured.private(TRACKER))),

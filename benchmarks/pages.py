@@ -19,6 +19,9 @@ from benchmarks.results import SavedResults
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGES = HERE.parent / "docs" / "benchmarks"
+README = HERE.parent / "README.md"
+# Where the table of the README begins and ends.
+BEGIN, END = "<!-- python -m benchmarks.pages -->\n", "<!-- end -->\n"
 
 
 def main() -> str | None:
@@ -32,6 +35,7 @@ def main() -> str | None:
     measured = tables.Measured(SavedResults.load(RESULTS))
     for name, text in pages(measured).items():
         (PAGES / name).write_text(text)
+    README.write_text(readme(README.read_text(), measured))
     wanted = charts.charts(measured)
     for file in PAGES.glob("*.svg"):
         if file.name not in wanted:
@@ -48,6 +52,12 @@ def pages(measured: tables.Measured) -> dict[str, str]:
     return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured, commits)}
 
 
+def readme(text: str, measured: tables.Measured) -> str:
+    """Return the README with a new table."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{tables.readme_table(measured)}\n\n{END}{rest.partition(END)[2]}"
+
+
 def stale_files() -> list[str]:
     """Return the names of the files that differ from what would be generated."""
     measured = tables.Measured(SavedResults.load(RESULTS))
@@ -56,6 +66,8 @@ def stale_files() -> list[str]:
         for name, text in pages(measured).items()
         if not (PAGES / name).exists() or (PAGES / name).read_text() != text
     ]
+    text = README.read_text()
+    stale += [README.name] if text != readme(text, measured) else []
     wanted = charts.charts(measured)
     stale += [name for name, chart in wanted.items() if charts.mark(PAGES / name) != chart.digest()]
     return stale + [file.name for file in PAGES.glob("*.svg") if file.name not in wanted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -38,6 +38,8 @@ NAMES = {"lmdb": "LMDB by hand", "lmdb layout": "LMDB upper bound", "sqlite3": "
 TITLE_WIDTH = 24
 # Batches that the main page shows. The details have all of them.
 MAIN_BATCHES = (1, 100)
+# What users ask about first.
+README_ROWS = ("fill", "update", "read", "tracker_loop", "shared_claim_done")
 
 
 class Row(NamedTuple):
@@ -96,6 +98,14 @@ class Measured:
                 names += [f"{case.processes} process{'es' * (case.processes > 1)}"] if processes is None else []
                 row = self.row(", ".join(names), case)
                 rows += [row] if row else []
+        return rows
+
+    def summary(self, workloads: Collection[str]) -> list[Row]:
+        """Return the rows of some workloads, of one process or of two."""
+        rows = [row for row in self.private([*DICT, *TRACKER]) if row.case.workload in workloads]
+        for row in self.shared(2, [1]):
+            if row.case.workload in workloads:
+                rows.append(row._replace(title=f"2 processes, {row.case.n:,} tasks: {row.title}"))
         return rows
 
     def pipelines(self) -> list[Row]:
@@ -227,6 +237,16 @@ def main_page(measured: Measured) -> str:
             parts += [f"### {_capital(row.title)}", _paragraph(_about_pipeline(row, measured)), _ways(row)]
     parts += ["## Run the benchmark", _RUN, _TOCTREE]
     return "\n\n".join(parts) + "\n"
+
+
+def readme_table(measured: Measured) -> str:
+    """Return the table of the README."""
+    stores = (OURS, "lmdb", "sqlite3")
+    table = [["operations per second", *(NAMES.get(store, store) for store in stores)]]
+    for row in measured.summary(README_ROWS):
+        title = row.title if ":" in row.title else f"{row.title}, {row.case.n:,} keys"
+        table.append([title, *(rate(row.results[store].value()) if store in row.results else "" for store in stores)])
+    return markdown(table)
 
 
 def details_page(measured: Measured, commits: CommitCosts | None) -> str:
