@@ -50,6 +50,8 @@ cdef enum:
     UNSTORABLE = -1
     # The default of watched_by_each.
     WATCHED_BY_EACH = 1000
+    # So many keys are looked up one by one.
+    FEW = 8
 
 
 cdef class WriteCache:
@@ -290,6 +292,11 @@ cdef class WriteCache:
         cdef Entry entry
         cdef bytes key
         cdef dict found
+        if len(keys) <= FEW:
+            # Opening a cursor would cost more than the lookups.
+            for key in keys:
+                seqs.append(self.find_seq(key))
+            return seqs
         if self.unresolved:
             self.resolve()
         for key in keys:
