@@ -55,6 +55,9 @@ from tastypy_fast.exceptions import (
     UnstorableValueError,
 )
 
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+
 __all__ = ["TaskCache"]
 
 cdef enum:
@@ -301,8 +304,10 @@ cdef class TaskCache(WriteCache):
             for item in entries:
                 entry = item
                 if self.entry_of(entry.key) is entry:
-                    with suppress(UnstorableValueError):  # the next sync raises it
+                    try:
                         self.read_status_from_dict(entry)
+                    except UnstorableValueError:
+                        pass  # the next sync raises it
         finally:
             self.end_op()
         return 0
@@ -843,20 +848,30 @@ cdef uint32_t status_in(dict value) except? 0xffffffff:
     """Return the status in the special keys of a task's dict. A missing key counts as False or 0."""
     cdef uint32_t flags = PRESENT
     cdef object tries = value.get("_tries", 0)
-    for name, flag in (("_done", DONE), ("_aborted", ABORTED)):
-        is_set = value.get(name, False)
-        if is_set is not False and is_set is not True:
-            if type(is_set) is not int or is_set not in (0, 1):
-                raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(is_set)}")
-        if is_set:
-            flags |= flag
+    cdef int overflow = 0
+    cdef long long number
+    if is_set(value, "_done"):
+        flags |= DONE
+    if is_set(value, "_aborted"):
+        flags |= ABORTED
     if "_error" in value:
         flags |= ERROR
     if not isinstance(tries, int) or isinstance(tries, bool):
         raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
-    if not -MAX_TRIES <= tries <= MAX_TRIES:
+    number = PyLong_AsLongLongAndOverflow(tries, &overflow)
+    if overflow or not -MAX_TRIES <= number <= MAX_TRIES:
         raise UnstorableValueError(f"a task's '_tries' must lie within +-{MAX_TRIES}; it is {describe(tries)}")
-    return make_entry(flags, tries)
+    return make_entry(flags, number)
+
+
+cdef bint is_set(dict value, str name) except -1:
+    """Return whether a special key of a task's dict is True."""
+    cdef object found = value.get(name, False)
+    if found is True or found is False:
+        return found is True
+    if type(found) is not int or found not in (0, 1):
+        raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(found)}")
+    return <bint>found
 
 
 cdef bytes dump_data(dict value, int* codec):
