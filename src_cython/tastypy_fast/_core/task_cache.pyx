@@ -876,7 +876,10 @@ cdef bint is_set(dict value, str name) except -1:
 
 cdef bytes dump_data(dict value, int* codec):
     """Return the JSON of a task without its special keys, or None if it has no other keys."""
-    cdef dict data = {key: item for key, item in value.items() if key not in ("_done", "_aborted", "_tries")}
+    cdef dict data = value.copy()
+    data.pop("_done", None)
+    data.pop("_aborted", None)
+    data.pop("_tries", None)
     if data:
         return dump_value(data, codec)
     codec[0] = NO_PAYLOAD
