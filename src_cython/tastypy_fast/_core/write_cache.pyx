@@ -1090,7 +1090,7 @@ cdef class WriteCache:
         older = []
         for item in reversed(list(entries.values())):
             entry = item
-            if entry in failed:
+            if failed and entry in failed:
                 kept.append(entry)
                 left += entry.counts_as_dirty
             elif entry.exists and entry.value is not None and entry.borrowed:
