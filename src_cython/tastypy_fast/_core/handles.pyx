@@ -340,7 +340,7 @@ cdef class PodHandle(StoreHandle):
 
 cdef inline object read_value(StoreHandle handle, object key):
     cdef WriteCache cache = handle.open_cache()
-    cdef bytes encoded = wanted_key(key)
+    cdef bytes encoded = cache.wanted(key)
     cdef Entry entry = cache.entries.get(encoded)
     if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy \
             and not cache.tracks and not cache.is_stale():

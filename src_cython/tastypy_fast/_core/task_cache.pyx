@@ -12,11 +12,11 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
-from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
+from tastypy_fast._core.cache_entry cimport ABSENT, UNKNOWN, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
 from tastypy_fast._core.claim_record cimport move_claim, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
-from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key, wanted_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
 from tastypy_fast._core.record_codec cimport (
     NO_PAYLOAD,
     Record,
@@ -358,11 +358,15 @@ cdef class TaskCache(WriteCache):
         if key is self.last_yielded.key and key is not None and self.writable and not self.entries \
                 and not self.pinned.by_key:
             return self.last_yielded.seq
-        encoded = wanted_key(key)
+        encoded = self.wanted(key)
         if encoded is None:
             return ABSENT
         self.found = self.entry_of(encoded)
-        return self.find_seq(encoded)
+        if self.found is None:
+            return self.seq_on_disk(encoded)
+        if self.found.seq == UNKNOWN:
+            return self.find_seq(encoded)
+        return self.found.seq
 
     cdef object status_of(self, object key):
         """Return (done, aborted, tries) of a task. Raises KeyError if it does not exist."""
