@@ -43,7 +43,7 @@ from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport monotonic
 from tastypy_fast._core.sync_writer cimport count_key_places
-from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._core.write_cache cimport FEW, WriteCache
 
 from contextlib import suppress
 
@@ -720,14 +720,18 @@ cdef class TaskCache(WriteCache):
         cdef Entry entry
         cdef bytes key
         cdef Py_ssize_t position
-        cdef bint all_new = True
+        cdef bint exists, all_new = True
         self.begin_op()
         try:
-            seqs = self.find_seqs(keys)
+            seqs = self.find_seqs(keys) if len(keys) > FEW else None
             for position in range(len(keys)):
                 key = keys[position]
                 entry = self.entries.get(key)
-                if entry.exists if entry is not None else seqs[position] != ABSENT:
+                if entry is not None:
+                    exists = entry.exists
+                else:
+                    exists = (self.seq_on_disk(key) if seqs is None else <long long>seqs[position]) != ABSENT
+                if exists:
                     if not if_absent:
                         raise DuplicateKeyError(
                             f"the task {describe(originals[position])} is in the tracker already; use add_if_absent() "

@@ -6,6 +6,10 @@ from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule
 
+cdef enum:
+    # So many keys are looked up one by one.
+    FEW = 8
+
 cdef class WriteCache:
     cdef readonly StoreBase store
     # Increases whenever a sync or a revert makes the chunks of iterators outdated, so that they seek again.

@@ -50,8 +50,6 @@ cdef enum:
     UNSTORABLE = -1
     # The default of watched_by_each.
     WATCHED_BY_EACH = 1000
-    # So many keys are looked up one by one.
-    FEW = 8
 
 
 cdef class WriteCache:
