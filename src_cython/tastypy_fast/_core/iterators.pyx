@@ -212,13 +212,18 @@ cdef class StoreIterator(ValueLoop):
 
     cdef object offer_now(self, long long seq, object item):
         cdef Entry entry
+        cdef bytes encoded
         cdef Record record
         entry = self.parse_item(seq, item, &record)
+        encoded = self.encoded
         if entry is not None and (not entry.exists or entry.seq != seq and (entry is item or entry.relocated)):
             return GONE
         if entry is None and self.kind == KEYS and not self.bare:
             self.remember_record(seq, item)
-        return self.hand_out(self.cache, entry, &record, seq)
+        result = self.hand_out(self.cache, entry, &record, seq)
+        if encoded is not None and self.kind == KEYS:
+            self.cache.remember_key(result, encoded)
+        return result
 
     cdef Entry parse_item(self, long long seq, object item, Record* record):
         """Find the key in an item of the chunk. Returns the cache entry of the key, or None."""
