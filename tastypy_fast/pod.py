@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from tastypy_fast._core.handles import PodHandle
 from tastypy_fast._core.key_codec import lookup_key
-from tastypy_fast._core.set_proxy import SetProxy, is_done
 from tastypy_fast._core.write_cache import WriteCache
 from tastypy_fast._mixins import mapping
 from tastypy_fast._mixins.display import DisplayMixin
@@ -269,33 +268,6 @@ class PersistentOrderedDict(  # type: ignore[misc]  # keys() and its like return
         self._open_cache.revert()
 
     # Changing
-
-    @property
-    def set(self) -> SetProxy:
-        """Change stored values, for code that runs with the private and the shared classes.
-
-        Every change through this attribute is saved, at any depth. To read, leave off ``.set``. With ``mode="r"`` a
-        change raises ReadOnlyStoreError. In a forked child it raises ForkedStoreError.
-
-        Cost:
-            That of reading the value; the next sync writes it.
-
-        Example:
-            >>> pod = PersistentOrderedDict(path)
-            >>> pod.set["a"] = {"n": 1, "list": []}
-            >>> pod.set["a"]["n"] += 41
-            >>> pod.set["a"]["list"].append("x")
-            >>> pod["a"]
-            {'n': 42, 'list': ['x']}
-        """
-        self._open_cache  # noqa: B018
-        return SetProxy(self._apply)
-
-    @set.setter
-    def set(self, value: SetProxy) -> None:
-        # Python performs this assignment at the end of "pod.set |= {...}".
-        if not is_done(value, ()):
-            raise AttributeError("assign to .set[key], not to .set")
 
     def update(self, /, *mappings: Pairs[K, V], **pairs: V) -> None:
         """Assign the pairs of mappings, of iterables of pairs, and of keywords. Later pairs win.

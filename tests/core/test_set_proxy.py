@@ -135,3 +135,28 @@ def test_place_behind_set_cannot_be_stored(kit, abc):
 def test_set_itself_cannot_be_assigned(abc):
     with pytest.raises(AttributeError):
         abc.set = {}
+
+
+def test_place_has_its_special_methods_and_no_other_attributes(kit, abc):
+    place = abc.set["a"]
+    assert type(place).__name__ == place.__class__.__name__ == "SetProxy"
+    assert place.__doc__
+    for name in ("__array__", "__fspath__", "__"):
+        assert not hasattr(place, name)
+        with pytest.raises(AttributeError, match=name):
+            getattr(place, name)
+    # All other names are steps, also those of the parts of a place.
+    for name in ("steps", "apply", "at", "_x", "_"):
+        assert repr(getattr(place, name)).startswith(f"<DeepProxy .set['a'].{name}:")
+
+
+def test_call_behind_set_passes_all_arguments(kit, store, way):
+    store["a"] = kit.value([1, 3, 2])
+    way(store.set["a"]).sort(reverse=True)
+    assert kit.contents(store) == {"a": [3, 2, 1]}
+    store["a"] = kit.value({})
+    way(store.set["a"]).update([("x", 1)], y=2)
+    assert kit.contents(store) == {"a": {"x": 1, "y": 2}}
+    with pytest.raises(TypeError):
+        way(store.set["a"]).update(1, 2, 3)
+    assert kit.contents(store) == {"a": {"x": 1, "y": 2}}

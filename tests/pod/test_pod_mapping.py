@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import types
+import weakref
 from collections.abc import Iterator, MutableMapping
 
 import pytest
@@ -209,3 +210,34 @@ def test_dict_of_a_store_is_a_copy(kit, abc):
     plain = dict(abc)
     abc.clear()
     assert {key: kit.plain(value) for key, value in plain.items()} == ABC
+
+
+def test_same_key_object_finds_what_its_key_has_now(kit, abc):
+    """A key that is used again is not encoded again."""
+    key = "".join(["a"])
+    other = "".join(["a"])
+    for name in (key, key, other):
+        assert kit.plain(abc[name]) == ABC["a"]
+    del abc[key]
+    for name in (key, other, key):
+        with pytest.raises(KeyError):
+            abc[name]
+    abc[key] = kit.value("new")
+    assert kit.plain(abc[key]) == kit.plain(abc[other]) == "new"
+    abc.sync()
+    assert kit.plain(abc[key]) == "new"
+    again = kit.reopened(abc)
+    assert kit.plain(again[key]) == "new"
+    assert kit.plain(again["b"]) == ABC["b"]
+    assert kit.plain(again[key]) == "new"
+
+
+def test_reading_keeps_no_reference_to_a_key_object(kit, abc):
+    class Name(str):
+        __slots__ = ("__weakref__",)
+
+    key = Name("a")
+    assert kit.plain(abc[key]) == ABC["a"]
+    gone = weakref.ref(key)
+    del key
+    assert gone() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from tastypy_fast import (
@@ -269,3 +271,26 @@ def test_closed_iterator_lets_go_of_its_tracker(tracker_class, path, part):
     iterator.close()
     with tracker_class(path) as again:
         assert again.num_tried() == 1
+
+
+def test_finalizer_that_advances_a_loop_in_its_sync_does_not_mix_up_the_keys(tmp_path):
+    within = []
+
+    class Advancing(list):
+        def __del__(self):
+            within.extend(islice(loop, 1))
+
+    with ProgressTracker(tmp_path / "store", sync_at=3, sync_every=None) as tracker:
+        tracker.add_many(map(str, range(20)))
+        held = tracker["19"]
+        loop = tracker.try_keys()
+        tracker[next(loop)]["x"] = Advancing([1])
+        while not within:
+            key = next(loop)
+        tracker.set[key]["y"] = 1
+        tracker.mark_done(key)
+        assert within[0] != key
+        assert [tracker.done(key), tracker.done(within[0])] == [True, False]
+        assert [tracker[key].get("y"), tracker[within[0]].get("y")] == [1, None]
+        assert held == {**FRESH}
+        tracker._check()

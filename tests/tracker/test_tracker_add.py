@@ -167,3 +167,22 @@ def test_task_deleted_and_added_again_has_the_default_status(make, place):
     assert tracker["a"] == FRESH
     assert tracker.num_done() == 0
     assert reopened(tracker, make)["a"] == FRESH
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 30])
+@pytest.mark.parametrize("wal_min_places", [0, 10**6], ids=["log", "no log"])
+def test_few_and_many_keys_are_added_alike(make, place, count, wal_min_places):
+    """A few keys are looked up one by one, and many at once."""
+    tracker = make(init={"kept": {"x": 1}, "deleted": {"x": 1}, "long" * 300: {"x": 1}})
+    if hasattr(tracker, "_store"):
+        tracker._store.wal_min_places = wal_min_places
+    tracker.sync()
+    tracker = place(tracker)
+    del tracker["deleted"]
+    keys = (["kept", "deleted", "long" * 300, "new", "deleted", "more" * 300, "new", 5] * 4)[:count]
+    tracker.add_many_if_absent(iter(keys))
+    expected = {"kept": {**FRESH, "x": 1}, "long" * 300: {**FRESH, "x": 1}}
+    assert dict(tracker.items()) == {**expected, **{key: FRESH for key in keys if key not in expected}}
+    tracker._check()
+    tracker.sync()
+    assert list(reopened(tracker, make)) == list(dict.fromkeys([*expected, *keys]))

@@ -476,3 +476,27 @@ def test_unstorable_task_does_not_prevent_saving_its_neighbours(make):
     tracker.sync()
     tracker.revert()
     assert [tracker.done(number) for number in range(7)] == [True] * 5 + [False] * 2
+
+
+def test_loop_body_uses_its_key_again_after_each_change(make, place):
+    tracker = make(init={"a": {"n": 0}, "b": {"n": 0}, "c": {"n": 0}})
+    tracker = place(tracker)
+    seen = []
+    for key in tracker.try_keys():
+        seen.append(key)
+        tracker.set[key].update(n=1)
+        if key == "a":
+            del tracker[key]
+            with pytest.raises(KeyError):
+                tracker.mark_done(key)
+            tracker.add(key)
+        elif key == "b":
+            tracker.move_to_end(key)
+        tracker.set[key].update(x=2)
+        assert tracker.tries(key) == (key != "a")
+        tracker.mark_done(key)
+    assert seen == ["a", "b", "c"]
+    assert tracker["a"] == {**FRESH, "_done": True, "x": 2}
+    assert tracker["b"] == {**FRESH, "_done": True, "_tries": 1, "n": 1, "x": 2}
+    tracker._check()
+    assert reopened(tracker, make)["b"] == {**FRESH, "_done": True, "_tries": 1, "n": 1, "x": 2}

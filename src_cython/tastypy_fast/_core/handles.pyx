@@ -10,7 +10,7 @@ from tastypy_fast._core.key_codec cimport describe, encode_key, wanted_key
 from tastypy_fast._core.status_block cimport ABORTED, CLAIMED, DONE, ERROR
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.lookup_iterator cimport LookupIterator
-from tastypy_fast._core.set_proxy cimport Operation
+from tastypy_fast._core.set_proxy cimport Operation, is_done, make_proxy
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._core.task_queue cimport TaskQueue, TaskSlot
 
@@ -238,6 +238,33 @@ cdef class PodHandle(StoreHandle):
             return None
         return operation.perform(self)
 
+    @property
+    def set(self):
+        """Change stored values, for code that runs with the private and the shared classes.
+
+        Every change through this attribute is saved, at any depth. To read, leave off ``.set``. With ``mode="r"`` a
+        change raises ReadOnlyStoreError. In a forked child it raises ForkedStoreError.
+
+        Cost:
+            That of reading the value; the next sync writes it.
+
+        Example:
+            >>> pod = PersistentOrderedDict(path)
+            >>> pod.set["a"] = {"n": 1, "list": []}
+            >>> pod.set["a"]["n"] += 41
+            >>> pod.set["a"]["list"].append("x")
+            >>> pod["a"]
+            {'n': 42, 'list': ['x']}
+        """
+        self.open_cache()
+        return make_proxy(self._apply, ())
+
+    @set.setter
+    def set(self, value):
+        # Python performs this assignment at the end of "pod.set |= {...}".
+        if not is_done(value, ()):
+            raise AttributeError("assign to .set[key], not to .set")
+
     def move_to_end(self, key):
         """Move a key behind all others. Its value stays, and in a tracker its status.
 
@@ -318,7 +345,7 @@ cdef class PodHandle(StoreHandle):
 
 cdef inline object read_value(StoreHandle handle, object key):
     cdef WriteCache cache = handle.open_cache()
-    cdef bytes encoded = wanted_key(key)
+    cdef bytes encoded = cache.wanted(key)
     cdef Entry entry = cache.entries.get(encoded)
     if entry is not None and entry.value is not None and entry.counts_as_dirty and not cache.busy \
             and not cache.tracks and not cache.is_stale():

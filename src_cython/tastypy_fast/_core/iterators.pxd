@@ -38,6 +38,8 @@ cdef class StoreIterator(ValueLoop):
     cdef int running
     # Whether the chunk has keys instead of records, because the values are large.
     cdef bint bare
+    # The encoded key of the last item, if it was looked up in the cache.
+    cdef bytes encoded
     # The number of reverts of a shared store when the chunk was read, and whether there was one since.
     cdef object reverts
     cdef bint is_reverted

@@ -212,19 +212,25 @@ cdef class StoreIterator(ValueLoop):
 
     cdef object offer_now(self, long long seq, object item):
         cdef Entry entry
+        cdef bytes encoded
         cdef Record record
         entry = self.parse_item(seq, item, &record)
+        encoded = self.encoded
         if entry is not None and (not entry.exists or entry.seq != seq and (entry is item or entry.relocated)):
             return GONE
         if entry is None and self.kind == KEYS and not self.bare:
             self.remember_record(seq, item)
-        return self.hand_out(self.cache, entry, &record, seq)
+        result = self.hand_out(self.cache, entry, &record, seq)
+        if encoded is not None and self.kind == KEYS:
+            self.cache.remember_key(result, encoded)
+        return result
 
     cdef Entry parse_item(self, long long seq, object item, Record* record):
         """Find the key in an item of the chunk. Returns the cache entry of the key, or None."""
         cdef bytes raw
+        self.encoded = None
         if type(item) is Entry:
-            raw = (<Entry>item).key
+            raw = self.encoded = (<Entry>item).key
             record.key = <const unsigned char*>PyBytes_AS_STRING(raw)
             record.key_size = PyBytes_GET_SIZE(raw)
             return <Entry>item
@@ -238,7 +244,8 @@ cdef class StoreIterator(ValueLoop):
             except PersistentOrderedDictIntegrityError as error:
                 raise damaged(self.cache, seq, error) from error
         if self.cache.entries or self.cache.pinned.by_key:
-            return self.cache.entry_of(record.key[:record.key_size])
+            self.encoded = record.key[:record.key_size]
+            return self.cache.entry_of(self.encoded)
         return None
 
     cdef int remember_record(self, long long seq, object item) except -1:
@@ -508,7 +515,10 @@ cdef class TaskIterator(StoreIterator):
         cdef Record record
         cdef uint32_t status
         cdef object key, value
+        cdef bytes encoded
         entry = self.parse_item(seq, item, &record)
+        # A signal handler or a finalizer may advance this iterator during the sync below.
+        encoded = self.encoded
         if entry is not None and (not entry.exists or entry.seq != seq):
             return GONE
         if entry is not None:
@@ -550,6 +560,8 @@ cdef class TaskIterator(StoreIterator):
                     tasks.count_as_dirty(entry)
                 tasks.schedule_sync()
         tasks.last_yielded.set_item(key, seq)
+        if encoded is not None:
+            tasks.remember_key(key, encoded)
         return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 
     cdef dict copy_of(self, Entry entry, Record* record, long long seq, object item, uint32_t status):

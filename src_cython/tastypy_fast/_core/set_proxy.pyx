@@ -12,12 +12,19 @@ cimport cython
 import operator
 from collections.abc import Iterator
 
+cdef extern from "Python.h":
+    object PyObject_GenericGetAttr(object owner, object name)
+
 __all__ = ["SetProxy", "Operation", "is_done"]
 
 
 @cython.final
+@cython.freelist(8)
 cdef class Operation:
-    """One operation at the end of a path: ``act(target, *arguments)``."""
+    """One operation at the end of a path: ``act(target, *arguments)``.
+
+    Without ``act``, the target is called. The arguments are then the tuple and the dict of the call.
+    """
 
     def perform(self, root):
         """Perform the operation on ``root``, and return its result."""
@@ -28,6 +35,8 @@ cdef class Operation:
         cdef Py_ssize_t at
         for at in range(first, len(self.steps)):
             target = follow(self.steps[at], target)
+        if self.act is None:
+            return target(*<tuple>self.arguments[0], **<dict>self.arguments[1])
         return self.act(target, *self.arguments)
 
     cdef bint leads_into_a_value(self):
@@ -90,10 +99,6 @@ cdef object read(object value):
     return list(value) if type(value) not in PLAIN and isinstance(value, Iterator) else value
 
 
-def call(target, arguments, keywords):
-    return target(*arguments, **keywords)
-
-
 def augment(target, step, change, operand):
     """Perform ``target[name] change= operand``."""
     result = change(follow(step, target), operand)
@@ -104,6 +109,7 @@ def augment(target, step, change, operand):
 
 
 @cython.final
+@cython.freelist(8)
 cdef class SetProxy:
     """A place inside a stored value, through which the value is changed.
 
@@ -136,13 +142,18 @@ cdef class SetProxy:
     def __getitem__(self, key):
         return self.at(True, key)
 
-    def __getattr__(self, str name):
-        if name.startswith("__"):
-            raise AttributeError(name)
+    def __getattribute__(self, str name):
+        # Do not search the class for a step, because each search would make and drop an AttributeError.
+        if len(name) > 1 and name[0] == "_" and name[1] == "_":
+            return PyObject_GenericGetAttr(self, name)
         return self.at(False, name)
 
+    def __getattr__(self, str name):
+        """Refuse a special method that the class does not have."""
+        raise AttributeError(name)
+
     def __call__(self, *arguments, **keywords):
-        return self.do(self.steps, call, (arguments, keywords))
+        return self.do(self.steps, None, (arguments, keywords))
 
     def __setitem__(self, key, value):
         if type(value) is not SetProxy or not is_done(value, self.steps + ((True, key),)):

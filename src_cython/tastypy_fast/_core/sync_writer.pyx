@@ -5,7 +5,7 @@ is in ``write_cache``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, IndexItems, RecordItems, pack
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, index_key
@@ -158,11 +158,8 @@ cdef bint are_near(bytes before, bytes key) noexcept:
     """Return whether a key comes after another one and shares the first half with it, so that they are neighbours."""
     cdef const char* a = PyBytes_AS_STRING(before)
     cdef const char* b = PyBytes_AS_STRING(key)
-    cdef Py_ssize_t at = 0, most = min(PyBytes_GET_SIZE(before), PyBytes_GET_SIZE(key))
-    while at < most and a[at] == b[at]:
-        at += 1
-    return 2 * at >= PyBytes_GET_SIZE(key) and (
-        at == most or <unsigned char>a[at] < <unsigned char>b[at])
+    cdef Py_ssize_t half = (PyBytes_GET_SIZE(key) + 1) // 2, most = min(PyBytes_GET_SIZE(before), PyBytes_GET_SIZE(key))
+    return half <= most and memcmp(a, b, half) == 0 and memcmp(a + half, b + half, most - half) <= 0
 
 
 cdef Py_ssize_t count_bytes(list changes) except -1:

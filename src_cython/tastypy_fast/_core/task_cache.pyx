@@ -12,11 +12,11 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t
 
-from tastypy_fast._core.cache_entry cimport ABSENT, Entry, YieldedCopy, pack
+from tastypy_fast._core.cache_entry cimport ABSENT, UNKNOWN, Entry, YieldedCopy, pack
 from tastypy_fast._core.cache_entry cimport make_entry as make_cache_entry
 from tastypy_fast._core.claim_record cimport move_claim, note_tries_added, note_tries_assigned, try_comes_back
 from tastypy_fast._core.finishing cimport FINISH_DONE, data_in, finished_data, finished_status, sets_status
-from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key, wanted_key
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, describe, encode_key, index_key
 from tastypy_fast._core.record_codec cimport (
     NO_PAYLOAD,
     Record,
@@ -43,7 +43,7 @@ from tastypy_fast._core.status_table cimport StatusTable
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport monotonic
 from tastypy_fast._core.sync_writer cimport count_key_places
-from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._core.write_cache cimport FEW, WriteCache
 
 from contextlib import suppress
 
@@ -54,6 +54,9 @@ from tastypy_fast.exceptions import (
     PersistentOrderedDictIntegrityError,
     UnstorableValueError,
 )
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 __all__ = ["TaskCache"]
 
@@ -307,8 +310,10 @@ cdef class TaskCache(WriteCache):
             for item in entries:
                 entry = item
                 if self.entry_of(entry.key) is entry:
-                    with suppress(UnstorableValueError):  # the next sync raises it
+                    try:
                         self.read_status_from_dict(entry)
+                    except UnstorableValueError:
+                        pass  # the next sync raises it
         finally:
             self.end_op()
         return 0
@@ -359,11 +364,15 @@ cdef class TaskCache(WriteCache):
         if key is self.last_yielded.key and key is not None and self.writable and not self.entries \
                 and not self.pinned.by_key:
             return self.last_yielded.seq
-        encoded = wanted_key(key)
+        encoded = self.wanted(key)
         if encoded is None:
             return ABSENT
         self.found = self.entry_of(encoded)
-        return self.find_seq(encoded)
+        if self.found is None:
+            return self.seq_on_disk(encoded)
+        if self.found.seq == UNKNOWN:
+            return self.find_seq(encoded)
+        return self.found.seq
 
     cdef object status_of(self, object key):
         """Return (done, aborted, tries) of a task. Raises KeyError if it does not exist."""
@@ -717,14 +726,18 @@ cdef class TaskCache(WriteCache):
         cdef Entry entry
         cdef bytes key
         cdef Py_ssize_t position
-        cdef bint all_new = True
+        cdef bint exists, all_new = True
         self.begin_op()
         try:
-            seqs = self.find_seqs(keys)
+            seqs = self.find_seqs(keys) if len(keys) > FEW else None
             for position in range(len(keys)):
                 key = keys[position]
                 entry = self.entries.get(key)
-                if entry.exists if entry is not None else seqs[position] != ABSENT:
+                if entry is not None:
+                    exists = entry.exists
+                else:
+                    exists = (self.seq_on_disk(key) if seqs is None else <long long>seqs[position]) != ABSENT
+                if exists:
                     if not if_absent:
                         raise DuplicateKeyError(
                             f"the task {describe(originals[position])} is in the tracker already; use add_if_absent() "
@@ -849,25 +862,38 @@ cdef uint32_t status_in(dict value) except? 0xffffffff:
     """Return the status in the special keys of a task's dict. A missing key counts as False or 0."""
     cdef uint32_t flags = PRESENT
     cdef object tries = value.get("_tries", 0)
-    for name, flag in (("_done", DONE), ("_aborted", ABORTED)):
-        is_set = value.get(name, False)
-        if is_set is not False and is_set is not True:
-            if type(is_set) is not int or is_set not in (0, 1):
-                raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(is_set)}")
-        if is_set:
-            flags |= flag
+    cdef int overflow = 0
+    cdef long long number
+    if is_set(value, "_done"):
+        flags |= DONE
+    if is_set(value, "_aborted"):
+        flags |= ABORTED
     if "_error" in value:
         flags |= ERROR
     if not isinstance(tries, int) or isinstance(tries, bool):
         raise UnstorableValueError(f"a task's '_tries' must be an int; it is {describe(tries)}")
-    if not -MAX_TRIES <= tries <= MAX_TRIES:
+    number = PyLong_AsLongLongAndOverflow(tries, &overflow)
+    if overflow or not -MAX_TRIES <= number <= MAX_TRIES:
         raise UnstorableValueError(f"a task's '_tries' must lie within +-{MAX_TRIES}; it is {describe(tries)}")
-    return make_entry(flags, tries)
+    return make_entry(flags, number)
+
+
+cdef bint is_set(dict value, str name) except -1:
+    """Return whether a special key of a task's dict is True."""
+    cdef object found = value.get(name, False)
+    if found is True or found is False:
+        return found is True
+    if type(found) is not int or found not in (0, 1):
+        raise UnstorableValueError(f"a task's {name!r} must be True or False; it is {describe(found)}")
+    return <bint>found
 
 
 cdef bytes dump_data(dict value, int* codec):
     """Return the JSON of a task without its special keys, or None if it has no other keys."""
-    cdef dict data = {key: item for key, item in value.items() if key not in ("_done", "_aborted", "_tries")}
+    cdef dict data = value.copy()
+    data.pop("_done", None)
+    data.pop("_aborted", None)
+    data.pop("_tries", None)
     if data:
         return dump_value(data, codec)
     codec[0] = NO_PAYLOAD

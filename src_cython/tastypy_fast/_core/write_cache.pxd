@@ -7,6 +7,10 @@ from tastypy_fast._core.record_codec cimport Record
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule
 
+cdef enum:
+    # So many keys are looked up one by one.
+    FEW = 8
+
 cdef class WriteCache:
     cdef readonly StoreBase store
     # Increases whenever a sync or a revert makes the chunks of iterators outdated, so that they seek again.
@@ -58,6 +62,10 @@ cdef class WriteCache:
     # The status that decode() wrote into a dict last.
     cdef uint32_t decoded_status
 
+    # The key that was encoded last, if it is a str, and its encoding, because a program often uses a key again at once.
+    cdef str last_key
+    cdef bytes last_encoded
+
     # Operations
     cdef int begin_op(self) except -1
     cdef int end_op(self) except -1
@@ -90,7 +98,10 @@ cdef class WriteCache:
     cdef bint is_last_yielded(self, bytes key) except -1
     cdef bytes find_record(self, bytes key, long long* seq)
     cdef int parse_found(self, bytes key, bytes raw, Record* record) except -1
+    cdef bytes wanted(self, object key)
+    cdef int remember_key(self, object key, bytes encoded) except -1
     cdef long long find_seq(self, bytes key) except? -3
+    cdef long long seq_on_disk(self, bytes key) except? -3
     cdef list find_seqs(self, list keys)
     cdef Entry entry_from_record(self, bytes key, long long seq, bytes record)
     cdef int resolve(self) except -1

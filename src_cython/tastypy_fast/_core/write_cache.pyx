@@ -30,7 +30,7 @@ from tastypy_fast._core.cache_entry cimport (
     pack,
 )
 from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
-from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest
+from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest, wanted_key
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
 from tastypy_fast._core.store_base cimport StoreBase
@@ -216,6 +216,25 @@ cdef class WriteCache:
                 f"the store at {self.store.path} is damaged: {error}"
             ) from error
 
+    cdef bytes wanted(self, object key):
+        """Encode a key that is looked up, or return None for an object that no store has as a key.
+
+        A key that was used last is not encoded again, and the dicts of entries do not hash it again.
+        """
+        cdef bytes encoded
+        if key is not None and key is self.last_key:
+            return self.last_encoded
+        encoded = wanted_key(key)
+        self.remember_key(key, encoded)
+        return encoded
+
+    cdef int remember_key(self, object key, bytes encoded) except -1:
+        """Note the encoding of a key. Keys of other types are not kept, because they may have finalizers."""
+        if type(key) is str:
+            self.last_key = key
+            self.last_encoded = encoded
+        return 0
+
     cdef object get(self, bytes key, object database):
         """Read one value from LMDB."""
         try:
@@ -282,13 +301,17 @@ cdef class WriteCache:
     cdef long long find_seq(self, bytes key) except? -3:
         """Return the seq of a key in the cache or on disk, or ABSENT."""
         cdef Entry entry = self.entries.get(key)
+        if entry is None:
+            return self.seq_on_disk(key)
+        if entry.exists and entry.seq == UNKNOWN:
+            self.resolve()
+            entry = self.entries[key]
+        return entry.seq if entry.exists else ABSENT
+
+    cdef long long seq_on_disk(self, bytes key) except? -3:
+        """Return the seq of a key that has no dirty entry, or ABSENT."""
         cdef long long seq = ABSENT
         cdef bytes index
-        if entry is not None:
-            if entry.exists and entry.seq == UNKNOWN:
-                self.resolve()
-                entry = self.entries[key]
-            return entry.seq if entry.exists else ABSENT
         if self.is_last_yielded(key):
             return self.last_yielded.record_seq
         index = index_key(key)
@@ -304,6 +327,11 @@ cdef class WriteCache:
         cdef Entry entry
         cdef bytes key
         cdef dict found
+        if len(keys) <= FEW:
+            # Opening a cursor would cost more than the lookups.
+            for key in keys:
+                seqs.append(self.find_seq(key))
+            return seqs
         if self.unresolved:
             self.resolve()
         for key in keys:
@@ -1098,7 +1126,7 @@ cdef class WriteCache:
         older = []
         for item in reversed(list(entries.values())):
             entry = item
-            if entry in failed:
+            if failed and entry in failed:
                 kept.append(entry)
                 left += entry.counts_as_dirty
             elif entry.exists and entry.value is not None and entry.borrowed:
