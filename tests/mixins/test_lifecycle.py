@@ -186,6 +186,7 @@ def test_gzipped_store_is_smaller_and_readable_with_either_setting(kit):
 AFTER_CLOSE = {
     "__getitem__": ("a",), "__setitem__": ("a", {}), "__delitem__": ("a",), "__contains__": ("a",), "__len__": (),
     "__iter__": (), "__reversed__": (), "__enter__": (), "__ior__": ({"a": {}},), "__eq__": ({},), "get": ("a",),
+    "get_many": (["a"],),
     "__or__": ({},), "__ror__": ({},), "copy": (), "move_to_end": ("a",),
     "pop": ("a", None), "popitem": (), "setdefault": ("a", {}), "clear": (), "update": ({"a": {}},), "keys": (),
     "values": (), "items": (), "iterkeys": (), "itervalues": (), "iteritems": (), "sync": (), "sync_key": ("a",),
