@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 
+import lmdb
 import pytest
 
 import tastypy_fast
 from benchmarks import __main__ as command
 from benchmarks import (
     charts,
+    checkpoint_size,
     commit_cost,
     compare,
     flush_cost,
@@ -25,7 +27,7 @@ from benchmarks import (
 )
 from benchmarks import measure as measuring
 from benchmarks.clock import Clock
-from benchmarks.inputs import KEY_KINDS, Content
+from benchmarks.inputs import KEY_KINDS, Content, digest_of, value_of
 from benchmarks.measure import measure
 from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS
 from benchmarks.results import Case, Result, Sample, SavedResults
@@ -391,6 +393,20 @@ def test_cost_of_a_level_is_measured_in_processes_and_leaves_no_files(tmp_path, 
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="durability"):
         flush_cost._work(name, str(tmp_path / "store"), "fastest", 0, 0.01)
+
+
+def test_checkpoints_of_each_size_write_the_same_changes(tmp_path):
+    checkpoint_size.BareStore.build(str(tmp_path), 4000)
+    with tastypy_fast.POD(tmp_path / "same") as store:
+        store.update((digest_of(number), value_of(number)) for number in range(4000))
+    with lmdb.open(str(tmp_path), max_dbs=8) as bare, lmdb.open(str(tmp_path / "same"), max_dbs=8) as same:
+        for name in (b"values", b"order"):
+            with bare.begin(db=bare.open_db(name)) as txn, same.begin(db=same.open_db(name)) as expected:
+                assert list(txn.cursor()) == list(expected.cursor())
+    found = list(checkpoint_size.measure(str(tmp_path), ["add", "update"], [1000, 2000], 2000, 1))
+    assert [(cost.operation, cost.keys, cost.checkpoint_at) for cost in found] == [
+        ("add", 4000, 1000), ("add", 4000, 2000), ("update", 8000, 1000), ("update", 8000, 2000)]  # fmt: skip
+    assert all(len(cost.cells()) == len(checkpoint_size.COLUMNS) for cost in found)
 
 
 @pytest.mark.parametrize("name", commit_cost.OPERATIONS)

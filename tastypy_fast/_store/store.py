@@ -62,6 +62,8 @@ T = TypeVar("T")
 # keeps all pages that a transaction changes in memory.
 CHECKPOINT_RUN = 1_000
 CHECKPOINT_RUN_BYTES = 4 << 20
+# The number of records from which on a checkpoint waits for more changes of the index.
+CHECKPOINT_GROWS_FROM = 1_000_000
 # How often a read transaction is tried while other processes grow the map.
 READ_ATTEMPTS = 10
 # How long the background thread waits for another thread's operation before it tries again.
@@ -79,8 +81,11 @@ class Store(StoreBase):
     # this many bytes.
     wal_min_places = 64
     wal_max_bytes = 1 << 20
-    # The log is checkpointed when it has this many changes or bytes.
+    # The log is checkpointed when it has this many changes or bytes. Beyond a million records, the number of changes of
+    # the index grows with the store up to a limit. There each page of the index gets several of the additional changes,
+    # but each record still lies in a page of its own. 150,000 changes of the index take 30 MB in the memtable.
     checkpoint_at = 50_000
+    checkpoint_at_most = 150_000
     checkpoint_bytes = 16 << 20
 
     def __init__(self, path: str, options: Options) -> None:
@@ -490,8 +495,17 @@ class Store(StoreBase):
                 self.write(work)
                 return
             wal.apply(self.write(lambda txn: wal.append(txn, work)))
-            if len(wal) >= self.checkpoint_at or wal.log_size >= self.checkpoint_bytes:
+            if self._checkpoint_due(wal):
                 self.checkpoint()
+
+    def _checkpoint_due(self, wal: WriteAheadLog) -> bool:
+        changes = len(wal)
+        most = min(self.checkpoint_at * wal.count // CHECKPOINT_GROWS_FROM, self.checkpoint_at_most)
+        return (
+            changes >= max(self.checkpoint_at, most)
+            or changes - wal.index_changes >= self.checkpoint_at
+            or wal.log_size >= self.checkpoint_bytes
+        )
 
     def checkpoint(self) -> None:
         """Write the changes in the log into the databases, and empty the log.

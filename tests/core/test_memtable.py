@@ -105,21 +105,22 @@ def test_any_number_of_changes_is_sorted(size, make):
     """Many are sorted byte by byte. Keys that agree in eight bytes are compared."""
     numbers = random.Random(size).sample(range(2**20), size)
     by_key = {b"same" * 3 + packed(make(number)) + packed(number)[:3]: number for number in numbers}
-    assert sorted_items(by_key, False) == sorted(by_key.items())
+    assert list(sorted_items(by_key, False)) == sorted(by_key.items())
     by_number = {packed(make(number)): number for number in numbers}
-    assert sorted_items(by_number, True) == sorted(by_number.items(), key=lambda pair: struct.unpack("=q", pair[0]))
+    expected = sorted(by_number.items(), key=lambda pair: struct.unpack("=q", pair[0]))
+    assert list(sorted_items(by_number, True)) == expected
 
 
 @given(st.lists(st.tuples(st.binary(max_size=12), st.integers()), max_size=200), st.binary(max_size=12))
 def test_memtable_sorts_changes_by_key(pairs, beginning):
     found = {beginning + key: value for key, value in pairs}
-    assert sorted_items(found, False) == sorted(found.items())
+    assert list(sorted_items(found, False)) == sorted(found.items())
 
 
 @given(st.dictionaries(st.integers(0, 2**63 - 1) | st.integers(0, 300), st.integers(), max_size=200))
 def test_memtable_sorts_changes_by_sequence_number(found):
     changes = {packed(number): value for number, value in found.items()}
-    assert sorted_items(changes, True) == [(packed(number), value) for number, value in sorted(found.items())]
+    assert list(sorted_items(changes, True)) == [(packed(number), value) for number, value in sorted(found.items())]
 
 
 # A slot of a status block, and the change of it.

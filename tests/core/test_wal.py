@@ -323,6 +323,29 @@ def test_large_log_is_checkpointed(cls, path, monkeypatch):
         assert store.items() == [(key, store[key]) for key in scattered(cls, 0, 1000)]
 
 
+@pytest.mark.parametrize(("records", "limit"), [(100, 50), (1800, 100), (5000, 150)])
+def test_checkpoint_waits_for_more_changes_of_the_index_in_a_larger_store(path, monkeypatch, records, limit):
+    """It waits for 50 new keys for each 1,000 records, for 50 to 150 of them, but always for 50 changed values."""
+    monkeypatch.setattr("tastypy_fast._store.store.CHECKPOINT_GROWS_FROM", 1000)
+    monkeypatch.setattr(Store, "checkpoint_at_most", 150)
+    with logging(50), POD(path, sync_at=10**6) as store:
+
+        def lengths(first):
+            found = []
+            for start in range(first, first + 2 * limit, 10):
+                store.update((number, number) for number in range(start, start + 10))
+                store.sync()
+                found.append(len(log_of(store)))
+            return found
+
+        store.update((number, "") for number in range(records))
+        store.sync()
+        store._store.checkpoint()
+        assert lengths(records) == [*range(10, limit, 10), 0] * 2
+        assert lengths(0)[:5] == [10, 20, 30, 40, 0]
+        store._check()
+
+
 def entries_on_disk(path):
     with lmdb.open(str(path), max_dbs=8, readonly=True) as db, db.begin() as txn:
         return [txn.stat(db.open_db(name, txn=txn, create=False))["entries"] for name in (b"values", b"order")]

@@ -9,4 +9,3 @@ cdef struct SortItem:
 
 cdef int sort_by_rank(SortItem* items, Py_ssize_t size) except -1
 cdef int sort_by_key(SortItem* items, Py_ssize_t size) except -1
-cpdef list sorted_items(dict changes, bint integer_keys)

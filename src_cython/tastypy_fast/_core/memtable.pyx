@@ -14,11 +14,12 @@ from libc.string cimport memcpy
 
 from tastypy_fast._core.cache_entry cimport pack
 from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
-from tastypy_fast._core.key_order cimport sorted_items
 from tastypy_fast._core.status_block cimport latest, patched
 
 from bisect import bisect_left, bisect_right, insort
 from itertools import islice
+
+from tastypy_fast._core.key_order import sorted_items
 
 __all__ = ["Memtable", "MergedCursor", "MergedTransaction"]
 
@@ -128,17 +129,18 @@ cdef class Memtable:
 
     def sorted_runs(self, Py_ssize_t most, Py_ssize_t size):
         """Yield the changes in key order, as lists of at most ``most`` pairs and of about ``size`` bytes."""
-        cdef list pairs = sorted_items(self.changes, self.integer_keys)
-        cdef Py_ssize_t start = 0, at = 0, held = 0
-        for key, change in pairs:
-            at += 1
+        cdef list run = []
+        cdef Py_ssize_t held = 0
+        for pair in sorted_items(self.changes, self.integer_keys):
+            key, change = pair
+            run.append(pair)
             held += len(key) + (0 if change is None else len(change))
-            if at - start == most or held >= size:
-                yield pairs[start:at]
-                start = at
+            if len(run) == most or held >= size:
+                yield run
+                run = []
                 held = 0
-        if start < at:
-            yield pairs[start:]
+        if run:
+            yield run
 
 
 # Reading through memtables

@@ -4,8 +4,8 @@ cdef class WriteAheadLog:
     cdef readonly object log
     cdef tuple handles
     cdef tuple memtables
-    # The number of records in the store, including the changes in the log.
-    cdef long long count
+    # The number of records in the store, including the changes in the log; 0 if the log is empty.
+    cdef readonly long long count
     cdef Py_ssize_t size
     # The keys of the first and the last piece in the log; None if the log is empty.
     cdef object first

@@ -85,6 +85,11 @@ cdef class WriteAheadLog:
         return sum([len(memtable) for memtable in self.memtables])
 
     @property
+    def index_changes(self):
+        """Return how many of the changes are in the index."""
+        return len(self.memtables[ORDER])
+
+    @property
     def log_size(self):
         """Return the size of the log in bytes."""
         return self.size
