@@ -7,10 +7,11 @@ import os
 import signal
 from contextlib import suppress
 
+import lmdb
 import pytest
 
 from tastypy_fast import SharedPOD, SharedTracker
-from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError
+from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError, StoreConflictError
 from tests.support.claims import Worker, call
 
 SAVED = {"a": 0, "b": 0, "c": 0}
@@ -230,6 +231,17 @@ def test_missing_or_foreign_file_is_refused_by_who_joins(tmp_path):
     name.write_bytes(b"")
     with SharedTracker(tmp_path / "tracker", init={"a": {}}) as tracker:
         assert tracker.dirty() == {"a"}
+
+
+def test_processes_of_an_older_version_are_not_joined(tmp_path):
+    with Worker(tmp_path / "tracker") as worker:
+        assert worker.ask(call, "dirty") == set()
+        with lmdb.open(str(tmp_path / "tracker"), max_dbs=8) as db, db.begin(write=True) as txn:
+            txn.put(b"format", b"4", db=db.open_db(b"meta", txn=txn))
+        with pytest.raises(StoreConflictError, match="open with an older version of tastypy_fast"):
+            SharedTracker(tmp_path / "tracker")
+    with SharedTracker(tmp_path / "tracker", init={"a": {}}) as tracker:
+        assert list(tracker) == ["a"]
 
 
 def test_thousands_of_claims_are_kept_in_order_and_cost_no_name(tmp_path):
