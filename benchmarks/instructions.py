@@ -74,6 +74,7 @@ def build_commit(commit: str) -> Path:
     if folder.exists():
         folder.touch()
         return folder
+    print(f"building {commit} with {FLAGS}", file=sys.stderr, flush=True)
     new = FOLDER / "new"
     shutil.rmtree(new, ignore_errors=True)
     # Files that are the same in the last build are not compiled again.
@@ -93,6 +94,7 @@ def build_tree() -> Path:
     """Return the folder with the compiled files of the working tree, or of its commit if nothing has changed."""
     if not _git("status", "--porcelain"):
         return build_commit(_git("rev-parse", "HEAD"))
+    print(f"building the working tree with {FLAGS}", file=sys.stderr, flush=True)
     folder = FOLDER / "tree"
     if not folder.exists():
         for earlier in _builds()[:1]:
@@ -121,7 +123,6 @@ def _build(sources: Path, names: Sequence[str], folder: Path) -> None:
         if not target.exists() or target.read_bytes() != source.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    print(f"building {folder.name} with {FLAGS}", file=sys.stderr, flush=True)
     environment = {**os.environ, "CFLAGS": FLAGS}
     for name in ("PYTHONPATH", "TASTYPY_FAST_TRACE", "TASTYPY_FAST_SANITIZE", "TASTYPY_FAST_PURE"):
         environment.pop(name, None)

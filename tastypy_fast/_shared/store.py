@@ -245,10 +245,7 @@ class SharedStore(Store):
 
     def _attach_databases(self) -> None:
         self.claims = self.db.open_db(None)
-        if self._alone and self.images is not None:
-            self.images.close()
-            self.images = None
-        if self.images is None:
+        if self._alone or self.images is None:
             self.images = BeforeImages(self.path, self._alone)
         self.transaction.attach_databases(self, self._opened_to_write)
         points = self._points if self._level == "process" else None

@@ -1,7 +1,7 @@
 """Find the faults of a store, in a subprocess.
 
 It checks the files (``_lmdb.store_dir``), LMDB's pages (``_lmdb.page_check``), and then the content: records, index,
-log, statuses, before-images and claims against each other (``_store.integrity``).
+log, statuses and claims against each other (``_store.integrity``).
 """
 
 from __future__ import annotations

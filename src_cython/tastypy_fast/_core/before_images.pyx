@@ -32,6 +32,7 @@ from libc.string cimport memcpy
 from posix.unistd cimport close as close_file, ftruncate, pread, pwrite
 
 from tastypy_fast._core.cache_entry cimport pack
+from tastypy_fast._lmdb.atomic cimport load64, store64
 
 import mmap
 import os
@@ -39,15 +40,6 @@ import os
 from tastypy_fast._lmdb.safe_files import open_regular, standard_descriptors_taken
 from tastypy_fast._lmdb.store_dir import DATA, UNDO, creation_error
 from tastypy_fast.exceptions import CalledClosedTrackerError, PersistentOrderedDictIntegrityError, StorageError
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    static uint64_t load(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
-    static void store(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
-    """
-    uint64_t load(const uint64_t* at) nogil
-    void store(uint64_t* at, uint64_t value) nogil
 
 __all__ = ["BeforeImages"]
 
@@ -93,6 +85,13 @@ cdef int kind_after(uint32_t change) noexcept:
     if change == STATUS:
         return ONLY_STATUS
     return NONE if change == FORGOTTEN else COMPLETE
+
+
+cdef object was_changed(str path):
+    return PersistentOrderedDictIntegrityError(
+        f"the file {UNDO} of the store at {path} was changed while it is open; close all processes that have the store "
+        f"open"
+    )
 
 
 cdef Py_ssize_t next_entry(bytes data, Py_ssize_t at, Head* head) except -1:
@@ -146,10 +145,7 @@ cdef class BeforeImages:
                 while data:
                     data = data[os.write(self.file, data):]
             elif os.pread(self.file, 8, 0) != MAGIC or os.fstat(self.file).st_size < BEGIN:
-                raise PersistentOrderedDictIntegrityError(
-                    f"the file {UNDO} of the store at {path} was changed while it is open; close all processes that "
-                    f"have the store open"
-                )
+                raise was_changed(path)
             with standard_descriptors_taken():
                 self.mapped = mmap.mmap(self.file, BEGIN)
         except FileNotFoundError as error:
@@ -162,7 +158,7 @@ cdef class BeforeImages:
         if create:
             self.extents[0].start = self.extents[0].end = BEGIN
             self.extents[0].generation = 1
-            store(&self.extents[0].transaction, 1)
+            store64(&self.extents[0].transaction, 1)
 
     def __dealloc__(self):
         self.close()
@@ -185,7 +181,7 @@ cdef class BeforeImages:
         for place in range(2):
             if self.extents[place].transaction >= transaction:
                 # Its transaction was not committed.
-                store(&self.extents[place].transaction, 0)
+                store64(&self.extents[place].transaction, 0)
         self.committed = self.newest()[0]
         self.transaction = transaction
         self.is_current = False
@@ -198,11 +194,11 @@ cdef class BeforeImages:
             return 0
         self.write(True)
         extent = &self.extents[self.extents[0].transaction == self.committed.transaction]
-        store(&extent.transaction, 0)
+        store64(&extent.transaction, 0)
         extent.generation = self.generation
         extent.start = self.start
         extent.end = self.written
-        store(&extent.transaction, self.transaction)
+        store64(&extent.transaction, self.transaction)
         return 0
 
     cdef int abandon(self) except -1:
@@ -319,11 +315,11 @@ cdef class BeforeImages:
         self.require_open()
         for place in range(2):
             extent = &self.extents[place]
-            other.transaction = load(&extent.transaction)
-            other.generation = load(&extent.generation)
-            other.start = load(&extent.start)
-            other.end = load(&extent.end)
-            if other.transaction != load(&extent.transaction):
+            other.transaction = load64(&extent.transaction)
+            other.generation = load64(&extent.generation)
+            other.start = load64(&extent.start)
+            other.end = load64(&extent.end)
+            if other.transaction != load64(&extent.transaction):
                 return None
             if greatest < other.transaction <= transaction:
                 greatest = other.transaction
@@ -333,9 +329,9 @@ cdef class BeforeImages:
         data = self.read(found.start, found.end)
         for place in range(2):
             extent = &self.extents[place]
-            if load(&extent.transaction) > found.transaction and load(&extent.generation) != found.generation:
+            if load64(&extent.transaction) > found.transaction and load64(&extent.generation) != found.generation:
                 return None
-        if load(&self.extents[0].transaction) != greatest and load(&self.extents[1].transaction) != greatest:
+        if load64(&self.extents[0].transaction) != greatest and load64(&self.extents[1].transaction) != greatest:
             return None
         return images_in(data)
 
@@ -474,8 +470,5 @@ cdef class BeforeImages:
         if done < size and reason:
             raise StorageError(reason, f"{UNDO} cannot be read ({os.strerror(reason)})", self.path)
         if done < size:
-            raise PersistentOrderedDictIntegrityError(
-                f"the file {UNDO} of the store at {self.path} was changed while it is open; close all processes that "
-                f"have the store open"
-            )
+            raise was_changed(self.path)
         return data

@@ -53,11 +53,11 @@ cdef bytes encode_claim(const Claim* claim):
 
 cpdef bytes claim_key(long long seq):
     """Return the key of the claim on a task in the main database."""
-    cdef unsigned char key[9]
+    cdef unsigned char key[KEY_SIZE]
     cdef unsigned long long rest = seq
     cdef int at
     key[0] = PREFIX
-    for at in range(8, 0, -1):
+    for at in range(KEY_SIZE - 1, 0, -1):
         key[at] = rest & 0xFF
         rest >>= 8
     return PyBytes_FromStringAndSize(<const char*>key, sizeof(key))

@@ -25,13 +25,7 @@ from tastypy_fast._core.locks import is_alive, this_thread
 
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, index_key
 from tastypy_fast._core.status_block cimport ABORTED, DONE, PRESENT, tries_of
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    static void set_state(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
-    """
-    void set_state(uint64_t* at, uint64_t value) noexcept nogil
+from tastypy_fast._lmdb.atomic cimport store64
 
 __all__ = ["SLOTS_SIZE", "WAITING_TRIES", "RunningTasks", "pack_tries", "read_slots", "unpack_tries"]
 
@@ -86,7 +80,7 @@ cdef class RunningTasks:
             self.taken[slot] = False
             self.seqs[slot] = -1
             if self.is_open:
-                set_state(&self.slots[slot].state, 0)
+                store64(&self.slots[slot].state, 0)
 
     cdef int note(self, int slot, long long seq, const unsigned char* key, Py_ssize_t size, int32_t tries) except -1:
         """Note a task in a slot. ``key`` is its encoded key."""
@@ -103,11 +97,11 @@ cdef class RunningTasks:
         cdef Slot* at = &self.slots[slot]
         if slot < 0 or not self.is_open:
             return
-        set_state(&at.state, 0)
+        store64(&at.state, 0)
         memcpy(at.key, key, size)
         self.seqs[slot] = seq
         self.is_uncounted[slot] = False
-        set_state(&at.state, RUNNING | <uint64_t>size << 32 | <uint32_t>tries)
+        store64(&at.state, RUNNING | <uint64_t>size << 32 | <uint32_t>tries)
 
     cdef void follow(self, long long seq, uint32_t status) noexcept:
         """Follow a change of a task's status. A task that is done, aborted or deleted is not running any more."""
@@ -119,10 +113,10 @@ cdef class RunningTasks:
                 state = &self.slots[slot].state
                 if status & (DONE | ABORTED) or not status & PRESENT:
                     self.seqs[slot] = -1
-                    set_state(state, 0)
+                    store64(state, 0)
                 else:
                     tries = tries_of(status) + self.is_uncounted[slot]
-                    set_state(state, (state[0] & ~<uint64_t>0xffffffff) | <uint32_t>tries)
+                    store64(state, (state[0] & ~<uint64_t>0xffffffff) | <uint32_t>tries)
 
     cdef void move(self, long long seq, long long new_seq) noexcept:
         """Follow a task to its new sequence number."""
@@ -136,7 +130,7 @@ cdef class RunningTasks:
         cdef int slot
         for slot in range(self.used):
             self.seqs[slot] = -1
-            set_state(&self.slots[slot].state, 0)
+            store64(&self.slots[slot].state, 0)
 
     cdef RunningSlot open_slot(self):
         """Return a slot for an iterator."""
@@ -197,7 +191,7 @@ cdef class RunningSlot:
         if self.number >= 0:
             self.tasks.seqs[self.number] = -1
             if self.tasks.is_open:
-                set_state(&self.tasks.slots[self.number].state, 0)
+                store64(&self.tasks.slots[self.number].state, 0)
 
     cdef void end(self) noexcept:
         """Note that the iterator has come to its end, so that its last task is not running any more."""

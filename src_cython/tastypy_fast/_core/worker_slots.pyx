@@ -14,19 +14,17 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t
 
+from tastypy_fast._lmdb.atomic cimport load64, store64
+
 cdef extern from *:
     """
     #include <stdint.h>
-    static uint64_t load(uint64_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
-    static void store(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
     static uint64_t mark(uint64_t *at, uint64_t bits) { return __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST); }
     static void unmark(uint64_t *at, uint64_t bits) { __atomic_fetch_and(at, ~bits, __ATOMIC_SEQ_CST); }
     static int replace(uint64_t *at, uint64_t *before, uint64_t value) {
         return __atomic_compare_exchange_n(at, before, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
     """
-    uint64_t load(uint64_t* at) nogil
-    void store(uint64_t* at, uint64_t value) nogil
     uint64_t mark(uint64_t* at, uint64_t bits) nogil
     void unmark(uint64_t* at, uint64_t bits) nogil
     int replace(uint64_t* at, uint64_t* before, uint64_t value) nogil
@@ -82,12 +80,12 @@ cdef class WorkerSlots:
         """Set all slots to 0, for a new worker."""
         cdef int slot
         for slot in range(1, SLOT_COUNT):
-            store(self.at(slot), 0)
+            store64(self.at(slot), 0)
 
     def count(self, unsigned long long slot):
         """Return how many tasks were yielded in a slot."""
         cdef uint64_t* at = self.at(slot)
-        return 0 if at == NULL else load(at) & COUNT
+        return 0 if at == NULL else load64(at) & COUNT
 
     def begin(self, unsigned long long slot):
         """Begin an iterator in a slot, and return the position of the first task that it claims.
@@ -98,9 +96,9 @@ cdef class WorkerSlots:
         cdef uint64_t value
         if at == NULL:
             raise ValueError("the worker's slots are closed, or there is no slot with this number")
-        value = load(at)
+        value = load64(at)
         value = (value & COUNT) + (value & ENDED != 0)
-        store(at, value)
+        store64(at, value)
         return value
 
     def end(self, unsigned long long slot):
@@ -118,7 +116,7 @@ cdef class WorkerSlots:
         cdef uint64_t value
         if at == NULL:
             return False
-        value = load(at)
+        value = load64(at)
         while not value & STOPPED:
             if (value & COUNT) > position or replace(at, &value, (value & ENDED) | (position + 1)):
                 return True
@@ -137,4 +135,4 @@ cdef class WorkerSlots:
         The worker then yields it only after a write transaction of its own. The caller is in a write transaction.
         """
         cdef uint64_t* at = self.at(slot)
-        return at != NULL and (load(at) & COUNT) <= position and (mark(at, STOPPED) & COUNT) <= position
+        return at != NULL and (load64(at) & COUNT) <= position and (mark(at, STOPPED) & COUNT) <= position

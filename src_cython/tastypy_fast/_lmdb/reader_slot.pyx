@@ -32,6 +32,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.signal cimport kill
 from posix.unistd cimport close
 
+from tastypy_fast._lmdb.atomic cimport load64, store64
 from tastypy_fast._lmdb.record_locks cimport F_OFD_SETLK, F_RDLCK, RecordLock, fcntl
 
 import os
@@ -39,16 +40,12 @@ import os
 cdef extern from *:
     """
     #include <stdint.h>
-    static uint64_t load64(uint64_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
-    static void store64(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
     static uint32_t load32(uint32_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
     static void store32(uint32_t *at, uint32_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
     static int replace64(uint64_t *at, uint64_t before, uint64_t value) {
         return __atomic_compare_exchange_n(at, &before, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
     """
-    uint64_t load64(uint64_t* at) nogil
-    void store64(uint64_t* at, uint64_t value) nogil
     uint32_t load32(uint32_t* at) nogil
     void store32(uint32_t* at, uint32_t value) nogil
     bint replace64(uint64_t* at, uint64_t before, uint64_t value) nogil

@@ -46,10 +46,6 @@ cdef class UndoLog:
         """Return how many sequence numbers differ from the last sync."""
         return self.store.images.count()
 
-    def clear(self):
-        """Clear the log, so that ``revert()`` restores the current state."""
-        self.store.images.clear()
-
     def changed_keys(self):
         """Return the keys that differ from the last sync. Returns None if a newer snapshot is needed.
 
@@ -113,7 +109,7 @@ cdef class UndoLog:
         if store.status is not None:
             statuses = [(seq, image[:STATUS_SIZE]) for seq, image in images.items()]
             restore_status(txn, store.status, store.claims, statuses)
-        self.clear()
+        store.images.clear()
         # Increase this number, because the iterators of all processes seek again when it changes. Otherwise they would
         # skip restored keys.
         reverts = txn.get(REVERTS, db=store.meta)
