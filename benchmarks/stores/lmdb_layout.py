@@ -1,8 +1,8 @@
 """An upper bound for tastypy_fast: its layout on disk, written by hand with py-lmdb, without durability.
 
 As in tastypy_fast, an index maps keys to row ids, records are in the order of their row ids, and statuses are in
-blocks. But each workload keeps all changes in memory, sorts them, and writes them in one transaction that is flushed
-once. So a kill loses everything, and no cache or write-ahead log on this layout can be faster.
+blocks. But each workload except the crawl keeps all changes in memory, sorts them, and writes them in one transaction
+that is flushed once. So a kill loses everything, and no cache or write-ahead log on this layout can be faster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 import orjson
 
-from benchmarks.stores.base import BATCH, Batches, OrderedDict, Tasks
+from benchmarks.stores.base import BATCH, Batches, OrderedDict, Tasks, Visit
 
 _NUMBER = Struct("=Q")
 _BLOCK = 500
@@ -50,6 +50,11 @@ class Layout:
             txn.cursor(self._records).putmulti(records(), append=True)
             index.sort()
             txn.cursor(self._index).putmulti(index)
+
+    def _value(self, key: str) -> Any:
+        with self._env.begin() as txn:
+            raw = txn.get(txn.get(key.encode(), b"", self._index), b"\0null", self._records)
+        return orjson.loads(raw[1 + raw[0]:])
 
     def sync(self) -> None:
         self._env.sync(True)
@@ -94,6 +99,16 @@ class LayoutDict(Layout, OrderedDict):
                     changed.append((number, raw[:start] + dumps(value)))
                 writing.putmulti(changed)
 
+    def delete(self, batches: Batches) -> None:
+        keys = sorted([key.encode() for batch in batches for key in batch])
+        with self._env.begin(write=True) as txn:
+            numbers = [number for _, number in txn.cursor(self._index).getmulti(keys)]
+            delete = txn.delete
+            for key in keys:
+                delete(key, db=self._index)
+            for number in sorted(numbers, key=_NUMBER.unpack):
+                delete(number, db=self._records)
+
     def read(self, batches: Batches) -> int:
         loads, index, records = orjson.loads, self._index, self._records
         total = 0
@@ -131,10 +146,7 @@ class LayoutDict(Layout, OrderedDict):
             for raw in txn.cursor().iternext(keys=False):
                 yield raw[1:1 + raw[0]].decode()
 
-    def get(self, key: str) -> Any:
-        with self._env.begin() as txn:
-            raw = txn.get(txn.get(key.encode(), b"", self._index), b"\0null", self._records)
-        return orjson.loads(raw[1 + raw[0]:])
+    get = Layout._value
 
 
 class LayoutTasks(Layout, Tasks):
@@ -170,6 +182,40 @@ class LayoutTasks(Layout, Tasks):
                 done += 1
             cursor.putmulti([(_NUMBER.pack(block), bytes(raw)) for block, raw in enumerate(blocks)])
         return done
+
+    def crawl(self, first: str, visit: Visit) -> int:
+        """Visit each page, in transactions of 1,000, because the next pages come from the links of these."""
+        dumps, pack = orjson.dumps, _NUMBER.pack
+        self._add([(first.encode(), b"")])
+        total, done = 1, 0
+        while done < total:
+            with self._env.begin(write=True) as txn:
+                records, get, index = txn.cursor(self._records), txn.get, self._index
+                records.set_key(pack(done))
+                batch = list(islice(records.iternext(), BATCH))
+                visited: list[tuple[bytes, bytes]] = []
+                new: dict[bytes, bytes] = {}
+                for number, raw in batch:
+                    start = 1 + raw[0]
+                    facts, found = visit(raw[1:start].decode())
+                    visited.append((number, raw[:start] + dumps(facts)))
+                    for link in found:
+                        key = link.encode()
+                        if key not in new and get(key, db=index) is None:
+                            new[key] = pack(total)
+                            total += 1
+                records.putmulti(visited)
+                records.putmulti([(number, b"%c%b" % (len(key), key)) for key, number in new.items()], append=True)
+                txn.cursor(index).putmulti(sorted(new.items()))
+                for block in range(done // _BLOCK, -(-total // _BLOCK)):
+                    raw = bytearray(txn.get(pack(block), bytes(4 * _BLOCK), db=self._status))
+                    tried = range(max(done - block * _BLOCK, 0), min(done + len(batch) - block * _BLOCK, _BLOCK))
+                    raw[4 * tried.start:4 * tried.stop:4] = bytes([_DONE | _TRIED]) * len(tried)
+                    txn.put(pack(block), bytes(raw), db=self._status)
+                done += len(batch)
+        return done
+
+    facts = Layout._value
 
     def counts(self) -> tuple[int, int, int]:
         done = tried = 0
