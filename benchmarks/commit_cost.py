@@ -5,8 +5,8 @@ Pages and calls are those of all files of the store (``wchar`` and ``syscw`` of 
 depend on the machine. Each process ends with a ``sync()``, which counts. The kernel samples how the processor time is
 divided into user and system; the sum is exact.
 
-The limits are loops of py-lmdb alone, without flush points: a put, and the accesses of a claim for several layouts on
-disk. The stores take turns in each round.
+The limits are loops of py-lmdb alone: a put, the accesses of an assignment, and those of a claim for several layouts on
+disk. They have no flush points, or those of tastypy_fast. The stores take turns in each round.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from typing import Any, NamedTuple
 
 from benchmarks.parallel_run import Workers
 from benchmarks.report import aligned
+from benchmarks.shared_stores.bare_environment import FlushedEnvironment
+from benchmarks.shared_stores.bare_layout import BareLayoutDict
 from benchmarks.shared_stores.by_hand import BareLmdbDict
-from benchmarks.shared_stores.claim_layouts import LAYOUTS
+from benchmarks.shared_stores.claim_layouts import LAYOUTS, ClaimsInMainImagesInFile
 from benchmarks.shared_stores.tastypy import TastypyDict, TastypyTasks
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
 from benchmarks.system import Usage, load, machine, refusal, total, usage
@@ -38,7 +40,6 @@ KEYS = 20_000
 # The file that the documentation is made of.
 PUBLISHED = Path(__file__).with_name("commit_cost.json")
 LEVELS = ("unsafe", "process")
-BARE_PUT = "py-lmdb, one database"
 # Claims and ends of claims are measured apart in groups of this many tasks, whose claims are in one page.
 GROUP = 50
 
@@ -191,15 +192,24 @@ def stores(name: str, levels: Iterable[str]) -> dict[str, Callable[[str], Any]]:
     """Return what opens the stores of an operation: tastypy_fast with these durability levels, and the limits."""
     tasks = SHARED_WORKLOADS[OPERATIONS[name].workload].tasks
     ours = TastypyTasks if tasks else TastypyDict
-    return {f'tastypy_fast, "{level}"': partial(ours, durability=level) for level in levels} | limits(name)
+    return {f'tastypy_fast, "{level}"': partial(ours, durability=level) for level in levels} | limits(name, levels)
 
 
-def limits(name: str) -> dict[str, Callable[[str], Any]]:
-    """Return what opens the loops of py-lmdb that have the operation."""
-    workload = SHARED_WORKLOADS[OPERATIONS[name].workload]
-    found = {f"py-lmdb, {layout.layout}": layout for layout in LAYOUTS} if workload.tasks else {BARE_PUT: BareLmdbDict}
-    method = workload.method(OPERATIONS[name].batch) or ""
-    return {title: made for title, made in found.items() if hasattr(made, method)}
+def limits(name: str, levels: Iterable[str]) -> dict[str, Callable[[str], Any]]:
+    """Return what opens the loops of py-lmdb that have the operation: with and without flush points, as the levels."""
+    operation = OPERATIONS[name]
+    workload = SHARED_WORKLOADS[operation.workload]
+    found: dict[str, Any] = {f"py-lmdb, {layout.layout}": layout for layout in LAYOUTS}
+    if not workload.tasks:
+        found = {"py-lmdb, one database": BareLmdbDict, "py-lmdb, order and undo log": BareLayoutDict}
+    ours = found[f"py-lmdb, {ClaimsInMainImagesInFile.layout}"] if workload.tasks else BareLayoutDict
+    method = workload.method(operation.batch) or ""
+    unflushed = {title: made for title, made in found.items() if hasattr(made, method)}
+    flushed = {
+        f"{title}, flush points": partial(made, environment=FlushedEnvironment)
+        for title, made in unflushed.items() if made in (ours, BareLmdbDict)
+    }
+    return unflushed | (flushed if "process" in levels else {})
 
 
 def measure_all(options: argparse.Namespace) -> Iterator[Cost]:

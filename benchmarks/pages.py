@@ -1,6 +1,6 @@
 """Generate the benchmark pages and charts of the documentation from the results.
 
-They are in ``benchmarks/results.json`` and ``benchmarks/commit_cost.json``.
+They are in ``results.json``, ``commit_cost.json`` and ``flush_cost.json`` in ``benchmarks/``.
 
 Usage: ``python -m benchmarks.pages``. With ``--check`` nothing is written, and the command fails if a file differs from
 what it would generate.
@@ -12,8 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import charts, tables
-from benchmarks.commit_cost import PUBLISHED, CommitCosts
+from benchmarks import charts, commit_cost, flush_cost, tables
 from benchmarks.results import SavedResults
 
 HERE = Path(__file__).resolve().parent
@@ -48,8 +47,9 @@ def main() -> str | None:
 
 def pages(measured: tables.Measured) -> dict[str, str]:
     """Return the text of each page by file name."""
-    commits = CommitCosts.load(PUBLISHED) if PUBLISHED.exists() else None
-    return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured, commits)}
+    commits = commit_cost.CommitCosts.load(commit_cost.PUBLISHED) if commit_cost.PUBLISHED.exists() else None
+    flushes = flush_cost.FlushCosts.load(flush_cost.PUBLISHED) if flush_cost.PUBLISHED.exists() else None
+    return {"index.md": tables.main_page(measured), "details.md": tables.details_page(measured, commits, flushes)}
 
 
 def readme(text: str, measured: tables.Measured) -> str:

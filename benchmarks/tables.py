@@ -9,6 +9,7 @@ from math import ceil
 from typing import NamedTuple
 
 from benchmarks.commit_cost import CommitCosts
+from benchmarks.flush_cost import FlushCosts
 from benchmarks.pipeline_ways import LONG_SECONDS
 from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS, long_tasks
 from benchmarks.published import DICT, MILLION, TRACKER
@@ -249,7 +250,7 @@ def readme_table(measured: Measured) -> str:
     return markdown(table)
 
 
-def details_page(measured: Measured, commits: CommitCosts | None) -> str:
+def details_page(measured: Measured, commits: CommitCosts | None, flushes: FlushCosts | None = None) -> str:
     """Return ``details.md``."""
     sizes = sorted({n for name in WORKLOADS for n in measured.sizes(name)})
     parts = [
@@ -291,6 +292,8 @@ def details_page(measured: Measured, commits: CommitCosts | None) -> str:
         parts += [f"## {_capital(row.title)}, {workers}", _ways(row, spread=True)]
     if commits:
         parts += ["## The cost of a commit of a shared store", _commits(commits)]
+    if flushes:
+        parts += ["## Shared stores, flushes included", _flushes(flushes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -410,20 +413,21 @@ To compare two installations of tastypy_fast, for example before and after a cha
 ```
 
 To measure what a kill takes from a private tracker, what the durability levels of a shared store cost, and what each
-operation of it writes:
+operation of it writes, next to loops of py-lmdb:
 
 ```bash
 .venv/bin/python -m benchmarks.kill_loss    # the lost seconds, for tasks of three durations
-.venv/bin/python -m benchmarks.flush_cost   # operations per second and bytes written, level by level
+.venv/bin/python -m benchmarks.flush_cost   # the same, for 30 seconds each, with the last flush
 .venv/bin/python -m benchmarks.commit_cost  # pages, write calls and processor time of each operation
 ```
 
-This page and its charts are generated. To measure again and to update them, which takes about 50 minutes (a run
-with `--published` refuses to start when the load of the machine is above 1):
+This page and its charts are generated. To measure again and to update them, which takes about 70 minutes (a run
+with `--published` refuses to start when the load of the machine is above 1, so wait some minutes between them):
 
 ```bash
 .venv/bin/python -m benchmarks --published --json benchmarks/results.json
 .venv/bin/python -m benchmarks.commit_cost --published
+.venv/bin/python -m benchmarks.flush_cost --published --seconds 10 --latency
 .venv/bin/python -m benchmarks.pages
 ```"""
 # Sphinx takes the details into its navigation. On GitHub the link in the first paragraph leads to them.
@@ -621,14 +625,35 @@ def _commits(commits: CommitCosts) -> str:
 
 _COMMITS = (
     "Each operation, or batch, is one commit, on a store of {keys:,} keys. The numbers are those of one change. "
-    "`\"process\"` has flush points, and `\"unsafe\"` has none. The rows of py-lmdb are limits: loops without checks, "
-    "without flush points and without recovery. They put keys and values into one database, or make the accesses of a "
-    "claim with several layouts on disk."
+    "`\"process\"` has flush points, and `\"unsafe\"` has none. The rows of py-lmdb are limits: loops without checks "
+    "and without recovery. They put keys and values into one database, or make the accesses of an assignment or of a "
+    "claim, with several layouts on disk. Those with flush points flush as tastypy_fast does."
 )
 _COMMIT_COLUMNS = (
     "*Pages* are the written bytes, divided by the size of a page. *Write calls* are the system calls that wrote them.",
     "*User* and *system* are the processor time of all processes, in the program and in the kernel.",
     "*Claim* and *done* are the two halves of *claim and done*, measured apart in groups of 50 tasks.",
+)
+
+
+def _flushes(flushes: FlushCosts) -> str:
+    """Return how fast shared stores are when the last flush counts, with a table for each number of processes."""
+    machine = "{processor}, {cores} cores, {system}, {file system}, {Python}".format(**flushes.machine)
+    parts = [
+        _paragraph(_FLUSHES.format(keys=flushes.keys, seconds=flushes.seconds)),
+        _paragraph(f"Measured on {machine}. Load before: {flushes.machine['load before']}."),
+    ]
+    for processes, table in flushes.tables().items():
+        parts += [f"### Flushes included, {processes}", markdown(table, left=2)]
+    return "\n\n".join(parts)
+
+
+_FLUSHES = (
+    "The processes change a store of {keys:,} keys for {seconds:g} seconds, and then wait for the last flush: "
+    "`sync()`, or the checkpoint of SQLite. Each operation, or batch, is one commit. *tastypy_fast* has flush points, "
+    "and *unsafe* is the same without them. *Layout* is a loop of py-lmdb with the accesses of tastypy_fast, without "
+    "checks and recovery: the limit of the layout. The percentiles are those of single operations. With flush points "
+    "each page of a commit goes to the disk, because LMDB reuses no page that was freed after the last flush point."
 )
 
 

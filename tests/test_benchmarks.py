@@ -33,10 +33,13 @@ from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS
 from benchmarks.results import Case, Result, Sample, SavedResults
 from benchmarks.runner import Runner, Step, starts_from
 from benchmarks.shared_stores import SHARED_BY_HAND
+from benchmarks.shared_stores.bare_environment import FlushedEnvironment
+from benchmarks.shared_stores.bare_layout import BareLayoutDict
 from benchmarks.shared_workloads import SHARED_WORKLOADS, Scale, Share
 from benchmarks.stores import BY_HAND, OURS, installed, not_installed
 from benchmarks.stores.base import Package, StoreInfo
 from benchmarks.workloads import PREPARATIONS, WORKLOADS
+from tastypy_fast._lmdb import flush_points
 
 N = 300
 ALONE = [
@@ -386,13 +389,71 @@ def test_a_kill_loses_finished_tasks_only_and_gives_no_wrong_try(tmp_path):
 
 
 @pytest.mark.parametrize("name", flush_cost.OPERATIONS)
-def test_cost_of_a_level_is_measured_in_processes_and_leaves_no_files(tmp_path, name):
-    rate, size = flush_cost.measure(name, "process", 0.01, 2, str(tmp_path))
-    assert rate > 0
-    assert size >= 0
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="durability"):
-        flush_cost._work(name, str(tmp_path / "store"), "fastest", 0, 0.01)
+def test_operations_of_a_measured_time_change_each_store(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(flush_cost, "KEYS", N)
+    monkeypatch.setattr(flush_cost, "MORE_TASKS", 50)
+    operation = flush_cost.OPERATIONS[name]
+    stores = [store for store in flush_cost.STORES if flush_cost.can_run(name, store)]
+    assert {"tastypy_fast", "unsafe"} < set(stores)
+    for number, store_name in enumerate(stores):
+        store = flush_cost.opener(name, store_name)(str(tmp_path / str(number)))
+        operation.prepare(store, N)
+        done = [operation.step(store, 0, step) for step in range(3)]
+        store.flush()
+        if name.startswith("claim"):
+            # The first step claims all, the second adds more.
+            assert done == [N, 0, 50]
+            assert store.counts() == (N + 50, N + 50, N + 50)
+        elif operation.tasks:
+            assert store.counts()[:2] == (N + sum(done), sum(done))
+        elif name.startswith("assign"):
+            assert all(value["step"] == 2 for _, value in store.items())
+        else:
+            assert store.counter() == sum(done)
+        store.close()
+
+
+def test_flush_costs_of_two_processes_are_saved_and_shown(tmp_path):
+    (tmp_path / "stores").mkdir()
+    options = flush_cost.parser().parse_args(
+        ["--only", "mark done", "--stores", "tastypy_fast", "sqlite3", "--seconds", "0.01", "--rounds", "1",
+         "--latency", "--folder", str(tmp_path / "stores")])  # fmt: skip
+    found = list(flush_cost.measure_all(options))
+    assert not list((tmp_path / "stores").iterdir())
+    assert [(rates.store, rates.processes, len(rates.rounds)) for rates in found] == [
+        ("tastypy_fast", 2, 1), ("sqlite3", 2, 1)]  # fmt: skip
+    for rates in found:
+        assert rates.rounds[0].speed > 0
+        assert list(rates.rounds[0].percentiles) == sorted(rates.rounds[0].percentiles)
+    costs = flush_cost.FlushCosts(system.machine(tmp_path, system.load()), flush_cost.KEYS, 0.01, found)
+    file = tmp_path / "costs.json"
+    flush_cost.with_earlier(file, costs).save(file)
+    other = [rates._replace(operation="assign") for rates in found]
+    flush_cost.with_earlier(file, costs._replace(rates=other)).save(file)
+    loaded = flush_cost.FlushCosts.load(file)
+    (title, table), = loaded.tables().items()
+    assert title == "2 processes"
+    stores = ["tastypy_fast", "sqlite3"]
+    assert [row[:2] for row in table[1:]] == [[name, store] for name in ("mark done", "assign") for store in stores]
+    assert [row[4] for row in table[1::2]] == ["1.00", "1.00"]
+    page = tables.details_page(tables.Measured(SavedResults.load(pages.RESULTS)), None, loaded)
+    assert "### Flushes included, 2 processes" in page
+
+
+def test_loop_with_flush_points_has_them(tmp_path, monkeypatch):
+    path = str(tmp_path / "store")
+    store = BareLayoutDict(path, FlushedEnvironment)
+    store.fill([[("key", 1)]])
+    store.flush()
+    monkeypatch.setattr(flush_points.boot_id, "boot_id", lambda: b"another boot....")
+    assert flush_points.find_due_note(path) is None
+    store.set_each([("key", 2)])
+    note = flush_points.find_due_note(path)
+    store.close()
+    flush_points.put_back(path, note)
+    before = BareLayoutDict(path)
+    assert before.get("key") == 1
+    before.close()
 
 
 def test_checkpoints_of_each_size_write_the_same_changes(tmp_path):
@@ -434,7 +495,7 @@ def test_commit_costs_of_two_processes_are_saved_and_shown(tmp_path):
          "--folder", str(tmp_path)])  # fmt: skip
     found = list(commit_cost.measure_all(options))
     assert not list(tmp_path.iterdir())
-    assert [(cost.operation, cost.processes, cost.items) for cost in found] == [("delete", 2, N // 2)] * 2
+    assert [(cost.operation, cost.processes, cost.items) for cost in found] == [("delete", 2, N // 2)] * 3
     if sys.platform == "linux":
         assert all(cost.each(lambda sample: sample.written) > 2 * 4096 for cost in found)
     costs = commit_cost.CommitCosts(system.machine(tmp_path, system.load()), N, 4096, found)

@@ -23,3 +23,10 @@ class Shared:
     def server_usage(self) -> tuple[float, int]:
         """Return the processor seconds and the bytes of anonymous memory that the server of the store has used."""
         return 0.0, 0
+
+    def sync(self) -> None:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Have everything on the disk that was committed: by ``sync()``, or by SQLite's checkpoint."""
+        self.sync()

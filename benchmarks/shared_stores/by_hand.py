@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import lmdb
 import orjson
 
+from benchmarks.shared_stores.bare_environment import PAGE, NeverFlushed, OpenEnvironment
 from benchmarks.shared_stores.base import COUNTER, Blocks, Shared
 from benchmarks.stores.base import Batches, Tasks
 from benchmarks.stores.sqlite_by_hand import SqliteConnection, SqliteDict
 
 
-class SharedSqliteDict(SqliteDict, Shared):
+class SharedSqlite(SqliteConnection, Shared):
+    """A database that several processes have open."""
+
+    def flush(self) -> None:
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+class SharedSqliteDict(SharedSqlite, SqliteDict):
     """An ordered dict. Each change is a commit."""
 
     def set_each(self, pairs: list[Any]) -> None:
@@ -48,7 +55,7 @@ class SharedSqliteDict(SqliteDict, Shared):
         return int(self._db.execute("SELECT value FROM items WHERE key = ?", (COUNTER,)).fetchone()[0])
 
 
-class SharedSqliteTasks(SqliteConnection, Shared, Tasks):
+class SharedSqliteTasks(SharedSqlite, Tasks):
     """A task queue. The status is 0 (waiting), 1 (claimed) or 2 (done). A task whose worker died stays claimed."""
 
     _schema = """CREATE TABLE IF NOT EXISTS tasks
@@ -103,29 +110,30 @@ class SharedSqliteTasks(SqliteConnection, Shared, Tasks):
 class BareLmdb(Shared):
     """One py-lmdb database without order and status: the cost of the engine alone."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._env = lmdb.open(path, map_size=1 << 36, sync=False)
+    def __init__(self, path: str, environment: OpenEnvironment = NeverFlushed) -> None:
+        self._arguments = path, environment
+        self._environment = environment(path, 0)
+        self._writing, self._begin = self._environment.writing, self._environment.begin
 
     def __reduce__(self) -> Any:
-        return type(self), (self._path,)
+        return type(self), self._arguments
 
     def __len__(self) -> int:
-        return int(self._env.stat()["entries"])
+        return int(self._environment.env.stat()["entries"])
 
-    def _assign(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        with self._env.begin(write=True) as txn:
+    def _assign(self, items: list[tuple[bytes, bytes]]) -> None:
+        with self._writing(len(items) * PAGE) as txn:
             txn.cursor().putmulti(items)
 
     def _value(self, key: str) -> Any:
-        with self._env.begin() as txn:
+        with self._begin() as txn:
             return orjson.loads(txn.get(key.encode(), b""))
 
     def sync(self) -> None:
-        self._env.sync(True)
+        self._environment.sync()
 
     def close(self) -> None:
-        self._env.close()
+        self._environment.close()
 
 
 class BareLmdbDict(BareLmdb):
@@ -133,20 +141,20 @@ class BareLmdbDict(BareLmdb):
 
     def fill(self, batches: Batches) -> None:
         for batch in batches:
-            self._assign((key.encode(), orjson.dumps(value)) for key, value in batch)
+            self._assign([(key.encode(), orjson.dumps(value)) for key, value in batch])
 
     def set_each(self, pairs: list[Any]) -> None:
-        dumps, begin = orjson.dumps, self._env.begin
+        dumps, writing = orjson.dumps, self._writing
         for key, value in pairs:
-            with begin(write=True) as txn:
+            with writing() as txn:
                 txn.put(key.encode(), dumps(value))
 
     set_many = fill
 
     def delete_each(self, keys: list[str]) -> None:
-        begin = self._env.begin
+        writing = self._writing
         for key in keys:
-            with begin(write=True) as txn:
+            with writing() as txn:
                 txn.delete(key.encode())
 
     def get_each(self, keys: list[str]) -> int:
@@ -163,12 +171,12 @@ class BareLmdbDict(BareLmdb):
 
     def _increment(self, block: range) -> None:
         loads, dumps, key = orjson.loads, orjson.dumps, COUNTER.encode()
-        with self._env.begin(write=True) as txn:
+        with self._writing() as txn:
             for _ in block:
                 txn.put(key, dumps(loads(txn.get(key, b"")) + 1))
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        with self._env.begin() as txn:
+        with self._begin() as txn:
             for key, value in txn.cursor():
                 yield key.decode(), orjson.loads(value)
 
@@ -184,19 +192,19 @@ class BareLmdbTasks(BareLmdb, Tasks):
 
     def add(self, batches: Batches) -> None:
         for batch in batches:
-            self._assign((key.encode(), b"0") for key in batch)
+            self._assign([(key.encode(), b"0") for key in batch])
 
     def mark_done_many(self, batches: Batches) -> None:
         for batch in batches:
-            self._assign((key.encode(), b"1") for key in batch)
+            self._assign([(key.encode(), b"1") for key in batch])
 
     def mark_done_each(self, keys: list[str]) -> None:
-        begin = self._env.begin
+        writing = self._writing
         for key in keys:
-            with begin(write=True) as txn:
+            with writing() as txn:
                 txn.put(key.encode(), b"1")
 
     def counts(self) -> tuple[int, int, int]:
-        with self._env.begin() as txn, closing(txn.cursor()) as cursor:
+        with self._begin() as txn, closing(txn.cursor()) as cursor:
             statuses = [int(status) for status in cursor.iternext(keys=False)]
         return len(statuses), sum(statuses), 0

@@ -7,32 +7,28 @@ undo log keeps the status from before the first change of a task.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import chain
 from struct import Struct
 from typing import Any, ClassVar
 
-import lmdb
-
-from benchmarks.shared_stores.base import Shared
+from benchmarks.shared_stores.bare_environment import NeverFlushed, OpenEnvironment
+from benchmarks.shared_stores.bare_layout import SEQ, SYNC_AT, BareLayout
 from benchmarks.stores.base import Batches, Tasks
 
-SEQ = Struct(">Q")
 NUMBER = Struct("=I")
 HEAD = Struct("=8H")
 # The flags of a status, as in tastypy_fast.
 PRESENT, DONE, CLAIMED, ONE_TRY = 1, 2, 8, 16
 # Worker, slot, position, time and tries.
 CLAIM = bytes(40)
-# An automatic sync clears the undo log.
-SYNC_AT = 1000
 
 
-class BareClaims(Shared, Tasks):
+class BareClaims(BareLayout, Tasks):
     """The layout of tastypy_fast up to format 4: claims and before-images are databases of their own."""
 
     layout = "claims and undo log in databases"
+    databases = ("values", "order", "status", "claims", "images")
     # The bytes of a status, and how many of them a block has. Two blocks fill a page.
     entry_size = 4
     tasks_per_block = 500
@@ -41,31 +37,16 @@ class BareClaims(Shared, Tasks):
     claim: ClassVar[str] = "database"
     image: ClassVar[str] = "database"
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._env = lmdb.open(path, map_size=1 << 36, max_dbs=8, sync=False)
-        names = ("values", "order", "status", "claims", "images")
-        self._values, self._order, self._status, self._claims, self._images = (
-            self._env.open_db(name.encode()) for name in names
-        )
-        if self.claim == "main":
-            self._claims = self._env.open_db(None)
-        self._log = os.open(os.path.join(path, "images"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        # The tasks with an image, and the images that the next commit appends to the file.
-        self._logged: set[int] = set()
-        self._waiting = bytearray()
+    def __init__(self, path: str, environment: OpenEnvironment = NeverFlushed) -> None:
+        super().__init__(path, environment)
+        self._status, self._images = self._opened["status"], self._opened["images"]
+        self._claims = self._environment.env.open_db(None) if self.claim == "main" else self._opened["claims"]
+        self._in_database: set[int] = set()
         self._next = 0
 
-    def __reduce__(self) -> Any:
-        return type(self), (self._path,)
-
-    def __len__(self) -> int:
-        with self._env.begin() as txn:
-            return int(txn.stat(self._order)["entries"])
-
     def add(self, batches: Batches) -> None:
-        seq = len(self)
-        with self._env.begin(write=True) as txn:
+        with self._writing() as txn:
+            seq = txn.stat(self._order)["entries"]
             for key in chain.from_iterable(batches):
                 txn.put(SEQ.pack(seq), key.encode() + b"\0{}", db=self._values)
                 txn.put(key.encode(), SEQ.pack(seq), db=self._order)
@@ -85,17 +66,11 @@ class BareClaims(Shared, Tasks):
         return HEAD.size + self.entry_size * (seq % self.tasks_per_block)
 
     def _record_image(self, txn: Any, seq: int, status: int) -> None:
-        if self.image == "database":
+        if self.image == "file":
+            self._note_image(seq, NUMBER.pack(status))
+        elif self.image:
+            self._in_database.add(seq)
             txn.put(SEQ.pack(seq), NUMBER.pack(status), overwrite=False, db=self._images)
-        if self.image and seq not in self._logged:
-            self._logged.add(seq)
-            self._waiting += SEQ.pack(seq) + NUMBER.pack(status)
-
-    def _write_images(self) -> None:
-        """Append the images of a commit to the file, if they belong there."""
-        if self.image == "file" and self._waiting:
-            os.write(self._log, self._waiting)
-        self._waiting.clear()
 
     def claim_each(self) -> Iterator[str]:
         """Claim the next task, and yield its key. Each claim is a commit."""
@@ -105,7 +80,7 @@ class BareClaims(Shared, Tasks):
     def _claim(self, limit: int) -> list[str]:
         """Claim up to ``limit`` tasks in a commit, and return their keys."""
         keys: list[str] = []
-        with self._env.begin(write=True) as txn:
+        with self._writing() as txn:
             end = int(txn.stat(self._order)["entries"])
             while len(keys) < limit and self._next < end:
                 number = self._next // self.tasks_per_block
@@ -134,7 +109,7 @@ class BareClaims(Shared, Tasks):
 
     def _mark_done(self, keys: list[str]) -> None:
         """Mark tasks done in a commit, and end their claims."""
-        with self._env.begin(write=True) as txn:
+        with self._writing() as txn:
             blocks: dict[int, bytearray] = {}
             for key in keys:
                 packed = txn.get(key.encode(), db=self._order)
@@ -150,15 +125,9 @@ class BareClaims(Shared, Tasks):
             for number, block in blocks.items():
                 self._put_block(txn, number, block)
             self._write_images()
-            if len(self._logged) >= SYNC_AT:
-                self._clear_images(txn)
-
-    def _clear_images(self, txn: Any) -> None:
-        self._logged.clear()
-        if self.image == "database":
-            txn.drop(self._images, delete=False)
-        else:
-            os.ftruncate(self._log, 0)
+            if len(self._in_database) >= SYNC_AT:
+                self._in_database.clear()
+                txn.drop(self._images, delete=False)
 
     def claim_done(self, _batch: int = 1) -> int:
         return self.claim_done_many(1)
@@ -171,19 +140,12 @@ class BareClaims(Shared, Tasks):
         return done
 
     def counts(self) -> tuple[int, int, int]:
-        with self._env.begin() as txn:
+        with self._begin() as txn:
             statuses = [NUMBER.unpack_from(block, self._at(seq))[0]
                         for block in txn.cursor(self._status).iternext(keys=False)
                         for seq in range(self.tasks_per_block)]  # fmt: skip
         done = sum(status & DONE != 0 for status in statuses)
         return sum(status & PRESENT for status in statuses), done, sum(status >= ONE_TRY for status in statuses)
-
-    def sync(self) -> None:
-        self._env.sync(True)
-
-    def close(self) -> None:
-        os.close(self._log)
-        self._env.close()
 
 
 class ImagesInFile(BareClaims):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from multiprocessing import get_context
 from multiprocessing.managers import SyncManager
 from time import process_time
@@ -10,12 +13,20 @@ from typing import Any, ClassVar
 
 from benchmarks.shared_stores.base import COUNTER, Blocks, Shared
 from benchmarks.stores.base import Batches
-from benchmarks.stores.packages import DiskcacheDict, DiskcacheTasks, LmdbmDict
+from benchmarks.stores.packages import DiskcacheConnection, DiskcacheDict, DiskcacheTasks, LmdbmDict
 from benchmarks.stores.queues import HueyTasks, LitequeueTasks
 from benchmarks.system import anonymous_memory
 
 
-class SharedDiskcacheDict(DiskcacheDict, Shared):
+class SharedDiskcache(DiskcacheConnection, Shared):
+    """An Index that several processes have open."""
+
+    def flush(self) -> None:
+        with closing(sqlite3.connect(os.path.join(self._index.directory, "cache.db"), timeout=60)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+class SharedDiskcacheDict(SharedDiskcache, DiskcacheDict):
     """A diskcache.Index. Each change, or each batch, is a transaction."""
 
     def set_each(self, pairs: list[Any]) -> None:
@@ -46,7 +57,7 @@ class SharedDiskcacheDict(DiskcacheDict, Shared):
         return self._index[COUNTER]
 
 
-class SharedDiskcacheTasks(DiskcacheTasks, Shared):
+class SharedDiskcacheTasks(SharedDiskcache, DiskcacheTasks):
     """The tasks that are done, in diskcache."""
 
     def mark_done_each(self, keys: list[str]) -> None:
