@@ -233,6 +233,29 @@ def test_missing_or_foreign_file_is_refused_by_who_joins(tmp_path):
         assert tracker.dirty() == {"a"}
 
 
+@pytest.mark.parametrize(
+    ("change", "offset"),
+    [(b"\xff", 7), (b"\x01", 8), (b"\0", 12), (b"\x04", 12), (b"\x05", 12), (b"\x06", 12)],
+    ids=["negative number", "size", "no kind", "record without status", "forgotten with data", "unknown kind"],
+)
+def test_foreign_entry_is_refused_and_changes_nothing(tracker, tmp_path, change, offset):
+    at = 128 + offset  # the head of the first entry: sequence number, size, kind
+    with open(tmp_path / "tracker" / "undo", "r+b") as file:
+        file.seek(at)
+        before = file.read(1)
+        file.seek(at)
+        file.write(change)
+        file.flush()
+        for operation in (tracker.revert, tracker.dirty):
+            with pytest.raises(PersistentOrderedDictIntegrityError, match="undo"):
+                operation()
+        assert tracker["a"]["x"] == 1
+        file.seek(at)
+        file.write(before)
+    tracker.revert()
+    assert tracker["a"]["x"] == SAVED["a"]
+
+
 def test_processes_of_an_older_version_are_not_joined(tmp_path):
     with Worker(tmp_path / "tracker") as worker:
         assert worker.ask(call, "dirty") == set()

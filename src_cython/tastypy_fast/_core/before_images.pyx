@@ -94,6 +94,13 @@ cdef object was_changed(str path):
     )
 
 
+cdef object foreign_entry(str what):
+    return PersistentOrderedDictIntegrityError(
+        f"an entry of the file {UNDO} {what}, because another program changed the file; close all processes that have "
+        f"the store open"
+    )
+
+
 cdef Py_ssize_t next_entry(bytes data, Py_ssize_t at, Head* head) except -1:
     """Read the head of the entry at an offset, and return where the entry ends."""
     cdef Py_ssize_t end = at + sizeof(Head)
@@ -101,8 +108,19 @@ cdef Py_ssize_t next_entry(bytes data, Py_ssize_t at, Head* head) except -1:
         memcpy(head, PyBytes_AS_STRING(data) + at, sizeof(Head))
         end += head.size
     if end > PyBytes_GET_SIZE(data):
-        raise PersistentOrderedDictIntegrityError(f"an entry of the file {UNDO} is cut short")
+        raise foreign_entry("is cut short")
+    if head.seq < 0 or not has_size_of(head.change, head.size):
+        raise foreign_entry("is none of this package")
     return end
+
+
+cdef bint has_size_of(uint32_t change, uint32_t size) noexcept:
+    """Return whether there is such a change, and its entry may have data of this size."""
+    if change == ADDED or change == FORGOTTEN:
+        return size == 0
+    if change == STATUS:
+        return size == STATUS_SIZE
+    return size >= STATUS_SIZE if change == STATUS_AND_RECORD else change == RECORD
 
 
 cdef dict images_in(bytes data):
@@ -116,7 +134,11 @@ cdef dict images_in(bytes data):
             found.pop(head.seq, None)
         else:
             image = data[at + sizeof(Head):end]
-            found[head.seq] = found[head.seq] + image if head.change == RECORD else image
+            if head.change == RECORD:
+                if len(found.get(head.seq, b"")) != STATUS_SIZE:
+                    raise foreign_entry("does not follow the one before it")
+                image = found[head.seq] + image
+            found[head.seq] = image
         at = end
     return {pack(seq): found[seq] for seq in sorted(found)}
 
