@@ -208,7 +208,7 @@ cdef class SharedPodHandle:
         return result
 
     cdef object fetch_to_change(self, WriteCache cache, bytes encoded, object key):
-        """Return a copy of a value. Its record is kept, because it becomes the before-image if the change is written."""
+        """Return a copy of a value. Its record is kept, because it is the before-image of the change."""
         cdef bytes record
         cdef long long seq = 0
         if encoded is not None and cache.entry_of(encoded) is None:

@@ -26,7 +26,7 @@ from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.record_codec cimport build_record
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_writer cimport unpack_seq
-from tastypy_fast._core.write_cache cimport WriteCache
+from tastypy_fast._core.write_cache cimport FEW, WriteCache
 from tastypy_fast._lmdb.flush_notes cimport rewrite
 from tastypy_fast._shared.undo_log cimport UndoLog
 
@@ -455,6 +455,37 @@ cdef class WriteTransaction(StoreBase):
             cache.dirty_count -= entry.counts_as_dirty
         return True
 
+    cdef int look_up_old_keys(self) except -1:
+        """Look up the keys that were assigned, if the first and the last exist, because then most of them do, probably.
+
+        The sync tries to insert every key that was not looked up before it looks it up.
+        """
+        cdef WriteCache cache = self.cache
+        cdef Entry entry
+        cdef list keys, left = []
+        cache.begin_op()
+        try:
+            keys = cache.unresolved
+            if len(keys) <= FEW or self.find(keys[0]) is None or self.find(keys[len(keys) - 1]) is None:
+                return 0
+            for item in keys:
+                entry = item
+                seq = self.find(entry)
+                if seq is None:
+                    left.append(entry)
+                else:
+                    entry.disk_seq = entry.seq = unpack_seq(self, seq)
+            cache.unresolved = left
+        finally:
+            cache.end_op()
+        return 0
+
+    cdef object find(self, Entry entry):
+        """Return what the index has for the key of an entry, or None if it is missing or may be another key's."""
+        if PyBytes_GET_SIZE(entry.key) > MAX_INDEX_KEY or not entry.exists or entry.disk_seq != UNKNOWN:
+            return None
+        return self.snapshot.get(entry.key, None, self.order)
+
     cdef int commit(self) except -1:
         cdef long long number
         cdef bint flush, is_asked = False, is_due = False
@@ -462,6 +493,7 @@ cdef class WriteTransaction(StoreBase):
             while True:
                 while self.cache.has_changes():
                     if not self.write_only_entry():
+                        self.look_up_old_keys()
                         self.cache.sync(False)
                 if self.failure is not None:
                     raise self.store.aborted_earlier(self.failure)
