@@ -474,3 +474,57 @@ def test_large_value_that_shrinks_in_one_block_leaks_no_pages(shared_class, tmp_
                 store.sync()
         assert not verify(path)
         assert store["a"]["x"] == ("small" if way == "revert" else "small again")
+
+
+@pytest.mark.parametrize("key", ["a", "new", "k" * 1000])
+@pytest.mark.parametrize("change", ["assign", "add", "add twice", "assign and delete", "update many"])
+def test_block_with_one_changed_key_is_written_and_reverted(tmp_path, key, change):
+    with SharedPOD(tmp_path / "store", init={"a": 1, "k" * 999: 2, **{str(n): n for n in range(20)}}) as pod:
+        if key != "new":
+            pod[key] = 1
+        pod.sync()
+        before = pod.items()
+        for _ in range(2):
+            expected = dict(before)
+            with pod.locked():
+                if change.startswith("assign"):
+                    pod[key] = expected[key] = 7
+                elif change == "update many":
+                    pod.update({str(n): -1 - n for n in range(10)}, new2=8, **{key: 7, "19": -19})
+                    expected.update({str(n): -1 - n for n in range(10)}, new2=8, **{key: 7, "19": -19})
+                else:
+                    if key == "new":
+                        pod[key] = 1
+                    for _ in range(2 if change == "add twice" else 1):
+                        pod.set[key] += 10
+                    expected[key] = 21 if change == "add twice" else 11
+                if change == "assign and delete":
+                    del pod[key]
+                    del expected[key]
+            assert pod.items() == list(expected.items())
+            assert pod.dirty() == {name for name in {*expected, key} if expected.get(name) != dict(before).get(name)}
+            pod._check()
+            pod.revert()
+            assert pod.items() == before
+            pod._check()
+
+
+def test_class_that_assigns_itself_is_recognized(tmp_path, monkeypatch):
+    class Sets(SharedPOD):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, [value])
+
+    class Deletes(SharedPOD):
+        def __delitem__(self, key):
+            super().__delitem__(key[0])
+
+    for cls, expected in [(SharedPOD, False), (type("Plain", (SharedPOD,), {}), False), (Sets, True), (Deletes, True)]:
+        with cls(tmp_path / "store") as pod:
+            assert pod._assigns_itself is expected
+    with Sets(tmp_path / "store") as pod:
+        pod["n"] = 1
+        pod.set["n"] += [2]
+        assert pod["n"] == [[1, 2]]
+    monkeypatch.setattr(SharedTracker, "__setitem__", lambda self, key, value: None)
+    with SharedTracker(tmp_path / "tracker") as tracker:
+        assert tracker._assigns_itself

@@ -25,7 +25,6 @@ from tastypy_fast._core.status_block cimport (
     tries_of,
 )
 from tastypy_fast._core.status_writer cimport StatusWriter
-from tastypy_fast._core.sync_writer cimport unpack_seq
 from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
@@ -50,29 +49,11 @@ cdef bytes record_of(WriteCache cache, bytes key, object value):
 cdef bint assign_directly(WriteCache cache, bytes key, bytes record) except -1:
     """Write a record, as WriteCache.put() and a sync do. Returns False, and writes nothing, if only the cache can."""
     cdef WriteTransaction transaction = <WriteTransaction?>cache.store
-    cdef bytes seq
-    cdef long long number
     if record is None or cache.has_changes() or transaction.wrote:
         return False
     cache.begin_op()
     try:
-        txn = transaction.snapshot
-        seq = txn.get(key, None, transaction.order)
-        if seq is None:
-            number = transaction.allocate()
-            seq = pack(number)
-            txn.put(key, seq, True, False, False, transaction.order)
-            txn.put(seq, record, True, True, False, transaction.values)
-            transaction.images.note_added(number)
-        else:
-            before = txn.replace(seq, record, transaction.values)
-            if before is None:
-                raise cache.damaged(cache.key_of(key), "the index refers to a record that does not exist")
-            transaction.images.note_record(unpack_seq(transaction, seq), 0, before)
-        transaction.wrote = True
-        transaction.written += len(record)
-        cache.disk_count = -1
-        cache.cache_version += 1
+        transaction.assign(key, record)
         return True
     finally:
         cache.end_op()

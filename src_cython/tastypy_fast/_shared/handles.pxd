@@ -2,6 +2,7 @@ from libc.stdint cimport uint32_t
 
 from tastypy_fast._core.iterators cimport StoreHandle
 from tastypy_fast._core.set_proxy cimport Operation
+from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._shared.write_transaction cimport WriteTransaction
 
 cdef class Change:
@@ -30,4 +31,5 @@ cdef class SharedPodHandle:
     cdef bint do_directly(self, WriteTransaction transaction, Change change) except -1
     cdef object do(self, WriteTransaction transaction, Change change)
     cdef object operate(self, WriteTransaction transaction, Operation operation)
+    cdef object fetch_to_change(self, WriteCache cache, bytes encoded, object key)
     cdef object ended_within(self)

@@ -20,6 +20,13 @@ from tastypy_fast._shared.direct_writes import finish_many
 from tastypy_fast._lmdb.engine import MapFull
 from tastypy_fast.exceptions import CalledClosedTrackerError, StorageError
 
+cdef extern from "Python.h":
+    ctypedef struct PyMappingMethods:
+        void* mp_ass_subscript
+    ctypedef struct PyTypeObject:
+        PyMappingMethods* tp_as_mapping
+    PyTypeObject* Py_TYPE(object)
+
 __all__ = ["IN_MEMORY", "LiveIterator", "SharedLookupIterator", "SharedPodHandle", "SharedTrackerHandle"]
 
 # The number of changes of a block that stay in memory before they are written into its transaction.
@@ -180,14 +187,14 @@ cdef class SharedPodHandle:
         # Change a copy of the value, because nothing may change if the operation raises.
         if operation.leads_into_a_value():
             key = operation.steps[0][1]
-            encoded = wanted_key(key)
-            value = cache.fetch(encoded, key, SYNC_AT)
+            encoded = cache.wanted(key)
+            value = self.fetch_to_change(cache, encoded, key)
             result = operation.act_on(value, 1)
         elif operation.augments_a_key():
             step, change, operand = operation.arguments
             key = step[1]
-            encoded = wanted_key(key)
-            value = change(cache.fetch(encoded, key, SYNC_AT), operand)
+            encoded = cache.wanted(key)
+            value = change(self.fetch_to_change(cache, encoded, key), operand)
             if self.assigns_itself():
                 self[key] = value
                 return None
@@ -199,6 +206,20 @@ cdef class SharedPodHandle:
         if not transaction.is_single() or not assign_directly(cache, encoded, record_of(cache, encoded, value)):
             cache.put(encoded, value, SYNC_AT)
         return result
+
+    cdef object fetch_to_change(self, WriteCache cache, bytes encoded, object key):
+        """Return a copy of a value. Its record is kept, because it is the before-image of the change."""
+        cdef bytes record
+        cdef long long seq = 0
+        if encoded is not None and cache.entry_of(encoded) is None:
+            cache.begin_op()
+            try:
+                record = cache.find_record(encoded, &seq)
+                if record is not None:
+                    cache.last_yielded.set_record(record, seq, cache.cache_version, cache.snapshot_id)
+            finally:
+                cache.end_op()
+        return cache.fetch(encoded, key, SYNC_AT)
 
     cdef object ended_within(self):
         return StorageError(
@@ -248,9 +269,13 @@ cdef class SharedPodHandle:
     # The mapping
 
     cdef bint assigns_itself(self) except -1:
-        """Return whether a subclass has its own ``__setitem__`` or ``__delitem__``."""
-        cdef type kind = type(self), own = SharedPodHandle
-        return kind.__setitem__ is not own.__setitem__ or kind.__delitem__ is not own.__delitem__
+        """Return whether a subclass has its own ``__setitem__`` or ``__delitem__``.
+
+        Python gives a class with either of them another C function for both.
+        """
+        cdef PyTypeObject* kind = Py_TYPE(self)
+        cdef PyTypeObject* own = <PyTypeObject*>SharedPodHandle
+        return kind.tp_as_mapping.mp_ass_subscript != own.tp_as_mapping.mp_ass_subscript
 
     def _item_handle(self):
         """Return what assigns and deletes items inside the transaction, which this instance is about to enter.

@@ -1,3 +1,4 @@
+from tastypy_fast._core.cache_entry cimport Entry
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.write_cache cimport WriteCache
 from tastypy_fast._lmdb.flush_notes cimport FlushNotes
@@ -42,6 +43,8 @@ cdef class WriteTransaction(StoreBase):
     cdef long long waiting, waiting_since
     # The kinds of the open blocks, outermost first.
     cdef list blocks
+    # How many bytes the map has at least that a block does not need, as far as known.
+    cdef long long room
     # LMDB's transactions around the current one, outermost first.
     cdef list parents
     # The state of the before-images at the beginning of each savepoint.
@@ -67,6 +70,10 @@ cdef class WriteTransaction(StoreBase):
     cdef int begin(self, int kind) except -1
     cdef int begin_writing(self) except -1
     cdef int make_room(self) except -1
+    cdef int assign(self, bytes key, bytes record) except -1
+    cdef bint write_only_entry(self) except -1
+    cdef int look_up_old_keys(self) except -1
+    cdef object find(self, Entry entry)
     cdef int protect_flush_point(self) except -1
     cdef int commit(self) except -1
     cdef int count_waiting(self, long long number) except -1
