@@ -71,10 +71,41 @@ cdef bint is_plain(PyObject* value, int depth, Py_ssize_t* size) noexcept:
     It does so for the exact types of JSON, finite floats, ints in 64 bits, and dicts with str keys. A lone surrogate is
     not checked here, because orjson refuses it. References are borrowed, because this function runs no Python code.
     """
-    cdef int overflow = 0
+    cdef int found = is_plain_scalar(value, size)
     cdef PyObject* key
     cdef PyObject* item
     cdef Py_ssize_t position = 0
+    if found >= 0:
+        return found
+    if depth >= MAX_FAST_NESTING:
+        return False
+    depth += 1
+    if PyDict_CheckExact(value):
+        while PyDict_Next(value, &position, &key, &item):
+            if not PyUnicode_CheckExact(key):
+                return False
+            found = is_plain_scalar(item, size)
+            if not found or (found < 0 and not is_plain(item, depth, size)):
+                return False
+        return True
+    if PyList_CheckExact(value):
+        for position in range(PyList_GET_SIZE(value)):
+            item = PyList_GET_ITEM(value, position)
+            found = is_plain_scalar(item, size)
+            if not found or (found < 0 and not is_plain(item, depth, size)):
+                return False
+        return True
+    if PyTuple_CheckExact(value):
+        for position in range(PyTuple_GET_SIZE(value)):
+            if not is_plain(PyTuple_GET_ITEM(value, position), depth, size):
+                return False
+        return True
+    return False
+
+
+cdef inline int is_plain_scalar(PyObject* value, Py_ssize_t* size) noexcept:
+    """Do what ``is_plain()`` does for a scalar, and return -1 for any other object."""
+    cdef int overflow = 0
     size[0] += 8
     if PyUnicode_CheckExact(value):
         size[0] += PyUnicode_GET_LENGTH(value)
@@ -86,24 +117,7 @@ cdef bint is_plain(PyObject* value, int depth, Py_ssize_t* size) noexcept:
         return True
     if PyFloat_CheckExact(value):
         return isfinite(PyFloat_AS_DOUBLE(value))
-    if depth >= MAX_FAST_NESTING:
-        return False
-    if PyDict_CheckExact(value):
-        while PyDict_Next(value, &position, &key, &item):
-            if not PyUnicode_CheckExact(key) or not is_plain(item, depth + 1, size):
-                return False
-        return True
-    if PyList_CheckExact(value):
-        for position in range(PyList_GET_SIZE(value)):
-            if not is_plain(PyList_GET_ITEM(value, position), depth + 1, size):
-                return False
-        return True
-    if PyTuple_CheckExact(value):
-        for position in range(PyTuple_GET_SIZE(value)):
-            if not is_plain(PyTuple_GET_ITEM(value, position), depth + 1, size):
-                return False
-        return True
-    return False
+    return -1
 
 
 cdef bint is_json_of(int codec, bytes payload, object value) noexcept:
