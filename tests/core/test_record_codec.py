@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tastypy_fast import PersistentOrderedDictIntegrityError
 from tastypy_fast._core.key_codec import decode_key, encode_key
-from tastypy_fast._core.record_codec import decode_record, decode_value, encode_record, encode_value
+from tastypy_fast._core.record_codec import decode_record, decode_value, encode_record, encode_value, is_encoding_of
 from tests.support.json_values import FAST, STANDARD, text, values
 
 keys = st.one_of(text, st.integers(), st.tuples(text, st.integers()))
@@ -108,3 +108,56 @@ def test_arbitrary_payload_parses_or_raises_an_integrity_error(codec, payload):
         return
     assert codec in (FAST, STANDARD)
     assert repr(decode_value(*encode_value(value))) == repr(value)
+
+
+@given(values, values)
+def test_a_value_matches_no_json_but_its_own(one, other):
+    for value in (one, other, [one, other], {"a": one, "b": other}):
+        codec, payload = encode_value(value)
+        for different in (one, other, [one, other], {"a": one, "b": other}):
+            if is_encoding_of(codec, payload, different):
+                assert encode_value(different) == (codec, payload)
+
+
+@pytest.mark.parametrize("value", [
+    None, True, False, 0, 7, -7, 10**17, -(10**17), "", "a", "a" * 7, "a" * 8, "a" * 9, "é" * 9, "\x7f" * 8, "日本",
+    [], {}, [[]], [{}], {"a": {}}, [1, 2, 3], {"status": 200, "title": "The article", "links": [1, 2], "none": None},
+])
+def test_an_unchanged_value_matches_its_json(value):
+    assert is_encoding_of(*encode_value(value), value)
+
+
+@pytest.mark.parametrize(("json", "value"), [
+    (b'"a"', 'a"'), (b'"a","b"', 'a","b'), (b'["a","b"]', ['a","b']), (b'"abcdefgh\\n"', "abcdefgh\n"),
+    (b'"abcdefgh\n"', "abcdefgh\n"), (b'"abcdefghijkl\\"', "abcdefghijkl\\"), (b'"\x1fbcdefgh"', "\x1fbcdefgh"),
+    (b"1", True), (b"true", 1), (b"1.0", 1), (b"1", 1.0), (b"01", 1), (b"-0", 0), (b"-1", 1), (b"1", -1), (b"12", 1),
+    (b"1", 12), (b"", 0), (b"-", 0), (b"", ""), (b'"', ""), (b"nul", None), (b"nulll", None), (b"[", []), (b"[1", [1]),
+    (b"[1,", [1]), (b"[1]", [1, 2]), (b"[1,2]", [1]), (b"[1,2]", (1, 2)), (b"{", {}), (b'{"a"', {"a": 1}),
+    (b'{"a":', {"a": 1}), (b'{"a":1', {"a": 1}), (b'{"a":1,"b":2}', {"b": 2, "a": 1}), (b'{"a":1}', {"a": 1, "b": 2}),
+    (b'{"1":1}', {1: 1}), (b'"\xed\xa0\x80"', "\ud800"), (b"9223372036854775808", -(2**63)), (b"NaN", float("nan")),
+])
+def test_another_value_does_not_match(json, value):
+    assert not is_encoding_of(FAST, json, value)
+
+
+@pytest.mark.parametrize("size", range(1, 20))
+def test_an_escape_or_a_difference_is_found_at_each_place(size):
+    plain = "abcdefghijklmnopqrst"[:size]
+    assert is_encoding_of(FAST, b'"%b"' % plain.encode(), plain)
+    for place in range(size):
+        for character in ("\x00", "\x1f", '"', "\\", "\n"):
+            special = plain[:place] + character + plain[place + 1:]
+            assert not is_encoding_of(FAST, b'"%b"' % special.encode(), special)
+        for character in ("A", " ", "!", "~", "\x7f"):
+            special = plain[:place] + character + plain[place + 1:]
+            assert is_encoding_of(FAST, b'"%b"' % special.encode(), special)
+            assert not is_encoding_of(FAST, b'"%b"' % special.encode(), plain)
+
+
+def test_values_of_other_codecs_and_deep_values_do_not_match():
+    deep = []
+    for _ in range(1000):
+        deep = [deep]
+    assert not is_encoding_of(STANDARD, b"[]", [])
+    assert not is_encoding_of(0, None, None)
+    assert not is_encoding_of(FAST, b"[" * 1001 + b"]" * 1001, deep)

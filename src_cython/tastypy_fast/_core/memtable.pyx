@@ -64,11 +64,13 @@ cdef class Memtable:
 
     cpdef int put(self, bytes key, object change) except -1:
         """Set the change of a key, and replace an earlier change."""
+        cdef long long number
         self.changes[key] = change
         if self.integer_keys:
-            self.largest = max(self.largest, <long long>sort_key_of(key, True))
+            memcpy(&number, PyBytes_AS_STRING(key), 8)
+            self.largest = max(self.largest, number)
             if change is not None and self.runs.firsts:
-                self.runs.remove(sort_key_of(key, True))
+                self.runs.remove(number)
         return 0
 
     cdef int patch(self, bytes key, bytearray patch) except -1:

@@ -16,3 +16,4 @@ cdef bytes build_record(int codec, bytes key, bytes payload, bint compress)
 cdef bytes record_payload(Record* record)
 cdef bytes dump_value(object value, int* codec)
 cdef object load_value(int codec, bytes payload)
+cdef bint is_json_of(int codec, bytes payload, object value) noexcept

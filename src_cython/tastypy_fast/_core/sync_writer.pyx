@@ -10,7 +10,7 @@ from libc.string cimport memcmp, memcpy
 from tastypy_fast._core.cache_entry cimport ABSENT, Entry, IndexItems, RecordItems, pack
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, index_key
 from tastypy_fast._core.store_base cimport StoreBase
-from tastypy_fast._core.wal cimport LoggedTransaction, as_logged
+from tastypy_fast._core.wal cimport LoggedTransaction, as_logged, delete_near
 
 from tastypy_fast._core.cache_entry import seq_of_entry
 
@@ -82,6 +82,7 @@ cdef bint write_records(StoreBase store, object txn, list changes, bint again) e
     values = store.values
     order_db = store.order
     cursor = txn.cursor(values)
+    index_cursor = None
     if logged is not None:
         last = logged.last_seq()
     elif cursor.last():
@@ -90,12 +91,19 @@ cdef bint write_records(StoreBase store, object txn, list changes, bint again) e
         entry = item
         if entry.disk_seq >= 0 and entry.seq != entry.disk_seq:
             index = index_key(entry.key)
-            txn.delete(pack(entry.disk_seq), db=values)
+            if logged is not None:
+                logged.delete_existing(pack(entry.disk_seq), values)
+            else:
+                delete_near(cursor, pack(entry.disk_seq))
             deleted = True
             if entry.exists:
                 txn.put(index, pack(entry.seq), db=order_db)
+            elif logged is not None:
+                logged.delete_existing(index, order_db)
             else:
-                txn.delete(index, db=order_db)
+                if index_cursor is None:
+                    index_cursor = txn.cursor(order_db)
+                delete_near(index_cursor, index)
         elif entry.relocated:
             txn.put(index_key(entry.key), pack(entry.seq), db=order_db)
         if not entry.exists:

@@ -29,9 +29,11 @@ cdef class LoggedTransaction(MergedTransaction):
     cdef Py_ssize_t size
 
     cdef long long last_seq(self) except -2
+    cdef int delete_existing(self, bytes key, object db) except -1
     cdef int add_new_keys(self, object items) except -1
     cdef int patch_statuses(self, list items) except -1
     cdef object put_many(self, list items, object db, bint overwrite)
 
 
 cdef LoggedTransaction as_logged(object txn)
+cdef int delete_near(object cursor, object key) except -1

@@ -236,7 +236,7 @@ cdef class WriteAheadLog:
         for change in run:
             value = (<tuple>change)[1]
             if value is None:
-                txn.delete((<tuple>change)[0], db=db)
+                delete_near(cursor, (<tuple>change)[0])
                 continue
             if type(value) is bytearray:
                 change = (<tuple>change)[0], patched_if(value, txn.get((<tuple>change)[0], None, db))
@@ -255,6 +255,17 @@ cdef class WriteAheadLog:
     def truncate(self, txn not None):
         """Empty the log after a checkpoint, because the databases have all its changes."""
         txn.drop(self.log, delete=False)
+
+
+cdef int delete_near(object cursor, object key) except -1:
+    """Delete a key if it exists, with a cursor of LMDB.
+
+    A cursor stays at its page. So keys that are deleted in order need no search from the root, as ``delete()`` of the
+    transaction does.
+    """
+    if cursor.set_key(key):
+        cursor.delete()
+    return 0
 
 
 cdef LoggedTransaction as_logged(object txn):
@@ -333,6 +344,13 @@ cdef class LoggedTransaction(MergedTransaction):
         if cursor.last():
             memcpy(&last, PyBytes_AS_STRING(cursor.key()), 8)
         return max(last, self.last_logged)
+
+    cdef int delete_existing(self, bytes key, object db) except -1:
+        """Delete a key without a lookup, because the caller knows that it exists."""
+        cdef Memtable memtable = self.memtable_of(db)
+        memtable.put(key, None)
+        self.count -= not memtable.integer_keys
+        return 0
 
     cdef int add_new_keys(self, object items) except -1:
         """Put pairs into the index without a lookup, because the caller knows that none of the keys exists."""

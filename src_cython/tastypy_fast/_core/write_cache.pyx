@@ -32,7 +32,15 @@ from tastypy_fast._core.cache_entry cimport (
 from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest, wanted_key
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
-from tastypy_fast._core.record_codec cimport NO_PAYLOAD, Record, dump_value, load_value, parse_record, record_payload
+from tastypy_fast._core.record_codec cimport (
+    NO_PAYLOAD,
+    Record,
+    dump_value,
+    is_json_of,
+    load_value,
+    parse_record,
+    record_payload,
+)
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule, monotonic, thread_cpu_time
 from tastypy_fast._core.sync_writer cimport count_bytes, count_places, insert_keys, unpack_seq, write_records
@@ -1002,17 +1010,19 @@ cdef class WriteCache:
                     # encoding must reference it already now, because no value is returned to a caller in between. In
                     # the other order, a change between the two would be lost.
                     entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
-                    try:
-                        payload = self.serialise(entry, &codec)
-                    except (TypeError, ValueError, RuntimeError) as error:
-                        # A RuntimeError comes if another thread adds a key to a dict meanwhile.
-                        failures.append((self.key_of(entry.key), error))
-                        failed.add(entry)
-                        continue
-                    if codec != entry.codec or payload != entry.payload:
-                        entry.codec = codec
-                        entry.payload = payload
-                        entry.dirty = True
+                    # In a tracker, serialise() also reads the status from the value.
+                    if self.tracks or not is_json_of(entry.codec, entry.payload, entry.value):
+                        try:
+                            payload = self.serialise(entry, &codec)
+                        except (TypeError, ValueError, RuntimeError) as error:
+                            # A RuntimeError comes if another thread adds a key to a dict meanwhile.
+                            failures.append((self.key_of(entry.key), error))
+                            failed.add(entry)
+                            continue
+                        if codec != entry.codec or payload != entry.payload:
+                            entry.codec = codec
+                            entry.payload = payload
+                            entry.dirty = True
                 if entry.dirty:
                     changes.append(entry)
             if failed:
