@@ -58,8 +58,8 @@ cdef class Entry:
 
     ``dirty``: the payload, the seq or the existence differ from the disk. ``relocated``: the key was deleted and added
     again, so the next sync moves its record to a new seq. ``borrowed``: the caller still had references to the value
-    when the last sync began. ``pinned`` and ``in_queue`` belong to PinnedEntries. ``status_read`` belongs to TaskCache: the
-    version of its status table if that has the status in ``value`` and no caller can have changed it since, else 0.
+    when the last sync began. ``pinned`` and ``in_queue`` belong to PinnedEntries. ``status_read`` belongs to TaskCache:
+    the version of its status table if that has the status in ``value`` and no caller can have changed it, else 0.
     """
 
 
