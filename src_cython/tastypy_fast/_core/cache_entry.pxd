@@ -18,6 +18,7 @@ cdef class Entry:
     cdef bint borrowed
     cdef bint pinned
     cdef bint in_queue
+    cdef long long status_read
     cdef int codec
     cdef bytes payload
     cdef object value

@@ -58,7 +58,8 @@ cdef class Entry:
 
     ``dirty``: the payload, the seq or the existence differ from the disk. ``relocated``: the key was deleted and added
     again, so the next sync moves its record to a new seq. ``borrowed``: the caller still had references to the value
-    when the last sync began. ``pinned`` and ``in_queue`` belong to PinnedEntries.
+    when the last sync began. ``pinned`` and ``in_queue`` belong to PinnedEntries. ``status_read`` belongs to TaskCache:
+    the version of its status table if that has the status in ``value`` and no caller can have changed it, else 0.
     """
 
 
@@ -139,4 +140,5 @@ cdef Entry make_entry(bytes key, long long disk_seq, long long seq):
     entry.exists = True
     entry.relocated = entry.dirty = entry.counts_as_dirty = entry.status_dirty = entry.pinned = entry.in_queue = False
     entry.codec = NO_PAYLOAD
+    entry.status_read = 0
     return entry

@@ -257,7 +257,7 @@ cdef class PodHandle(StoreHandle):
             {'n': 42, 'list': ['x']}
         """
         self.open_cache()
-        return make_proxy(self._apply, ())
+        return make_proxy(self._apply)
 
     @set.setter
     def set(self, value):

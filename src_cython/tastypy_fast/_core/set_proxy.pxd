@@ -10,12 +10,16 @@ cdef class Operation:
 
 cdef class SetProxy:
     cdef object apply
-    cdef tuple steps
+    # The place one step before, or None at the root, and the step from there.
+    cdef SetProxy parent
+    cdef bint is_item
+    cdef object name
     cdef bint is_done
 
     cdef SetProxy at(self, bint is_item, object name)
+    cdef tuple steps(self)
     cdef object do(self, tuple steps, object act, tuple arguments)
     cdef SetProxy augment(self, object change, object operand)
 
-cdef SetProxy make_proxy(object apply, tuple steps)
+cdef SetProxy make_proxy(object apply)
 cpdef bint is_done(object value, tuple steps)

@@ -36,6 +36,8 @@ cdef class Operation:
         for at in range(first, len(self.steps)):
             target = follow(self.steps[at], target)
         if self.act is None:
+            if not <dict>self.arguments[1]:
+                return target(*<tuple>self.arguments[0])
             return target(*<tuple>self.arguments[0], **<dict>self.arguments[1])
         return self.act(target, *self.arguments)
 
@@ -120,19 +122,42 @@ cdef class SetProxy:
 
     def __init__(self, apply):
         self.apply = apply
-        self.steps = ()
 
     cdef SetProxy at(self, bint is_item, object name):
         """Return the place one step further."""
-        return make_proxy(self.apply, self.steps + ((is_item, name),))
+        cdef SetProxy proxy = make_proxy(self.apply)
+        proxy.parent = self
+        proxy.is_item = is_item
+        proxy.name = name
+        return proxy
+
+    cdef tuple steps(self):
+        """Return the steps from the root. Only an operation needs them, so most places make none."""
+        cdef SetProxy place = self
+        cdef list steps
+        if self.parent is None:
+            return ()
+        if self.parent.parent is None:
+            return ((self.is_item, self.name),)
+        if self.parent.parent.parent is None:
+            return (self.parent.is_item, self.parent.name), (self.is_item, self.name)
+        steps = []
+        while place.parent is not None:
+            steps.append((place.is_item, place.name))
+            place = place.parent
+        steps.reverse()
+        return tuple(steps)
 
     cdef object do(self, tuple steps, object act, tuple arguments):
         return self.apply(make_operation(steps, act, arguments))
 
     cdef SetProxy augment(self, object change, object operand):
-        cdef SetProxy proxy = make_proxy(self.apply, self.steps)
-        if self.steps:
-            self.do(self.steps[:-1], augment, (self.steps[-1], change, operand))
+        cdef SetProxy proxy = make_proxy(self.apply)
+        proxy.parent = self.parent
+        proxy.is_item = self.is_item
+        proxy.name = self.name
+        if self.parent is not None:
+            self.do(self.parent.steps(), augment, ((self.is_item, self.name), change, operand))
         else:
             self.do((), change, (operand,))
         # Python assigns the result to the same place. __setitem__ and the setter of .set recognize it by is_done.
@@ -153,17 +178,17 @@ cdef class SetProxy:
         raise AttributeError(name)
 
     def __call__(self, *arguments, **keywords):
-        return self.do(self.steps, None, (arguments, keywords))
+        return self.do(self.steps(), None, (arguments, keywords))
 
     def __setitem__(self, key, value):
-        if type(value) is not SetProxy or not is_done(value, self.steps + ((True, key),)):
-            self.do(self.steps, operator.setitem, (key, value))
+        if type(value) is not SetProxy or not is_done(value, (*self.steps(), (True, key))):
+            self.do(self.steps(), operator.setitem, (key, value))
 
     def __delitem__(self, key):
-        self.do(self.steps, operator.delitem, (key,))
+        self.do(self.steps(), operator.delitem, (key,))
 
     def __repr__(self):
-        where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps])
+        where = "".join([f"[{name!r}]" if is_item else f".{name}" for is_item, name in self.steps()])
         # The name of this class in tastypy, whose documentation shows it in the repr.
         return f"<DeepProxy .set{where}: changes the stored value; leave off .set to read it>"
 
@@ -366,11 +391,10 @@ cdef class SetProxy:
         raise not_a_value(self, "calculate with it")
 
 
-cdef SetProxy make_proxy(object apply, tuple steps):
-    """Return the proxy of the place to which ``steps`` lead. ``apply`` is called with each Operation."""
+cdef SetProxy make_proxy(object apply):
+    """Return the proxy of the root. ``apply`` is called with each Operation."""
     cdef SetProxy proxy = SetProxy.__new__(SetProxy)
     proxy.apply = apply
-    proxy.steps = steps
     return proxy
 
 
@@ -381,4 +405,4 @@ cdef object not_a_value(SetProxy proxy, str what):
 
 cpdef bint is_done(object value, tuple steps):
     """Return whether a value is the result of an augmented assignment at this place, which Python assigns to it."""
-    return type(value) is SetProxy and (<SetProxy>value).is_done and (<SetProxy>value).steps == steps
+    return type(value) is SetProxy and (<SetProxy>value).is_done and (<SetProxy>value).steps() == steps

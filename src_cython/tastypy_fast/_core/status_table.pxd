@@ -14,6 +14,8 @@ cdef class StatusTable:
     cdef long long totals[4]
     cdef bint totals_known
     cdef bint compared
+    # Increases whenever all statuses are forgotten.
+    cdef long long version
     cdef long long openings
     cdef long long last_opened
     cdef long long abortions

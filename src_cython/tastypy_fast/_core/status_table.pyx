@@ -364,6 +364,7 @@ cdef class StatusTable:
 
     cdef int forget(self) except -1:
         """Drop all blocks, changed ones included."""
+        self.version += 1
         self.blocks = {}
         self.differing = {}
         self.last_number = -1

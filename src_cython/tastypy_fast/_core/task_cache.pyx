@@ -10,6 +10,7 @@ the flag ERROR. This flag is a hint, because stores of older formats may have it
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, uint32_t
 
 from tastypy_fast._core.cache_entry cimport ABSENT, UNKNOWN, Entry, YieldedCopy, pack
@@ -56,6 +57,7 @@ from tastypy_fast.exceptions import (
 )
 
 cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject* value)
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 __all__ = ["TaskCache"]
@@ -94,10 +96,10 @@ cdef class TaskCache(WriteCache):
         return self.status.get(seq)
 
     cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload):
-        cdef dict value = {}
+        cdef dict value
         if not status & PRESENT:
             raise self.damaged(self.key_of(key), "the task has no status")
-        write_status_to_dict(value, status)
+        value = make_status_dict(status)
         if codec != NO_PAYLOAD:
             try:
                 value.update(load_value(codec, payload))
@@ -291,13 +293,27 @@ cdef class TaskCache(WriteCache):
     # Statuses
 
     cdef int read_status_from_dict(self, Entry entry) except -1:
-        """Set the status of a task from the special keys of its watched dict."""
+        """Set the status of a task from the special keys of its watched dict.
+
+        A dict that no caller references is not read again until it is returned to a caller.
+        """
         cdef uint32_t status, before
-        if entry.value is not None and entry.exists:
+        if entry.value is None or not entry.exists or entry.status_read == self.status.version:
+            return 0
+        try:
+            # Note this before the dict is read, because keys of the caller's own class may run code meanwhile. A caller
+            # that has a reference now may set a status after the read and drop its reference, so read again then.
+            if Py_REFCNT(<PyObject*>entry.value) == 1:
+                entry.status_read = self.status.version
             status = status_in(entry.value)
             before = self.status.get(entry.seq)
             if status != before & ~<uint32_t>CLAIMED:
                 self.set_status(entry.seq, entry, status)
+        except BaseException:
+            entry.status_read = 0
+            raise
+        if entry.status_read:
+            self.borrowed.discard(entry)
         return 0
 
     cdef int read_borrowed_statuses(self) except -1:
@@ -431,6 +447,7 @@ cdef class TaskCache(WriteCache):
         cdef long long stored = 0
         cdef int codec = 0
         if entry is not None and entry.value is not None:
+            entry.status_read = 0
             entry.value.pop("_error", None)
             self.count_as_dirty(entry)
         else:
@@ -563,6 +580,7 @@ cdef class TaskCache(WriteCache):
                     value["_error"] = data
                 dump_data(value, &codec)
                 # Change the dict in place, because the caller may reference it.
+                entry.status_read = 0
                 if is_done:
                     entry.value.update(data or ())
                 entry.value.pop("_error", None)
@@ -835,6 +853,7 @@ cdef class TaskCache(WriteCache):
                 value = {**entry.value, **changes}
                 status_in(value)
                 dump_data(value, &codec)
+                entry.status_read = 0
                 entry.value.update(changes)
                 self.read_status_from_dict(entry)
                 self.count_as_dirty(entry)
@@ -898,6 +917,22 @@ cdef bytes dump_data(dict value, int* codec):
         return dump_value(data, codec)
     codec[0] = NO_PAYLOAD
     return None
+
+
+# The dict of a new task without data.
+cdef dict FRESH = {"_done": False, "_aborted": False, "_tries": 0}
+
+
+cdef dict make_status_dict(uint32_t status):
+    """Return a new dict with the special keys of a task. A copy is faster than three insertions into an empty dict."""
+    cdef dict value = FRESH.copy()
+    if status & DONE:
+        value["_done"] = True
+    if status & ABORTED:
+        value["_aborted"] = True
+    if tries_of(status):
+        value["_tries"] = tries_of(status)
+    return value
 
 
 cdef int write_status_to_dict(dict value, uint32_t status) except -1:

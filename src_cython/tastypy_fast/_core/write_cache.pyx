@@ -505,6 +505,7 @@ cdef class WriteCache:
             if type(value) is not dict and type(value) is not list:
                 return value
             entry.value = value
+        entry.status_read = 0
         return entry.value
 
     cdef object fetch(self, bytes key, object original, long long sync_at):
@@ -832,6 +833,8 @@ cdef class WriteCache:
         found = [one for one in self.running_copies() if self.may_be_saved(one, entry, original)]
         if not found:
             return 0
+        # The caller has the copy, and may change the status in it.
+        entry.status_read = 0
         # Keep the old value until the entry is complete, because its finalizers may run any code.
         _before = entry.value
         if entry.value is None and len(found) == 1 and found[0] is self.last_yielded.copied:

@@ -258,7 +258,7 @@ cdef class SharedPodHandle:
             [('n', 42), ('list', ['a', 'b'])]
         """
         self.transaction_of()
-        return make_proxy(self._apply, ())
+        return make_proxy(self._apply)
 
     @set.setter
     def set(self, value):
