@@ -996,7 +996,7 @@ cdef class WriteCache:
         cdef bytes payload
         cdef list changes = [], failures = [], stale = []
         cdef set failed = set(), skip = set()
-        cdef bint single = seqs is not None
+        cdef bint single = seqs is not None, is_changed = False
         if not self.writable or self.closed:
             return 0
         self.begin_op()
@@ -1013,8 +1013,9 @@ cdef class WriteCache:
                     # encoding must reference it already now, because no value is returned to a caller in between. In
                     # the other order, a change between the two would be lost.
                     entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
-                    # In a tracker, serialise() also reads the status from the value.
-                    if self.tracks or not is_json_of(entry.codec, entry.payload, entry.value):
+                    # In a tracker, serialise() also reads the status from the value. A comparison is wasted on a value
+                    # that was changed, and callers change either many values of a sync or few.
+                    if self.tracks or is_changed or not is_json_of(entry.codec, entry.payload, entry.value):
                         try:
                             payload = self.serialise(entry, &codec)
                         except (TypeError, ValueError, RuntimeError) as error:
@@ -1022,7 +1023,8 @@ cdef class WriteCache:
                             failures.append((self.key_of(entry.key), error))
                             failed.add(entry)
                             continue
-                        if codec != entry.codec or payload != entry.payload:
+                        is_changed = codec != entry.codec or payload != entry.payload
+                        if is_changed:
                             entry.codec = codec
                             entry.payload = payload
                             entry.dirty = True
