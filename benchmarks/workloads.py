@@ -252,7 +252,10 @@ class Workload(NamedTuple):
     def stores(self) -> dict[str, Any]:
         """Return the classes of the stores that can run it, by name."""
         classes = {name: info.tasks_class if self.tasks else info.dict_class for name, info in STORES.items()}
-        return {name: found for name, found in classes.items() if hasattr(found, self.method)}
+        return {
+            name: found for name, found in classes.items()
+            if hasattr(found, self.method) and self.method in getattr(found, "measured", (self.method,))
+        }
 
 
 def _dict_writes(about: str, run: Any, check: Any, method: str) -> Workload:

@@ -77,11 +77,11 @@ OWN_STORES = {
     OURS: StoreInfo(
         f"tastypy_fast {tastypy_fast.__version__}",
         'durability="process"',
-        "a kill loses nothing; power loss can undo everything since the last `sync()`",
+        "a kill loses nothing; power loss can undo what came after the last flush, about a second ago",
         TastypyDict,
         TastypyTasks,
         "MIT",
-        "after `sync()`",
+        "after a second, or `sync()`",
     ),
     "Manager": StoreInfo(
         "multiprocessing.Manager().dict()",

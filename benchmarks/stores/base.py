@@ -4,8 +4,8 @@ An ordered dict has the methods ``fill``, ``overwrite``, ``read``, ``read_many``
 ``delete``, ``get``, ``__len__`` and ``__iter__``. ``for_reading`` opens it for reading only. A list of tasks has
 ``add``, ``loop``, ``mark_done``, ``todo``, ``crawl`` and ``counts``. Both have ``sync`` and ``close``.
 
-A store that cannot do something lacks the method, and the workloads that need it skip the store. Batches are lists of
-at most 1,000 items (``BATCH``).
+A store that cannot do something lacks the method, and the workloads that need it skip the store. A class may name in
+``measured`` the only methods that are measured. Batches are lists of at most 1,000 items (``BATCH``).
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def check_case(lives, path, seed):
 
 
 @pytest.mark.parametrize("first", [
-    first if first % 80 == 0 else pytest.param(first, marks=pytest.mark.storm) for first in range(0, 240, 40)])
+    first if first % 160 == 0 else pytest.param(first, marks=pytest.mark.storm) for first in range(0, 240, 40)])
 def test_damaged_pages_are_reported_and_readable_records_are_kept(lives, path, first):
     for seed in range(first, first + 40):
         check_case(lives, path, seed)

@@ -23,7 +23,7 @@ from tests.support.operations import Player, change_model, operations_of
 
 pytestmark = [pytest.mark.with_log, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
-ROUNDS = 110  # of each class
+ROUNDS = 60  # of each class
 STORM_ROUNDS = 1000
 
 

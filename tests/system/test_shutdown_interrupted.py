@@ -93,7 +93,11 @@ def change(store, number):
     store["last"] = {"n": number}
 
 
-@pytest.mark.parametrize("cls", [POD, Tracker, SharedPOD, SharedTracker])
+@pytest.mark.parametrize(
+    "cls",
+    [POD, SharedTracker, pytest.param(Tracker, marks=pytest.mark.storm),
+     pytest.param(SharedPOD, marks=pytest.mark.storm)],
+)
 def test_ctrl_c_at_any_line_of_the_save_loses_nothing(path, cls):
     """Each child gets one at another line of the package."""
     with cls(path) as store:
