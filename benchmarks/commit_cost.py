@@ -12,7 +12,6 @@ disk. They have no flush points, or those of tastypy_fast. The stores take turns
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from resource import getpagesize
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import costs
 from benchmarks.parallel_run import Workers
 from benchmarks.report import aligned
 from benchmarks.shared_stores.bare_environment import FlushedEnvironment
@@ -105,22 +105,16 @@ class CommitCosts(NamedTuple):
     @classmethod
     def load(cls, file: Path) -> CommitCosts:
         """Read a file that ``save()`` wrote."""
-        found = json.loads(file.read_text())
-        costs = [Cost(*fields, [Usage(*sample) for sample in samples]) for *fields, samples in found.pop("costs")]
-        return cls(**found, costs=costs)
+        facts, lines = costs.load(file)
+        return cls(**facts, costs=[Cost(*fields, [Usage(*sample) for sample in samples]) for *fields, samples in lines])
 
     def save(self, file: Path) -> None:
         """Write a file. Each cost is one line."""
-        facts = json.dumps({**self._asdict(), "costs": []}, indent=1).removesuffix("[]\n}")
-        file.write_text(facts + "[\n" + ",\n".join(map(json.dumps, map(_rounded, self.costs))) + "\n]}\n")
+        costs.save(file, self._asdict(), map(_rounded, self.costs))
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Return a table for each number of processes. Its first row is the header."""
-        found: dict[str, list[list[str]]] = {}
-        for cost in self.costs:
-            title = f"{cost.processes} process{'es' * (cost.processes > 1)}"
-            found.setdefault(title, [COLUMNS]).append(cost.cells(self.page_size))
-        return found
+        return costs.tables(COLUMNS, ((cost.processes, cost.cells(self.page_size)) for cost in self.costs))
 
 
 def _rounded(cost: Cost) -> Cost:
@@ -253,10 +247,10 @@ def main() -> str | None:
         return refused
     facts = machine(Path(options.folder or tempfile.gettempdir()), load_before)
     print("\n".join(f"{name}  {value}" for name, value in facts.items()), end="\n\n", flush=True)
-    costs = CommitCosts(facts, options.keys, getpagesize(), list(measure_all(options)))
+    measured = CommitCosts(facts, options.keys, getpagesize(), list(measure_all(options)))
     if options.json:
-        costs.save(options.json)
-    for processes, table in costs.tables().items():
+        measured.save(options.json)
+    for processes, table in measured.tables().items():
         print(f"{processes}\n\n{aligned([tuple(row) for row in table])}\n")
     return None
 

@@ -11,7 +11,6 @@ write at once, or while the store is flushed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import costs
 from benchmarks.inputs import changed_value, url_of
 from benchmarks.parallel_run import Workers
 from benchmarks.report import aligned
@@ -53,8 +53,8 @@ class Operation(NamedTuple):
     tasks: bool = False
 
 
-def _numbers(worker: int, step: int, count: int = STEP) -> list[int]:
-    return [(worker + 7919 * (step * count + index)) % KEYS for index in range(count)]
+def _numbers(worker: int, step: int) -> list[int]:
+    return [(worker + 7919 * (step * STEP + index)) % KEYS for index in range(STEP)]
 
 
 def assign(store: Any, worker: int, step: int, batch: int = 1) -> int:
@@ -170,28 +170,21 @@ class FlushCosts(NamedTuple):
     @classmethod
     def load(cls, file: Path) -> FlushCosts:
         """Read a file that ``save()`` wrote."""
-        found = json.loads(file.read_text())
-        rates = [Rates(*fields, [Rate(*rate) for rate in rounds]) for *fields, rounds in found.pop("rates")]
-        return cls(**found, rates=rates)
+        facts, lines = costs.load(file)
+        return cls(**facts, rates=[Rates(*fields, [Rate(*rate) for rate in rounds]) for *fields, rounds in lines])
 
     def save(self, file: Path) -> None:
         """Write a file. The rates of each store are one line."""
-        facts = json.dumps({**self._asdict(), "rates": []}, indent=1).removesuffix("[]\n}")
-        file.write_text(facts + "[\n" + ",\n".join(map(json.dumps, self.rates)) + "\n]}\n")
+        costs.save(file, self._asdict(), self.rates)
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Return a table for each number of processes. Its first row is the header."""
-        bases = {(rates.operation, rates.processes): rates for rates in reversed(self.rates)}
-        found: dict[str, list[list[str]]] = {}
+        bases: dict[tuple[str, int], float] = {}
         for rates in self.rates:
-            base = bases[rates.operation, rates.processes]
-            table = found.setdefault(f"{rates.processes} processes", [COLUMNS])
-            table.append(rates.cells(median(rate.speed for rate in base.rounds)))
-        without = len(COLUMNS) - len(PERCENTILES)
-        return {
-            title: table if any(row[-1] for row in table[1:]) else [row[:without] for row in table]
-            for title, table in found.items()
-        }
+            bases.setdefault((rates.operation, rates.processes), median(rate.speed for rate in rates.rounds))
+        return costs.tables(
+            COLUMNS, ((rates.processes, rates.cells(bases[rates.operation, rates.processes])) for rates in self.rates)
+        )
 
 
 class Latencies:
@@ -306,22 +299,21 @@ def main() -> str | None:
         return refused
     facts = machine(Path(options.folder or tempfile.gettempdir()), load_before)
     print("\n".join(f"{name}  {value}" for name, value in facts.items()), end="\n\n", flush=True)
-    found = list(measure_all(options))
-    costs = FlushCosts(facts, KEYS, options.seconds, found)
-    for title, table in costs.tables().items():
+    measured = FlushCosts(facts, KEYS, options.seconds, list(measure_all(options)))
+    for title, table in measured.tables().items():
         print(f"{title}\n\n{aligned([tuple(row) for row in table])}\n")
     if options.json:
-        with_earlier(options.json, costs).save(options.json)
+        with_earlier(options.json, measured).save(options.json)
     return None
 
 
-def with_earlier(file: Path, costs: FlushCosts) -> FlushCosts:
-    """Return the costs, and from the file those of other operations and numbers of processes."""
+def with_earlier(file: Path, measured: FlushCosts) -> FlushCosts:
+    """Return what was measured, and from the file the other operations and numbers of processes."""
     if not file.exists():
-        return costs
-    measured = {(rates.operation, rates.processes) for rates in costs.rates}
-    earlier = [rates for rates in FlushCosts.load(file).rates if (rates.operation, rates.processes) not in measured]
-    return costs._replace(rates=sorted([*earlier, *costs.rates], key=lambda rates: rates.processes))
+        return measured
+    new = {(rates.operation, rates.processes) for rates in measured.rates}
+    earlier = [rates for rates in FlushCosts.load(file).rates if (rates.operation, rates.processes) not in new]
+    return measured._replace(rates=sorted([*earlier, *measured.rates], key=lambda rates: rates.processes))
 
 
 def opener(name: str, store: str) -> Any:

@@ -611,17 +611,23 @@ def _settings(info: StoreInfo) -> str:
     return ", ".join(f"`{part}`" if "=" in part else part for part in info.settings.split(", "))
 
 
-def _commits(commits: CommitCosts) -> str:
-    """Return what the operations of shared stores cost, with a table for each number of processes."""
-    machine = "{processor}, {cores} cores, {system}, {file system}, {Python}".format(**commits.machine)
-    parts = [
-        _paragraph(_COMMITS.format(keys=commits.keys)),
-        _list(*_COMMIT_COLUMNS),
-        _paragraph(f"Measured on {machine}. Load before: {commits.machine['load before']}."),
-    ]
-    for processes, table in commits.tables().items():
-        parts += [f"### Commits, {processes}", markdown(table, left=2)]
+def _costs(title: str, about: str, costs: CommitCosts | FlushCosts) -> str:
+    """Return what shared stores cost, with a table for each number of processes."""
+    machine = "{processor}, {cores} cores, {system}, {file system}, {Python}".format(**costs.machine)
+    parts = [about, _paragraph(f"Measured on {machine}. Load before: {costs.machine['load before']}.")]
+    for processes, table in costs.tables().items():
+        parts += [f"### {title}, {processes}", markdown(table, left=2)]
     return "\n\n".join(parts)
+
+
+def _commits(commits: CommitCosts) -> str:
+    about = f"{_paragraph(_COMMITS.format(keys=commits.keys))}\n\n{_list(*_COMMIT_COLUMNS)}"
+    return _costs("Commits", about, commits)
+
+
+def _flushes(flushes: FlushCosts) -> str:
+    about = _FLUSHES.format(keys=flushes.keys, seconds=flushes.seconds)
+    return _costs("Flushes included", _paragraph(about), flushes)
 
 
 _COMMITS = (
@@ -637,24 +643,12 @@ _COMMIT_COLUMNS = (
 )
 
 
-def _flushes(flushes: FlushCosts) -> str:
-    """Return how fast shared stores are when the last flush counts, with a table for each number of processes."""
-    machine = "{processor}, {cores} cores, {system}, {file system}, {Python}".format(**flushes.machine)
-    parts = [
-        _paragraph(_FLUSHES.format(keys=flushes.keys, seconds=flushes.seconds)),
-        _paragraph(f"Measured on {machine}. Load before: {flushes.machine['load before']}."),
-    ]
-    for processes, table in flushes.tables().items():
-        parts += [f"### Flushes included, {processes}", markdown(table, left=2)]
-    return "\n\n".join(parts)
-
-
 _FLUSHES = (
     "The processes change a store of {keys:,} keys for {seconds:g} seconds, and then wait for the last flush: "
     "`sync()`, or the checkpoint of SQLite. Each operation, or batch, is one commit. *tastypy_fast* has flush points, "
     "and *unsafe* is the same without them. *Layout* is a loop of py-lmdb with the accesses of tastypy_fast, without "
-    "checks and recovery: the limit of the layout. The percentiles are those of single operations. With flush points "
-    "each page of a commit goes to the disk, because LMDB reuses no page that was freed after the last flush point."
+    "checks and recovery: the limit of the layout. With flush points each page of a commit goes to the disk, because "
+    "LMDB reuses no page that was freed after the last flush point."
 )
 
 

@@ -160,3 +160,11 @@ def test_call_behind_set_passes_all_arguments(kit, store, way):
     with pytest.raises(TypeError):
         way(store.set["a"]).update(1, 2, 3)
     assert kit.contents(store) == {"a": {"x": 1, "y": 2}}
+
+
+def test_end_of_a_long_path_does_not_overflow_the_stack(abc):
+    place = abc.set["a"]
+    for _ in range(200_000):
+        place = place["x"]
+    del place
+    assert repr(abc.set["a"]["x"]).startswith("<DeepProxy .set['a']['x']")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import signal
 from contextlib import suppress
@@ -12,6 +13,7 @@ import pytest
 
 from tastypy_fast import SharedPOD, SharedTracker
 from tastypy_fast.exceptions import PersistentOrderedDictIntegrityError, StorageError, StoreConflictError
+from tests.support.children import Child
 from tests.support.claims import Worker, call
 
 SAVED = {"a": 0, "b": 0, "c": 0}
@@ -189,6 +191,78 @@ def test_sync_alone_counts_for_the_other_processes(tracker, tmp_path):
         assert tracker.dirty() == set()
         tracker.revert()
         assert data_of(tracker) == {**SAVED, "a": 1, "b": 1}
+
+
+# What reads the record of "b", which an assignment may take for its before-image.
+READS = {
+    "an item": lambda pod: pod["b"],
+    "a loop": lambda pod: next(key for key in pod if key == "b"),
+    "an increment": lambda pod: operator.iadd(pod.set["b"]["x"], 0),
+}
+
+
+def increment_in_a_block(pod):
+    with pod.locked():
+        pod.set["b"]["x"] += 1
+
+
+CHANGES = {
+    "assigns": lambda pod: operator.setitem(pod, "b", {"x": 6}),
+    "updates": lambda pod: pod.update({"b": {"x": 6}}),
+    "increments": lambda pod: operator.iadd(pod.set["b"]["x"], 1),
+    "increments in a block": increment_in_a_block,
+}
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_record_that_another_process_has_replaced_since_is_no_before_image(tmp_path, read, change, deletes):
+    with SharedPOD(tmp_path / "pod", init={key: {"x": value} for key, value in SAVED.items()}) as pod:
+        pod.sync()
+        with Child(serve_pod, tmp_path / "pod", deletes) as child:
+            child.pipe.recv()
+            pod["c"] = {"x": 1}  # so that this process knows the number of its next transaction
+            read(pod)
+            child.pipe.send("replace")
+            child.pipe.recv()
+            change(pod)
+            assert pod["b"] == {"x": 6}
+            pod.revert()
+            assert pod["b"] == {"x": 5}
+            assert list(pod) == (["a", "c", "b"] if deletes else ["a", "b", "c"])
+            child.pipe.send("close")
+            assert child.wait() == 0
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_record_of_an_aborted_block_is_no_before_image(tmp_path, change):
+    with SharedPOD(tmp_path / "pod", init={key: {"x": value} for key, value in SAVED.items()}) as pod:
+        pod["b"] = {"x": 5}
+        pod.sync()
+        with suppress(ZeroDivisionError), pod.transaction():
+            pod.update({"b": {"x": 7}, "c": {"x": 7}})
+            with pod.transaction():
+                pod["a"] = {"x": 7}
+            assert next(key for key in pod if key == "b")
+            raise ZeroDivisionError
+        change(pod)
+        assert pod["b"] == {"x": 6}
+        pod.revert()
+        assert pod["b"] == {"x": 5}
+
+
+def serve_pod(pipe, path, deletes):
+    with SharedPOD(path) as pod:
+        pipe.send("open")
+        pipe.recv()
+        with pod.locked():
+            if deletes:
+                del pod["b"]
+            pod["b"] = {"x": 5}
+        pod.sync()
+        pipe.send("replaced")
+        pipe.recv()  # because closing the store syncs it
 
 
 def keep_changing(state, rounds):

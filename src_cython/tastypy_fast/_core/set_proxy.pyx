@@ -110,8 +110,10 @@ def augment(target, step, change, operand):
         setattr(target, step[1], result)
 
 
+# A place keeps the one before it, so the end of a long path would overflow the stack of the processor without trashcan.
 @cython.final
 @cython.freelist(8)
+@cython.trashcan(True)
 cdef class SetProxy:
     """A place inside a stored value, through which the value is changed.
 

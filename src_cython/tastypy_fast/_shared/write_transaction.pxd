@@ -43,7 +43,7 @@ cdef class WriteTransaction(StoreBase):
     cdef long long waiting, waiting_since
     # The kinds of the open blocks, outermost first.
     cdef list blocks
-    # How many bytes the map has at least that a block does not need, as far as known.
+    # The free bytes of the map beyond those that a block may need, as estimated. At 0 they are read again.
     cdef long long room
     # LMDB's transactions around the current one, outermost first.
     cdef list parents

@@ -456,7 +456,7 @@ cdef class WriteTransaction(StoreBase):
         return True
 
     cdef int look_up_old_keys(self) except -1:
-        """Look up the keys that were assigned, if the first and the last exist, because then most of them do, probably.
+        """Look up the keys that were assigned, if the first and the last exist, because then most of them probably do.
 
         The sync tries to insert every key that was not looked up before it looks it up.
         """
