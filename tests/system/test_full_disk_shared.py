@@ -148,6 +148,32 @@ def test_map_grows_while_several_processes_write(path, monkeypatch, names):
     assert [found[number, place] for number in range(count) for place in range(len(texts))] == texts * count
 
 
+def test_map_is_full_for_the_only_change_after_another_process_has_written(path, monkeypatch):
+    """What the cache holds is not looked up in the transaction that has failed."""
+    monkeypatch.setattr(engine, "MAP_SIZE", SMALL)
+    monkeypatch.setattr(engine, "SMALLEST_MAP_SIZE", SMALL)
+    text = "x" * 20_000
+
+    def write(pipe):
+        with SharedPOD(path) as pod:
+            pipe.send("ready")
+            while (number := pipe.recv()) is not None:
+                pod["small"] = number
+                pipe.send("written")
+
+    with SharedPOD(path, init={"small": 0}) as pod, Child(write) as child:
+        assert child.pipe.recv() == "ready"
+        for number in range(100):
+            child.pipe.send(number)
+            assert child.pipe.recv() == "written"
+            pod.set[number] = text
+        child.pipe.send(None)
+        assert child.wait() == 0
+        assert dict(pod) == {"small": 99} | dict.fromkeys(range(100), text)
+        assert (path / "data.mdb").stat().st_size > 4 * SMALL
+        pod._check()
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_larger_than_the_map_raises_and_succeeds_when_repeated(path, monkeypatch, name):
     monkeypatch.setattr(engine, "MAP_SIZE", SMALL)

@@ -1165,15 +1165,15 @@ cdef class WriteCache:
         return 0
 
     cpdef int revert(self) except -1:
-        """Drop every change since the last sync."""
+        """Drop every change since the last sync. Reads nothing, because the transaction may have failed."""
         if not self.writable:
             return 0
-        self.begin_op()
+        self.store.lock.acquire()
         try:
             self.forget_entries()
             self.forget_status()
         finally:
-            self.end_op()
+            self.store.lock.release()
         return 0
 
     cdef int forget_entries(self) except -1:
