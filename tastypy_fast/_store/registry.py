@@ -98,6 +98,17 @@ def release(store: Store, cache: WriteCache) -> None:
             _let_go(store)
 
 
+def _abandon(store: Store, cache: WriteCache) -> None:
+    """Release an instance whose changes could not be saved.
+
+    The cache stays registered, even without an instance. So another instance on the path finds the changes, saves or
+    reverts them, and closes the files. Otherwise the exit of the process tries to save them.
+    """
+    with store.block_lock, _registry_lock:
+        if store.caches.get(cache, 0) > 0:
+            store.caches[cache] -= 1
+
+
 def _forget(store: Store, cache: WriteCache) -> None:
     store.caches.pop(cache, None)
     if store.shared_cache is cache:
@@ -121,14 +132,15 @@ def finish(store: Store, cache: WriteCache) -> None:
     locks = [lock for one in _registry.values() for lock in one.locks]
 
     def work() -> None:
-        # If saving fails, the cache stays registered, and is saved at the exit of the process.
         try:
             is_saved = _save(store, lambda: cache.sync(True))
         except KeyboardInterrupt as error:
             shutdown.report(store.path, error)
+            is_saved = False
+        if is_saved:
+            release(store, cache)
         else:
-            if is_saved:
-                release(store, cache)
+            _abandon(store, cache)
 
     if not _postpone(work, locks):
         work()

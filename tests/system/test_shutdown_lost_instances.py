@@ -8,6 +8,7 @@ import pytest
 
 from tastypy_fast import UnstorableValueError
 from tastypy_fast._store.store import Store
+from tests.support.children import Child
 from tests.support.stores import changing
 
 pytestmark = [
@@ -87,6 +88,15 @@ def test_collected_instance_with_an_unstorable_value_saves_the_other_values(priv
         with pytest.raises(UnstorableValueError):
             again.sync()
         again.revert()
+
+    def read(pipe):
+        with private_class(path) as store:
+            pipe.send(store.keys())
+
+    # The last instance has closed the store.
+    with Child(read) as child:
+        assert child.pipe.recv() == ["good"]
+        assert child.wait() == 0
 
 
 def test_garbage_collector_may_run_at_any_time(any_class, path):
