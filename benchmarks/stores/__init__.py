@@ -6,7 +6,8 @@ JSON. A kill loses at most 1,000 changes.
 "By hand" is code that an expert of the engine would write for these promises only. It has no type checks, no cache, no
 second process, and no key over 511 bytes. Every setting is chosen for speed, as long as the promises hold. Packages are
 used as their documentation recommends for speed; most keep only some of the promises. The store "lmdb layout" is an
-upper bound: it loses everything when it is killed. "lmdb layout flushed" keeps the promises, without any check.
+upper bound: it loses everything when it is killed. "lmdb layout promised" keeps the promises of
+tastypy_fast, without any check.
 ``base`` describes the interface of a store.
 """
 
@@ -22,7 +23,7 @@ import orjson
 import tastypy_fast
 from benchmarks.stores.base import Package, StoreInfo
 from benchmarks.stores.lmdb_by_hand import LmdbDict, LmdbTasks
-from benchmarks.stores.lmdb_layout import FlushedLayoutDict, FlushedLayoutTasks, LayoutDict, LayoutTasks
+from benchmarks.stores.lmdb_layout import LayoutDict, LayoutTasks, PromisedLayoutDict, PromisedLayoutTasks
 from benchmarks.stores.packages import (
     DiskcacheDict,
     DiskcacheTasks,
@@ -37,7 +38,7 @@ from benchmarks.stores.tastypy import TastypyDict, TastypyTasks
 
 OURS = "tastypy_fast"
 # The stores that need no other package.
-BY_HAND = ("lmdb", "lmdb layout", "lmdb layout flushed", "sqlite3", "sqlite3 full")
+BY_HAND = ("lmdb", "lmdb layout", "lmdb layout promised", "sqlite3", "sqlite3 full")
 LMDB_ENGINE = ".".join(map(str, lmdb.version()))
 LMDB = f"py-lmdb {lmdb.__version__} (engine {LMDB_ENGINE}), orjson {orjson.__version__}"
 SQLITE = f"SQLite {sqlite3.sqlite_version}"
@@ -195,12 +196,12 @@ OWN_STORES = {
         "tastypy_fast's layout, written by hand",
         "at the end",
     ),
-    "lmdb layout flushed": StoreInfo(
+    "lmdb layout promised": StoreInfo(
         LMDB,
         "metasync=False",
         LOSES_LAST_BATCH,
-        FlushedLayoutDict,
-        FlushedLayoutTasks,
+        PromisedLayoutDict,
+        PromisedLayoutTasks,
         "tastypy_fast's layout, written by hand, for keys in order",
         "after each batch",
     ),

@@ -89,22 +89,19 @@ class LayoutDict(Layout, OrderedDict):
             ]))
 
     def update(self) -> None:
+        loads, dumps = orjson.loads, orjson.dumps
         with self._env.begin(write=True) as txn:
             cursor, writing = txn.cursor(self._records), txn.cursor(self._records)
             cursor.first()
             items = cursor.iternext()
             while batch := list(islice(items, BATCH)):
-                writing.putmulti(self._updated(batch))
-
-    def _updated(self, batch: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        loads, dumps = orjson.loads, orjson.dumps
-        changed = []
-        for number, raw in batch:
-            start = 1 + raw[0]
-            value = loads(raw[start:])
-            value["status"] += 1
-            changed.append((number, raw[:start] + dumps(value)))
-        return changed
+                changed = []
+                for number, raw in batch:
+                    start = 1 + raw[0]
+                    value = loads(raw[start:])
+                    value["status"] += 1
+                    changed.append((number, raw[:start] + dumps(value)))
+                writing.putmulti(changed)
 
     def delete(self, batches: Batches) -> None:
         keys = sorted([key.encode() for batch in batches for key in batch])
@@ -156,28 +153,79 @@ class LayoutDict(Layout, OrderedDict):
     get = Layout._value
 
 
-class FlushedLayoutDict(LayoutDict):
-    """An ordered dict, with each batch of 1,000 in a transaction that is flushed: what the promises cost at least.
+class PromisedLayoutDict(LayoutDict):
+    """An ordered dict that keeps the promises of tastypy_fast and does nothing else: what they cost at least.
 
-    This is so for keys in order. A write-ahead log is faster for keys in random order, whose places are not neighbours.
+    - Each batch of 1,000 changes is a transaction that is flushed. This is the least for keys in order. A write-ahead
+      log is faster for keys in random order, whose places are not neighbours.
+    - The caller may change a value that it got. So the value is kept until the end of the batch, and is written then if
+      its JSON differs. A loop yields keys, by which the caller gets the values.
+    - A read-only store shows what other processes commit, so each read is a transaction.
     """
 
-    measured = ("fill", "update", "delete")
+    measured = ("fill", "update", "delete", "read", "for_reading")
+
+    def __init__(self, path: str, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._is_read_only = options.get("readonly", False)
+        # By key: the row id, the record, where its value begins, and the value.
+        self._watched: dict[str, tuple[bytes, bytes, int, Any]] = {}
 
     def fill(self, batches: Batches) -> None:
         for batch in batches:
             super().fill([batch])
 
+    def read(self, batches: Batches) -> int:
+        if self._is_read_only:
+            return sum(self._value(key)["status"] for key in chain.from_iterable(batches))
+        loads, index, records, watched = orjson.loads, self._index, self._records, self._watched
+        total = 0
+        for batch in batches:
+            with self._env.begin() as txn:
+                get = txn.get
+                for key in batch:
+                    found = watched.get(key)
+                    if found is None:
+                        number = get(key.encode(), b"", index)
+                        raw = get(number, b"", records)
+                        start = 1 + raw[0]
+                        watched[key] = found = number, raw, start, loads(raw[start:])
+                    total += found[3]["status"]
+            self._write_changed()
+        return total
+
     def update(self) -> None:
+        watched = self._watched
+        for key in self._keys_of_watched():
+            watched[key][3]["status"] += 1
+
+    def _keys_of_watched(self) -> Iterator[str]:
+        loads, watched = orjson.loads, self._watched
         number = 0
         while True:
-            with self._env.begin(write=True) as txn:
+            with self._env.begin() as txn:
                 cursor = txn.cursor(self._records)
                 if not cursor.set_range(_NUMBER.pack(number)):
                     return
                 batch = list(islice(cursor.iternext(), BATCH))
-                cursor.putmulti(self._updated(batch))
-                number = _NUMBER.unpack(batch[-1][0])[0] + 1
+            for place, raw in batch:
+                start = 1 + raw[0]
+                watched[raw[1:start].decode()] = place, raw, start, loads(raw[start:])
+            yield from list(watched)
+            self._write_changed()
+            number = _NUMBER.unpack(batch[-1][0])[0] + 1
+
+    def _write_changed(self) -> None:
+        dumps = orjson.dumps
+        changed = []
+        for number, raw, start, value in self._watched.values():
+            text = dumps(value)
+            if start + len(text) != len(raw) or not raw.endswith(text):
+                changed.append((number, raw[:start] + text))
+        self._watched.clear()
+        if changed:
+            with self._env.begin(write=True) as txn:
+                txn.cursor(self._records).putmulti(changed)
 
     def delete(self, batches: Batches) -> None:
         for batch in batches:
@@ -260,8 +308,8 @@ class LayoutTasks(Layout, Tasks):
         return len(self), done + tried, tried
 
 
-class FlushedLayoutTasks(LayoutTasks):
-    """A list of tasks that are added in flushed transactions, as ``FlushedLayoutDict`` does it."""
+class PromisedLayoutTasks(LayoutTasks):
+    """A list of tasks that are added in flushed transactions."""
 
     measured = ("add",)
 
