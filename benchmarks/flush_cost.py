@@ -26,7 +26,7 @@ from benchmarks.inputs import changed_value, url_of
 from benchmarks.parallel_run import Workers
 from benchmarks.report import aligned
 from benchmarks.shared_stores import SHARED_STORES
-from benchmarks.shared_stores.bare_environment import FlushedEnvironment
+from benchmarks.shared_stores.bare_environment import FlushedEnvironment, LockedEnvironment
 from benchmarks.shared_stores.bare_layout import BareLayoutDict
 from benchmarks.shared_stores.claim_layouts import ClaimsInMainImagesInFile
 from benchmarks.shared_stores.tastypy import TastypyDict, TastypyTasks
@@ -112,6 +112,10 @@ STORES = {
     "tastypy_fast": Store(TastypyDict, TastypyTasks),
     "unsafe": Store(partial(TastypyDict, durability="unsafe"), partial(TastypyTasks, durability="unsafe")),
     "layout": Store(BareLayoutDict, ClaimsInMainImagesInFile),
+    "layout, writer lock": Store(
+        partial(BareLayoutDict, environment=LockedEnvironment),
+        partial(ClaimsInMainImagesInFile, environment=LockedEnvironment),
+    ),
     "layout, flush points": Store(
         partial(BareLayoutDict, environment=FlushedEnvironment),
         partial(ClaimsInMainImagesInFile, environment=FlushedEnvironment),

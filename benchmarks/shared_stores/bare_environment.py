@@ -1,6 +1,6 @@
-"""The environments of the loops of py-lmdb: one that is never flushed, and one that is flushed as tastypy_fast does it.
+"""The environments of the loops of py-lmdb: never flushed, with the writer lock, and flushed as tastypy_fast does it.
 
-The second has the flush points of ``tastypy_fast/_lmdb/flush_points.py``, and nothing else of the package: the slot
+The last has the flush points of ``tastypy_fast/_lmdb/flush_points.py``, and nothing else of the package: the slot
 that protects the last flush point, the note of it on the disk, and a thread that flushes. So it shows what flush points
 cost in LMDB and in the kernel, whatever is built on them.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from fcntl import LOCK_EX, LOCK_UN, lockf
 from threading import Event, Thread
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ import lmdb
 from tastypy_fast._lmdb import boot_id
 from tastypy_fast._lmdb.flush_points import FlushPoints
 
-__all__ = ["PAGE", "BareEnvironment", "FlushedEnvironment", "NeverFlushed", "OpenEnvironment"]
+__all__ = ["PAGE", "BareEnvironment", "FlushedEnvironment", "LockedEnvironment", "NeverFlushed", "OpenEnvironment"]
 
 # As in tastypy_fast (``write_transaction.pyx``): about what a small commit writes, what the thread waits for, and what
 # makes the commit flush itself.
@@ -66,6 +67,37 @@ class NeverFlushed:
 
     def close(self) -> None:
         self.env.close()
+
+
+class LockedEnvironment(NeverFlushed):
+    """An environment that is never flushed, whose writers take a record lock before that of LMDB.
+
+    LMDB's own lock can lose the wakeup of a process that is killed (``writer_lock.pyx``).
+    """
+
+    def __init__(self, path: str, databases: int = 0) -> None:
+        super().__init__(path, databases)
+        self._file = os.open(os.path.join(path, "writer"), os.O_RDWR | os.O_CREAT)
+        self._transaction: Any = None
+
+    def writing(self, _size: int = 0) -> LockedEnvironment:
+        return self
+
+    def __enter__(self) -> Any:
+        lockf(self._file, LOCK_EX, 1)
+        self._transaction = self.env.begin(write=True)
+        return self._transaction
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind:
+            self._transaction.abort()
+        else:
+            self._transaction.commit()
+        lockf(self._file, LOCK_UN, 1)
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._file)
 
 
 class FlushedEnvironment:
