@@ -6,6 +6,9 @@ After a number of changes they write the dict to its places, sorted, a thousand 
 
 For syncs and checkpoints apart, it shows the processor time of each change and the pages that it writes. Pages hardly
 depend on the machine. The sizes take turns in each round, on one store.
+
+With ``--store`` tastypy_fast makes the same changes in a store of its own. Its checkpoints are parts of its syncs, and
+it also encodes the keys and the values.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ import orjson
 from benchmarks.inputs import changed_value, digest_of, value_of
 from benchmarks.report import aligned
 from benchmarks.system import Usage, load, machine, total, usage
+from tastypy_fast import PersistentOrderedDict
 
-__all__ = ["OPERATIONS", "BareStore", "Cost", "main", "measure"]
+__all__ = ["OPERATIONS", "OWN", "BareStore", "Cost", "OwnStore", "main", "measure"]
 
 NUMBER = Struct("=q")
 # The changes of a sync, and of a transaction of a checkpoint.
@@ -41,6 +45,8 @@ CHANGE_HEAD = Struct("<BII")
 BUILD = 500_000
 
 Changes = list[tuple[bytes, bytes]]
+# Stands for a store of tastypy_fast among the sizes of checkpoints.
+OWN = 0
 
 
 def index_key(number: int) -> bytes:
@@ -131,11 +137,56 @@ class BareStore:
         self._env.close()
 
 
-OPERATIONS: dict[str, Callable[[BareStore, int, int], None]] = {"add": BareStore.add, "update": BareStore.update}
+class OwnStore:
+    """tastypy_fast with the same keys and values."""
+
+    def __init__(self, path: str) -> None:
+        self._pod = PersistentOrderedDict(path)
+        self.used: dict[str, list[Usage]] = {"sync": [], "checkpoint": []}
+
+    def __len__(self) -> int:
+        return len(self._pod)
+
+    @classmethod
+    def build(cls, path: str, keys: int) -> None:
+        """Write a store of this size."""
+        with PersistentOrderedDict(path) as pod:
+            pod.update((digest_of(n), value_of(n)) for n in range(keys))
+
+    def add(self, count: int, _checkpoint_at: int) -> None:
+        """Add new keys."""
+        first = len(self)
+        self._assign(range(first, first + count), value_of)
+
+    def update(self, count: int, _checkpoint_at: int) -> None:
+        """Overwrite the values of random keys."""
+        self._assign(random.Random(count).sample(range(len(self)), count), changed_value)
+
+    def _assign(self, numbers: Sequence[int], value: Callable[[int], object]) -> None:
+        pod = self._pod
+        for start in range(0, len(numbers), SYNC):
+            pairs = [(digest_of(n), value(n)) for n in numbers[start:start + SYNC]]
+            before = usage()
+            for key, one in pairs:
+                pod[key] = one
+            self.used["sync"].append(usage().since(before))
+
+    def close(self) -> None:
+        """Sync the last changes, and write what waits for a checkpoint."""
+        before = usage()
+        self._pod.close()
+        self.used["checkpoint"].append(usage().since(before))
+
+
+Store = BareStore | OwnStore
+OPERATIONS: dict[str, Callable[[Store, int, int], None]] = {
+    "add": lambda store, count, checkpoint_at: store.add(count, checkpoint_at),
+    "update": lambda store, count, checkpoint_at: store.update(count, checkpoint_at),
+}
 
 
 class Cost(NamedTuple):
-    """What ``changes`` changes of an operation cost, with a checkpoint after each ``checkpoint_at`` of them."""
+    """What ``changes`` changes of an operation cost, with a checkpoint after each ``checkpoint_at`` of them, or OWN."""
 
     operation: str
     keys: int
@@ -152,7 +203,9 @@ class Cost(NamedTuple):
             return used.user + used.system
 
         return [
-            self.operation, f"{self.keys:,}", f"{self.checkpoint_at:,}",
+            self.operation,
+            f"{self.keys:,}",
+            "tastypy_fast" if self.checkpoint_at == OWN else f"{self.checkpoint_at:,}",
             *(f"{each(part, lambda used: used.written) / getpagesize():.2f}" for part in ("sync", "checkpoint")),
             *(f"{each(part, processor) * 1e6:.2f}" for part in ("sync", "checkpoint")),
             f"{1 / sum(each(part, processor) for part in ('sync', 'checkpoint')):,.0f}",
@@ -164,19 +217,30 @@ COLUMNS = ["operation", "keys", "checkpoint at", "pages, sync", "checkpoint", "p
            "changes per processor second", "per second"]  # fmt: skip
 
 
+def opened(path: str, size: int) -> Store:
+    """Open the store for a size of a checkpoint, or for OWN."""
+    return OwnStore(f"{path}/own") if size == OWN else BareStore(f"{path}/bare")
+
+
+def build(path: str, sizes: Iterable[int], keys: int) -> None:
+    """Write the stores that the sizes need."""
+    for store in {OwnStore if size == OWN else BareStore for size in sizes}:
+        store.build(f"{path}/{'own' if store is OwnStore else 'bare'}", keys)
+
+
 def measure(path: str, names: Iterable[str], sizes: Sequence[int], changes: int, rounds: int) -> Iterator[Cost]:
-    """Yield the costs of operations on a store, for each size of a checkpoint. ``changes`` is for one round."""
+    """Yield the costs of operations on stores, for each size of a checkpoint. ``changes`` is for one round."""
     for name in names:
         samples: dict[int, list[dict[str, Usage]]] = {size: [] for size in sizes}
-        store = BareStore(path)
+        store = opened(path, sizes[0])
         keys = len(store)
         store.close()
         for _ in range(rounds):
             for size in sizes:
-                store = BareStore(path)
+                store = opened(path, size)
                 OPERATIONS[name](store, changes, size)
-                samples[size].append({part: total(used) for part, used in store.used.items()})
                 store.close()
+                samples[size].append({part: total(used) for part, used in store.used.items()})
         yield from (Cost(name, keys, size, changes, found) for size, found in samples.items())
 
 
@@ -189,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
     add("--keys", type=int, nargs="+", default=(100_000, 1_000_000), metavar="N", help="sizes of stores")
     add("--sizes", type=int, nargs="+", default=(50_000, 100_000, 200_000, 400_000), metavar="M",
         help="the numbers of changes after which a checkpoint writes them, divisors of --changes")
+    add("--store", action="store_true", help="measure tastypy_fast, too")
     add("--changes", type=int, default=400_000, metavar="C", help="changes of each size in a round (400,000)")
     add("--rounds", type=int, default=2, metavar="R", help="measurements of each, for the median (2)")
     add("--folder", help="where to create the stores, on a real disk")
@@ -202,9 +267,9 @@ def main() -> None:
     print("\n".join(f"{name}  {value}" for name, value in facts.items()), end="\n\n", flush=True)
     for keys in options.keys:
         with tempfile.TemporaryDirectory(prefix="checkpoint_size-", dir=options.folder) as path:
-            BareStore.build(path, keys)
             changes = min(options.changes, keys)
-            sizes = [size for size in options.sizes if size <= changes]
+            sizes = [size for size in options.sizes if size <= changes] + [OWN] * options.store
+            build(path, sizes, keys)
             for name in options.only:
                 costs = measure(path, [name], sizes, changes, options.rounds)
                 print(aligned([tuple(COLUMNS), *(tuple(cost.cells()) for cost in costs)]), end="\n\n", flush=True)

@@ -27,7 +27,7 @@ from benchmarks import (
 )
 from benchmarks import measure as measuring
 from benchmarks.clock import Clock
-from benchmarks.inputs import KEY_KINDS, Content, digest_of, value_of
+from benchmarks.inputs import KEY_KINDS, Content
 from benchmarks.measure import measure
 from benchmarks.pipeline_workloads import PIPELINE_WORKLOADS
 from benchmarks.results import Case, Result, Sample, SavedResults
@@ -457,17 +457,24 @@ def test_loop_with_flush_points_has_them(tmp_path, monkeypatch):
 
 
 def test_checkpoints_of_each_size_write_the_same_changes(tmp_path):
-    checkpoint_size.BareStore.build(str(tmp_path), 4000)
-    with tastypy_fast.POD(tmp_path / "same") as store:
-        store.update((digest_of(number), value_of(number)) for number in range(4000))
-    with lmdb.open(str(tmp_path), max_dbs=8) as bare, lmdb.open(str(tmp_path / "same"), max_dbs=8) as same:
-        for name in (b"values", b"order"):
-            with bare.begin(db=bare.open_db(name)) as txn, same.begin(db=same.open_db(name)) as expected:
-                assert list(txn.cursor()) == list(expected.cursor())
-    found = list(checkpoint_size.measure(str(tmp_path), ["add", "update"], [1000, 2000], 2000, 1))
-    assert [(cost.operation, cost.keys, cost.checkpoint_at) for cost in found] == [
-        ("add", 4000, 1000), ("add", 4000, 2000), ("update", 8000, 1000), ("update", 8000, 2000)]  # fmt: skip
-    assert all(len(cost.cells()) == len(checkpoint_size.COLUMNS) for cost in found)
+    sizes = [1000, 2000, checkpoint_size.OWN]
+    checkpoint_size.build(str(tmp_path), sizes, 4000)
+
+    def assert_same():
+        with lmdb.open(str(tmp_path / "bare"), max_dbs=8) as bare, lmdb.open(str(tmp_path / "own"), max_dbs=8) as own:
+            for name in (b"values", b"order"):
+                with bare.begin(db=bare.open_db(name)) as txn, own.begin(db=own.open_db(name)) as expected:
+                    assert list(txn.cursor()) == list(expected.cursor())
+
+    assert_same()
+    for name in ("add", "update"):
+        found = list(checkpoint_size.measure(str(tmp_path), [name], sizes[1:], 2000, 1))
+        assert [(cost.operation, cost.keys, cost.checkpoint_at) for cost in found] == [
+            (name, 4000 if name == "add" else 6000, size) for size in sizes[1:]]  # fmt: skip
+        assert all(len(cost.cells()) == len(checkpoint_size.COLUMNS) for cost in found)
+        assert_same()
+    found = list(checkpoint_size.measure(str(tmp_path), ["add"], sizes[:2], 2000, 1))
+    assert [(cost.keys, cost.checkpoint_at) for cost in found] == [(6000, 1000), (6000, 2000)]
 
 
 @pytest.mark.parametrize("name", commit_cost.OPERATIONS)
