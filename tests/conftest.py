@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tastypy_fast import PersistentOrderedDict, ProgressTracker, SharedProgressTracker
+from tastypy_fast._store import registry
 from tests.support.contract import ABC
 from tests.support.in_memory import MEMORY, has_room
 from tests.support.no_background import PRELUDE
@@ -191,6 +192,15 @@ def run_python():
         return done.stdout
 
     return run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def all_stores_closed():
+    """Fail if a module leaves a store open, because later tests would see its background thread and its locks."""
+    yield
+    if registry._registry:
+        gc.collect()
+        assert not registry._registry
 
 
 @pytest.fixture

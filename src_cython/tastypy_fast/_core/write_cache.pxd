@@ -41,6 +41,8 @@ cdef class WriteCache:
     cdef readonly long long snapshot_id
     # The number of open operations of all threads. The fast paths are not used while one is open.
     cdef int busy
+    # Whether a sync of a private store is writing the entries.
+    cdef bint is_writing
     cdef readonly bint writable
     # When the background thread syncs this cache, and when it was synced last.
     cdef SyncSchedule schedule
@@ -144,6 +146,8 @@ cdef class WriteCache:
     cpdef int sync(self, bint flush) except -1
     cpdef int revert(self) except -1
     cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1
+    cdef int write_alone(self, Entry only, set seqs, bint automatic, list failures, list dropped) except -1
+    cdef int write_entries(self, Entry only, set seqs, bint automatic, list failures, list dropped) except -1
     cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1
     cdef int record_before_images(self, object txn, list changes) except -1
     cdef int one_written(self, Entry entry) except -1

@@ -41,15 +41,18 @@ from tastypy_fast._core.record_codec cimport (
     parse_record,
     record_payload,
 )
+from tastypy_fast._core.signal_mask cimport SignalMask, block_signals, restore_signals
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule, monotonic, thread_cpu_time
 from tastypy_fast._core.sync_writer cimport count_bytes, count_places, insert_keys, unpack_seq, write_records
 
+import errno
 from copy import deepcopy
 
 from tastypy_fast.exceptions import (
     CalledClosedTrackerError,
     PersistentOrderedDictIntegrityError,
+    StorageError,
     UnstorableValueError,
 )
 
@@ -105,6 +108,10 @@ cdef class WriteCache:
     cdef int begin_op(self) except -1:
         """Begin an operation: acquire the store's lock, and open a current snapshot."""
         self.store.lock.acquire()
+        if self.is_writing:
+            self.store.lock.release()
+            raise StorageError(errno.EBUSY, "a signal handler or a finalizer interrupted a sync, during which it "
+                               "cannot use the store; nothing was changed", self.store.path)
         self.busy += 1
         if self.closed or self.is_stale() or self.store.snapshot is None or self.store.snapshot_per_op:
             try:
@@ -991,64 +998,17 @@ cdef class WriteCache:
 
     cdef int sync_entries(self, bint flush, Entry only, set seqs, bint automatic) except -1:
         """Write all dirty entries. With ``seqs``, write only the entry ``only`` and the statuses at these seqs."""
-        cdef Entry entry
-        cdef int codec = 0
-        cdef bytes payload
-        cdef list changes = [], failures = [], stale = []
-        cdef set failed = set(), skip = set()
-        cdef bint single = seqs is not None, is_changed = False
+        # What the sync drops is freed at the end, because finalizers may use the store.
+        cdef list failures = [], dropped = []
+        cdef bint single = seqs is not None
         if not self.writable or self.closed:
             return 0
         self.begin_op()
         try:
-            if automatic:
-                for item in self.pinned.remove_released(stale):
-                    self.entries[(<Entry>item).key] = item
-            elif not single:
-                self.unpin_all()
-            for item in ([only] if only is not None else [] if single else list(self.entries.values())):
-                entry = item
-                if entry.value is not None:
-                    # Test for references before the value is encoded. A caller that changes the value after the
-                    # encoding must reference it already now, because no value is returned to a caller in between. In
-                    # the other order, a change between the two would be lost.
-                    entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
-                    # In a tracker, serialise() also reads the status from the value. A comparison is wasted on a value
-                    # that was changed, and callers change either many values of a sync or few.
-                    if self.tracks or is_changed or not is_json_of(entry.codec, entry.payload, entry.value):
-                        try:
-                            payload = self.serialise(entry, &codec)
-                        except (TypeError, ValueError, RuntimeError) as error:
-                            # A RuntimeError comes if another thread adds a key to a dict meanwhile.
-                            failures.append((self.key_of(entry.key), error))
-                            failed.add(entry)
-                            continue
-                        is_changed = codec != entry.codec or payload != entry.payload
-                        if is_changed:
-                            entry.codec = codec
-                            entry.payload = payload
-                            entry.dirty = True
-                if entry.dirty:
-                    changes.append(entry)
-            if failed:
-                self.resolve()
-                for item in failed:
-                    skip |= {(<Entry>item).seq, (<Entry>item).disk_seq}
-            if changes or self.status_differs():
-                self.store.write_sync(
-                    lambda txn: self.write_changes(txn, changes, seqs, skip),
-                    0 if single else count_places(changes) + self.status_places(), count_bytes(changes),
-                )
-                self.status_written(seqs, skip)
-                if single:
-                    if not failures:
-                        self.one_written(only)
-                else:
-                    self.written(changes, failed)
-                self.disk_version = self.store.disk_version
-                self.disk_count = -1
-            elif not single:
-                self.written(changes, failed)
+            if self.store.images is None:
+                self.write_alone(only, seqs, automatic, failures, dropped)
+            else:
+                self.write_entries(only, seqs, automatic, failures, dropped)
             if flush:
                 self.store.flush()
             if not single:
@@ -1058,6 +1018,82 @@ cdef class WriteCache:
             self.end_op()
         if failures:
             raise unstorable(failures)
+        return 0
+
+    cdef int write_alone(self, Entry only, set seqs, bint automatic, list failures, list dropped) except -1:
+        """Call ``write_entries()`` for a private store, whose sync runs Python code.
+
+        A signal handler or a finalizer could use the store there, and its changes would be dropped with those that are
+        written. So signals wait until the end. ``begin_op()`` refuses what comes nevertheless: a finalizer, or a signal
+        that another thread receives.
+        """
+        cdef SignalMask mask
+        block_signals(&mask)
+        self.is_writing = True
+        try:
+            self.write_entries(only, seqs, automatic, failures, dropped)
+        finally:
+            self.is_writing = False
+            restore_signals(&mask)
+        return 0
+
+    cdef int write_entries(self, Entry only, set seqs, bint automatic, list failures, list dropped) except -1:
+        """Do the work of ``sync_entries()`` up to the flush. Values that cannot be stored are added to ``failures``."""
+        cdef Entry entry
+        cdef int codec = 0
+        cdef bytes payload
+        cdef list changes = []
+        cdef set failed = set(), skip = set()
+        cdef bint single = seqs is not None, is_changed = False
+        dropped.append(self.entries)
+        if automatic:
+            for item in self.pinned.remove_released(dropped):
+                self.entries[(<Entry>item).key] = item
+        elif not single:
+            self.unpin_all()
+        for item in ([only] if only is not None else [] if single else list(self.entries.values())):
+            entry = item
+            if entry.value is not None:
+                # Test for references before the value is encoded. A caller that changes the value after the encoding
+                # must reference it already now, because no value is returned to a caller in between. In the other
+                # order, a change between the two would be lost.
+                entry.borrowed = is_referenced(<PyObject*>entry.value, 0)
+                # In a tracker, serialise() also reads the status from the value. A comparison is wasted on a value that
+                # was changed, and callers change either many values of a sync or few.
+                if self.tracks or is_changed or not is_json_of(entry.codec, entry.payload, entry.value):
+                    try:
+                        payload = self.serialise(entry, &codec)
+                    except (TypeError, ValueError, RuntimeError) as error:
+                        # A RuntimeError comes if another thread adds a key to a dict meanwhile.
+                        failures.append((self.key_of(entry.key), error))
+                        failed.add(entry)
+                        continue
+                    is_changed = codec != entry.codec or payload != entry.payload
+                    if is_changed:
+                        entry.codec = codec
+                        entry.payload = payload
+                        entry.dirty = True
+            if entry.dirty:
+                changes.append(entry)
+        if failed:
+            self.resolve()
+            for item in failed:
+                skip |= {(<Entry>item).seq, (<Entry>item).disk_seq}
+        if changes or self.status_differs():
+            self.store.write_sync(
+                lambda txn: self.write_changes(txn, changes, seqs, skip),
+                0 if single else count_places(changes) + self.status_places(), count_bytes(changes),
+            )
+            self.status_written(seqs, skip)
+            if single:
+                if not failures:
+                    self.one_written(only)
+            else:
+                self.written(changes, failed)
+            self.disk_version = self.store.disk_version
+            self.disk_count = -1
+        elif not single:
+            self.written(changes, failed)
         return 0
 
     cdef int write_changes(self, object txn, list changes, set seqs, set skip) except -1:
