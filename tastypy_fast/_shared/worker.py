@@ -77,13 +77,12 @@ class Worker:
         return slot
 
     def close_slot(self, slot: Slot, waiting: Iterable[tuple[int, int]], own: set[int]) -> None:
-        """End an iterator, and release its claims that were never yielded.
+        """Release the claims of an iterator that were never yielded. ``end_slot()`` follows when this was committed.
 
         ``waiting`` are the sequence numbers and positions of these claims. A task in ``own`` was claimed by this worker
-        before the iterator claimed it again. It stays claimed for the thread of the iterator.
+        before the iterator claimed it again. It stays claimed for the thread of the iterator. This may run again if the
+        map was full, or after an interrupt.
         """
-        if self._running.pop(slot.number, None) is None:
-            return  # an interrupt ended an earlier call, which did this already
         lost: dict[int, int | None] = {}
         kept = {}
         for seq, position in waiting:
@@ -93,6 +92,11 @@ class Worker:
                 if seq in own:
                     kept[seq] = pack_claim(record._replace(slot=FAILED_SLOT, position=slot.thread))
         self._release_claims(lost, kept)
+
+    def end_slot(self, slot: Slot) -> None:
+        """End an iterator. It needs no transaction."""
+        if self._running.get(slot.number) is not slot:
+            return  # an earlier call, which an interrupt has ended, did this already
         self.worker_slots.end(slot.number)
         left: list[tuple[int, int]] = []
         for end, thread in (*self._left.get(slot.number, ()), (self.worker_slots.count(slot.number), slot.thread)):
@@ -101,6 +105,7 @@ class Worker:
                 left.pop()
             left.append((end, holder))
         self._left[slot.number] = left
+        del self._running[slot.number]
         self._file.close_slot(slot.number)
         self.ended_iterators += 1
 
@@ -115,10 +120,9 @@ class Worker:
         """End a queue. Its claims stay for the thread of the queue, as those of tasks that have failed.
 
         ``waiting`` are the sequence numbers of tasks that the queue has claimed and never returned. Their claims are
-        released, unless they are in ``own``, as for ``close_slot()``.
+        released, unless they are in ``own``, as for ``close_slot()``. ``abandon_queue()`` follows when this was
+        committed. It may run again if the map was full.
         """
-        if number not in self._queues:
-            return  # an interrupt ended an earlier call, which did this already
         never_returned = set(waiting)
         lost: dict[int, int | None] = {}
         kept = {}
@@ -128,7 +132,6 @@ class Worker:
                 if seq not in never_returned or seq in own:
                     kept[seq] = pack_claim(record._replace(slot=FAILED_SLOT))
         self._release_claims(lost, kept)
-        self.abandon_queue(number)
 
     def abandon_queue(self, number: int) -> None:
         """Leave the claims of a queue to its thread as they are. It needs no transaction."""

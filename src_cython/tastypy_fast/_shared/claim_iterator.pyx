@@ -54,6 +54,8 @@ cdef class ClaimIterator:
     cdef list own
     # How many iterators of the worker had ended when ``own`` was read.
     cdef long long ended_iterators
+    # The tasks that were waiting when the end began, whose claims are to be released: None before.
+    cdef list unyielded
     cdef bint finished
     # How many threads are in a step.
     cdef int running
@@ -100,7 +102,7 @@ cdef class ClaimIterator:
                 # The process was forked, or the store was closed. Yielding these tasks would be wrong, because their
                 # claims belong to another worker.
                 self.waiting.clear()
-                self.slot = None
+                self.slot = self.unyielded = None
             if self.waiting:
                 found = self.next_waiting(<TaskCache?>(<StoreHandle>view).open_cache())
             else:
@@ -156,6 +158,8 @@ cdef class ClaimIterator:
             self.waiting.extend(claimed)
             raise
         if not claimed:
+            if self.unyielded is not None:
+                self.end()
             return None
         # Set the position after the transaction, because a failed one has claimed nothing. Set it before any Python
         # code runs, because threads may share this iterator.
@@ -188,6 +192,10 @@ cdef class ClaimIterator:
         cdef long long first
         # The list is not empty if the map was full and this is the second call.
         claimed.clear()
+        if self.unyielded is not None:
+            # Another thread has begun the end, or an interrupt came in the middle of it.
+            self._close()
+            return None, -1
         if self.waiting:
             # Another thread has claimed tasks for this iterator while this thread waited for the lock.
             return None, -1
@@ -235,8 +243,26 @@ cdef class ClaimIterator:
         """End the iteration, release the claimed tasks that were not yielded, and subtract their tries."""
         if not self.finished and self.slot is not None and self.worker is self.store.worker:
             self.transaction.perform(OPERATION, self._close)
+            self.end()
         self.finished = True
         self.release()
+
+    def _close(self):
+        """Release the claims. This may run again if the map was full, or after an interrupt."""
+        if self.unyielded is None:
+            # No thread of this iterator yields them any more.
+            self.unyielded = list(self.waiting)
+            self.waiting.clear()
+        if self.slot is not None:
+            self.worker.close_slot(self.slot, self.unyielded, set(self.own))
+
+    cdef int end(self) except -1:
+        """End the iteration after the claims were released."""
+        if self.slot is not None:
+            self.worker.end_slot(self.slot)
+        self.slot = None
+        self.finished = True
+        return 0
 
     cdef int release(self) except -1:
         """Let go of the store after the end, as the iterator of a dict does, unless another thread is in a step."""
@@ -248,13 +274,6 @@ cdef class ClaimIterator:
             self.worker_slots = None
             self.store = self.worker = self.slot = None
         return 0
-
-    def _close(self):
-        if self.slot is not None:
-            self.worker.close_slot(self.slot, self.waiting, set(self.own))
-            self.waiting.clear()
-            self.slot = None
-        self.finished = True
 
     def __del__(self):
         if self.finished or self.slot is None or self.worker is not self.store.worker:

@@ -194,17 +194,15 @@ cdef class ClaimQueue:
         if not self.closed and self.worker is not None and self.worker is self.store.worker:
             try:
                 self.transaction.perform(OPERATION, self._close)
-            except BaseException:
+            finally:
                 self.closed = True
                 self.worker.abandon_queue(self.record.slot)
-                raise
         self.closed = True
 
     def _close(self):
+        """Release the claims. This may run again if the map was full."""
         waiting = [seq for seq, _ in self.waiting]
         self.worker.close_queue(self.record.slot, waiting, set(self.own))
-        self.waiting = []
-        self.closed = True
 
     def __del__(self):
         if self.closed or self.worker is None or self.worker is not self.store.worker:

@@ -305,6 +305,14 @@ cdef int close_from_finalizer(Lock lock, object close) except -1:
 def _close_quietly(close):
     # Suppress errors, because no caller can catch them. Claims that remain are released when the process ends.
     try:
-        close()
+        try:
+            close()
+        except PersistentOrderedDictException:
+            pass
+        except BaseException:
+            # A handler has raised it for a signal. Python only prints an exception of a finalizer, so nothing else
+            # would close this object.
+            close()
+            raise
     except PersistentOrderedDictException:
         pass
