@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from tastypy_fast.exceptions import UnsafeFileError
 
@@ -108,12 +108,19 @@ def check_regular(name: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-@contextmanager
-def standard_descriptors_taken() -> Iterator[None]:
-    """Prevent files that are opened in this block from getting a descriptor below 3.
+def standard_descriptors_taken() -> AbstractContextManager[None]:
+    """Prevent files that are opened in a ``with`` block from getting a descriptor below 3.
 
     The root folder is opened at the closed descriptors meanwhile, because writing to it fails as to a closed one.
     """
+    return _NOTHING if all(map(_is_open, range(3))) else _taken()
+
+
+_NOTHING = nullcontext()
+
+
+@contextmanager
+def _taken() -> Iterator[None]:
     taken: list[int] = []
     try:
         while any(not _is_open(number) for number in range(3)):
@@ -124,17 +131,17 @@ def standard_descriptors_taken() -> Iterator[None]:
             os.close(number)
 
 
-def close_on_exec(files: Iterable[tuple[int, int] | None]) -> None:
+def close_on_exec(files: Collection[tuple[int, int] | None]) -> None:
     """Set the close-on-exec flag of the descriptors of some files, because LMDB opens them without it.
 
-    ``files`` are pairs of device and inode. Cost: one ``fstat()`` for each descriptor of this process.
+    ``files`` are pairs of device and inode. Cost: one cheap system call for each descriptor of this process.
     """
-    wanted = set(files)
-    for name in os.listdir("/dev/fd"):
+    for number in map(int, os.listdir("/dev/fd")):
         with suppress(OSError):  # the descriptor of the directory listing is closed by now
-            status = os.fstat(int(name))
-            if (status.st_dev, status.st_ino) in wanted:
-                os.set_inheritable(int(name), False)
+            if os.get_inheritable(number):
+                status = os.fstat(number)
+                if (status.st_dev, status.st_ino) in files:
+                    os.set_inheritable(number, False)
 
 
 def _open(name: str, flags: int) -> int:
@@ -187,7 +194,7 @@ def _adopt_rights(descriptor: int, model: str) -> None:
 
 def _is_open(number: int) -> bool:
     try:
-        os.fstat(number)
+        os.get_inheritable(number)  # the cheapest call that fails on a closed descriptor
     except OSError:
         return False
     return True

@@ -20,6 +20,7 @@ import resource
 import shlex
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 from tastypy_fast._lmdb.data_file import find_damage, find_databases, other_format
 from tastypy_fast._lmdb.flush_notes import has_note
@@ -119,9 +120,10 @@ def _refuse_foreign(path: str) -> None:
     names = set(os.listdir(path))
     if DATA in names:
         name = os.path.join(path, DATA)
+        is_folder = os.path.isdir(name)
         # After a power cut the file may be torn until the flush point is put back.
-        found = () if os.path.isdir(name) or _has_flush_point(path) else find_databases(name)
-        if os.path.isdir(name) or (found and not {b"meta", b"order", b"values"} <= set(found)):
+        found = () if is_folder or (FLUSHED in names and _has_flush_point(path)) else find_databases(name)
+        if is_folder or (found and not {b"meta", b"order", b"values"} <= set(found)):
             raise NotAStoreError(errno.EEXIST, f"the {DATA} in this folder is not part of a store; use another path",
                                  path)
         return
@@ -203,12 +205,10 @@ def was_complete(path: str) -> bool:
 
     The owner writes its name when the store is complete. The files of a shared store are created after that.
     """
-    if any(os.path.lexists(os.path.join(path, name)) for name in (TURN, WORKERS)):
-        return True
-    try:
-        return os.lstat(os.path.join(path, OWNER)).st_size > 0
-    except FileNotFoundError:
-        return False
+    with suppress(FileNotFoundError):
+        if os.lstat(os.path.join(path, OWNER)).st_size > 0:
+            return True
+    return any(os.path.lexists(os.path.join(path, name)) for name in (TURN, WORKERS))
 
 
 def _is_beginning(name: str) -> bool:
