@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
-from tastypy_fast._lmdb.network_fs import read_mount
+from tastypy_fast._lmdb.file_system import file_system_type
 
 __all__ = ["is_in_memory"]
 
-# Device number -> whether its file system is in memory.
-_devices: dict[int, bool] = {}
+# tmpfs and ramfs, as in statfs(2).
+_IN_MEMORY = (0x01021994, 0x858458F6)
 
 
 def is_in_memory(path: str) -> bool:
-    """Return whether the folder ``path`` is on tmpfs or ramfs. False where the system does not tell.
-
-    ``path`` is absolute and has no symbolic links. Cost: one ``stat``; the table of mounts is read once for each
-    device.
-    """
-    try:
-        device = os.stat(path).st_dev
-        if device not in _devices:
-            mount = read_mount(path, device)
-            _devices[device] = mount is not None and mount[0] in (b"tmpfs", b"ramfs")
-        return _devices[device]
-    except OSError:
-        return False
+    """Return whether the folder ``path`` is on tmpfs or ramfs. False where the system does not tell."""
+    return file_system_type(path) in _IN_MEMORY

@@ -4,8 +4,8 @@ LMDB needs locks and memory maps that are the same for all processes on a store.
 network file system provides them at best within one machine, because each machine caches pages and may keep locks to
 itself.
 
-Only Linux is checked, by the kernel's table of mounts. On macOS, Python's standard library cannot determine the type of
-a file system, and a ``mount`` process would cost more than opening the store.
+Only Linux is checked. The number of the file system's type shows the usual local ones. For any other type the kernel's
+table of mounts is read, because the number of FUSE does not tell which program serves the files.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ import re
 import sys
 import warnings
 
+from tastypy_fast._lmdb.file_system import file_system_type
 from tastypy_fast.exceptions import NetworkFileSystemWarning
 
 __all__ = ["callers_level", "find_mount", "is_network", "warn_once"]
 
+# The usual local file systems, by their numbers in statfs(2): ext2 to ext4, XFS, Btrfs, tmpfs, overlayfs, F2FS, ZFS,
+# bcachefs and ramfs.
+LOCAL_TYPES = frozenset({
+    0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E, 0x858458F6,
+})
 # Types of file systems whose files another machine may change. Folders that a virtual machine shares with its host
 # are among them, because host and guest are two kernels with two page caches: WSL mounts C: as 9p, Docker Desktop
 # mounts the host's folders as virtiofs.
@@ -51,8 +57,11 @@ def warn_once(path: str) -> None:
     """Issue a NetworkFileSystemWarning if the folder ``path`` is on a network file system.
 
     ``path`` is absolute and has no symbolic links. Each path is reported once in a process. Nothing is raised unless
-    the program turns warnings into errors. Cost: one ``stat``; the table of mounts is read once for each device.
+    the program turns warnings into errors. Cost: one system call on a usual local file system. On another one, the
+    table of mounts is read once for each device.
     """
+    if file_system_type(path) in LOCAL_TYPES:
+        return
     try:
         device = os.stat(path).st_dev
         if device not in _devices:
@@ -75,12 +84,11 @@ def warn_once(path: str) -> None:
 
 
 def _network_type(path: str, device: int) -> str | None:
-    mount = read_mount(path, device)
+    mount = _read_mount(path, device)
     return mount[0].decode("ascii", "replace") if mount is not None and is_network(*mount) else None
 
 
-def read_mount(path: str, device: int) -> tuple[bytes, bytes] | None:
-    """Return the type and the source of the file system that has ``path``, or None if the system does not tell."""
+def _read_mount(path: str, device: int) -> tuple[bytes, bytes] | None:
     if sys.platform != "linux":
         return None
     with open(_MOUNTS, "rb") as file:

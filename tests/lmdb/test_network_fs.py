@@ -14,8 +14,12 @@ import pytest
 import tastypy_fast
 from tastypy_fast import POD, NetworkFileSystemWarning, SharedPOD
 from tastypy_fast._lmdb import network_fs
+from tastypy_fast._lmdb.file_system import file_system_type
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc/self/mountinfo")
+
+# The numbers of file systems in statfs(2).
+NFS, UNKNOWN = 0x6969, 0
 
 # A mount table as the kernel writes it. Mount points need escapes, and there are optional fields and stacked mounts.
 MOUNTINFO = rb"""
@@ -90,7 +94,8 @@ def test_file_system_type_is_local(kind, source):
 
 @pytest.fixture
 def on_network(tmp_path, monkeypatch):
-    """A folder that the mount table calls NFS, in a process that has cached no device yet."""
+    """A folder that the system calls NFS, in a process that has cached no device yet."""
+    monkeypatch.setattr(network_fs, "file_system_type", lambda path: NFS)
     monkeypatch.setattr(network_fs, "_devices", {})
     monkeypatch.setattr(network_fs, "_warned", set())
     table = tmp_path / "mountinfo"
@@ -139,12 +144,32 @@ def test_warning_as_an_error_leaves_the_store_closed(on_network, no_leaks):
             pod[1] = 2
 
 
-def test_local_stores_do_not_warn_and_a_missing_table_does_not_matter(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [NFS, UNKNOWN])
+def test_local_stores_do_not_warn_and_a_missing_table_does_not_matter(tmp_path, monkeypatch, kind):
+    """A file system whose number is not known is looked up in the table."""
+    monkeypatch.setattr(network_fs, "file_system_type", lambda path: kind)
     monkeypatch.setattr(network_fs, "_devices", {})
-    monkeypatch.setattr(network_fs, "_MOUNTS", str(tmp_path / "none"))
+    with monkeypatch.context() as patch:
+        patch.setattr(network_fs, "_MOUNTS", str(tmp_path / "none"))
+        POD(tmp_path / "one").close()
     POD(tmp_path / "one").close()
-    monkeypatch.undo()
+
+
+def test_table_is_not_read_for_a_usual_local_file_system(tmp_path, monkeypatch):
+    kinds = {b"ext4": 0xEF53, b"xfs": 0x58465342, b"btrfs": 0x9123683E, b"tmpfs": 0x01021994, b"overlay": 0x794C7630}
+    with open("/proc/self/mountinfo", "rb") as file:
+        mount = network_fs.find_mount(file.read(), os.fsencode(tmp_path), os.stat(tmp_path).st_dev)
+    if mount is None or mount[0] not in kinds:
+        pytest.skip("another file system")
+    assert file_system_type(str(tmp_path)) == kinds[mount[0]]
+    assert set(kinds.values()) <= network_fs.LOCAL_TYPES
+    monkeypatch.setattr(network_fs, "_MOUNTS", None)
     POD(tmp_path / "one").close()
+
+
+def test_type_of_a_missing_path_is_not_known(tmp_path):
+    assert file_system_type(str(tmp_path / "missing")) == 0
+    assert file_system_type("/proc") == 0x9FA0
 
 
 SFTP = next((path for path in map(Path, ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"))

@@ -1,0 +1,3 @@
+__all__ = ["file_system_type"]
+
+def file_system_type(path: str) -> int: ...
