@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from itertools import pairwise
-from operator import lt
+from operator import gt, lt
 from struct import Struct, unpack_from
 from sys import byteorder
 from typing import NamedTuple
 
-from tastypy_fast._lmdb.page_nodes import read_nodes
+from tastypy_fast._lmdb.page_nodes import check_edge, read_nodes
 
 __all__ = [
     "BIG_DATA",
@@ -115,7 +114,7 @@ def newest_meta(descriptor: int) -> Meta:
     page_size = unpack_from("=I", first, 40)[0]
     if page_size & (page_size - 1) or not 512 <= page_size <= 0x8000:
         raise Damage("its first page is no meta page")
-    newest, older = (read_meta(descriptor, number, page_size) for number in (0, 1))
+    newest, older = _parse_meta(first, 0, page_size), read_meta(descriptor, 1, page_size)
     # LMDB uses the first of two meta pages with the same number. A failed write has left the other one.
     if older.transaction > newest.transaction:
         newest, older = older, newest
@@ -133,6 +132,10 @@ def read_meta(descriptor: int, number: int, page_size: int, any_numbers: bool = 
     raw = os.pread(descriptor, 16 + _META.size, number * page_size)
     if len(raw) < 16 + _META.size:
         raise Damage("its second meta page is missing")
+    return _parse_meta(raw, number, page_size, any_numbers)
+
+
+def _parse_meta(raw: bytes, number: int, page_size: int, any_numbers: bool = False) -> Meta:
     own_number, _, flags, _, _ = _PAGE.unpack_from(raw)
     magic, version, _, map_size, free, main, last_page, transaction = _META.unpack_from(raw)
     if magic != MAGIC or version != FILE_FORMAT or own_number != number or flags != _META_PAGE:
@@ -178,7 +181,7 @@ def read_free_record(meta: Meta, key: bytes, data: bytes) -> tuple[int, ...]:
         1 <= transaction <= meta.transaction
         and len(numbers) >= 1
         and numbers[0] == len(numbers) - 1
-        and all(a > b for a, b in pairwise(numbers[1:]))
+        and all(map(gt, numbers[1:], numbers[2:]))
         and (len(numbers) == 1 or 2 <= numbers[-1] <= numbers[1] <= meta.last_page)
     )
     if not sound:
@@ -215,21 +218,34 @@ class PageReader:
         )
         if not sound:
             raise Damage(f"the record of {where} contradicts itself")
-        nodes: list[Node] = []
-        for edge in (0, -1) if record.depth > 1 else (0,):
-            page = record.root
-            for level in range(1, record.depth + 1):
-                nodes = self.nodes(page, level == record.depth, where)
-                page = nodes[edge][0]
-            self.check_order(nodes, record, where)
-            for size, key, data, flags in nodes:
+        edges = [record.root]
+        for level in range(1, record.depth + 1):
+            # The first and the last page of this level.
+            found = [self._edge(number, level == record.depth, record, where, visit) for number in edges]
+            edges = [found[0][1], found[-1][2]]
+        count, _, _, greatest = found[-1]
+        if record.depth == 1 and count != record.entries:
+            raise Damage(f"{where} has {count} entries, and its record says {record.entries}")
+        return greatest
+
+    def _edge(
+        self, number: int, is_leaf: bool, record: Record, where: str,
+        visit: Callable[[bytes, bytes, int], object] | None
+    ) -> tuple[int, int, int, bytes]:
+        """Check a page on the edge of a tree. Return the number of nodes, the outer child pages, and the last key."""
+        page = self._page(number, where)
+        has_integer_keys = bool(record.flags & INTEGER_KEY)
+        try:
+            count, first, last, greatest, has_large = check_edge(page, number, is_leaf, has_integer_keys)
+        except ValueError as reason:
+            raise Damage(f"page {number} of {where} {reason}") from reason
+        if is_leaf and (visit or has_large):
+            for size, key, data, flags in read_nodes(page, number, is_leaf):
                 if flags & BIG_DATA:
                     self.overflow(unpack_from("=Q", data)[0], size, where)
                 elif visit:
                     visit(key, data, flags)
-        if record.depth == 1 and len(nodes) != record.entries:
-            raise Damage(f"{where} has {len(nodes)} entries, and its record says {record.entries}")
-        return nodes[-1][1]
+        return count, first, last, greatest
 
     def ordered(self, key: bytes, record: Record) -> bytes:
         """Return a key in a form that Python compares as LMDB does."""
@@ -250,16 +266,20 @@ class PageReader:
 
     def nodes(self, number: int, is_leaf: bool, where: str, any_flags: bool = False) -> list[Node]:
         """Check the nodes of a page, and return them. ``any_flags`` accepts unknown flags, which LMDB ignores."""
+        page = self._page(number, where)
+        try:
+            return read_nodes(page, number, is_leaf, any_flags)
+        except ValueError as reason:
+            raise Damage(f"page {number} of {where} {reason}") from reason
+
+    def _page(self, number: int, where: str) -> bytes:
         meta = self._meta
         if not 2 <= number <= meta.last_page:
             raise Damage(f"{where} refers to page {number}")
         page = os.pread(self._descriptor, meta.page_size, number * meta.page_size)
         if len(page) < meta.page_size:
             raise Damage(f"it is truncated: page {number} of {where} is missing")
-        try:
-            return read_nodes(page, number, is_leaf, any_flags)
-        except ValueError as reason:
-            raise Damage(f"page {number} of {where} {reason}") from reason
+        return page
 
     def overflow(self, number: int, size: int, where: str) -> int:
         """Check the first page of a large value, and return how many pages the value has.
