@@ -40,36 +40,31 @@ from tastypy_fast._lmdb.safe_files import open_regular
 __all__ = ["find_damage", "find_databases", "last_transaction", "other_format"]
 
 
-def find_damage(name: str, databases: dict[bytes, int]) -> str | None:
-    """Return why the data file ``name`` is damaged, or None.
+def find_damage(descriptor: int, databases: dict[bytes, int]) -> str | None:
+    """Return why an open data file is damaged, or None.
 
     ``databases`` are the expected databases with LMDB's flags. This is safe while another process writes, because a
-    finding counts only if there was no commit in between. This process must not have the file open, because closing it
-    here would release LMDB's locks on it.
+    finding counts only if there was no commit in between.
     """
-    descriptor = open_regular(name, os.O_RDONLY)
-    try:
-        reason: str | None = None
-        for _ in range(5):
-            try:
-                meta = newest_meta(descriptor)
-            except (Damage, struct_error) as damage:  # perhaps a commit was writing it
-                reason = str(damage)
-                continue
-            try:
-                _check_trees(descriptor, meta, databases)
-                return None
-            except (Damage, struct_error) as damage:
-                reason = str(damage)
-            try:
-                if newest_meta(descriptor) == meta:
-                    return reason
-                reason = None  # a commit came in between
-            except (Damage, struct_error) as damage:
-                reason = str(damage)
-        return reason
-    finally:
-        os.close(descriptor)
+    reason: str | None = None
+    for _ in range(5):
+        try:
+            meta = newest_meta(descriptor)
+        except (Damage, struct_error) as damage:  # perhaps a commit was writing it
+            reason = str(damage)
+            continue
+        try:
+            _check_trees(descriptor, meta, databases)
+            return None
+        except (Damage, struct_error) as damage:
+            reason = str(damage)
+        try:
+            if newest_meta(descriptor) == meta:
+                return reason
+            reason = None  # a commit came in between
+        except (Damage, struct_error) as damage:
+            reason = str(damage)
+    return reason
 
 
 def find_databases(name: str) -> list[bytes]:
@@ -98,13 +93,9 @@ def find_databases(name: str) -> list[bytes]:
     return []
 
 
-def other_format(name: str) -> int | None:
+def other_format(descriptor: int) -> int | None:
     """Return the number of LMDB's file format if it is not FILE_FORMAT, and None for FILE_FORMAT and other files."""
-    descriptor = open_regular(name, os.O_RDONLY)
-    try:
-        head = os.pread(descriptor, 32, 0)
-    finally:
-        os.close(descriptor)
+    head = os.pread(descriptor, 32, 0)
     # The header of a page has 16 bytes in LMDB 0.9 and 24 in 1.0.
     for at in (16, 24):
         if len(head) >= at + 8:

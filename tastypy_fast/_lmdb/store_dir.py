@@ -77,18 +77,20 @@ CLAIM_PREFIX = b"~"
 
 def prepare_folder(path: str) -> None:
     """Create the folder of a store unless it exists. Raises NotAStoreError if it contains other files."""
-    try:
-        os.makedirs(path)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            if os.path.islink(path):
-                raise opening_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path, True) from None
-            raise StorePathError(errno.ENOTDIR, "a store is a folder, but this path is a file; use another path",
-                                 path) from None
-    except NotADirectoryError:
-        raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", path) from None
-    else:
-        return
+    if not os.path.isdir(path):
+        try:
+            os.makedirs(path)
+        except FileExistsError:
+            # Another process may have created it meanwhile.
+            if not os.path.isdir(path):
+                if os.path.islink(path):
+                    raise opening_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path, True) from None
+                raise StorePathError(errno.ENOTDIR, "a store is a folder, but this path is a file; use another path",
+                                     path) from None
+        except NotADirectoryError:
+            raise StorePathError(errno.ENOTDIR, "a part of this path is a file; use another path", path) from None
+        else:
+            return
     _refuse_foreign(path)
 
 
@@ -173,7 +175,8 @@ def _require_new(path: str) -> None:
 def check_data_file(path: str, owned: bool) -> None:
     """Raise an error for a data file on which LMDB would crash, as far as a constant number of reads can show.
 
-    ``owned`` says that this process has the owner lock, so that it may create an incomplete store again.
+    ``owned`` says that this process has the owner lock, so that it may create an incomplete store again. LMDB must not
+    have the store open in this process, because closing a file here would release LMDB's locks on it.
     """
     name = os.path.join(path, DATA)
     if check_regular(name) is None:
@@ -188,14 +191,18 @@ def check_data_file(path: str, owned: bool) -> None:
         finally:
             os.close(descriptor)
         return
-    version = other_format(name)
-    if version is not None:
-        raise NewerFormatError(
-            f"the store at {path} was written by another version of LMDB (its file format is {version}, not "
-            f"{FILE_FORMAT}), perhaps because LMDB_DEFAULT_LIB_VERSION was set. It is not damaged. Read it with that "
-            f"version, and copy its content into a new store"
-        )
-    reason = find_damage(name, DATABASES)
+    descriptor = open_regular(name, os.O_RDONLY)
+    try:
+        version = other_format(descriptor)
+        if version is not None:
+            raise NewerFormatError(
+                f"the store at {path} was written by another version of LMDB (its file format is {version}, not "
+                f"{FILE_FORMAT}), perhaps because LMDB_DEFAULT_LIB_VERSION was set. It is not damaged. Read it with "
+                f"that version, and copy its content into a new store"
+            )
+        reason = find_damage(descriptor, DATABASES)
+    finally:
+        os.close(descriptor)
     if reason:
         raise _damaged(path, f"{DATA} was changed or truncated: {reason}")
 
