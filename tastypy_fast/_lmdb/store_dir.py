@@ -257,7 +257,7 @@ def allocate_lock_file(path: str, readers: int, alone: bool) -> None:
                 "Remove it from this folder", name
             )
         size = status.st_size
-        if alone and any(os.pread(descriptor, size, 0)) and not is_locked_elsewhere(descriptor):
+        if alone and not is_locked_elsewhere(descriptor):
             size = 0
             wanted = max(wanted, status.st_size)
         while size < wanted:
