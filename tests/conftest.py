@@ -231,10 +231,11 @@ def needs_disk():
 
 
 @pytest.fixture
-def tmp_path(tmp_path, needs_disk):
+def tmp_path(request, needs_disk):
     """A folder in memory unless the test needs a disk, because a flush to a disk takes milliseconds."""
     if needs_disk or not has_room():
-        yield tmp_path
+        # (only here, because pytest lists and links folders on the disk for each test that asks for its own fixture)
+        yield request.getfixturevalue("tmp_path")
         return
     folder = Path(tempfile.mkdtemp(prefix="tastypy_fast-", dir=MEMORY))
     yield folder
