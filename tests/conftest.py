@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import random
@@ -76,6 +77,20 @@ def is_left_to_the_storm(item):
         return True
     file, _, case = item.nodeid.partition("::")
     return file.removeprefix("tests/") in HALVED and "[" in case and zlib.crc32(case.encode()) % 2 == 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Let the first worker compile the test modules, and the others wait for its bytecode.
+
+    Otherwise each of them compiles all modules, because they collect at the same time.
+    """
+    with open(__file__) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return (yield)
 
 
 def pytest_collection_modifyitems(config, items):
