@@ -85,6 +85,8 @@ def pytest_collection():
 
     Otherwise each of them compiles all modules, because they collect at the same time.
     """
+    if sys.dont_write_bytecode:
+        return (yield)
     with open(__file__) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
