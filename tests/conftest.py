@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import random
@@ -77,6 +78,22 @@ def is_left_to_the_storm(item):
         return True
     file, _, case = item.nodeid.partition("::")
     return file.removeprefix("tests/") in HALVED and "[" in case and zlib.crc32(case.encode()) % 2 == 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Let the first worker compile the test modules, and the others wait for its bytecode.
+
+    Otherwise each of them compiles all modules, because they collect at the same time.
+    """
+    if sys.dont_write_bytecode:
+        return (yield)
+    with open(__file__) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return (yield)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -241,10 +258,11 @@ def needs_disk():
 
 
 @pytest.fixture
-def tmp_path(tmp_path, needs_disk):
+def tmp_path(request, needs_disk):
     """A folder in memory unless the test needs a disk, because a flush to a disk takes milliseconds."""
     if needs_disk or not has_room():
-        yield tmp_path
+        # (only here, because pytest lists and links folders on the disk for each test that asks for its own fixture)
+        yield request.getfixturevalue("tmp_path")
         return
     folder = Path(tempfile.mkdtemp(prefix="tastypy_fast-", dir=MEMORY))
     yield folder

@@ -256,7 +256,7 @@ def crowd(tmp_path_factory):
     folder = tmp_path_factory.mktemp("crowd") / "sources"
     function = b"def f(a, b=[1, 2], *c):\n    return {a: [x + b[0] for x in c], 'k': a.b(c, d=1)}\n"
     for number in range(FILES):
-        source = b"import m%d\n" % (number % 7) + function * (20 + number % 10)
+        source = b"import m%d\n" % (number % 7) + function * (2 + number % 10)
         name = f"{number % 20}/{number % 3}/{number}.py"
         write_files(folder, {name: source if number % 50 else b"def broken("})
     table = folder.with_name("table")
