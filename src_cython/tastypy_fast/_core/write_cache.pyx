@@ -30,6 +30,7 @@ from tastypy_fast._core.cache_entry cimport (
     pack,
 )
 from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
+from tastypy_fast._core.held_signals cimport HeldSignals
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest, wanted_key
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport (
@@ -41,7 +42,6 @@ from tastypy_fast._core.record_codec cimport (
     parse_record,
     record_payload,
 )
-from tastypy_fast._core.signal_mask cimport SignalMask, block_signals, restore_signals
 from tastypy_fast._core.store_base cimport StoreBase
 from tastypy_fast._core.sync_schedule cimport SyncSchedule, monotonic, thread_cpu_time
 from tastypy_fast._core.sync_writer cimport count_bytes, count_places, insert_keys, unpack_seq, write_records
@@ -110,8 +110,8 @@ cdef class WriteCache:
         self.store.lock.acquire()
         if self.is_writing:
             self.store.lock.release()
-            raise StorageError(errno.EBUSY, "a signal handler or a finalizer interrupted a sync, during which it "
-                               "cannot use the store; nothing was changed", self.store.path)
+            raise StorageError(errno.EBUSY, "a finalizer (__del__) interrupted a sync, during which it cannot "
+                               "use the store; nothing was changed", self.store.path)
         self.busy += 1
         if self.closed or self.is_stale() or self.store.snapshot is None or self.store.snapshot_per_op:
             try:
@@ -1023,18 +1023,17 @@ cdef class WriteCache:
     cdef int write_alone(self, Entry only, set seqs, bint automatic, list failures, list dropped) except -1:
         """Call ``write_entries()`` for a private store, whose sync runs Python code.
 
-        A signal handler or a finalizer could use the store there, and its changes would be dropped with those that are
-        written. So signals wait until the end. ``begin_op()`` refuses what comes nevertheless: a finalizer, or a signal
-        that another thread receives.
+        A signal handler could use the store there, and its changes would be dropped with those that are written. So
+        signals wait until the end. ``begin_op()`` refuses what a finalizer does.
         """
-        cdef SignalMask mask
-        block_signals(&mask)
+        cdef HeldSignals signals = HeldSignals.__new__(HeldSignals)
+        signals.hold()
         self.is_writing = True
         try:
             self.write_entries(only, seqs, automatic, failures, dropped)
         finally:
             self.is_writing = False
-            restore_signals(&mask)
+            signals.release()
         return 0
 
     cdef int write_entries(self, Entry only, set seqs, bint automatic, list failures, list dropped) except -1:
