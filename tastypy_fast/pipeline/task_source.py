@@ -18,7 +18,7 @@ from typing import Any
 from tastypy_fast._core.finishing import FINISH_GIVEN_BACK, FINISH_POSTPONED, FINISH_RELEASED
 from tastypy_fast.pipeline.executor import Task
 from tastypy_fast.pipeline.result_recorder import ResultRecorder
-from tastypy_fast.pipeline.worker import parse_time
+from tastypy_fast.pipeline.worker import now_text, parse_time
 
 __all__ = ["MAX_WAITING", "TaskSource"]
 
@@ -45,7 +45,7 @@ class TaskSource:
         self._keys = None if keys is None else iter(keys)
         self._with_data = with_data
         self._in_process = in_process
-        self._began = time.time()
+        self._began = _next_millisecond()
         self._queue = tracker._open_queue(allow_aborted, remote=not in_process)
         self._given_back: deque[Task] = deque()
         # A heap of (time of time.monotonic(), serial number, key, retries in this run).
@@ -230,3 +230,16 @@ class TaskSource:
             self._recorder.flush()
         finally:
             self._queue.close()
+
+
+def _next_millisecond() -> float:
+    """Wait for the beginning of a millisecond, and return its time.
+
+    The time of an error is kept in whole milliseconds. So each error before this call has an earlier time, and each one
+    after it has not.
+    """
+    began = parse_time(now_text(time.time() + 0.001))
+    assert began is not None
+    while (left := began - time.time()) > 0:
+        time.sleep(left)
+    return began

@@ -6,6 +6,7 @@ import functools
 import math
 import threading
 import time
+from itertools import count
 
 import pytest
 
@@ -284,6 +285,21 @@ def test_retries_of_a_run_are_kept_for_tasks_that_do_not_wait_in_memory(make, ru
 
     report = run(tracker, work, retries=1, backoff=lambda tries: 0.01)
     assert (report.failed, {tracker.tries(key) for key in range(60)}) == (60, {2})
+
+
+def test_errors_in_the_millisecond_of_the_beginning_belong_to_the_run_that_made_them(make, monkeypatch):
+    monkeypatch.setattr(task_source, "MAX_WAITING", 1)
+    clock = count(time.time(), 50e-6)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    tracker = make()
+    tracker.add_many(range(5))
+
+    def work(key):
+        raise ValueError(key)
+
+    for number in range(1, 4):
+        report = tracker.run(work, executor="inline", retries=1, backoff=lambda tries: 0.0001)
+        assert (report.failed, {tracker.tries(key) for key in range(5)}) == (5, {2 * number})
 
 
 # Options
