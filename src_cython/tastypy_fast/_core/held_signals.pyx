@@ -10,6 +10,8 @@ cimport cython
 from _signal import getsignal, raise_signal, signal, valid_signals
 from threading import current_thread, main_thread
 
+__all__ = ["HeldSignals"]
+
 cdef tuple SIGNALS = tuple(sorted(valid_signals()))
 
 
