@@ -19,6 +19,7 @@ from benchmarks import (
     flush_cost,
     instructions,
     kill_loss,
+    open_cost,
     pages,
     pipeline_ways,
     single_operations,
@@ -475,6 +476,13 @@ def test_checkpoints_of_each_size_write_the_same_changes(tmp_path):
         assert_same()
     found = list(checkpoint_size.measure(str(tmp_path), ["add"], sizes[:2], 2000, 1))
     assert [(cost.keys, cost.checkpoint_at) for cost in found] == [(6000, 1000), (6000, 2000)]
+
+
+def test_each_way_of_opening_finds_what_was_written(tmp_path):
+    open_cost.fill(str(tmp_path), 20)
+    found = open_cost.measure(str(tmp_path), 20, 1)
+    assert list(found) == list(open_cost.WAYS)
+    assert all(seconds[0] > 0 for seconds in found.values())
 
 
 @pytest.mark.parametrize("name", commit_cost.OPERATIONS)

@@ -160,13 +160,14 @@ class PromisedLayoutDict(LayoutDict):
       log is faster for keys in random order, whose places are not neighbours.
     - The caller may change a value that it got. So the value is kept until the end of the batch, and is written then if
       its JSON differs. A loop yields keys, by which the caller gets the values.
-    - A read-only store shows what other processes commit, so each read is a transaction.
+    - A read-only store shows what other processes commit, so each read is a transaction. No transaction is kept for
+      the next one, because a forked child would use its slot in the reader table, too.
     """
 
     measured = ("fill", "update", "delete", "read", "for_reading")
 
     def __init__(self, path: str, **options: Any) -> None:
-        super().__init__(path, **options)
+        super().__init__(path, max_spare_txns=0, **options)
         self._is_read_only = options.get("readonly", False)
         # By key: the row id, the record, where its value begins, and the value.
         self._watched: dict[str, tuple[bytes, bytes, int, Any]] = {}

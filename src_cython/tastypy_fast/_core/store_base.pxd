@@ -1,6 +1,7 @@
 from tastypy_fast._core.before_images cimport BeforeImages
 from tastypy_fast._core.locks cimport Lock
 from tastypy_fast._core.running_tasks cimport RunningTasks
+from tastypy_fast._core.wal cimport WriteAheadLog
 from tastypy_fast._core.worker_slots cimport WorkerSlots
 
 cdef class StoreBase:
@@ -23,7 +24,7 @@ cdef class StoreBase:
     # The main database, which has the claims; None where the store has none.
     cdef public object claims
     cdef public BeforeImages images
-    cdef public object wal
+    cdef public WriteAheadLog wal
     cdef public unsigned long long worker_number
     cdef public WorkerSlots worker_slots
     # A StatusSummary, or None while the summary is not known.

@@ -13,6 +13,7 @@ cdef class WriteAheadLog:
     # The transaction up to which the log was read.
     cdef long long snapshot_id
 
+    cpdef object merged_view(self, object txn, bint buffers=*)
     cpdef int reset(self) except -1
     cdef int catch_up(self, object txn) except -1
     cdef int replay_batch(self, bytes batch) except -1

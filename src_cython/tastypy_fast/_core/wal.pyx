@@ -94,7 +94,7 @@ cdef class WriteAheadLog:
         """Return the size of the log in bytes."""
         return self.size
 
-    def merged_view(self, txn not None, bint buffers=False):
+    cpdef object merged_view(self, object txn, bint buffers=False):
         """Return a read transaction that includes the changes in the log. With an empty log it is ``txn`` itself.
 
         This first replays the batches that were appended since the last read. A transaction of ``buffers`` does not,

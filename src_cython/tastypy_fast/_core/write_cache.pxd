@@ -76,6 +76,7 @@ cdef class WriteCache:
     cdef long long pending(self) except -1
     # Hooks that TaskCache overrides
     cdef object decode(self, bytes key, long long seq, int codec, bytes payload)
+    cdef object decode_record(self, bytes key, long long seq, bytes raw)
     cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff
     cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload)
     cdef bytes serialise(self, Entry entry, int* codec)

@@ -145,7 +145,8 @@ cdef class WriteCache:
 
     cdef int on_new_snapshot(self) except -1:
         """Drop the facts read from an older snapshot of a store that other processes write."""
-        cdef long long number = self.store.snapshot.id()
+        # The log has read the number of the snapshot already.
+        cdef long long number = self.store.snapshot.id() if self.store.wal is None else self.store.wal.snapshot_id
         if number != self.snapshot_id:
             self.snapshot_id = number
             self.disk_count = -1
@@ -167,6 +168,17 @@ cdef class WriteCache:
             return load_value(codec, payload)
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
+
+    cdef object decode_record(self, bytes key, long long seq, bytes raw):
+        """Return the value in a record on disk."""
+        cdef Record record
+        cdef bytes payload
+        try:
+            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
+            payload = record_payload(&record)
+        except PersistentOrderedDictIntegrityError as error:
+            raise self.damaged(self.key_of(key), error) from error
+        return self.decode(key, seq, record.codec, payload)
 
     cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff:
         """Return the status that ``decode_with()`` needs."""
@@ -542,9 +554,11 @@ cdef class WriteCache:
             raw = self.find_record(key, &seq)
             if raw is None:
                 raise KeyError(original)
+            if not self.writable:
+                return self.decode_record(key, seq, raw)
             entry = self.entry_from_record(key, seq, raw)
             value = self.borrow(entry)
-            if self.writable and entry.value is not None:
+            if entry.value is not None:
                 # Sync before the entry is adopted. In the other order, the sync could drop the entry, and the change
                 # that the caller makes next would be lost.
                 self.sync_if_due(sync_at)
