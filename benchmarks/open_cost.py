@@ -37,7 +37,7 @@ __all__ = ["WAYS", "fill", "main", "measure"]
 
 READ = os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 WRITE = READ | os.O_RDWR
-# The pages on the edges of the trees of a store with 300,000 keys, and one size of them all.
+# How many pages are on the edges of the trees of a store with 300,000 keys, and the size of a page in bytes.
 EDGES, PAGE = 15, 4096
 
 

@@ -134,7 +134,7 @@ def _taken() -> Iterator[None]:
 def close_on_exec(files: Collection[tuple[int, int] | None]) -> None:
     """Set the close-on-exec flag of the descriptors of some files, because LMDB opens them without it.
 
-    ``files`` are pairs of device and inode. Cost: one cheap system call for each descriptor of this process.
+    ``files`` are pairs of device and inode. Cost: one or two system calls for each descriptor of this process.
     """
     for number in map(int, os.listdir("/dev/fd")):
         with suppress(OSError):  # the descriptor of the directory listing is closed by now

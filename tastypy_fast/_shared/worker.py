@@ -105,6 +105,7 @@ class Worker:
                 left.pop()
             left.append((end, holder))
         self._left[slot.number] = left
+        # In this order, because a slot that is freed twice would serve two iterators.
         del self._running[slot.number]
         self._file.close_slot(slot.number)
         self.ended_iterators += 1

@@ -240,6 +240,7 @@ def _next_millisecond() -> float:
     """
     began = parse_time(now_text(time.time() + 0.001))
     assert began is not None
-    while (left := began - time.time()) > 0:
+    # (more is left if the clock was set back meanwhile)
+    while 0 < (left := began - time.time()) <= 0.002:
         time.sleep(left)
     return began

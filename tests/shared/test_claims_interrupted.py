@@ -70,7 +70,7 @@ def test_close_of_a_loop_is_repeated_when_the_map_was_full(path, failing_once, b
 
 
 @pytest.mark.parametrize("error", [MapFull("map full"), KeyboardInterrupt()])
-def test_close_of_a_queue_is_repeated_when_the_map_was_full(path, failing_once, error):
+def test_close_of_a_queue_that_failed_or_was_interrupted_leaves_its_tasks_to_the_thread(path, failing_once, error):
     with SharedTracker(path, max_tries=2) as tracker:
         tracker.add_many(range(20))
         queue = tracker._open_queue(False)

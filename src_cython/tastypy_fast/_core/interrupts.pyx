@@ -6,10 +6,18 @@ of a function and in an ``except`` clause. Here it can come only out of a call.
 
 cimport cython
 
-from _signal import SIGINT, default_int_handler, getsignal, signal, valid_signals
+from _signal import SIGINT, default_int_handler, getsignal, raise_signal, signal, valid_signals
 from threading import current_thread, main_thread
 
-__all__ = ["call_to_the_end", "call_undisturbed"]
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState* PyInterpreterState_Get()
+    PyInterpreterState* PyInterpreterState_Main()
+
+__all__ = ["HeldSignals", "call_to_the_end", "call_undisturbed"]
+
+cdef tuple SIGNALS = tuple(sorted(valid_signals()))
 
 
 cdef bint is_main_thread() except -1:
@@ -44,7 +52,7 @@ cdef class Guard:
 cdef int guard_handlers(dict guards, list raised, own) except -1:
     """Put a guard in front of each handler of the program. Does the rest if a handler has ended it."""
     cdef Guard guard
-    for number in valid_signals():
+    for number in SIGNALS:
         handler = getsignal(number)
         if callable(handler) and handler is not default_int_handler and handler is not own \
                 and type(handler) is not Guard:
@@ -102,18 +110,68 @@ def call_to_the_end(work not None, own=None):
         raise KeyboardInterrupt
 
 
-def call_undisturbed(work not None):
-    """Call ``work()``, and raise KeyboardInterrupt for a Ctrl-C only afterwards. It must wait for nothing.
+@cython.final
+cdef class HeldSignals:
+    """Lets signals wait from ``hold()`` to ``release()``, by replacing their Python handlers.
 
-    In a thread that is not the main thread this only calls it.
+    Blocking the signals of the main thread is not enough, because the system then gives a signal to any other thread,
+    and Python calls its handler in the main thread nevertheless.
     """
-    cdef list noted = []
-    if getsignal(SIGINT) is not default_int_handler or not is_main_thread():
-        return work()
-    signal(SIGINT, lambda number, frame: noted.append(number))
+
+    def __cinit__(self):
+        self.handlers = {}
+        self.arrived = []
+
+    def __call__(self, number, frame):
+        # As the system does it: a signal that arrives again while it is pending is one signal.
+        if number not in self.arrived:
+            self.arrived.append(number)
+
+    cdef int hold(self) except -1:
+        """Replace the handlers, if this thread may call them. If one that was pending raises now, replace none."""
+        if PyInterpreterState_Get() != PyInterpreterState_Main() or not is_main_thread():
+            return 0
+        try:
+            for number in SIGNALS:
+                handler = getsignal(number)
+                if callable(handler):
+                    # It calls the handlers of pending signals first. If one of them raises, it installs nothing.
+                    signal(number, self)
+                    self.handlers[number] = handler
+        except BaseException:
+            self.release()
+            raise
+        return 0
+
+    cdef int release(self) except -1:
+        """Put the handlers back, and send the signals that arrived again, to their handlers.
+
+        All of this is done, and then the first exception of a handler is raised.
+        """
+        error = None
+        while self.handlers:
+            number, handler = self.handlers.popitem()
+            try:
+                signal(number, handler)
+            except BaseException as raised:
+                # A handler that was put back was called for a pending signal. This one is still to be put back.
+                self.handlers[number] = handler
+                error = error or raised
+        while self.arrived:
+            try:
+                raise_signal(self.arrived.pop(0))
+            except BaseException as raised:
+                error = error or raised
+        if error is not None:
+            raise error
+        return 0
+
+
+def call_undisturbed(work not None):
+    """Call ``work()``, and let signals wait until it has ended. It must wait for nothing."""
+    cdef HeldSignals signals = HeldSignals.__new__(HeldSignals)
+    signals.hold()
     try:
         return work()
     finally:
-        signal(SIGINT, default_int_handler)
-        if noted:
-            raise KeyboardInterrupt
+        signals.release()

@@ -76,7 +76,6 @@ cdef class WriteCache:
     cdef long long pending(self) except -1
     # Hooks that TaskCache overrides
     cdef object decode(self, bytes key, long long seq, int codec, bytes payload)
-    cdef object decode_record(self, bytes key, long long seq, bytes raw)
     cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff
     cdef object decode_with(self, bytes key, uint32_t status, int codec, bytes payload)
     cdef bytes serialise(self, Entry entry, int* codec)
@@ -107,6 +106,8 @@ cdef class WriteCache:
     cdef long long seq_on_disk(self, bytes key) except? -3
     cdef list find_seqs(self, list keys)
     cdef Entry entry_from_record(self, bytes key, long long seq, bytes record)
+    cdef bytes payload_in(self, bytes key, bytes raw, int* codec)
+    cdef object decode_record(self, bytes key, long long seq, bytes raw)
     cdef int resolve(self) except -1
     # Accounting
     cdef int add_len_delta(self, Entry entry) except -1

@@ -30,7 +30,7 @@ from tastypy_fast._core.cache_entry cimport (
     pack,
 )
 from tastypy_fast._core.deleted_runs cimport DeletedRuns, DeletedStretch
-from tastypy_fast._core.held_signals cimport HeldSignals
+from tastypy_fast._core.interrupts cimport HeldSignals
 from tastypy_fast._core.key_codec cimport MAX_INDEX_KEY, decode_key, describe, index_key, is_digest, wanted_key
 from tastypy_fast._core.pinned_entries cimport PinnedEntries
 from tastypy_fast._core.record_codec cimport (
@@ -168,17 +168,6 @@ cdef class WriteCache:
             return load_value(codec, payload)
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
-
-    cdef object decode_record(self, bytes key, long long seq, bytes raw):
-        """Return the value in a record on disk."""
-        cdef Record record
-        cdef bytes payload
-        try:
-            parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
-            payload = record_payload(&record)
-        except PersistentOrderedDictIntegrityError as error:
-            raise self.damaged(self.key_of(key), error) from error
-        return self.decode(key, seq, record.codec, payload)
 
     cdef uint32_t status_of_seq(self, long long seq) except? 0xffffffff:
         """Return the status that ``decode_with()`` needs."""
@@ -378,16 +367,25 @@ cdef class WriteCache:
 
     cdef Entry entry_from_record(self, bytes key, long long seq, bytes raw):
         """Make an entry from a record on disk. The caller adds it to the cache."""
+        cdef Entry entry = make_entry(key, seq, seq)
+        entry.payload = self.payload_in(key, raw, &entry.codec)
+        return entry
+
+    cdef bytes payload_in(self, bytes key, bytes raw, int* codec):
+        """Return the payload of a record on disk, and set its codec."""
         cdef Record record
-        cdef Entry entry
-        entry = make_entry(key, seq, seq)
         try:
             parse_record(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), &record)
-            entry.codec = record.codec
-            entry.payload = record_payload(&record)
+            codec[0] = record.codec
+            return record_payload(&record)
         except PersistentOrderedDictIntegrityError as error:
             raise self.damaged(self.key_of(key), error) from error
-        return entry
+
+    cdef object decode_record(self, bytes key, long long seq, bytes raw):
+        """Return the value in a record on disk."""
+        cdef int codec = 0
+        cdef bytes payload = self.payload_in(key, raw, &codec)
+        return self.decode(key, seq, codec, payload)
 
     cdef int resolve(self) except -1:
         """Look up the keys that were assigned without a lookup, and allocate seqs for the new ones."""

@@ -29,6 +29,7 @@ from tastypy_fast._core.task_cache cimport TaskCache
 from tastypy_fast._shared.direct_writes cimport begin_directly, finish, put_status
 
 from bisect import bisect_right
+from contextlib import suppress
 from functools import partial
 
 from tastypy_fast._core.claim_record import read_claim
@@ -305,14 +306,12 @@ cdef int close_from_finalizer(Lock lock, object close) except -1:
 def _close_quietly(close):
     # Suppress errors, because no caller can catch them. Claims that remain are released when the process ends.
     try:
-        try:
-            close()
-        except PersistentOrderedDictException:
-            pass
-        except BaseException:
-            # A handler has raised it for a signal. Python only prints an exception of a finalizer, so nothing else
-            # would close this object.
-            close()
-            raise
+        close()
     except PersistentOrderedDictException:
         pass
+    except BaseException:
+        # A handler has raised it for a signal. Python only prints an exception of a finalizer, so nothing else would
+        # close this object.
+        with suppress(PersistentOrderedDictException):
+            close()
+        raise
