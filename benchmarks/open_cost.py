@@ -113,8 +113,8 @@ def open_accesses(path: str, key: str) -> Any:
     for number in range(3):
         os.get_inheritable(number)
     env = lmdb.open(path, map_size=1 << 36, max_dbs=8, metasync=False, max_readers=1024, max_spare_txns=0)
-    values, log, status = (env.open_db(name, integerkey=True) for name in (b"values", b"log", b"status"))
-    order, meta = env.open_db(b"order"), env.open_db(b"meta")
+    values, log = (env.open_db(name, integerkey=True, create=False) for name in (b"values", b"log"))
+    order, meta = (env.open_db(name, create=False) for name in (b"order", b"meta"))
     own = {(found.st_dev, found.st_ino) for found in map(lstat, (data, locks))}
     for number in map(int, os.listdir("/dev/fd")):
         with suppress(OSError):
@@ -135,7 +135,6 @@ def open_accesses(path: str, key: str) -> Any:
     with env.begin() as txn:
         txn.get(b"held", db=meta)
         txn.stat(log)
-        txn.stat(status)
     with suppress(FileNotFoundError):
         os.unlink(f"{path}/undo")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU):
